@@ -1,0 +1,3 @@
+"""Digital image and volume correlation with MPI."""
+
+__version__ = "0.1.0"

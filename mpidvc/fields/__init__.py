@@ -1,0 +1,1 @@
+"""The `PhiField` type and its readers and writers."""

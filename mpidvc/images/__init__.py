@@ -1,0 +1,1 @@
+"""Image sources behind `read_box`."""

@@ -1,0 +1,1 @@
+"""Communicator, executors, launch and console; nothing here knows what a correlation is."""

@@ -1,0 +1,81 @@
+"""Build of the compiled kernels: one object per instruction set, chosen at run time.
+
+Everything else about the package is in ``pyproject.toml``.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+SOURCES = Path("cython_ext")
+#: Flags that change no result's meaning (never -ffast-math: it flushes denormals and breaks NaN tests).
+OPTIMISE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-std=c++17"]
+#: One object of ``gauss_newton.cpp`` for each of these; the baseline is what every machine of the architecture has.
+INSTRUCTION_SETS = {
+    "baseline": [],
+    "avx2": ["-march=x86-64-v3", "-mtune=generic"],
+    "avx512": ["-march=x86-64-v4", "-mtune=generic"],
+}
+
+
+def gnu_like(compiler) -> bool:
+    return compiler.compiler_type != "msvc"
+
+
+class BuildKernels(build_ext):
+    """Compile the numerical core once per instruction set and link all objects into its extension."""
+
+    def build_extension(self, ext: Extension) -> None:
+        if gnu_like(self.compiler):
+            ext.extra_compile_args = [*OPTIMISE, "-g0"]
+        else:
+            ext.extra_compile_args = ["/O2", "/std:c++17"]
+        if ext.name.endswith("correlation"):
+            ext.extra_objects = self.compile_instruction_sets(ext)
+        super().build_extension(ext)
+
+    def compile_instruction_sets(self, ext: Extension) -> list[str]:
+        x86 = platform.machine().lower() in {"x86_64", "amd64"} and gnu_like(self.compiler)
+        names = list(INSTRUCTION_SETS) if x86 else ["baseline"]
+        if x86:
+            ext.define_macros = [*ext.define_macros, ("MPIDVC_X86_DISPATCH", "1")]
+        objects = []
+        for name in names:
+            objects += self.compiler.compile(
+                [str(SOURCES / "gauss_newton.cpp")],
+                output_dir=str(Path(self.build_temp) / name),
+                macros=[("MPIDVC_ISA", name)],
+                include_dirs=[str(SOURCES)],
+                extra_postargs=[*ext.extra_compile_args, *INSTRUCTION_SETS[name]],
+                depends=[str(header) for header in SOURCES.glob("*.hpp")],
+            )
+        return objects
+
+
+def extensions() -> list[Extension]:
+    return [
+        Extension(
+            f"mpidvc.kernels.{path.stem}",
+            [str(path)],
+            language="c++",
+            include_dirs=[numpy.get_include(), str(SOURCES)],
+            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+            depends=[str(header) for header in SOURCES.glob("*.hpp")],
+        )
+        for path in sorted(SOURCES.glob("*.pyx"))
+    ]
+
+
+setup(
+    ext_modules=cythonize(extensions(), language_level=3, build_dir="build/cython")
+    if "clean" not in sys.argv
+    else [],
+    cmdclass={"build_ext": BuildKernels},
+)
