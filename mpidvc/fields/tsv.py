@@ -1,0 +1,247 @@
+"""Fields as tab-separated text, as `spam` writes and reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpidvc.errors import UserError
+from mpidvc.fields.atomic import replacing
+from mpidvc.fields.phifield import PhiField
+from mpidvc.kernels import text
+
+__all__ = ["COLUMNS", "Stream", "format_rows", "header", "read_tsv", "tsv_table", "write_tsv"]
+
+#: Column families in their order. The first column of SEARCH is ``Label`` in fields of labels. To those of STRAIN the
+#: components are added: ``(*COLUMNS["STRAIN"], "ezz", …)`` is a family as well.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    family: tuple(names.split())
+    for family, names in {
+        "LDIC": "NodeNumber Zpos Ypos Xpos Fzz Fzy Fzx Zdisp Fyz Fyy Fyx Ydisp Fxz Fxy Fxx Xdisp "
+        "error iterations returnStatus deltaPhiNorm",
+        "SEARCH": "NodeNumber Zpos Ypos Xpos Fzz Fzy Fzx Zdisp Fyz Fyy Fyx Ydisp Fxz Fxy Fxx Xdisp "
+        "pixelSearchCC returnStatus error deltaPhiNorm iterations",
+        "DDIC": "Label Zpos Ypos Xpos Zdisp Ydisp Xdisp Fzz Fzy Fzx Fyz Fyy Fyx Fxz Fxy Fxx PSCC "
+        "error iterations returnStatus deltaPhiNorm LabelDilate",
+        "EREG": "Zpos Ypos Xpos Fzz Fzy Fzx Zdisp Fyz Fyy Fyx Ydisp Fxz Fxy Fxx Xdisp "
+        "returnStatus deltaPhiNorm error iterations bin",
+        "STRAIN": "StrainPointNumber Zpos Ypos Xpos",
+    }.items()
+}
+
+#: Rows of Phi in the order of the text: z, y, x.
+PHI = ("Fzz", "Fzy", "Fzx", "Zdisp", "Fyz", "Fyy", "Fyx", "Ydisp", "Fxz", "Fxy", "Fxx", "Xdisp")
+POSITIONS = ("Zpos", "Ypos", "Xpos")
+CONVERGENCE = ("returnStatus", "deltaPhiNorm", "iterations")
+#: Names of old files, used where today's name is absent.
+OLD_NAMES = {
+    **{f"F{1 + i // 4}{1 + i % 4}": name for i, name in enumerate(PHI)},
+    "SubPixReturnStat": "returnStatus",
+    "SubPixDeltaPhiNorm": "deltaPhiNorm",
+    "SubPixDeltaFnorm": "deltaPhiNorm",
+    "SubPixIterations": "iterations",
+    "SubPixError": "error",
+    "PSCC": "pixelSearchCC",
+}
+BLOCK = 65536
+
+Floats = NDArray[np.float64]
+#: Applies a function to items, anywhere, and yields the results in the items' order.
+Stream = Callable[[Callable[[Floats], bytes], Iterable[Floats]], Iterator[bytes]]
+
+
+def read_tsv(path: str | Path, bin_ratio: float = 1.0) -> PhiField:
+    """Read a field. Column order is free; other columns are kept if they are numbers.
+
+    Parameters
+    ----------
+    path : str or Path
+        One data row is a registration. More rows are nodes if there is a column ``NodeNumber`` (a grid if they fill
+        one, else points), or labels if there is a column ``Label``.
+    bin_ratio : float
+        Factor on positions and displacements: binning of the field's images over that of the images to be used.
+
+    Returns
+    -------
+    PhiField
+        Its `columns` are the file's other columns, float64, by today's names (``PSCC`` is ``pixelSearchCC``).
+
+    Raises
+    ------
+    UserError
+        If the file is missing, empty, not tab-separated or lacks columns, or a line has too few, too many or
+        unreadable numbers.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    except FileNotFoundError as error:
+        raise UserError(f"field {path}: does not exist; check the path") from error
+    except OSError as error:
+        raise UserError(f"field {path}: cannot be read ({error.strerror}); give a TSV file") from error
+    names, rows = _split_header(lines, path)
+    values = _numbers(rows, names, path)
+    n = len(next(iter(values.values())))
+
+    phi = np.tile(np.eye(4), (n, 1, 1))
+    phi[:, :3] = np.stack([values.pop(name) for name in PHI], axis=-1).reshape(n, 3, 4)
+    phi[:, :3, 3] *= bin_ratio
+    positions = np.stack([values.pop(name) for name in POSITIONS], axis=-1) * bin_ratio
+    numbered = values.pop("NodeNumber", None) is not None
+    columns: dict[str, NDArray[np.generic]] = {**values}
+    if n == 1:
+        columns.pop("Label", None)
+        return PhiField(positions, phi, columns, "registration")
+    if numbered:
+        return PhiField.from_positions(positions, phi, columns)
+    if "Label" in columns:
+        return PhiField(positions, phi, columns, "labels")
+    raise UserError(f"field {path}: lacks the column NodeNumber or Label, which files of several rows need; add it")
+
+
+def _split_header(lines: list[str], path: str | Path) -> tuple[list[str], list[str]]:
+    """Today's names of the columns, and the lines after the header."""
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if len(lines) < 2:
+        raise UserError(f"field {path}: is empty, it has no row of numbers; give the TSV file of a finished run")
+    head = lines[0].lstrip("# ")
+    names = [name.strip() for name in head.split("\t")]
+    names = [OLD_NAMES[name] if OLD_NAMES.get(name, name) not in names else name for name in names]
+    missing = [name for name in (*POSITIONS, *PHI, *CONVERGENCE) if name not in names]
+    if missing and "\t" not in head and POSITIONS[0] in head:
+        raise UserError(f"field {path}: is not separated by tabs; replace what separates its columns by tabs")
+    if missing:
+        raise UserError(
+            f"field {path}: lacks the column(s) {' '.join(missing)}; give a TSV file with a deformation field"
+        )
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        raise UserError(f"field {path}: has the column(s) {' '.join(double)} more than once; keep one of each")
+    return names, lines[1:]
+
+
+def _numbers(rows: list[str], names: list[str], path: str | Path) -> dict[str, Floats]:
+    """Columns by name; those that are not ours and start with something else than a number are left out."""
+    for i, row in enumerate(rows):
+        if row.count("\t") != len(names) - 1:
+            raise UserError(
+                f"field {path}: line {i + 2} has {row.count(chr(9)) + 1} values but the header names "
+                f"{len(names)} columns; correct this line"
+            )
+    ours = {*POSITIONS, *PHI, *CONVERGENCE, "NodeNumber", "Label", "error", "pixelSearchCC", "LabelDilate"}
+    first = rows[0].split("\t")
+    wanted = [i for i, name in enumerate(names) if name in ours or _is_number(first[i])]
+    try:
+        table = np.loadtxt(rows, delimiter="\t", comments=None, ndmin=2, usecols=wanted)
+    except ValueError:
+        for i, row in enumerate(rows):
+            cells = row.split("\t")
+            for column in wanted:
+                if not _is_number(cells[column]):
+                    raise UserError(
+                        f"field {path}: line {i + 2} has {cells[column]!r} in the column {names[column]}, "
+                        "which is not a number; correct it"
+                    ) from None
+        raise
+    return {names[column]: np.ascontiguousarray(table[:, i]) for i, column in enumerate(wanted)}
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell
+
+
+def _names(family: str | Sequence[str]) -> tuple[str, ...]:
+    return COLUMNS[family] if isinstance(family, str) else tuple(family)
+
+
+def header(family: str | Sequence[str], first_column: str | None = None) -> bytes:
+    """First line of a file.
+
+    Parameters
+    ----------
+    family : str or sequence of str
+        A key of `COLUMNS`, or column names.
+    first_column : str, optional
+        Stands for the family's own first name: ``Label`` for ``NodeNumber``.
+    """
+    names = _names(family)
+    if first_column is not None:
+        names = (first_column, *names[1:])
+    return "\t".join(names).encode() + b"\n"
+
+
+def tsv_table(field: PhiField, family: str | Sequence[str], start: int = 0, stop: int | None = None) -> Floats:
+    """Rows of a field as numbers in the order of a file's columns.
+
+    Parameters
+    ----------
+    field : PhiField
+    family : str or sequence of str
+        A key of `COLUMNS`, or column names. A column that the field does not have is 0.
+    start, stop : int
+        Rows [start, stop); all of them if not given.
+
+    Returns
+    -------
+    (n, k) float64
+        ``NodeNumber`` counts from 0, and is 1 for a registration.
+    """
+    names = _names(family)
+    rows = range(len(field))[start:stop]
+    part = slice(rows.start, rows.stop)
+    table = np.zeros((len(rows), len(names)))
+    phi = field.phi[part, :3].reshape(-1, 12)
+    for i, name in enumerate(names):
+        if name in POSITIONS:
+            table[:, i] = field.positions[part, POSITIONS.index(name)]
+        elif name in PHI:
+            table[:, i] = phi[:, PHI.index(name)]
+        elif (key := OLD_NAMES.get(name, name)) in field.columns:
+            table[:, i] = field.columns[key][part]
+        elif name in {"NodeNumber", "Label", "StrainPointNumber"}:
+            table[:, i] = 1 if name == "NodeNumber" and field.layout == "registration" else rows
+    return table
+
+
+def format_rows(table: Floats) -> bytes:
+    """Text of an (n, k) table: a line per row, tabs between numbers.
+
+    ``'%.7f'``, but ``'%.7e'`` where 0 < |v| < 1e-3, so that small numbers keep their digits; nan, inf, -inf.
+    """
+    return text.format_rows(np.ascontiguousarray(table, np.float64))
+
+
+def write_tsv(path: str | Path, field: PhiField, family: str | Sequence[str], stream: Stream | None = None) -> None:
+    """Write a field; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+    field : PhiField
+    family : str or sequence of str
+        A key of `COLUMNS`, or column names.
+    stream : callable, optional
+        ``stream(function, items)`` applies a function to each of the items and yields the results in order; by it
+        several processes can share the formatting. The built-in ``map`` if not given.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written.
+    """
+    names = _names(family)
+    label = "Label" if field.layout == "labels" and names[0] == "NodeNumber" else None
+    if label is not None:
+        names = (label, *names[1:])
+    blocks = (tsv_table(field, names, start, start + BLOCK) for start in range(0, len(field), BLOCK))
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(header(names))
+        for rows in (stream or map)(format_rows, blocks):
+            file.write(rows)

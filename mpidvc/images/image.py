@@ -1,0 +1,142 @@
+"""The one door to images: `open_image`, and the `Image` that everything else reads through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mpidvc.errors import UserError
+from mpidvc.images.hdf5 import SEPARATOR, SUFFIXES, open_hdf5
+from mpidvc.images.slices import open_slices
+from mpidvc.images.source import Source, stored_dtype, volume_shape
+from mpidvc.images.tiff import open_tiff
+
+__all__ = ["ArrayImage", "Image", "open_image", "to_float_box"]
+
+
+class Image(Protocol):
+    """Volume (z, y, x) of which boxes can be read; a 2D image has the shape (1, ny, nx). Can be pickled."""
+
+    path: str
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+
+    @property
+    def two_d(self) -> bool:
+        """Whether this is a 2D image, a single plane."""
+
+    def read_box(self, low: Sequence[int], high: Sequence[int]) -> tuple[NDArray[Any], tuple[slice, slice, slice]]:
+        """Real part of the box ``[low, high)``, which may stick out of the image or miss it altogether.
+
+        Parameters
+        ----------
+        low, high : sequence of 3 ints
+            First voxel (z, y, x) of the box and the one after its last.
+
+        Returns
+        -------
+        part : (a, b, c) array of `dtype`
+            In native byte order; may be empty, and may be a read-only view of the file.
+        inside : tuple of 3 slices
+            Where `part` is in the box.
+        """
+
+
+class ArrayImage(Source):
+    """Image in memory.
+
+    Parameters
+    ----------
+    array : (nz, ny, nx) or (ny, nx) array
+        Kept as it is, without a copy, where it can be.
+    path : str
+        What messages call it.
+
+    Raises
+    ------
+    UserError
+        If it is empty or has an unsupported dtype or number of dimensions.
+    """
+
+    def __init__(self, array: ArrayLike, path: str = "<array>") -> None:
+        values = np.asarray(array)
+        stored = stored_dtype(values.dtype, path)
+        super().__init__(path, volume_shape(values.shape, path), stored)
+        if values.dtype.kind == "b":
+            values = values.view(np.uint8)
+        self.array: NDArray[Any] = values.reshape(self.shape)
+
+    def _read(self, box: tuple[slice, slice, slice]) -> NDArray[Any]:
+        return self.array[box]
+
+
+def open_image(path: str | Path, what: str = "image") -> Image:
+    """Open an image; reads headers only.
+
+    Parameters
+    ----------
+    path : str or Path
+        A TIFF file, a directory of TIFF slices (sorted by name), or an HDF5 dataset ``file.h5::/dataset``.
+    what : str
+        What messages call it, for instance ``"mask"``.
+
+    Returns
+    -------
+    Image
+        Maps the file into memory where the values are stored as they are. Other TIFFs are decoded to memory by the
+        first `read_box`.
+
+    Raises
+    ------
+    UserError
+        If it is missing, damaged or nothing that can be correlated.
+    """
+    text = str(path)
+    place = Path(text)
+    if place.is_dir():
+        return open_slices(text, what)
+    if place.exists():
+        if place.suffix.lower() in SUFFIXES:
+            return open_hdf5(text, what)
+        return open_tiff(text, what)
+    if SEPARATOR in text:
+        return open_hdf5(text, what)
+    raise UserError(f"{what} {text}: does not exist; check the path")
+
+
+def to_float_box(
+    image: Image, low: Sequence[int], high: Sequence[int], fill: float = 0.0, pad: int = 0
+) -> tuple[NDArray[np.float32], tuple[slice, slice, slice]]:
+    """Copy of a box as float32, whatever the image's dtype.
+
+    Parameters
+    ----------
+    image : Image
+    low, high : sequence of 3 ints
+        First voxel (z, y, x) of the box and the one after its last; they may lie outside of the image.
+    fill : float
+        Value of the voxels outside of the image.
+    pad : int
+        Voxels by which the box grows on each of its six sides.
+
+    Returns
+    -------
+    box : (high - low + 2 pad) C-contiguous array of float32
+        Owned by the caller. Values beyond float32 become infinite.
+    inside : tuple of 3 slices
+        Part of `box` that is in the image.
+    """
+    low = [int(n) - pad for n in low]
+    high = [int(n) + pad for n in high]
+    shape = [max(last - first, 0) for first, last in zip(low, high, strict=True)]
+    part, inside = image.read_box(low, high)
+    box = np.empty(shape, np.float32)
+    if list(part.shape) != shape:
+        box.fill(fill)
+    with np.errstate(over="ignore"):
+        box[inside] = part
+    return box, inside

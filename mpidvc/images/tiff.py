@@ -1,0 +1,186 @@
+"""Images in TIFF files."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpidvc.errors import UserError
+from mpidvc.images.mapped import MappedImage
+from mpidvc.images.source import Box, Source, stored_dtype, volume_shape
+
+__all__ = ["DecodedTiff", "open_tiff"]
+
+
+class DecodedTiff(Source):
+    """Compressed or otherwise encoded TIFF, decoded to memory as a whole on first use."""
+
+    def _read(self, box: Box) -> NDArray[Any]:
+        if self._opened is None:
+            import tifffile
+
+            with _quiet():
+                try:
+                    # One thread: all ranks of a machine may be decoding at this moment.
+                    data = tifffile.imread(self.path, series=0, maxworkers=1)
+                except Exception as error:
+                    raise UserError(_undecodable(self.path, error)) from error
+            self._opened = np.asarray(data).astype(self.dtype, copy=False).reshape(self.shape)
+        view: NDArray[Any] = self._opened[box]
+        return view
+
+
+def open_tiff(path: str, what: str = "image") -> MappedImage | DecodedTiff:
+    """Open a TIFF file: memory-mapped where its values are stored as they are, else decoded on first use.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    what : str
+        What messages call it.
+
+    Raises
+    ------
+    UserError
+        If it is missing, damaged, truncated or not one grey image of 2 or 3 dimensions and supported dtype.
+    """
+    import tifffile
+
+    name = f"{what} {path}"
+    try:
+        size = Path(path).stat().st_size
+        _check_directories(path, size, name)
+        with _quiet(), tifffile.TiffFile(path) as tif:
+            return _image(tif, path, size, name)
+    except (UserError, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{name}: does not exist; check the path") from error
+    except OSError as error:
+        raise UserError(
+            f"{name}: cannot be opened ({error.strerror or error}); check the path and permissions"
+        ) from error
+    except Exception as error:  # tifffile raises what it likes at damaged files
+        raise UserError(f"{name}: cannot be read as a TIFF image ({_line(error)}); export it again") from error
+
+
+def _image(tif: Any, path: str, size: int, name: str) -> MappedImage | DecodedTiff:
+    images = [series for series in tif.series if not series.keyframe.is_reduced]
+    if len(images) != 1:
+        raise UserError(
+            f"{name}: holds {len(images)} images of different shape or type; save the one to use in a file of its own"
+        )
+    series = tif.series[0]
+    page = series.keyframe
+    if page.samplesperpixel > 1:
+        raise UserError(f"{name}: has {page.samplesperpixel} samples per pixel; convert it to grey first")
+    channels = dict(zip(series.axes, series.shape, strict=False)).get("C", 1)
+    if channels > 1:
+        raise UserError(f"{name}: has {channels} channels; save the one to use in a file of its own")
+    if series.dtype is None:
+        raise UserError(f"{name}: has an unknown type of values; convert it to 8, 16 or 32 bit integers or float32")
+    stored = stored_dtype(series.dtype, name).newbyteorder(tif.byteorder)
+    shape = volume_shape(series.shape, name)
+
+    offset = series.dataoffset
+    ends = [
+        start + count
+        for piece in series.pages
+        if piece is not None and piece.parent is tif
+        for start, count in zip(piece.dataoffsets, piece.databytecounts, strict=True)
+    ]
+    if offset is not None:
+        ends.append(offset + series.nbytes)
+    if tif.is_imagej and len(tif.pages) == 1 and page.is_final:
+        # Above 4 GB ImageJ describes the first plane only and lets the others follow it to the end of the file.
+        start, planes = page.dataoffsets[0], int((tif.imagej_metadata or {}).get("images", 1))
+        if page.offset < start and size > start + page.nbytes:
+            ends.append(start + planes * page.nbytes)
+    if max(ends, default=0) > size:
+        raise UserError(_truncated(name, size))
+
+    if offset is not None:
+        return MappedImage(path, shape, stored, [offset])
+    if page.is_final and all(_in_one_piece(piece, tif, page.nbytes) for piece in series.pages):
+        offsets = [piece.dataoffsets[0] for piece in series.pages]
+        if len(offsets) == shape[0]:
+            return MappedImage(path, shape, stored, offsets)
+    try:
+        next(page.segments(maxworkers=1))
+    except Exception as error:
+        raise UserError(_undecodable(name, error)) from error
+    return DecodedTiff(path, shape, stored.newbyteorder("="))
+
+
+def _in_one_piece(page: Any, tif: Any, nbytes: int) -> bool:
+    """Whether the strips of a page follow each other in this file."""
+    if page is None or page.parent is not tif:
+        return False
+    offsets, counts = page.dataoffsets, page.databytecounts
+    return sum(counts) >= nbytes and all(
+        start + count == following
+        for start, count, following in zip(offsets[:-1], counts[:-1], offsets[1:], strict=True)
+    )
+
+
+def _check_directories(path: str, size: int, name: str) -> None:
+    """Follow the chain of image file directories: where it breaks, tifffile would silently return fewer planes."""
+    with Path(path).open("rb") as file:
+        head = file.read(16)
+        order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
+        version = struct.unpack(order + "H", head[2:4])[0] if order and len(head) >= 8 else 0
+        if version == 42:
+            count, entry, pointer, start = "H", 12, "I", 4
+        elif version == 43 and len(head) == 16:
+            count, entry, pointer, start = "Q", 20, "Q", 8
+        else:
+            raise UserError(f"{name}: is not a TIFF file; give a TIFF, a directory of TIFF slices or file.h5::/dataset")
+        wide, long = struct.calcsize(count), struct.calcsize(pointer)
+        (offset,) = struct.unpack_from(order + pointer, head, start)
+        if offset == 0:
+            raise UserError(f"{name}: holds no image; export it again")
+        seen = set()
+        while offset and offset not in seen:
+            seen.add(offset)
+            file.seek(offset)
+            entries = file.read(wide)
+            end = offset + size
+            if len(entries) == wide:
+                end = offset + wide + entry * struct.unpack(order + count, entries)[0]
+            if end + long > size:
+                raise UserError(_truncated(name, size))
+            file.seek(end)
+            (offset,) = struct.unpack(order + pointer, file.read(long))
+
+
+def _truncated(name: str, size: int) -> str:
+    return f"{name}: is truncated, its {size} bytes are fewer than its header promises; copy or export it again"
+
+
+def _undecodable(name: str, error: Exception) -> str:
+    if "imagecodecs" in str(error):
+        return f'{name}: its compression needs imagecodecs; run: pip install "mpidvc[codecs]"'
+    return f"{name}: cannot be decoded ({_line(error)}); copy or export it again"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep tifffile's remarks off the terminal: what matters of them becomes a message of ours."""
+    logger = logging.getLogger("tifffile")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = disabled

@@ -1,0 +1,78 @@
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from mpidvc.errors import UserError
+from mpidvc.fields.atomic import replacing
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+def test_new_file_has_the_permissions_of_the_umask(tmp_path, umask):
+    with replacing(tmp_path / "a") as temporary:
+        assert temporary.parent == tmp_path
+        temporary.write_text("new")
+        assert not (tmp_path / "a").exists()
+    assert (tmp_path / "a").read_text() == "new"
+    assert mode(tmp_path / "a") == 0o640
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_old_file_keeps_its_permissions(tmp_path, umask):
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "a").chmod(0o606)
+    with replacing(str(tmp_path / "a")) as temporary:
+        temporary.write_text("new")
+        assert (tmp_path / "a").read_text() == "old"
+    assert (tmp_path / "a").read_text() == "new"
+    assert mode(tmp_path / "a") == 0o606
+
+
+def test_failure_leaves_the_old_file(tmp_path):
+    (tmp_path / "a").write_text("old")
+
+    def stop_half_way():
+        with replacing(tmp_path / "a") as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        stop_half_way()
+    assert (tmp_path / "a").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_symbolic_link_stays_one(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "a").write_text("old")
+    (tmp_path / "a").symlink_to(tmp_path / "there" / "a")
+    with replacing(tmp_path / "a") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "a").is_symlink()
+    assert (tmp_path / "there" / "a").read_text() == "new"
+
+
+def test_devices_are_not_replaced():
+    with replacing("/dev/null") as temporary:
+        assert temporary == Path("/dev/null")
+        temporary.write_text("gone")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_what_cannot_be_written(tmp_path):
+    for path in (tmp_path / "none" / "a", tmp_path):
+        with pytest.raises(UserError, match="cannot be written") as caught, replacing(path) as temporary:
+            temporary.write_text("new")
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)

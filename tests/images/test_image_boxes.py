@@ -1,0 +1,212 @@
+"""Every storage gives, for every box, what numpy slicing of the padded array gives."""
+
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+
+from mpidvc.images.hdf5 import Hdf5Image
+from mpidvc.images.image import ArrayImage, open_image, to_float_box
+from mpidvc.images.mapped import MappedImage
+from mpidvc.images.slices import SliceImage
+from mpidvc.images.tiff import DecodedTiff
+
+DTYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8", "b1"]
+SHAPE = (5, 7, 6)
+BOXES = [
+    ((0, 0, 0), SHAPE),
+    ((1, 2, 3), (4, 6, 5)),
+    ((2, 0, 1), (3, 7, 2)),
+    ((-2, -1, -3), (3, 9, 4)),
+    ((3, 4, 5), (9, 9, 9)),
+    ((-4, -4, -4), (12, 12, 12)),
+    ((-9, 0, 0), (-3, 7, 6)),
+    ((0, 20, 0), (5, 25, 6)),
+    ((7, 9, 8), (9, 12, 11)),
+    ((2, 2, 2), (2, 5, 5)),
+]
+
+
+def values(dtype, shape=SHAPE, seed=0):
+    random = np.random.default_rng(seed)
+    dtype = np.dtype(dtype)
+    if dtype.kind == "b":
+        return random.random(shape) > 0.5
+    if dtype.kind == "f":
+        return random.normal(size=shape).astype(dtype)
+    limits = np.iinfo(dtype)
+    return random.integers(limits.min, limits.max, shape, dtype=dtype.newbyteorder("="), endpoint=True).astype(dtype)
+
+
+def check(image, array):
+    """All boxes of an image against an array, before and after pickling."""
+    expected = array.reshape((1, *array.shape)) if array.ndim == 2 else array
+    expected = expected.astype(np.uint8 if expected.dtype.kind == "b" else expected.dtype.newbyteorder("="))
+    assert image.shape == expected.shape
+    assert image.dtype == expected.dtype
+    assert image.dtype.isnative
+    assert image.two_d == (expected.shape[0] == 1)
+    for source in (image, pickle.loads(pickle.dumps(image)), pickle.loads(pickle.dumps(image))):
+        for low, high in BOXES:
+            part, inside = source.read_box(low, high)
+            assert part.dtype == expected.dtype
+            assert part.dtype.isnative
+            margin = 20
+            padded = np.pad(expected.astype("f8"), margin, constant_values=-7.5)
+            window = tuple(slice(a + margin, b + margin) for a, b in zip(low, high, strict=True))
+            box = np.full([b - a for a, b in zip(low, high, strict=True)], -7.5)
+            box[inside] = part
+            np.testing.assert_array_equal(box, padded[window])
+
+
+def write_multipage(path, array, **options):
+    with tifffile.TiffWriter(path, byteorder=options.pop("byteorder", "<")) as tif:
+        for plane in array:
+            tif.write(plane, contiguous=False, metadata=None, photometric="minisblack", **options)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", DTYPES)
+class TestTiff:
+    def test_contiguous(self, tmp_path, dtype, order):
+        array = values(dtype)
+        tifffile.imwrite(tmp_path / "a.tif", array, byteorder=order, photometric="minisblack")
+        image = open_image(tmp_path / "a.tif")
+        assert isinstance(image, DecodedTiff if dtype == "b1" else MappedImage)
+        check(image, array)
+
+    def test_page_by_page(self, tmp_path, dtype, order):
+        array = values(dtype)
+        write_multipage(tmp_path / "a.tif", array, byteorder=order)
+        image = open_image(str(tmp_path / "a.tif"))
+        if dtype != "b1":
+            assert isinstance(image, MappedImage)
+            assert len(image.offsets) == len(array)
+        check(image, array)
+
+    def test_compressed(self, tmp_path, dtype, order):
+        array = values(dtype)
+        tifffile.imwrite(tmp_path / "a.tif", array, byteorder=order, compression="zlib", photometric="minisblack")
+        image = open_image(tmp_path / "a.tif")
+        assert isinstance(image, DecodedTiff)
+        check(image, array)
+
+    def test_slices(self, tmp_path, dtype, order):
+        array = values(dtype)
+        for i, plane in enumerate(array):
+            name = f"s{i}.tiff" if i % 2 else f"s{i}.tif"
+            tifffile.imwrite(tmp_path / name, plane, byteorder=order, compression="zlib" if i == 3 else None)
+        (tmp_path / "notes.txt").write_text("not a slice")
+        image = open_image(f"{tmp_path}/")
+        assert isinstance(image, SliceImage)
+        check(image, array)
+
+    def test_two_d(self, tmp_path, dtype, order):
+        array = values(dtype, (7, 6))
+        for name, shape in {"yx": (7, 6), "1yx": (1, 7, 6)}.items():
+            tifffile.imwrite(tmp_path / name, array.reshape(shape), byteorder=order, photometric="minisblack")
+            check(open_image(tmp_path / name), array)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("storage", ["contiguous", "chunked", "gzip"])
+@pytest.mark.parametrize("shape", [SHAPE, (7, 6), (1, 7, 6), (1, *SHAPE), (5, 1, 7, 6)])
+def test_hdf5(tmp_path, dtype, order, storage, shape):
+    array = values(np.dtype(dtype).newbyteorder(order), shape)
+    options = {"contiguous": {}, "chunked": {"chunks": True}, "gzip": {"compression": "gzip"}}[storage]
+    with h5py.File(tmp_path / "a.h5", "w", userblock_size=512) as file:
+        file.create_dataset("entry/volume", data=array, **options)
+    path = f"{tmp_path}/a.h5::/entry/volume"
+    image = open_image(path)
+    assert isinstance(image, MappedImage if storage == "contiguous" else Hdf5Image)
+    assert image.path == path
+    check(image, array.reshape([n for n in shape if n > 1]))
+
+
+def test_hdf5_links_and_virtual_datasets(tmp_path):
+    array = values("u2")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["volume"] = array
+    layout = h5py.VirtualLayout(SHAPE, "u2")
+    layout[:] = h5py.VirtualSource(str(tmp_path / "a.h5"), "volume", SHAPE)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["linked"] = h5py.ExternalLink(str(tmp_path / "a.h5"), "volume")
+        file.create_virtual_dataset("virtual", layout)
+        file.create_dataset("apart", data=array, external=[(str(tmp_path / "raw"), 0, h5py.h5f.UNLIMITED)])
+        file.create_dataset("unwritten", SHAPE, "u2", fillvalue=9)
+    check(open_image(f"{tmp_path}/b.h5::linked"), array)
+    check(open_image(f"{tmp_path}/b.h5::/virtual"), array)
+    check(open_image(f"{tmp_path}/b.h5::/apart"), array)
+    check(open_image(f"{tmp_path}/b.h5::/unwritten"), np.full_like(array, 9))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path, array: tifffile.imwrite(path, array, imagej=True, metadata={"axes": "ZYX"}),
+        lambda path, array: tifffile.imwrite(path, array, imagej=True, metadata={"axes": "TYX"}),
+        lambda path, array: tifffile.imwrite(path, array, ome=True, metadata={"axes": "ZYX"}),
+        lambda path, array: tifffile.imwrite(path, array, bigtiff=True),
+        lambda path, array: tifffile.imwrite(path, array, metadata=None, photometric="minisblack"),
+        lambda path, array: tifffile.imwrite(path, array, rowsperstrip=2, photometric="minisblack"),
+        lambda path, array: tifffile.imwrite(path, array, tile=(16, 16), photometric="minisblack"),
+        lambda path, array: tifffile.imwrite(path, array, photometric="miniswhite"),
+        lambda path, array: tifffile.imwrite(path, array, compression="zlib", predictor=True),
+        lambda path, array: write_multipage(path, array, rowsperstrip=2),
+        lambda path, array: write_multipage(path, array, extratags=[(65000, 2, 4, "odd", True)]),
+    ],
+)
+def test_tiff_flavours(tmp_path, write):
+    array = values("u2")
+    write(tmp_path / "a.tif", array)
+    check(open_image(tmp_path / "a.tif"), array)
+
+
+def test_imagej_above_4_gb_layout(tmp_path):
+    """ImageJ describes the first plane only; the others follow it without directories of their own."""
+    array = values("u2")
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, array[0], description="ImageJ=1.53\nimages=5\nslices=5\n", metadata=None)
+    path.write_bytes(path.read_bytes() + array[1:].tobytes())
+    check(open_image(path), array)
+
+
+def test_contiguous_boxes_are_views_and_pickles_hold_no_data(tmp_path):
+    array = values("f4", (40, 50, 60))
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack")
+    image = open_image(tmp_path / "a.tif")
+    first, _ = image.read_box((0, 0, 0), (10, 10, 10))
+    second, _ = image.read_box((0, 0, 0), (10, 10, 10))
+    assert np.shares_memory(first, second)
+    assert not first.flags.writeable
+    assert len(pickle.dumps(image)) < 2000
+
+
+def test_array_image():
+    for dtype in DTYPES:
+        check(ArrayImage(values(dtype)), values(dtype))
+        check(ArrayImage(values(np.dtype(dtype).newbyteorder(">"))), values(dtype))
+    check(ArrayImage(values("u2", (7, 6))), values("u2", (7, 6)))
+    check(ArrayImage(values("u2")[::-1, :, ::-1]), values("u2")[::-1, :, ::-1])
+    assert ArrayImage(values("u2")).path == "<array>"
+
+
+def test_to_float_box():
+    array = values(">u2")
+    box, inside = to_float_box(ArrayImage(array), (-1, 2, 3), (4, 9, 5), fill=np.nan, pad=1)
+    assert box.dtype == np.float32
+    assert box.flags.c_contiguous
+    assert box.flags.owndata
+    assert box.shape == (7, 9, 4)
+    assert inside == (slice(2, 7), slice(0, 6), slice(0, 4))
+    np.testing.assert_array_equal(box[inside], array[:, 1:7, 2:6].astype("f4"))
+    assert np.isnan(box).sum() == box.size - box[inside].size
+    whole, inside = to_float_box(ArrayImage(array), (0, 0, 0), SHAPE)
+    np.testing.assert_array_equal(whole, array)
+    outside, inside = to_float_box(ArrayImage(array), (9, 0, 0), (11, 2, 2), fill=3)
+    assert outside[inside].size == 0
+    assert (outside == 3).all()
+    assert np.isinf(to_float_box(ArrayImage(np.full((1, 1, 1), 1e300)), (0, 0, 0), (1, 1, 1))[0]).all()
