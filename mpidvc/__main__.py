@@ -1,0 +1,7 @@
+"""``python -m mpidvc``."""
+
+import sys
+
+from mpidvc.main import main
+
+sys.exit(main())

@@ -1,0 +1,403 @@
+"""The option parser of all commands and the options that several of them share.
+
+Names, types and defaults are spam's. Its options may be abbreviated; ours may not, so that its unique abbreviations
+stay unique.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from mpidvc.errors import UserError
+
+__all__ = [
+    "Parser",
+    "UsageError",
+    "add_correlation",
+    "add_criterion",
+    "add_grey_thresholds",
+    "add_grid",
+    "add_guess",
+    "add_lazy",
+    "add_margin",
+    "add_mask",
+    "add_output",
+    "add_run",
+    "check_common",
+    "require",
+]
+
+Group = argparse._ArgumentGroup
+
+
+class UsageError(UserError):
+    """A command line that cannot be understood."""
+
+
+class Parser(argparse.ArgumentParser):
+    """`argparse.ArgumentParser` that takes every number as a value, raises `UsageError`, and knows exact-only options.
+
+    Parameters
+    ----------
+    prog, description, epilog : str
+        As in `argparse`.
+    """
+
+    def __init__(self, prog: str, description: str = "", epilog: str = "") -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=_Formatter,
+        )
+        self._exact_only: set[str] = set()
+        # argparse knows neither exponents nor infinity and would take them for options.
+        self._negative_number_matcher = re.compile(r"^-(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?$|^-inf$")
+
+    def add_own_argument(self, *names: str, group: Group | None = None, **settings: Any) -> argparse.Action:
+        """Add an option that is matched exactly only and takes no part in abbreviation.
+
+        Parameters
+        ----------
+        *names : str
+            Its spellings.
+        group : argument group, optional
+            Where to show it; this parser by default.
+        **settings
+            As for `add_argument`.
+        """
+        self._exact_only.update(names)
+        return (group or self).add_argument(*names, **settings)
+
+    def add_own_spelling(self, action: argparse.Action, name: str) -> None:
+        """Accept another spelling of an option of spam's, matched exactly only and not shown in the help."""
+        self._exact_only.add(name)
+        self._option_string_actions[name] = action
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        found = [found for found in super()._get_option_tuples(option_string) if found[1] not in self._exact_only]
+        # Several spellings of one option are no ambiguity.
+        same = found and all(other[0] is found[0][0] and other[2:] == found[0][2:] for other in found)
+        return found[:1] if same else found
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """All spellings once, then the value: ``-od, --out-dir DIR`` instead of ``-od DIR, --out-dir DIR``."""
+
+    def __init__(self, prog: str, **settings: Any) -> None:
+        super().__init__(prog, max_help_position=30, **settings)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
+
+
+class _Triple(argparse.Action):
+    """Store one number for all axes, or one for each, as a tuple (z, y, x)."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, tuple(values) if isinstance(values, list) else (values,) * 3)
+
+
+def _truncated(text: str) -> int:
+    try:
+        return int(float(text))
+    except OverflowError:
+        raise ValueError from None
+
+
+_truncated.__name__ = "number"
+
+
+def add_mask(group: Group) -> None:
+    """Add ``-mf1``: `mask1`."""
+    group.add_argument(
+        *("-mf1", "--maskFile1"),
+        dest="mask1",
+        metavar="FILE",
+        help="mask of image 1, of its shape: voxels where it is 0 do not take part",
+    )
+
+
+def add_guess(parser: Parser, group: Group) -> None:
+    """Add ``-pf`` and ``-pfb``: `phi_file`, `phi_file_bin_ratio`."""
+    action = group.add_argument(
+        *("-pf", "-phiFile"),
+        dest="phi_file",
+        metavar="FILE",
+        help="first guess: a file written by a previous command",
+    )
+    parser.add_own_spelling(action, "--phiFile")
+    group.add_argument(
+        *("-pfb", "--phiFile-bin-ratio"),
+        dest="phi_file_bin_ratio",
+        metavar="RATIO",
+        type=float,
+        default=1.0,
+        help="binning of the images of -pf divided by that of these images; positions and displacements of the guess "
+        "are multiplied by it (default: %(default)s)",
+    )
+
+
+def add_grid(group: Group) -> None:
+    """Add ``-ns``, ``-ns3``, ``-hws``, ``-hws3``: `node_spacing`, `half_window_size`, each None or (z, y, x)."""
+    _add_triple(
+        group,
+        "node_spacing",
+        ("-ns", "--node-spacing"),
+        ("-ns3", "--node-spacing-3"),
+        "distance of the nodes, in voxels",
+    )
+    _add_triple(
+        group,
+        "half_window_size",
+        ("-hws", "--half-window-size"),
+        ("-hws3", "--half-window-size-3"),
+        "distance from the node to the sides of its window, in voxels",
+    )
+
+
+def add_margin(group: Group, long: str, default: int | None, meaning: str) -> None:
+    """Add ``-m`` and ``-m3``: `margin`, None or (z, y, x).
+
+    Parameters
+    ----------
+    group : argument group
+    long : str
+        The long spelling, which spam writes with one dash or two.
+    default : int, optional
+        For all axes.
+    meaning : str
+        For the help.
+    """
+    spread = None if default is None else (default,) * 3
+    _add_triple(group, "margin", ("-m", "-mar", long), ("-m3", "-mar3", f"{long}3"), meaning, _truncated, spread)
+
+
+def _add_triple(
+    group: Group,
+    name: str,
+    scalar: Sequence[str],
+    vector: Sequence[str],
+    meaning: str,
+    kind: Any = int,
+    default: tuple[int, ...] | None = None,
+) -> None:
+    group.add_argument(*scalar, dest=name, action=_Triple, type=kind, default=default, metavar="N", help=meaning)
+    group.add_argument(
+        *vector,
+        dest=name,
+        action=_Triple,
+        type=int,
+        nargs=3,
+        default=default,
+        metavar=("Z", "Y", "X"),
+        help=f"the same for each axis; the last of {scalar[0]} and {vector[0]} counts",
+    )
+
+
+def add_grey_thresholds(group: Group) -> None:
+    """Add ``-glt``, ``-ght``, ``-mc``: `grey_low_threshold`, `grey_high_threshold`, `mask_coverage`."""
+    group.add_argument(
+        *("-glt", "--grey-low-threshold"),
+        dest="grey_low_threshold",
+        metavar="GREY",
+        type=float,
+        default=-math.inf,
+        help="skip windows whose mean grey level in image 1 is not above this (default: %(default)s)",
+    )
+    group.add_argument(
+        *("-ght", "--grey-high-threshold"),
+        dest="grey_high_threshold",
+        metavar="GREY",
+        type=float,
+        default=math.inf,
+        help="skip windows whose mean grey level in image 1 is not below this (default: %(default)s)",
+    )
+    group.add_argument(
+        *("-mc", "--mask-coverage"),
+        dest="mask_coverage",
+        metavar="FRACTION",
+        type=float,
+        default=0.5,
+        help="skip windows of which less than this fraction is inside image 1 and not masked (default: %(default)s)",
+    )
+
+
+def add_correlation(group: Group, min_delta_phi: float) -> None:
+    """Add ``-rig``, ``-it``, ``-dp``, ``-o``, ``-ug``, ``-shift``.
+
+    Their names: `rigid`, `max_iterations`, `min_delta_phi`, `interpolation_order`, `update_gradient`, `shift`.
+    """
+    group.add_argument(*("-rig", "--rigid"), dest="rigid", action="store_true", help="translation and rotation only")
+    group.add_argument(
+        *("-it", "--max-iterations"),
+        dest="max_iterations",
+        metavar="N",
+        type=int,
+        default=50,
+        help="greatest number of iterations (default: %(default)s)",
+    )
+    group.add_argument(
+        *("-dp", "--min-delta-phi"),
+        dest="min_delta_phi",
+        metavar="NORM",
+        type=float,
+        default=min_delta_phi,
+        help="converged when the norm of the change of Phi is not above this (default: %(default)s)",
+    )
+    group.add_argument(
+        *("-o", "--interpolation-order"),
+        dest="interpolation_order",
+        type=int,
+        choices=(1, 3),
+        default=1,
+        help="interpolation of image 2: 1 linear, 3 cubic spline (default: %(default)s)",
+    )
+    group.add_argument(
+        *("-ug", "--update-gradient"),
+        dest="update_gradient",
+        action="store_true",
+        help="take the gradient of the deformed image 2 in every iteration, instead of that of image 1 once",
+    )
+    group.add_argument(
+        *("-shift", "--shift"),
+        dest="shift",
+        action="store_true",
+        help="sample both images at points moved by a quarter of a voxel, alternately to and fro, before comparing",
+    )
+
+
+def add_criterion(parser: Parser, group: Group) -> None:
+    """Add our ``--criterion``: `criterion`."""
+    parser.add_own_argument(
+        "--criterion",
+        group=group,
+        choices=("auto", "ssd", "znssd"),
+        default="auto",
+        help="what is minimised: ssd compares grey levels, znssd allows for another brightness and contrast, auto "
+        "takes ssd if mean and standard deviation of both images agree (default: %(default)s)",
+    )
+
+
+def add_output(group: Group, fields: bool) -> None:
+    """Add ``-od``, ``-pre``: `out_dir`, `prefix`; fields also ``-vtk``, ``-notsv``, ``-tif``: `vtk`, `tsv`, `tif`."""
+    group.add_argument(
+        *("-od", "--out-dir"),
+        dest="out_dir",
+        metavar="DIR",
+        help="where to write; made if missing (default: the folder of the first image)",
+    )
+    group.add_argument(
+        *("-pre", "--prefix"),
+        dest="prefix",
+        metavar="PREFIX",
+        help="how the names of the files written begin (default: the names of the images)",
+    )
+    if fields:
+        group.add_argument(*("-vtk", "--VTKout"), dest="vtk", action="store_true", help="write a VTK file")
+        group.add_argument(*("-notsv", "--noTSV"), dest="tsv", action="store_false", help="do not write a TSV file")
+        group.add_argument(
+            *("-tif", "-tiff", "--TIFFout", "--TIFout"),
+            dest="tif",
+            action="store_true",
+            help="write TIFF files, one for each component",
+        )
+
+
+def add_lazy(group: Group) -> None:
+    """Add ``-lazy``: `lazy`."""
+    group.add_argument(
+        *("-lazy", "--lazy-load"),
+        dest="lazy",
+        action="store_true",
+        help="accepted as spam's; images are read part by part in any case",
+    )
+
+
+def add_run(parser: Parser, group: Group, spam_has_processes: bool = True) -> None:
+    """Add ``-np`` and our ``--log``: `processes`, `log`.
+
+    Parameters
+    ----------
+    parser : Parser
+    group : argument group
+    spam_has_processes : bool
+        Whether ``-np`` is an option of spam's command, and so may be abbreviated.
+    """
+    settings: dict[str, Any] = {
+        "dest": "processes",
+        "metavar": "N",
+        "type": int,
+        "help": "number of processes on this host; ignored under mpiexec and srun (default: all CPUs this process may "
+        "use, one for a job of seconds)",
+    }
+    names = ("-np", "--number-of-processes")
+    if spam_has_processes:
+        group.add_argument(*names, **settings)
+    else:
+        parser.add_own_argument(*names, group=group, **settings)
+    parser.add_own_argument(
+        "--log", group=group, metavar="FILE", help="add everything that is printed to this file, with the time"
+    )
+
+
+def require(condition: bool, option: str, value: object, rule: str) -> None:
+    """Raise the `UserError` ``option value: rule`` unless the condition holds."""
+    if not condition:
+        shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        raise UserError(f"{option} {shown}".strip() + f": {rule}")
+
+
+def check_common(args: argparse.Namespace) -> None:
+    """Check what needs no file of the shared options that `args` holds.
+
+    The first axis of sizes and spacings may be 0 here, as it does not count in 2D.
+
+    Raises
+    ------
+    UserError
+        Names the option, its value and the rule.
+    """
+    given = vars(args)
+
+    def check(name: str, option: str, good: Any, rule: str) -> None:
+        if given.get(name) is not None:
+            require(good(given[name]), option, given[name], rule)
+
+    def at_least_one(size: tuple[int, int, int]) -> bool:
+        return size[0] >= 0 and min(size[1:]) >= 1
+
+    check("node_spacing", "-ns", at_least_one, "has to be at least 1")
+    check("half_window_size", "-hws", at_least_one, "has to be at least 1")
+    check("margin", "-m", lambda margin: min(margin) >= 0, "may not be negative")
+    check("max_iterations", "-it", lambda n: n >= 0, "may not be negative")
+    check("min_delta_phi", "-dp", lambda norm: not math.isnan(norm), "is not a number")
+    check("mask_coverage", "-mc", lambda fraction: 0 <= fraction <= 1, "has to be between 0 and 1")
+    check("phi_file_bin_ratio", "-pfb", lambda ratio: 0 < ratio < math.inf, "has to be above 0 and finite")
+    check("processes", "-np", lambda n: n >= 1, "at least one process is needed")
+    check("out_dir", '-od ""', lambda folder: folder != "", "is no folder")
+    check("grey_low_threshold", "-glt", lambda grey: not math.isnan(grey), "is not a number")
+    check("grey_high_threshold", "-ght", lambda grey: not math.isnan(grey), "is not a number")
+    if "grey_low_threshold" in given:
+        require(
+            args.grey_low_threshold < args.grey_high_threshold,
+            "-glt",
+            args.grey_low_threshold,
+            f"has to be below -ght ({args.grey_high_threshold}), or no window is left",
+        )

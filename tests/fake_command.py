@@ -1,0 +1,86 @@
+"""A command that does nothing useful in all the ways that the runtime has to stand."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpidvc.commands.options import Parser, add_run
+from mpidvc.errors import UserError
+from mpidvc.runtime.console import Console
+from mpidvc.runtime.executor import Executor
+
+HELP = "for tests"
+EXAMPLES = ""
+
+
+@dataclass
+class FakePlan:
+    estimated_seconds: float
+    what: str
+    at: int
+    prepared_by: int
+    configured: bool = False
+
+    def configure(self, executor: Executor) -> None:
+        self.configured = executor.broadcast(True if executor.rank == 0 else None)
+
+
+def add_options(parser: Parser) -> None:
+    parser.add_argument("what")
+    parser.add_argument("--at", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=0.0)
+    add_run(parser, parser.add_argument_group("running"))
+
+
+def prepare(args: argparse.Namespace, console: Console) -> FakePlan:
+    if args.what == "refuse":
+        raise UserError("im1.tif: no such file")
+    if args.what == "stumble":
+        raise ValueError("in prepare")
+    console.settings("mpidvc fake", {"what": args.what})
+    return FakePlan(args.seconds, args.what, args.at, os.getpid())
+
+
+class Squares:
+    n_chunks = 40
+
+    def run(self, chunk: int) -> np.ndarray:
+        return np.array([(chunk, chunk**2)], dtype=[("chunk", "i8"), ("square", "i8")])
+
+
+def execute(plan: FakePlan, executor: Executor, console: Console) -> int:
+    assert plan.configured
+    mine = executor.rank == plan.at
+    if plan.what == "threads":
+        console.print(f"threads {os.environ['OMP_NUM_THREADS']}")
+    if plan.what == "raise" and mine:
+        raise ValueError("chunk is broken")
+    if plan.what == "thread" and mine:
+        threading.Thread(target=lambda: 1 // 0).start()
+    if plan.what == "user" and mine:
+        raise UserError("mask.tif: wrong shape")
+    if plan.what == "exit" and mine:
+        raise SystemExit(5)
+    if plan.what == "interrupt" and mine:
+        raise KeyboardInterrupt
+    if plan.what in ("sleep", "raise", "thread", "user", "exit", "interrupt"):
+        console.print("sleeping")
+        time.sleep(60)
+    total = 0
+    ranks = executor.stream(lambda _: (time.sleep(0.002), os.getpid())[1], range(40) if executor.rank == 0 else None)
+    pids = set(ranks)
+
+    def sink(chunk: int, records: np.ndarray) -> None:
+        nonlocal total
+        total += int(records["square"][0])
+
+    executor.map(Squares(), sink if executor.rank == 0 else None)
+    cpus = len(os.sched_getaffinity(0))
+    console.print(f"size {executor.size} processes {len(pids)} total {total} cpus {cpus}")
+    return 3 if plan.what == "three" else 0

@@ -1,0 +1,108 @@
+"""Run on several ranks: compares `MPIExecutor` with `InlineExecutor`, bit by bit."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from mpidvc.runtime import executor as executor_module
+from mpidvc.runtime.comm import connect, find_launcher, install_abort_hook
+from mpidvc.runtime.executor import InlineExecutor, make_executor
+
+DTYPE = np.dtype([("position", "f8", 3), ("phi", "f4", (4, 4)), ("status", "i4")])
+
+
+class Uneven:
+    """Chunks of 0 to 6 records that cost from nothing to much more than the mean."""
+
+    def __init__(self, n_chunks: int) -> None:
+        self.n_chunks = n_chunks
+
+    def run(self, chunk: int) -> np.ndarray:
+        time.sleep((0, 0, 0.001, 0.01)[chunk * 7 % 11 % 4] if chunk % 3 else 0)
+        rng = np.random.default_rng(chunk)
+        records = np.zeros(chunk % 7, dtype=DTYPE)
+        records["position"] = rng.normal(size=(records.size, 3))
+        records["phi"] = rng.normal(size=(records.size, 4, 4))
+        records["status"] = chunk
+        return records
+
+    def run_sum(self, chunk: int, argument: np.ndarray) -> np.ndarray:
+        rng = np.random.default_rng(chunk)
+        return argument * rng.normal(size=argument.size) * 10.0 ** rng.integers(-12, 12, argument.size)
+
+
+class Wide:
+    n_chunks = 3
+
+    def run(self, chunk: int) -> np.ndarray:
+        return np.arange(200_000, dtype="f8") * chunk
+
+
+def numbers(n: int) -> Iterator[int]:
+    for number in range(n):
+        assert number < seen[0] + bound, "too many items in flight"
+        yield number
+
+
+communicator = connect(find_launcher())
+install_abort_hook(communicator)
+me = make_executor(communicator)
+inline = InlineExecutor()
+assert me.size == int(sys.argv[1])
+bound = 4 * me.size + 1
+seen = [0]
+
+
+def check(task: Uneven | Wide) -> None:
+    here: dict[int, bytes] = {}
+    there: dict[int, bytes] = {}
+
+    def sink(chunk: int, records: np.ndarray) -> None:
+        assert chunk not in there
+        there[chunk] = records.tobytes()
+
+    me.map(task, sink if me.rank == 0 else None)
+    if me.rank == 0:
+        inline.map(task, lambda chunk, records: here.update({chunk: records.tobytes()}))
+        assert here == there
+
+
+for n_chunks in (0, 1, 2, 3, 5, 100):
+    check(Uneven(n_chunks))
+    argument = np.linspace(1, 2, 30) if me.rank == 0 else None
+    total = me.reduce(Uneven(n_chunks), argument)
+    expected = inline.reduce(Uneven(n_chunks), np.linspace(1, 2, 30))
+    assert total.tobytes() == expected.tobytes()
+    assert total.dtype == np.float64
+    results = []
+    for result in me.stream(
+        lambda number: (time.sleep(number % 5 * 1e-3), number**2)[1], numbers(n_chunks) if me.rank == 0 else None
+    ):
+        results.append(result)
+        seen[0] = len(results)
+    seen[0] = 0
+    assert results == ([number**2 for number in range(n_chunks)] if me.rank == 0 else [])
+
+# Messages that have to be split.
+executor_module.LONGEST_MESSAGE = 100_000
+check(Wide())
+assert np.array_equal(me.broadcast(np.arange(1e5) if me.rank == 0 else None), np.arange(1e5))
+executor_module.LONGEST_MESSAGE = 2**29
+
+# Records that nobody wants, streams that are left early or never started, rank 0 as scheduler only.
+me.map(Uneven(10), None)
+for taken in (0, 3):
+    stream = me.stream(lambda number: number, range(1000) if me.rank == 0 else None)
+    assert [next(stream) for _ in range(taken if me.rank == 0 else 0)] == list(range(taken if me.rank == 0 else 0))
+    if me.rank == 0:
+        stream.close()
+if me.size > 1:
+    executor_module.SCHEDULER_ONLY_FROM = 2
+    check(Uneven(50))
+assert me.broadcast("end" if me.rank == 0 else None) == "end"
+if me.rank == 0:
+    print("all equal")
