@@ -66,8 +66,8 @@ class AnalyticPair:
     spacing: float = 4.2
     radii: tuple[float, float] = (3.4, 6.0)
     dtype: DTypeLike = np.uint16
-    mean: float = 0.35
-    contrast: float = 0.09
+    mean: float = 0.3
+    contrast: float = 0.08
     gain2: float = 1.0
     offset2: float = 0.0
     noise: float = 0.0

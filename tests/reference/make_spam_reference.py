@@ -114,7 +114,7 @@ def make_images():
     for names, shape in ((("im1", "im2", "im3"), SHAPE_3D), (("flat1", "flat2"), SHAPE_2D)):
         for step, name in enumerate(names):
             motion = {key: tuple(0.8 * max(step - 1, 0) * v + v for v in value) for key, value in MOTION.items()}
-            pair = AnalyticPair(shape, seed=7, amplitude=0.15, wavelength=60.0, **motion)
+            pair = AnalyticPair(shape, seed=7, amplitude=0.15, wavelength=60.0, mean=0.35, contrast=0.09, **motion)
             image = pair.image2() if step else pair.image1()
             save_image(f"{name}.tif", image if shape[0] > 1 else image[0])
     z, y, x = np.indices(SHAPE_3D) - np.reshape([29.5, 31.5, 33.5], (3, 1, 1, 1))
