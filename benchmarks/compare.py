@@ -133,7 +133,7 @@ def find_spam(folder, work):
         return Path(folder).absolute()
     venv = work / "venv-spam"
     if not (venv / "bin/spam-ldic").exists():
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+        subprocess.run([sys.executable, "-I", "-m", "venv", venv], check=True)
         subprocess.run([venv / "bin/pip", "install", "--quiet", "spam==0.9.1"], check=True)
     return venv / "bin"
 
