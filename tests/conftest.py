@@ -48,7 +48,7 @@ def launcher() -> Mpiexec:
 def mpiexec(launcher: Mpiexec, environment: dict[str, str]) -> Job:
     """Run ``python arguments…`` on a number of ranks, as a user's own mpiexec would."""
 
-    def run(n_ranks: int, *arguments: str, timeout: float = 30, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(n_ranks: int, *arguments: str, timeout: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
         environ = launcher.environment(environment, n_ranks) | variables
         # Only ranks that mpidvc itself started have this.
         del environ["MPIDVC_STARTED_RANKS"]
@@ -69,7 +69,7 @@ def mpiexec(launcher: Mpiexec, environment: dict[str, str]) -> Job:
 def command(environment: dict[str, str]) -> Job:
     """Run ``mpidvc arguments…`` as one process that the user started."""
 
-    def run(*arguments: str, timeout: float = 30, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, timeout: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "mpidvc", *arguments],
             env=environment | variables,

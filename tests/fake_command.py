@@ -72,6 +72,14 @@ def execute(plan: FakePlan, executor: Executor, console: Console) -> int:
     if plan.what in ("sleep", "raise", "thread", "user", "exit", "interrupt"):
         console.print("sleeping")
         time.sleep(60)
+    if plan.what == "progress" and executor.rank == 0:
+        with console.progress(1_000_000, "ldic") as progress:
+            for _ in range(50):
+                time.sleep(0.01)
+                progress.advance(20_000, "it=4 dPhiNorm=0.00053 rs=+2")
+                if progress.done == 500_000:
+                    console.warn("half of it is done: [bold]δΦ[/bold]")
+        console.table("Local DIC summary", ["Status", "Points", "Percent"], [["Converged: RS=2", 990_000, 99.0]])
     total = 0
     ranks = executor.stream(lambda _: (time.sleep(0.002), os.getpid())[1], range(40) if executor.rank == 0 else None)
     pids = set(ranks)

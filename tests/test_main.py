@@ -1,0 +1,142 @@
+"""The command line as a user meets it, on one process and on several ranks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mpidvc import __version__
+from mpidvc.main import main
+from tests.conftest import Job
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "usage: mpidvc COMMAND" in text
+    assert "  ldic " in text
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"mpidvc {__version__}\n"
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ldci"]) == 2
+    assert capsys.readouterr().err == "mpidvc: error: unknown command 'ldci' (did you mean ldic?)\n"
+    assert main(["xyz"]) == 2
+    assert capsys.readouterr().err == "mpidvc: error: unknown command 'xyz' (see mpidvc --help)\n"
+
+
+@pytest.mark.parametrize("arguments", [["ldic", "--help"], ["reg", "a", "b", "--nonsense"], ["--version"]])
+def test_help_and_errors_load_nothing(environment: dict[str, str], arguments: list[str]) -> None:
+    code = (
+        "import sys; from mpidvc.main import main; main(sys.argv[1:]); "
+        "heavy = {'numpy', 'scipy', 'mpi4py', 'rich'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_in_a_closed_pipe(environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -u -m mpidvc ldic --help | true",
+        shell=True,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+
+
+def test_refusal_is_one_line(command: Job, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    done = command("fake", "refuse", "-np", "2", "--log", str(log))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "mpidvc fake: error: im1.tif: no such file\n"
+    assert log.read_text().endswith(done.stderr)
+
+
+def test_option_error_is_one_line(command: Job) -> None:
+    done = command("fake", "work", "--nonsense")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "mpidvc fake: error: unrecognized arguments: --nonsense (see mpidvc fake --help)\n"
+
+
+def test_unexpected_exception_of_one_process(command: Job) -> None:
+    done = command("fake", "stumble")
+    assert done.returncode == 1
+    assert "ValueError: in prepare" in done.stderr
+
+
+def test_interrupt(command: Job) -> None:
+    done = command("fake", "interrupt")
+    assert done.returncode == 130
+    assert done.stderr == "mpidvc: interrupted\n"
+
+
+def test_exit_status_passes_through(command: Job) -> None:
+    assert command("fake", "three", "-np", "2").returncode == 3
+    assert command("fake", "three").returncode == 3
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["fake", "--help"], ["ldci"], ["fake", "work", "--nonsense"]])
+def test_ranks_say_it_once(mpiexec: Job, arguments: list[str]) -> None:
+    done = mpiexec(3, "-m", "mpidvc", *arguments)
+    text = done.stdout + done.stderr
+    assert text.count(f"mpidvc {__version__}") + text.count("usage:") + text.count("error:") == 1
+
+
+def test_under_a_launcher(mpiexec: Job) -> None:
+    done = mpiexec(3, "-m", "mpidvc", "fake", "work", "-np", "7")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("-np 7 is ignored") == 1
+    assert done.stdout.count("size 3 processes 3 total 20540") == 1
+
+
+def test_refusal_under_a_launcher(mpiexec: Job) -> None:
+    done = mpiexec(3, "-m", "mpidvc", "fake", "refuse")
+    assert done.returncode == 2
+    assert done.stderr.count("mpidvc fake: error: im1.tif: no such file\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_exception_of_a_rank_ends_the_job(mpiexec: Job, rank: int) -> None:
+    done = mpiexec(3, "-m", "mpidvc", "fake", "raise", "--at", str(rank), timeout=30)
+    assert done.returncode != 0
+    assert f"rank {rank} of 3:\nTraceback" in done.stderr
+    assert "ValueError: chunk is broken" in done.stderr
+
+
+def test_exception_of_a_thread_ends_the_job(mpiexec: Job) -> None:
+    done = mpiexec(2, "-m", "mpidvc", "fake", "thread", "--at", "1", timeout=30)
+    assert done.returncode != 0
+    assert "rank 1 of 2:\nTraceback" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "line"), [("user", 2, "mpidvc fake: error: mask.tif: wrong shape"), ("exit", 5, "")]
+)
+def test_user_error_of_a_rank_ends_the_job(mpiexec: Job, what: str, status: int, line: str) -> None:
+    done = mpiexec(2, "-m", "mpidvc", "fake", what, "--at", "1", timeout=30)
+    assert done.returncode == status
+    assert line in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_terminal_is_told_to_the_ranks(command: Job) -> None:
+    done = command("fake", "progress", "-np", "2", MPIDVC_TERMINAL="80")
+    assert done.returncode == 0
+    assert "1000000/1000000 points" in done.stdout
+    plain = command("fake", "progress", "-np", "2")
+    assert "\x1b" not in plain.stdout
+    assert "points/s" not in plain.stdout
