@@ -67,7 +67,7 @@ def extensions() -> list[Extension]:
             language="c++",
             include_dirs=[numpy.get_include(), str(SOURCES)],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-            depends=[str(header) for header in SOURCES.glob("*.hpp")],
+            depends=[str(source) for source in [*SOURCES.glob("*.hpp"), *SOURCES.glob("*.cpp")]],
         )
         for path in sorted(SOURCES.glob("*.pyx"))
     ]

@@ -1,0 +1,442 @@
+"""Registration kernels: the Cython side of ``gauss_newton.cpp``.
+
+One copy of the numerical core per instruction set is linked in; :func:`use_instruction_set` chooses among those that
+this processor has. Arrays are (z, y, x); a 2D image is one plane. Nothing here allocates per point.
+"""
+
+from libc.math cimport INFINITY
+from libc.stdint cimport int64_t, uint8_t
+
+import numpy as np
+
+cdef extern from *:
+    """
+    #include "gauss_newton.hpp"
+    static int mpidvc_has(int level) {
+    #if defined(MPIDVC_X86_DISPATCH) && (defined(__GNUC__) || defined(__clang__))
+        __builtin_cpu_init();
+        const int v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                       __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+        if (level == 1) return v3;
+        if (level == 2)
+            return v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                   __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                   __builtin_cpu_supports("avx512cd");
+    #endif
+        return level == 0;
+    }
+    static const mpidvc_kernels *mpidvc_table(int level) {
+    #ifdef MPIDVC_X86_DISPATCH
+        if (level == 1) return mpidvc_kernels_avx2();
+        if (level == 2) return mpidvc_kernels_avx512();
+    #endif
+        return mpidvc_kernels_baseline();
+    }
+    """
+    int mpidvc_has(int) nogil
+    const mpidvc_kernels* mpidvc_table(int) nogil
+
+cdef extern from "gauss_newton.hpp" nogil:
+    enum:
+        MPIDVC_SUMS
+
+    struct mpidvc_box:
+        const float* data
+        const uint8_t* valid
+        int64_t pitch_y
+        int64_t pitch_z
+        int64_t shape[3]
+
+    struct mpidvc_settings:
+        int order
+        int two_d
+        int znssd
+        int rigid
+        int update_gradient
+        int shift
+        int max_iterations
+        int gradient_reach
+        const double* gauss
+        const double* gauss_derivative
+        double min_delta_phi
+        double gain
+        double bias
+
+    struct mpidvc_block:
+        mpidvc_box box1
+        mpidvc_box box2
+        const float* sampled1
+        const mpidvc_settings* settings
+        int64_t low1[3]
+        int64_t n[3]
+        int64_t index0
+        int64_t index_y
+        int64_t index_z
+        double F[9]
+        double centre2[3]
+        double low2[3]
+        double high2[3]
+        double level
+
+    struct mpidvc_points:
+        mpidvc_box box1
+        mpidvc_box box2
+        const float* sampled1
+        const uint8_t* covered
+        const uint8_t* real
+        const mpidvc_settings* settings
+        int64_t hws[3]
+        double min_coverage
+        double grey_low
+        double grey_high
+        double offset[3]
+        int64_t count
+        const int64_t* centre1
+        const double* low2
+        const double* high2
+        double* phi
+        double* result
+
+    struct mpidvc_warp:
+        mpidvc_box box
+        int order
+        int two_d
+        int64_t n[3]
+        double F[9]
+        double centre[3]
+        double low[3]
+        double high[3]
+        float* out
+
+    struct mpidvc_kernels:
+        const char* name
+        int lanes
+        int (*prefilter)(float*, int64_t, int64_t, const int64_t*, const int64_t*) noexcept nogil
+        int (*correlate)(const mpidvc_points*) noexcept nogil
+        int (*block_sums)(const mpidvc_block*, int, double*) noexcept nogil
+        int (*warp)(const mpidvc_warp*) noexcept nogil
+
+__all__ = [
+    "INSTRUCTION_SETS",
+    "PADDING",
+    "RESULT",
+    "SUMS",
+    "Settings",
+    "block_sums",
+    "correlate_points",
+    "empty_box",
+    "instruction_set",
+    "instruction_sets",
+    "prefilter",
+    "use_instruction_set",
+    "warp",
+]
+
+#: All instruction sets that a build can hold, lowest first.
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
+#: Columns of the results of :func:`correlate_points`.
+RESULT = ("error", "iterations", "returnStatus", "deltaPhiNorm", "coverage", "zncc")
+#: Length of the vector that :func:`block_sums` fills.
+SUMS = MPIDVC_SUMS
+#: Floats that must lie readable behind a box's last element.
+PADDING = 64
+
+cdef const mpidvc_kernels* table = mpidvc_table(0)
+
+
+def instruction_sets():
+    """Names of the instruction sets that this build and this processor have, lowest first."""
+    return tuple(name for level, name in enumerate(INSTRUCTION_SETS) if mpidvc_has(level))
+
+
+def instruction_set():
+    """Name of the instruction set in use."""
+    return table.name.decode()
+
+
+def use_instruction_set(str name):
+    """Choose the instruction set of all kernels.
+
+    Raises
+    ------
+    ValueError
+        If this build or this processor does not have it.
+    """
+    global table
+    if name not in instruction_sets():
+        raise ValueError(f"instruction set {name!r} is not available here (available: {', '.join(instruction_sets())})")
+    table = mpidvc_table(INSTRUCTION_SETS.index(name))
+
+
+def empty_box(shape):
+    """A zeroed float32 array of the given shape with :data:`PADDING` floats readable behind its end."""
+    cdef object size = int(np.prod(shape, dtype=np.int64))
+    return np.zeros(size + PADDING, dtype=np.float32)[:size].reshape(shape)
+
+
+cdef class Settings:
+    """What all windows of a run share, in the kernels' form.
+
+    Parameters
+    ----------
+    order : {1, 3}
+    two_d, znssd, rigid, update_gradient, shift : bool
+    max_iterations : int
+    min_delta_phi : float
+    sigma : float or None
+        Standard deviation (voxels) of Gaussian derivatives; None = central differences.
+    gain, bias : float
+        First estimate of ``f = gain * g + bias`` for znssd.
+    """
+
+    cdef mpidvc_settings c
+    cdef object kernels
+
+    def __init__(self, int order=1, bint two_d=False, bint znssd=False, bint rigid=False, bint update_gradient=False,
+                 bint shift=False, int max_iterations=50, double min_delta_phi=1e-3, sigma=None, double gain=1.0,
+                 double bias=0.0):
+        cdef double[::1] gauss, derivative
+        if order not in (1, 3):
+            raise ValueError(f"interpolation order {order}: only 1 and 3 exist")
+        self.c.order = order
+        self.c.two_d = two_d
+        self.c.znssd = znssd
+        self.c.rigid = rigid
+        self.c.update_gradient = update_gradient
+        self.c.shift = shift
+        self.c.max_iterations = max_iterations
+        self.c.min_delta_phi = min_delta_phi
+        self.c.gain = gain
+        self.c.bias = bias
+        self.c.gradient_reach = 1
+        self.c.gauss = NULL
+        self.c.gauss_derivative = NULL
+        if sigma is not None:
+            # the weights of a correlation (not a convolution), cut off at four standard deviations
+            reach = max(1, int(4.0 * sigma + 0.5))
+            at = np.arange(-reach, reach + 1, dtype=np.float64)
+            weights = np.exp(-0.5 * (at / sigma) ** 2)
+            weights /= weights.sum()
+            self.kernels = (weights, weights * at / sigma**2)
+            gauss, derivative = self.kernels
+            self.c.gradient_reach = reach
+            self.c.gauss = &gauss[0]
+            self.c.gauss_derivative = &derivative[0]
+
+    @property
+    def gradient_reach(self):
+        """Voxels around the compared ones that their gradients need."""
+        return self.c.gradient_reach
+
+
+cdef const uint8_t* voxel_map(const uint8_t[:, :, ::1] voxels, const float[:, :, ::1] box) except? NULL:
+    """The map's first element; NULL where there is no map."""
+    if voxels is None:
+        return NULL
+    if voxels.shape[0] != box.shape[0] or voxels.shape[1] != box.shape[1] or voxels.shape[2] != box.shape[2]:
+        raise ValueError("a map of voxels must have the shape of its box")
+    return &voxels[0, 0, 0]
+
+
+cdef const float* samples_of(const float[:, :, ::1] samples, const float[:, :, ::1] box) except? NULL:
+    """The same for a second form of a box."""
+    if samples is None:
+        return NULL
+    if samples.shape[0] != box.shape[0] or samples.shape[1] != box.shape[1] or samples.shape[2] != box.shape[2]:
+        raise ValueError("the samples must have the shape of their box")
+    return &samples[0, 0, 0]
+
+
+cdef int fill_box(mpidvc_box* box, const float[:, :, ::1] data, const uint8_t[:, :, ::1] valid) except -1:
+    cdef int a
+    box.data = &data[0, 0, 0]
+    box.valid = voxel_map(valid, data)
+    for a in range(3):
+        box.shape[a] = data.shape[a]
+    box.pitch_y = data.shape[2]
+    box.pitch_z = data.shape[1] * data.shape[2]
+    return 0
+
+
+def prefilter(float[:, :, ::1] box, low, high):
+    """Cubic B-spline coefficients of ``box[low:high]`` in place (mirror boundary at ``low`` and ``high``).
+
+    The coefficients are scaled so that the value at a voxel is ``(c[-1] + 4 c[0] + c[1]) / 6`` per axis. The two voxels
+    around ``[low, high)``, as far as the box has them, get the mirrored coefficients.
+    """
+    cdef int64_t lo[3]
+    cdef int64_t hi[3]
+    cdef int a, failed
+    for a in range(3):
+        lo[a] = low[a]
+        hi[a] = high[a]
+        if not 0 <= lo[a] <= hi[a] <= box.shape[a]:
+            raise ValueError(f"part {low}:{high} is not inside the box")
+    if hi[0] == lo[0] or hi[1] == lo[1] or hi[2] == lo[2]:
+        return
+    with nogil:
+        failed = table.prefilter(&box[0, 0, 0], box.shape[2], box.shape[1] * box.shape[2], lo, hi)
+    if failed:
+        raise MemoryError("no memory for a row of the image")
+    # mirrored frame: c[low - k] = c[low + k], c[high - 1 + k] = c[high - 1 - k]
+    array = np.asarray(box)
+    for a in range(3):
+        view = np.moveaxis(array, a, 0)
+        for k in (1, 2):
+            if lo[a] - k >= 0:
+                view[lo[a] - k] = view[min(lo[a] + k, hi[a] - 1)]
+            if hi[a] - 1 + k < box.shape[a]:
+                view[hi[a] - 1 + k] = view[max(hi[a] - 1 - k, lo[a])]
+
+
+def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1] usable,
+                     const uint8_t[:, :, ::1] covered, const uint8_t[:, :, ::1] real, const float[:, :, ::1] sampled1,
+                     const float[:, :, ::1] box2 not None, const uint8_t[:, :, ::1] valid2, hws, offset,
+                     const int64_t[:, ::1] centre1 not None, const double[:, ::1] low2 not None,
+                     const double[:, ::1] high2 not None, double[:, ::1] phi not None,
+                     double[:, ::1] result not None, double min_coverage=0.0, double grey_low=-INFINITY,
+                     double grey_high=INFINITY):
+    """Register the windows of many points that share two boxes.
+
+    Parameters
+    ----------
+    settings : Settings
+    box1, box2 : (z, y, x) float32
+        Voxels of the two images, from :func:`empty_box`. With ``order == 3`` box 2 holds spline coefficients.
+    usable, covered, real : (z, y, x) uint8 or None
+        Of box 1: voxels that may be compared (with their gradient neighbours), that count for the coverage, that
+        exist. None: all.
+    sampled1 : (z, y, x) float32 or None
+        Shift-DVC only: box 1 as it is to be interpolated.
+    valid2 : (z, y, x) uint8 or None
+        Voxels of box 2 that are data.
+    hws : 3 ints
+        Half-window size; ``2 * hws - 1`` voxels per axis are compared.
+    offset : 3 floats
+        A voxel of box 1 lies at ``offset`` + its index in box 2.
+    centre1 : (n, 3) int64
+        Nodes in box 1. Windows must lie inside the box.
+    low2, high2 : (n, 3) float64
+        Samples of box 2 outside ``[low2, high2]`` are not data; low2 > high2: the point is skipped (status -5).
+    phi : (n, 12) float64, in and out
+        Rows ``F_i0 F_i1 F_i2 t_i``; translations in voxels.
+    result : (n, 6) float64, out
+        Columns :data:`RESULT`.
+    min_coverage, grey_low, grey_high : float
+        Windows are used if their covered fraction is at least ``min_coverage`` and ``grey_low < mean < grey_high``.
+    """
+    cdef mpidvc_points points
+    cdef int a, failed
+    cdef int64_t n = centre1.shape[0], k
+    cdef int64_t reach = settings.c.gradient_reach, need
+    if n == 0:
+        return
+    if (phi.shape[0] != n or phi.shape[1] != 12 or result.shape[0] != n or result.shape[1] != 6 or low2.shape[0] != n
+            or high2.shape[0] != n or centre1.shape[1] != 3 or low2.shape[1] != 3 or high2.shape[1] != 3):
+        raise ValueError("arrays of points must be (n, 3), (n, 12) and (n, 6)")
+    fill_box(&points.box1, box1, usable)
+    fill_box(&points.box2, box2, valid2)
+    points.covered = voxel_map(covered, box1)
+    points.real = voxel_map(real, box1)
+    points.sampled1 = samples_of(sampled1, box1)
+    if settings.c.shift and sampled1 is None:
+        raise ValueError("Shift-DVC needs sampled1")
+    points.settings = &settings.c
+    points.min_coverage = min_coverage
+    points.grey_low = grey_low
+    points.grey_high = grey_high
+    points.count = n
+    for a in range(3):
+        points.hws[a] = hws[a]
+        points.offset[a] = offset[a]
+        if points.hws[a] < (0 if settings.c.two_d and a == 0 else 1):
+            raise ValueError("a half-window size must be at least 1")
+        need = 0 if settings.c.two_d and a == 0 else max(points.hws[a], points.hws[a] - 1 + reach)
+        for k in range(n):
+            if centre1[k, a] - need < 0 or centre1[k, a] + need >= box1.shape[a]:
+                raise ValueError(f"window of point {k} leaves its box")
+            if low2[k, a] < 0 or high2[k, a] > box2.shape[a] - 1:
+                raise ValueError(f"window 2 of point {k} leaves its box")
+    points.centre1 = &centre1[0, 0]
+    points.low2 = &low2[0, 0]
+    points.high2 = &high2[0, 0]
+    points.phi = &phi[0, 0]
+    points.result = &result[0, 0]
+    with nogil:
+        failed = table.correlate(&points)
+    if failed:
+        raise MemoryError("no memory for a correlation window")
+
+
+def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1] usable,
+               const float[:, :, ::1] sampled1, const float[:, :, ::1] box2 not None,
+               const uint8_t[:, :, ::1] valid2, low1, n, F, centre2, low2, high2, double level, double gain, double bias,
+               bint want_matrix, index=(0, 0, 0)):
+    """Sums of one registration pass over a block of image 1 (see ``gauss_newton.hpp`` for their order).
+
+    ``low1`` (index in box 1) and ``n`` give the compared voxels; ``F`` (3, 3) and ``centre2`` where they fall in box 2.
+    ``level`` is subtracted from f and from ``gain * g + bias``. ``index``: flattened index of the first voxel and its
+    steps along y and z (Shift-DVC). Coordinates of the sums are relative to the block's centre.
+    """
+    cdef mpidvc_block block
+    cdef int a, b, failed
+    cdef int64_t edge
+    cdef mpidvc_settings with_levels = settings.c
+    out = np.zeros(MPIDVC_SUMS)
+    cdef double[::1] sums = out
+    fill_box(&block.box1, box1, usable)
+    fill_box(&block.box2, box2, valid2)
+    if settings.c.shift and sampled1 is None:
+        raise ValueError("Shift-DVC needs sampled1")
+    block.sampled1 = samples_of(sampled1, box1)
+    with_levels.gain = gain
+    with_levels.bias = bias
+    block.settings = &with_levels
+    for a in range(3):
+        block.low1[a] = low1[a]
+        block.n[a] = n[a]
+        block.centre2[a] = centre2[a]
+        block.low2[a] = low2[a]
+        block.high2[a] = high2[a]
+        for b in range(3):
+            block.F[3 * a + b] = F[a][b]
+        edge = 0 if settings.c.two_d and a == 0 else settings.c.gradient_reach
+        if block.low1[a] < edge or block.low1[a] + block.n[a] + edge > box1.shape[a]:
+            raise ValueError("the block and its gradients must lie inside box 1")
+        if block.low2[a] < 0 or block.high2[a] > box2.shape[a] - 1:
+            raise ValueError("the samples must lie inside box 2")
+    block.level = level
+    block.index0, block.index_y, block.index_z = index
+    with nogil:
+        failed = table.block_sums(&block, want_matrix, &sums[0])
+    if failed:
+        raise MemoryError("no memory for a block")
+    return out
+
+
+def warp(const float[:, :, ::1] box not None, int order, bint two_d, F, centre, low, high, float[:, :, ::1] out not None):
+    """Sample ``box`` at ``centre + F (x - (n - 1) / 2)`` for every voxel x of ``out``; 0 outside ``[low, high]``.
+
+    With ``order == 3`` the box holds spline coefficients.
+    """
+    cdef mpidvc_warp job
+    cdef int a, b, failed
+    if order not in (1, 3):
+        raise ValueError(f"interpolation order {order}: only 1 and 3 exist")
+    fill_box(&job.box, box, None)
+    job.order = order
+    job.two_d = two_d
+    for a in range(3):
+        job.n[a] = out.shape[a]
+        job.centre[a] = centre[a]
+        job.low[a] = low[a]
+        job.high[a] = high[a]
+        if job.low[a] < 0 or job.high[a] > box.shape[a] - 1:
+            raise ValueError("the samples must lie inside the box")
+        for b in range(3):
+            job.F[3 * a + b] = F[a][b]
+    job.out = &out[0, 0, 0]
+    with nogil:
+        failed = table.warp(&job)
+    if failed:
+        raise MemoryError("no memory for a row of the image")

@@ -1,0 +1,159 @@
+// Short vectors of floats for the instruction set being compiled. Everything here has internal linkage: an inline
+// function shared between objects could be kept by the linker in its AVX-512 copy and crash older processors.
+#pragma once
+#include <stdint.h>
+
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(MPIDVC_PLAIN)
+#define MPIDVC_METHOD inline __attribute__((always_inline))
+#define MPIDVC_INLINE static MPIDVC_METHOD
+#define MPIDVC_NOINLINE static __attribute__((noinline))
+#define MPIDVC_UNROLL _Pragma("GCC unroll 8")
+#define MPIDVC_VECTORS 1
+#else
+#define MPIDVC_METHOD inline
+#define MPIDVC_INLINE static inline
+#define MPIDVC_NOINLINE static
+#define MPIDVC_UNROLL
+#define MPIDVC_VECTORS 0
+#endif
+
+namespace {
+
+template <int L> struct Lanes;
+
+#if MPIDVC_VECTORS
+#define MPIDVC_LANES(L)                                                             \
+    template <> struct Lanes<L> {                                                   \
+        typedef float F __attribute__((vector_size(4 * L)));                        \
+        typedef int32_t I __attribute__((vector_size(4 * L)));                      \
+        typedef float Loose __attribute__((vector_size(4 * L), aligned(4), may_alias)); \
+    };
+MPIDVC_LANES(4)
+MPIDVC_LANES(8)
+#undef MPIDVC_LANES
+
+// Sixteen lanes are no faster with AVX-512: unaligned loads set the pace, and they would always cross a cache line. What
+// it brings is twice the registers.
+#if defined(__AVX2__)
+enum { WIDE = 8, NARROW = 4 };
+#else
+enum { WIDE = 4, NARROW = 4 };
+#endif
+enum { QUAD = 4 };  // a group short enough for steep gradients
+
+template <int L> MPIDVC_INLINE typename Lanes<L>::F load(const float *p) {
+    return *(const typename Lanes<L>::Loose *)p;
+}
+template <int L> MPIDVC_INLINE void store(float *p, typename Lanes<L>::F v) { *(typename Lanes<L>::Loose *)p = v; }
+template <int L> MPIDVC_INLINE typename Lanes<L>::F ramp() {
+    typename Lanes<L>::F v;
+    for (int i = 0; i < L; i++) v[i] = (float)i;
+    return v;
+}
+// Sum of the lanes: halves are added until four are left.
+
+MPIDVC_INLINE double total(Lanes<4>::F v) {
+    return ((double)v[0] + (double)v[2]) + ((double)v[1] + (double)v[3]);
+}
+MPIDVC_INLINE double total(Lanes<8>::F v) {
+    return total(__builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7));
+}
+// A short vector with zeros behind it.
+template <int L, int S> struct Widen;
+template <int L> struct Widen<L, L> {
+    static MPIDVC_METHOD typename Lanes<L>::F of(typename Lanes<L>::F v) { return v; }
+};
+template <> struct Widen<8, 4> {
+    static MPIDVC_METHOD Lanes<8>::F of(Lanes<4>::F v) {
+        const Lanes<4>::F zero = {};
+        return __builtin_shufflevector(v, zero, 0, 1, 2, 3, 4, 5, 6, 7);
+    }
+};
+template <int L> MPIDVC_INLINE typename Lanes<L>::F first_lanes(typename Lanes<L>::F v, int64_t count) {
+    typename Lanes<L>::I index;
+    for (int i = 0; i < L; i++) index[i] = i;
+    const typename Lanes<L>::F zero = {};
+    return index < (int32_t)count ? v : zero;
+}
+#else  // one lane: plain C++ for compilers without vector extensions
+template <> struct Lanes<1> {
+    typedef float F;
+    typedef int32_t I;
+};
+enum { WIDE = 1, NARROW = 1, QUAD = 1 };
+template <int L> MPIDVC_INLINE float load(const float *p) { return *p; }
+template <int L> MPIDVC_INLINE void store(float *p, float v) { *p = v; }
+template <int L> MPIDVC_INLINE float ramp() { return 0.f; }
+MPIDVC_INLINE double total(float v) { return (double)v; }
+template <int L, int S> struct Widen {
+    static MPIDVC_METHOD float of(float v) { return v; }
+};
+template <int L> MPIDVC_INLINE float first_lanes(float v, int64_t count) { return count > 0 ? v : 0.f; }
+#endif
+
+// Four integers, one per axis (the fourth is idle).
+#if MPIDVC_VECTORS
+typedef Lanes<4>::I Axes;
+typedef Lanes<4>::F AxesF;
+MPIDVC_INLINE Axes lower(Axes a, Axes b) { return a < b ? a : b; }
+MPIDVC_INLINE AxesF to_float(Axes a) { return __builtin_convertvector(a, AxesF); }
+MPIDVC_INLINE int differ(Axes a, Axes b) {  // bit k: a[k] != b[k]
+    const Axes d = a != b;
+#if defined(__SSE2__)
+    return __builtin_ia32_movmskps((AxesF)d);
+#else
+    return (d[0] & 1) | (d[1] & 2) | (d[2] & 4) | (d[3] & 8);
+#endif
+}
+#else
+struct Axes {
+    int32_t v[4];
+    int32_t &operator[](int i) { return v[i]; }
+    int32_t operator[](int i) const { return v[i]; }
+};
+struct AxesF {
+    float v[4];
+    float operator[](int i) const { return v[i]; }
+};
+MPIDVC_INLINE Axes operator+(Axes a, Axes b) {
+    for (int i = 0; i < 4; i++) a.v[i] += b.v[i];
+    return a;
+}
+MPIDVC_INLINE Axes operator-(Axes a, Axes b) {
+    for (int i = 0; i < 4; i++) a.v[i] -= b.v[i];
+    return a;
+}
+MPIDVC_INLINE Axes operator>>(Axes a, int n) {
+    for (int i = 0; i < 4; i++) a.v[i] >>= n;
+    return a;
+}
+MPIDVC_INLINE Axes operator<<(Axes a, int n) {
+    for (int i = 0; i < 4; i++) a.v[i] = (int32_t)((uint32_t)a.v[i] << n);
+    return a;
+}
+MPIDVC_INLINE AxesF operator*(AxesF a, float f) {
+    for (int i = 0; i < 4; i++) a.v[i] *= f;
+    return a;
+}
+MPIDVC_INLINE Axes lower(Axes a, Axes b) {
+    for (int i = 0; i < 4; i++) a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
+    return a;
+}
+MPIDVC_INLINE AxesF to_float(Axes a) {
+    AxesF f;
+    for (int i = 0; i < 4; i++) f.v[i] = (float)a.v[i];
+    return f;
+}
+MPIDVC_INLINE int differ(Axes a, Axes b) {
+    int bits = 0;
+    for (int i = 0; i < 4; i++) bits |= (a.v[i] != b.v[i]) << i;
+    return bits;
+}
+#endif
+
+MPIDVC_INLINE int64_t floor_to_int(double v) {
+    const int64_t i = (int64_t)v;
+    return i - (v < (double)i);
+}
+
+}  // namespace

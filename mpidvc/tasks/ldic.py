@@ -1,0 +1,223 @@
+"""Local correlation of many points, chunk by chunk.
+
+A chunk is a brick of neighbouring points. It reads one box of each image, converts it once, prefilters the spline once,
+and registers all its points on those boxes. Points whose guess departs from the others' get boxes of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mpidvc.core.boxes import HALO, TAPS, Slices, float_box, gradient_voxels, spline_box
+from mpidvc.core.grid import Chunks, brick_edge, chunk_points
+from mpidvc.core.registration import RegistrationSettings
+from mpidvc.images.image import Image
+from mpidvc.kernels import correlation
+
+__all__ = ["RECORD", "LdicSettings", "LdicTask", "make_chunks"]
+
+Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+#: What is known of a point afterwards.
+RECORD = np.dtype([("phi", np.float64, (3, 4)), ("result", np.float64, (len(correlation.RESULT),))])
+#: Most voxels of a box of image 2 that points share.
+LARGEST_BOX = 16_000_000
+#: Points whose rounded guess is farther than this (voxels) from the chunk's median get boxes of their own.
+NEAR = 16
+
+
+@dataclass(frozen=True)
+class LdicSettings:
+    """What determines a local correlation besides images and points.
+
+    Attributes
+    ----------
+    registration : RegistrationSettings
+    hws : 3 ints
+        Half-window size, voxels; ``2 * hws - 1`` voxels per axis are compared. 0 along z in 2D.
+    margin : 3 ints
+        How far window 2 reaches beyond window 1, voxels.
+    min_coverage : float
+        Least fraction of window 1 inside the image and not masked.
+    grey_low, grey_high : float
+        Window means must lie strictly between.
+    """
+
+    registration: RegistrationSettings
+    hws: tuple[int, int, int]
+    margin: tuple[int, int, int]
+    min_coverage: float = 0.5
+    grey_low: float = -np.inf
+    grey_high: float = np.inf
+
+
+def make_chunks(positions: Array, spacing: npt.ArrayLike, settings: LdicSettings, two_d: bool) -> Chunks:
+    """The division of points into chunks that belongs to these settings (`spacing`: typical distance of points)."""
+    hws, margin = np.array(settings.hws), np.array(settings.margin)
+    around = TAPS + (HALO if settings.registration.order == 3 else 0)
+    frame = 2 * hws + 1 + 2 * margin + 2 * around
+    if two_d:
+        frame[0] = 1
+    spacing = np.maximum(np.asarray(spacing, dtype=np.float64), 1.0)
+    return chunk_points(positions, brick_edge(len(positions), spacing, frame, LARGEST_BOX))
+
+
+class LdicTask:
+    """Registers the windows of image 1 around points in image 2.
+
+    Parameters
+    ----------
+    image1, image2 : Image
+    mask1 : Image or None
+        Voxels that are 0 are not compared.
+    positions : (n, 3) float64
+        Points in image 1; fractions are dropped.
+    guess : (n, 4, 4) float64
+        First guess of Phi about each point; rows that are not finite become return status -7.
+    settings : LdicSettings
+    chunks : Chunks
+    """
+
+    dtype = RECORD
+
+    def __init__(
+        self,
+        image1: Image,
+        image2: Image,
+        mask1: Image | None,
+        positions: Array,
+        guess: Array,
+        settings: LdicSettings,
+        chunks: Chunks,
+    ) -> None:
+        self.image1, self.image2, self.mask1 = image1, image2, mask1
+        self.positions, self.guess = positions, guess
+        self.settings, self.chunks = settings, chunks
+        self.n_chunks = len(chunks)
+        self._two_d = image1.shape[0] == 1
+        self._kernel_settings = settings.registration.for_kernels(self._two_d)
+
+    def run(self, chunk: int) -> npt.NDArray[np.void]:
+        """Records of the chunk's points, in the chunk's order."""
+        index = self.chunks.points(chunk)
+        records = np.zeros(len(index), RECORD)
+        guess = self.guess[index]
+        finite = np.isfinite(guess).all(axis=(1, 2))
+        records["phi"] = np.where(finite[:, None, None], guess[:, :3], np.eye(4)[:3])
+        records["result"] = [np.inf, 0, -7, np.inf, 0, np.nan]
+        usable = np.nonzero(finite)[0]
+        if len(usable):
+            nodes = self.positions[index[usable]].astype(np.int64)
+            rounded = np.rint(guess[usable, :3, 3])
+            # a guess beyond any image must not overflow the integers of its window
+            rounded = np.clip(rounded, -(2.0**40), 2.0**40).astype(np.int64)
+            far = np.abs(rounded - np.median(rounded, axis=0)).max(axis=1) > NEAR
+            groups = [np.nonzero(~far)[0], *([k] for k in np.nonzero(far)[0])]
+            for group in groups:
+                if len(group):
+                    chosen = usable[group]
+                    records[chosen] = self._register(nodes[group], rounded[group], records[chosen])
+        skipped = np.isin(records["result"][:, 2], (-5, -7))
+        records["phi"][skipped] = np.eye(4)[:3]
+        records["phi"][skipped, :, 3] = np.nan
+        return records
+
+    def _register(self, nodes: Ints, rounded: Ints, records: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        """Register points that share boxes; `records` hold their guess."""
+        settings = self.settings
+        hws, margin = np.array(settings.hws), np.array(settings.margin)
+        last = np.array(self.image2.shape) - 1
+        low2 = np.maximum(nodes + rounded - hws - margin, 0)
+        high2 = np.minimum(nodes + rounded + hws + margin, last)
+        if self._two_d:
+            low2[:, 0] = high2[:, 0] = 0
+        meets = (low2 <= high2).all(axis=1)
+        box_low = low2[meets].min(axis=0) if meets.any() else np.zeros(3, np.int64)
+        box_high = high2[meets].max(axis=0) if meets.any() else np.zeros(3, np.int64)
+        box2, valid2, origin2 = self._sampled_box(box_low, box_high)
+        box1, maps, sampled1, origin1 = self._reference_box(nodes)
+        phi = np.ascontiguousarray(records["phi"].reshape(len(nodes), 12))
+        result = np.ascontiguousarray(records["result"])
+        correlation.correlate_points(
+            self._kernel_settings,
+            box1,
+            *maps,
+            sampled1,
+            box2,
+            valid2,
+            hws,
+            origin1 - origin2,
+            np.ascontiguousarray(nodes - origin1),
+            # a window that misses image 2 is told by bounds in the wrong order
+            np.where(meets[:, None], low2 - origin2, 1.0).astype(np.float64),
+            np.where(meets[:, None], high2 - origin2, 0.0).astype(np.float64),
+            phi,
+            result,
+            settings.min_coverage,
+            settings.grey_low,
+            settings.grey_high,
+        )
+        records["phi"] = phi.reshape(-1, 3, 4)
+        records["result"] = result
+        return records
+
+    def _sampled_box(
+        self, low: Ints, high: Ints
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8] | None, Ints]:
+        """Image 2 from `low` to `high` (inclusive) with what interpolation needs around it, and the box's origin."""
+        around = np.full(3, TAPS + (HALO if self.settings.registration.order == 3 else 0))
+        size = np.array(self.image2.shape)
+        start = np.maximum(low - around, -TAPS)
+        stop = np.minimum(high + 1 + around, size + TAPS)
+        if self._two_d:
+            start[0], stop[0] = 0, 1
+        box, inside, real = read_float_box(self.image2, start, stop)
+        spline_box(box, inside, self.settings.registration.order)
+        # outside the image samples are refused by the window's bounds; a map is needed for holes only
+        holes = real is not None and not real[inside].all()
+        if holes and real is not None:
+            outside = np.ones(real.shape, bool)
+            outside[inside] = False
+            real[outside] = 1
+        return box, real if holes else None, start
+
+    def _reference_box(
+        self, nodes: Ints
+    ) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.uint8] | None], npt.NDArray[np.float32] | None, Ints]:
+        """Image 1 around nodes: grey levels, maps (usable, covered, real), samples for Shift-DVC, and the origin."""
+        registration = self.settings.registration
+        reach = self._kernel_settings.gradient_reach
+        around = np.maximum(np.array(self.settings.hws), np.array(self.settings.hws) - 1 + reach)
+        if registration.shift:
+            around = around + TAPS + (HALO if registration.order == 3 else 0)
+        if self._two_d:
+            around[0] = 0
+        start, stop = nodes.min(axis=0) - around, nodes.max(axis=0) + around + 1
+        box, inside, real = read_float_box(self.image1, start, stop)
+        usable = gradient_voxels(real, reach, registration.sigma is not None, self._two_d)
+        covered = real
+        if self.mask1 is not None:
+            open_ = np.zeros(box.shape, np.uint8)
+            part, where = self.mask1.read_box(tuple(start), tuple(stop))
+            open_[where] = part != 0
+            covered = open_ if real is None else open_ & real
+            usable = open_ if usable is None else usable & open_
+        sampled1 = None
+        if registration.shift:
+            sampled1 = correlation.empty_box(box.shape)
+            sampled1[...] = box
+            spline_box(sampled1, inside, registration.order)
+        return box, [usable, covered, real], sampled1, start
+
+
+def read_float_box(
+    image: Image, start: Ints, stop: Ints
+) -> tuple[npt.NDArray[np.float32], Slices, npt.NDArray[np.uint8] | None]:
+    """A box of an image as float32, where in it the image is, and the map of its voxels that exist (None: all)."""
+    part, inside = image.read_box(tuple(int(i) for i in start), tuple(int(i) for i in stop))
+    box, real = float_box(part, inside, tuple(int(i) for i in stop - start))
+    return box, inside, real
