@@ -82,6 +82,7 @@ def test_interrupt(command: Job) -> None:
     assert done.stderr == "mpidvc: interrupted\n"
 
 
+@pytest.mark.usefixtures("launcher")
 def test_exit_status_passes_through(command: Job) -> None:
     assert command("fake", "three", "-np", "2").returncode == 3
     assert command("fake", "three").returncode == 3
@@ -133,6 +134,7 @@ def test_user_error_of_a_rank_ends_the_job(mpiexec: Job, what: str, status: int,
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.usefixtures("launcher")
 def test_terminal_is_told_to_the_ranks(command: Job) -> None:
     done = command("fake", "progress", "-np", "2", MPIDVC_TERMINAL="80")
     assert done.returncode == 0
