@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,26 @@ mpidvc.main.COMMANDS["fake"] = mpidvc.main.CommandEntry("tests.fake_command", "f
 """
 
 
+def _segments() -> set[Path]:
+    return {path for pattern in ("mpich_shm_*", "sm_segment.*") for path in Path("/dev/shm").glob(pattern)}
+
+
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def _no_shared_memory_left() -> Iterator[None]:
+    """Remove the segments that aborted jobs leave behind, unless some process still uses them."""
+    before = _segments()
+    yield
+    used = ""
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):
+            used += maps.read_text()
+    for path in _segments() - before:
+        if str(path) not in used:
+            path.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory, _no_shared_memory_left: None) -> dict[str, str]:
     """Environment of a child process, as outside of any launcher, that knows the command ``fake``."""
     assert find_launcher() is None, "run the tests without mpiexec"
     site = tmp_path_factory.mktemp("site")
