@@ -1,0 +1,90 @@
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Floats = NDArray[np.float32]
+_Map = NDArray[np.uint8] | None
+_Triple = Sequence[float] | NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
+_Voxel = Sequence[int] | NDArray[np.integer[Any]]
+_Matrix = Sequence[Sequence[float]] | NDArray[np.floating[Any]]
+
+INSTRUCTION_SETS: Final[tuple[str, ...]]
+RESULT: Final[tuple[str, ...]]
+SUMS: Final[int]
+PADDING: Final[int]
+
+def instruction_sets() -> tuple[str, ...]: ...
+def instruction_set() -> str: ...
+def use_instruction_set(name: str) -> None: ...
+def empty_box(shape: _Voxel) -> _Floats: ...
+
+class Settings:
+    def __init__(
+        self,
+        order: int = 1,
+        two_d: bool = False,
+        znssd: bool = False,
+        rigid: bool = False,
+        update_gradient: bool = False,
+        shift: bool = False,
+        max_iterations: int = 50,
+        min_delta_phi: float = 1e-3,
+        sigma: float | None = None,
+        gain: float = 1.0,
+        bias: float = 0.0,
+    ) -> None: ...
+    @property
+    def gradient_reach(self) -> int: ...
+
+def prefilter(box: _Floats, low: _Voxel, high: _Voxel) -> None: ...
+def correlate_points(
+    settings: Settings,
+    box1: _Floats,
+    usable: _Map,
+    covered: _Map,
+    real: _Map,
+    sampled1: _Floats | None,
+    box2: _Floats,
+    valid2: _Map,
+    hws: _Voxel,
+    offset: _Triple,
+    centre1: NDArray[np.int64],
+    low2: NDArray[np.float64],
+    high2: NDArray[np.float64],
+    phi: NDArray[np.float64],
+    result: NDArray[np.float64],
+    min_coverage: float = 0.0,
+    grey_low: float = ...,
+    grey_high: float = ...,
+) -> None: ...
+def block_sums(
+    settings: Settings,
+    box1: _Floats,
+    usable: _Map,
+    sampled1: _Floats | None,
+    box2: _Floats,
+    valid2: _Map,
+    low1: _Voxel,
+    n: _Voxel,
+    F: _Matrix,
+    centre2: _Triple,
+    low2: _Triple,
+    high2: _Triple,
+    level: float,
+    gain: float,
+    bias: float,
+    want_matrix: bool,
+    index: _Voxel = (0, 0, 0),
+) -> NDArray[np.float64]: ...
+def warp(
+    box: _Floats,
+    order: int,
+    two_d: bool,
+    F: _Matrix,
+    centre: _Triple,
+    low: _Triple,
+    high: _Triple,
+    out: _Floats,
+) -> None: ...
