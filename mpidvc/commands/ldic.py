@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from mpidvc.commands import options
 from mpidvc.commands.options import Parser
 from mpidvc.errors import UserError
+
+if TYPE_CHECKING:
+    from mpidvc.commands.run_ldic import LdicPlan
+    from mpidvc.runtime.console import Console
+    from mpidvc.runtime.executor import Executor
 
 HELP = "local correlation: a deformation function at every node of a grid"
 EXAMPLES = """\
@@ -81,3 +87,17 @@ def check(args: argparse.Namespace) -> list[str]:
     if args.series_incremental and args.mask1 is not None:
         notes.append("with -sei the same mask (-mf1) is laid on the first image of every pair")
     return notes
+
+
+def prepare(args: argparse.Namespace, console: Console) -> LdicPlan:
+    """Check the arguments, open the files and return what is to be done."""
+    from mpidvc.commands import run_ldic
+
+    return run_ldic.prepare(args, check(args), console)
+
+
+def execute(plan: LdicPlan, executor: Executor, console: Console) -> int:
+    """Correlate, write, and return the exit status."""
+    from mpidvc.commands import run_ldic
+
+    return run_ldic.execute(plan, executor, console)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import TYPE_CHECKING
 
 from mpidvc.commands import options
 from mpidvc.commands.options import Parser, require
 from mpidvc.errors import UserError
+
+if TYPE_CHECKING:
+    from mpidvc.commands.run_reg import RegPlan
+    from mpidvc.runtime.console import Console
+    from mpidvc.runtime.executor import Executor
 
 HELP = "register two images: one deformation function for the whole image"
 EXAMPLES = """\
@@ -108,3 +114,17 @@ def check(args: argparse.Namespace) -> list[str]:
     if args.return_phi_mask_centre and args.mask1 is None:
         raise UserError("-rmc needs a mask (-mf1)")
     return notes
+
+
+def prepare(args: argparse.Namespace, console: Console) -> RegPlan:
+    """Check the arguments, open the files and return what is to be done."""
+    from mpidvc.commands import run_reg
+
+    return run_reg.prepare(args, check(args), console)
+
+
+def execute(plan: RegPlan, executor: Executor, console: Console) -> int:
+    """Register, write, and return the exit status."""
+    from mpidvc.commands import run_reg
+
+    return run_reg.execute(plan, executor, console)

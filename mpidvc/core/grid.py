@@ -56,7 +56,9 @@ class Chunks:
         return self.order[self.start[chunk] : self.start[chunk + 1]]
 
 
-def brick_edge(n_points: int, spacing: npt.ArrayLike, frame: npt.ArrayLike, largest_box: int) -> npt.NDArray[np.float64]:
+def brick_edge(
+    n_points: int, spacing: npt.ArrayLike, frame: npt.ArrayLike, largest_box: int
+) -> npt.NDArray[np.float64]:
     """Edges (voxels) of the bricks whose points share a box.
 
     As many points as possible share a box, so that little is read twice, but there are enough chunks to share out and a

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from mpidvc.core import deformation
 from mpidvc.core.grey import Criterion
 from mpidvc.kernels import correlation
 
-__all__ = ["STATUS", "BlockSums", "GaussNewton", "RegistrationSettings"]
+__all__ = ["STATUS", "BlockSums", "GaussNewton", "RegistrationSettings", "Step"]
 
 Array = npt.NDArray[np.float64]
 
@@ -61,6 +62,8 @@ class RegistrationSettings:
     criterion : {"ssd", "znssd"}
     gain, bias : float
         znssd: first estimate of the map ``im1 = gain * im2 + bias`` of grey levels.
+    level : float
+        About the mean grey level of image 1; subtracted in sums over the whole image, which keeps them precise.
     """
 
     order: int = 1
@@ -73,6 +76,7 @@ class RegistrationSettings:
     criterion: Criterion = "ssd"
     gain: float = 1.0
     bias: float = 0.0
+    level: float = 0.0
 
     def for_kernels(self, two_d: bool) -> correlation.Settings:
         """The same in the kernels' form."""
@@ -136,6 +140,14 @@ class BlockSums:
         return cls(vector[:6], vector[6:42].reshape(3, 3, 4), vector[42:186].reshape(3, 3, 4, 4))
 
 
+class Step(NamedTuple):
+    """Where a registration was: Phi, the error there, and the norm of the change that led there."""
+
+    phi: Array
+    error: float
+    delta_phi_norm: float
+
+
 class GaussNewton:
     """State of one registration, advanced by the sums of each pass.
 
@@ -147,15 +159,17 @@ class GaussNewton:
     settings : RegistrationSettings
     phi : (4, 4)
         First guess about the centre that the sums refer to.
-    level : float
-        Grey level that the sums subtract from image 1.
     two_d : bool
+
+    Attributes
+    ----------
+    history : list of Step
+        The start and where every iteration led.
     """
 
-    def __init__(self, settings: RegistrationSettings, phi: Array, level: float, two_d: bool) -> None:
+    def __init__(self, settings: RegistrationSettings, phi: Array, two_d: bool) -> None:
         self.settings = settings
         self.phi = deformation.rigid_part(phi) if settings.rigid else np.array(phi, dtype=np.float64)
-        self.level = level
         self.two_d = two_d
         self.gain = settings.gain if settings.criterion == "znssd" else 1.0
         self.bias = settings.bias if settings.criterion == "znssd" else 0.0
@@ -165,13 +179,13 @@ class GaussNewton:
         self.status = 0
         self.delta_phi_norm = NOT_YET
         self.finished = False
+        self.history: list[Step] = []
         self._unknowns = [u for u in range(12) if not two_d or (u >= 4 and u % 4 != 0)]
-        self._matrix: Array | None = None
-        self._started = False
 
     def advance(self, sums: BlockSums) -> None:
         """Take the sums of a pass at the present Phi: test, then solve for the next Phi."""
         n, f, ff, r, rr, fr = sums.scalars
+        level = self.settings.level
         if n < 1:
             self._stop(-3)
             return
@@ -196,15 +210,16 @@ class GaussNewton:
                 - 2 * (1 - alpha) * beta * f
                 - 2 * alpha * beta * r
             )
-            self.bias = alpha * (self.bias - self.level) + beta + self.level
+            self.bias = alpha * (self.bias - level) + beta + level
             self.gain *= alpha
             if self.settings.update_gradient:
                 stretch = alpha
         else:
             squares = rr
-        grey = f + n * self.level
+        grey = f + n * level
         before, self.error = self.error, squares / grey if grey else math.inf
-        if self._started:
+        self.history.append(Step(self.phi, self.error, self.delta_phi_norm))
+        if len(self.history) > 1:
             if before < GROWTH * self.error and self.iterations > self.settings.max_iterations / 2:
                 self._stop(-1)
                 return
@@ -213,7 +228,6 @@ class GaussNewton:
                 self._stop(-3)
                 return
             self.iterations += 1
-        self._started = True
         if self.iterations >= self.settings.max_iterations or self.delta_phi_norm <= abs(self.settings.min_delta_phi):
             self._stop(0)
             return

@@ -75,7 +75,6 @@ def block_sums(
     level: float,
     gain: float,
     bias: float,
-    want_matrix: bool,
     index: _Voxel = (0, 0, 0),
 ) -> NDArray[np.float64]: ...
 def warp(

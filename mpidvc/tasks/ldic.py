@@ -165,9 +165,7 @@ class LdicTask:
         records["result"] = result
         return records
 
-    def _sampled_box(
-        self, low: Ints, high: Ints
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8] | None, Ints]:
+    def _sampled_box(self, low: Ints, high: Ints) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8] | None, Ints]:
         """Image 2 from `low` to `high` (inclusive) with what interpolation needs around it, and the box's origin."""
         around = np.full(3, TAPS + (HALO if self.settings.registration.order == 3 else 0))
         size = np.array(self.image2.shape)
@@ -193,7 +191,7 @@ class LdicTask:
         reach = self._kernel_settings.gradient_reach
         around = np.maximum(np.array(self.settings.hws), np.array(self.settings.hws) - 1 + reach)
         if registration.shift:
-            around = around + TAPS + (HALO if registration.order == 3 else 0)
+            around = around + TAPS + (HALO if registration.order == 3 else 0)  # samples and gradients beside the voxels
         if self._two_d:
             around[0] = 0
         start, stop = nodes.min(axis=0) - around, nodes.max(axis=0) + around + 1

@@ -1,0 +1,107 @@
+"""Files of a command: what it reads, checked, and the names of what it writes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mpidvc.errors import UserError
+from mpidvc.fields.phifield import PhiField
+from mpidvc.fields.tsv import read_tsv
+from mpidvc.images.image import Image, open_image
+
+__all__ = ["base_name", "describe_guess", "folder_of", "make_folder", "open_mask", "open_pair", "read_guess"]
+
+
+def base_name(path: str) -> str:
+    """Name of an input without folder and last extension; ``scan-entry-data`` for ``scan.h5::/entry/data``."""
+    file, _, dataset = path.partition("::")
+    name = Path(file.rstrip("/") or "/").resolve() if file.rstrip("/") in ("", ".", "..") else Path(file)
+    return "-".join([name.stem, *(part for part in dataset.split("/") if part)])
+
+
+def folder_of(path: str, real: bool) -> str:
+    """Folder of an input; where symbolic links lead if `real`."""
+    file = path.partition("::")[0].rstrip("/") or "/"
+    return os.path.dirname(os.path.realpath(file) if real else file) or "."  # noqa: PTH120
+
+
+def make_folder(option: str | None, default: str) -> Path:
+    """Folder for the output, made if missing.
+
+    Raises
+    ------
+    UserError
+        If it cannot be made or written to.
+    """
+    folder = Path(default if option is None else option)
+    named = f"-od {folder}" if option is not None else f"{folder}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{named}: the folder cannot be made ({error.strerror}); choose another by -od") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{named}: the folder cannot be written to; choose another by -od")
+    return folder
+
+
+def _by(shape: tuple[int, int, int]) -> str:
+    return " × ".join(map(str, shape[1:] if shape[0] == 1 else shape))
+
+
+def open_pair(path1: str, path2: str) -> tuple[Image, Image]:
+    """Open two images of equal shape.
+
+    Raises
+    ------
+    UserError
+        If one cannot be opened or their shapes differ.
+    """
+    image1, image2 = open_image(path1), open_image(path2)
+    if image1.shape != image2.shape:
+        raise UserError(
+            f"{path2}: has {_by(image2.shape)} voxels but {path1} has {_by(image1.shape)}; both must have the same shape"
+        )
+    return image1, image2
+
+
+def open_mask(path: str | None, image: Image) -> Image | None:
+    """Open a mask of an image's shape.
+
+    Raises
+    ------
+    UserError
+        If it cannot be opened or has another shape.
+    """
+    if path is None:
+        return None
+    mask = open_image(path, "mask")
+    if mask.shape != image.shape:
+        raise UserError(
+            f"-mf1 {path}: has {_by(mask.shape)} voxels but {image.path} has {_by(image.shape)}; the mask must have the "
+            "shape of image 1"
+        )
+    return mask
+
+
+def read_guess(path: str | None, bin_ratio: float) -> PhiField | None:
+    """Read the file of ``-pf``."""
+    return None if path is None else read_tsv(path, bin_ratio)
+
+
+def describe_guess(guess: PhiField, path: str, bin_ratio: float) -> str:
+    """What a registration that serves as a guess says, in lines."""
+    from mpidvc.core import deformation
+
+    R, U = deformation.polar(guess.F[0])
+    r = deformation.rotation_vector(R)
+    t = guess.displacements[0]
+    axes = ("z", "y", "x")
+    return "\n".join(
+        [
+            f"I read a registration from {path} in binning {bin_ratio}",
+            "Translations (px)   " + "  ".join(f"{a}: {v:.4f}" for a, v in zip(axes, t, strict=True)),
+            "Rotations (deg)     " + "  ".join(f"{a}: {v:.4f}" for a, v in zip(axes, r, strict=True)),
+            "Zoom/Stretch        " + "  ".join(f"{a}: {v:.5f}" for a, v in zip(axes, U.diagonal(), strict=True)),
+        ]
+    )

@@ -1,0 +1,307 @@
+"""The run of ``mpidvc ldic``: from its options to its files."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mpidvc.commands import files
+from mpidvc.commands.run import Stages, WithInstructionSet, describe_criterion, write_field
+from mpidvc.core import deformation
+from mpidvc.core.grey import choose_criterion
+from mpidvc.core.grid import make_grid
+from mpidvc.core.registration import STATUS, RegistrationSettings
+from mpidvc.errors import UserError
+from mpidvc.fields.phifield import PhiField
+from mpidvc.fields.tiff import write_field_tiffs
+from mpidvc.fields.vtk import write_grid_vtk, write_points_vtk
+from mpidvc.images.image import Image
+from mpidvc.kernels.correlation import RESULT
+from mpidvc.runtime.console import Console
+from mpidvc.runtime.executor import Executor
+from mpidvc.tasks.grey import grey_levels
+from mpidvc.tasks.ldic import LdicSettings, LdicTask, make_chunks
+
+__all__ = ["LdicPlan", "execute", "prepare"]
+
+Triple = tuple[int, int, int]
+
+#: Statuses of nodes that -skp correlates again.
+AGAIN = (1, -1, -2, -3)
+#: Rough CPU seconds per compared voxel of a point, by interpolation order: five iterations.
+COST = {1: 1.0e-8, 3: 3.0e-8}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images of the run and the stem of the files that their result goes to."""
+
+    image1: Image
+    image2: Image
+    stem: Path
+    settings: LdicSettings
+    criterion: str
+
+
+@dataclass(frozen=True)
+class LdicPlan(WithInstructionSet):
+    """What is to be done."""
+
+    pairs: list[Pair]
+    mask1: Image | None
+    guess: PhiField | None
+    apply_F: str
+    skip: bool
+    spacing: Triple | None
+    hws: Triple
+    tsv: bool
+    tif: bool
+    vtk: bool
+    estimated_seconds: float
+
+
+def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> LdicPlan:
+    """Open and check everything; print the settings."""
+    guess = files.read_guess(args.phi_file, args.phi_file_bin_ratio)
+    names = [str(path) for path in args.images]
+    firsts = names[:-1] if args.series_incremental else [names[0]] * (len(names) - 1)
+    opened = [files.open_pair(first, second) for first, second in zip(firsts, names[1:], strict=True)]
+    image1 = opened[0][0]
+    mask1 = files.open_mask(args.mask1, image1)
+    two_d = image1.shape[0] == 1
+    hws, spacing, margin = _sizes(args, two_d)
+    _check_guess(args, guess, spacing)
+    field = guess if guess is not None and guess.layout != "registration" else None
+    positions = make_grid(image1.shape, _required(spacing))[0] if field is None else field.positions
+    if len(positions) == 0:
+        shown = " ".join(map(str, _required(spacing)))
+        raise UserError(f"-ns {shown}: leaves no node inside an image of {image1.shape}; make it smaller")
+    if not (args.tsv or args.tif or args.vtk):
+        raise UserError("-notsv: without -tif or -vtk nothing would be written; drop it or add one of them")
+    stems = _stems(args, firsts, names[1:])
+    console.settings("mpidvc ldic", {k: v for k, v in vars(args).items() if k not in ("processes",)})
+    for note in notes:
+        console.note(note)
+    if guess is not None and field is None:
+        console.print(files.describe_guess(guess, args.phi_file, args.phi_file_bin_ratio))
+    if field is not None and field.layout == "points" and args.tif:
+        console.note("the nodes of -pf are no full grid: no TIFF is written")
+
+    registration = RegistrationSettings(
+        order=args.interpolation_order,
+        max_iterations=args.max_iterations,
+        min_delta_phi=args.min_delta_phi,
+        rigid=args.rigid,
+        update_gradient=args.update_gradient,
+        shift=args.shift,
+    )
+    pairs = []
+    for (one, two), stem in zip(opened, stems, strict=True):
+        levels = grey_levels(one, two, mask1, args.grey_low_threshold, args.grey_high_threshold)
+        choice = choose_criterion(args.criterion, levels)
+        settings = LdicSettings(
+            replace(registration, criterion=choice.criterion, gain=choice.gain, bias=choice.bias),
+            hws,
+            margin,
+            args.mask_coverage,
+            args.grey_low_threshold,
+            args.grey_high_threshold,
+        )
+        pairs.append(Pair(one, two, stem, settings, describe_criterion(choice)))
+    voxels = float(np.prod([2 * h + 1 for h in hws]))
+    return LdicPlan(
+        pairs,
+        mask1,
+        guess,
+        args.apply_F,
+        args.skip,
+        spacing,
+        hws,
+        args.tsv,
+        args.tif,
+        args.vtk,
+        len(pairs) * len(positions) * voxels * COST[args.interpolation_order] * (3 if args.update_gradient else 1),
+    )
+
+
+def _required(value: Triple | None) -> Triple:
+    if value is None:
+        raise UserError("the distance of the nodes is missing: give -ns or -ns3, or a field by -pf")
+    return value
+
+
+def _sizes(args: argparse.Namespace, two_d: bool) -> tuple[Triple, Triple | None, Triple]:
+    """Half-window size, node spacing and margin, with what 2D makes of their first number."""
+    hws, spacing, margin = args.half_window_size, args.node_spacing, args.margin
+    if two_d:
+        return (0, *hws[1:]), None if spacing is None else (1, *spacing[1:]), (0, *margin[1:])
+    for option, value in (("-hws", hws), ("-ns", spacing)):
+        if value is not None and value[0] < 1:
+            raise UserError(f"{option} {' '.join(map(str, value))}: has to be at least 1 along z in 3D")
+    return hws, spacing, margin
+
+
+def _check_guess(args: argparse.Namespace, guess: PhiField | None, spacing: Triple | None) -> None:
+    if guess is None:
+        return
+    if guess.layout == "registration":
+        if args.skip:
+            raise UserError(f"-skp: {args.phi_file} is a registration; it needs the field that it continues")
+        _required(spacing)
+    elif guess.layout == "labels":
+        raise UserError(f"-pf {args.phi_file}: is a field of labels; ldic takes a registration or a field of nodes")
+    elif spacing is not None and guess.spacing is not None:
+        own = guess.spacing
+        # along z a single layer of nodes has no spacing
+        axes = [a for a in range(3) if guess.dims is not None and guess.dims[a] > 1]
+        if any(abs(own[a] - spacing[a]) > 1e-6 for a in axes):
+            raise UserError(
+                f"-ns {' '.join(map(str, spacing))}: the nodes of {args.phi_file} are "
+                f"{' '.join(f'{s:g}' for s in own)} apart; drop -ns or pass the field to another grid first"
+            )
+
+
+def _stems(args: argparse.Namespace, firsts: list[str], seconds: list[str]) -> list[Path]:
+    folder = files.make_folder(args.out_dir, files.folder_of(firsts[0], real=False))
+    stems = []
+    for first, second in zip(firsts, seconds, strict=True):
+        name = f"{files.base_name(first)}-{files.base_name(second)}-ldic"
+        if args.prefix is not None:
+            name = f"{args.prefix}-ldic" if len(seconds) == 1 else f"{args.prefix}-{files.base_name(second)}-ldic"
+        stems.append(folder / name)
+    double = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if double is not None:
+        raise UserError(f"{double}.tsv: two pairs of the series would be written there; give the images distinct names")
+    return stems
+
+
+def first_guess(plan: LdicPlan, positions: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Phi about every node to start from (n, 4, 4)."""
+    guess = plan.guess
+    phi = np.tile(np.eye(4), (len(positions), 1, 1))
+    if guess is None:
+        return phi
+    if guess.layout != "registration":
+        return guess.phi
+    # displacements always follow the whole Phi; -F only says which F the nodes start with
+    phi[:, :3, 3] = deformation.apply(guess.phi[0], guess.positions[0], positions)
+    if plan.apply_F == "all":
+        phi[:, :3, :3] = guess.F[0]
+    elif plan.apply_F == "rigid":
+        phi[:, :3, :3] = deformation.polar(guess.F[0])[0]
+    return phi
+
+
+def execute(plan: LdicPlan, executor: Executor, console: Console) -> int:
+    """Correlate pair after pair, write each one's files as soon as it is done, and return the exit status."""
+    stages = Stages(executor)
+    status = 0
+    points = 0
+    for pair in plan.pairs:
+        field = _empty_field(plan, pair.image1)
+        points += len(field)
+        good = _correlate(plan, pair, field, executor, console, stages)
+        with stages.stage("write"):
+            _write(plan, pair, field, executor, console)
+        status = status or (0 if good else 1)
+    stages.report(points)
+    return status
+
+
+def _empty_field(plan: LdicPlan, image1: Image) -> PhiField:
+    """The nodes, with nothing measured; with -skp the rows of the file."""
+    guess = plan.guess
+    if guess is not None and guess.layout != "registration":
+        columns: dict[str, npt.NDArray[np.generic]] = {
+            name: np.array(guess.columns.get(name, np.zeros(len(guess))), np.float64) for name in RESULT
+        }
+        return PhiField(guess.positions, guess.phi.copy(), columns, guess.layout, guess.dims, guess.spacing)
+    spacing = _required(plan.spacing)
+    positions, dims = make_grid(image1.shape, spacing)
+    phi = np.tile(np.eye(4), (len(positions), 1, 1))
+    columns = {name: np.zeros(len(positions)) for name in RESULT}
+    return PhiField(positions, phi, columns, "grid", dims, (float(spacing[0]), float(spacing[1]), float(spacing[2])))
+
+
+def _correlate(
+    plan: LdicPlan, pair: Pair, field: PhiField, executor: Executor, console: Console, stages: Stages
+) -> bool:
+    """Fill the field; whether any node that was tried has been found."""
+    guess = first_guess(plan, field.positions)
+    again = np.arange(len(field))
+    if plan.skip:
+        again = np.nonzero(np.isin(field.columns["returnStatus"], AGAIN))[0]
+        # a row without a finite displacement has nothing to start from
+    two_d = pair.image1.shape[0] == 1
+    typical = plan.spacing if field.spacing is None else field.spacing
+    if typical is None:
+        extent = np.ptp(field.positions, axis=0) + 1
+        typical = (np.prod(extent) / max(len(field), 1)) ** (1 / (2 if two_d else 3)) * np.ones(3)
+    chunks = make_chunks(field.positions[again], typical, pair.settings, two_d)
+    task = LdicTask(pair.image1, pair.image2, plan.mask1, field.positions[again], guess[again], pair.settings, chunks)
+    processes = f" (with {executor.size} processes)" if executor.size > 1 else ""
+    console.print(f"Correlating: {pair.stem.name}")
+    console.print(pair.criterion)
+    console.print(f"Starting Local DIC for {len(again)} nodes{processes}")
+    if plan.skip:
+        console.print(f"-skp: {len(field) - len(again)} nodes are kept as they are in the file")
+    status = field.columns["returnStatus"]
+    with stages.stage("points", count_cpu=True), console.progress(len(again), "ldic", "points") as progress:
+
+        def sink(chunk: int, records: npt.NDArray[np.void]) -> None:
+            index = again[chunks.points(chunk)]
+            field.phi[index, :3] = records["phi"]
+            for k, name in enumerate(RESULT):
+                field.columns[name][index] = records["result"][:, k]
+            last = dict(zip(RESULT, records["result"][-1], strict=True))
+            progress.advance(
+                len(index),
+                f"it={last['iterations']:02.0f} dPhiNorm={last['deltaPhiNorm']:.3e} rs={last['returnStatus']:+.0f}",
+            )
+
+        executor.map(task, sink)
+    if executor.rank != 0:
+        return True
+    _summary(status, console)
+    tried = status[again]
+    return len(again) == 0 or bool(np.any(tried >= 1)) or bool(np.all(tried == -5))
+
+
+def _summary(status: npt.NDArray[np.generic], console: Console) -> None:
+    values = np.asarray(status, np.float64)
+    foreground = int(np.sum(values != -5))
+    rows = []
+    for value, meaning in STATUS.items():
+        count = int(np.sum(values == value))
+        if count == 0 and value not in (2, 1, -5):
+            continue
+        share = "" if value == -5 else f"{100 * count / foreground:.1f}%" if foreground else "-"
+        rows.append([f"RS={value:+d}", count, share, meaning])
+    console.table("Local DIC summary", ["Status", "Points", "Percent of non-background", "Meaning"], rows)
+
+
+def _write(plan: LdicPlan, pair: Pair, field: PhiField, executor: Executor, console: Console) -> None:
+    if plan.tsv:
+        path = pair.stem.with_name(pair.stem.name + ".tsv")
+        write_field(executor, path, field, "LDIC")
+        console.print(f"Written: {path}")
+    if executor.rank != 0:
+        return
+    two_d = pair.image1.shape[0] == 1
+    told = {name: field.columns[name] for name in ("error", "iterations", "returnStatus", "deltaPhiNorm")}
+    if plan.tif and field.dims is not None:
+        parts = {f"{axis}disp": field.displacements[:, a] for a, axis in enumerate("ZYX") if not (two_d and a == 0)}
+        write_field_tiffs(pair.stem, field.dims, {**parts, **told})
+        console.print(f"Written: {pair.stem}-*.tif")
+    if plan.vtk:
+        path = pair.stem.with_name(pair.stem.name + ".vtk")
+        shown = {"displacements": field.displacements, **told}
+        if field.dims is not None and field.spacing is not None:
+            write_grid_vtk(path, field.dims, field.spacing, field.positions[0] - np.array(plan.hws), shown)
+        else:
+            write_points_vtk(path, field.positions, shown)
+        console.print(f"Written: {path}")

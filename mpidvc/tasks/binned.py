@@ -1,0 +1,78 @@
+"""An image seen binned, computed tile by tile where it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mpidvc.core.binning import Shape, bin_any, bin_mean, binned_shape, first_voxel
+from mpidvc.core.boxes import Slices
+from mpidvc.images.image import Image
+from mpidvc.images.source import crop
+
+__all__ = ["BinnedImage"]
+
+#: Voxels of a tile.
+TILE = (32, 64, 128)
+
+
+class BinnedImage:
+    """An `Image` of block means of another, or of "any voxel is not 0" for masks.
+
+    Tiles are kept once they are made: a rank holds those that its own blocks need.
+
+    Parameters
+    ----------
+    image : Image
+    bins : int
+        Voxels per bin along every axis; 1 along z in 2D.
+    mask : bool
+    """
+
+    def __init__(self, image: Image, bins: int, mask: bool = False) -> None:
+        self.path = image.path
+        self.factor: Shape = (1 if image.shape[0] == 1 else bins, bins, bins)
+        self.shape = binned_shape(image.shape, self.factor)
+        self.dtype = np.dtype(np.uint8 if mask else np.float32)
+        self.first = first_voxel(image.shape, self.factor)
+        self._image = image
+        self._mask = mask
+        self._tiles: dict[Shape, npt.NDArray[np.generic]] = {}
+
+    @property
+    def two_d(self) -> bool:
+        """Whether the image is a plane."""
+        return self.shape[0] == 1
+
+    def read_box(self, low: Sequence[int], high: Sequence[int]) -> tuple[npt.NDArray[np.generic], Slices]:
+        """See `Image.read_box`."""
+        source, inside = crop(self.shape, low, high)
+        part = np.empty([s.stop - s.start for s in source], self.dtype)
+        if part.size == 0:
+            return part, inside
+        tiles = [range(s.start // t, (s.stop - 1) // t + 1) for s, t in zip(source, TILE, strict=True)]
+        for z in tiles[0]:
+            for y in tiles[1]:
+                for x in tiles[2]:
+                    corner = [i * t for i, t in zip((z, y, x), TILE, strict=True)]
+                    tile = self._tile((z, y, x))
+                    begin = [max(c, s.start) for c, s in zip(corner, source, strict=True)]
+                    end = [min(c + n, s.stop) for c, n, s in zip(corner, tile.shape, source, strict=True)]
+                    to = tuple(slice(b - s.start, e - s.start) for b, e, s in zip(begin, end, source, strict=True))
+                    of = tuple(slice(b - c, e - c) for b, e, c in zip(begin, end, corner, strict=True))
+                    part[to] = tile[of]
+        return part, inside
+
+    def _tile(self, index: Shape) -> npt.NDArray[np.generic]:
+        tile = self._tiles.get(index)
+        if tile is None:
+            low = [i * t for i, t in zip(index, TILE, strict=True)]
+            high = [min(a + t, n) for a, t, n in zip(low, TILE, self.shape, strict=True)]
+            start = [a * b + f for a, b, f in zip(low, self.factor, self.first, strict=True)]
+            stop = [a * b + f for a, b, f in zip(high, self.factor, self.first, strict=True)]
+            part, _ = self._image.read_box(start, stop)
+            tile = bin_any(part, self.factor) if self._mask else bin_mean(part, self.factor)
+            self._tiles[index] = tile
+        return tile

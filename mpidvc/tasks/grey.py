@@ -1,0 +1,36 @@
+"""Grey levels of two images on a fixed lattice, from which the criterion of a run is chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mpidvc.core.grey import GreyLevels, lattice
+from mpidvc.images.image import Image
+
+__all__ = ["grey_levels"]
+
+
+def grey_levels(
+    image1: Image, image2: Image, mask1: Image | None, grey_low: float = -np.inf, grey_high: float = np.inf
+) -> GreyLevels:
+    """Mean and standard deviation of both images on the lattice of image 1.
+
+    Voxels outside the mask, with a grey level of image 1 outside the thresholds, or that are not finite do not count.
+    """
+    planes, rows, step = lattice(image1.shape)
+    samples1, samples2 = [], []
+    for z in planes:
+        plane1, plane2 = _rows(image1, z, rows, step), _rows(image2, z, rows, step)
+        keep = (plane1 > grey_low) & (plane1 < grey_high) & np.isfinite(plane1) & np.isfinite(plane2)
+        if mask1 is not None:
+            keep &= _rows(mask1, z, rows, step) != 0
+        samples1.append(plane1[keep])
+        samples2.append(plane2[keep])
+    return GreyLevels.of(np.concatenate(samples1), np.concatenate(samples2))
+
+
+def _rows(image: Image, z: int, rows: npt.NDArray[np.int64], step: int) -> npt.NDArray[np.float64]:
+    _, ny, nx = image.shape
+    part, _ = image.read_box((int(z), 0, 0), (int(z) + 1, ny, nx))
+    return part[0][rows, ::step].astype(np.float64)

@@ -1,0 +1,55 @@
+"""What all ranks have to agree on, or tell: the instruction set, and how much CPU time they used."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mpidvc.errors import UserError
+from mpidvc.kernels import correlation
+from mpidvc.runtime.executor import Executor
+
+__all__ = ["ISA_VARIABLE", "agree_on_instruction_set", "cpu_seconds"]
+
+#: Environment variable that forces an instruction set.
+ISA_VARIABLE = "MPIDVC_ISA"
+
+
+class _EveryRank:
+    """A sum with one share from every rank: chunk k of a reduction is rank k's."""
+
+    def __init__(self, executor: Executor, share: npt.NDArray[np.float64]) -> None:
+        self.n_chunks = executor.size
+        self._share = share
+
+    def run_sum(self, chunk: int, argument: Any) -> npt.NDArray[np.float64]:
+        return self._share
+
+
+def agree_on_instruction_set(executor: Executor) -> str:
+    """Make every rank use the same instruction set: the highest that all have, or the one of `ISA_VARIABLE`.
+
+    Raises
+    ------
+    UserError
+        If the one asked for does not exist or a rank does not have it.
+    """
+    have = correlation.instruction_sets()
+    counts = executor.reduce(
+        _EveryRank(executor, np.array([float(name in have) for name in correlation.INSTRUCTION_SETS])), None
+    )
+    common = [name for name, n in zip(correlation.INSTRUCTION_SETS, counts, strict=True) if int(n) == executor.size]
+    name = executor.broadcast(os.environ.get(ISA_VARIABLE) or common[-1])
+    if name not in common:
+        raise UserError(f"{ISA_VARIABLE}={name}: not available on all processes; choose from {', '.join(common)}")
+    correlation.use_instruction_set(name)
+    return name
+
+
+def cpu_seconds(executor: Executor, since: float) -> float:
+    """CPU seconds that all ranks have used since their process time was `since`."""
+    return float(executor.reduce(_EveryRank(executor, np.array([time.process_time() - since])), None)[0])

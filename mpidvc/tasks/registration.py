@@ -1,0 +1,352 @@
+"""Registration of whole images: one sum over blocks per iteration, from coarse to fine.
+
+Blocks are fixed by the image's size and added in their order in double precision, so that the result has the same bits
+on any number of ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mpidvc.core import deformation
+from mpidvc.core.boxes import HALO, TAPS, gradient_voxels, spline_box
+from mpidvc.core.registration import BlockSums, GaussNewton, RegistrationSettings, Step
+from mpidvc.errors import UserError
+from mpidvc.images.image import Image
+from mpidvc.kernels import correlation
+from mpidvc.runtime.executor import Executor
+from mpidvc.tasks.binned import BinnedImage
+from mpidvc.tasks.ldic import read_float_box
+
+__all__ = ["LevelSettings", "Outcome", "RegistrationTask", "mask_centre", "register_multiscale"]
+
+Array = npt.NDArray[np.float64]
+
+#: Compared voxels of a block; larger for a spline, whose boxes need a halo.
+BLOCK = {1: (32, 64, 128), 3: (64, 64, 128)}
+BLOCK_2D = {1: (1, 256, 512), 3: (1, 256, 512)}
+
+
+#: Least voxels along an axis that a level compares.
+FEWEST_VOXELS = 3
+
+
+class Pass(NamedTuple):
+    """What a block needs to know of the present iteration."""
+
+    phi: Array
+    gain: float
+    bias: float
+
+
+class RegistrationTask:
+    """Sums of one Gauss–Newton pass over an image, block by block.
+
+    Parameters
+    ----------
+    image1, image2 : Image
+        Of equal shape.
+    mask1 : Image or None
+    settings : RegistrationSettings
+    margin : 3 ints
+        Voxels at every face of image 1 that are not compared.
+    """
+
+    def __init__(
+        self,
+        image1: Image,
+        image2: Image,
+        mask1: Image | None,
+        settings: RegistrationSettings,
+        margin: tuple[int, int, int],
+    ) -> None:
+        self.image1, self.image2, self.mask1 = image1, image2, mask1
+        self.settings = settings
+        self._two_d = image1.shape[0] == 1
+        self._kernel_settings = settings.for_kernels(self._two_d)
+        self.centre = (np.array(image1.shape) - 1) / 2
+        self._low = np.array(margin)
+        self._high = np.array(image1.shape) - self._low
+        self._block = np.array((BLOCK_2D if self._two_d else BLOCK)[settings.order])
+        self._counts = -(-(self._high - self._low) // self._block)
+        self.n_chunks = int(np.prod(self._counts))
+
+    def run_sum(self, chunk: int, argument: Pass) -> Array:
+        """Sums of a block about the image's centre (`BlockSums.packed`)."""
+        low = self._low + np.array(np.unravel_index(chunk, self._counts)) * self._block
+        n = np.minimum(low + self._block, self._high) - low
+        F, t = argument.phi[:3, :3], argument.phi[:3, 3]
+        offset = low + (n - 1) / 2 - self.centre
+        target = self.centre + F @ offset + t
+        shape2 = np.array(self.image2.shape)
+        # what the block's frame of gradients reaches with -ug, plus a quarter of a voxel of Shift-DVC
+        reach = np.abs(F) @ ((n - 1) / 2 + self._kernel_settings.gradient_reach + 1)
+        first = np.maximum(np.floor(target - reach), 0)
+        last = np.minimum(np.ceil(target + reach), shape2 - 1)
+        if self._two_d:
+            first[0] = last[0] = 0
+        if (first > last).any():
+            return BlockSums.of(np.zeros(correlation.SUMS)).packed()
+        around = TAPS + (HALO if self.settings.order == 3 else 0)
+        start2 = np.maximum(first - around, -TAPS).astype(np.int64)
+        stop2 = np.minimum(last + 1 + around, shape2 + TAPS).astype(np.int64)
+        if self._two_d:
+            start2[0], stop2[0] = 0, 1
+        box2, inside2, real2 = read_float_box(self.image2, start2, stop2)
+        spline_box(box2, inside2, self.settings.order)
+        valid2 = None
+        if real2 is not None and not real2[inside2].all():
+            valid2 = np.ones(real2.shape, np.uint8)
+            valid2[inside2] = real2[inside2]
+        box1, usable, sampled1, start1 = self._reference(low, n)
+        _, ny, nx = self.image1.shape
+        index = (int((low[0] * ny + low[1]) * nx + low[2]), nx, ny * nx)
+        sums = correlation.block_sums(
+            self._kernel_settings,
+            box1,
+            usable,
+            sampled1,
+            box2,
+            valid2,
+            low - start1,
+            n,
+            F,
+            target - start2,
+            first - start2,
+            last - start2,
+            self.settings.level,
+            argument.gain,
+            argument.bias,
+            index,
+        )
+        return BlockSums.of(sums).moved(offset).packed()
+
+    def _reference(
+        self, low: npt.NDArray[np.int64], n: npt.NDArray[np.int64]
+    ) -> tuple[
+        npt.NDArray[np.float32],
+        npt.NDArray[np.uint8] | None,
+        npt.NDArray[np.float32] | None,
+        npt.NDArray[np.int64],
+    ]:
+        settings = self.settings
+        reach = self._kernel_settings.gradient_reach
+        around = np.full(3, reach)
+        if settings.shift:
+            around += TAPS + (HALO if settings.order == 3 else 0)
+        if self._two_d:
+            around[0] = 0
+        start, stop = low - around, low + n + around
+        box, inside, real = read_float_box(self.image1, start, stop)
+        usable = gradient_voxels(real, reach, settings.sigma is not None, self._two_d)
+        if self.mask1 is not None:
+            part, where = self.mask1.read_box([int(i) for i in start], [int(i) for i in stop])
+            usable = np.ones(box.shape, np.uint8) if usable is None else usable
+            usable[where] &= part != 0
+        sampled1 = None
+        if settings.shift:
+            sampled1 = correlation.empty_box(box.shape)
+            sampled1[...] = box
+            spline_box(sampled1, inside, settings.order)
+        return box, usable, sampled1, start
+
+
+@dataclass(frozen=True)
+class LevelSettings:
+    """The levels of a registration.
+
+    Attributes
+    ----------
+    begin, end : int
+        Binning of the first and the last level, powers of two.
+    margin : 3 ints or None
+        In voxels of the full image; None: a tenth of the level's shortest side and one voxel.
+    """
+
+    begin: int = 4
+    end: int = 1
+    margin: tuple[int, int, int] | None = None
+
+    def levels(self) -> list[int]:
+        """Binning of every level."""
+        return [2**k for k in range(self.begin.bit_length() - 1, self.end.bit_length() - 2, -1)]
+
+    def margin_of(self, shape: tuple[int, int, int], binning: int) -> tuple[int, int, int]:
+        """Margin of a level whose (binned) image has this shape."""
+        two_d = shape[0] == 1
+        if self.margin is None:
+            m = 1 + int(0.1 * min(shape[1:] if two_d else shape))
+            margin = (m, m, m)
+        else:
+            margin = (self.margin[0] // binning, self.margin[1] // binning, self.margin[2] // binning)
+        return (0, *margin[1:]) if two_d else margin
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of a registration, in voxels of the full image.
+
+    Attributes
+    ----------
+    phi : (4, 4) float64
+        About `centre`.
+    centre : (3,) float64
+    last : GaussNewton
+        The last level that was run, in its own voxels: error, iterations, status, history …
+    binning : int
+        Of the last level.
+    """
+
+    phi: Array
+    centre: Array
+    last: GaussNewton
+    binning: int
+
+
+def register_multiscale(
+    executor: Executor,
+    image1: Image,
+    image2: Image,
+    mask1: Image | None,
+    settings: RegistrationSettings,
+    levels: LevelSettings,
+    guess: Array,
+    say: Callable[[str], None],
+    watch: Callable[[Array], None] | None = None,
+) -> Outcome:
+    """Register image 2 to image 1, from binned images to full ones; every rank calls it.
+
+    A level that does not converge ends the registration, and its result is the result.
+
+    Parameters
+    ----------
+    executor : Executor
+    image1, image2, mask1 : Image
+    settings : RegistrationSettings
+    levels : LevelSettings
+    guess : (4, 4) float64
+        First Phi about the image's centre, translations in voxels of the full image.
+    say : callable
+        Gets the lines to show.
+    watch : callable, optional
+        Gets Phi about the image's centre, in voxels of the full image, after every iteration (on rank 0).
+
+    Raises
+    ------
+    UserError
+        If the margin leaves nothing to compare.
+    """
+    centre = (np.array(image1.shape) - 1) / 2
+    phi = np.array(guess, dtype=np.float64)
+    outcome: Outcome | None = None
+    for binning in levels.levels():
+        small1, small2, small_mask = image1, image2, mask1
+        own = centre
+        if binning > 1:
+            small1, small2 = BinnedImage(image1, binning), BinnedImage(image2, binning)
+            small_mask = None if mask1 is None else BinnedImage(mask1, binning, mask=True)
+            # the binned image's own centre, in voxels of the full image
+            own = np.array(small1.first) + (np.array(small1.shape) * small1.factor - 1) / 2
+        margin = levels.margin_of(small1.shape, binning)
+        left = [n - 2 * m for n, m in zip(small1.shape, margin, strict=True)]
+        if min(left[1:] if image1.shape[0] == 1 else left) < FEWEST_VOXELS:
+            if binning == levels.end:
+                shown = " ".join(map(str, margin))
+                raise UserError(
+                    f"-m {shown}: leaves less than {FEWEST_VOXELS} voxels of an image of {_by(small1.shape)}; make it "
+                    "smaller"
+                )
+            say(f"working on binning:  {binning} - too coarse for an image of {_by(image1.shape)}, left out")
+            continue
+        say(f"working on binning:  {binning}")
+
+        def full(phi: Array, own: Array = own, binning: int = binning) -> Array:
+            return deformation.move_centre(deformation.scale_translation(phi, binning), own, centre)
+
+        start = deformation.scale_translation(deformation.move_centre(phi, centre, own), 1 / binning)
+        task = RegistrationTask(small1, small2, small_mask, settings, margin)
+        solver = _run_level(executor, task, start, say, None if watch is None else lambda phi: watch(full(phi)))
+        phi = full(solver.phi)
+        outcome = Outcome(phi, centre, solver, binning)
+        if solver.status != 2:
+            break
+    assert outcome is not None
+    return outcome
+
+
+def _run_level(
+    executor: Executor,
+    task: RegistrationTask,
+    phi: Array,
+    say: Callable[[str], None],
+    watch: Callable[[Array], None] | None,
+) -> GaussNewton:
+    solver = GaussNewton(task.settings, phi, task.image1.shape[0] == 1)
+    running = True
+    while running:
+        vector = executor.reduce(task, Pass(solver.phi, solver.gain, solver.bias))
+        # rank 0 alone solves: other processors may round differently
+        if executor.rank == 0:
+            solver.advance(BlockSums.unpacked(vector))
+            if len(solver.history) == 1:
+                say(f"Start correlation with Error = {solver.error:0.2f}")
+            elif solver.history:
+                say(_line(len(solver.history) - 1, solver.history[-1]))
+                if watch is not None:
+                    watch(solver.history[-1].phi)
+        running = executor.broadcast(not solver.finished)
+    say(_ENDS[solver.status])
+    return executor.broadcast(solver)
+
+
+_ENDS = {
+    2: "\t→ Converged",
+    1: "\t→ No convergence before max iterations",
+    0: "",
+    -1: "\t→ diverging on error condition (returning -1)",
+    -2: "\t→ Singular matrix M (most probably image texture problem) (returning -2)",
+    -3: "\t→ diverging on volumetric change condition, or moved off the data (returning -3)",
+    -4: "\t→ Singular Phi matrix (returning -4)",
+}
+
+
+def _line(iteration: int, step: Step) -> str:
+    def three(values: Array, digits: int) -> str:
+        return "[" + " ".join(f"{v:{digits + 4}.{digits}f}" for v in values) + "]"
+
+    R, U = deformation.polar(step.phi[:3, :3])
+    rotation = deformation.rotation_vector(np.nan_to_num(R))
+    return (
+        f"It#:{iteration:03d} |δΦ|={step.delta_phi_norm:.5f} error={step.error:7.2f} t={three(step.phi[:3, 3], 3)}px "
+        f"r={three(rotation, 3)}° stretch={three(np.diag(U), 4)}"
+    )
+
+
+def _by(shape: tuple[int, int, int]) -> str:
+    return " × ".join(map(str, shape)) + " voxels"
+
+
+def mask_centre(mask: Image) -> Array:
+    """Centre of mass (voxels) of a mask's voxels that are not 0.
+
+    Raises
+    ------
+    UserError
+        If the mask is empty.
+    """
+    count = 0
+    total = np.zeros(3)
+    nz, ny, nx = mask.shape
+    for z in range(nz):
+        part, _ = mask.read_box((z, 0, 0), (z + 1, ny, nx))
+        y, x = np.nonzero(part[0])
+        count += len(y)
+        total += (z * len(y), y.sum(), x.sum())
+    if count == 0:
+        raise UserError(f"{mask.path}: the mask is empty: no voxel of image 1 is left to compare")
+    return total / count

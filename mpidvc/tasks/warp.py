@@ -1,0 +1,94 @@
+"""Images deformed by one Phi, slab by slab."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mpidvc.core.boxes import HALO, TAPS, spline_box
+from mpidvc.images.image import Image
+from mpidvc.kernels import correlation
+from mpidvc.tasks.ldic import read_float_box
+
+__all__ = ["WarpTask", "sample_block", "to_dtype"]
+
+Array = npt.NDArray[np.float64]
+
+#: Voxels of a slab, about.
+SLAB_VOXELS = 4_000_000
+
+
+def sample_block(
+    image: Image, phi: Array, centre: npt.ArrayLike, low: Sequence[int], n: Sequence[int], order: int
+) -> npt.NDArray[np.float32]:
+    """``image(Phi x)`` for the voxels x of the block ``[low, low + n)``; 0 where that lies outside the image.
+
+    Parameters
+    ----------
+    image : Image
+    phi : (4, 4) float64
+    centre : (3,)
+        Centre of Phi, voxels.
+    low, n : 3 ints
+    order : {1, 3}
+        Linear or cubic B-spline interpolation.
+    """
+    F, t = phi[:3, :3], phi[:3, 3]
+    c = np.asarray(centre, dtype=np.float64)
+    size = np.array(n)
+    block_centre = np.array(low) + (size - 1) / 2
+    target = c + F @ (block_centre - c) + t
+    reach = np.abs(F) @ ((size - 1) / 2)
+    shape = np.array(image.shape)
+    out = np.zeros(tuple(size), np.float32)
+    first = np.maximum(np.floor(target - reach), 0)
+    last = np.minimum(np.ceil(target + reach), shape - 1)
+    if (first > last).any():
+        return out
+    around = TAPS + (HALO if order == 3 else 0)
+    start = np.maximum(first - around, -TAPS).astype(np.int64)
+    stop = np.minimum(last + 1 + around, shape + TAPS).astype(np.int64)
+    two_d = image.shape[0] == 1
+    if two_d:
+        start[0], stop[0] = 0, 1
+    box, inside, _ = read_float_box(image, start, stop)
+    spline_box(box, inside, order)
+    correlation.warp(box, order, two_d, F, target - start, first - start, last - start, out)
+    return out
+
+
+def to_dtype(values: npt.NDArray[np.float32], dtype: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
+    """Grey levels in an image's dtype: rounded and kept inside its range, where it is an integer type."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max).astype(dtype)
+    return values.astype(dtype)
+
+
+class WarpTask:
+    """An image deformed *with* Phi: voxel x of the result is ``image(Phi⁻¹ x)``; chunks are slabs of planes.
+
+    Parameters
+    ----------
+    image : Image
+    phi : (4, 4) float64
+    centre : (3,)
+    order : {1, 3}
+    """
+
+    def __init__(self, image: Image, phi: Array, centre: npt.ArrayLike, order: int) -> None:
+        self.image, self.centre, self.order = image, centre, order
+        self._inverse = np.linalg.inv(phi)
+        nz, ny, nx = image.shape
+        self.planes = max(1, min(nz, SLAB_VOXELS // (ny * nx)))
+        self.n_chunks = -(-nz // self.planes)
+
+    def run(self, chunk: int) -> npt.NDArray[np.generic]:
+        """Planes ``[chunk * planes, …)`` of the deformed image, in its dtype."""
+        nz, ny, nx = self.image.shape
+        z = chunk * self.planes
+        n = (min(self.planes, nz - z), ny, nx)
+        values = sample_block(self.image, self._inverse, self.centre, (z, 0, 0), n, self.order)
+        return to_dtype(values, self.image.dtype)
