@@ -74,8 +74,6 @@ def extensions() -> list[Extension]:
 
 
 setup(
-    ext_modules=cythonize(extensions(), language_level=3, build_dir="build/cython")
-    if "clean" not in sys.argv
-    else [],
+    ext_modules=cythonize(extensions(), language_level=3, build_dir="build/cython") if "clean" not in sys.argv else [],
     cmdclass={"build_ext": BuildKernels},
 )

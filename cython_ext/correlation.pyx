@@ -113,7 +113,7 @@ cdef extern from "gauss_newton.hpp" nogil:
         int lanes
         int (*prefilter)(float*, int64_t, int64_t, const int64_t*, const int64_t*) noexcept nogil
         int (*correlate)(const mpidvc_points*) noexcept nogil
-        int (*block_sums)(const mpidvc_block*, int, double*) noexcept nogil
+        int (*block_sums)(const mpidvc_block*, double*) noexcept nogil
         int (*warp)(const mpidvc_warp*) noexcept nogil
 
 __all__ = [
@@ -351,7 +351,7 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
         points.offset[a] = offset[a]
         if points.hws[a] < (0 if settings.c.two_d and a == 0 else 1):
             raise ValueError("a half-window size must be at least 1")
-        need = 0 if settings.c.two_d and a == 0 else max(points.hws[a], points.hws[a] - 1 + reach)
+        need = 0 if settings.c.two_d and a == 0 else max(points.hws[a], points.hws[a] - 1 + reach + settings.c.shift)
         for k in range(n):
             if centre1[k, a] - need < 0 or centre1[k, a] + need >= box1.shape[a]:
                 raise ValueError(f"window of point {k} leaves its box")
@@ -371,7 +371,7 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
 def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1] usable,
                const float[:, :, ::1] sampled1, const float[:, :, ::1] box2 not None,
                const uint8_t[:, :, ::1] valid2, low1, n, F, centre2, low2, high2, double level, double gain, double bias,
-               bint want_matrix, index=(0, 0, 0)):
+               index=(0, 0, 0)):
     """Sums of one registration pass over a block of image 1 (see ``gauss_newton.hpp`` for their order).
 
     ``low1`` (index in box 1) and ``n`` give the compared voxels; ``F`` (3, 3) and ``centre2`` where they fall in box 2.
@@ -400,7 +400,7 @@ def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None,
         block.high2[a] = high2[a]
         for b in range(3):
             block.F[3 * a + b] = F[a][b]
-        edge = 0 if settings.c.two_d and a == 0 else settings.c.gradient_reach
+        edge = 0 if settings.c.two_d and a == 0 else settings.c.gradient_reach + settings.c.shift
         if block.low1[a] < edge or block.low1[a] + block.n[a] + edge > box1.shape[a]:
             raise ValueError("the block and its gradients must lie inside box 1")
         if block.low2[a] < 0 or block.high2[a] > box2.shape[a] - 1:
@@ -408,7 +408,7 @@ def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None,
     block.level = level
     block.index0, block.index_y, block.index_z = index
     with nogil:
-        failed = table.block_sums(&block, want_matrix, &sums[0])
+        failed = table.block_sums(&block, &sums[0])
     if failed:
         raise MemoryError("no memory for a block")
     return out

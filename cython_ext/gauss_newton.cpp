@@ -368,6 +368,7 @@ struct Window {
     Int n[3], pitch, rows;
     float *f, *gz, *gy, *gx, *w, *now;  // w: weights of window 1; now: those of the last pass, where samples fell out
     float *warped, *warped_weight;      // update_gradient: window 2 with a frame of gradient_reach
+    float *residual;                    // update_gradient
     Int frame[3], frame_pitch;
     float *row, *scratch;
     bool weighted;                      // some w are 0
@@ -385,13 +386,14 @@ bool allocate(Window &win, const Int n[3], const mpidvc_settings &set) {
     win.frame_pitch = (win.frame[2] + 7) / 8 * 8;
     const Int frame = win.frame[0] * win.frame[1] * win.frame_pitch + 64;
     const Int line = larger(win.pitch, win.frame_pitch) + 64;
-    float *p = (float *)calloc(1, sizeof(float) * (6 * size + 2 * frame + 3 * line));
+    float *p = (float *)calloc(1, sizeof(float) * ((set.update_gradient ? 7 : 6) * size + 2 * frame + 3 * line));
     win.memory = p;
     if (!p) return false;
     win.f = p, win.gz = p + size, win.gy = p + 2 * size, win.gx = p + 3 * size, win.w = p + 4 * size;
     win.now = p + 5 * size;
     win.warped = p + 6 * size, win.warped_weight = win.warped + frame;
     win.row = win.warped_weight + frame, win.scratch = win.row + 2 * line;
+    win.residual = win.scratch + line;
     return true;
 }
 
@@ -452,6 +454,49 @@ int gradients(const float *src, Int py, Int pz, const Int n[3], const mpidvc_set
     return 0;
 }
 
+// Shift-DVC: the gradients where the samples are, by linear interpolation between the voxels' own.
+int shifted_gradients(const float *src, Int py, Int pz, const Int n[3], const mpidvc_settings &set, const Int index[3],
+                      float *gz, float *gy, float *gx, Int pitch) {
+    const int D = set.two_d ? 2 : 3;
+    Int frame[3], edge[3];
+    for (int a = 0; a < 3; a++) {
+        edge[a] = a < 3 - D ? 0 : 1;
+        frame[a] = n[a] + 2 * edge[a];
+    }
+    const Int plane = frame[1] * frame[2], size = frame[0] * plane;
+    float *p = (float *)calloc(3, sizeof(float) * size);
+    if (!p) return -1;
+    float *const out[3] = {gz, gy, gx};
+    int failed = gradients(src - edge[0] * pz - edge[1] * py - edge[2], py, pz, frame, set, p, p + size, p + 2 * size,
+                           frame[2]);
+    for (Int z = 0; z < n[0] && !failed; z++)
+        for (Int y = 0; y < n[1]; y++)
+            for (Int x = 0; x < n[2]; x++) {
+                const Int k = index[0] + z * index[2] + y * index[1] + x;
+                const Int step[3] = {plane, frame[2], 1};
+                Int near = (z + edge[0]) * plane + (y + edge[1]) * frame[2] + x + edge[2], towards[3];
+                for (int a = 0; a < 3; a++) {
+                    const double s = shift_of(a, set.two_d, k);
+                    towards[a] = s > 0 ? step[a] : s < 0 ? -step[a] : 0;
+                }
+                for (int g = 0; g < 3; g++) {
+                    float v = 0.f;
+                    for (int corner = 0; corner < 8; corner++) {
+                        Int at = near;
+                        float w = 1.f;
+                        for (int a = 0; a < 3; a++) {
+                            at += corner >> a & 1 ? towards[a] : 0;
+                            w *= corner >> a & 1 ? 0.25f : 0.75f;
+                        }
+                        v += w * p[g * size + at];
+                    }
+                    out[g][(z * n[1] + y) * pitch + x] = v;
+                }
+            }
+    free(p);
+    return failed;
+}
+
 void apply_weights(Window &win, const float *w) {
     for (Int i = 0; i < win.rows * win.pitch; i++) {
         win.f[i] *= w[i];
@@ -467,7 +512,9 @@ int read_window(Window &win, const mpidvc_box &box, const float *sampled, const 
     const Int *n = win.n, pitch = win.pitch;
     const Int origin = low[0] * box.pitch_z + low[1] * box.pitch_y + low[2];
     const float *src = box.data + origin;
-    if (gradients(src, box.pitch_y, box.pitch_z, n, set, win.gz, win.gy, win.gx, pitch)) return -1;
+    if (set.shift ? shifted_gradients(src, box.pitch_y, box.pitch_z, n, set, index, win.gz, win.gy, win.gx, pitch)
+                  : gradients(src, box.pitch_y, box.pitch_z, n, set, win.gz, win.gy, win.gx, pitch))
+        return -1;
     Int voxels = n[0] * n[1] * n[2];
     win.weighted = false;
     if (set.shift) {
@@ -810,15 +857,13 @@ int pass_updating_gradient(Window &win, const Sampler &inner, const mpidvc_setti
         centre[a] = inner.start[a];
         for (int b = 0; b < 3; b++) centre[a] += inner.F[3 * a + b] * 0.5 * (double)(inner.n[b] - 1);
     }
-    s.index0 -= edge[0] * s.index_z + edge[1] * s.index_y + edge[2];
+    s.shift = false;
     plan<O, D>(s, inner.F, centre);
     sample_region<O, D>(s, win.warped, win.warped_weight, pitch, win.scratch);
     for (Int i = 0; i < win.frame[0] * win.frame[1] * pitch; i++)
         win.warped[i] = win.warped_weight[i] > 0.f ? win.warped[i] * gain + bias : 0.f;
     const Int plane = win.frame[1] * pitch, first = edge[0] * plane + edge[1] * pitch + edge[2];
     if (gradients(win.warped + first, pitch, plane, win.n, set, win.gz, win.gy, win.gx, win.pitch)) return -1;
-    float *r = win.warped;  // the residual takes the place of the samples, row by row
-    double n = 0, s1 = 0, s2 = 0, r1 = 0, r2 = 0, fr = 0;
     for (Int z = 0; z < win.n[0]; z++)
         for (Int y = 0; y < win.n[1]; y++) {
             const Int o = (z * win.n[1] + y) * win.pitch;
@@ -833,18 +878,28 @@ int pass_updating_gradient(Window &win, const Sampler &inner, const mpidvc_setti
                 win.now[o + x] = data ? 1.f : 0.f;
             }
         }
+    // the residual, row by row; Shift-DVC takes its samples beside the voxels
+    float *r = win.residual;
+    double n = 0, s1 = 0, s2 = 0, r1 = 0, r2 = 0, fr = 0;
     for (Int z = 0; z < win.n[0]; z++)
         for (Int y = 0; y < win.n[1]; y++) {
             const Int o = (z * win.n[1] + y) * win.pitch;
-            const Int p = first + z * plane + y * pitch;
+            const float *value = win.warped + first + z * plane + y * pitch;
+            if (set.shift) {
+                float *weight = win.row + (larger(win.pitch, win.frame_pitch) + 64);
+                careful_row<O, D>(inner, z, y, win.row, weight);
+                for (Int x = 0; x < win.n[2]; x++) {
+                    win.row[x] = win.row[x] * inner.unit * gain + bias;
+                    win.now[o + x] *= weight[x];
+                }
+                value = win.row;
+            }
             for (Int x = 0; x < win.n[2]; x++) {
                 const double w = (double)win.now[o + x], f = (double)win.f[o + x] * w;
-                const double d = w * ((double)win.f[o + x] - (double)win.warped[p + x]);
-                win.scratch[x] = (float)d;
+                const double d = w * ((double)win.f[o + x] - (double)value[x]);
+                r[o + x] = (float)d;
                 n += w, s1 += f, s2 += f * f, r1 += d, r2 += d * d, fr += f * d;
             }
-            memcpy(r + o, win.scratch, sizeof(float) * win.n[2]);
-            memset(r + o + win.n[2], 0, sizeof(float) * (win.pitch - win.n[2]));
         }
     sums[MPIDVC_N] = n, sums[MPIDVC_F] = s1, sums[MPIDVC_FF] = s2;
     sums[MPIDVC_R] = r1, sums[MPIDVC_RR] = r2, sums[MPIDVC_FR] = fr;
@@ -893,7 +948,7 @@ Sampler sampler_of(const mpidvc_box &box, const Window &win, const double low[3]
     return s;
 }
 
-int block_sums(const mpidvc_block *block, int want_matrix, double *sums) {
+int block_sums(const mpidvc_block *block, double *sums) {
     const mpidvc_settings &set = *block->settings;
     memset(sums, 0, sizeof(double) * MPIDVC_SUMS);
     Window win = {};
@@ -910,7 +965,7 @@ int block_sums(const mpidvc_block *block, int want_matrix, double *sums) {
         if (!failed && !set.update_gradient) {
             if (compared != sums[MPIDVC_N]) {
                 window_sums(win, win.now, set.znssd, sums);
-            } else if (want_matrix) {
+            } else {
                 gradient_products(win, win.gz, win.gy, win.gx, 0, sums + MPIDVC_M);
                 if (set.znssd) {
                     gradient_moments(win, win.gz, win.gy, win.gx, win.f, 0, sums + MPIDVC_C);

@@ -85,7 +85,7 @@ struct mpidvc_kernels {
     int lanes;
     int (*prefilter)(float *data, int64_t pitch_y, int64_t pitch_z, const int64_t low[3], const int64_t high[3]);
     int (*correlate)(const mpidvc_points *);
-    int (*block_sums)(const mpidvc_block *, int want_matrix, double *sums);
+    int (*block_sums)(const mpidvc_block *, double *sums);
     int (*warp)(const mpidvc_warp *);
 };
 
