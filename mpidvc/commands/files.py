@@ -60,7 +60,7 @@ def open_pair(path1: str, path2: str) -> tuple[Image, Image]:
     image1, image2 = open_image(path1), open_image(path2)
     if image1.shape != image2.shape:
         raise UserError(
-            f"{path2}: has {_by(image2.shape)} voxels but {path1} has {_by(image1.shape)}; both must have the same shape"
+            f"{path2}: has {_by(image2.shape)} voxels but {path1} has {_by(image1.shape)}; both need the same shape"
         )
     return image1, image2
 
@@ -78,8 +78,8 @@ def open_mask(path: str | None, image: Image) -> Image | None:
     mask = open_image(path, "mask")
     if mask.shape != image.shape:
         raise UserError(
-            f"-mf1 {path}: has {_by(mask.shape)} voxels but {image.path} has {_by(image.shape)}; the mask must have the "
-            "shape of image 1"
+            f"-mf1 {path}: has {_by(mask.shape)} voxels but {image.path} has {_by(image.shape)}; the mask needs "
+            "the shape of image 1"
         )
     return mask
 

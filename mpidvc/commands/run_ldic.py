@@ -54,7 +54,7 @@ class LdicPlan(WithInstructionSet):
     pairs: list[Pair]
     mask1: Image | None
     guess: PhiField | None
-    apply_F: str
+    stored_f: str
     skip: bool
     spacing: Triple | None
     hws: Triple
@@ -189,9 +189,9 @@ def first_guess(plan: LdicPlan, positions: npt.NDArray[np.float64]) -> npt.NDArr
         return guess.phi
     # displacements always follow the whole Phi; -F only says which F the nodes start with
     phi[:, :3, 3] = deformation.apply(guess.phi[0], guess.positions[0], positions)
-    if plan.apply_F == "all":
+    if plan.stored_f == "all":
         phi[:, :3, :3] = guess.F[0]
-    elif plan.apply_F == "rigid":
+    elif plan.stored_f == "rigid":
         phi[:, :3, :3] = deformation.polar(guess.F[0])[0]
     return phi
 
@@ -235,7 +235,6 @@ def _correlate(
     again = np.arange(len(field))
     if plan.skip:
         again = np.nonzero(np.isin(field.columns["returnStatus"], AGAIN))[0]
-        # a row without a finite displacement has nothing to start from
     two_d = pair.image1.shape[0] == 1
     typical = plan.spacing if field.spacing is None else field.spacing
     if typical is None:
@@ -267,8 +266,8 @@ def _correlate(
     if executor.rank != 0:
         return True
     _summary(status, console)
-    tried = status[again]
-    return len(again) == 0 or bool(np.any(tried >= 1)) or bool(np.all(tried == -5))
+    tried = np.asarray(status[again], np.float64)
+    return bool(np.any(tried >= 1)) or bool(np.all(tried == -5))
 
 
 def _summary(status: npt.NDArray[np.generic], console: Console) -> None:

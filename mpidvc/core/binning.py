@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -34,7 +36,7 @@ def bin_mean(box: npt.NDArray[np.generic], factor: Shape) -> npt.NDArray[np.floa
     -------
     (z / fz, y / fy, x / fx) float32
     """
-    total = box
+    total: npt.NDArray[Any] = box
     for axis, b in enumerate(factor):
         # strided sums add whole planes, rows or columns: many times faster than a mean over a reshaped axis
         along = np.moveaxis(total, axis, 0)

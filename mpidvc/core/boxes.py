@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import numpy.typing as npt
 
 from mpidvc.kernels import correlation
 
-__all__ = ["HALO", "TAPS", "SplineSide", "float_box", "gradient_voxels", "spline_box"]
+__all__ = ["HALO", "TAPS", "Scratch", "Shape", "Slices", "float_box", "gradient_voxels", "spline_box"]
 
 Slices = tuple[slice, slice, slice]
-SplineSide = Literal[1, 3]
+Shape = tuple[int, int, int]
 
 #: Voxels beyond the last sample that its taps can touch.
 TAPS = 2
@@ -20,8 +18,22 @@ TAPS = 2
 HALO = 10
 
 
+class Scratch:
+    """Memory for one box at a time, used again and again: fresh pages cost as much as the conversion."""
+
+    def __init__(self) -> None:
+        self._memory = np.zeros(0, np.float32)
+
+    def box(self, shape: Shape) -> npt.NDArray[np.float32]:
+        """An array of this shape with anything in it; it replaces the one given before."""
+        size = int(np.prod(shape))
+        if self._memory.size < size + correlation.PADDING:
+            self._memory = np.zeros(size + size // 8 + correlation.PADDING, np.float32)
+        return self._memory[:size].reshape(shape)
+
+
 def float_box(
-    part: npt.NDArray[np.generic], inside: Slices, shape: tuple[int, int, int]
+    part: npt.NDArray[np.generic], inside: Slices, shape: Shape, scratch: Scratch | None = None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8] | None]:
     """A float32 box and the map of its voxels that exist.
 
@@ -33,6 +45,8 @@ def float_box(
         Where in the box it sits.
     shape : 3 ints
         Shape of the box.
+    scratch : Scratch, optional
+        Where to make the box; new memory if not given.
 
     Returns
     -------
@@ -41,9 +55,14 @@ def float_box(
     real : (z, y, x) uint8 or None
         1 where there is a finite grey level; None if everywhere.
     """
-    box = correlation.empty_box(shape)
-    box[inside] = part
     whole = part.shape == tuple(shape)
+    if scratch is None:
+        box = correlation.empty_box(shape)
+    else:
+        box = scratch.box(shape)
+        if not whole:
+            box.fill(0)
+    box[inside] = part
     real = None
     if part.dtype.kind == "f" and part.size:
         view = box[inside]
@@ -73,7 +92,7 @@ def gradient_voxels(
     """
     if real is None:
         return None
-    usable = real.copy()
+    usable: npt.NDArray[np.uint8] = real.copy()
     for axis in range(1 if two_d else 0, 3):
         source = usable.copy() if gaussian else real
         target = np.moveaxis(usable, axis, 0)

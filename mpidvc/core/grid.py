@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -77,11 +78,12 @@ def brick_edge(
     spacing = np.asarray(spacing, dtype=np.float64)
     frame = np.asarray(frame, dtype=np.float64)
     axes = 2 if frame[0] <= 1 else 3
-    per_axis = int(round((n_points / FEWEST_CHUNKS) ** (1 / axes)))
+    per_axis = round((n_points / FEWEST_CHUNKS) ** (1 / axes))
     per_axis = max(1, min(per_axis, int(MOST_POINTS ** (1 / axes) + 1e-9)))
     while per_axis > 1 and np.prod((per_axis - 1) * spacing[-axes:] + frame[-axes:]) > largest_box:
         per_axis -= 1
-    return per_axis * spacing
+    edge: npt.NDArray[np.float64] = per_axis * spacing
+    return edge
 
 
 def chunk_points(positions: npt.NDArray[np.float64], edge: npt.ArrayLike) -> Chunks:
@@ -101,5 +103,5 @@ def chunk_points(positions: npt.NDArray[np.float64], edge: npt.ArrayLike) -> Chu
     order = np.lexsort((brick[:, 2], brick[:, 1], brick[:, 0]))
     new = np.any(np.diff(brick[order], axis=0) != 0, axis=1)
     starts = np.concatenate([[0], np.nonzero(new)[0] + 1, [len(order)]])
-    parts = [np.arange(a, b, MOST_POINTS) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    parts = [np.arange(a, b, MOST_POINTS) for a, b in pairwise(starts)]
     return Chunks(order.astype(np.int64), np.concatenate([*parts, [len(order)]]).astype(np.int64))

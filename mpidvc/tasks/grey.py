@@ -33,4 +33,5 @@ def grey_levels(
 def _rows(image: Image, z: int, rows: npt.NDArray[np.int64], step: int) -> npt.NDArray[np.float64]:
     _, ny, nx = image.shape
     part, _ = image.read_box((int(z), 0, 0), (int(z) + 1, ny, nx))
-    return part[0][rows, ::step].astype(np.float64)
+    values: npt.NDArray[np.float64] = part[0][rows, ::step].astype(np.float64)
+    return values

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mpidvc.core.boxes import HALO, TAPS, Slices, float_box, gradient_voxels, spline_box
+from mpidvc.core.boxes import HALO, TAPS, Scratch, Slices, float_box, gradient_voxels, spline_box
 from mpidvc.core.grid import Chunks, brick_edge, chunk_points
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.images.image import Image
@@ -21,6 +21,8 @@ __all__ = ["RECORD", "LdicSettings", "LdicTask", "make_chunks"]
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+#: Voxels of a box that are something; None: all are.
+Map = npt.NDArray[np.uint8] | None
 
 #: What is known of a point afterwards.
 RECORD = np.dtype([("phi", np.float64, (3, 4)), ("result", np.float64, (len(correlation.RESULT),))])
@@ -100,13 +102,14 @@ class LdicTask:
         self.n_chunks = len(chunks)
         self._two_d = image1.shape[0] == 1
         self._kernel_settings = settings.registration.for_kernels(self._two_d)
+        self._scratch = (Scratch(), Scratch())
 
     def run(self, chunk: int) -> npt.NDArray[np.void]:
         """Records of the chunk's points, in the chunk's order."""
         index = self.chunks.points(chunk)
         records = np.zeros(len(index), RECORD)
         guess = self.guess[index]
-        finite = np.isfinite(guess).all(axis=(1, 2))
+        finite = np.asarray(np.isfinite(guess).all(axis=(1, 2)))
         records["phi"] = np.where(finite[:, None, None], guess[:, :3], np.eye(4)[:3])
         records["result"] = [np.inf, 0, -7, np.inf, 0, np.nan]
         usable = np.nonzero(finite)[0]
@@ -116,7 +119,7 @@ class LdicTask:
             # a guess beyond any image must not overflow the integers of its window
             rounded = np.clip(rounded, -(2.0**40), 2.0**40).astype(np.int64)
             far = np.abs(rounded - np.median(rounded, axis=0)).max(axis=1) > NEAR
-            groups = [np.nonzero(~far)[0], *([k] for k in np.nonzero(far)[0])]
+            groups = [np.nonzero(~far)[0], *(np.array([k]) for k in np.nonzero(far)[0])]
             for group in groups:
                 if len(group):
                     chosen = usable[group]
@@ -139,13 +142,15 @@ class LdicTask:
         box_low = low2[meets].min(axis=0) if meets.any() else np.zeros(3, np.int64)
         box_high = high2[meets].max(axis=0) if meets.any() else np.zeros(3, np.int64)
         box2, valid2, origin2 = self._sampled_box(box_low, box_high)
-        box1, maps, sampled1, origin1 = self._reference_box(nodes)
+        box1, (usable, covered, real), sampled1, origin1 = self._reference_box(nodes)
         phi = np.ascontiguousarray(records["phi"].reshape(len(nodes), 12))
         result = np.ascontiguousarray(records["result"])
         correlation.correlate_points(
             self._kernel_settings,
             box1,
-            *maps,
+            usable,
+            covered,
+            real,
             sampled1,
             box2,
             valid2,
@@ -173,7 +178,7 @@ class LdicTask:
         stop = np.minimum(high + 1 + around, size + TAPS)
         if self._two_d:
             start[0], stop[0] = 0, 1
-        box, inside, real = read_float_box(self.image2, start, stop)
+        box, inside, real = read_float_box(self.image2, start, stop, self._scratch[1])
         spline_box(box, inside, self.settings.registration.order)
         # outside the image samples are refused by the window's bounds; a map is needed for holes only
         holes = real is not None and not real[inside].all()
@@ -185,7 +190,7 @@ class LdicTask:
 
     def _reference_box(
         self, nodes: Ints
-    ) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.uint8] | None], npt.NDArray[np.float32] | None, Ints]:
+    ) -> tuple[npt.NDArray[np.float32], tuple[Map, Map, Map], npt.NDArray[np.float32] | None, Ints]:
         """Image 1 around nodes: grey levels, maps (usable, covered, real), samples for Shift-DVC, and the origin."""
         registration = self.settings.registration
         reach = self._kernel_settings.gradient_reach
@@ -195,12 +200,12 @@ class LdicTask:
         if self._two_d:
             around[0] = 0
         start, stop = nodes.min(axis=0) - around, nodes.max(axis=0) + around + 1
-        box, inside, real = read_float_box(self.image1, start, stop)
+        box, inside, real = read_float_box(self.image1, start, stop, self._scratch[0])
         usable = gradient_voxels(real, reach, registration.sigma is not None, self._two_d)
         covered = real
         if self.mask1 is not None:
             open_ = np.zeros(box.shape, np.uint8)
-            part, where = self.mask1.read_box(tuple(start), tuple(stop))
+            part, where = self.mask1.read_box(_ints(start), _ints(stop))
             open_[where] = part != 0
             covered = open_ if real is None else open_ & real
             usable = open_ if usable is None else usable & open_
@@ -209,13 +214,18 @@ class LdicTask:
             sampled1 = correlation.empty_box(box.shape)
             sampled1[...] = box
             spline_box(sampled1, inside, registration.order)
-        return box, [usable, covered, real], sampled1, start
+        return box, (usable, covered, real), sampled1, start
 
 
 def read_float_box(
-    image: Image, start: Ints, stop: Ints
+    image: Image, start: Ints, stop: Ints, scratch: Scratch | None = None
 ) -> tuple[npt.NDArray[np.float32], Slices, npt.NDArray[np.uint8] | None]:
     """A box of an image as float32, where in it the image is, and the map of its voxels that exist (None: all)."""
-    part, inside = image.read_box(tuple(int(i) for i in start), tuple(int(i) for i in stop))
-    box, real = float_box(part, inside, tuple(int(i) for i in stop - start))
+    low, high = _ints(start), _ints(stop)
+    part, inside = image.read_box(low, high)
+    box, real = float_box(part, inside, _ints(stop - start), scratch)
     return box, inside, real
+
+
+def _ints(values: Ints) -> tuple[int, int, int]:
+    return (int(values[0]), int(values[1]), int(values[2]))

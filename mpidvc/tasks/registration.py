@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpidvc.core import deformation
-from mpidvc.core.boxes import HALO, TAPS, gradient_voxels, spline_box
+from mpidvc.core.boxes import HALO, TAPS, Scratch, gradient_voxels, spline_box
 from mpidvc.core.registration import BlockSums, GaussNewton, RegistrationSettings, Step
 from mpidvc.errors import UserError
 from mpidvc.images.image import Image
@@ -69,6 +69,7 @@ class RegistrationTask:
         self.settings = settings
         self._two_d = image1.shape[0] == 1
         self._kernel_settings = settings.for_kernels(self._two_d)
+        self._scratch = (Scratch(), Scratch())
         self.centre = (np.array(image1.shape) - 1) / 2
         self._low = np.array(margin)
         self._high = np.array(image1.shape) - self._low
@@ -97,7 +98,7 @@ class RegistrationTask:
         stop2 = np.minimum(last + 1 + around, shape2 + TAPS).astype(np.int64)
         if self._two_d:
             start2[0], stop2[0] = 0, 1
-        box2, inside2, real2 = read_float_box(self.image2, start2, stop2)
+        box2, inside2, real2 = read_float_box(self.image2, start2, stop2, self._scratch[1])
         spline_box(box2, inside2, self.settings.order)
         valid2 = None
         if real2 is not None and not real2[inside2].all():
@@ -142,7 +143,7 @@ class RegistrationTask:
         if self._two_d:
             around[0] = 0
         start, stop = low - around, low + n + around
-        box, inside, real = read_float_box(self.image1, start, stop)
+        box, inside, real = read_float_box(self.image1, start, stop, self._scratch[0])
         usable = gradient_voxels(real, reach, settings.sigma is not None, self._two_d)
         if self.mask1 is not None:
             part, where = self.mask1.read_box([int(i) for i in start], [int(i) for i in stop])

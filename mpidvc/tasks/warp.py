@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,7 @@ def sample_block(
     return out
 
 
-def to_dtype(values: npt.NDArray[np.float32], dtype: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
+def to_dtype(values: npt.NDArray[np.float32], dtype: np.dtype[Any]) -> npt.NDArray[np.generic]:
     """Grey levels in an image's dtype: rounded and kept inside its range, where it is an integer type."""
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
@@ -80,7 +81,7 @@ class WarpTask:
 
     def __init__(self, image: Image, phi: Array, centre: npt.ArrayLike, order: int) -> None:
         self.image, self.centre, self.order = image, centre, order
-        self._inverse = np.linalg.inv(phi)
+        self._inverse: Array = np.linalg.inv(phi).astype(np.float64)
         nz, ny, nx = image.shape
         self.planes = max(1, min(nz, SLAB_VOXELS // (ny * nx)))
         self.n_chunks = -(-nz // self.planes)
