@@ -8,8 +8,9 @@ what is left are float32 grey levels and the seven digits of the files), 2e-3 vo
 whose prefilter begins otherwise at the border of the windows (10 voxels of frame here, none in spam), and 1e-3 of the
 error, with linear interpolation. Binning differs on purpose where spam loses data: means of integer images are not cut
 to integers, and 2D images are averaged, so that the last level of reg begins a hair elsewhere and may need one
-iteration more or less. With ``-shift`` spam's ldic takes gradients between voxels from its window alone, whose outermost ones are
-one-sided differences; ours come from the image around: a way to the same minimum that differs by some 1e-3 voxel.
+iteration more or less. With ``-shift`` spam's ldic takes gradients between voxels from its window alone, whose
+outermost ones are one-sided differences; ours come from the image around: a way to the same minimum that differs by
+some 1e-3 voxel.
 """
 
 from __future__ import annotations
