@@ -16,7 +16,7 @@ from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("cython_ext")
 #: Flags that change no result's meaning (never -ffast-math: it flushes denormals and breaks NaN tests).
-OPTIMISE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-std=c++17"]
+OPTIMISE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wno-psabi", "-std=c++17"]
 #: One object of ``gauss_newton.cpp`` for each of these; the baseline is what every machine of the architecture has.
 INSTRUCTION_SETS = {
     "baseline": [],

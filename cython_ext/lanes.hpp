@@ -50,13 +50,30 @@ template <int L> MPIDVC_INLINE typename Lanes<L>::F ramp() {
     for (int i = 0; i < L; i++) v[i] = (float)i;
     return v;
 }
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define MPIDVC_SHUFFLE(type, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#endif
+#endif
+#ifndef MPIDVC_SHUFFLE  // GCC before 12: lane by lane
+#define MPIDVC_SHUFFLE(type, a, b, ...) shuffled<type>(a, b, {__VA_ARGS__})
+template <class To, class From> MPIDVC_INLINE To shuffled(From a, From b, const int (&index)[sizeof(To) / 4]) {
+    To r;
+    for (unsigned i = 0; i < sizeof(To) / 4; i++) {
+        const unsigned n = sizeof(From) / 4, k = (unsigned)index[i];
+        r[i] = k < n ? a[k] : b[k - n];
+    }
+    return r;
+}
+#endif
+
 // Sum of the lanes: halves are added until four are left.
 
 MPIDVC_INLINE double total(Lanes<4>::F v) {
     return ((double)v[0] + (double)v[2]) + ((double)v[1] + (double)v[3]);
 }
 MPIDVC_INLINE double total(Lanes<8>::F v) {
-    return total(__builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7));
+    return total(MPIDVC_SHUFFLE(Lanes<4>::F, v, v, 0, 1, 2, 3) + MPIDVC_SHUFFLE(Lanes<4>::F, v, v, 4, 5, 6, 7));
 }
 // A short vector with zeros behind it.
 template <int L, int S> struct Widen;
@@ -66,7 +83,7 @@ template <int L> struct Widen<L, L> {
 template <> struct Widen<8, 4> {
     static MPIDVC_METHOD Lanes<8>::F of(Lanes<4>::F v) {
         const Lanes<4>::F zero = {};
-        return __builtin_shufflevector(v, zero, 0, 1, 2, 3, 4, 5, 6, 7);
+        return MPIDVC_SHUFFLE(Lanes<8>::F, v, zero, 0, 1, 2, 3, 4, 5, 6, 7);
     }
 };
 template <int L> MPIDVC_INLINE typename Lanes<L>::F first_lanes(typename Lanes<L>::F v, int64_t count) {

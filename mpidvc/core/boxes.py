@@ -62,7 +62,8 @@ def float_box(
         box = scratch.box(shape)
         if not whole:
             box.fill(0)
-    box[inside] = part
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and so no data
+        box[inside] = part
     real = None
     if part.dtype.kind == "f" and part.size:
         view = box[inside]

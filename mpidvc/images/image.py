@@ -15,7 +15,7 @@ from mpidvc.images.slices import open_slices
 from mpidvc.images.source import Source, stored_dtype, volume_shape
 from mpidvc.images.tiff import open_tiff
 
-__all__ = ["ArrayImage", "Image", "open_image", "to_float_box"]
+__all__ = ["ArrayImage", "Image", "open_image"]
 
 
 class Image(Protocol):
@@ -106,37 +106,3 @@ def open_image(path: str | Path, what: str = "image") -> Image:
     if SEPARATOR in text:
         return open_hdf5(text, what)
     raise UserError(f"{what} {text}: does not exist; check the path")
-
-
-def to_float_box(
-    image: Image, low: Sequence[int], high: Sequence[int], fill: float = 0.0, pad: int = 0
-) -> tuple[NDArray[np.float32], tuple[slice, slice, slice]]:
-    """Copy of a box as float32, whatever the image's dtype.
-
-    Parameters
-    ----------
-    image : Image
-    low, high : sequence of 3 ints
-        First voxel (z, y, x) of the box and the one after its last; they may lie outside of the image.
-    fill : float
-        Value of the voxels outside of the image.
-    pad : int
-        Voxels by which the box grows on each of its six sides.
-
-    Returns
-    -------
-    box : (high - low + 2 pad) C-contiguous array of float32
-        Owned by the caller. Values beyond float32 become infinite.
-    inside : tuple of 3 slices
-        Part of `box` that is in the image.
-    """
-    low = [int(n) - pad for n in low]
-    high = [int(n) + pad for n in high]
-    shape = [max(last - first, 0) for first, last in zip(low, high, strict=True)]
-    part, inside = image.read_box(low, high)
-    box = np.empty(shape, np.float32)
-    if list(part.shape) != shape:
-        box.fill(fill)
-    with np.errstate(over="ignore"):
-        box[inside] = part
-    return box, inside

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 
 from mpidvc.images.hdf5 import Hdf5Image
-from mpidvc.images.image import ArrayImage, open_image, to_float_box
+from mpidvc.images.image import ArrayImage, open_image
 from mpidvc.images.mapped import MappedImage
 from mpidvc.images.slices import SliceImage
 from mpidvc.images.tiff import DecodedTiff
@@ -192,21 +192,3 @@ def test_array_image():
     check(ArrayImage(values("u2", (7, 6))), values("u2", (7, 6)))
     check(ArrayImage(values("u2")[::-1, :, ::-1]), values("u2")[::-1, :, ::-1])
     assert ArrayImage(values("u2")).path == "<array>"
-
-
-def test_to_float_box():
-    array = values(">u2")
-    box, inside = to_float_box(ArrayImage(array), (-1, 2, 3), (4, 9, 5), fill=np.nan, pad=1)
-    assert box.dtype == np.float32
-    assert box.flags.c_contiguous
-    assert box.flags.owndata
-    assert box.shape == (7, 9, 4)
-    assert inside == (slice(2, 7), slice(0, 6), slice(0, 4))
-    np.testing.assert_array_equal(box[inside], array[:, 1:7, 2:6].astype("f4"))
-    assert np.isnan(box).sum() == box.size - box[inside].size
-    whole, inside = to_float_box(ArrayImage(array), (0, 0, 0), SHAPE)
-    np.testing.assert_array_equal(whole, array)
-    outside, inside = to_float_box(ArrayImage(array), (9, 0, 0), (11, 2, 2), fill=3)
-    assert outside[inside].size == 0
-    assert (outside == 3).all()
-    assert np.isinf(to_float_box(ArrayImage(np.full((1, 1, 1), 1e300)), (0, 0, 0), (1, 1, 1))[0]).all()
