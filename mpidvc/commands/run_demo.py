@@ -46,7 +46,7 @@ PAIR = AnalyticPair(
 SPACING, HALF_WINDOW, MARGIN = 5, 10, 3
 ORDER = 3
 NAMES = ("im1", "im2")
-#: About twice the errors (voxels) of a sound installation, which come from the noise and from the curvature of the field
+#: About twice the errors (voxels) of a sound installation, which come from noise and from the curvature of the field
 #: inside a window; and the least share of interior nodes that converge.
 LARGEST_MEAN, LARGEST_SD, LEAST_CONVERGED = 0.006, 0.008, 0.99
 
