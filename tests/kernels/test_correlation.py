@@ -312,6 +312,13 @@ def test_sums_at_every_length_of_rows(isa, order, two_d):
         check_block(pair, low1, n, turned(1.5, nx, two_d) * 1.01, centre2, 1.02, -1.5)
 
 
+def test_sums_of_a_large_block(isa):
+    """Single precision is left often enough: as precise as a small block."""
+    image = texture(41, (24, 96, 200))
+    pair = Pair(image, texture(42, (30, 100, 206)))
+    check_block(pair, (1, 1, 1), (22, 94, 198), turned(0.5, 3), (14.6, 49.7, 102.4))
+
+
 @pytest.mark.parametrize("degrees", [0, 2, 6, 15, 60, 120, 180])
 @DIMENSIONS
 @ORDERS
@@ -785,6 +792,22 @@ def test_samples_that_fall_out(isa, order, criterion):
     assert 0.4 < got.coverage < 0.9
 
 
+@pytest.mark.parametrize("criterion", ["ssd", "znssd"])
+def test_samples_that_come_back(isa, criterion):
+    """The guess leaves the bounds, the solution does not: sums over the whole window hold again."""
+    pair = moving(False, 1)
+    node = np.array([18, 20, 22])
+    true = guess_at(pair, node, 0.0)
+    reach = np.array([4, 4, 5]) + 0.4
+    pair = Pair(pair.im1, pair.im2, low2=node + true[:3, 3] - reach, high2=node + true[:3, 3] + reach)
+    run, phi = run_for(pair, znssd=criterion == "znssd"), guess_at(pair, node, 0.7)
+    (got,) = correlate(pair, run_for(pair, max_iterations=0), node, phi)
+    assert got.coverage < 0.95
+    (got,) = correlate(pair, run, node, phi)
+    assert (got.status, got.coverage) == (2, 1)
+    agree(got, expected_outcome(pair, run, node, phi))
+
+
 # ----------------------------------------------------------------------------------------------------------- statuses
 
 
@@ -903,6 +926,16 @@ def test_too_few_samples_left(isa):
     assert (got.status, got.coverage) == (-3, pytest.approx(5 / 11))
     (got,) = correlate(pair, run_for(pair, max_iterations=0), node, np.eye(4), high2=high2, min_coverage=0.4)
     assert (got.status, got.coverage) == (1, pytest.approx(5 / 11))
+
+
+def test_half_of_the_samples_is_enough(isa):
+    """A least coverage above a half is asked of window 1 only."""
+    pair = moving(False, 1)
+    node = np.array([18, 20, 22])
+    (got,) = correlate(
+        pair, run_for(pair, max_iterations=0), node, np.eye(4), high2=node + np.array([20, 20, 0.1]), min_coverage=0.9
+    )
+    assert (got.status, got.coverage) == (1, pytest.approx(6 / 11))
 
 
 def test_coverage(isa):
