@@ -268,9 +268,7 @@ def _correlate(
     _summary(status, console)
     tried = np.asarray(status[again], np.float64)
     if len(tried) and np.all(tried == -5):
-        console.warn(
-            "all windows were skipped: see -mf1, -mc, -glt and -ght, and whether the guess leads out of image 2"
-        )
+        console.warn("all windows were skipped: see -mf1, -mc, -glt, -ght, and whether the guess leads out of image 2")
     elif len(tried) and not np.any(tried >= 1):
         console.warn("no window was found again: is the first guess (-pf) near enough, and is there texture (-hws)?")
         return False
