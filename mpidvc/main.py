@@ -73,6 +73,9 @@ COMMANDS = {
     "ldic": CommandEntry(
         "mpidvc.commands.ldic", "local correlation: a deformation function at every node of a grid", "Correlation"
     ),
+    "pixelSearch": CommandEntry(
+        "mpidvc.commands.pixelSearch", "integer displacements at every node of a grid: a first guess", "Correlation"
+    ),
     "demo": CommandEntry(
         "mpidvc.commands.demo", "try it: make two images, correlate them, compare with the known truth", "First steps"
     ),

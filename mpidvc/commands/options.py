@@ -27,6 +27,7 @@ __all__ = [
     "add_mask",
     "add_output",
     "add_run",
+    "add_search_range",
     "check_common",
     "require",
 ]
@@ -124,13 +125,13 @@ def _truncated(text: str) -> int:
 _truncated.__name__ = "number"
 
 
-def add_mask(group: Group) -> None:
-    """Add ``-mf1``: `mask1`."""
+def add_mask(group: Group, image: int = 1) -> None:
+    """Add ``-mf1``: `mask1`; for image 2 ``-mf2``: `mask2`."""
     group.add_argument(
-        *("-mf1", "--maskFile1"),
-        dest="mask1",
+        *(f"-mf{image}", f"--maskFile{image}"),
+        dest=f"mask{image}",
         metavar="FILE",
-        help="mask of image 1, of its shape: voxels where it is 0 do not take part",
+        help=f"mask of image {image}, of its shape: voxels where it is 0 do not take part",
     )
 
 
@@ -295,8 +296,17 @@ def add_criterion(parser: Parser, group: Group) -> None:
     )
 
 
-def add_output(group: Group, fields: bool) -> None:
-    """Add ``-od``, ``-pre``: `out_dir`, `prefix`; fields also ``-vtk``, ``-notsv``, ``-tif``: `vtk`, `tsv`, `tif`."""
+def add_output(group: Group, fields: bool, no_tsv: str = "--noTSV") -> None:
+    """Add ``-od``, ``-pre``: `out_dir`, `prefix`; fields also ``-vtk``, ``-notsv``, ``-tif``: `vtk`, `tsv`, `tif`.
+
+    Parameters
+    ----------
+    group : argument group
+    fields : bool
+        Whether the command writes fields.
+    no_tsv : str
+        The long spelling of ``-notsv``, which differs among spam's commands.
+    """
     group.add_argument(
         *("-od", "--out-dir"),
         dest="out_dir",
@@ -311,13 +321,26 @@ def add_output(group: Group, fields: bool) -> None:
     )
     if fields:
         group.add_argument(*("-vtk", "--VTKout"), dest="vtk", action="store_true", help="write a VTK file")
-        group.add_argument(*("-notsv", "--noTSV"), dest="tsv", action="store_false", help="do not write a TSV file")
+        group.add_argument(*("-notsv", no_tsv), dest="tsv", action="store_false", help="do not write a TSV file")
         group.add_argument(
             *("-tif", "-tiff", "--TIFFout", "--TIFout"),
             dest="tif",
             action="store_true",
             help="write TIFF files, one for each component",
         )
+
+
+def add_search_range(group: Group) -> None:
+    """Add ``-sr``: `search_range`, (z-, z+, y-, y+, x-, x+)."""
+    group.add_argument(
+        *("-sr", "--search-range"),
+        dest="search_range",
+        metavar=("Z-", "Z+", "Y-", "Y+", "X-", "X+"),
+        nargs=6,
+        type=int,
+        default=[-3, 3, -3, 3, -3, 3],
+        help="where to search about the rounded first guess, in voxels, both ends included (default: -3 3 -3 3 -3 3)",
+    )
 
 
 def add_lazy(group: Group) -> None:
@@ -360,7 +383,7 @@ def add_run(parser: Parser, group: Group, spam_has_processes: bool = True) -> No
 def require(condition: bool, option: str, value: object, rule: str) -> None:
     """Raise the `UserError` ``option value: rule`` unless the condition holds."""
     if not condition:
-        shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
         raise UserError(f"{option} {shown}".strip() + f": {rule}")
 
 
@@ -386,6 +409,12 @@ def check_common(args: argparse.Namespace) -> None:
     check("node_spacing", "-ns", at_least_one, "has to be at least 1")
     check("half_window_size", "-hws", at_least_one, "has to be at least 1")
     check("margin", "-m", lambda margin: min(margin) >= 0, "may not be negative")
+    check(
+        "search_range",
+        "-sr",
+        lambda r: all(low <= high for low, high in zip(r[::2], r[1::2], strict=True)),
+        "the lower end of a range is above its upper end; give Z- Z+ Y- Y+ X- X+",
+    )
     check("max_iterations", "-it", lambda n: n >= 0, "may not be negative")
     check("min_delta_phi", "-dp", lambda norm: not math.isnan(norm), "is not a number")
     check("mask_coverage", "-mc", lambda fraction: 0 <= fraction <= 1, "has to be between 0 and 1")
