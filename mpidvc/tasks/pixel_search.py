@@ -78,16 +78,18 @@ class PixelSearchTask:
         guess = self.guess[index]
         records = np.zeros(len(index), RECORD)
         F = guess[:, :3, :3]
-        records["phi"][:, :, :3] = np.where(np.isfinite(F).all(axis=(1, 2))[:, None, None], F, np.eye(3))
+        known = np.asarray(np.isfinite(F).all(axis=(1, 2)))
+        records["phi"][:, :, :3] = np.where(known[:, None, None], F, np.eye(3))
         records["phi"][:, :, 3] = np.nan
         records["result"] = [0, -7, np.inf, 1, 1]
+        positions = self.positions[index]
         deformed, gradients = applied_gradients(F, self.settings.apply_f)
-        finite = np.asarray(np.isfinite(guess).all(axis=(1, 2))) & np.asarray(np.isfinite(gradients).all(axis=(1, 2)))
-        chosen = np.nonzero(finite)[0]
+        usable = np.isfinite(guess).all(axis=(1, 2)) & np.isfinite(gradients).all(axis=(1, 2))
+        chosen = np.flatnonzero(usable)
         if len(chosen) == 0:
             return records
         records["result"][chosen, STATUS] = -5
-        nodes = self.positions[index[chosen]].astype(np.int64)
+        nodes = positions[chosen].astype(np.int64)
         # a guess beyond any image must not overflow the integers of its window
         rounded = np.clip(np.rint(guess[chosen, :3, 3]), -(2.0**40), 2.0**40).astype(np.int64)
         if self._two_d:
@@ -149,7 +151,7 @@ class PixelSearchTask:
                 out,
                 cc_out,
                 error_out,
-                settings.min_coverage,
+                settings.min_overlap,
             )
             offset[which], cc[which], error[which] = out, cc_out, error_out
         for k in np.nonzero(deformed)[0]:
@@ -158,7 +160,7 @@ class PixelSearchTask:
                 offset[k], cc[k], error[k] = pixel_search.search_window(
                     *(window.values, window.usable, box2, usable2, low, high, settings.zero_mean),
                     centre2[k],
-                    settings.min_coverage,
+                    settings.min_overlap,
                 )
         found = cc > 0
         records["phi"][found, :, 3] = (offset + rounded)[found]
