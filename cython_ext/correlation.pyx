@@ -386,8 +386,8 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
 
 def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1] usable,
                const float[:, :, ::1] sampled1, const float[:, :, ::1] box2 not None,
-               const uint8_t[:, :, ::1] valid2, low1, n, F, centre2, low2, high2, double level, double gain, double bias,
-               index=(0, 0, 0)):
+               const uint8_t[:, :, ::1] valid2, low1, n, F, centre2, low2, high2, double level, double gain,
+               double bias, index=(0, 0, 0)):
     """Sums of one registration pass over a block of image 1 (see ``gauss_newton.hpp`` for their order).
 
     ``low1`` (index in box 1) and ``n`` give the compared voxels; ``F`` (3, 3) and ``centre2`` where they fall in box 2.
@@ -432,7 +432,8 @@ def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None,
     return out
 
 
-def warp(const float[:, :, ::1] box not None, int order, bint two_d, F, centre, low, high, float[:, :, ::1] out not None):
+def warp(const float[:, :, ::1] box not None, int order, bint two_d, F, centre, low, high,
+         float[:, :, ::1] out not None):
     """Sample ``box`` at ``centre + F (x - (n - 1) / 2)`` for every voxel x of ``out``; 0 outside ``[low, high]``.
 
     With ``order == 3`` the box holds spline coefficients.
