@@ -73,8 +73,8 @@ cdef tuple PLANES_OF = ((0, 0), (1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
 # Cost in nanoseconds, fixed here so that the choice never depends on a timing: direct sums per multiplication, FFT per
 # point and doubling of the size, and what a point costs in Python.
 cdef double NS_PRODUCT = 0.03
-cdef double NS_FFT = 2.4
-cdef double NS_POINT = 60e3
+cdef double NS_FFT = 1.3
+cdef double NS_POINT = 100e3
 
 
 def fft_length(int n):
