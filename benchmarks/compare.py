@@ -117,14 +117,31 @@ class Program:
     ldic: list
     help: list | None
     reg_ranks: tuple = (1,)
+    search: list | None = None
 
 
-def spam_like(name, reg, ldic, ranks):
+def spam_like(name, reg, ldic, search, ranks):
     """A program with spam's command line; `ranks`: the numbers of processes to register with."""
     pair = ["{im1}", "{im2}", "-o", "{order}", "-od", "{folder}", "-pre", "{stem}"]
     grid = ["-pf", "{guess}", "-ns", "{ns}", "-hws", "{hws}", "-np", "{np}"]
     reg_ranks = ["-np", "{np}"] if len(ranks) > 1 else []
-    return Program(name, [*reg, *pair, *reg_ranks], [*ldic, *pair, *grid], [*ldic, "--help"], ranks)
+    about = [
+        "{im1}",
+        "{im2}",
+        "-od",
+        "{folder}",
+        "-pre",
+        "{stem}",
+        "-ns",
+        "{ns}",
+        "-hws",
+        "{hws}",
+        "-np",
+        "{np}",
+        "-sr",
+    ]
+    searched = [*search, *about, *["-{reach}", "{reach}"] * 3]
+    return Program(name, [*reg, *pair, *reg_ranks], [*ldic, *pair, *grid], [*ldic, "--help"], ranks, searched)
 
 
 def find_spam(folder, work):
@@ -213,6 +230,46 @@ def run(program, task, order, ranks, pair, files, ns, startup_cpu, times=3, budg
     return row
 
 
+@dataclass
+class SearchRow:
+    """One program doing one pixel search."""
+
+    program: str
+    reach: int
+    ranks: int
+    wall: float
+    cpu: float
+    memory: float
+    points: int
+    points_cpu: float
+    within_one: float  # share of the nodes inside both images whose displacement is within a voxel of the truth
+
+    @property
+    def microseconds(self):
+        """Of CPU per point."""
+        return 1e6 * self.points_cpu / self.points
+
+
+def run_search(program, reach, ranks, pair, files, ns, startup_cpu, times=3, budget=20.0):
+    work = files["work"]
+    stem = f"{program.name}-search{reach}"
+    out = work / "out" / f"{stem}-pixelSearch.tsv"
+    values = {"im1": files["im1"], "im2": files["im2"], "folder": out.parent, "stem": stem, "reach": reach}
+    values |= {"ns": ns, "hws": HWS, "np": ranks}
+    out.unlink(missing_ok=True)
+    m = best_of([part.format(**values) for part in program.search], work, times, budget)
+    column = np.genfromtxt(out, names=True, ndmin=1)
+    positions, found = (np.stack([column[axis + kind] for axis in "ZYX"], axis=1) for kind in ("pos", "disp"))
+    truth = pair.displacement(positions)
+    last = np.array(pair.shape) - 1 - HWS
+    inside = np.all((positions >= HWS) & (positions <= last) & (positions + truth >= HWS + 1), axis=1)
+    inside &= np.all(positions + truth <= last - 1, axis=1) & (np.abs(truth).max(axis=1) < reach)
+    close = np.abs(found - truth)[inside].max(axis=1) < 1
+    cpu = m.timings.get("points_cpu", m.cpu - startup_cpu)
+    print(f"{stem} np {ranks}: {m.wall:.2f} s wall, {m.cpu:.2f} s CPU, {m.memory:.0f} MB", flush=True)
+    return SearchRow(program.name, reach, ranks, m.wall, m.cpu, m.memory, len(column), cpu, float(close.mean()))
+
+
 # ---- report
 
 
@@ -291,7 +348,16 @@ def scaling_table(rows):
     return table(rows, columns)
 
 
-def report(result, rows, long_rows, ns, long_ns):
+def search_table(rows):
+    spam = {r.reach: r for r in rows if r.program == "spam"}
+    columns = {"program": "program", "range": lambda r: f"±{r.reach}", "ranks": "ranks", "points": "points"}
+    columns |= {"wall s": "wall", "CPU s": "cpu", "peak MB": "memory", "CPU µs/point": "microseconds"}
+    columns["times as fast as spam, per core"] = lambda r: spam[r.reach].microseconds / r.microseconds
+    columns["within one voxel of the truth"] = lambda r: f"{100 * r.within_one:.1f} %"
+    return table(rows, columns)
+
+
+def report(result, rows, long_rows, searches, ns, long_ns):
     shape = " × ".join(map(str, result["shape"]))
     facts = table(list(result["machine"].items()), {"machine": lambda item: item[0], " ": lambda item: item[1]})
     starting = {"program": lambda m: m[0], "wall s": lambda m: m[1]["wall"], "CPU s": lambda m: m[1]["cpu"]}
@@ -332,6 +398,14 @@ within a window: that part of the error is common to all programs.
 
 {table([r for r in rows if r.task == "ldic" and r.ranks == 1], ERRORS)}
 """
+    text += f"""
+## Pixel search
+
+Windows of {2 * HWS + 1}³ voxels, no first guess. CPU per point as above; last column: of nodes whose windows lie inside
+both images and whose true displacement is inside the range.
+
+{search_table(searches)}
+"""
     if long_rows:
         text += f"""
 ## Parallel efficiency
@@ -364,10 +438,14 @@ def main():
         tifffile.imwrite(files[name], image(), photometric="minisblack", metadata={"axes": "ZYX"})
 
     spam = find_spam(options.spam, work)
-    programs = [spam_like("spam", [str(spam / "spam-reg")], [str(spam / "spam-ldic")], ranks=(1,))]
+    programs = [
+        spam_like("spam", *([str(spam / f"spam-{name}")] for name in ("reg", "ldic", "pixelSearch")), ranks=(1,))
+    ]
     mpidvc = shlex.split(options.mpidvc)
     if shutil.which(mpidvc[0]):
-        programs.append(spam_like("mpidvc", [*mpidvc, "reg"], [*mpidvc, "ldic"], ranks=(1, 2)))
+        programs.append(
+            spam_like("mpidvc", *([*mpidvc, name] for name in ("reg", "ldic", "pixelSearch")), ranks=(1, 2))
+        )
     else:
         print(f"{mpidvc[0]} not found: without mpidvc")
     for text in options.program:
@@ -375,7 +453,7 @@ def main():
         programs.append(Program(name, None, shlex.split(command), None))
 
     result = {"machine": machine(), "shape": pair.shape, "startup": {}}
-    rows, long_rows = [], []
+    rows, long_rows, searches = [], [], []
     for program in programs:
         startup_cpu = None
         if program.help:
@@ -386,13 +464,18 @@ def main():
         if program.reg:
             rows += [run(program, "reg", order, ranks, *job) for order in (1, 3) for ranks in program.reg_ranks]
         rows += [run(program, "ldic", order, ranks, *job) for order in (1, 3) for ranks in (1, 2)]
+        if program.search:
+            for reach, step in ((4, ns), (12, 3 * ns)):
+                for ranks in program.reg_ranks:
+                    searches.append(run_search(program, reach, ranks, pair, files, step, startup_cpu))
         if program.name == "mpidvc":
             job = (pair, files, long_ns, startup_cpu)
             long_rows = [run(program, "ldic", 3, ranks, *job, budget=np.inf) for ranks in (1, 2)]
     result["runs"] = [asdict(r) for r in rows]
+    result["searches"] = [asdict(r) for r in searches]
     result["long runs"] = [asdict(r) for r in long_rows]
     (work / "benchmarks.json").write_text(json.dumps(result, indent=1) + "\n")
-    options.report.write_text(report(result, rows, long_rows, ns, long_ns))
+    options.report.write_text(report(result, rows, long_rows, searches, ns, long_ns))
     print(f"written: {options.report}, {work / 'benchmarks.json'}")
 
 
