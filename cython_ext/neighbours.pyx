@@ -35,7 +35,7 @@ cdef class Points:
             with nogil:
                 self.tree.build(&self.positions[0, 0], n)
 
-    def earlier(self, const int64_t[::1] points, const double[::1] radii):
+    def earlier(self, const int64_t[::1] points, const double[::1] radii, int64_t most):
         """Return for some points those with a lower index that are not farther than a radius.
 
         Parameters
@@ -44,14 +44,17 @@ cdef class Points:
             Their indices.
         radii : (m,) float64
             One for each.
+        most : int
+            When more than so many are found the rest of the points is left out.
 
         Returns
         -------
-        start : (m + 1,) int64
-        found : (start[m],) int64
-            Those of point k are ``found[start[k]:start[k + 1]]``, ascending.
+        start : (k + 1,) int64
+            For the first k points; k = m unless `most` was reached, and at least 1.
+        found : (start[k],) int64
+            Those of point j are ``found[start[j]:start[j + 1]]``, ascending.
         """
-        cdef Py_ssize_t m = points.shape[0], k
+        cdef Py_ssize_t m = points.shape[0], k = 0, j
         if radii.shape[0] != m:
             raise ValueError("points and radii have to be of one length")
         if m and (np.min(points) < 0 or np.max(points) >= self.positions.shape[0]):
@@ -60,14 +63,15 @@ cdef class Points:
         cdef int64_t[::1] ends = start
         cdef vector[int64_t] found
         with nogil:
-            for k in range(m):
+            while k < m and <int64_t> found.size() <= most:
                 self.tree.within(&self.positions[points[k], 0], radii[k] * radii[k], points[k], found)
-                ends[k + 1] = found.size()
+                k += 1
+                ends[k] = found.size()
         listed = np.empty(found.size(), np.int64)
         cdef int64_t[::1] target = listed
-        for k in range(<Py_ssize_t> found.size()):
-            target[k] = found[k]
-        return start, listed
+        for j in range(<Py_ssize_t> found.size()):
+            target[j] = found[j]
+        return start[:k + 1], listed
 
 
 def walk(positions, double radius):
