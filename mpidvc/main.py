@@ -73,6 +73,11 @@ COMMANDS = {
     "ldic": CommandEntry(
         "mpidvc.commands.ldic", "local correlation: a deformation function at every node of a grid", "Correlation"
     ),
+    "pixelSearchPropagate": CommandEntry(
+        "mpidvc.commands.pixel_search_propagate",
+        "pixel search whose guess travels from a starting point over the whole image",
+        "Correlation",
+    ),
     "demo": CommandEntry(
         "mpidvc.commands.demo", "try it: make two images, correlate them, compare with the known truth", "First steps"
     ),

@@ -5,12 +5,27 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import read_tsv
 from mpidvc.images.image import Image, open_image
 
-__all__ = ["base_name", "describe_guess", "folder_of", "make_folder", "open_mask", "open_pair", "read_guess"]
+__all__ = [
+    "base_name",
+    "describe_guess",
+    "folder_of",
+    "make_folder",
+    "open_mask",
+    "open_pair",
+    "read_guess",
+    "read_points",
+]
+
+#: Coordinates beyond any image, which would overflow the integers of a window.
+FARTHEST = 2.0**40
 
 
 def base_name(path: str) -> str:
@@ -65,8 +80,8 @@ def open_pair(path1: str, path2: str) -> tuple[Image, Image]:
     return image1, image2
 
 
-def open_mask(path: str | None, image: Image) -> Image | None:
-    """Open a mask of an image's shape.
+def open_mask(path: str | None, image: Image, number: int = 1) -> Image | None:
+    """Open a mask of an image's shape: that of image 1 or 2.
 
     Raises
     ------
@@ -78,8 +93,8 @@ def open_mask(path: str | None, image: Image) -> Image | None:
     mask = open_image(path, "mask")
     if mask.shape != image.shape:
         raise UserError(
-            f"-mf1 {path}: has {_by(mask.shape)} voxels but {image.path} has {_by(image.shape)}; the mask needs "
-            "the shape of image 1"
+            f"-mf{number} {path}: has {_by(mask.shape)} voxels but {image.path} has {_by(image.shape)}; the mask needs "
+            f"the shape of image {number}"
         )
     return mask
 
@@ -87,6 +102,46 @@ def open_mask(path: str | None, image: Image) -> Image | None:
 def read_guess(path: str | None, bin_ratio: float) -> PhiField | None:
     """Read the file of ``-pf``."""
     return None if path is None else read_tsv(path, bin_ratio)
+
+
+def read_points(option: str, path: str) -> npt.NDArray[np.float64]:
+    """Read a text file with ``Z Y X`` in each line.
+
+    Empty lines and what follows ``#`` do not count.
+
+    Returns
+    -------
+    (n, 3) float64
+        n is at least 1.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, has no line, or one that does not hold three finite numbers.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"{option} {path}: cannot be read ({error.strerror}); give a text file of points") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{option} {path}: is no text file; give one with Z Y X in each line") from None
+    points = []
+    for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        try:
+            point = [float(word) for word in words]
+        except ValueError:
+            point = []
+        if len(point) != 3 or not all(abs(value) < FARTHEST for value in point):
+            raise UserError(
+                f"{option} {path}: line {number} is {line.strip()[:60]!r}; each line has to hold three numbers, Z Y X"
+            )
+        points.append(point)
+    if not points:
+        raise UserError(f"{option} {path}: holds no point; give one with Z Y X in each line")
+    return np.array(points, np.float64)
 
 
 def describe_guess(guess: PhiField, path: str, bin_ratio: float) -> str:

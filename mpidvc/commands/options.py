@@ -25,8 +25,11 @@ __all__ = [
     "add_lazy",
     "add_margin",
     "add_mask",
+    "add_mask2",
     "add_output",
     "add_run",
+    "add_search_range",
+    "add_zero_mean",
     "check_common",
     "require",
 ]
@@ -131,6 +134,41 @@ def add_mask(group: Group) -> None:
         dest="mask1",
         metavar="FILE",
         help="mask of image 1, of its shape: voxels where it is 0 do not take part",
+    )
+
+
+def add_mask2(group: Group) -> None:
+    """Add ``-mf2``: `mask2`."""
+    group.add_argument(
+        *("-mf2", "--maskFile2"),
+        dest="mask2",
+        metavar="FILE",
+        help="mask of image 2, of its shape: voxels where it is 0 do not take part",
+    )
+
+
+def add_search_range(group: Group) -> None:
+    """Add ``-sr``: `search_range`, (low z, high z, low y, high y, low x, high x)."""
+    group.add_argument(
+        *("-sr", "--search-range"),
+        dest="search_range",
+        metavar=("Z-", "Z+", "Y-", "Y+", "X-", "X+"),
+        type=int,
+        nargs=6,
+        default=(-3, 3, -3, 3, -3, 3),
+        help="displacements that are tried, relative to the guess, in voxels (default: -3 to 3 along each axis)",
+    )
+
+
+def add_zero_mean(parser: Parser, group: Group) -> None:
+    """Add our ``--zero-mean``: `zero_mean`."""
+    parser.add_own_argument(
+        "--zero-mean",
+        group=group,
+        dest="zero_mean",
+        action="store_true",
+        help="correlate what the grey levels differ from their mean in each window: for images on a large grey offset, "
+        "whose plain correlation coefficients are all close to 1",
     )
 
 
@@ -295,8 +333,17 @@ def add_criterion(parser: Parser, group: Group) -> None:
     )
 
 
-def add_output(group: Group, fields: bool) -> None:
-    """Add ``-od``, ``-pre``: `out_dir`, `prefix`; fields also ``-vtk``, ``-notsv``, ``-tif``: `vtk`, `tsv`, `tif`."""
+def add_output(group: Group, fields: bool, no_tsv: str = "--noTSV") -> None:
+    """Add ``-od``, ``-pre``: `out_dir`, `prefix`; fields also ``-vtk``, ``-notsv``, ``-tif``: `vtk`, `tsv`, `tif`.
+
+    Parameters
+    ----------
+    group : argument group
+    fields : bool
+        Whether the command writes fields.
+    no_tsv : str
+        The long spelling of ``-notsv``, which differs between spam's commands.
+    """
     group.add_argument(
         *("-od", "--out-dir"),
         dest="out_dir",
@@ -311,7 +358,7 @@ def add_output(group: Group, fields: bool) -> None:
     )
     if fields:
         group.add_argument(*("-vtk", "--VTKout"), dest="vtk", action="store_true", help="write a VTK file")
-        group.add_argument(*("-notsv", "--noTSV"), dest="tsv", action="store_false", help="do not write a TSV file")
+        group.add_argument(*("-notsv", no_tsv), dest="tsv", action="store_false", help="do not write a TSV file")
         group.add_argument(
             *("-tif", "-tiff", "--TIFFout", "--TIFout"),
             dest="tif",
@@ -360,7 +407,7 @@ def add_run(parser: Parser, group: Group, spam_has_processes: bool = True) -> No
 def require(condition: bool, option: str, value: object, rule: str) -> None:
     """Raise the `UserError` ``option value: rule`` unless the condition holds."""
     if not condition:
-        shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        shown = " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
         raise UserError(f"{option} {shown}".strip() + f": {rule}")
 
 
@@ -390,6 +437,12 @@ def check_common(args: argparse.Namespace) -> None:
     check("min_delta_phi", "-dp", lambda norm: not math.isnan(norm), "is not a number")
     check("mask_coverage", "-mc", lambda fraction: 0 <= fraction <= 1, "has to be between 0 and 1")
     check("phi_file_bin_ratio", "-pfb", lambda ratio: 0 < ratio < math.inf, "has to be above 0 and finite")
+    check(
+        "search_range",
+        "-sr",
+        lambda limits: all(low <= high for low, high in zip(limits[::2], limits[1::2], strict=True)),
+        "each lower limit may not be above its upper one",
+    )
     check("processes", "-np", lambda n: n >= 1, "at least one process is needed")
     check("out_dir", '-od ""', lambda folder: folder != "", "is no folder")
     check("grey_low_threshold", "-glt", lambda grey: not math.isnan(grey), "is not a number")

@@ -27,8 +27,8 @@ Ints = npt.NDArray[np.int64]
 
 #: Orders of points that `rank_points` knows.
 RANKINGS = ("distance", "walk")
-#: A point that is ready: its place in the order, and the displacement that it starts from.
-GUESS = np.dtype([("point", np.int64), ("guess", np.int64, (3,))])
+#: A point that is ready: its place in the order, its position, and the displacement that it starts from.
+GUESS = np.dtype([("point", np.int64), ("position", np.float64, (3,)), ("guess", np.int64, (3,))])
 #: Neighbours that are looked up at once (memory).
 AT_ONCE = 2_000_000
 #: Displacements beyond any image must not overflow integers.
@@ -131,6 +131,7 @@ class Propagation:
         self._taken += len(points)
         batch = np.zeros(len(points), GUESS)
         batch["point"] = points
+        batch["position"] = self._positions[points]
         batch["guess"] = self._guess[points]
         return batch
 

@@ -87,7 +87,8 @@ def test_any_order_of_work_gives_the_sequential_guesses(seed: int, share_bad: fl
             # the oldest one need not end first
             batch = flying.pop(int(rng.integers(len(flying))))
             records = np.zeros(len(batch), RECORD)
-            for record, (point, guess) in zip(records, batch, strict=True):
+            for record, (point, position, guess) in zip(records, batch, strict=True):
+                assert np.array_equal(position, positions[point])
                 assert point not in guesses
                 guesses[int(point)] = guess.tolist()
                 record["displacement"], record["cc"] = answer(int(point), guess, share_bad)
