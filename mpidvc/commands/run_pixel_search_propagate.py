@@ -87,9 +87,8 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Pro
         if value <= 0:
             raise UserError(f"{option}: its default, {value:g}, is not above 0 with this -hws and -sr; give {option}")
     name = f"{files.base_name(args.image1)}-{files.base_name(args.image2)}" if args.prefix is None else args.prefix
-    search = WindowSearch(image1, image2, mask1, mask2, settings)
     plan = PropagatePlan(
-        search,
+        WindowSearch(image1, image2, mask1, mask2, settings),
         points,
         dims,
         spacing,
@@ -106,9 +105,12 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Pro
         args.vtk,
         len(points) * float(np.prod(2 * np.array(hws) + 1.0)) * COST * float(np.prod(_candidates(settings))),
     )
-    _check_start(args, plan)
+    # by a search of its own: what the plan holds is sent to all ranks, and the memory of boxes need not be
+    _check_start(args, plan, WindowSearch(image1, image2, mask1, mask2, settings))
     folder = files.make_folder(args.out_dir, str(plan.stem.parent))
-    console.settings("mpidvc pixelSearchPropagate", {k: v for k, v in vars(args).items() if k not in ("processes",)})
+    used = {"node_spacing": spacing, "half_window_size": hws, "radius": radius, "weighting_distance": distance}
+    settings_of_run = {**vars(args), **used}
+    console.settings("mpidvc pixelSearchPropagate", {k: v for k, v in settings_of_run.items() if k != "processes"})
     for note in notes:
         console.note(note)
     return replace(plan, stem=folder / plan.stem.name)
@@ -146,11 +148,11 @@ def _spacing(args: argparse.Namespace, hws: Triple) -> Triple:
     return spacing
 
 
-def _check_start(args: argparse.Namespace, plan: PropagatePlan) -> None:
+def _check_start(args: argparse.Namespace, plan: PropagatePlan, search: WindowSearch) -> None:
     """Search the starting point: without it nothing is worth starting."""
     batch = np.zeros(1, GUESS)
     batch["position"], batch["guess"] = plan.start_point, plan.start_displacement
-    (found,) = plan.search.search(batch)
+    (found,) = search.search(batch)
     named = f"-gp {args.guiding_points}: the starting point {' '.join(f'{p:g}' for p in plan.start_point)}"
     if args.start is not None:
         named = f"-sp {' '.join(map(str, args.start))}: the starting point"
