@@ -17,7 +17,11 @@ from setuptools.command.build_ext import build_ext
 SOURCES = Path("cython_ext")
 #: Flags that change no result's meaning (never -ffast-math: it flushes denormals and breaks NaN tests).
 OPTIMISE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wno-psabi", "-std=c++17"]
-#: One object of ``gauss_newton.cpp`` for each of these; the baseline is what every machine of the architecture has.
+#: The numerical core of an extension, by the extension's name.
+CORES = {"correlation": "gauss_newton.cpp", "pixel_search": "window_search.cpp"}
+#: Extensions that have to know which instruction sets there are.
+DISPATCHING = {*CORES, "processor"}
+#: One object of every core for each of these; the baseline is what every machine of the architecture has.
 INSTRUCTION_SETS = {
     "baseline": [],
     "avx2": ["-march=x86-64-v3", "-mtune=generic"],
@@ -30,26 +34,27 @@ def gnu_like(compiler) -> bool:
 
 
 class BuildKernels(build_ext):
-    """Compile the numerical core once per instruction set and link all objects into its extension."""
+    """Compile the numerical cores once per instruction set and link all objects of one into its extension."""
 
     def build_extension(self, ext: Extension) -> None:
         if gnu_like(self.compiler):
             ext.extra_compile_args = [*OPTIMISE, "-g0"]
         else:
             ext.extra_compile_args = ["/O2", "/std:c++17"]
-        if ext.name.endswith("correlation"):
-            ext.extra_objects = self.compile_instruction_sets(ext)
+        name = ext.name.rpartition(".")[2]
+        x86 = platform.machine().lower() in {"x86_64", "amd64"} and gnu_like(self.compiler)
+        if x86 and name in DISPATCHING:
+            ext.define_macros = [*ext.define_macros, ("MPIDVC_X86_DISPATCH", "1")]
+        if name in CORES:
+            names = list(INSTRUCTION_SETS) if x86 else ["baseline"]
+            ext.extra_objects = self.compile_instruction_sets(ext, CORES[name], names)
         super().build_extension(ext)
 
-    def compile_instruction_sets(self, ext: Extension) -> list[str]:
-        x86 = platform.machine().lower() in {"x86_64", "amd64"} and gnu_like(self.compiler)
-        names = list(INSTRUCTION_SETS) if x86 else ["baseline"]
-        if x86:
-            ext.define_macros = [*ext.define_macros, ("MPIDVC_X86_DISPATCH", "1")]
+    def compile_instruction_sets(self, ext: Extension, core: str, names: list[str]) -> list[str]:
         objects = []
         for name in names:
             objects += self.compiler.compile(
-                [str(SOURCES / "gauss_newton.cpp")],
+                [str(SOURCES / core)],
                 output_dir=str(Path(self.build_temp) / name),
                 macros=[("MPIDVC_ISA", name)],
                 include_dirs=[str(SOURCES)],

@@ -1,7 +1,7 @@
 """Registration kernels: the Cython side of ``gauss_newton.cpp``.
 
 One copy of the numerical core per instruction set is linked in; :func:`use_instruction_set` chooses among those that
-this processor has. Arrays are (z, y, x); a 2D image is one plane. Nothing here allocates per point.
+this processor has, for these and all other kernels. Arrays are (z, y, x); a 2D image is one plane. Nothing here allocates per point.
 """
 
 from libc.math cimport INFINITY
@@ -9,22 +9,11 @@ from libc.stdint cimport int64_t, uint8_t
 
 import numpy as np
 
+from mpidvc.kernels.processor import INSTRUCTION_SETS, instruction_set, instruction_sets, level, use_instruction_set
+
 cdef extern from *:
     """
     #include "gauss_newton.hpp"
-    static int mpidvc_has(int level) {
-    #if defined(MPIDVC_X86_DISPATCH) && (defined(__GNUC__) || defined(__clang__))
-        __builtin_cpu_init();
-        const int v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                       __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
-        if (level == 1) return v3;
-        if (level == 2)
-            return v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                   __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                   __builtin_cpu_supports("avx512cd");
-    #endif
-        return level == 0;
-    }
     static const mpidvc_kernels *mpidvc_table(int level) {
     #ifdef MPIDVC_X86_DISPATCH
         if (level == 1) return mpidvc_kernels_avx2();
@@ -33,7 +22,6 @@ cdef extern from *:
         return mpidvc_kernels_baseline();
     }
     """
-    int mpidvc_has(int) nogil
     const mpidvc_kernels* mpidvc_table(int) nogil
 
 cdef extern from "gauss_newton.hpp" nogil:
@@ -132,8 +120,6 @@ __all__ = [
     "warp",
 ]
 
-#: All instruction sets that a build can hold, lowest first.
-INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 #: Columns of the results of :func:`correlate_points`.
 RESULT = ("error", "iterations", "returnStatus", "deltaPhiNorm", "coverage", "zncc")
 #: Length of the vector that :func:`block_sums` fills.
@@ -141,31 +127,9 @@ SUMS = MPIDVC_SUMS
 #: Floats that must lie readable behind a box's last element.
 PADDING = 64
 
-cdef const mpidvc_kernels* table = mpidvc_table(0)
-
-
-def instruction_sets():
-    """Names of the instruction sets that this build and this processor have, lowest first."""
-    return tuple(name for level, name in enumerate(INSTRUCTION_SETS) if mpidvc_has(level))
-
-
-def instruction_set():
-    """Name of the instruction set in use."""
-    return table.name.decode()
-
-
-def use_instruction_set(str name):
-    """Choose the instruction set of all kernels.
-
-    Raises
-    ------
-    ValueError
-        If this build or this processor does not have it.
-    """
-    global table
-    if name not in instruction_sets():
-        raise ValueError(f"instruction set {name!r} is not available here (available: {', '.join(instruction_sets())})")
-    table = mpidvc_table(INSTRUCTION_SETS.index(name))
+cdef const mpidvc_kernels* kernels() except NULL:
+    """The core for the instruction set in use."""
+    return mpidvc_table(level())
 
 
 def empty_box(shape):
@@ -267,6 +231,7 @@ def prefilter(float[:, :, ::1] box, low, high):
     cdef int64_t lo[3]
     cdef int64_t hi[3]
     cdef int a, failed
+    cdef const mpidvc_kernels* table = kernels()
     for a in range(3):
         lo[a] = low[a]
         hi[a] = high[a]
@@ -326,6 +291,7 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
         Windows are used if their covered fraction is at least ``min_coverage`` and ``grey_low < mean < grey_high``.
     """
     cdef mpidvc_points points
+    cdef const mpidvc_kernels* table = kernels()
     cdef int a, failed
     cdef int64_t n = centre1.shape[0], k
     cdef int64_t reach = settings.c.gradient_reach, need
@@ -379,6 +345,7 @@ def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None,
     steps along y and z (Shift-DVC). Coordinates of the sums are relative to the block's centre.
     """
     cdef mpidvc_block block
+    cdef const mpidvc_kernels* table = kernels()
     cdef int a, b, failed
     cdef int64_t edge
     cdef mpidvc_settings with_levels = settings.c
@@ -420,6 +387,7 @@ def warp(const float[:, :, ::1] box not None, int order, bint two_d, F, centre, 
     With ``order == 3`` the box holds spline coefficients.
     """
     cdef mpidvc_warp job
+    cdef const mpidvc_kernels* table = kernels()
     cdef int a, b, failed
     if order not in (1, 3):
         raise ValueError(f"interpolation order {order}: only 1 and 3 exist")

@@ -1,0 +1,653 @@
+// Pixel search: the integer offset of the window of image 2 that correlates best with a window of image 1. Compiled once
+// per instruction set (MPIDVC_ISA names the copy).
+//
+//   CC = sum a b / sqrt(sum a^2 sum b^2)    or, zero-mean, the same of a - mean(a), b - mean(b)
+//
+// Method. sum a' b' of all offsets in float32, a' and b' less a constant each; everything else in double. Each CC carries a
+// bound of its rounding error; every candidate that may be the best is evaluated again in double precision, and the first
+// in Z, Y, X order with the largest value wins. So the answer does not depend on how sum a' b' was computed.
+//
+// Internal linkage throughout, and nothing of the C++ library: see gauss_newton.cpp.
+#include "window_search.hpp"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lanes.hpp"
+
+#ifndef MPIDVC_ISA
+#define MPIDVC_ISA baseline
+#endif
+
+namespace {
+
+typedef int64_t Int;
+typedef Lanes<WIDE>::F V;
+
+MPIDVC_INLINE Int smaller(Int a, Int b) { return a < b ? a : b; }
+MPIDVC_INLINE Int larger(Int a, Int b) { return a > b ? a : b; }
+
+// Offsets whose sums are held in registers at a time, along y and x.
+#if defined(__AVX512VL__)
+enum { MOST_Y = 5, MOST_X = 4 };
+#elif defined(__AVX2__)
+enum { MOST_Y = 4, MOST_X = 3 };
+#else
+enum { MOST_Y = 3, MOST_X = 3 };
+#endif
+
+const double UNIT32 = 1.0 / 16777216.0;        // half a unit in the last place of 1.0f
+const double UNIT64 = 1.0 / 9007199254740992.0;
+
+// ----------------------------------------------------------------------------------------------- sums in float32
+
+// One row of window 2 against the rows of window 1 that it meets at the offsets LOW ... HIGH along y.
+template <int DY, int DX, int LOW, int HIGH>
+MPIDVC_INLINE void meet(const float *g, const float *f, Int pitch, Int n, V (&sum)[DY][DX]) {
+    for (Int x = 0; x < n; x += WIDE) {
+        V row[DX];
+        MPIDVC_UNROLL
+        for (int j = 0; j < DX; j++) row[j] = load<WIDE>(g + x + j);
+        MPIDVC_UNROLL
+        for (int i = LOW; i <= HIGH; i++) {
+            const V a = load<WIDE>(f + x - i * pitch);
+            MPIDVC_UNROLL
+            for (int j = 0; j < DX; j++) sum[i][j] += a * row[j];
+        }
+    }
+}
+
+// The first and last rows meet fewer.
+template <int DY, int DX, int K> struct Ends {
+    static MPIDVC_METHOD void top(const float *g, const float *f, Int gp, Int fp, Int n, V (&sum)[DY][DX]) {
+        Ends<DY, DX, K - 1>::top(g, f, gp, fp, n, sum);
+        meet<DY, DX, 0, K - 1>(g + (K - 1) * gp, f + (K - 1) * fp, fp, n, sum);
+    }
+    static MPIDVC_METHOD void bottom(const float *g, const float *f, Int gp, Int fp, Int n, V (&sum)[DY][DX]) {
+        Ends<DY, DX, K - 1>::bottom(g, f, gp, fp, n, sum);
+        meet<DY, DX, K, DY - 1>(g + (K - 1) * gp, f + (K - 1) * fp, fp, n, sum);
+    }
+};
+template <int DY, int DX> struct Ends<DY, DX, 0> {
+    static MPIDVC_METHOD void top(const float *, const float *, Int, Int, Int, V (&)[DY][DX]) {}
+    static MPIDVC_METHOD void bottom(const float *, const float *, Int, Int, Int, V (&)[DY][DX]) {}
+};
+
+// A plane of window 1 (`rows` >= DY rows of n floats) against a plane of window 2 at DY x DX offsets; the sums are
+// rounded here and added to `out` once, which keeps chains of roundings short.
+template <int DY, int DX>
+MPIDVC_NOINLINE void block(const float *g, const float *f, Int gp, Int fp, Int rows, Int n, float *out, Int out_pitch) {
+    V sum[DY][DX] = {};
+    Ends<DY, DX, DY - 1>::top(g, f, gp, fp, n, sum);
+    for (Int y = DY - 1; y < rows; y++) meet<DY, DX, 0, DY - 1>(g + y * gp, f + y * fp, fp, n, sum);
+    Ends<DY, DX, DY - 1>::bottom(g + rows * gp, f + rows * fp, gp, fp, n, sum);
+    MPIDVC_UNROLL
+    for (int i = 0; i < DY; i++) {
+        MPIDVC_UNROLL
+        for (int j = 0; j < DX; j++) {
+            float *p = out + i * out_pitch + j * WIDE;
+            store<WIDE>(p, load<WIDE>(p) + sum[i][j]);
+        }
+    }
+}
+
+template <int DY>
+MPIDVC_INLINE void block_x(int dx, const float *g, const float *f, Int gp, Int fp, Int rows, Int n, float *out, Int op) {
+    switch (dx) {
+        case 1: return block<DY, 1>(g, f, gp, fp, rows, n, out, op);
+        case 2: return block<DY, 2>(g, f, gp, fp, rows, n, out, op);
+        case 3: return block<DY, 3>(g, f, gp, fp, rows, n, out, op);
+        default: return block<DY, MOST_X>(g, f, gp, fp, rows, n, out, op);
+    }
+}
+
+MPIDVC_INLINE void block_yx(int dy, int dx, const float *g, const float *f, Int gp, Int fp, Int rows, Int n, float *out,
+                            Int op) {
+    switch (dy) {
+        case 1: return block_x<1>(dx, g, f, gp, fp, rows, n, out, op);
+        case 2: return block_x<2>(dx, g, f, gp, fp, rows, n, out, op);
+        case 3: return block_x<3>(dx, g, f, gp, fp, rows, n, out, op);
+        case 4: return block_x<MOST_Y >= 4 ? 4 : 3>(dx, g, f, gp, fp, rows, n, out, op);
+        default: return block_x<MOST_Y>(dx, g, f, gp, fp, rows, n, out, op);
+    }
+}
+
+// The next part of `left` offsets when they are divided evenly into parts of at most `most`.
+MPIDVC_INLINE int part_of(Int left, Int most) {
+    const Int parts = (left + most - 1) / most;
+    return (int)((left + parts - 1) / parts);
+}
+
+struct Extent {
+    Int n1[3], n2[3], d[3];  // window 1, what it is searched in, offsets
+    Int pitch1, pitch2;      // of rows in the work arrays
+};
+
+// out[offset] = sum of plane 1 times plane 2 at that offset.
+void correlate(const Extent &e, const float *f, const float *g, float *out, float *sums) {
+    const Int fp = e.pitch1, gp = e.pitch2, fz = fp * e.n1[1], gz = gp * e.n2[1];
+    const Int width = (e.n1[2] + WIDE - 1) / WIDE * WIDE, op = e.d[2] * WIDE;
+    const Int most_y = smaller(MOST_Y, e.n1[1]);
+    for (Int dz = 0; dz < e.d[0]; dz++) {
+        memset(sums, 0, sizeof(float) * (size_t)(e.d[1] * op));
+        for (Int z = 0; z < e.n1[0]; z++)
+            for (Int y = 0, dy; y < e.d[1]; y += dy) {
+                dy = part_of(e.d[1] - y, most_y);
+                for (Int x = 0, dx; x < e.d[2]; x += dx) {
+                    dx = part_of(e.d[2] - x, MOST_X);
+                    block_yx((int)dy, (int)dx, g + (z + dz) * gz + y * gp + x, f + z * fz, gp, fp, e.n1[1], width,
+                             sums + y * op + x * WIDE, op);
+                }
+            }
+        for (Int i = 0; i < e.d[1] * e.d[2]; i++)
+            out[dz * e.d[1] * e.d[2] + i] = (float)total(load<WIDE>(sums + i * WIDE));
+    }
+}
+
+// Longest chain of roundings in a sum of correlate(), with those of the two factors.
+double chain(const Extent &e) {
+    const Int groups = (e.n1[2] + WIDE - 1) / WIDE;
+    return (double)(e.n1[1] * groups + e.n1[0] + 12);
+}
+
+// ------------------------------------------------------------------------------------------------ sums in double
+
+#if MPIDVC_VECTORS
+enum { EIGHT = 8 };
+typedef float F8 __attribute__((vector_size(32)));
+typedef float LooseF8 __attribute__((vector_size(32), aligned(4), may_alias));
+typedef double D8 __attribute__((vector_size(64)));
+// A struct, as a vector of this size may not be returned the same way by every instruction set.
+MPIDVC_INLINE void widen(const float *p, D8 &out) { out = __builtin_convertvector(*(const LooseF8 *)p, D8); }
+MPIDVC_INLINE double total8(const D8 &v) {
+    return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+}
+#else
+enum { EIGHT = 1 };
+typedef double D8;
+MPIDVC_INLINE void widen(const float *p, D8 &out) { out = (double)*p; }
+MPIDVC_INLINE double total8(const D8 &v) { return v; }
+#endif
+
+// What is compared at one offset, from the images themselves.
+struct Pair {
+    const float *a, *b;
+    const uint8_t *usable1, *usable2;
+    Int n[3], py1, pz1, py2, pz2;
+};
+
+struct Sums {
+    double n, a, b, ab, aa, bb, dd;  // dd: (a - b)^2
+};
+
+// Eight voxels of both images, 0 where one of them is not data; `weight` 1 where both are.
+MPIDVC_INLINE void eight(const Pair &p, Int row1, Int row2, Int x, D8 &a, D8 &b, D8 &weight) {
+    const Int left = p.n[2] - x;
+    if (left >= EIGHT && !p.usable1 && !p.usable2) {
+        widen(p.a + row1 + x, a), widen(p.b + row2 + x, b), weight = D8{} + 1.0;
+        return;
+    }
+    float va[EIGHT] = {}, vb[EIGHT] = {}, vw[EIGHT] = {};
+    for (Int i = 0; i < smaller(left, EIGHT); i++) {
+        const bool both = (!p.usable1 || p.usable1[row1 + x + i]) && (!p.usable2 || p.usable2[row2 + x + i]);
+        va[i] = both ? p.a[row1 + x + i] : 0.f;
+        vb[i] = both ? p.b[row2 + x + i] : 0.f;
+        vw[i] = both ? 1.f : 0.f;
+    }
+    widen(va, a), widen(vb, b), widen(vw, weight);
+}
+
+// Sums about (mean_a, mean_b).
+Sums exact_sums(const Pair &p, double mean_a, double mean_b) {
+    D8 n = {}, sa = {}, sb = {}, ab = {}, aa = {}, bb = {}, dd = {};
+    for (Int z = 0; z < p.n[0]; z++)
+        for (Int y = 0; y < p.n[1]; y++)
+            for (Int x = 0; x < p.n[2]; x += EIGHT) {
+                D8 a, b, w;
+                eight(p, z * p.pz1 + y * p.py1, z * p.pz2 + y * p.py2, x, a, b, w);
+                const D8 d = a - b;
+                a -= mean_a * w, b -= mean_b * w;
+                n += w, sa += a, sb += b, ab += a * b, aa += a * a, bb += b * b, dd += d * d;
+            }
+    return Sums{total8(n), total8(sa), total8(sb), total8(ab), total8(aa), total8(bb), total8(dd)};
+}
+
+// CC in double precision; 0 where it does not exist. `plain`: the sums about 0.
+double exact_cc(const Pair &p, bool zero_mean, Sums &plain) {
+    plain = exact_sums(p, 0.0, 0.0);
+    Sums s = plain;
+    if (!(s.n > 0)) return 0.0;
+    if (zero_mean) {
+        s = exact_sums(p, plain.a / plain.n, plain.b / plain.n);
+        // what rounding leaves of a constant window is no variation: a float32 image has none this small
+        if (s.aa <= 1e-24 * plain.aa || s.bb <= 1e-24 * plain.bb) return 0.0;
+    }
+    const double norm = sqrt(s.aa * s.bb);
+    return norm > 0 ? s.ab / norm : 0.0;
+}
+
+// out[offset] = sum of a plane's window at that offset, along one axis after the other. Nothing is subtracted again, so that
+// errors stay relative to the sum itself.
+void box_sums(const Extent &e, const float *samples, double *plane, double *slices, double *row, double *out) {
+    const Int nx = e.n2[2], area = e.d[1] * nx;
+    for (Int z = 0; z < e.n2[0]; z++) {
+        for (Int y = 0; y < e.n2[1]; y++) {
+            const float *v = samples + (z * e.n2[1] + y) * e.pitch2;
+            for (Int x = 0; x < nx; x++) plane[y * nx + x] = (double)v[x];
+        }
+        for (Int dy = 0; dy < e.d[1]; dy++) {
+            double *to = slices + z * area + dy * nx;
+            memcpy(to, plane + dy * nx, sizeof(double) * (size_t)nx);
+            for (Int y = 1; y < e.n1[1]; y++) {
+                const double *q = plane + (dy + y) * nx;
+                for (Int x = 0; x < nx; x++) to[x] += q[x];
+            }
+        }
+    }
+    for (Int dz = 0; dz < e.d[0]; dz++)
+        for (Int dy = 0; dy < e.d[1]; dy++) {
+            memcpy(row, slices + dz * area + dy * nx, sizeof(double) * (size_t)nx);
+            for (Int z = 1; z < e.n1[0]; z++) {
+                const double *q = slices + (dz + z) * area + dy * nx;
+                for (Int x = 0; x < nx; x++) row[x] += q[x];
+            }
+            double *to = out + (dz * e.d[1] + dy) * e.d[2];
+            memcpy(to, row, sizeof(double) * (size_t)e.d[2]);
+            for (Int x = 1; x < e.n1[2]; x++)
+                for (Int dx = 0; dx < e.d[2]; dx++) to[dx] += row[dx + x];
+        }
+}
+
+// ---------------------------------------------------------------------------------------------------- one point
+
+// Memory of a batch, for whole windows.
+struct Work {
+    Int n1[3], n2[3], d[3], offsets;
+    float *planes1[MPIDVC_PLANES], *planes2[MPIDVC_PLANES], *sums[MPIDVC_SUMS_OF_SEARCH], *block;
+    double *boxes[3], *plane, *slices, *row, *cc, *bound;
+    char *memory;
+};
+
+// One point, prepared.
+struct Point {
+    Extent e;
+    Pair pair;                   // at the first offset
+    Int first[3];                // that offset
+    bool masked1, masked2;
+    double c1, c2;               // constants that were subtracted
+    double n, a, aa, bb;         // voxels, sum a', sum a'^2 of window 1; sum b'^2 of all that is searched
+    int needed;
+};
+
+bool make_work(const mpidvc_search &s, bool sums, Work &w) {
+    memset(&w, 0, sizeof w);
+    w.offsets = 1;
+    for (int a = 0; a < 3; a++) {
+        w.n1[a] = 2 * s.hws[a] + 1;
+        w.d[a] = s.high[a] - s.low[a] + 1;
+        w.n2[a] = w.n1[a] + w.d[a] - 1;
+        w.offsets *= w.d[a];
+    }
+    const Int pitch1 = (w.n1[2] + WIDE - 1) / WIDE * WIDE, pitch2 = pitch1 + w.d[2];
+    const Int size1 = w.n1[0] * w.n1[1] * pitch1, size2 = w.n2[0] * w.n2[1] * pitch2;
+    const bool masks = s.box1.usable || s.box2.usable;
+    // twice: sizes first, then addresses
+    for (int pass = 0; pass < 2; pass++) {
+        size_t used = 0;
+        auto take = [&](size_t bytes) {
+            char *p = w.memory ? w.memory + used : (char *)0;
+            used += (bytes + 63) / 64 * 64;
+            return p;
+        };
+        for (int k = 0; k < MPIDVC_PLANES; k++) {
+            const bool wanted = k == MPIDVC_VALUE || masks;
+            w.planes1[k] = (float *)take(wanted ? sizeof(float) * (size_t)size1 : 0);
+            w.planes2[k] = (float *)take(wanted || k == MPIDVC_SQUARE ? sizeof(float) * (size_t)size2 : 0);
+        }
+        for (int k = 0; k < MPIDVC_SUMS_OF_SEARCH; k++)
+            w.sums[k] = (float *)take(sums && (k == 0 || masks) ? sizeof(float) * (size_t)w.offsets : 0);
+        for (int k = 0; k < 3; k++) w.boxes[k] = (double *)take(sizeof(double) * (size_t)w.offsets);
+        w.cc = (double *)take(sizeof(double) * (size_t)w.offsets);
+        w.bound = (double *)take(sizeof(double) * (size_t)w.offsets);
+        w.plane = (double *)take(sizeof(double) * (size_t)(w.n2[1] * w.n2[2]));
+        w.slices = (double *)take(sizeof(double) * (size_t)(w.n2[0] * w.d[1] * w.n2[2]));
+        w.row = (double *)take(sizeof(double) * (size_t)w.n2[2]);
+        w.block = (float *)take(sizeof(float) * (size_t)(w.d[1] * w.d[2] * WIDE));
+        if (!pass) {
+            w.memory = (char *)malloc(used + 64);
+            if (!w.memory) return false;
+        }
+    }
+    return true;
+}
+
+// The smallest part of a window that holds its usable voxels; false if there are none.
+bool crop(const uint8_t *usable, Int py, Int pz, Int low[3], Int n[3]) {
+    Int from[3] = {n[0], n[1], n[2]}, to[3] = {-1, -1, -1};
+    for (Int z = 0; z < n[0]; z++)
+        for (Int y = 0; y < n[1]; y++) {
+            const uint8_t *u = usable + z * pz + y * py;
+            Int first = 0, last = n[2] - 1;
+            while (first < n[2] && !u[first]) first++;
+            if (first == n[2]) continue;
+            while (!u[last]) last--;
+            from[0] = smaller(from[0], z), to[0] = larger(to[0], z);
+            from[1] = smaller(from[1], y), to[1] = larger(to[1], y);
+            from[2] = smaller(from[2], first), to[2] = larger(to[2], last);
+        }
+    if (to[0] < 0) return false;
+    for (int a = 0; a < 3; a++) low[a] = from[a], n[a] = to[a] - from[a] + 1;
+    return true;
+}
+
+// How many of the voxels of a part are usable.
+Int count(const uint8_t *usable, Int py, Int pz, const Int n[3]) {
+    if (!usable) return n[0] * n[1] * n[2];
+    Int sum = 0;
+    for (Int z = 0; z < n[0]; z++)
+        for (Int y = 0; y < n[1]; y++) {
+            int row = 0;
+            for (Int x = 0; x < n[2]; x++) row += usable[z * pz + y * py + x] != 0;
+            sum += row;
+        }
+    return sum;
+}
+
+// About the mean of the usable values: a constant to subtract, no more.
+double level_of(const float *data, const uint8_t *usable, Int py, Int pz, const Int n[3]) {
+    D8 sum = {}, number = {};
+    double rest = 0, voxels = 0;
+    for (Int z = 0; z < n[0]; z++)
+        for (Int y = 0; y < n[1]; y++) {
+            const float *p = data + z * pz + y * py;
+            if (!usable && n[2] >= EIGHT) {
+                for (Int x = 0; x + EIGHT <= n[2]; x += EIGHT) {
+                    D8 v;
+                    widen(p + x, v);
+                    sum += v, number += 1.0;
+                }
+                continue;
+            }
+            for (Int x = 0; x < n[2]; x++)
+                if (!usable || usable[z * pz + y * py + x]) rest += (double)p[x], voxels += 1;
+        }
+    voxels += total8(number);
+    return voxels > 0 ? (double)(float)((rest + total8(sum)) / voxels) : 0.0;
+}
+
+// Values less a constant; 0 where not usable and behind the rows.
+void fill_values(const float *data, const uint8_t *usable, Int py, Int pz, const Int n[3], double level, Int pitch,
+                 float *out) {
+    const float c = (float)level;
+    for (Int z = 0; z < n[0]; z++)
+        for (Int y = 0; y < n[1]; y++) {
+            const float *p = data + z * pz + y * py;
+            float *q = out + (z * n[1] + y) * pitch;
+            if (usable) {
+                const uint8_t *u = usable + z * pz + y * py;
+                for (Int x = 0; x < n[2]; x++) q[x] = u[x] ? p[x] - c : 0.f;
+            } else {
+                for (Int x = 0; x < n[2]; x++) q[x] = p[x] - c;
+            }
+            for (Int x = n[2]; x < pitch; x++) q[x] = 0.f;
+        }
+}
+
+void fill_usable(const uint8_t *usable, Int py, Int pz, const Int n[3], Int pitch, float *out) {
+    for (Int z = 0; z < n[0]; z++)
+        for (Int y = 0; y < n[1]; y++) {
+            float *q = out + (z * n[1] + y) * pitch;
+            for (Int x = 0; x < n[2]; x++) q[x] = !usable || usable[z * pz + y * py + x] ? 1.f : 0.f;
+            for (Int x = n[2]; x < pitch; x++) q[x] = 0.f;
+        }
+}
+
+void square(const float *values, Int count, float *out) {
+    for (Int i = 0; i < count; i++) out[i] = values[i] * values[i];
+}
+
+// Sum of the values of a plane and of their squares.
+void moments(const float *values, Int count, double *sum, double *squares) {
+    D8 s = {}, q = {};
+    Int i = 0;
+    for (; i + EIGHT <= count; i += EIGHT) {
+        D8 v;
+        widen(values + i, v);
+        s += v, q += v * v;
+    }
+    *sum = total8(s), *squares = total8(q);
+    for (; i < count; i++) *sum += values[i], *squares += (double)values[i] * (double)values[i];
+}
+
+// Returns false if nothing can be found: one of the windows has no data.
+bool prepare(const mpidvc_search &s, Int k, const Work &w, Point &p) {
+    memset(&p, 0, sizeof p);
+    Int low1[3], low[3] = {0, 0, 0}, low2[3];
+    for (int a = 0; a < 3; a++) {
+        p.e.n1[a] = w.n1[a], p.e.d[a] = w.d[a];
+        low1[a] = s.centre1[3 * k + a] - s.hws[a];
+        p.first[a] = s.low[a];
+    }
+    const mpidvc_search_box &b1 = s.box1, &b2 = s.box2;
+    Int at1 = low1[0] * b1.pitch_z + low1[1] * b1.pitch_y + low1[2];
+    if (b1.usable) {
+        if (!crop(b1.usable + at1, b1.pitch_y, b1.pitch_z, low, p.e.n1)) return false;
+        at1 += low[0] * b1.pitch_z + low[1] * b1.pitch_y + low[2];
+    }
+    for (int a = 0; a < 3; a++) {
+        low2[a] = s.centre2[3 * k + a] - s.hws[a] + low[a] + s.low[a];
+        p.e.n2[a] = p.e.n1[a] + w.d[a] - 1;
+    }
+    const Int at2 = low2[0] * b2.pitch_z + low2[1] * b2.pitch_y + low2[2];
+    const uint8_t *u1 = b1.usable ? b1.usable + at1 : 0, *u2 = b2.usable ? b2.usable + at2 : 0;
+    const Int n1 = count(u1, b1.pitch_y, b1.pitch_z, p.e.n1), n2 = count(u2, b2.pitch_y, b2.pitch_z, p.e.n2);
+    if (n2 == 0) return false;
+    p.masked1 = n1 < p.e.n1[0] * p.e.n1[1] * p.e.n1[2];
+    p.masked2 = n2 < p.e.n2[0] * p.e.n2[1] * p.e.n2[2];
+    if (!p.masked1) u1 = 0;
+    if (!p.masked2) u2 = 0;
+    p.pair = Pair{b1.data + at1, b2.data + at2, u1, u2, {p.e.n1[0], p.e.n1[1], p.e.n1[2]},
+                  b1.pitch_y, b1.pitch_z, b2.pitch_y, b2.pitch_z};
+    p.n = (double)n1;
+    p.e.pitch1 = (p.e.n1[2] + WIDE - 1) / WIDE * WIDE;
+    p.e.pitch2 = p.e.pitch1 + w.d[2];
+
+    p.c1 = level_of(p.pair.a, u1, b1.pitch_y, b1.pitch_z, p.e.n1);
+    p.c2 = level_of(p.pair.b, u2, b2.pitch_y, b2.pitch_z, p.e.n2);
+    const Int size1 = p.e.n1[0] * p.e.n1[1] * p.e.pitch1, size2 = p.e.n2[0] * p.e.n2[1] * p.e.pitch2;
+    fill_values(p.pair.a, u1, b1.pitch_y, b1.pitch_z, p.e.n1, p.c1, p.e.pitch1, w.planes1[MPIDVC_VALUE]);
+    fill_values(p.pair.b, u2, b2.pitch_y, b2.pitch_z, p.e.n2, p.c2, p.e.pitch2, w.planes2[MPIDVC_VALUE]);
+    square(w.planes2[MPIDVC_VALUE], size2, w.planes2[MPIDVC_SQUARE]);
+    moments(w.planes1[MPIDVC_VALUE], size1, &p.a, &p.aa);
+    double sum;
+    moments(w.planes2[MPIDVC_VALUE], size2, &sum, &p.bb);
+    p.needed = 1 << MPIDVC_AB;
+    if (p.masked1) {
+        fill_usable(u1, b1.pitch_y, b1.pitch_z, p.e.n1, p.e.pitch1, w.planes1[MPIDVC_USABLE]);
+        p.needed |= 1 << MPIDVC_B | 1 << MPIDVC_BB;
+    }
+    if (p.masked2) {
+        fill_usable(u2, b2.pitch_y, b2.pitch_z, p.e.n2, p.e.pitch2, w.planes2[MPIDVC_USABLE]);
+        square(w.planes1[MPIDVC_VALUE], size1, w.planes1[MPIDVC_SQUARE]);
+        p.needed |= 1 << MPIDVC_A | 1 << MPIDVC_AA;
+    }
+    if (p.masked1 && p.masked2) p.needed |= 1 << MPIDVC_COUNT;
+    return true;
+}
+
+// Planes that make up each sum.
+const int OF1[MPIDVC_SUMS_OF_SEARCH] = {MPIDVC_VALUE, MPIDVC_USABLE, MPIDVC_VALUE, MPIDVC_SQUARE, MPIDVC_USABLE, MPIDVC_USABLE};
+const int OF2[MPIDVC_SUMS_OF_SEARCH] = {MPIDVC_VALUE, MPIDVC_USABLE, MPIDVC_USABLE, MPIDVC_USABLE, MPIDVC_VALUE, MPIDVC_SQUARE};
+
+void nothing_found(const mpidvc_search &s, Int k) {
+    for (int a = 0; a < 3; a++) s.offset[3 * k + a] = 0;
+    s.cc[k] = 0.0;
+    s.error[k] = INFINITY;
+}
+
+// CC of one offset and a bound of its error, from sums and the bounds of theirs.
+struct Estimate {
+    double n, ab, a, aa, b, bb;
+    double e_ab, e_a, e_aa, e_b, e_bb;
+};
+
+MPIDVC_INLINE void rate(const Estimate &s, const Point &p, bool zero_mean, double *cc, double *bound) {
+    double top, va, vb, e_top, e_va, e_vb;
+    const double tiny = 512 * UNIT64;  // roundings of the double sums, relative to what was added
+    if (zero_mean) {
+        top = s.ab - s.a * s.b / s.n;
+        va = s.aa - s.a * s.a / s.n;
+        vb = s.bb - s.b * s.b / s.n;
+        e_top = s.e_ab + (fabs(s.a) * s.e_b + fabs(s.b) * s.e_a + s.e_a * s.e_b) / s.n + tiny * sqrt(s.aa * s.bb);
+        e_va = s.e_aa + (2 * fabs(s.a) + s.e_a) * s.e_a / s.n + tiny * s.aa;
+        e_vb = s.e_bb + (2 * fabs(s.b) + s.e_b) * s.e_b / s.n + tiny * s.bb;
+    } else {
+        const double c1 = p.c1, c2 = p.c2, f1 = fabs(c1), f2 = fabs(c2);
+        const double r1 = sqrt(s.aa) + f1 * sqrt(s.n), r2 = sqrt(s.bb) + f2 * sqrt(s.n);
+        top = s.ab + c2 * s.a + c1 * s.b + s.n * c1 * c2;
+        va = s.aa + 2 * c1 * s.a + s.n * c1 * c1;
+        vb = s.bb + 2 * c2 * s.b + s.n * c2 * c2;
+        e_top = s.e_ab + f2 * s.e_a + f1 * s.e_b + tiny * r1 * r2;
+        e_va = s.e_aa + 2 * f1 * s.e_a + tiny * r1 * r1;
+        e_vb = s.e_bb + 2 * f2 * s.e_b + tiny * r2 * r2;
+    }
+    *cc = 0;
+    *bound = INFINITY;
+    // so uncertain that only the exact evaluation can tell
+    if (!(e_va < 0.1 * va && e_vb < 0.1 * vb)) return;
+    const double norm = sqrt(va * vb);
+    *cc = top / norm;
+    *bound = 1.2 * e_top / norm + 0.6 * fabs(*cc) * (e_va / va + e_vb / vb);
+}
+
+void choose(const mpidvc_search &s, Int k, const Work &w, const Point &p, const float *const given[], double noise) {
+    const bool fft = noise > 0;
+    const double gamma = UNIT32 * chain(p.e), least = s.min_overlap * p.n;
+    double norm1[MPIDVC_PLANES] = {}, norm2[MPIDVC_PLANES] = {};
+    const bool masked = p.masked1 || p.masked2;
+    if (fft) {
+        const Int size1 = p.e.n1[0] * p.e.n1[1] * p.e.pitch1, size2 = p.e.n2[0] * p.e.n2[1] * p.e.pitch2;
+        double sum;
+        for (int i = 0; i < MPIDVC_PLANES; i++) {
+            if (i == MPIDVC_VALUE || (i == MPIDVC_USABLE ? p.masked1 : p.masked2))
+                moments(w.planes1[i], size1, &sum, &norm1[i]);
+            if (i != MPIDVC_USABLE || p.masked2) moments(w.planes2[i], size2, &sum, &norm2[i]);
+            norm1[i] = sqrt(norm1[i]), norm2[i] = sqrt(norm2[i]);
+        }
+    }
+    auto fft_error = [&](int sum) { return fft ? noise * norm1[OF1[sum]] * norm2[OF2[sum]] : 0.0; };
+    const bool box_n = p.masked2 && !p.masked1, box_b = !p.masked1;
+    if (box_n) box_sums(p.e, w.planes2[MPIDVC_USABLE], w.plane, w.slices, w.row, w.boxes[0]);
+    if (box_b) {
+        box_sums(p.e, w.planes2[MPIDVC_VALUE], w.plane, w.slices, w.row, w.boxes[1]);
+        box_sums(p.e, w.planes2[MPIDVC_SQUARE], w.plane, w.slices, w.row, w.boxes[2]);
+    }
+    double threshold = 0;  // the best CC is at least this
+    for (Int i = 0; i < w.offsets; i++) {
+        Estimate q;
+        q.n = p.needed >> MPIDVC_COUNT & 1 ? floor((double)given[MPIDVC_COUNT][i] + 0.5) : box_n ? w.boxes[0][i] : p.n;
+        w.cc[i] = -1, w.bound[i] = 0;
+        if (!(q.n > 0) || q.n < least) continue;
+        q.ab = given[MPIDVC_AB][i];
+        q.a = p.masked2 ? given[MPIDVC_A][i] : p.a;
+        q.aa = p.masked2 ? fabs((double)given[MPIDVC_AA][i]) : p.aa;
+        q.b = box_b ? w.boxes[1][i] : given[MPIDVC_B][i];
+        q.bb = box_b ? w.boxes[2][i] : fabs((double)given[MPIDVC_BB][i]);
+        // each plane's values are rounded once; sums of correlations are rounded all along their chain
+        const double bb = p.masked1 ? q.bb + fft_error(MPIDVC_BB) : q.bb;
+        const double aa = p.masked2 ? q.aa + fft_error(MPIDVC_AA) : q.aa, one = 4 * UNIT32;
+        const double g1 = fft ? one : p.masked1 ? gamma : one, g2 = fft ? one : p.masked2 ? gamma : one;
+        q.e_ab = (fft ? one : gamma) * sqrt(p.aa * bb) + fft_error(MPIDVC_AB);
+        q.e_a = g2 * sqrt(p.n * p.aa) + (p.masked2 ? fft_error(MPIDVC_A) : 0.0);
+        q.e_aa = g2 * aa + (p.masked2 ? fft_error(MPIDVC_AA) : 0.0);
+        q.e_b = g1 * sqrt(p.n * bb) + (p.masked1 ? fft_error(MPIDVC_B) : 0.0);
+        q.e_bb = g1 * bb + (p.masked1 ? fft_error(MPIDVC_BB) : 0.0);
+        rate(q, p, s.zero_mean != 0, &w.cc[i], &w.bound[i]);
+        if (w.bound[i] < INFINITY && w.cc[i] - w.bound[i] > threshold) threshold = w.cc[i] - w.bound[i];
+    }
+    // two constant windows: all offsets are alike
+    const bool flat = !masked && p.aa == 0 && p.bb == 0;
+    double best = 0;
+    Int where = -1;
+    Sums at_best = {};
+    for (Int i = 0; i < (flat ? 1 : w.offsets); i++) {
+        if (w.cc[i] + w.bound[i] < threshold || w.cc[i] + w.bound[i] <= 0) continue;
+        const Int z = i / (w.d[1] * w.d[2]), y = i / w.d[2] % w.d[1], x = i % w.d[2];
+        Pair pair = p.pair;
+        const Int step = z * pair.pz2 + y * pair.py2 + x;
+        pair.b += step;
+        if (pair.usable2) pair.usable2 += step;
+        Sums sums;
+        const double cc = exact_cc(pair, s.zero_mean != 0, sums);
+        if (cc > best) best = cc, where = i, at_best = sums;
+    }
+    if (where < 0) return nothing_found(s, k);
+    s.offset[3 * k] = p.first[0] + where / (w.d[1] * w.d[2]);
+    s.offset[3 * k + 1] = p.first[1] + where / w.d[2] % w.d[1];
+    s.offset[3 * k + 2] = p.first[2] + where % w.d[2];
+    s.cc[k] = best;
+    s.error[k] = at_best.a != 0 ? at_best.dd / at_best.a : INFINITY;
+}
+
+int search(const mpidvc_search *s) {
+    Work w;
+    if (!make_work(*s, true, w)) return -1;
+    for (Int k = 0; k < s->count; k++) {
+        Point p;
+        if (!prepare(*s, k, w, p)) {
+            nothing_found(*s, k);
+            continue;
+        }
+        for (int i = 0; i < MPIDVC_SUMS_OF_SEARCH; i++)
+            if (p.needed >> i & 1) correlate(p.e, w.planes1[OF1[i]], w.planes2[OF2[i]], w.sums[i], w.block);
+        choose(*s, k, w, p, w.sums, 0.0);
+    }
+    free(w.memory);
+    return 0;
+}
+
+void unpad(const float *from, const Int n[3], Int pitch, float *to) {
+    for (Int i = 0; i < n[0] * n[1]; i++) memcpy(to + i * n[2], from + i * pitch, sizeof(float) * (size_t)n[2]);
+}
+
+int planes(const mpidvc_search *s, Int k, mpidvc_planes *out) {
+    Work w;
+    if (!make_work(*s, false, w)) return -1;
+    Point p;
+    out->needed = 0;
+    if (prepare(*s, k, w, p)) {
+        out->needed = p.needed;
+        for (int a = 0; a < 3; a++) out->n1[a] = p.e.n1[a], out->n2[a] = p.e.n2[a];
+        for (int i = 0; i < MPIDVC_SUMS_OF_SEARCH; i++)
+            if (p.needed >> i & 1) {
+                unpad(w.planes1[OF1[i]], p.e.n1, p.e.pitch1, out->planes1[OF1[i]]);
+                unpad(w.planes2[OF2[i]], p.e.n2, p.e.pitch2, out->planes2[OF2[i]]);
+            }
+    }
+    free(w.memory);
+    return 0;
+}
+
+int choose_from(const mpidvc_search *s, Int k, const float *const sums[MPIDVC_SUMS_OF_SEARCH], double noise) {
+    Work w;
+    if (!make_work(*s, false, w)) return -1;
+    Point p;
+    if (prepare(*s, k, w, p))
+        choose(*s, k, w, p, sums, noise);
+    else
+        nothing_found(*s, k);
+    free(w.memory);
+    return 0;
+}
+
+#define MPIDVC_TEXT_(x) #x
+#define MPIDVC_TEXT(x) MPIDVC_TEXT_(x)
+#define MPIDVC_JOIN_(a, b) a##b
+#define MPIDVC_JOIN(a, b) MPIDVC_JOIN_(a, b)
+
+const mpidvc_search_kernels TABLE = {MPIDVC_TEXT(MPIDVC_ISA), search, planes, choose_from};
+
+}  // namespace
+
+extern "C" const mpidvc_search_kernels *MPIDVC_JOIN(mpidvc_search_kernels_, MPIDVC_ISA)(void) { return &TABLE; }

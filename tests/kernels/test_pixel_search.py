@@ -1,0 +1,330 @@
+"""The pixel search against a brute-force search in float64 that knows no shortcuts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import sliding_window_view
+
+from mpidvc.kernels import correlation, pixel_search, processor
+
+PATHS = ("direct", "fft")
+
+
+@pytest.fixture(params=processor.instruction_sets())
+def instruction_set(request):
+    before = processor.instruction_set()
+    processor.use_instruction_set(request.param)
+    yield request.param
+    processor.use_instruction_set(before)
+
+
+def texture(shape, seed, smooth=1.5):
+    """Smooth noise of mean 0 and standard deviation 1."""
+    values = np.random.default_rng(seed).normal(size=shape)
+    frequency = sum(
+        np.minimum(np.arange(n), n - np.arange(n)).reshape([-1 if b == a else 1 for b in range(3)]) ** 2 / n**2
+        for a, n in enumerate(shape)
+    )
+    values = np.fft.ifftn(np.fft.fftn(values) * np.exp(-2 * (np.pi * smooth) ** 2 * frequency)).real
+    return values / values.std()
+
+
+def oracle(a, usable1, region, usable2, zero_mean, min_overlap=0.0):
+    """CC of every offset, -inf where there is none, and the error, all in float64."""
+    a, region = a.astype(np.float64), region.astype(np.float64)
+    u1 = np.ones(a.shape, bool) if usable1 is None else usable1 != 0
+    u2 = np.ones(region.shape, bool) if usable2 is None else usable2 != 0
+    windows, maps = sliding_window_view(region, a.shape), sliding_window_view(u2, a.shape)
+    cc = np.full(windows.shape[:3], -np.inf)
+    error = np.full(windows.shape[:3], np.inf)
+    for o in np.ndindex(cc.shape):
+        both = u1 & maps[o]
+        if both.sum() == 0 or both.sum() < min_overlap * u1.sum():
+            continue
+        f, g = a[both], windows[o][both]
+        error[o] = np.sum((f - g) ** 2) / f.sum() if f.sum() else np.inf
+        if zero_mean:
+            f, g = f - f.mean(), g - g.mean()
+            if f.std() < 1e-9 or g.std() < 1e-9:
+                continue
+        norm = np.sqrt(np.sum(f * f) * np.sum(g * g))
+        if norm > 0:
+            cc[o] = np.sum(f * g) / norm
+    return cc, error
+
+
+def search(box1, usable1, box2, usable2, hws, low, high, zero_mean, centre1, centre2, **more):
+    n = len(centre1)
+    offset, cc, error = np.full((n, 3), 99, np.int64), np.full(n, np.nan), np.full(n, np.nan)
+    maps = [None if u is None else np.ascontiguousarray(u, np.uint8) for u in (usable1, usable2)]
+    boxes = [np.ascontiguousarray(box, np.float32) for box in (box1, box2)]
+    centres = [np.ascontiguousarray(c, np.int64) for c in (centre1, centre2)]
+    pixel_search.search_points(
+        boxes[0], maps[0], boxes[1], maps[1], hws, low, high, zero_mean, *centres, offset, cc, error, **more
+    )
+    return offset, cc, error
+
+
+def cut(array, centre, hws, low=(0, 0, 0), high=(0, 0, 0)):
+    if array is None:
+        return None
+    return array[tuple(slice(c - h + a, c + h + b + 1) for c, h, a, b in zip(centre, hws, low, high, strict=True))]
+
+
+def check(box1, usable1, box2, usable2, hws, low, high, zero_mean, centre1, centre2, min_overlap=0.0):
+    """Both paths against the oracle at every point; the offsets."""
+    found = {}
+    for path in PATHS:
+        args = (box1, usable1, box2, usable2, hws, low, high, zero_mean, centre1, centre2)
+        found[path] = search(*args, min_overlap=min_overlap, method=path)
+    for direct, fft in zip(found["direct"], found["fft"], strict=True):
+        np.testing.assert_array_equal(direct, fft)
+    offset, cc, error = found["direct"]
+    for k, (c1, c2) in enumerate(zip(centre1, centre2, strict=True)):
+        true, errors = oracle(
+            cut(np.float32(box1), c1, hws),
+            cut(usable1, c1, hws),
+            cut(np.float32(box2), c2, hws, low, high),
+            cut(usable2, c2, hws, low, high),
+            zero_mean,
+            min_overlap,
+        )
+        best = true.max()
+        if not best > 1e-12:
+            assert (offset[k] == 0).all()
+            assert cc[k] == 0
+            assert error[k] == np.inf
+            continue
+        at = tuple(offset[k] - low)
+        assert cc[k] == pytest.approx(best, rel=1e-12)
+        assert error[k] == pytest.approx(errors[at], rel=1e-9)
+        # the first of those that are equal but for the last digit of a sum
+        ties = np.argwhere(true >= best * (1 - 1e-15))
+        if len(ties) == 1:
+            assert at == tuple(ties[0])
+        else:
+            assert true[at] == pytest.approx(best, rel=1e-14)
+    return offset
+
+
+def pair(kind, shape=(26, 28, 30), seed=1):
+    """Two images, the second moved by (1, -2, 1) and noisy."""
+    big = texture(tuple(n + 8 for n in shape), seed)
+    noise = 0.1 * np.random.default_rng(seed + 1).normal(size=(2, *shape))
+    z, y, x = (slice(4, 4 + n) for n in shape)
+    one = big[z, y, x] + noise[0]
+    two = np.roll(big, (1, -2, 1), (0, 1, 2))[z, y, x] + noise[1]
+    if kind == "8-bit":
+        return [np.clip(np.rint(120 + 30 * im), 0, 255).astype(np.uint8) for im in (one, two)]
+    if kind == "16-bit offset":
+        return [np.rint(30000 + 250 * im).astype(np.uint16) for im in (one, two)]
+    if kind == "16-bit range":
+        return [np.clip(np.rint(30000 + 15000 * im), 0, 65535).astype(np.uint16) for im in (one, two)]
+    if kind == "float offset":
+        return [np.float32(1000 + im) for im in (one, two)]
+    if kind == "float around 0":
+        return [np.float32(im) for im in (one, two)]
+    return [np.float32(1e-3 * (3 + im)) for im in (one, two)]
+
+
+KINDS = ("8-bit", "16-bit offset", "16-bit range", "float offset", "float around 0", "float small")
+HWS, LOW, HIGH = (4, 5, 3), (-3, -4, -2), (3, 2, 4)
+CENTRES = np.array([[z, y, x] for z in (8, 13, 17) for y in (10, 15) for x in (7, 16, 20)])
+
+
+@pytest.mark.parametrize("zero_mean", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_brute_force(kind, zero_mean, instruction_set):
+    one, two = pair(kind)
+    offset = check(one, None, two, None, HWS, LOW, HIGH, zero_mean, CENTRES, CENTRES)
+    if kind not in ("16-bit offset", "float offset") or zero_mean:
+        assert np.mean((offset == (1, -2, 1)).all(axis=1)) > 0.8
+
+
+@pytest.mark.parametrize("zero_mean", [False, True])
+@pytest.mark.parametrize("which", ["first", "second", "both"])
+@pytest.mark.parametrize("kind", ["8-bit", "16-bit offset", "float around 0"])
+def test_masks(kind, which, zero_mean, instruction_set):
+    one, two = pair(kind, seed=5)
+    rng = np.random.default_rng(3)
+    usable1 = (rng.random(one.shape) > 0.3) if which != "second" else None
+    usable2 = (rng.random(one.shape) > 0.4) if which != "first" else None
+    if usable2 is not None:
+        usable2[:, :, 21:] = False  # as beyond a border
+    if usable1 is not None:
+        usable1[:, :8] = False
+    check(one, usable1, two, usable2, HWS, LOW, HIGH, zero_mean, CENTRES, CENTRES, min_overlap=0.2)
+
+
+def test_values_outside_masks_do_not_count():
+    one, two = (im.astype(np.float32) for im in pair("8-bit"))
+    usable1, usable2 = (np.random.default_rng(s).random(one.shape) > 0.3 for s in (1, 2))
+    reference = search(one, usable1, two, usable2, HWS, LOW, HIGH, False, CENTRES, CENTRES)
+    one[~usable1], two[~usable2] = 1e6, -3e5
+    for path in PATHS:
+        again = search(one, usable1, two, usable2, HWS, LOW, HIGH, False, CENTRES, CENTRES, method=path)
+        for a, b in zip(reference, again, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_large_offset_small_contrast(instruction_set):
+    """Windows searched in their own image, on a grey offset: every answer is 0 with CC 1."""
+    for contrast in (10000, 3000, 1000):
+        image = np.rint(30000 + contrast * (texture((60, 60, 60), 7, 2.0) / 8)).astype(np.uint16)
+        centres = np.array([[z, y, x] for z in (15, 30, 44) for y in (15, 25, 35, 44) for x in (15, 22, 30, 37, 44)])
+        for path in PATHS if contrast == 1000 else ("direct",):
+            offset, cc, error = search(
+                image, None, image, None, (10,) * 3, (-3,) * 3, (3,) * 3, False, centres, centres, method=path
+            )
+            assert np.sum((offset == 0).all(axis=1)) == 60
+            np.testing.assert_array_equal(cc, 1.0)
+            np.testing.assert_array_equal(error, 0.0)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("zero_mean", [False, True])
+def test_first_of_equals_wins(path, zero_mean, instruction_set):
+    """A texture that repeats every 3, 4 and 2 voxels: many windows are equal to the last bit."""
+    tile = np.random.default_rng(0).integers(1, 255, (3, 4, 2))
+    image = np.tile(tile, (10, 8, 16)).astype(np.float32)
+    centre = np.array([[14, 15, 15]])
+    offset, cc, _ = search(
+        image, None, image, None, (4, 4, 4), (-5, -6, -3), (4, 4, 5), zero_mean, centre, centre, method=path
+    )
+    np.testing.assert_array_equal(offset, [[-3, -4, -2]])
+    assert cc[0] == pytest.approx(1, abs=1e-14)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_to_find(path, instruction_set):
+    shape, centre = (14, 14, 14), np.array([[7, 7, 7]])
+    zeros, some = np.zeros(shape), np.random.default_rng(0).random(shape)
+    none = np.zeros(shape, bool)
+    cases = [
+        (zeros, None, some, None, False),
+        (some, None, zeros, None, False),
+        (some, none, some, None, False),
+        (some, None, some, none, False),
+        (some, None, -some, None, False),
+        (np.full(shape, 5.3), None, some, None, True),
+        (some, None, np.full(shape, 5.3), None, True),
+    ]
+    for one, usable1, two, usable2, zero_mean in cases:
+        offset, cc, error = search(
+            one, usable1, two, usable2, (3, 3, 3), (-2,) * 3, (2,) * 3, zero_mean, centre, centre, method=path
+        )
+        assert offset.tolist() == [[0, 0, 0]]
+        assert cc.tolist() == [0]
+        assert error.tolist() == [np.inf]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_constant_windows(path):
+    """Without means taken off constants correlate perfectly everywhere: the first offset wins."""
+    image, centre = np.full((14, 14, 14), 30.0), np.array([[7, 7, 7]])
+    offset, cc, error = search(
+        image, None, image, None, (3, 3, 3), (-2,) * 3, (2,) * 3, False, centre, centre, method=path
+    )
+    assert offset.tolist() == [[-2, -2, -2]]
+    assert cc.tolist() == [1]
+    assert error.tolist() == [0]
+
+
+def test_empty_surroundings():
+    """Windows of exact zeros beside textured ones have no CC and spoil no other."""
+    one, two = (im.astype(np.float32) for im in pair("8-bit"))
+    one[:, :, 14:], two[:, :, 15:] = 0, 0
+    for zero_mean in (False, True):
+        check(one, None, two, None, HWS, LOW, HIGH, zero_mean, CENTRES, CENTRES)
+
+
+@pytest.mark.parametrize(
+    ("hws", "low", "high"),
+    [
+        ((0, 8, 9), (0, -5, -6), (0, 6, 4)),  # 2D
+        ((0, 0, 0), (-1, -1, -1), (1, 1, 1)),
+        ((1, 0, 6), (-2, 0, 3), (-1, 4, 3)),
+        ((3, 2, 1), (0, 0, 0), (0, 0, 0)),
+        ((1, 1, 1), (-5, -6, -7), (5, 6, 7)),
+    ],
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_sizes(hws, low, high, masked, instruction_set):
+    rng = np.random.default_rng(8)
+    one, two = rng.integers(0, 255, (2, 17, 31, 33))
+    usable1, usable2 = rng.random((2, *one.shape)) > 0.3 if masked else (None, None)
+    if hws[0] == low[0] == 0 and high[0] == 0:
+        one, two = one[:1], two[:1]
+        usable1, usable2 = (None if u is None else u[:1] for u in (usable1, usable2))
+        centres = np.array([[0, 15, 16], [0, 14, 15]])
+    else:
+        centres = np.array([[8, 15, 16], [8, 14, 15]])
+    check(one, usable1, two, usable2, hws, low, high, False, centres, centres)
+
+
+def test_every_block_of_offsets(instruction_set):
+    """All numbers of offsets along y and x, with a marked voxel: a block in the wrong place would show."""
+    rng = np.random.default_rng(4)
+    one, two = rng.integers(0, 255, (2, 9, 40, 41)).astype(np.float32)
+    for dy in range(1, 12):
+        for dx in range(1, 12):
+            centre = np.array([[4, 18, 18]])
+            y, x = rng.integers(dy), rng.integers(dx)
+            two[2:7, 18 - 6 + y : 18 + 7 + y, 18 - 5 + x : 18 + 6 + x] = one[2:7, 12:25, 13:24]
+            offset, cc, _ = search(
+                one, None, two, None, (2, 6, 5), (0, 0, 0), (0, dy - 1, dx - 1), False, centre, centre, method="direct"
+            )
+            assert offset.tolist() == [[0, y, x]]
+            assert cc[0] == 1
+
+
+def test_min_overlap():
+    one, two = (im.astype(np.float32) for im in pair("8-bit"))
+    usable2 = np.zeros(two.shape, bool)
+    usable2[:, :, :16] = True
+    centre = np.array([[13, 14, 18]])
+    for least in (0.0, 0.2, 0.6, 1.0):
+        check(one, None, two, usable2, HWS, LOW, HIGH, False, centre, centre, min_overlap=least)
+    assert search(one, None, two, usable2, HWS, LOW, HIGH, False, centre, centre, min_overlap=1.0)[1] == 0
+
+
+def test_own_window():
+    one, two = (im.astype(np.float32) for im in pair("16-bit range"))
+    for c in CENTRES[:3]:
+        window = np.ascontiguousarray(cut(one, c, HWS))
+        alone = pixel_search.search_window(window, None, two, None, LOW, HIGH, False, c)
+        offset, cc, error = search(one, None, two, None, HWS, LOW, HIGH, False, [c], [c])
+        np.testing.assert_array_equal(alone[0], offset[0])
+        assert alone[1:] == (cc[0], error[0])
+
+
+def test_wrong_arguments():
+    image = np.zeros((9, 9, 9), np.float32)
+    centre, inside = np.array([[4, 4, 4]]), ((2, 2, 2), (-1, -1, -1), (1, 1, 1))
+    with pytest.raises(ValueError, match="window of point 0"):
+        search(image, None, image, None, (5, 2, 2), *inside[1:], False, centre, centre)
+    with pytest.raises(ValueError, match="search range of point 0"):
+        search(image, None, image, None, (2, 2, 2), (-1, -1, -3), (1, 1, 1), False, centre, centre)
+    with pytest.raises(ValueError, match="after its end"):
+        search(image, None, image, None, (2, 2, 2), (1, 0, 0), (0, 0, 0), False, centre, centre)
+    with pytest.raises(ValueError, match="shape of its box"):
+        search(image, np.ones((8, 9, 9)), image, None, *inside, False, centre, centre)
+    with pytest.raises(ValueError, match="method"):
+        search(image, None, image, None, *inside, False, centre, centre, method="other")
+    search(image, None, image, None, *inside, False, np.zeros((0, 3)), np.zeros((0, 3)))
+
+
+def test_method_follows_from_sizes():
+    assert pixel_search.choose_method((10,) * 3, (-4,) * 3, (4,) * 3) == "direct"
+    assert pixel_search.choose_method((10,) * 3, (-12,) * 3, (12,) * 3) == "fft"
+    assert pixel_search.choose_method((0, 10, 10), (0, -4, -4), (0, 4, 4)) == "direct"
+
+
+def test_one_choice_of_instruction_set():
+    before = processor.instruction_set()
+    correlation.use_instruction_set("baseline")
+    try:
+        assert processor.instruction_set() == correlation.instruction_set() == "baseline"
+    finally:
+        correlation.use_instruction_set(before)
