@@ -194,9 +194,9 @@ FLAT = "flat1.tif flat2.tif -sp 0 30 35 0 -1 2 -hws 5 -ns 8 -sr -2 2 -2 2 -2 2"
     ("options", "settings", "radius", "distance", "threshold"),
     [
         ("", {}, 6.0, 18.0, 0.9),
-        ("-nr 13.5 -gwd 4 --zero-mean -cct 0.93", {"zero_mean": True}, 13.5, 4.0, 0.93),
+        ("-nr 13.5 -gwd 4 --zero-mean -cct 0.85", {"zero_mean": True}, 13.5, 4.0, 0.85),
         ("-nr 1 -gdw 7.5 -mf1 {0}mask1.tif -mf2 {0}mask2.tif -mc 0.7", {"coverage": 0.7}, 1.0, 7.5, 0.9),
-        ("-glt 25600 -ght 26600", {"grey": (25600, 26600)}, 6.0, 18.0, 0.9),
+        ("-glt 24000 -ght 33000", {"grey": (24000, 33000)}, 6.0, 18.0, 0.9),
     ],
 )
 @pytest.mark.parametrize(("name", "line"), [("solid", SOLID), ("flat", FLAT)])
@@ -283,7 +283,8 @@ def test_files_of_a_grid(tmp_path: Path, line: str, axes: str) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {f"P-pixelSearchPropagate{part}" for part in parts}
     for column, part in (("Xdisp", "-Xdisp"), ("pixelSearchCC", "-CC"), ("returnStatus", "-returnStatus")):
         written = tifffile.imread(tmp_path / f"P-pixelSearchPropagate{part}.tif")
-        assert np.array_equal(written.ravel(), table[column].astype(np.float32), equal_nan=True)
+        # the text has seven digits
+        np.testing.assert_allclose(written.ravel(), table[column], atol=1e-6)
     text = (tmp_path / "P-pixelSearchPropagate.vtk").read_text()
     # the first node less -hws; X first
     assert ("ORIGIN 2" if axes == "ZYX" else "ORIGIN 3") in text
@@ -312,13 +313,15 @@ def test_what_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     found = (status == 1) & (cc >= 0.9)
 
     def told(name: str) -> int:
-        (line,) = [line for line in printed.splitlines() if line.startswith(f"│ {name}")]
-        return int(line.split("│")[2])
+        (cells,) = [
+            cells for line in printed.splitlines() if (cells := line.split("│"))[1:2] and cells[1].strip() == name
+        ]
+        return int(cells[2])
 
-    assert told("Found ") == found.sum()
-    assert told("Below") == np.sum((status == 1) & ~found) > 0
+    assert told("Found") == found.sum()
+    assert told("Below the CC threshold") == np.sum((status == 1) & ~found) > 0
     assert told("Skipped") == np.sum(status == -5) > 0
-    assert 0 < told("Found at the limit") < found.sum()
+    assert 0 < told("Found at the limit of -sr") < found.sum()
     assert "enlarge -sr" in printed
     assert "Mean width of the front: " in printed
     assert f"search: {len(cc)}/{len(cc)} points (100.0%)" in log.read_text()
@@ -378,6 +381,8 @@ def test_refused_on_several_ranks(tmp_path: Path, mpiexec: Job) -> None:
     line = SOLID.replace("-sp 13 15 17 1 -1 2", "-sp 500 15 17 1 -1 2")
     done = mpiexec(2, "-m", "mpidvc", "pixelSearchPropagate", *line.split(), "-od", str(tmp_path / "out"))
     assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1 or "mpiexec" in done.stderr
-    assert "-sp 500 15 17 1 -1 2: the starting point is refused" in done.stderr
+    # what follows is the launcher's
+    first = "mpidvc pixelSearchPropagate: error: -sp 500 15 17 1 -1 2: the starting point is refused"
+    assert done.stderr.startswith(first)
+    assert done.stderr.count("mpidvc pixelSearchPropagate: error:") == 1
     assert not (tmp_path / "out").exists()
