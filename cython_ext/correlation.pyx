@@ -105,6 +105,7 @@ cdef extern from "gauss_newton.hpp" nogil:
         int (*warp)(const mpidvc_warp*) noexcept nogil
 
 __all__ = [
+    "FRAME",
     "INSTRUCTION_SETS",
     "PADDING",
     "RESULT",
@@ -124,6 +125,8 @@ __all__ = [
 RESULT = ("error", "iterations", "returnStatus", "deltaPhiNorm", "coverage", "zncc")
 #: Length of the vector that :func:`block_sums` fills.
 SUMS = MPIDVC_SUMS
+#: Voxels that a box must have around all samples: what the taps of their interpolation may touch.
+FRAME = 3
 #: Floats that must lie readable behind a box's last element.
 PADDING = 64
 
@@ -176,6 +179,8 @@ cdef class Settings:
         self.c.gauss = NULL
         self.c.gauss_derivative = NULL
         if sigma is not None:
+            if not sigma > 0:
+                raise ValueError(f"standard deviation {sigma}: must be above 0")
             # the weights of a correlation (not a convolution), cut off at four standard deviations
             reach = max(1, int(4.0 * sigma + 0.5))
             at = np.arange(-reach, reach + 1, dtype=np.float64)
@@ -209,6 +214,12 @@ cdef const float* samples_of(const float[:, :, ::1] samples, const float[:, :, :
     if samples.shape[0] != box.shape[0] or samples.shape[1] != box.shape[1] or samples.shape[2] != box.shape[2]:
         raise ValueError("the samples must have the shape of their box")
     return &samples[0, 0, 0]
+
+
+cdef bint framed(double low, double high, int64_t n, bint two_d, int axis) noexcept:
+    """Whether samples between `low` and `high` have their frame inside an axis of n voxels."""
+    cdef int frame = 0 if two_d and axis == 0 else 3
+    return low >= frame and high <= n - 1 - frame
 
 
 cdef int fill_box(mpidvc_box* box, const float[:, :, ::1] data, const uint8_t[:, :, ::1] valid) except -1:
@@ -247,11 +258,13 @@ def prefilter(float[:, :, ::1] box, low, high):
     array = np.asarray(box)
     for a in range(3):
         view = np.moveaxis(array, a, 0)
+        n = hi[a] - lo[a]
         for k in (1, 2):
+            mirrored = k if n > k else (k % 2 if n == 2 else 0)
             if lo[a] - k >= 0:
-                view[lo[a] - k] = view[min(lo[a] + k, hi[a] - 1)]
+                view[lo[a] - k] = view[lo[a] + mirrored]
             if hi[a] - 1 + k < box.shape[a]:
-                view[hi[a] - 1 + k] = view[max(hi[a] - 1 - k, lo[a])]
+                view[hi[a] - 1 + k] = view[hi[a] - 1 - mirrored]
 
 
 def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1] usable,
@@ -315,13 +328,16 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
     for a in range(3):
         points.hws[a] = hws[a]
         points.offset[a] = offset[a]
-        if points.hws[a] < (0 if settings.c.two_d and a == 0 else 1):
+        if settings.c.two_d and a == 0:
+            if points.hws[a] != 0:
+                raise ValueError("the half-window size along z must be 0 in 2D")
+        elif points.hws[a] < 1:
             raise ValueError("a half-window size must be at least 1")
         need = 0 if settings.c.two_d and a == 0 else max(points.hws[a], points.hws[a] - 1 + reach + settings.c.shift)
         for k in range(n):
             if centre1[k, a] - need < 0 or centre1[k, a] + need >= box1.shape[a]:
                 raise ValueError(f"window of point {k} leaves its box")
-            if low2[k, a] < 0 or high2[k, a] > box2.shape[a] - 1:
+            if low2[k, a] <= high2[k, a] and not framed(low2[k, a], high2[k, a], box2.shape[a], settings.c.two_d, a):
                 raise ValueError(f"window 2 of point {k} leaves its box")
     points.centre1 = &centre1[0, 0]
     points.low2 = &low2[0, 0]
@@ -370,7 +386,9 @@ def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None,
         edge = 0 if settings.c.two_d and a == 0 else settings.c.gradient_reach + settings.c.shift
         if block.low1[a] < edge or block.low1[a] + block.n[a] + edge > box1.shape[a]:
             raise ValueError("the block and its gradients must lie inside box 1")
-        if block.low2[a] < 0 or block.high2[a] > box2.shape[a] - 1:
+        if block.n[a] < 1:
+            raise ValueError("a block has at least one voxel")
+        if not framed(block.low2[a], block.high2[a], box2.shape[a], settings.c.two_d, a):
             raise ValueError("the samples must lie inside box 2")
     block.level = level
     block.index0, block.index_y, block.index_z = index
@@ -399,7 +417,7 @@ def warp(const float[:, :, ::1] box not None, int order, bint two_d, F, centre, 
         job.centre[a] = centre[a]
         job.low[a] = low[a]
         job.high[a] = high[a]
-        if job.low[a] < 0 or job.high[a] > box.shape[a] - 1:
+        if not framed(job.low[a], job.high[a], box.shape[a], two_d, a):
             raise ValueError("the samples must lie inside the box")
         for b in range(3):
             job.F[3 * a + b] = F[a][b]

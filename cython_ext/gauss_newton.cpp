@@ -112,6 +112,7 @@ struct Sampler {
     double F[9], start[3], low[3], high[3];  // start: position of the region's first voxel
     float unit;      // interpolated value = unit * sum of the taps
     bool all_inside; // no sample of the region needs a test
+    bool wild;       // positions beyond the range of fixed point: every sample is tested
     bool shift;
     Int index0, index_y, index_z;
     Int base[3], along_z[3], along_y[3], along_x[3];  // fixed point, 32 fractional bits; along_x[2] less one voxel
@@ -140,14 +141,22 @@ bool inside(const Sampler &s, const double p[3], int D) {
 
 template <int O, int D> void plan(Sampler &s, const double F[9], const double centre[3]) {
     memcpy(s.F, F, sizeof s.F);
+    s.wild = false;
     for (int a = 0; a < 3; a++) {
         double p = centre[a];
-        for (int b = 0; b < 3; b++) p -= F[3 * a + b] * 0.5 * (double)(s.n[b] - 1);
+        for (int b = 0; b < 3; b++) {
+            p -= F[3 * a + b] * 0.5 * (double)(s.n[b] - 1);
+            s.wild = s.wild || !(fabs(F[3 * a + b]) * (double)s.n[b] < 1e8);
+        }
+        s.wild = s.wild || !(fabs(p) < 1e9);
         s.start[a] = a < 3 - D ? 0.0 : p;
-        s.base[a] = a < 3 - D ? 0 : fixed(p);
-        s.along_z[a] = fixed(F[3 * a]);
-        s.along_y[a] = fixed(F[3 * a + 1]);
-        s.along_x[a] = fixed(F[3 * a + 2] - (a == 2));
+    }
+    for (int a = 0; a < 3; a++) {
+        const double p = s.start[a];
+        s.base[a] = a < 3 - D || s.wild ? 0 : fixed(p);
+        s.along_z[a] = s.wild ? 0 : fixed(F[3 * a]);
+        s.along_y[a] = s.wild ? 0 : fixed(F[3 * a + 1]);
+        s.along_x[a] = s.wild ? 0 : fixed(F[3 * a + 2] - (a == 2));
         s.slope[a] = (float)(F[3 * a + 2] - (a == 2));
     }
     double steepest = 0;
@@ -169,7 +178,7 @@ template <int O, int D> void plan(Sampler &s, const double F[9], const double ce
     s.origin = s.data;
     if (O == 3) s.origin -= (D == 3 ? s.pz : 0) + s.py + 1;
     s.unit = O == 1 ? 1.f : D == 3 ? 1.f / 216.f : 1.f / 36.f;
-    s.all_inside = !s.valid && !s.shift;
+    s.all_inside = !s.valid && !s.shift && !s.wild;
     for (int corner = 0; corner < 8 && s.all_inside; corner++) {
         double p[3];
         for (int a = 0; a < 3; a++) {
@@ -330,7 +339,7 @@ template <int O, int D> MPIDVC_NOINLINE void row_values(const Sampler &s, const 
 
 MPIDVC_INLINE bool row_inside(const Sampler &s, Int z, Int y, int D) {
     if (s.all_inside) return true;
-    if (s.valid || s.shift) return false;
+    if (s.valid || s.shift || s.wild) return false;
     double p[3];
     for (int end = 0; end < 2; end++) {
         for (int a = 0; a < 3; a++)
@@ -376,13 +385,16 @@ struct Window {
     void *memory;
 };
 
+// What gradients need around the compared voxels; one more where Shift-DVC takes them beside the voxels.
+MPIDVC_INLINE Int frame_of(const mpidvc_settings &set) { return set.gradient_reach + (set.shift ? 1 : 0); }
+
 bool allocate(Window &win, const Int n[3], const mpidvc_settings &set) {
     memcpy(win.n, n, sizeof win.n);
     win.pitch = (n[2] + 7) / 8 * 8;
     win.rows = n[0] * n[1];
     const Int size = win.rows * win.pitch + 64;
     for (int a = 0; a < 3; a++)
-        win.frame[a] = set.update_gradient ? n[a] + (set.two_d && a == 0 ? 0 : 2 * set.gradient_reach) : 0;
+        win.frame[a] = set.update_gradient ? n[a] + (set.two_d && a == 0 ? 0 : 2 * frame_of(set)) : 0;
     win.frame_pitch = (win.frame[2] + 7) / 8 * 8;
     const Int frame = win.frame[0] * win.frame[1] * win.frame_pitch + 64;
     const Int line = larger(win.pitch, win.frame_pitch) + 64;
@@ -844,13 +856,25 @@ template <int O, int D> double careful_pass(const Window &win, const Sampler &s,
     return count;
 }
 
+// Whether gradients at p touch data only: neighbours along the axes, or the whole cube.
+bool all_data(const float *weight, Int p, Int pitch, Int plane, Int reach, bool cube, int D) {
+    const Int rz = D == 3 ? reach : 0;
+    for (Int z = -rz; z <= rz; z++)
+        for (Int y = -reach; y <= reach; y++)
+            for (Int x = -reach; x <= reach; x++)
+                if ((cube || (z != 0) + (y != 0) + (x != 0) <= 1) && !(weight[p + z * plane + y * pitch + x] > 0.f))
+                    return false;
+    return true;
+}
+
 // The same with the gradient of the deformed image: all sums of this iteration, M, C and D included.
 template <int O, int D>
 int pass_updating_gradient(Window &win, const Sampler &inner, const mpidvc_settings &set, float gain, float bias,
                            double *sums, double *compared) {
     Sampler s = inner;
-    const Int reach = set.gradient_reach, pitch = win.frame_pitch;
+    const Int reach = frame_of(set), pitch = win.frame_pitch;
     const Int edge[3] = {D == 3 ? reach : 0, reach, reach};
+    const Int index[3] = {inner.index0, inner.index_y, inner.index_z};
     double centre[3];
     for (int a = 0; a < 3; a++) {
         s.n[a] = win.frame[a];
@@ -863,18 +887,18 @@ int pass_updating_gradient(Window &win, const Sampler &inner, const mpidvc_setti
     for (Int i = 0; i < win.frame[0] * win.frame[1] * pitch; i++)
         win.warped[i] = win.warped_weight[i] > 0.f ? win.warped[i] * gain + bias : 0.f;
     const Int plane = win.frame[1] * pitch, first = edge[0] * plane + edge[1] * pitch + edge[2];
-    if (gradients(win.warped + first, pitch, plane, win.n, set, win.gz, win.gy, win.gx, win.pitch)) return -1;
+    if (set.shift
+            ? shifted_gradients(win.warped + first, pitch, plane, win.n, set, index, win.gz, win.gy, win.gx, win.pitch)
+            : gradients(win.warped + first, pitch, plane, win.n, set, win.gz, win.gy, win.gx, win.pitch))
+        return -1;
     for (Int z = 0; z < win.n[0]; z++)
         for (Int y = 0; y < win.n[1]; y++) {
             const Int o = (z * win.n[1] + y) * win.pitch;
             const Int p = first + z * plane + y * pitch;
             for (Int x = 0; x < win.n[2]; x++) {
                 bool data = !win.weighted || win.w[o + x] > 0.f;
-                if (!s.all_inside)
-                    for (Int k = -reach; k <= reach && data; k++) {
-                        data = win.warped_weight[p + x + k] > 0.f && win.warped_weight[p + x + k * pitch] > 0.f;
-                        if (D == 3) data = data && win.warped_weight[p + x + k * plane] > 0.f;
-                    }
+                if (data && !s.all_inside)
+                    data = all_data(win.warped_weight, p + x, pitch, plane, reach, set.gauss || set.shift, D);
                 win.now[o + x] = data ? 1.f : 0.f;
             }
         }
@@ -1135,6 +1159,14 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
     if (comparable < 1) {
         out.status = -2;
         return 0;
+    }
+    if (set.rigid) {
+        double R[9];
+        if (!rotation_of(F, R)) {
+            out.status = -4;
+            return 0;
+        }
+        memcpy(F, R, sizeof R);
     }
     if (!set.update_gradient) {
         gradient_products(win, win.gz, win.gy, win.gx, 0, sums + MPIDVC_M);

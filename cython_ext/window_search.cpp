@@ -227,36 +227,53 @@ double exact_cc(const Pair &p, bool zero_mean, Sums &plain) {
     return norm > 0 ? s.ab / norm : 0.0;
 }
 
-// out[offset] = sum of a plane's window at that offset, along one axis after the other. Nothing is subtracted again, so that
-// errors stay relative to the sum itself.
+// out[i] = in[i] + ... + in[i + w - 1] for i < d, where each element is a row of n numbers. By van Herk's method: what is
+// left of a block of w rows, and the beginning of the next block. Two additions per element, and nothing is subtracted
+// again, so that errors stay relative to the sum itself.
+MPIDVC_INLINE void sums_of_rows(const double *in, Int in_pitch, Int w, Int d, Int n, double *acc, double *out, Int out_pitch) {
+    for (Int start = 0; start < d; start += w) {
+        memset(acc, 0, sizeof(double) * (size_t)n);
+        for (Int i = start + w - 1; i >= start; i--) {
+            const double *row = in + i * in_pitch;
+            if (i < d) {
+                double *to = out + i * out_pitch;
+                for (Int x = 0; x < n; x++) to[x] = acc[x] += row[x];
+            } else {
+                for (Int x = 0; x < n; x++) acc[x] += row[x];
+            }
+        }
+    }
+    for (Int start = w; start < w + d - 1; start += w) {
+        memset(acc, 0, sizeof(double) * (size_t)n);
+        for (Int i = start; i < smaller(start + w - 1, w + d - 1); i++) {
+            const double *row = in + i * in_pitch;
+            double *to = out + (i - w + 1) * out_pitch;
+            for (Int x = 0; x < n; x++) to[x] += acc[x] += row[x];
+        }
+    }
+}
+
+// out[offset] = sum of a plane's window at that offset, along one axis after the other.
 void box_sums(const Extent &e, const float *samples, double *plane, double *slices, double *row, double *out) {
     const Int nx = e.n2[2], area = e.d[1] * nx;
+    double *acc = row, *summed = plane;
     for (Int z = 0; z < e.n2[0]; z++) {
         for (Int y = 0; y < e.n2[1]; y++) {
             const float *v = samples + (z * e.n2[1] + y) * e.pitch2;
             for (Int x = 0; x < nx; x++) plane[y * nx + x] = (double)v[x];
         }
-        for (Int dy = 0; dy < e.d[1]; dy++) {
-            double *to = slices + z * area + dy * nx;
-            memcpy(to, plane + dy * nx, sizeof(double) * (size_t)nx);
-            for (Int y = 1; y < e.n1[1]; y++) {
-                const double *q = plane + (dy + y) * nx;
-                for (Int x = 0; x < nx; x++) to[x] += q[x];
-            }
+        sums_of_rows(plane, nx, e.n1[1], e.d[1], nx, acc, slices + z * area, nx);
+    }
+    for (Int dy = 0; dy < e.d[1]; dy++) {
+        sums_of_rows(slices + dy * nx, area, e.n1[0], e.d[0], nx, acc, summed, nx);
+        for (Int dz = 0; dz < e.d[0]; dz++) {
+            const double *from = summed + dz * nx;
+            double *to = out + (dz * e.d[1] + dy) * e.d[2];
+            memcpy(to, from, sizeof(double) * (size_t)e.d[2]);
+            for (Int x = 1; x < e.n1[2]; x++)
+                for (Int dx = 0; dx < e.d[2]; dx++) to[dx] += from[dx + x];
         }
     }
-    for (Int dz = 0; dz < e.d[0]; dz++)
-        for (Int dy = 0; dy < e.d[1]; dy++) {
-            memcpy(row, slices + dz * area + dy * nx, sizeof(double) * (size_t)nx);
-            for (Int z = 1; z < e.n1[0]; z++) {
-                const double *q = slices + (dz + z) * area + dy * nx;
-                for (Int x = 0; x < nx; x++) row[x] += q[x];
-            }
-            double *to = out + (dz * e.d[1] + dy) * e.d[2];
-            memcpy(to, row, sizeof(double) * (size_t)e.d[2]);
-            for (Int x = 1; x < e.n1[2]; x++)
-                for (Int dx = 0; dx < e.d[2]; dx++) to[dx] += row[dx + x];
-        }
 }
 
 // ---------------------------------------------------------------------------------------------------- one point
@@ -310,7 +327,7 @@ bool make_work(const mpidvc_search &s, bool sums, Work &w) {
         for (int k = 0; k < 3; k++) w.boxes[k] = (double *)take(sizeof(double) * (size_t)w.offsets);
         w.cc = (double *)take(sizeof(double) * (size_t)w.offsets);
         w.bound = (double *)take(sizeof(double) * (size_t)w.offsets);
-        w.plane = (double *)take(sizeof(double) * (size_t)(w.n2[1] * w.n2[2]));
+        w.plane = (double *)take(sizeof(double) * (size_t)(larger(w.n2[1], w.d[0]) * w.n2[2]));
         w.slices = (double *)take(sizeof(double) * (size_t)(w.n2[0] * w.d[1] * w.n2[2]));
         w.row = (double *)take(sizeof(double) * (size_t)w.n2[2]);
         w.block = (float *)take(sizeof(float) * (size_t)(w.d[1] * w.d[2] * WIDE));
@@ -358,8 +375,9 @@ Int count(const uint8_t *usable, Int py, Int pz, const Int n[3]) {
 double level_of(const float *data, const uint8_t *usable, Int py, Int pz, const Int n[3]) {
     D8 sum = {}, number = {};
     double rest = 0, voxels = 0;
-    for (Int z = 0; z < n[0]; z++)
-        for (Int y = 0; y < n[1]; y++) {
+    const Int step = usable ? 1 : 2;  // a sample will do
+    for (Int z = 0; z < n[0]; z += step)
+        for (Int y = 0; y < n[1]; y += step) {
             const float *p = data + z * pz + y * py;
             if (!usable && n[2] >= EIGHT) {
                 for (Int x = 0; x + EIGHT <= n[2]; x += EIGHT) {

@@ -14,15 +14,20 @@ def search_window(
     usable2: np.ndarray,
     low: np.ndarray,
     zero_mean: bool = False,
+    overlap: float = 0.0,
 ) -> tuple[list[int], float, float]:
-    """Best offset of a window, its CC and its error; `box2` holds every candidate, the first one at its corner."""
+    """Best offset of a window, its CC and its error.
+
+    `box2` holds every candidate, the first one at its corner. Those that do not offer the fraction `overlap` of the
+    usable voxels of window 1 do not count.
+    """
     size = np.array(window1.shape)
     best, offset, error = 0.0, [0, 0, 0], np.inf
     for shift in itertools.product(*(range(n) for n in np.array(box2.shape) - size + 1)):
         part = tuple(slice(s, s + n) for s, n in zip(shift, size, strict=True))
         both = usable1 & usable2[part]
         a, b = window1[both].astype(np.float64), box2[part][both].astype(np.float64)
-        if len(a) == 0:
+        if len(a) == 0 or len(a) < overlap * usable1.sum():
             continue
         sum_a, square = a.sum(), np.square(a - b).sum()
         if zero_mean:

@@ -137,7 +137,7 @@ def execute(plan: DemoPlan, executor: Executor, console: Console) -> int:
     try:
         from mpidvc.commands.demo_picture import draw
     except ImportError:
-        console.note('no picture: matplotlib is not installed (pip install "mpidvc[plots]")')
+        console.note("no picture: matplotlib is not installed (pip install matplotlib)")
     else:
         draw(picture, [open_image(one), open_image(two)], field, found.errors)
         console.print(f"Written: {picture}")

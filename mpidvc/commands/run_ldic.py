@@ -230,7 +230,7 @@ def _empty_field(plan: LdicPlan, image1: Image) -> PhiField:
 def _correlate(
     plan: LdicPlan, pair: Pair, field: PhiField, executor: Executor, console: Console, stages: Stages
 ) -> bool:
-    """Fill the field; whether any node that was tried has been found."""
+    """Fill the field; False if windows were tried and none was found."""
     guess = first_guess(plan, field.positions)
     again = np.arange(len(field))
     if plan.skip:
@@ -267,7 +267,12 @@ def _correlate(
         return True
     _summary(status, console)
     tried = np.asarray(status[again], np.float64)
-    return bool(np.any(tried >= 1)) or bool(np.all(tried == -5))
+    if len(tried) and np.all(tried == -5):
+        console.warn("all windows were skipped: see -mf1, -mc, -glt, -ght, and whether the guess leads out of image 2")
+    elif len(tried) and not np.any(tried >= 1):
+        console.warn("no window was found again: is the first guess (-pf) near enough, and is there texture (-hws)?")
+        return False
+    return True
 
 
 def _summary(status: npt.NDArray[np.generic], console: Console) -> None:

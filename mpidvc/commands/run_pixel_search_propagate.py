@@ -12,14 +12,16 @@ import numpy.typing as npt
 from mpidvc.commands import files
 from mpidvc.commands.run import Stages, WithInstructionSet, write_field
 from mpidvc.core.grid import make_grid
+from mpidvc.core.pixel_search import RESULT, SearchSettings
 from mpidvc.core.propagation import GUESS, Propagation, rank_points
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tiff import write_field_tiffs
 from mpidvc.fields.vtk import write_grid_vtk, write_points_vtk
+from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console, Progress
 from mpidvc.runtime.executor import Executor
-from mpidvc.tasks.propagation import SearchSettings, WindowSearch
+from mpidvc.tasks.propagation import GuidedSearch
 
 __all__ = ["PropagatePlan", "execute", "prepare"]
 
@@ -41,7 +43,11 @@ class PropagatePlan(WithInstructionSet):
     The starting point is one of the points (the first of a file), or comes before them and is not written.
     """
 
-    search: WindowSearch
+    image1: Image
+    image2: Image
+    mask1: Image | None
+    mask2: Image | None
+    settings: SearchSettings
     points: Floats
     dims: Triple | None
     spacing: Triple
@@ -57,6 +63,14 @@ class PropagatePlan(WithInstructionSet):
     tif: bool
     vtk: bool
     estimated_seconds: float
+
+    @property
+    def two_d(self) -> bool:
+        return self.image1.shape[0] == 1
+
+    def search(self) -> GuidedSearch:
+        """What searches points."""
+        return GuidedSearch(self.image1, self.image2, self.mask1, self.mask2, self.settings)
 
 
 def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> PropagatePlan:
@@ -88,7 +102,7 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Pro
             raise UserError(f"{option}: its default, {value:g}, is not above 0 with this -hws and -sr; give {option}")
     name = f"{files.base_name(args.image1)}-{files.base_name(args.image2)}" if args.prefix is None else args.prefix
     plan = PropagatePlan(
-        WindowSearch(image1, image2, mask1, mask2, settings),
+        *(image1, image2, mask1, mask2, settings),
         points,
         dims,
         spacing,
@@ -105,8 +119,7 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Pro
         args.vtk,
         len(points) * float(np.prod(2 * np.array(hws) + 1.0)) * COST * float(np.prod(_candidates(settings))),
     )
-    # by a search of its own: what the plan holds is sent to all ranks, and the memory of boxes need not be
-    _check_start(args, plan, WindowSearch(image1, image2, mask1, mask2, settings))
+    _check_start(args, plan)
     folder = files.make_folder(args.out_dir, str(plan.stem.parent))
     used = {"node_spacing": spacing, "half_window_size": hws, "radius": radius, "weighting_distance": distance}
     settings_of_run = {**vars(args), **used}
@@ -132,6 +145,7 @@ def _settings(args: argparse.Namespace, two_d: bool) -> SearchSettings:
         hws,
         (low[0], low[1], low[2]),
         (high[0], high[1], high[2]),
+        "no",
         args.zero_mean,
         args.mask_coverage,
         args.grey_low_threshold,
@@ -148,22 +162,23 @@ def _spacing(args: argparse.Namespace, hws: Triple) -> Triple:
     return spacing
 
 
-def _check_start(args: argparse.Namespace, plan: PropagatePlan, search: WindowSearch) -> None:
+def _check_start(args: argparse.Namespace, plan: PropagatePlan) -> None:
     """Search the starting point: without it nothing is worth starting."""
     batch = np.zeros(1, GUESS)
     batch["position"], batch["guess"] = plan.start_point, plan.start_displacement
-    (found,) = search.search(batch)
+    (result,) = plan.search().search(batch)["result"]
+    found = dict(zip(RESULT, result, strict=True))
     named = f"-gp {args.guiding_points}: the starting point {' '.join(f'{p:g}' for p in plan.start_point)}"
     if args.start is not None:
         named = f"-sp {' '.join(map(str, args.start))}: the starting point"
-    if found["status"] != 1:
+    if found["returnStatus"] != 1:
         raise UserError(
             f"{named} is refused: its window is outside an image, masked (-mc) or of a mean grey level beyond -glt or "
             "-ght; choose another by -sp"
         )
-    if not found["cc"] >= plan.threshold:
+    if not found["pixelSearchCC"] >= plan.threshold:
         raise UserError(
-            f"{named} is not found: the best CC, {found['cc']:.4f}, is below -cct {plan.threshold:g}; give its "
+            f"{named} is not found: the best CC, {found['pixelSearchCC']:.4f}, is below -cct {plan.threshold:g}; give its "
             "displacement by -sp, enlarge -sr, or lower -cct"
         )
 
@@ -193,18 +208,16 @@ class _Feed:
         return self._propagation.take(most)
 
     def finished(self, batch: npt.NDArray[np.void], records: npt.NDArray[np.void]) -> None:
-        self._propagation.finished(batch, records)
+        found = records["result"]
+        displacement, cc = records["phi"][:, :, 3], found[:, RESULT.index("pixelSearchCC")]
+        self._propagation.finished(batch, displacement, cc)
         rows = self._rows[batch["point"]]
-        records, rows = records[rows >= 0], rows[rows >= 0]
-        good = records["status"] == 1
-        field = self.field
-        field.phi[rows, :3, 3] = np.where(good[:, None], records["displacement"], np.nan)
-        field.columns["pixelSearchCC"][rows] = records["cc"]
-        field.columns["error"][rows] = records["error"]
-        field.columns["returnStatus"][rows] = records["status"]
-        self.at_limit[rows] = records["limit"]
-        if len(rows):
-            self._progress.advance(len(rows), f"CC={records['cc'][-1]:.5f}")
+        mine, rows = rows >= 0, rows[rows >= 0]
+        self.field.phi[rows, :3, 3] = displacement[mine]
+        for name in ("pixelSearchCC", "returnStatus", "error"):
+            self.field.columns[name][rows] = found[mine, RESULT.index(name)]
+        self.at_limit[rows] = records["at_limit"][mine]
+        self._progress.advance(len(rows), f"CC={cc[-1]:.5f}")
 
 
 def _empty_field(plan: PropagatePlan) -> PhiField:
@@ -229,7 +242,7 @@ def execute(plan: PropagatePlan, executor: Executor, console: Console) -> int:
     processes = f" (with {executor.size} processes)" if executor.size > 1 else ""
     if executor.rank != 0:
         with stages.stage("points", count_cpu=True):
-            executor.flow(plan.search.search, None)
+            executor.flow(plan.search().search, None)
         if plan.tsv:
             write_field(executor, plan.stem, None, "SEARCH")
         return 0
@@ -248,7 +261,7 @@ def execute(plan: PropagatePlan, executor: Executor, console: Console) -> int:
         console.progress(len(plan.points), "search", "points") as progress,
     ):
         feed = _Feed(propagation, order, plan, progress)
-        executor.flow(plan.search.search, feed)
+        executor.flow(plan.search().search, feed)
     _summary(plan, feed, console)
     width = propagation.mean_width
     console.print(f"Mean width of the front: {width:.1f} points")
@@ -286,7 +299,7 @@ def _write(plan: PropagatePlan, field: PhiField, executor: Executor, console: Co
         console.print(f"Written: {path}")
     cc = field.columns["pixelSearchCC"]
     if plan.tif and field.dims is not None:
-        axes = [a for a in range(3) if not (a == 0 and plan.search.settings.hws[0] == 0)]
+        axes = [a for a in range(3) if not (a == 0 and plan.two_d)]
         parts: dict[str, npt.NDArray[np.generic]] = {f"{'ZYX'[a]}disp": field.displacements[:, a] for a in axes}
         write_field_tiffs(plan.stem, field.dims, {**parts, "CC": cc, "returnStatus": field.columns["returnStatus"]})
         console.print(f"Written: {plan.stem}-*.tif")
@@ -294,7 +307,7 @@ def _write(plan: PropagatePlan, field: PhiField, executor: Executor, console: Co
         path = plan.stem.with_name(plan.stem.name + ".vtk")
         shown = {"displacements": field.displacements, "pixelSearchCC": cc}
         if field.dims is not None and field.spacing is not None:
-            origin = field.positions[0] - np.array(plan.search.settings.hws)
+            origin = field.positions[0] - np.array(plan.settings.hws)
             write_grid_vtk(path, field.dims, field.spacing, origin, shown)
         else:
             write_points_vtk(path, field.positions, shown)

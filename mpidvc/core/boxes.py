@@ -13,7 +13,7 @@ Slices = tuple[slice, slice, slice]
 Shape = tuple[int, int, int]
 
 #: Voxels beyond the last sample that its taps can touch.
-TAPS = 2
+TAPS = correlation.FRAME
 #: Further voxels read around a box before the spline prefilter: its memory fades by 0.27 a voxel.
 HALO = 10
 

@@ -33,7 +33,7 @@ def lattice(shape: tuple[int, int, int]) -> tuple[npt.NDArray[np.int64], npt.NDA
     nz, ny, nx = shape
     step = max(1, -(-nx // 1000))
     n_rows = max(1, LATTICE_VOXELS // -(-nx // step))
-    n_z = min(nz, max(1, int(np.sqrt(n_rows * nz / ny))))
+    n_z = min(nz, n_rows, max(1, int(np.sqrt(n_rows * nz / ny))))
     n_y = min(ny, max(1, n_rows // n_z))
     return _spread(nz, n_z), _spread(ny, n_y), step
 
@@ -76,6 +76,8 @@ def choose_criterion(asked: str, levels: GreyLevels) -> Choice:
 
     ``auto`` takes ssd where the grey levels of both states agree: |m1 - m2| ≤ 0.1 sd1 and 0.9 ≤ sd2 / sd1 ≤ 1.1.
     """
+    if asked not in CRITERIA:
+        raise ValueError(f"criterion {asked!r}: choose from {', '.join(CRITERIA)}")
     told = f"grey levels {levels.mean1:.5g} ± {levels.sd1:.4g} and {levels.mean2:.5g} ± {levels.sd2:.4g}"
     same = (
         abs(levels.mean1 - levels.mean2) <= LARGEST_SHIFT * levels.sd1

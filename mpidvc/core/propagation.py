@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,9 +64,6 @@ def rank_points(positions: Floats, ranking: str, radius: float) -> Ints:
 class Propagation:
     """Which points may be searched, and from which displacement; knows neither images nor ranks.
 
-    A `Feed`: batches are arrays of `GUESS`, results structured arrays with at least ``displacement`` (3 integers) and
-    ``cc``.
-
     Parameters
     ----------
     positions : (n, 3) float64
@@ -96,7 +92,7 @@ class Propagation:
         self._diameter = 1.001 * float(np.linalg.norm(np.ptp(self._positions, axis=0))) if n else 0.0
         self._done = np.zeros(n, bool)
         self._good = np.zeros(n, bool)
-        self._found = np.zeros((n, 3), np.int64)
+        self._found = np.zeros((n, 3))
         self._guess = np.zeros((n, 3), np.int64)
         # place of a point in the longest chain of points that wait for one another
         self._depth = np.zeros(n, np.int64)
@@ -135,12 +131,13 @@ class Propagation:
         batch["guess"] = self._guess[points]
         return batch
 
-    def finished(self, batch: npt.NDArray[np.void], records: npt.NDArray[Any]) -> None:
-        """Take the results of a batch."""
+    def finished(self, batch: npt.NDArray[np.void], displacement: Floats, cc: Floats) -> None:
+        """Take the results of a batch: displacements (m, 3), which count where points are good, and CC (m,)."""
         points = batch["point"]
         self._done[points] = True
-        self._good[points] = records["cc"] >= self._threshold
-        self._found[points] = np.where(self._good[points, None], records["displacement"], 0)
+        good = cc >= self._threshold
+        self._good[points] = good
+        self._found[points[good]] = displacement[good]
         woken = [waiting for point in points.tolist() for waiting in self._waiting.pop(point, ())]
         self._consider(np.array(woken, np.int64))
 

@@ -13,6 +13,7 @@ _Matrix = Sequence[Sequence[float]] | NDArray[np.floating[Any]]
 INSTRUCTION_SETS: Final[tuple[str, ...]]
 RESULT: Final[tuple[str, ...]]
 SUMS: Final[int]
+FRAME: Final[int]
 PADDING: Final[int]
 
 def instruction_sets() -> tuple[str, ...]: ...

@@ -287,7 +287,10 @@ class Progress:
             def get_renderables(self) -> list[RenderableType]:
                 lines: list[RenderableType] = list(super().get_renderables())
                 info = str(self.tasks[0].fields["info"]) if self.tasks else ""
-                return [*lines, Text(f"  last: {info}", no_wrap=True, overflow="ellipsis")] if info else lines
+                if info:
+                    lines.append(Text(f"  last: {info}", no_wrap=True, overflow="ellipsis"))
+                # Launchers forward whole lines: what must be seen now cannot be the last one.
+                return [*lines, Text("")]
 
         def text(form: str) -> bars.TextColumn:
             return bars.TextColumn(form, markup=False, table_column=Column(no_wrap=True))

@@ -201,7 +201,9 @@ class LdicTask:
             around[0] = 0
         start, stop = nodes.min(axis=0) - around, nodes.max(axis=0) + around + 1
         box, inside, real = read_float_box(self.image1, start, stop, self._scratch[0])
-        usable = gradient_voxels(real, reach, registration.sigma is not None, self._two_d)
+        # Shift-DVC takes gradients beside the voxels, between eight of them
+        cube = registration.sigma is not None or registration.shift
+        usable = gradient_voxels(real, reach + registration.shift, cube, self._two_d)
         covered = real
         if self.mask1 is not None:
             open_ = np.zeros(box.shape, np.uint8)

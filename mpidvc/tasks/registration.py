@@ -144,7 +144,9 @@ class RegistrationTask:
             around[0] = 0
         start, stop = low - around, low + n + around
         box, inside, real = read_float_box(self.image1, start, stop, self._scratch[0])
-        usable = gradient_voxels(real, reach, settings.sigma is not None, self._two_d)
+        # Shift-DVC takes gradients beside the voxels, between eight of them
+        cube = settings.sigma is not None or settings.shift
+        usable = gradient_voxels(real, reach + settings.shift, cube, self._two_d)
         if self.mask1 is not None:
             part, where = self.mask1.read_box([int(i) for i in start], [int(i) for i in stop])
             usable = np.ones(box.shape, np.uint8) if usable is None else usable

@@ -143,14 +143,7 @@ def test_gaussian_gradient_does_what_it_says(tmp_path: Path) -> None:
     assert np.abs(columns(ours, F) - columns(theirs, F)).max() > 1e-6
 
 
-#: Faults of ours that are known and not yet mended.
-FAULTS = {"ldic-rig": "the stretch of the guess stays in Phi"}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.xfail(reason=FAULTS[name]) if name in FAULTS else ()) for name in LDIC],
-)
+@pytest.mark.parametrize("name", LDIC)
 def test_ldic(name: str, tmp_path: Path) -> None:
     run(name, tmp_path)
     cubic = CASES[name]["agreement"] == "spline" or name in LOOSE

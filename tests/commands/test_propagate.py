@@ -79,7 +79,7 @@ class Definition:
             return refused
         box = cut(self.image2, start2, stop2, np.nan)
         usable2 = np.isfinite(box) & (cut(self.mask2, start2, stop2, 0) != 0)
-        offset, cc, error = search_window(window, usable1, box, usable2, -self.high, self.zero_mean)
+        offset, cc, error = search_window(window, usable1, box, usable2, -self.high, self.zero_mean, self.coverage)
         return (guess + offset, cc, error, 1) if np.isfinite(error) else refused
 
     def propagate(

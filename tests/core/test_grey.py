@@ -114,3 +114,14 @@ def test_lattice(shape):
 def test_lattice_of_a_small_image_is_all_of_it():
     planes, rows, step = lattice((7, 80, 900))
     assert (planes.tolist(), rows.tolist(), step) == (list(range(7)), list(range(80)), 1)
+
+
+@pytest.mark.parametrize("shape", [(5000, 1, 1000), (5000, 3, 1000), (10**7, 1, 1), (1, 10**7, 1), (1, 1, 10**7)])
+def test_lattice_of_thin_images(shape):
+    planes, rows, step = lattice(shape)
+    assert 0 < len(planes) * len(rows) * -(-shape[2] // step) <= 10**6
+
+
+def test_unknown_criterion():
+    with pytest.raises(ValueError, match="choose from auto, ssd, znssd"):
+        choose_criterion("anything", GreyLevels(1, 1, 1, 1))

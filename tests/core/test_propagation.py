@@ -10,7 +10,6 @@ import pytest
 from mpidvc.core.propagation import GUESS, Propagation, rank_points
 from tests.kernels.test_neighbours import brute_walk, some_points
 
-RECORD = np.dtype([("displacement", np.int64, 3), ("cc", np.float64)])
 #: The threshold of all tests.
 GOOD = 0.9
 
@@ -86,13 +85,14 @@ def test_any_order_of_work_gives_the_sequential_guesses(seed: int, share_bad: fl
         elif flying:
             # the oldest one need not end first
             batch = flying.pop(int(rng.integers(len(flying))))
-            records = np.zeros(len(batch), RECORD)
-            for record, (point, position, guess) in zip(records, batch, strict=True):
+            displacement, cc = np.zeros((len(batch), 3)), np.zeros(len(batch))
+            for k, (point, position, guess) in enumerate(batch):
                 assert np.array_equal(position, positions[point])
                 assert point not in guesses
                 guesses[int(point)] = guess.tolist()
-                record["displacement"], record["cc"] = answer(int(point), guess, share_bad)
-            propagation.finished(batch, records)
+                displacement[k], cc[k] = answer(int(point), guess, share_bad)
+            displacement[cc < GOOD] = np.nan
+            propagation.finished(batch, displacement, cc)
     assert [guesses[k] for k in range(len(positions))] == expected
     assert propagation.mean_width == pytest.approx(len(positions) / longest)
 
@@ -111,7 +111,7 @@ def test_a_bad_point_counts_no_more_than_none() -> None:
     for displacement, cc in results:
         assert propagation.ready == 1
         batch = propagation.take(10)
-        propagation.finished(batch, np.array([(displacement, cc)], RECORD))
+        propagation.finished(batch, np.array([displacement], float), np.array([cc]))
     assert propagation.take(10)["guess"].tolist() == [[1, 2, 3]]
     assert propagation.exhausted
     assert propagation.mean_width == 1.0
@@ -120,5 +120,5 @@ def test_a_bad_point_counts_no_more_than_none() -> None:
 def test_weights_do_not_vanish_together() -> None:
     """exp(-d²/D²) of neighbours 1000 D away is 0 in any floating point."""
     propagation = Propagation(np.array([[0, 0, 0], [0, 0, 1000.0]]), (0, 0, 0), 1.0, 1.0, GOOD)
-    propagation.finished(propagation.take(1), np.array([((7, -8, 9), 1.0)], RECORD))
+    propagation.finished(propagation.take(1), np.array([[7.0, -8, 9]]), np.ones(1))
     assert propagation.take(1)["guess"].tolist() == [[7, -8, 9]]

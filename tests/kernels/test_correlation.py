@@ -921,7 +921,7 @@ def test_too_few_samples_left(isa):
     """Half of the least coverage of what was comparable has to stay."""
     pair = moving(False, 1)
     node = np.array([18, 20, 22])
-    high2 = node + np.array([20, 20, -0.9])  # 4 or 5 of 11 voxels along x are left
+    high2 = node + np.array([12, 12, -0.9])  # 4 or 5 of 11 voxels along x are left
     (got,) = correlate(pair, run_for(pair), node, np.eye(4), high2=high2, min_coverage=0.5)
     assert (got.status, got.coverage) == (-3, pytest.approx(5 / 11))
     (got,) = correlate(pair, run_for(pair, max_iterations=0), node, np.eye(4), high2=high2, min_coverage=0.4)
@@ -933,7 +933,7 @@ def test_half_of_the_samples_is_enough(isa):
     pair = moving(False, 1)
     node = np.array([18, 20, 22])
     (got,) = correlate(
-        pair, run_for(pair, max_iterations=0), node, np.eye(4), high2=node + np.array([20, 20, 0.1]), min_coverage=0.9
+        pair, run_for(pair, max_iterations=0), node, np.eye(4), high2=node + np.array([12, 12, 0.1]), min_coverage=0.9
     )
     assert (got.status, got.coverage) == (1, pytest.approx(6 / 11))
 
@@ -1139,8 +1139,8 @@ def points_call(**changes: Any) -> None:
         "hws": (3, 3, 3),
         "offset": (0, 0, 0),
         "centre1": np.full((2, 3), 6),
-        "low2": np.full((2, 3), 2.0),
-        "high2": np.full((2, 3), 17.0),
+        "low2": np.full((2, 3), 3.0),
+        "high2": np.full((2, 3), 16.0),
         "phi": np.tile(np.eye(4)[:3].ravel(), (2, 1)),
         "result": np.zeros((2, 6)),
     }
@@ -1161,11 +1161,12 @@ POINTS_ERRORS = {
     "no samples": ({"settings": correlation.Settings(shift=True)}, "needs sampled1"),
     "hws": ({"hws": (3, 0, 3)}, "half-window size"),
     "hws z": ({"hws": (0, 3, 3)}, "half-window size"),
+    "hws z in 2D": ({"settings": correlation.Settings(two_d=True)}, "must be 0 in 2D"),
     "window low": ({"centre1": np.array([[6, 6, 6], [6, 6, 2]])}, "window of point 1 leaves"),
     "window high": ({"centre1": np.array([[9, 6, 6], [6, 6, 6]])}, "window of point 0 leaves"),
     "gradients": ({"settings": correlation.Settings(sigma=2.0)}, "window of point 0 leaves"),
-    "window 2 low": ({"low2": np.array([[2.0, 2, 2], [2, -1, 2]])}, "window 2 of point 1 leaves"),
-    "window 2 high": ({"high2": np.array([[2.0, 2, 19.5], [2, 2, 2]])}, "window 2 of point 0 leaves"),
+    "window 2 low": ({"low2": np.array([[3.0, 3, 3], [3, 2.5, 3]])}, "window 2 of point 1 leaves"),
+    "window 2 high": ({"high2": np.array([[5.0, 5, 16.5], [5, 5, 5]])}, "window 2 of point 0 leaves"),
 }
 
 
@@ -1198,8 +1199,8 @@ def block_call(**changes: Any) -> None:
         "n": (10, 11, 12),
         "F": np.eye(3),
         "centre2": (9, 9, 9),
-        "low2": (2, 2, 2),
-        "high2": (17, 17, 17),
+        "low2": (3, 3, 3),
+        "high2": (16, 16, 16),
         "level": 0.0,
         "gain": 1.0,
         "bias": 0.0,
@@ -1215,8 +1216,9 @@ BLOCK_ERRORS = {
     "low": ({"low1": (0, 1, 1)}, "must lie inside box 1"),
     "high": ({"n": (10, 11, 13)}, "must lie inside box 1"),
     "gradients": ({"settings": correlation.Settings(sigma=0.5)}, "must lie inside box 1"),
-    "low2": ({"low2": (2, -0.5, 2)}, "must lie inside box 2"),
-    "high2": ({"high2": (17, 17, 19.5)}, "must lie inside box 2"),
+    "n": ({"n": (10, 0, 12)}, "at least one voxel"),
+    "low2": ({"low2": (3, 2.5, 3)}, "must lie inside box 2"),
+    "high2": ({"high2": (16, 16, 16.5)}, "must lie inside box 2"),
 }
 
 
@@ -1235,6 +1237,69 @@ def test_warp_outside():
             correlation.warp(box, 1, False, np.eye(3), (4, 4, 4), low, high, out)
 
 
+@pytest.mark.parametrize("sigma", [0.0, -1.0])
+def test_bad_sigma(sigma):
+    with pytest.raises(ValueError, match="must be above 0"):
+        correlation.Settings(sigma=sigma)
+
+
+@pytest.mark.parametrize("value", [1e5, 1e8, -1e12, 1e300])
+@pytest.mark.parametrize("entry", [(i, j) for i in range(3) for j in range(4)])
+def test_absurd_guess_is_a_row(isa, entry, value):
+    """Positions beyond the fixed-point range must not become addresses."""
+    phi = np.eye(4)[:3]
+    phi[entry] = value
+    result = np.zeros((2, 6))
+    points_call(phi=np.stack([phi.ravel(), np.eye(4)[:3].ravel()]), result=result)
+    assert (result[:, 2] < 0).all()  # no texture, or no samples
+
+
+def test_taps_stay_inside_the_frame(isa):
+    """Where samples end at a voxel, the next voxels are read with weight 0: they must exist, but not count."""
+    frame = correlation.FRAME
+    image = np.random.default_rng(5).random((9, 9, 60)).astype(np.float32)
+    box1 = correlation.empty_box(image.shape)
+    box1[...] = image
+    shape = tuple(n + 2 * frame for n in image.shape)
+    memory = np.full(int(np.prod(shape)) + correlation.PADDING + 4000, np.nan, np.float32)
+    box2 = memory[: int(np.prod(shape))].reshape(shape)
+    box2[...] = 0
+    memory[box2.size : box2.size + correlation.PADDING] = 0
+    inside = tuple(slice(frame, frame + n) for n in image.shape)
+    box2[inside] = image
+    correlation.prefilter(box2, [frame] * 3, [frame + n for n in image.shape])
+    n = np.array([5, 5, 40])
+    last = np.array(image.shape) - 1
+    F = np.diag([1.0, 1.0, 0.99])
+    centre2 = last + frame - np.diag(F) * (n - 1) / 2
+    sums = correlation.block_sums(
+        correlation.Settings(order=3),
+        box1,
+        None,
+        None,
+        box2,
+        None,
+        (1, 1, 1),
+        n,
+        F,
+        centre2,
+        [frame] * 3,
+        last + frame,
+        0.0,
+        1.0,
+        0.0,
+    )
+    assert np.isfinite(sums).all()
+    assert sums[0] == n.prod()
+
+
+def test_rigid_drops_the_stretch_of_the_guess(isa):
+    pair = moving(False, 1)
+    run = run_for(pair, rigid=True)
+    (got,) = correlate(pair, run, np.array([18, 20, 22]), np.diag([1.05, 1.0, 0.97, 1.0]))
+    np.testing.assert_allclose(got.F.T @ got.F, np.eye(3), atol=1e-12)
+
+
 def test_2d_needs_no_room_along_z():
     points_call(
         settings=correlation.Settings(two_d=True),
@@ -1242,8 +1307,8 @@ def test_2d_needs_no_room_along_z():
         box2=correlation.empty_box((1, 20, 20)),
         hws=(0, 3, 3),
         centre1=np.array([[0, 6, 6]] * 2),
-        low2=np.array([[0.0, 2, 2]] * 2),
-        high2=np.array([[0.0, 17, 17]] * 2),
+        low2=np.array([[0.0, 3, 3]] * 2),
+        high2=np.array([[0.0, 16, 16]] * 2),
     )
 
 

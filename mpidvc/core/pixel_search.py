@@ -1,0 +1,153 @@
+"""Integer displacement of windows: settings, window 1 as it is searched, and what a search found."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mpidvc.core import deformation
+from mpidvc.kernels import correlation
+
+__all__ = ["RESULT", "STATUS", "SearchSettings", "Window", "applied_gradients", "cut_window", "pad_of", "warp_window"]
+
+Floats = npt.NDArray[np.float32]
+Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Map = npt.NDArray[np.uint8] | None
+Triple = tuple[int, int, int]
+
+#: What a search says of a point, in the order of its records.
+RESULT = ("pixelSearchCC", "returnStatus", "error", "deltaPhiNorm", "iterations")
+#: Return statuses of a search.
+STATUS = {
+    1: "found",
+    -5: "skipped: grey level, mask coverage, outside image 2, or nothing correlates",
+    -7: "skipped: the first guess is not finite or cannot be applied",
+}
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What determines a pixel search besides images and points.
+
+    Attributes
+    ----------
+    hws : 3 ints
+        Half-window size, voxels; 0 along z in 2D.
+    low, high : 3 ints
+        Range of the search about the rounded guess, both ends included; 0 along z in 2D.
+    apply_f : {"all", "rigid", "no"}
+        Which part of the guess's F deforms window 1.
+    zero_mean : bool
+        Whether the means are taken off before windows are compared.
+    min_coverage : float
+        Least fraction of window 1 inside the image and not masked; and of these voxels, the least fraction that a window
+        of image 2 has to offer.
+    grey_low, grey_high : float
+        The mean of window 1 must lie strictly between.
+    """
+
+    hws: Triple
+    low: Triple
+    high: Triple
+    apply_f: str = "all"
+    zero_mean: bool = False
+    min_coverage: float = 0.5
+    grey_low: float = -math.inf
+    grey_high: float = math.inf
+
+
+@dataclass(frozen=True)
+class Window:
+    """Window 1 of a point: grey levels (0 outside), usable voxels (None: all), and whether it shall be searched."""
+
+    values: Floats
+    usable: Map
+    accepted: bool
+
+
+def applied_gradients(F: Array, apply_f: str) -> tuple[npt.NDArray[np.bool_], Array]:
+    """Which points have a window to deform, and the F to deform it by (NaN where it cannot be applied).
+
+    Parameters
+    ----------
+    F : (n, 3, 3)
+    apply_f : {"all", "rigid", "no"}
+    """
+    if apply_f == "no":
+        return np.zeros(len(F), bool), np.tile(np.eye(3), (len(F), 1, 1))
+    used = deformation.polar(F)[0] if apply_f == "rigid" else np.array(F, np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        determinant = np.linalg.det(np.where(np.isfinite(used), used, 0.0))
+    used[~(np.abs(determinant) > 1e-9)] = np.nan
+    deformed = ~np.isclose(used, np.eye(3), rtol=1e-5, atol=1e-8).all(axis=(1, 2))
+    return deformed, used
+
+
+def pad_of(hws: Triple) -> int:
+    """Voxels beyond its window that image 1 is looked at when the window is deformed."""
+    return int(0.5 * math.ceil(max(hws)))
+
+
+def _accepted(values: Floats, covered: Map, real: Map, settings: SearchSettings) -> bool:
+    """Whether coverage and mean grey level of a window are as asked for; voxels that do not exist have no grey level."""
+    if covered is not None and not covered.any():
+        return False
+    if covered is not None and np.count_nonzero(covered) < settings.min_coverage * covered.size:
+        return False
+    if settings.grey_low == -math.inf and settings.grey_high == math.inf:
+        return True
+    grey = values if real is None else values[real != 0]
+    return bool(settings.grey_low < float(grey.mean(dtype=np.float64)) < settings.grey_high)
+
+
+def cut_window(box: Floats, covered: Map, real: Map, centre: Ints, settings: SearchSettings) -> Window:
+    """The window about a voxel of box 1; `covered`: voxels that exist and are not masked, `real`: that exist."""
+    part = tuple(slice(int(c) - h, int(c) + h + 1) for c, h in zip(centre, settings.hws, strict=True))
+    maps = [None if voxels is None else voxels[part] for voxels in (covered, real)]
+    return Window(box[part], maps[0], _accepted(box[part], *maps, settings))
+
+
+def warp_window(box: Floats, covered: Map, real: Map, centre: Ints, F: Array, settings: SearchSettings) -> Window:
+    """The window about a voxel of box 1, deformed by F about its centre: the value at x is that at ``F⁻¹ x``.
+
+    Samples farther from the window than `pad_of` are no data, nor are those next to voxels that do not exist; masks are
+    sampled to the nearest voxel.
+
+    Parameters
+    ----------
+    box : (z, y, x) float32
+    covered, real : maps or None
+    centre : 3 ints
+        In the box, which reaches `pad_of` voxels and the taps of an interpolation beyond the window.
+    F : (3, 3)
+    settings : SearchSettings
+    """
+    hws = np.array(settings.hws)
+    two_d = box.shape[0] == 1
+    inverse = np.linalg.inv(F)
+    if two_d:
+        inverse[0], inverse[:, 0] = (1, 0, 0), (1, 0, 0)
+    reach = np.where(hws == 0, 0, hws + pad_of(settings.hws)) if two_d else hws + pad_of(settings.hws)
+    low, high = (centre - reach).astype(np.float64), (centre + reach).astype(np.float64)
+    shape = tuple(2 * hws + 1)
+
+    def sampled(source: Floats) -> Floats:
+        out = correlation.empty_box(shape)
+        correlation.warp(source, 1, two_d, inverse, centre.astype(np.float64), low, high, out)
+        return out
+
+    values = sampled(box)
+    corners = np.abs(inverse) @ hws
+    if real is None and covered is None and bool((corners <= reach).all()):
+        return Window(values, None, _accepted(values, None, None, settings))
+    exists = np.ones(box.shape, np.float32) if real is None else real.astype(np.float32)
+    usable_real = sampled(exists) > 0.9999
+    usable = usable_real
+    if covered is not None:
+        usable = usable_real & (sampled(covered.astype(np.float32)) >= 0.5)
+    open_, there = usable.astype(np.uint8), usable_real.astype(np.uint8)
+    return Window(values, open_, _accepted(values, open_, there, settings))

@@ -1,0 +1,210 @@
+"""Pixel search of many points, chunk by chunk: boxes are shared as in `mpidvc.tasks.ldic`."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mpidvc.core.boxes import TAPS, Scratch
+from mpidvc.core.grid import Chunks, brick_edge, chunk_points
+from mpidvc.core.pixel_search import RESULT, SearchSettings, applied_gradients, cut_window, pad_of, warp_window
+from mpidvc.images.image import Image
+from mpidvc.kernels import pixel_search
+from mpidvc.tasks.ldic import LARGEST_BOX, NEAR, read_float_box
+
+__all__ = ["RECORD", "PixelSearch", "PixelSearchTask", "make_chunks"]
+
+Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Map = npt.NDArray[np.uint8] | None
+
+#: What is known of a point afterwards; ``at_limit``: the best offset is an end of the search range.
+RECORD = np.dtype([("phi", np.float64, (3, 4)), ("result", np.float64, (len(RESULT),)), ("at_limit", np.bool_)])
+#: Columns of `RESULT`.
+CC, STATUS, ERROR = 0, 1, 2
+
+
+def make_chunks(positions: Array, spacing: npt.ArrayLike, settings: SearchSettings, two_d: bool) -> Chunks:
+    """The division of points into chunks that belongs to these settings (`spacing`: typical distance of points)."""
+    low, high = np.array(settings.low), np.array(settings.high)
+    frame = 2 * np.array(settings.hws) + 1 + np.maximum(high - low, 2 * (pad_of(settings.hws) + TAPS))
+    if two_d:
+        frame[0] = 1
+    spacing = np.maximum(np.asarray(spacing, dtype=np.float64), 1.0)
+    return chunk_points(positions, brick_edge(len(positions), spacing, frame, LARGEST_BOX))
+
+
+class PixelSearch:
+    """Searches the windows of image 1 around points in image 2.
+
+    Parameters
+    ----------
+    image1, image2 : Image
+    mask1, mask2 : Image or None
+        Voxels of the two images that are 0 there are not compared.
+    settings : SearchSettings
+    """
+
+    def __init__(
+        self, image1: Image, image2: Image, mask1: Image | None, mask2: Image | None, settings: SearchSettings
+    ) -> None:
+        self.image1, self.image2, self.mask1, self.mask2 = image1, image2, mask1, mask2
+        self.settings = settings
+        self._two_d = image1.shape[0] == 1
+        self._scratch = (Scratch(), Scratch())
+
+    def search(self, positions: Array, guess: Array) -> npt.NDArray[np.void]:
+        """Records of points that lie close together: they share boxes.
+
+        Parameters
+        ----------
+        positions : (n, 3) float64
+            Points in image 1; fractions are dropped.
+        guess : (n, 4, 4) float64
+            First guess of Phi about each point: its rounded translation is where the search begins, its F deforms
+            window 1 as far as the settings say, and is kept in the result. Rows that are not finite become return
+            status -7.
+        """
+        records = np.zeros(len(positions), RECORD)
+        F = guess[:, :3, :3]
+        records["phi"][:, :, :3] = np.where(np.isfinite(F).all(axis=(1, 2))[:, None, None], F, np.eye(3))
+        records["phi"][:, :, 3] = np.nan
+        records["result"] = [0, -7, np.inf, 1, 1]
+        deformed, gradients = applied_gradients(F, self.settings.apply_f)
+        usable = np.isfinite(guess).all(axis=(1, 2)) & np.isfinite(gradients).all(axis=(1, 2))
+        chosen = np.nonzero(usable)[0]
+        if len(chosen) == 0:
+            return records
+        records["result"][chosen, STATUS] = -5
+        nodes = positions[chosen].astype(np.int64)
+        # a guess beyond any image must not overflow the integers of its window
+        rounded = np.clip(np.rint(guess[chosen, :3, 3]), -(2.0**40), 2.0**40).astype(np.int64)
+        if self._two_d:
+            rounded[:, 0] = 0
+        first, last = self._searched(nodes, rounded)
+        meets = ((last >= 0) & (first < np.array(self.image2.shape))).all(axis=1)
+        chosen, nodes, rounded = chosen[meets], nodes[meets], rounded[meets]
+        if len(chosen) == 0:
+            return records
+        far = np.abs(rounded - np.median(rounded, axis=0)).max(axis=1) > NEAR
+        for group in (np.nonzero(~far)[0], *(np.array([k]) for k in np.nonzero(far)[0])):
+            if len(group):
+                these = chosen[group]
+                part = records[these]
+                self._search(nodes[group], rounded[group], deformed[these], gradients[these], part)
+                records[these] = part
+        return records
+
+    def _searched(self, nodes: Ints, rounded: Ints) -> tuple[Ints, Ints]:
+        """First and last voxel of image 2 that the search of each point looks at."""
+        settings = self.settings
+        hws = np.array(settings.hws)
+        return nodes + rounded - hws + np.array(settings.low), nodes + rounded + hws + np.array(settings.high)
+
+    def _search(
+        self,
+        nodes: Ints,
+        rounded: Ints,
+        deformed: npt.NDArray[np.bool_],
+        gradients: Array,
+        records: npt.NDArray[np.void],
+    ) -> None:
+        """Search points that share boxes, and complete their records."""
+        settings = self.settings
+        hws, low, high = settings.hws, settings.low, settings.high
+        around = np.array(hws) + (pad_of(hws) + TAPS if deformed.any() else 0)
+        if self._two_d:
+            around[0] = 0
+        box1, real1, covered1, start1 = self._box(
+            self.image1, self.mask1, nodes.min(axis=0) - around, nodes.max(axis=0) + around + 1, 0
+        )
+        first, last = self._searched(nodes, rounded)
+        box2, _, usable2, start2 = self._box(self.image2, self.mask2, first.min(axis=0), last.max(axis=0) + 1, 1)
+        centre1, centre2 = nodes - start1, nodes + rounded - start2
+        n = len(nodes)
+        offset, cc, error = np.zeros((n, 3), np.int64), np.zeros(n), np.full(n, np.inf)
+        # plain windows go through the kernel together
+        plain = ~deformed
+        tested = covered1 is not None or settings.grey_low > -np.inf or settings.grey_high < np.inf
+        if tested:
+            for k in np.nonzero(plain)[0]:
+                plain[k] = cut_window(box1, covered1, real1, centre1[k], settings).accepted
+        which = np.nonzero(plain)[0]
+        if len(which):
+            out = offset[which], cc[which], error[which]
+            pixel_search.search_points(
+                *(box1, covered1, box2, usable2, hws, low, high, settings.zero_mean),
+                *(np.ascontiguousarray(centre1[which]), np.ascontiguousarray(centre2[which])),
+                *out,
+                settings.min_coverage,
+            )
+            offset[which], cc[which], error[which] = out
+        for k in np.nonzero(deformed)[0]:
+            window = warp_window(box1, covered1, real1, centre1[k], gradients[k], settings)
+            if window.accepted:
+                offset[k], cc[k], error[k] = pixel_search.search_window(
+                    *(window.values, window.usable, box2, usable2, low, high, settings.zero_mean),
+                    centre2[k],
+                    settings.min_coverage,
+                )
+        found = cc > 0
+        records["phi"][found, :, 3] = (offset + rounded)[found]
+        result = records["result"]
+        result[found, STATUS] = 1
+        result[found, CC], result[found, ERROR] = cc[found], error[found]
+        low_, high_ = np.array(low), np.array(high)
+        ends = ((offset == low_) | (offset == high_)) & (low_ < high_)
+        records["at_limit"] = found & ends.any(axis=1)
+
+    def _box(
+        self, image: Image, mask: Image | None, start: Ints, stop: Ints, scratch: int
+    ) -> tuple[Floats, Map, Map, Ints]:
+        """Grey levels, the maps of voxels that exist and of those that are not masked either, and the box's origin."""
+        box, _, real = read_float_box(image, start, stop, self._scratch[scratch])
+        usable = real
+        if mask is not None:
+            open_ = np.zeros(box.shape, np.uint8)
+            low, high = (tuple(int(v) for v in corner) for corner in (start, stop))
+            part, where = mask.read_box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+            open_[where] = part != 0
+            usable = open_ if real is None else open_ & real
+            if usable.all():
+                usable = None
+        return box, real, usable, start
+
+
+class PixelSearchTask:
+    """The search of many points, chunk by chunk; parameters as of `PixelSearch`.
+
+    Parameters
+    ----------
+    image1, image2 : Image
+    mask1, mask2 : Image or None
+    positions : (n, 3) float64
+    guess : (n, 4, 4) float64
+    settings : SearchSettings
+    chunks : Chunks
+    """
+
+    dtype = RECORD
+
+    def __init__(
+        self,
+        image1: Image,
+        image2: Image,
+        mask1: Image | None,
+        mask2: Image | None,
+        positions: Array,
+        guess: Array,
+        settings: SearchSettings,
+        chunks: Chunks,
+    ) -> None:
+        self._search = PixelSearch(image1, image2, mask1, mask2, settings)
+        self.positions, self.guess, self.chunks = positions, guess, chunks
+        self.n_chunks = len(chunks)
+
+    def run(self, chunk: int) -> npt.NDArray[np.void]:
+        """Records of the chunk's points, in the chunk's order."""
+        index = self.chunks.points(chunk)
+        return self._search.search(self.positions[index], self.guess[index])

@@ -1,0 +1,163 @@
+"""reg and ldic on ranks: every byte of every file is that of one process, whatever started the ranks."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from mpidvc.core.analytic import AnalyticPair
+from mpidvc.main import main
+from tests.conftest import Job
+
+#: Every case is one command; all of its files are compared. `@` is the folder of the images.
+CASES = {
+    "reg": "reg @a.tif @b.tif -j",
+    "reg-cubic-def": "reg @a.tif @b.tif -o 3 -bb 2 -def",
+    "reg-ug-rig": "reg @a.tif @b.tif -ug -rig -bb 1 --criterion znssd",
+    "reg-znssd-mask-rmc": "reg @a.tif @dark.tif -mf1 @mask.tif -rmc",
+    "reg-shift": "reg @a.tif @b.tif -shift -o 3 -bb 1",
+    "reg-2d": "reg @f.tif @g.tif -def -o 3",
+    "reg-folder-def": "reg @slices @b.tif -def -bb 2",
+    "ldic": "ldic @a.tif @b.tif -ns 8 -hws 6 -vtk -tif",
+    "ldic-cubic": "ldic @a.tif @b.tif -ns 8 -hws 6 -o 3 -pf @guess.tsv",
+    "ldic-ug": "ldic @a.tif @b.tif -ns 9 -hws 6 -ug -pf @guess.tsv",
+    "ldic-znssd-mask": "ldic @a.tif @dark.tif -ns 8 -hws 6 -mf1 @mask.tif -mc 0.4 -vtk",
+    "ldic-series": "ldic @a.tif @b.tif @dark.tif -ns 10 -hws 6 -sei -tif",
+    "ldic-compressed": "ldic @zipped.tif @b.tif -ns 12 -hws 6",
+    "ldic-2d": "ldic @f.tif @g.tif -ns 6 -hws 9 -o 3 -vtk -tif",
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    motion = {"amplitude": 0.1, "wavelength": 60.0, "translation": (0.6, -0.4, 0.7)}
+    solid = AnalyticPair((44, 70, 150), seed=2, **motion)
+    flat = AnalyticPair((1, 120, 560), seed=2, **motion)
+    z, y, _ = np.indices(solid.shape)
+    made = {
+        "a": solid.image1(),
+        "b": solid.image2(),
+        "dark": (solid.image2() * 0.6 + 900).astype(np.uint16),
+        "mask": ((y - 35) ** 2 + (z - 20) ** 2 < 900).astype(np.uint8),
+        "f": flat.image1()[0],
+        "g": flat.image2()[0],
+    }
+    for name, image in made.items():
+        tifffile.imwrite(folder / f"{name}.tif", image, photometric="minisblack")
+    tifffile.imwrite(folder / "zipped.tif", made["a"], photometric="minisblack", compression="zlib")
+    (folder / "slices").mkdir()
+    for k, plane in enumerate(made["a"]):
+        tifffile.imwrite(folder / "slices" / f"{k:03d}.tif", plane)
+    with contextlib.redirect_stdout(io.StringIO()):
+        arguments = ["reg", f"{folder}/a.tif", f"{folder}/b.tif", "-np", "1", "-od", str(folder), "-pre", "guess"]
+        assert main(arguments) == 0
+    (folder / "guess-registration.tsv").rename(folder / "guess.tsv")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def serial(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a folder of files for every case, from this process."""
+    folder = tmp_path_factory.mktemp("serial")
+    for name in CASES:
+        with contextlib.redirect_stdout(io.StringIO()):
+            assert main([*words(name, images, folder / name), "-np", "1"]) == 0
+    return folder
+
+
+def words(name: str, images: Path, out: Path) -> list[str]:
+    return [*CASES[name].replace("@", f"{images}/").split(), "-od", str(out)]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def same(out: Path, reference: Path) -> None:
+    ours, expected = files(out), files(reference)
+    assert sorted(ours) == sorted(expected)
+    assert len(ours) > 0
+    different = [name for name, content in expected.items() if ours[name] != content]
+    assert different == []
+
+
+#: Runs all cases in one job: starting ranks costs more than the work.
+PROGRAM = """\
+import pathlib, sys
+from mpidvc.main import main
+for line in pathlib.Path(sys.argv[1]).read_text().splitlines():
+    if main(line.split()):
+        sys.exit(line)
+"""
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_same_bytes_on_ranks(n: int, mpiexec: Job, images: Path, serial: Path, tmp_path: Path) -> None:
+    lines = [" ".join(words(name, images, tmp_path / name)) for name in CASES]
+    (tmp_path / "lines").write_text("\n".join(lines))
+    done = mpiexec(n, "-c", PROGRAM, str(tmp_path / "lines"), timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for name in CASES:
+        same(tmp_path / name, serial / name)
+    # only one rank speaks
+    assert done.stdout.count("Registration converged") == sum(name.startswith("reg") for name in CASES)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.usefixtures("launcher")
+def test_same_bytes_without_a_launcher(n: int, command: Job, images: Path, serial: Path, tmp_path: Path) -> None:
+    for name in ("reg-cubic-def", "ldic"):
+        done = command(*words(name, images, tmp_path / name), "-np", str(n))
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        same(tmp_path / name, serial / name)
+        assert done.stdout.count("Current Settings") == 1
+    assert f"(with {n} processes)" in done.stdout
+
+
+ON_EVERY_RANK = pytest.mark.xfail(reason="is found by every rank, and each of them says so before it aborts")
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("ldic @a.tif @none.tif -ns 8 -hws 6", "none.tif"),
+        ("reg @a.tif @b.tif -mf1 @f.tif", "f.tif"),
+        ("ldic @a.tif @b.tif -ns 8 -hws 6 -o 2", "-o"),
+        pytest.param("reg @a.tif @b.tif -m 22", "-m 22", marks=ON_EVERY_RANK),
+        pytest.param("MPIDVC_ISA=foo ldic @a.tif @b.tif -ns 20 -hws 6", "MPIDVC_ISA=foo", marks=ON_EVERY_RANK),
+    ],
+)
+def test_user_error_on_ranks_is_one_line(mpiexec: Job, images: Path, tmp_path: Path, line: str, word: str) -> None:
+    given = line.replace("@", f"{images}/").split()
+    variables = dict([given.pop(0).split("=")]) if "=" in given[0] else {}
+    out = tmp_path / "out"
+    done = mpiexec(3, "-m", "mpidvc", *given, "-od", str(out), **variables)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert word in done.stderr
+    assert not out.exists() or list(out.iterdir()) == []
+    told = [text for text in done.stderr.splitlines() if text.startswith(f"mpidvc {given[0]}: error: ")]
+    assert len(told) == 1, done.stderr
+    assert word in told[0]
+
+
+@pytest.mark.parametrize("name", ["reg", "ldic"])
+def test_serial_run_without_mpi4py(name: str, command: Job, images: Path, serial: Path, tmp_path: Path) -> None:
+    """One process needs no MPI: an mpi4py that is missing or broken is no obstacle."""
+    (tmp_path / "stub" / "mpi4py").mkdir(parents=True)
+    (tmp_path / "stub" / "mpi4py" / "__init__.py").write_text("raise ImportError('no mpi4py here')\n")
+    here = os.pathsep.join([str(tmp_path / "stub"), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    for number in (["-np", "1"], []):
+        out = tmp_path / f"out{len(number)}"
+        done = command(*words(name, images, out), *number, PYTHONPATH=here)
+        assert done.returncode == 0, done.stderr
+        same(out, serial / name)
