@@ -73,9 +73,12 @@ COMMANDS = {
     "ldic": CommandEntry(
         "mpidvc.commands.ldic", "local correlation: a deformation function at every node of a grid", "Correlation"
     ),
+    "pixelSearch": CommandEntry(
+        "mpidvc.commands.pixelSearch", "integer displacements at every node of a grid: a first guess", "Correlation"
+    ),
     "pixelSearchPropagate": CommandEntry(
-        "mpidvc.commands.pixel_search_propagate",
-        "pixel search whose guess travels from a starting point over the whole image",
+        "mpidvc.commands.pixelSearchPropagate",
+        "the same from a starting point on: the guess travels over the whole image",
         "Correlation",
     ),
     "demo": CommandEntry(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.core.grid import make_grid
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import read_tsv
@@ -15,14 +16,19 @@ from mpidvc.images.image import Image, open_image
 
 __all__ = [
     "base_name",
+    "check_guess",
     "describe_guess",
     "folder_of",
     "make_folder",
+    "nodes_of",
     "open_mask",
     "open_pair",
     "read_guess",
     "read_points",
+    "window_sizes",
 ]
+
+Triple = tuple[int, int, int]
 
 #: Coordinates beyond any image, which would overflow the integers of a window.
 FARTHEST = 2.0**40
@@ -81,7 +87,7 @@ def open_pair(path1: str, path2: str) -> tuple[Image, Image]:
 
 
 def open_mask(path: str | None, image: Image, number: int = 1) -> Image | None:
-    """Open a mask of an image's shape: that of image 1 or 2.
+    """Open a mask of the shape of image 1 or 2 (`number`).
 
     Raises
     ------
@@ -142,6 +148,65 @@ def read_points(option: str, path: str) -> npt.NDArray[np.float64]:
     if not points:
         raise UserError(f"{option} {path}: holds no point; give one with Z Y X in each line")
     return np.array(points, np.float64)
+
+
+def window_sizes(hws: Triple, spacing: Triple | None, two_d: bool) -> tuple[Triple, Triple | None]:
+    """Half-window size and node spacing, with what 2D makes of their first number.
+
+    Raises
+    ------
+    UserError
+        If it is 0 in 3D.
+    """
+    if two_d:
+        return (0, *hws[1:]), None if spacing is None else (1, *spacing[1:])
+    for option, value in (("-hws", hws), ("-ns", spacing)):
+        if value is not None and value[0] < 1:
+            raise UserError(f"{option} {' '.join(map(str, value))}: has to be at least 1 along z in 3D")
+    return hws, spacing
+
+
+def nodes_of(shape: Triple, spacing: Triple | None) -> tuple[npt.NDArray[np.float64], Triple]:
+    """Nodes of a grid and their number per axis.
+
+    Raises
+    ------
+    UserError
+        If there is no spacing, or no node.
+    """
+    if spacing is None:
+        raise UserError("the distance of the nodes is missing: give -ns or -ns3, or a field by -pf")
+    positions, dims = make_grid(shape, spacing)
+    if len(positions) == 0:
+        shown = " ".join(map(str, spacing))
+        raise UserError(f"-ns {shown}: leaves no node inside an image of {shape}; make it smaller")
+    return positions, dims
+
+
+def check_guess(command: str, guess: PhiField | None, path: str, spacing: Triple | None) -> None:
+    """Check that a guess is a registration or a field of nodes as far apart as those asked for.
+
+    Raises
+    ------
+    UserError
+        If not.
+    """
+    if guess is None:
+        return
+    if guess.layout == "registration":
+        if spacing is None:
+            raise UserError("the distance of the nodes is missing: give -ns or -ns3, or a field by -pf")
+    elif guess.layout == "labels":
+        raise UserError(f"-pf {path}: is a field of labels; {command} takes a registration or a field of nodes")
+    elif spacing is not None and guess.spacing is not None:
+        own = guess.spacing
+        # along z a single layer of nodes has no spacing
+        axes = [a for a in range(3) if guess.dims is not None and guess.dims[a] > 1]
+        if any(abs(own[a] - spacing[a]) > 1e-6 for a in axes):
+            raise UserError(
+                f"-ns {' '.join(map(str, spacing))}: the nodes of {path} are "
+                f"{' '.join(f'{s:g}' for s in own)} apart; drop -ns or pass the field to another grid first"
+            )
 
 
 def describe_guess(guess: PhiField, path: str, bin_ratio: float) -> str:

@@ -25,7 +25,6 @@ __all__ = [
     "add_lazy",
     "add_margin",
     "add_mask",
-    "add_mask2",
     "add_output",
     "add_run",
     "add_search_range",
@@ -127,48 +126,13 @@ def _truncated(text: str) -> int:
 _truncated.__name__ = "number"
 
 
-def add_mask(group: Group) -> None:
-    """Add ``-mf1``: `mask1`."""
+def add_mask(group: Group, image: int = 1) -> None:
+    """Add ``-mf1``: `mask1`; for image 2 ``-mf2``: `mask2`."""
     group.add_argument(
-        *("-mf1", "--maskFile1"),
-        dest="mask1",
+        *(f"-mf{image}", f"--maskFile{image}"),
+        dest=f"mask{image}",
         metavar="FILE",
-        help="mask of image 1, of its shape: voxels where it is 0 do not take part",
-    )
-
-
-def add_mask2(group: Group) -> None:
-    """Add ``-mf2``: `mask2`."""
-    group.add_argument(
-        *("-mf2", "--maskFile2"),
-        dest="mask2",
-        metavar="FILE",
-        help="mask of image 2, of its shape: voxels where it is 0 do not take part",
-    )
-
-
-def add_search_range(group: Group) -> None:
-    """Add ``-sr``: `search_range`, (low z, high z, low y, high y, low x, high x)."""
-    group.add_argument(
-        *("-sr", "--search-range"),
-        dest="search_range",
-        metavar=("Z-", "Z+", "Y-", "Y+", "X-", "X+"),
-        type=int,
-        nargs=6,
-        default=(-3, 3, -3, 3, -3, 3),
-        help="displacements that are tried, relative to the guess, in voxels (default: -3 to 3 along each axis)",
-    )
-
-
-def add_zero_mean(parser: Parser, group: Group) -> None:
-    """Add our ``--zero-mean``: `zero_mean`."""
-    parser.add_own_argument(
-        "--zero-mean",
-        group=group,
-        dest="zero_mean",
-        action="store_true",
-        help="correlate what the grey levels differ from their mean in each window: for images on a large grey offset, "
-        "whose plain correlation coefficients are all close to 1",
+        help=f"mask of image {image}, of its shape: voxels where it is 0 do not take part",
     )
 
 
@@ -342,7 +306,7 @@ def add_output(group: Group, fields: bool, no_tsv: str = "--noTSV") -> None:
     fields : bool
         Whether the command writes fields.
     no_tsv : str
-        The long spelling of ``-notsv``, which differs between spam's commands.
+        The long spelling of ``-notsv``, which differs among spam's commands.
     """
     group.add_argument(
         *("-od", "--out-dir"),
@@ -365,6 +329,31 @@ def add_output(group: Group, fields: bool, no_tsv: str = "--noTSV") -> None:
             action="store_true",
             help="write TIFF files, one for each component",
         )
+
+
+def add_search_range(group: Group) -> None:
+    """Add ``-sr``: `search_range`, (z-, z+, y-, y+, x-, x+)."""
+    group.add_argument(
+        *("-sr", "--search-range"),
+        dest="search_range",
+        metavar=("Z-", "Z+", "Y-", "Y+", "X-", "X+"),
+        nargs=6,
+        type=int,
+        default=[-3, 3, -3, 3, -3, 3],
+        help="where to search about the rounded first guess, in voxels, both ends included (default: -3 3 -3 3 -3 3)",
+    )
+
+
+def add_zero_mean(parser: Parser, group: Group) -> None:
+    """Add our ``--zero-mean``: `zero_mean`."""
+    parser.add_own_argument(
+        "--zero-mean",
+        group=group,
+        dest="zero_mean",
+        action="store_true",
+        help="take the means off before windows are compared, which tells windows of low contrast on a high grey level "
+        "apart (default: not, as in spam)",
+    )
 
 
 def add_lazy(group: Group) -> None:
@@ -407,7 +396,7 @@ def add_run(parser: Parser, group: Group, spam_has_processes: bool = True) -> No
 def require(condition: bool, option: str, value: object, rule: str) -> None:
     """Raise the `UserError` ``option value: rule`` unless the condition holds."""
     if not condition:
-        shown = " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+        shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
         raise UserError(f"{option} {shown}".strip() + f": {rule}")
 
 
@@ -433,16 +422,16 @@ def check_common(args: argparse.Namespace) -> None:
     check("node_spacing", "-ns", at_least_one, "has to be at least 1")
     check("half_window_size", "-hws", at_least_one, "has to be at least 1")
     check("margin", "-m", lambda margin: min(margin) >= 0, "may not be negative")
+    check(
+        "search_range",
+        "-sr",
+        lambda r: all(low <= high for low, high in zip(r[::2], r[1::2], strict=True)),
+        "the lower end of a range is above its upper end; give Z- Z+ Y- Y+ X- X+",
+    )
     check("max_iterations", "-it", lambda n: n >= 0, "may not be negative")
     check("min_delta_phi", "-dp", lambda norm: not math.isnan(norm), "is not a number")
     check("mask_coverage", "-mc", lambda fraction: 0 <= fraction <= 1, "has to be between 0 and 1")
     check("phi_file_bin_ratio", "-pfb", lambda ratio: 0 < ratio < math.inf, "has to be above 0 and finite")
-    check(
-        "search_range",
-        "-sr",
-        lambda limits: all(low <= high for low, high in zip(limits[::2], limits[1::2], strict=True)),
-        "each lower limit may not be above its upper one",
-    )
     check("processes", "-np", lambda n: n >= 1, "at least one process is needed")
     check("out_dir", '-od ""', lambda folder: folder != "", "is no folder")
     check("grey_low_threshold", "-glt", lambda grey: not math.isnan(grey), "is not a number")

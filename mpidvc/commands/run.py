@@ -10,13 +10,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from mpidvc.core import deformation
 from mpidvc.core.grey import Choice
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import format_rows, write_tsv
+from mpidvc.images.image import Image
+from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.ranks import agree_on_instruction_set, cpu_seconds
+from mpidvc.tasks.texture import texture_of
 
-__all__ = ["TIMINGS", "Stages", "WithInstructionSet", "describe_criterion", "write_field"]
+__all__ = [
+    "TIMINGS",
+    "Stages",
+    "WithInstructionSet",
+    "describe_criterion",
+    "guess_at",
+    "typical_spacing",
+    "warn_of_texture",
+    "write_field",
+]
 
 #: File that gets the times of a run's stages (JSON), for benchmarks.
 TIMINGS = "MPIDVC_TIMINGS"
@@ -47,6 +63,54 @@ def write_field(executor: Executor, path: Path, field: PhiField | None, family: 
         return executor.stream(function, items)
 
     write_tsv(path, field, family, stream)
+
+
+def guess_at(guess: PhiField | None, stored_f: str, positions: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Phi about every node to start from (n, 4, 4).
+
+    Parameters
+    ----------
+    guess : PhiField, optional
+        A field is taken as it is.
+    stored_f : {"all", "rigid", "no"}
+        What the nodes get of the F of a registration; displacements always follow its whole Phi.
+    positions : (n, 3) float64
+    """
+    phi = np.tile(np.eye(4), (len(positions), 1, 1))
+    if guess is None:
+        return phi
+    if guess.layout != "registration":
+        return guess.phi
+    phi[:, :3, 3] = deformation.apply(guess.phi[0], guess.positions[0], positions)
+    if stored_f == "all":
+        phi[:, :3, :3] = guess.F[0]
+    elif stored_f == "rigid":
+        phi[:, :3, :3] = deformation.polar(guess.F[0])[0]
+    return phi
+
+
+def typical_spacing(field: PhiField, two_d: bool) -> npt.NDArray[np.float64]:
+    """Distance of neighbouring points along each axis; for scattered points about what it would be on a grid."""
+    if field.spacing is not None:
+        return np.array(field.spacing)
+    extent = np.ptp(field.positions, axis=0) + 1
+    return np.full(3, (float(np.prod(extent)) / max(len(field), 1)) ** (1 / (2 if two_d else 3)))
+
+
+def warn_of_texture(
+    console: Console,
+    image: Image,
+    mask: Image | None,
+    positions: npt.NDArray[np.float64],
+    hws: tuple[int, int, int],
+    min_coverage: float,
+    grey_low: float,
+    grey_high: float,
+) -> None:
+    """Say so where a large share of the windows cannot be followed; on rank 0."""
+    text = texture_of(image, mask, positions, hws, min_coverage, grey_low, grey_high).warning()
+    if text is not None:
+        console.warn(text)
 
 
 class Stages:

@@ -10,10 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mpidvc.commands import files
-from mpidvc.commands.run import Stages, WithInstructionSet, describe_criterion, write_field
-from mpidvc.core import deformation
+from mpidvc.commands.run import (
+    Stages,
+    WithInstructionSet,
+    describe_criterion,
+    guess_at,
+    typical_spacing,
+    warn_of_texture,
+    write_field,
+)
 from mpidvc.core.grey import choose_criterion
-from mpidvc.core.grid import make_grid
 from mpidvc.core.registration import STATUS, RegistrationSettings
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
@@ -73,13 +79,13 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Ldi
     image1 = opened[0][0]
     mask1 = files.open_mask(args.mask1, image1)
     two_d = image1.shape[0] == 1
-    hws, spacing, margin = _sizes(args, two_d)
-    _check_guess(args, guess, spacing)
+    hws, spacing = files.window_sizes(args.half_window_size, args.node_spacing, two_d)
+    margin = (0, *args.margin[1:]) if two_d else args.margin
+    if args.skip and guess is not None and guess.layout == "registration":
+        raise UserError(f"-skp: {args.phi_file} is a registration; it needs the field that it continues")
+    files.check_guess("ldic", guess, args.phi_file, spacing)
     field = guess if guess is not None and guess.layout != "registration" else None
-    positions = make_grid(image1.shape, _required(spacing))[0] if field is None else field.positions
-    if len(positions) == 0:
-        shown = " ".join(map(str, _required(spacing)))
-        raise UserError(f"-ns {shown}: leaves no node inside an image of {image1.shape}; make it smaller")
+    positions = files.nodes_of(image1.shape, spacing)[0] if field is None else field.positions
     if not (args.tsv or args.tif or args.vtk):
         raise UserError("-notsv: without -tif or -vtk nothing would be written; drop it or add one of them")
     stems = _stems(args, firsts, names[1:])
@@ -128,43 +134,6 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Ldi
     )
 
 
-def _required(value: Triple | None) -> Triple:
-    if value is None:
-        raise UserError("the distance of the nodes is missing: give -ns or -ns3, or a field by -pf")
-    return value
-
-
-def _sizes(args: argparse.Namespace, two_d: bool) -> tuple[Triple, Triple | None, Triple]:
-    """Half-window size, node spacing and margin, with what 2D makes of their first number."""
-    hws, spacing, margin = args.half_window_size, args.node_spacing, args.margin
-    if two_d:
-        return (0, *hws[1:]), None if spacing is None else (1, *spacing[1:]), (0, *margin[1:])
-    for option, value in (("-hws", hws), ("-ns", spacing)):
-        if value is not None and value[0] < 1:
-            raise UserError(f"{option} {' '.join(map(str, value))}: has to be at least 1 along z in 3D")
-    return hws, spacing, margin
-
-
-def _check_guess(args: argparse.Namespace, guess: PhiField | None, spacing: Triple | None) -> None:
-    if guess is None:
-        return
-    if guess.layout == "registration":
-        if args.skip:
-            raise UserError(f"-skp: {args.phi_file} is a registration; it needs the field that it continues")
-        _required(spacing)
-    elif guess.layout == "labels":
-        raise UserError(f"-pf {args.phi_file}: is a field of labels; ldic takes a registration or a field of nodes")
-    elif spacing is not None and guess.spacing is not None:
-        own = guess.spacing
-        # along z a single layer of nodes has no spacing
-        axes = [a for a in range(3) if guess.dims is not None and guess.dims[a] > 1]
-        if any(abs(own[a] - spacing[a]) > 1e-6 for a in axes):
-            raise UserError(
-                f"-ns {' '.join(map(str, spacing))}: the nodes of {args.phi_file} are "
-                f"{' '.join(f'{s:g}' for s in own)} apart; drop -ns or pass the field to another grid first"
-            )
-
-
 def _stems(args: argparse.Namespace, firsts: list[str], seconds: list[str]) -> list[Path]:
     folder = files.make_folder(args.out_dir, files.folder_of(firsts[0], real=False))
     stems = []
@@ -177,23 +146,6 @@ def _stems(args: argparse.Namespace, firsts: list[str], seconds: list[str]) -> l
     if double is not None:
         raise UserError(f"{double}.tsv: two pairs of the series would be written there; give the images distinct names")
     return stems
-
-
-def first_guess(plan: LdicPlan, positions: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Phi about every node to start from (n, 4, 4)."""
-    guess = plan.guess
-    phi = np.tile(np.eye(4), (len(positions), 1, 1))
-    if guess is None:
-        return phi
-    if guess.layout != "registration":
-        return guess.phi
-    # displacements always follow the whole Phi; -F only says which F the nodes start with
-    phi[:, :3, 3] = deformation.apply(guess.phi[0], guess.positions[0], positions)
-    if plan.stored_f == "all":
-        phi[:, :3, :3] = guess.F[0]
-    elif plan.stored_f == "rigid":
-        phi[:, :3, :3] = deformation.polar(guess.F[0])[0]
-    return phi
 
 
 def execute(plan: LdicPlan, executor: Executor, console: Console) -> int:
@@ -220,8 +172,8 @@ def _empty_field(plan: LdicPlan, image1: Image) -> PhiField:
             name: np.array(guess.columns.get(name, np.zeros(len(guess))), np.float64) for name in RESULT
         }
         return PhiField(guess.positions, guess.phi.copy(), columns, guess.layout, guess.dims, guess.spacing)
-    spacing = _required(plan.spacing)
-    positions, dims = make_grid(image1.shape, spacing)
+    spacing = np.array(plan.spacing, np.float64)
+    positions, dims = files.nodes_of(image1.shape, plan.spacing)
     phi = np.tile(np.eye(4), (len(positions), 1, 1))
     columns = {name: np.zeros(len(positions)) for name in RESULT}
     return PhiField(positions, phi, columns, "grid", dims, (float(spacing[0]), float(spacing[1]), float(spacing[2])))
@@ -231,16 +183,12 @@ def _correlate(
     plan: LdicPlan, pair: Pair, field: PhiField, executor: Executor, console: Console, stages: Stages
 ) -> bool:
     """Fill the field; False if windows were tried and none was found."""
-    guess = first_guess(plan, field.positions)
+    guess = guess_at(plan.guess, plan.stored_f, field.positions)
     again = np.arange(len(field))
     if plan.skip:
         again = np.nonzero(np.isin(field.columns["returnStatus"], AGAIN))[0]
     two_d = pair.image1.shape[0] == 1
-    typical = plan.spacing if field.spacing is None else field.spacing
-    if typical is None:
-        extent = np.ptp(field.positions, axis=0) + 1
-        typical = (np.prod(extent) / max(len(field), 1)) ** (1 / (2 if two_d else 3)) * np.ones(3)
-    chunks = make_chunks(field.positions[again], typical, pair.settings, two_d)
+    chunks = make_chunks(field.positions[again], typical_spacing(field, two_d), pair.settings, two_d)
     task = LdicTask(pair.image1, pair.image2, plan.mask1, field.positions[again], guess[again], pair.settings, chunks)
     processes = f" (with {executor.size} processes)" if executor.size > 1 else ""
     console.print(f"Correlating: {pair.stem.name}")
@@ -248,6 +196,10 @@ def _correlate(
     console.print(f"Starting Local DIC for {len(again)} nodes{processes}")
     if plan.skip:
         console.print(f"-skp: {len(field) - len(again)} nodes are kept as they are in the file")
+    if executor.rank == 0:
+        with stages.stage("texture"):
+            limits = (pair.settings.min_coverage, pair.settings.grey_low, pair.settings.grey_high)
+            warn_of_texture(console, pair.image1, plan.mask1, field.positions[again], plan.hws, *limits)
     status = field.columns["returnStatus"]
     with stages.stage("points", count_cpu=True), console.progress(len(again), "ldic", "points") as progress:
 

@@ -9,15 +9,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mpidvc.commands import files
+from mpidvc.commands import files, search
 from mpidvc.commands.run import Stages, WithInstructionSet, write_field
-from mpidvc.core.grid import make_grid
 from mpidvc.core.pixel_search import RESULT, SearchSettings
 from mpidvc.core.propagation import GUESS, Propagation, rank_points
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
-from mpidvc.fields.tiff import write_field_tiffs
-from mpidvc.fields.vtk import write_grid_vtk, write_points_vtk
 from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console, Progress
 from mpidvc.runtime.executor import Executor
@@ -30,8 +27,6 @@ Floats = npt.NDArray[np.float64]
 
 #: Half-window size where none is given, voxels.
 HALF_WINDOW = 5
-#: Rough CPU seconds per voxel of a window and candidate of the search.
-COST = 1.0e-10
 #: A front narrower than this many points for each process is worth a note.
 NARROW = 2.0
 
@@ -50,7 +45,7 @@ class PropagatePlan(WithInstructionSet):
     settings: SearchSettings
     points: Floats
     dims: Triple | None
-    spacing: Triple
+    spacing: Triple | None
     start_point: Floats
     start_is_first: bool
     start_displacement: Triple
@@ -76,18 +71,17 @@ class PropagatePlan(WithInstructionSet):
 def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> PropagatePlan:
     """Open and check everything, search the starting point; print the settings."""
     listed = None if args.guiding_points is None else files.read_points("-gp", args.guiding_points)
-    image1, image2 = files.open_pair(str(args.image1), str(args.image2))
-    mask1, mask2 = files.open_mask(args.mask1, image1), files.open_mask(args.mask2, image2, 2)
-    settings = _settings(args, image1.shape[0] == 1)
-    hws, spacing = settings.hws, _spacing(args, settings.hws)
-    points, dims = (listed, None) if listed is not None else make_grid(image1.shape, spacing)
-    if len(points) == 0:
-        shown = " ".join(map(str, spacing))
-        raise UserError(f"-ns {shown}: leaves no node inside an image of {image1.shape}; make it smaller")
+    image1, image2, mask1, mask2 = search.open_images(args)
+    two_d = image1.shape[0] == 1
+    given_hws = args.half_window_size or (HALF_WINDOW,) * 3
+    given_spacing = args.node_spacing or (2 * min(given_hws[1:] if two_d else given_hws),) * 3
+    hws, spacing = files.window_sizes(given_hws, given_spacing, two_d)
+    settings = search.search_settings(args, hws, two_d, "no")
+    points, dims = (listed, None) if listed is not None else files.nodes_of(image1.shape, spacing)
     if not (args.tsv or args.vtk or (args.tif and dims is not None)):
         raise UserError("-notsv: without -tif or -vtk nothing would be written; drop it or add one of them")
-    axes = slice(1, 3) if image1.shape[0] == 1 else slice(0, 3)
-    if args.start is not None and image1.shape[0] == 1 and (args.start[0] != 0 or args.start[3] != 0):
+    axes = slice(1, 3) if two_d else slice(0, 3)
+    if args.start is not None and two_d and (args.start[0] != 0 or args.start[3] != 0):
         shown = " ".join(map(str, args.start))
         raise UserError(f"-sp {shown}: the images are 2D; Z and its displacement have to be 0")
     start = [*points[0], 0, 0, 0] if args.start is None else args.start
@@ -100,7 +94,6 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Pro
     for value, option in ((radius, "-nr"), (distance, "-gwd")):
         if value <= 0:
             raise UserError(f"{option}: its default, {value:g}, is not above 0 with this -hws and -sr; give {option}")
-    name = f"{files.base_name(args.image1)}-{files.base_name(args.image2)}" if args.prefix is None else args.prefix
     plan = PropagatePlan(
         *(image1, image2, mask1, mask2, settings),
         points,
@@ -113,53 +106,20 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Pro
         radius,
         distance,
         args.threshold,
-        Path(files.folder_of(args.image1, real=True)) / f"{name}-pixelSearchPropagate",
+        Path(search.stem_name(args, "pixelSearchPropagate")),
         args.tsv,
         args.tif,
         args.vtk,
-        len(points) * float(np.prod(2 * np.array(hws) + 1.0)) * COST * float(np.prod(_candidates(settings))),
+        len(points) * search.seconds_of_point(settings),
     )
     _check_start(args, plan)
-    folder = files.make_folder(args.out_dir, str(plan.stem.parent))
+    folder = files.make_folder(args.out_dir, files.folder_of(args.im1, real=True))
     used = {"node_spacing": spacing, "half_window_size": hws, "radius": radius, "weighting_distance": distance}
     settings_of_run = {**vars(args), **used}
     console.settings("mpidvc pixelSearchPropagate", {k: v for k, v in settings_of_run.items() if k != "processes"})
     for note in notes:
         console.note(note)
-    return replace(plan, stem=folder / plan.stem.name)
-
-
-def _candidates(settings: SearchSettings) -> npt.NDArray[np.int64]:
-    candidates: npt.NDArray[np.int64] = np.array(settings.high) - np.array(settings.low) + 1
-    return candidates
-
-
-def _settings(args: argparse.Namespace, two_d: bool) -> SearchSettings:
-    hws = args.half_window_size or (HALF_WINDOW,) * 3
-    low, high = list(args.search_range[::2]), list(args.search_range[1::2])
-    if two_d:
-        hws, low[0], high[0] = (0, *hws[1:]), 0, 0
-    elif hws[0] < 1:
-        raise UserError(f"-hws {' '.join(map(str, hws))}: has to be at least 1 along z in 3D")
-    return SearchSettings(
-        hws,
-        (low[0], low[1], low[2]),
-        (high[0], high[1], high[2]),
-        "no",
-        args.zero_mean,
-        args.mask_coverage,
-        args.grey_low_threshold,
-        args.grey_high_threshold,
-    )
-
-
-def _spacing(args: argparse.Namespace, hws: Triple) -> Triple:
-    if hws[0] == 0:
-        return (1, *(args.node_spacing or (2 * min(hws[1:]),) * 3)[1:])
-    spacing: Triple = args.node_spacing or (2 * min(hws),) * 3
-    if spacing[0] < 1:
-        raise UserError(f"-ns {' '.join(map(str, spacing))}: has to be at least 1 along z in 3D")
-    return spacing
+    return replace(plan, stem=folder / plan.stem)
 
 
 def _check_start(args: argparse.Namespace, plan: PropagatePlan) -> None:
@@ -178,8 +138,8 @@ def _check_start(args: argparse.Namespace, plan: PropagatePlan) -> None:
         )
     if not found["pixelSearchCC"] >= plan.threshold:
         raise UserError(
-            f"{named} is not found: the best CC, {found['pixelSearchCC']:.4f}, is below -cct {plan.threshold:g}; give its "
-            "displacement by -sp, enlarge -sr, or lower -cct"
+            f"{named} is not found: the best CC, {found['pixelSearchCC']:.4f}, is below -cct {plan.threshold:g}; give "
+            "its displacement by -sp, enlarge -sr, or lower -cct"
         )
 
 
@@ -230,7 +190,7 @@ def _empty_field(plan: PropagatePlan) -> PhiField:
         "iterations": np.zeros(n),
     }
     phi = np.tile(np.eye(4), (n, 1, 1))
-    if plan.dims is None:
+    if plan.dims is None or plan.spacing is None:
         return PhiField(plan.points, phi, columns, "points")
     spacing = (float(plan.spacing[0]), float(plan.spacing[1]), float(plan.spacing[2]))
     return PhiField(plan.points, phi, columns, "grid", plan.dims, spacing)
@@ -269,7 +229,7 @@ def execute(plan: PropagatePlan, executor: Executor, console: Console) -> int:
         hint = "--ranking distance has a wider front" if plan.ranking == "walk" else "a smaller -nr widens it"
         console.note(f"the front is too narrow to keep {executor.size} processes busy; {hint}")
     with stages.stage("write"):
-        _write(plan, feed.field, executor, console)
+        search.write(plan, plan.stem, feed.field, plan.settings.hws, executor, console)
     stages.report(len(plan.points))
     return 0
 
@@ -290,25 +250,3 @@ def _summary(plan: PropagatePlan, feed: _Feed, console: Console) -> None:
     console.table("Pixel search summary", ["Result", "Points", "Percent", "Meaning"], rows)
     if limit:
         console.note(f"{limit} points were found at the limit of the search range: enlarge -sr if they look wrong")
-
-
-def _write(plan: PropagatePlan, field: PhiField, executor: Executor, console: Console) -> None:
-    if plan.tsv:
-        path = plan.stem.with_name(plan.stem.name + ".tsv")
-        write_field(executor, path, field, "SEARCH")
-        console.print(f"Written: {path}")
-    cc = field.columns["pixelSearchCC"]
-    if plan.tif and field.dims is not None:
-        axes = [a for a in range(3) if not (a == 0 and plan.two_d)]
-        parts: dict[str, npt.NDArray[np.generic]] = {f"{'ZYX'[a]}disp": field.displacements[:, a] for a in axes}
-        write_field_tiffs(plan.stem, field.dims, {**parts, "CC": cc, "returnStatus": field.columns["returnStatus"]})
-        console.print(f"Written: {plan.stem}-*.tif")
-    if plan.vtk:
-        path = plan.stem.with_name(plan.stem.name + ".vtk")
-        shown = {"displacements": field.displacements, "pixelSearchCC": cc}
-        if field.dims is not None and field.spacing is not None:
-            origin = field.positions[0] - np.array(plan.settings.hws)
-            write_grid_vtk(path, field.dims, field.spacing, origin, shown)
-        else:
-            write_points_vtk(path, field.positions, shown)
-        console.print(f"Written: {path}")

@@ -44,8 +44,8 @@ class SearchSettings:
     zero_mean : bool
         Whether the means are taken off before windows are compared.
     min_coverage : float
-        Least fraction of window 1 inside the image and not masked; and of these voxels, the least fraction that a window
-        of image 2 has to offer.
+        Least fraction of window 1 inside the image and not masked; and of these voxels, the least fraction that a
+        window of image 2 has to offer.
     grey_low, grey_high : float
         The mean of window 1 must lie strictly between.
     """
@@ -83,8 +83,8 @@ def applied_gradients(F: Array, apply_f: str) -> tuple[npt.NDArray[np.bool_], Ar
     with np.errstate(over="ignore", invalid="ignore"):
         determinant = np.linalg.det(np.where(np.isfinite(used), used, 0.0))
     used[~(np.abs(determinant) > 1e-9)] = np.nan
-    deformed = ~np.isclose(used, np.eye(3), rtol=1e-5, atol=1e-8).all(axis=(1, 2))
-    return deformed, used
+    same = np.asarray(np.isclose(used, np.eye(3), rtol=1e-5, atol=1e-8).all(axis=(1, 2)))
+    return ~same, used
 
 
 def pad_of(hws: Triple) -> int:
@@ -93,7 +93,7 @@ def pad_of(hws: Triple) -> int:
 
 
 def _accepted(values: Floats, covered: Map, real: Map, settings: SearchSettings) -> bool:
-    """Whether coverage and mean grey level of a window are as asked for; voxels that do not exist have no grey level."""
+    """Whether coverage and mean grey level are as asked for; voxels that do not exist have no grey level."""
     if covered is not None and not covered.any():
         return False
     if covered is not None and np.count_nonzero(covered) < settings.min_coverage * covered.size:
@@ -107,8 +107,8 @@ def _accepted(values: Floats, covered: Map, real: Map, settings: SearchSettings)
 def cut_window(box: Floats, covered: Map, real: Map, centre: Ints, settings: SearchSettings) -> Window:
     """The window about a voxel of box 1; `covered`: voxels that exist and are not masked, `real`: that exist."""
     part = tuple(slice(int(c) - h, int(c) + h + 1) for c, h in zip(centre, settings.hws, strict=True))
-    maps = [None if voxels is None else voxels[part] for voxels in (covered, real)]
-    return Window(box[part], maps[0], _accepted(box[part], *maps, settings))
+    usable, there = (None if voxels is None else voxels[part] for voxels in (covered, real))
+    return Window(box[part], usable, _accepted(box[part], usable, there, settings))
 
 
 def warp_window(box: Floats, covered: Map, real: Map, centre: Ints, F: Array, settings: SearchSettings) -> Window:

@@ -72,8 +72,8 @@ class PixelSearch:
         records["phi"][:, :, 3] = np.nan
         records["result"] = [0, -7, np.inf, 1, 1]
         deformed, gradients = applied_gradients(F, self.settings.apply_f)
-        usable = np.isfinite(guess).all(axis=(1, 2)) & np.isfinite(gradients).all(axis=(1, 2))
-        chosen = np.nonzero(usable)[0]
+        finite = np.asarray(np.isfinite(guess).all(axis=(1, 2))) & np.asarray(np.isfinite(gradients).all(axis=(1, 2)))
+        chosen = np.nonzero(finite)[0]
         if len(chosen) == 0:
             return records
         records["result"][chosen, STATUS] = -5
@@ -132,14 +132,16 @@ class PixelSearch:
                 plain[k] = cut_window(box1, covered1, real1, centre1[k], settings).accepted
         which = np.nonzero(plain)[0]
         if len(which):
-            out = offset[which], cc[which], error[which]
+            out, cc_out, error_out = offset[which], cc[which], error[which]
             pixel_search.search_points(
                 *(box1, covered1, box2, usable2, hws, low, high, settings.zero_mean),
                 *(np.ascontiguousarray(centre1[which]), np.ascontiguousarray(centre2[which])),
-                *out,
+                out,
+                cc_out,
+                error_out,
                 settings.min_coverage,
             )
-            offset[which], cc[which], error[which] = out
+            offset[which], cc[which], error[which] = out, cc_out, error_out
         for k in np.nonzero(deformed)[0]:
             window = warp_window(box1, covered1, real1, centre1[k], gradients[k], settings)
             if window.accepted:

@@ -331,8 +331,8 @@ def test_numbers_that_cannot_be_computed_with(
     assert status in (0, 1) or (status == 2 and len(error.splitlines()) == 1)
 
 
-#: Options of reg and ldic that it does not have.
-NOT_OF_PROPAGATE = ("-pf", "-o", "-it", "-dp", "-m", "-m3", "--criterion", "--crit", "-i")
+#: Options of reg and ldic that it does not have; images may differ in size.
+NOT_OF_PROPAGATE = ("-pf", "-o", "-it", "-dp", "-m", "-m3", "--criterion", "--crit", "-i", "smaller.tif")
 #: Arguments of pixelSearchPropagate after a good -sp, and words of the message.
 PROPAGATE = [
     *((line, word) for line, word in BOTH if not set(NOT_OF_PROPAGATE) & set(line.split())),

@@ -31,8 +31,8 @@ examples:
 
 def add_options(parser: Parser) -> None:
     """Add the options of the command."""
-    parser.add_argument("image1", metavar="im1", help="reference image: a TIFF file or a folder of slices")
-    parser.add_argument("image2", metavar="im2", help="deformed image")
+    parser.add_argument("im1", help="image 1: a TIFF file or a folder of slices")
+    parser.add_argument("im2", help="image 2, searched")
     points = parser.add_argument_group("where to begin, and what is searched")
     points.add_argument(
         *("-sp", "--starting-point-and-displacement"),
@@ -57,7 +57,7 @@ def add_options(parser: Parser) -> None:
         *("-ld", "--label-dilate"), dest="label_dilate", metavar="N", type=int, default=1, help="only with -lab1"
     )
     options.add_mask(points)
-    options.add_mask2(points)
+    options.add_mask(points, 2)
     windows = parser.add_argument_group("grid, windows and search")
     options.add_grid(windows)
     options.add_search_range(windows)

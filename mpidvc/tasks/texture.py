@@ -1,0 +1,38 @@
+"""Texture of a sample of the windows that are going to be followed."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mpidvc.core.texture import Texture, sample_of, structure
+from mpidvc.images.image import Image
+
+__all__ = ["texture_of"]
+
+
+def texture_of(
+    image: Image,
+    mask: Image | None,
+    positions: npt.NDArray[np.float64],
+    hws: tuple[int, int, int],
+    min_coverage: float = 0.0,
+    grey_low: float = -np.inf,
+    grey_high: float = np.inf,
+) -> Texture:
+    """Texture of windows about some of these positions; windows that will be skipped do not count."""
+    size = np.array(hws)
+    found = []
+    for node in positions[sample_of(len(positions))].astype(np.int64):
+        low, high = (tuple(int(v) for v in corner) for corner in (node - size, node + size + 1))
+        part, _ = image.read_box(low, high)
+        values = part.astype(np.float64)
+        usable = np.isfinite(values)
+        grey = values[usable]
+        if mask is not None:
+            usable &= mask.read_box(low, high)[0] != 0
+        if not usable.any() or usable.sum() < min_coverage * np.prod(2 * size + 1):
+            continue
+        if grey_low < grey.mean() < grey_high:
+            found.append(structure(np.where(usable, values, 0.0), usable))
+    return Texture.of(np.array(found).reshape(-1, 3), 1.0 if image.dtype.kind in "iu" else 0.0)
