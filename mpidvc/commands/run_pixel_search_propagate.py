@@ -170,7 +170,9 @@ class _Feed:
     def finished(self, batch: npt.NDArray[np.void], records: npt.NDArray[np.void]) -> None:
         found = records["result"]
         displacement, cc = records["phi"][:, :, 3], found[:, RESULT.index("pixelSearchCC")]
-        self._propagation.finished(batch, displacement, cc)
+        # with a threshold of 0 or less, too, points without a displacement guide no others
+        searched = found[:, RESULT.index("returnStatus")] == 1
+        self._propagation.finished(batch, displacement, np.where(searched, cc, -np.inf))
         rows = self._rows[batch["point"]]
         mine, rows = rows >= 0, rows[rows >= 0]
         self.field.phi[rows, :3, 3] = displacement[mine]

@@ -250,6 +250,18 @@ def test_holes(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_here")
+def test_skipped_points_guide_no_others(tmp_path: Path) -> None:
+    """A threshold of 0 is met by their CC, which is 0."""
+    table = run(tmp_path, f"{SOLID} -mf1 solidmask1.tif -mc 0.7 -cct 0 --ranking walk")
+    assert np.sum(table["returnStatus"] == -5) > 3
+    assert np.sum(table["returnStatus"] == 1) > 30
+    definition = Definition(image("solid1"), image("solid2"), 4, 2, image("solidmask1"), coverage=0.7)
+    points = np.concatenate([[[13, 15, 17]], make_grid(definition.image1.shape, (6, 6, 6))[0]])
+    order = brute_walk(points, 6.0)
+    assert_equal(table, definition.propagate(points, (1, -1, 2), 6.0, 18.0, order, 1e-12)[1:])
+
+
+@pytest.mark.usefixtures("_here")
 @pytest.mark.parametrize("start", ["", "-sp 12 16 18 1 -1 2"])
 def test_guiding_points(tmp_path: Path, start: str) -> None:
     """The points of the file in their order, the first one is the start unless -sp gives one."""
@@ -374,6 +386,17 @@ def test_any_number_of_ranks_gives_the_same_bytes(tmp_path: Path, mpiexec: Job, 
         assert {path.name: path.read_bytes() for path in out.iterdir()} == expected
         if n_ranks > 1:
             assert f"(with {n_ranks} processes)" in done.stdout
+
+
+@pytest.mark.usefixtures("_here")
+def test_a_narrow_front_is_told(tmp_path: Path, mpiexec: Job) -> None:
+    """Whoever starts many processes for a walk from point to point is told."""
+    for ranking, told in (("walk", True), ("distance", False)):
+        line = SOLID.replace("-ns 6", "-ns 4") + f" -nr {3 if told else 4.5} --ranking {ranking}"
+        done = mpiexec(2, "-m", "mpidvc", "pixelSearchPropagate", *line.split(), "-od", str(tmp_path / ranking))
+        assert done.returncode == 0
+        assert ("the front is too narrow to keep 2 processes busy" in done.stdout) == told
+        assert ("Mean width of the front: 1.0 points" in done.stdout) == told
 
 
 @pytest.mark.usefixtures("_here")
