@@ -1,7 +1,8 @@
 """Registration kernels: the Cython side of ``gauss_newton.cpp``.
 
 One copy of the numerical core per instruction set is linked in; :func:`use_instruction_set` chooses among those that
-this processor has, for these and all other kernels. Arrays are (z, y, x); a 2D image is one plane. Nothing here allocates per point.
+this processor has, for these and all other kernels. Arrays are (z, y, x); a 2D image is one plane. Nothing here
+allocates per point.
 """
 
 from libc.math cimport INFINITY
@@ -9,7 +10,8 @@ from libc.stdint cimport int64_t, uint8_t
 
 import numpy as np
 
-from mpidvc.kernels.processor import INSTRUCTION_SETS, instruction_set, instruction_sets, level, use_instruction_set
+from mpidvc.kernels import processor
+from mpidvc.kernels.processor import INSTRUCTION_SETS, instruction_set, instruction_sets, use_instruction_set
 
 cdef extern from *:
     """
@@ -132,7 +134,7 @@ PADDING = 64
 
 cdef const mpidvc_kernels* kernels() except NULL:
     """The core for the instruction set in use."""
-    return mpidvc_table(level())
+    return mpidvc_table(processor.level())
 
 
 def empty_box(shape):
@@ -352,8 +354,8 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
 
 def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1] usable,
                const float[:, :, ::1] sampled1, const float[:, :, ::1] box2 not None,
-               const uint8_t[:, :, ::1] valid2, low1, n, F, centre2, low2, high2, double level, double gain, double bias,
-               index=(0, 0, 0)):
+               const uint8_t[:, :, ::1] valid2, low1, n, F, centre2, low2, high2, double level, double gain,
+               double bias, index=(0, 0, 0)):
     """Sums of one registration pass over a block of image 1 (see ``gauss_newton.hpp`` for their order).
 
     ``low1`` (index in box 1) and ``n`` give the compared voxels; ``F`` (3, 3) and ``centre2`` where they fall in box 2.
@@ -399,7 +401,8 @@ def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None,
     return out
 
 
-def warp(const float[:, :, ::1] box not None, int order, bint two_d, F, centre, low, high, float[:, :, ::1] out not None):
+def warp(const float[:, :, ::1] box not None, int order, bint two_d, F, centre, low, high,
+         float[:, :, ::1] out not None):
     """Sample ``box`` at ``centre + F (x - (n - 1) / 2)`` for every voxel x of ``out``; 0 outside ``[low, high]``.
 
     With ``order == 3`` the box holds spline coefficients.

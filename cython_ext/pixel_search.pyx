@@ -4,7 +4,6 @@ Small ranges are correlated directly, large ones by FFT; both give the same answ
 best is evaluated again in double precision. Arrays are (z, y, x); a 2D image is one plane.
 """
 
-from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint8_t
 
 import numpy as np

@@ -28,6 +28,9 @@ STATUS = {
     -7: "skipped: the first guess is not finite or cannot be applied",
 }
 
+#: A few voxels always agree somewhere: a candidate has to compare this fraction of window 1, or ``-mc`` if less.
+LEAST_OVERLAP = 0.25
+
 
 @dataclass(frozen=True)
 class SearchSettings:
@@ -44,8 +47,7 @@ class SearchSettings:
     zero_mean : bool
         Whether the means are taken off before windows are compared.
     min_coverage : float
-        Least fraction of window 1 inside the image and not masked; and of these voxels, the least fraction that a
-        window of image 2 has to offer.
+        Least fraction of window 1 inside the image and not masked.
     grey_low, grey_high : float
         The mean of window 1 must lie strictly between.
     """
@@ -58,6 +60,11 @@ class SearchSettings:
     min_coverage: float = 0.5
     grey_low: float = -math.inf
     grey_high: float = math.inf
+
+    @property
+    def min_overlap(self) -> float:
+        """Least fraction of the usable voxels of window 1 that a window of image 2 has to offer."""
+        return min(self.min_coverage, LEAST_OVERLAP)
 
 
 @dataclass(frozen=True)

@@ -68,12 +68,14 @@ class PixelSearch:
         """
         records = np.zeros(len(positions), RECORD)
         F = guess[:, :3, :3]
-        records["phi"][:, :, :3] = np.where(np.isfinite(F).all(axis=(1, 2))[:, None, None], F, np.eye(3))
+        known = np.asarray(np.isfinite(F).all(axis=(1, 2)))
+        records["phi"][:, :, :3] = np.where(known[:, None, None], F, np.eye(3))
         records["phi"][:, :, 3] = np.nan
         records["result"] = [0, -7, np.inf, 1, 1]
+        positions = self.positions[index]
         deformed, gradients = applied_gradients(F, self.settings.apply_f)
-        finite = np.asarray(np.isfinite(guess).all(axis=(1, 2))) & np.asarray(np.isfinite(gradients).all(axis=(1, 2)))
-        chosen = np.nonzero(finite)[0]
+        usable = np.isfinite(guess).all(axis=(1, 2)) & np.isfinite(gradients).all(axis=(1, 2))
+        chosen = np.flatnonzero(usable)
         if len(chosen) == 0:
             return records
         records["result"][chosen, STATUS] = -5
@@ -139,7 +141,7 @@ class PixelSearch:
                 out,
                 cc_out,
                 error_out,
-                settings.min_coverage,
+                settings.min_overlap,
             )
             offset[which], cc[which], error[which] = out, cc_out, error_out
         for k in np.nonzero(deformed)[0]:
@@ -148,7 +150,7 @@ class PixelSearch:
                 offset[k], cc[k], error[k] = pixel_search.search_window(
                     *(window.values, window.usable, box2, usable2, low, high, settings.zero_mean),
                     centre2[k],
-                    settings.min_coverage,
+                    settings.min_overlap,
                 )
         found = cc > 0
         records["phi"][found, :, 3] = (offset + rounded)[found]

@@ -1,4 +1,4 @@
-"""reg and ldic on ranks: every byte of every file is that of one process, whatever started the ranks."""
+"""reg, ldic and pixelSearch on ranks: every byte of every file is that of one process, whatever started the ranks."""
 
 from __future__ import annotations
 
@@ -30,6 +30,10 @@ CASES = {
     "ldic-znssd-mask": "ldic @a.tif @dark.tif -ns 8 -hws 6 -mf1 @mask.tif -mc 0.4 -vtk",
     "ldic-series": "ldic @a.tif @b.tif @dark.tif -ns 10 -hws 6 -sei -tif",
     "ldic-compressed": "ldic @zipped.tif @b.tif -ns 12 -hws 6",
+    "search": "pixelSearch @a.tif @b.tif -ns 8 -hws 6 -vtk -tif",
+    "search-guess-masks": "pixelSearch @a.tif @dark.tif -ns 9 -hws 5 -pf @guess.tsv -mf1 @mask.tif -mf2 @mask.tif",
+    "search-zero-mean-wide": "pixelSearch @a.tif @dark.tif -ns 16 -hws 5 -sr -8 8 -9 9 -9 9 --zero-mean",
+    "search-2d": "pixelSearch @f.tif @g.tif -ns 9 -hws 9 -F no -pf @guess.tsv -sr 0 0 -6 6 -5 7 -tif",
     "ldic-2d": "ldic @f.tif @g.tif -ns 6 -hws 9 -o 3 -vtk -tif",
 }
 

@@ -3,6 +3,7 @@
 
     python tests/reference/make_spam_reference.py --spam /path/to/venv/bin            # results only
     python tests/reference/make_spam_reference.py --spam /path/to/venv/bin --inputs   # images and masks as well
+    python tests/reference/make_spam_reference.py --spam /path/to/venv/bin --only pixelSearch   # of one command
 
 The images are committed, so that the reference never hangs on the last digit of a sum. Every case runs in this
 directory as `spam-<command> <args> -od results/<name>`; `cases.json` tells the tests the same.
@@ -32,6 +33,7 @@ AGREEMENT = {
     "spline": "order 3: each program has its own border of the spline prefilter; iterations equal at nearly all nodes",
     "converged": "another way to the same minimum: Phi to the convergence threshold, iterations may differ",
     "status": "status equal; Phi where the status is 2",
+    "search": "pixel search of images around grey level 0: displacements and F equal, CC to spam's square root, error",
     "ignored": "spam takes the option but does nothing with it (NOTES.md): no parity",
 }
 
@@ -85,6 +87,25 @@ LDIC_CASES = [
     ("ldic-2d-ns3", f"flat1 flat2 -ns3 7 20 25 -hws3 4 9 7 -pf {REG_2D}", "tight"),
     ("ldic-2d-files", f"flat1 flat2 -ns 20 -hws 9 -pf {REG_2D} -vtk -tif", "tight"),
 ]
+# images around 0, where spam's approximate square root (0.2 %) does not change the order of the candidates
+SEARCH_CASES = [
+    ("search", "float1 float2 -ns 10 -hws 5", "search"),
+    ("search-sr", "float1 float2 -ns 10 -hws 5 -sr -1 4 -5 2 0 3", "search"),
+    ("search-registration", "float1 float2 -ns 10 -hws 5 -pf guess-search.tsv -sr -2 2 -2 2 -2 2", "search"),
+    ("search-F-rigid", "float1 float2 -ns 10 -hws 5 -pf guess-search.tsv -F rigid", "search"),
+    ("search-F-no", "float1 float2 -ns 10 -hws 5 -pf guess-search.tsv -F no", "search"),
+    ("search-field", "float1 float2 -hws 5 -pf guess-search-field.tsv -sr -2 2 -2 2 -2 2", "search"),
+    (
+        "search-masks",
+        "float1 float2 -ns 8 -hws 4 -mf1 images/floatmask1.tif -mf2 images/floatmask2.tif -mc 0.4",
+        "search",
+    ),
+    ("search-grey", "float1 float2 -ns 8 -hws 4 -glt -3 -ght 4", "search"),
+    ("search-anisotropic", "float1 float2 -ns3 9 11 8 -hws3 3 5 4 -sr -3 4 -3 3 -4 3", "search"),
+    ("search-files", "float1 float2 -ns 12 -hws 5 -vtk -tif", "search"),
+    ("search-2d", "floatflat1 floatflat2 -ns 12 -hws 8 -sr -9 9 -4 4 -3 5", "search"),
+    ("search-2d-files", "floatflat1 floatflat2 -ns 20 -hws 8 -vtk -tif", "search"),
+]
 
 
 def write_tsv(name, rows):
@@ -123,6 +144,30 @@ def make_images():
     write_tsv("guess-registration.tsv", [registration_row((29.5, 31.5, 33.5), F, (0.8, -0.9, 0.2))])
 
 
+def make_search_images():
+    """Write the images of the pixel search, whole numbers around 0 stored as floats, their masks and guesses."""
+    from mpidvc.core.analytic import AnalyticPair
+
+    motion = {"rotation": (1.0, 0.5, -0.5), "strain": (0.01, -0.01, 0.005), "translation": (1.2, -0.8, 0.7)}
+    for name, shape in (("float", (36, 40, 44)), ("floatflat", (1, 90, 96))):
+        pair = AnalyticPair(shape, seed=9, amplitude=0.15, wavelength=60.0, mean=0.35, contrast=0.09, **motion)
+        for k, image in enumerate((pair.image1(), pair.image2())):
+            grey = np.rint((image.astype(np.float64) - 23000) / 200).astype(np.float32)
+            save_image(f"{name}{k + 1}.tif", grey if shape[0] > 1 else grey[0])
+    z, y, x = np.indices((36, 40, 44)) - np.reshape([17.5, 19.5, 21.5], (3, 1, 1, 1))
+    save_image("floatmask1.tif", ((z / 30) ** 2 + (y / 17) ** 2 + (x / 18) ** 2 < 1).astype(np.uint8))
+    save_image("floatmask2.tif", ((z / 17) ** 2 + (y / 30) ** 2 + (x / 20) ** 2 < 1).astype(np.uint8))
+    F = [[1.02, 0.03, -0.02], [-0.03, 0.99, 0.03], [0.02, -0.03, 1.01]]
+    write_tsv("guess-search.tsv", [registration_row((17.5, 19.5, 21.5), F, (1.4, -0.6, 0.8))])
+    nodes = [(z, y, x) for z in (10, 18, 26) for y in (12, 22) for x in (14, 22, 30)]
+    rows = []
+    for k, node in enumerate(nodes):
+        grow = np.array(F) if k % 2 else np.eye(3)
+        t = (1.5, -0.5 - 0.1 * k, 2.5) if k % 3 else (0.5, -1.5, 0.6)
+        rows.append([float(k), *registration_row(node, grow, t)[1:]])
+    write_tsv("guess-search-field.tsv", rows)
+
+
 def make_guesses():
     """Write the guesses that are made of spam's own results."""
     row = read_tsv(REG)[0]
@@ -148,7 +193,7 @@ def run(spam, name, command, args):
     """Run one case; the names of its outputs, sorted."""
     out = HERE / "results" / name
     shutil.rmtree(out, ignore_errors=True)
-    workers = ["-np", "1"] if command == "ldic" else []
+    workers = [] if command == "reg" else ["-np", "1"]
     done = subprocess.run(
         [spam / f"spam-{command}", *args, *workers, "-od", out], cwd=HERE, capture_output=True, text=True
     )
@@ -165,15 +210,24 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spam", type=Path, required=True, help="directory of spam-reg and spam-ldic, version 0.9.1")
     parser.add_argument("--inputs", action="store_true", help="make the images again, too")
+    parser.add_argument(
+        "--only", choices=("reg", "ldic", "pixelSearch"), help="leave the other commands' cases as they are"
+    )
     options = parser.parse_args()
     if options.inputs:
-        make_images()
+        if options.only != "pixelSearch":
+            make_images()
+        make_search_images()
     cases = []
-    for command, listed in (("reg", REG_CASES), ("ldic", LDIC_CASES)):
+    for command, listed in (("reg", REG_CASES), ("ldic", LDIC_CASES), ("pixelSearch", SEARCH_CASES)):
+        if options.only not in (None, command):
+            known = json.loads((HERE / "cases.json").read_text())["cases"]
+            cases += [case for case in known if case["command"] == command]
+            continue
         for name, line, agreement in listed:
             if name == "ldic-field":
                 make_guesses()
-            images = {"im1", "im2", "im3", "flat1", "flat2"}
+            images = {"im1", "im2", "im3", "flat1", "flat2", "float1", "float2", "floatflat1", "floatflat2"}
             args = [f"images/{word}.tif" if word in images else word for word in line.split()]
             outputs = run(options.spam, name, command, args)
             inputs = [word for word in args if word.endswith((".tif", ".tsv"))]
