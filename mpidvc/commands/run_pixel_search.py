@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mpidvc.commands import files, search
 from mpidvc.commands.run import Stages, WithInstructionSet, guess_at, typical_spacing, warn_of_texture
 from mpidvc.core.pixel_search import RESULT, STATUS, SearchSettings
+from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console

@@ -72,7 +72,6 @@ class PixelSearch:
         records["phi"][:, :, :3] = np.where(known[:, None, None], F, np.eye(3))
         records["phi"][:, :, 3] = np.nan
         records["result"] = [0, -7, np.inf, 1, 1]
-        positions = self.positions[index]
         deformed, gradients = applied_gradients(F, self.settings.apply_f)
         usable = np.isfinite(guess).all(axis=(1, 2)) & np.isfinite(gradients).all(axis=(1, 2))
         chosen = np.flatnonzero(usable)
