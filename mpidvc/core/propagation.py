@@ -57,7 +57,6 @@ def rank_points(positions: Floats, ranking: str, radius: float) -> Ints:
     if len(positions) == 0:
         return np.zeros(0, np.int64)
     apart = np.square(positions - positions[0]).sum(axis=1)
-    apart[0] = -1.0  # another point may be at the same place
     return np.argsort(apart, kind="stable").astype(np.int64)
 
 
