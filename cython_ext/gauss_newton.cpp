@@ -378,6 +378,7 @@ struct Window {
     float *f, *gz, *gy, *gx, *w, *now;  // w: weights of window 1; now: those of the last pass, where samples fell out
     float *warped, *warped_weight;      // update_gradient: window 2 with a frame of gradient_reach
     float *residual;                    // update_gradient
+    float *hz, *hy, *hx;                // Gaussian gradients: central differences beside them, for M
     Int frame[3], frame_pitch;
     float *row, *scratch;
     bool weighted;                      // some w are 0
@@ -398,7 +399,7 @@ bool allocate(Window &win, const Int n[3], const mpidvc_settings &set) {
     win.frame_pitch = (win.frame[2] + 7) / 8 * 8;
     const Int frame = win.frame[0] * win.frame[1] * win.frame_pitch + 64;
     const Int line = larger(win.pitch, win.frame_pitch) + 64;
-    float *p = (float *)calloc(1, sizeof(float) * ((set.update_gradient ? 7 : 6) * size + 2 * frame + 3 * line));
+    float *p = (float *)calloc(1, sizeof(float) * ((set.gauss ? 10 : 7) * size + 2 * frame + 3 * line));
     win.memory = p;
     if (!p) return false;
     win.f = p, win.gz = p + size, win.gy = p + 2 * size, win.gx = p + 3 * size, win.w = p + 4 * size;
@@ -406,22 +407,30 @@ bool allocate(Window &win, const Int n[3], const mpidvc_settings &set) {
     win.warped = p + 6 * size, win.warped_weight = win.warped + frame;
     win.row = win.warped_weight + frame, win.scratch = win.row + 2 * line;
     win.residual = win.scratch + line;
+    win.hz = win.hy = win.hx = 0;
+    if (set.gauss) win.hz = win.residual + size, win.hy = win.hz + size, win.hx = win.hy + size;
     return true;
 }
 
-// Central differences, or separable Gaussian derivatives, of the n voxels from src on (a frame of `reach` must exist).
+// Central differences of the n voxels from src on (a frame of 1 must exist).
+void central_differences(const float *src, Int py, Int pz, const Int n[3], bool two_d, float *gz, float *gy, float *gx,
+                         Int pitch) {
+    for (Int z = 0; z < n[0]; z++)
+        for (Int y = 0; y < n[1]; y++) {
+            const float *p = src + z * pz + y * py;
+            const Int o = (z * n[1] + y) * pitch;
+            if (!two_d)
+                for (Int x = 0; x < n[2]; x++) gz[o + x] = 0.5f * (p[x + pz] - p[x - pz]);
+            for (Int x = 0; x < n[2]; x++) gy[o + x] = 0.5f * (p[x + py] - p[x - py]);
+            for (Int x = 0; x < n[2]; x++) gx[o + x] = 0.5f * (p[x + 1] - p[x - 1]);
+        }
+}
+
+// Gradients by the settings' method: central differences, or separable Gaussian derivatives (a frame of `reach`).
 int gradients(const float *src, Int py, Int pz, const Int n[3], const mpidvc_settings &set, float *gz, float *gy,
               float *gx, Int pitch) {
     if (!set.gauss) {
-        for (Int z = 0; z < n[0]; z++)
-            for (Int y = 0; y < n[1]; y++) {
-                const float *p = src + z * pz + y * py;
-                const Int o = (z * n[1] + y) * pitch;
-                if (!set.two_d)
-                    for (Int x = 0; x < n[2]; x++) gz[o + x] = 0.5f * (p[x + pz] - p[x - pz]);
-                for (Int x = 0; x < n[2]; x++) gy[o + x] = 0.5f * (p[x + py] - p[x - py]);
-                for (Int x = 0; x < n[2]; x++) gx[o + x] = 0.5f * (p[x + 1] - p[x - 1]);
-            }
+        central_differences(src, py, pz, n, set.two_d, gz, gy, gx, pitch);
         return 0;
     }
     const Int reach = set.gradient_reach, ny = n[1] + 2 * reach, nx = n[2] + 2 * reach;
@@ -516,6 +525,12 @@ void apply_weights(Window &win, const float *w) {
         win.gy[i] *= w[i];
         win.gx[i] *= w[i];
     }
+    if (win.hz)
+        for (Int i = 0; i < win.rows * win.pitch; i++) {
+            win.hz[i] *= w[i];
+            win.hy[i] *= w[i];
+            win.hx[i] *= w[i];
+        }
 }
 
 // Reads window 1: f0 = f - level (level NaN: the window's own mean), gradients, weights; N, F and FF of the sums.
@@ -527,6 +542,7 @@ int read_window(Window &win, const mpidvc_box &box, const float *sampled, const 
     if (set.shift ? shifted_gradients(src, box.pitch_y, box.pitch_z, n, set, index, win.gz, win.gy, win.gx, pitch)
                   : gradients(src, box.pitch_y, box.pitch_z, n, set, win.gz, win.gy, win.gx, pitch))
         return -1;
+    if (win.hz) central_differences(src, box.pitch_y, box.pitch_z, n, set.two_d, win.hz, win.hy, win.hx, pitch);
     Int voxels = n[0] * n[1] * n[2];
     win.weighted = false;
     if (set.shift) {
@@ -606,9 +622,10 @@ int read_window(Window &win, const mpidvc_box &box, const float *sampled, const 
 
 // ------------------------------------------------------------------------------------------------------ moment sums
 
-// The 60 sums of products of gradients; w (or null) is applied to them.
-void gradient_products(const Window &win, const float *gz, const float *gy, const float *gx, const float *w,
-                       double *out) {
+// The 60 sums of products of gradients; w (or null) is applied to them. CROSS: products of the Gaussian gradient with
+// the central differences. The residual changes with the texture's own slope, which smoothing flattens: the square of
+// the smooth gradient would make every step too long by as much.
+template <bool CROSS> void products_of(const Window &win, const float *w, double *out) {
     const Int *n = win.n;
     const double half[3] = {0.5 * (double)(n[0] - 1), 0.5 * (double)(n[1] - 1), 0.5 * (double)(n[2] - 1)};
     const Wide lane = ramp<WIDE>();
@@ -621,13 +638,20 @@ void gradient_products(const Window &win, const float *gz, const float *gy, cons
             const Int o = (z * n[1] + y) * win.pitch;
             Wide r0[6] = {}, rx[6] = {}, rxx[6] = {};
             for (Int x = 0; x < n[2]; x += WIDE) {
-                Wide a = load<WIDE>(gz + o + x), b = load<WIDE>(gy + o + x), c = load<WIDE>(gx + o + x);
+                Wide a = load<WIDE>(win.gz + o + x), b = load<WIDE>(win.gy + o + x), c = load<WIDE>(win.gx + o + x);
                 if (w) {
                     const Wide v = load<WIDE>(w + o + x);
                     a *= v, b *= v, c *= v;
                 }
+                Wide p = a, q = b, r = c;
+                if (CROSS) p = load<WIDE>(win.hz + o + x), q = load<WIDE>(win.hy + o + x), r = load<WIDE>(win.hx + o + x);
                 const Wide at = lane + (float)((double)x - half[2]);
-                const Wide product[6] = {a * a, a * b, a * c, b * b, b * c, c * c};
+                Wide product[6] = {a * p, a * q, a * r, b * q, b * r, c * r};
+                if (CROSS) {
+                    product[1] = 0.5f * (product[1] + b * p);
+                    product[2] = 0.5f * (product[2] + c * p);
+                    product[4] = 0.5f * (product[4] + c * q);
+                }
                 MPIDVC_UNROLL
                 for (int i = 0; i < 6; i++) {
                     r0[i] += product[i];
@@ -661,6 +685,13 @@ void gradient_products(const Window &win, const float *gz, const float *gy, cons
     }
     for (int i = 0; i < 6; i++)
         for (int k = 0; k < 10; k++) out[10 * i + k] = acc[k][i];
+}
+
+void gradient_products(const Window &win, const float *w, double *out) {
+    if (win.hz)
+        products_of<true>(win, w, out);
+    else
+        products_of<false>(win, w, out);
 }
 
 // sum r G X (r null: ones; w null: ones).
@@ -714,7 +745,7 @@ void window_sums(const Window &win, const float *w, bool znssd, double *sums) {
         n += total(c), s1 += total(one), s2 += total(two);
     }
     sums[MPIDVC_N] = n, sums[MPIDVC_F] = s1, sums[MPIDVC_FF] = s2;
-    gradient_products(win, win.gz, win.gy, win.gx, w, sums + MPIDVC_M);
+    gradient_products(win, w, sums + MPIDVC_M);
     if (znssd) {
         gradient_moments(win, win.gz, win.gy, win.gx, win.f, w, sums + MPIDVC_C);
         gradient_moments(win, win.gz, win.gy, win.gx, 0, w, sums + MPIDVC_D);
@@ -891,6 +922,8 @@ int pass_updating_gradient(Window &win, const Sampler &inner, const mpidvc_setti
             ? shifted_gradients(win.warped + first, pitch, plane, win.n, set, index, win.gz, win.gy, win.gx, win.pitch)
             : gradients(win.warped + first, pitch, plane, win.n, set, win.gz, win.gy, win.gx, win.pitch))
         return -1;
+    if (win.hz)
+        central_differences(win.warped + first, pitch, plane, win.n, set.two_d, win.hz, win.hy, win.hx, win.pitch);
     for (Int z = 0; z < win.n[0]; z++)
         for (Int y = 0; y < win.n[1]; y++) {
             const Int o = (z * win.n[1] + y) * win.pitch;
@@ -928,7 +961,7 @@ int pass_updating_gradient(Window &win, const Sampler &inner, const mpidvc_setti
     sums[MPIDVC_N] = n, sums[MPIDVC_F] = s1, sums[MPIDVC_FF] = s2;
     sums[MPIDVC_R] = r1, sums[MPIDVC_RR] = r2, sums[MPIDVC_FR] = fr;
     gradient_moments(win, win.gz, win.gy, win.gx, r, 0, sums + MPIDVC_A);
-    gradient_products(win, win.gz, win.gy, win.gx, win.now, sums + MPIDVC_M);
+    gradient_products(win, win.now, sums + MPIDVC_M);
     if (set.znssd) {
         gradient_moments(win, win.gz, win.gy, win.gx, win.f, win.now, sums + MPIDVC_C);
         gradient_moments(win, win.gz, win.gy, win.gx, 0, win.now, sums + MPIDVC_D);
@@ -990,7 +1023,7 @@ int block_sums(const mpidvc_block *block, double *sums) {
             if (compared != sums[MPIDVC_N]) {
                 window_sums(win, win.now, set.znssd, sums);
             } else {
-                gradient_products(win, win.gz, win.gy, win.gx, 0, sums + MPIDVC_M);
+                gradient_products(win, 0, sums + MPIDVC_M);
                 if (set.znssd) {
                     gradient_moments(win, win.gz, win.gy, win.gx, win.f, 0, sums + MPIDVC_C);
                     gradient_moments(win, win.gz, win.gy, win.gx, 0, 0, sums + MPIDVC_D);
@@ -1169,7 +1202,7 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
         memcpy(F, R, sizeof R);
     }
     if (!set.update_gradient) {
-        gradient_products(win, win.gz, win.gy, win.gx, 0, sums + MPIDVC_M);
+        gradient_products(win, 0, sums + MPIDVC_M);
         if (set.znssd) {
             gradient_moments(win, win.gz, win.gy, win.gx, win.f, 0, sums + MPIDVC_C);
             gradient_moments(win, win.gz, win.gy, win.gx, 0, 0, sums + MPIDVC_D);

@@ -37,7 +37,7 @@ enum {
     MPIDVC_A,         // 12: sum r G_i X_j
     MPIDVC_C = MPIDVC_A + 12,  // 12: sum f0 G_i X_j
     MPIDVC_D = MPIDVC_C + 12,  // 12: sum G_i X_j
-    MPIDVC_M = MPIDVC_D + 12,  // 6 x 10: sum G_i G_k X_j X_l for ik = zz zy zx yy yx xx, jl = 1 z y x zz zy zx yy yx xx
+    MPIDVC_M = MPIDVC_D + 12,  // 6 x 10: sum G_i G_k X_j X_l (Gaussian gradients: of one with the other kind) for ik = zz zy zx yy yx xx, jl = 1 z y x zz zy zx yy yx xx
     MPIDVC_SUMS = MPIDVC_M + 60
 };
 

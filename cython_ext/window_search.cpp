@@ -119,6 +119,9 @@ MPIDVC_INLINE int part_of(Int left, Int most) {
     return (int)((left + parts - 1) / parts);
 }
 
+// Floats in a row of what is searched: room for the last group, in eights so that loops over rows have no rest.
+MPIDVC_INLINE Int pitch_of(Int pitch1, Int offsets) { return (pitch1 + offsets + 7) / 8 * 8; }
+
 struct Extent {
     Int n1[3], n2[3], d[3];  // window 1, what it is searched in, offsets
     Int pitch1, pitch2;      // of rows in the work arrays
@@ -255,7 +258,7 @@ MPIDVC_INLINE void sums_of_rows(const double *in, Int in_pitch, Int w, Int d, In
 
 // out[offset] = sum of a plane's window at that offset, along one axis after the other.
 void box_sums(const Extent &e, const float *samples, double *plane, double *slices, double *row, double *out) {
-    const Int nx = e.n2[2], area = e.d[1] * nx;
+    const Int nx = (e.n2[2] + 7) / 8 * 8, area = e.d[1] * nx;  // zeros behind the row
     double *acc = row, *summed = plane;
     for (Int z = 0; z < e.n2[0]; z++) {
         for (Int y = 0; y < e.n2[1]; y++) {
@@ -306,7 +309,7 @@ bool make_work(const mpidvc_search &s, bool sums, Work &w) {
         w.n2[a] = w.n1[a] + w.d[a] - 1;
         w.offsets *= w.d[a];
     }
-    const Int pitch1 = (w.n1[2] + WIDE - 1) / WIDE * WIDE, pitch2 = pitch1 + w.d[2];
+    const Int pitch1 = (w.n1[2] + WIDE - 1) / WIDE * WIDE, pitch2 = pitch_of(pitch1, w.d[2]);
     const Int size1 = w.n1[0] * w.n1[1] * pitch1, size2 = w.n2[0] * w.n2[1] * pitch2;
     const bool masks = s.box1.usable || s.box2.usable;
     // twice: sizes first, then addresses
@@ -327,9 +330,9 @@ bool make_work(const mpidvc_search &s, bool sums, Work &w) {
         for (int k = 0; k < 3; k++) w.boxes[k] = (double *)take(sizeof(double) * (size_t)w.offsets);
         w.cc = (double *)take(sizeof(double) * (size_t)w.offsets);
         w.bound = (double *)take(sizeof(double) * (size_t)w.offsets);
-        w.plane = (double *)take(sizeof(double) * (size_t)(larger(w.n2[1], w.d[0]) * w.n2[2]));
-        w.slices = (double *)take(sizeof(double) * (size_t)(w.n2[0] * w.d[1] * w.n2[2]));
-        w.row = (double *)take(sizeof(double) * (size_t)w.n2[2]);
+        w.plane = (double *)take(sizeof(double) * (size_t)(larger(w.n2[1], w.d[0]) * pitch2));
+        w.slices = (double *)take(sizeof(double) * (size_t)(w.n2[0] * w.d[1] * pitch2));
+        w.row = (double *)take(sizeof(double) * (size_t)pitch2);
         w.block = (float *)take(sizeof(float) * (size_t)(w.d[1] * w.d[2] * WIDE));
         if (!pass) {
             w.memory = (char *)malloc(used + 64);
@@ -469,7 +472,7 @@ bool prepare(const mpidvc_search &s, Int k, const Work &w, Point &p) {
                   b1.pitch_y, b1.pitch_z, b2.pitch_y, b2.pitch_z};
     p.n = (double)n1;
     p.e.pitch1 = (p.e.n1[2] + WIDE - 1) / WIDE * WIDE;
-    p.e.pitch2 = p.e.pitch1 + w.d[2];
+    p.e.pitch2 = pitch_of(p.e.pitch1, w.d[2]);
 
     p.c1 = level_of(p.pair.a, u1, b1.pitch_y, b1.pitch_z, p.e.n1);
     p.c2 = level_of(p.pair.b, u2, b2.pitch_y, b2.pitch_z, p.e.n2);

@@ -1,6 +1,6 @@
-"""The one exception that a user is meant to read."""
+"""The exceptions that a user is meant to read."""
 
-__all__ = ["UserError"]
+__all__ = ["AgreedError", "UserError"]
 
 
 class UserError(Exception):
@@ -8,3 +8,7 @@ class UserError(Exception):
 
     The command line prints the message without a traceback and ends with exit status 2.
     """
+
+
+class AgreedError(UserError):
+    """A `UserError` that every rank raises at the same point: rank 0 says it, and all end without an abort."""

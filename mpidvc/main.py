@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from mpidvc.errors import UserError
+from mpidvc.errors import AgreedError, UserError
 from mpidvc.runtime.comm import Launcher, connect, find_launcher, install_abort_hook
 
 if TYPE_CHECKING:
@@ -259,6 +259,10 @@ def _join(
             return 2
         status = _execute(module, executor.broadcast(plan), executor, console)
         return status if leads else 0
+    except AgreedError as error:
+        if leads:
+            console.error(_line(name, error))
+        return 2
     except UserError as error:
         console.error(_line(name, error))
         communicator.abort(2)

@@ -106,8 +106,22 @@ def open_mask(path: str | None, image: Image, number: int = 1) -> Image | None:
 
 
 def read_guess(path: str | None, bin_ratio: float) -> PhiField | None:
-    """Read the file of ``-pf``."""
-    return None if path is None else read_tsv(path, bin_ratio)
+    """Read the file of ``-pf``.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, a position is not finite, or it is a registration that is no deformation.
+    """
+    if path is None:
+        return None
+    guess = read_tsv(path, bin_ratio)
+    lost = np.nonzero(~np.isfinite(guess.positions).all(axis=1))[0]
+    if len(lost):
+        raise UserError(f"-pf {path}: the position in row {lost[0] + 1} is not finite; drop such rows")
+    if guess.layout == "registration" and not (np.isfinite(guess.phi).all() and np.linalg.det(guess.F[0]) > 0):
+        raise UserError(f"-pf {path}: its Phi is no deformation (not finite, or the determinant of F is not above 0)")
+    return guess
 
 
 def read_points(option: str, path: str) -> npt.NDArray[np.float64]:

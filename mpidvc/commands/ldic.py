@@ -31,7 +31,10 @@ examples:
 def add_options(parser: Parser) -> None:
     """Add the options of the command."""
     parser.add_argument(
-        "images", metavar="image", nargs="+", help="two or more images: TIFF files or folders of slices"
+        "images",
+        metavar="image",
+        nargs="+",
+        help="two or more images: TIFF files, folders of TIFF slices, or HDF5 datasets (file.h5::/path)",
     )
     start = parser.add_argument_group("what is compared, and from where")
     options.add_mask(start)

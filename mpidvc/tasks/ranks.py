@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpidvc.errors import UserError
+from mpidvc.errors import AgreedError
 from mpidvc.kernels import correlation
 from mpidvc.runtime.executor import Executor
 
@@ -35,7 +35,7 @@ def agree_on_instruction_set(executor: Executor) -> str:
 
     Raises
     ------
-    UserError
+    AgreedError
         If the one asked for does not exist or a rank does not have it.
     """
     have = correlation.instruction_sets()
@@ -45,7 +45,7 @@ def agree_on_instruction_set(executor: Executor) -> str:
     common = [name for name, n in zip(correlation.INSTRUCTION_SETS, counts, strict=True) if int(n) == executor.size]
     name = executor.broadcast(os.environ.get(ISA_VARIABLE) or common[-1])
     if name not in common:
-        raise UserError(f"{ISA_VARIABLE}={name}: not available on all processes; choose from {', '.join(common)}")
+        raise AgreedError(f"{ISA_VARIABLE}={name}: not available on all processes; choose from {', '.join(common)}")
     correlation.use_instruction_set(name)
     return name
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpidvc.core import deformation
+from mpidvc.core.binning import binned_shape
 from mpidvc.core.boxes import HALO, TAPS, Scratch, gradient_voxels, spline_box
 from mpidvc.core.registration import BlockSums, GaussNewton, RegistrationSettings, Step
 from mpidvc.errors import UserError
@@ -32,8 +33,8 @@ BLOCK = {1: (32, 64, 128), 3: (64, 64, 128)}
 BLOCK_2D = {1: (1, 256, 512), 3: (1, 256, 512)}
 
 
-#: Least voxels along an axis that a level compares.
-FEWEST_VOXELS = 3
+#: Least voxels along an axis that the last level compares; coarser ones that compare less than the second are left out.
+FEWEST_VOXELS, FEWEST_COARSE = 3, 6
 
 
 class Pass(NamedTuple):
@@ -189,6 +190,33 @@ class LevelSettings:
             margin = (self.margin[0] // binning, self.margin[1] // binning, self.margin[2] // binning)
         return (0, *margin[1:]) if two_d else margin
 
+    def usable(self, image: Image, settings: RegistrationSettings) -> dict[int, tuple[int, int, int]]:
+        """Binning and margin of the levels that have something to compare.
+
+        Raises
+        ------
+        UserError
+            If the last level has not.
+        """
+        two_d = image.shape[0] == 1
+        reach = settings.for_kernels(two_d).gradient_reach if settings.sigma is not None else 0
+        found = {}
+        for binning in self.levels():
+            shape = binned_shape(image.shape, (1 if two_d else binning, binning, binning))
+            margin = self.margin_of(shape, binning)
+            left = [n - 2 * max(m, reach) for n, m in zip(shape, margin, strict=True)]
+            if min(left[1:] if two_d else left) >= (FEWEST_VOXELS if binning == self.end else FEWEST_COARSE):
+                found[binning] = margin
+            elif binning == self.end:
+                frame = f"the margin (-m {' '.join(map(str, margin))})"
+                if reach > 0:
+                    frame += f" and the reach of the Gaussian gradient (-gs {settings.sigma:g}: {reach})"
+                raise UserError(
+                    f"{image.path}: less {frame}, an image of {_by(shape)} has fewer than {FEWEST_VOXELS} left to "
+                    "compare along an axis; take a larger image or smaller options"
+                )
+        return found
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -247,7 +275,11 @@ def register_multiscale(
     centre = (np.array(image1.shape) - 1) / 2
     phi = np.array(guess, dtype=np.float64)
     outcome: Outcome | None = None
+    usable = levels.usable(image1, settings)
     for binning in levels.levels():
+        if binning not in usable:
+            say(f"working on binning:  {binning} - too coarse for an image of {_by(image1.shape)}, left out")
+            continue
         small1, small2, small_mask = image1, image2, mask1
         own = centre
         if binning > 1:
@@ -255,24 +287,13 @@ def register_multiscale(
             small_mask = None if mask1 is None else BinnedImage(mask1, binning, mask=True)
             # the binned image's own centre, in voxels of the full image
             own = np.array(small1.first) + (np.array(small1.shape) * small1.factor - 1) / 2
-        margin = levels.margin_of(small1.shape, binning)
-        left = [n - 2 * m for n, m in zip(small1.shape, margin, strict=True)]
-        if min(left[1:] if image1.shape[0] == 1 else left) < FEWEST_VOXELS:
-            if binning == levels.end:
-                shown = " ".join(map(str, margin))
-                raise UserError(
-                    f"-m {shown}: leaves less than {FEWEST_VOXELS} voxels of an image of {_by(small1.shape)}; make it "
-                    "smaller"
-                )
-            say(f"working on binning:  {binning} - too coarse for an image of {_by(image1.shape)}, left out")
-            continue
         say(f"working on binning:  {binning}")
 
         def full(phi: Array, own: Array = own, binning: int = binning) -> Array:
             return deformation.move_centre(deformation.scale_translation(phi, binning), own, centre)
 
         start = deformation.scale_translation(deformation.move_centre(phi, centre, own), 1 / binning)
-        task = RegistrationTask(small1, small2, small_mask, settings, margin)
+        task = RegistrationTask(small1, small2, small_mask, settings, usable[binning])
         solver = _run_level(executor, task, start, say, None if watch is None else lambda phi: watch(full(phi)))
         phi = full(solver.phi)
         outcome = Outcome(phi, centre, solver, binning)

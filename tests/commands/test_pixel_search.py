@@ -1,8 +1,8 @@
 """mpidvc pixelSearch: the true displacements, spam's answers, return statuses, options and bad input.
 
 spam's answers (tests/reference) are compared at nodes whose windows and search ranges lie inside the images: beyond the
-border spam compares zeros. Its CC is up to 0.2 % too low; on these images around grey level 0 this changes few displacements,
-where two candidates are closer than that.
+border spam compares zeros. Its CC is up to 0.2 % too low; on these images around grey level 0 this changes few
+displacements, where two candidates are closer than that.
 """
 
 from __future__ import annotations

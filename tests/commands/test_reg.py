@@ -353,13 +353,14 @@ def test_without_iterations_phi_is_the_identity(reg: Callable[..., PhiField]) ->
 
 
 def test_divergence_is_told(reg: Callable[..., PhiField], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two images that have nothing in common: a row, a warning, no deformed image, and a status that scripts see."""
+    """Noise, and a guess that blows it up: a row, a warning, no deformed image, and a status that scripts see."""
     rng = np.random.default_rng(2)
     for k in (1, 2):
         save(tmp_path / f"noise{k}.tif", rng.integers(0, 255, (24, 24, 24)).astype(np.uint8))
     pair = str(tmp_path / "noise1.tif"), str(tmp_path / "noise2.tif")
-    field = reg("-bb 4 -def", pair, status=1)
-    assert field.columns["returnStatus"] < 0
+    write_guess(tmp_path / "guess.tsv", np.diag([1.7, 1.7, 1.7, 1.0]), (11.5, 11.5, 11.5))
+    field = reg(f"-bb 1 -def -pf {tmp_path / 'guess.tsv'}", pair, status=1)
+    assert field.columns["returnStatus"] == -3
     assert "do not trust it" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"P-registration.tsv"}
 

