@@ -31,7 +31,9 @@ examples:
 
 def add_options(parser: Parser) -> None:
     """Add the options of the command."""
-    parser.add_argument("im1", help="image 1: a TIFF file or a folder of slices")
+    parser.add_argument(
+        "im1", help="image 1: a TIFF file, a folder of TIFF slices, or an HDF5 dataset (file.h5::/path)"
+    )
     parser.add_argument("im2", help="image 2, searched")
     points = parser.add_argument_group("where to begin, and what is searched")
     points.add_argument(
