@@ -76,6 +76,11 @@ COMMANDS = {
     "pixelSearch": CommandEntry(
         "mpidvc.commands.pixelSearch", "integer displacements at every node of a grid: a first guess", "Correlation"
     ),
+    "pixelSearchPropagate": CommandEntry(
+        "mpidvc.commands.pixelSearchPropagate",
+        "the same from a starting point on: the guess travels over the whole image",
+        "Correlation",
+    ),
     "demo": CommandEntry(
         "mpidvc.commands.demo", "try it: make two images, correlate them, compare with the known truth", "First steps"
     ),

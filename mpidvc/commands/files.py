@@ -24,10 +24,14 @@ __all__ = [
     "open_mask",
     "open_pair",
     "read_guess",
+    "read_points",
     "window_sizes",
 ]
 
 Triple = tuple[int, int, int]
+
+#: Coordinates beyond any image, which would overflow the integers of a window.
+FARTHEST = 2.0**40
 
 
 def base_name(path: str) -> str:
@@ -118,6 +122,46 @@ def read_guess(path: str | None, bin_ratio: float) -> PhiField | None:
     if guess.layout == "registration" and not (np.isfinite(guess.phi).all() and np.linalg.det(guess.F[0]) > 0):
         raise UserError(f"-pf {path}: its Phi is no deformation (not finite, or the determinant of F is not above 0)")
     return guess
+
+
+def read_points(option: str, path: str) -> npt.NDArray[np.float64]:
+    """Read a text file with ``Z Y X`` in each line.
+
+    Empty lines and what follows ``#`` do not count.
+
+    Returns
+    -------
+    (n, 3) float64
+        n is at least 1.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, has no line, or one that does not hold three finite numbers.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"{option} {path}: cannot be read ({error.strerror}); give a text file of points") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{option} {path}: is no text file; give one with Z Y X in each line") from None
+    points = []
+    for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        try:
+            point = [float(word) for word in words]
+        except ValueError:
+            point = []
+        if len(point) != 3 or not all(abs(value) < FARTHEST for value in point):
+            raise UserError(
+                f"{option} {path}: line {number} is {line.strip()[:60]!r}; each line has to hold three numbers, Z Y X"
+            )
+        points.append(point)
+    if not points:
+        raise UserError(f"{option} {path}: holds no point; give one with Z Y X in each line")
+    return np.array(points, np.float64)
 
 
 def window_sizes(hws: Triple, spacing: Triple | None, two_d: bool) -> tuple[Triple, Triple | None]:

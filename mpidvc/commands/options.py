@@ -28,6 +28,7 @@ __all__ = [
     "add_output",
     "add_run",
     "add_search_range",
+    "add_zero_mean",
     "check_common",
     "require",
 ]
@@ -340,6 +341,18 @@ def add_search_range(group: Group) -> None:
         type=int,
         default=[-3, 3, -3, 3, -3, 3],
         help="where to search about the rounded first guess, in voxels, both ends included (default: -3 3 -3 3 -3 3)",
+    )
+
+
+def add_zero_mean(parser: Parser, group: Group) -> None:
+    """Add our ``--zero-mean``: `zero_mean`."""
+    parser.add_own_argument(
+        "--zero-mean",
+        group=group,
+        dest="zero_mean",
+        action="store_true",
+        help="take the means off before windows are compared, which tells windows of low contrast on a high grey level "
+        "apart (default: not, as in spam)",
     )
 
 

@@ -49,14 +49,7 @@ def add_options(parser: Parser) -> None:
     options.add_grid(grid)
     options.add_grey_thresholds(grid)
     how = parser.add_argument_group("correlation")
-    parser.add_own_argument(
-        "--zero-mean",
-        group=how,
-        dest="zero_mean",
-        action="store_true",
-        help="take the means off before windows are compared, which tells windows of low contrast on a high grey level "
-        "apart (default: not, as in spam)",
-    )
+    options.add_zero_mean(parser, how)
     labels = parser.add_argument_group("labels (not yet)")
     labels.add_argument(*("-lab1", "--labelledFile1"), dest="labels1", metavar="FILE", help="labelled image 1")
     labels.add_argument(

@@ -9,15 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mpidvc.commands import files
-from mpidvc.commands.run import Stages, WithInstructionSet, guess_at, typical_spacing, warn_of_texture, write_field
+from mpidvc.commands import files, search
+from mpidvc.commands.run import Stages, WithInstructionSet, guess_at, typical_spacing, warn_of_texture
 from mpidvc.core.pixel_search import RESULT, STATUS, SearchSettings
-from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
-from mpidvc.fields.tiff import write_field_tiffs
-from mpidvc.fields.vtk import write_grid_vtk, write_points_vtk
-from mpidvc.images.image import Image, open_image
-from mpidvc.kernels.pixel_search import choose_method, memory_of
+from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.pixel_search import PixelSearchTask, make_chunks
@@ -25,11 +21,6 @@ from mpidvc.tasks.pixel_search import PixelSearchTask, make_chunks
 __all__ = ["SearchPlan", "execute", "prepare"]
 
 Triple = tuple[int, int, int]
-
-#: Bytes for one search above which a range is refused.
-MOST_MEMORY = 8e9
-#: Rough CPU seconds per compared pair of voxels by direct sums, and per point and voxel searched by FFT.
-COST_DIRECT, COST_FFT = 3e-11, 4e-8
 
 
 @dataclass(frozen=True)
@@ -57,42 +48,19 @@ class SearchPlan(WithInstructionSet):
 def prepare(args: argparse.Namespace, console: Console) -> SearchPlan:
     """Open and check everything; print the settings."""
     guess = files.read_guess(args.phi_file, args.phi_file_bin_ratio)
-    image1, image2 = open_image(args.im1), open_image(args.im2)
+    image1, image2, mask1, mask2 = search.open_images(args)
     two_d = image1.shape[0] == 1
-    if two_d != (image2.shape[0] == 1):
-        flat, deep = (args.im1, args.im2) if two_d else (args.im2, args.im1)
-        raise UserError(f"{flat}: has 2 dimensions but {deep} has 3; both images need the same number")
-    mask1, mask2 = files.open_mask(args.mask1, image1), files.open_mask(args.mask2, image2, 2)
     hws, spacing = files.window_sizes(args.half_window_size, args.node_spacing, two_d)
-    ends = args.search_range
-    low, high = (ends[0], ends[2], ends[4]), (ends[1], ends[3], ends[5])
-    if two_d:
-        low, high = (0, *low[1:]), (0, *high[1:])
-    if memory_of(hws, low, high) > MOST_MEMORY:
-        raise UserError(
-            f"-sr {' '.join(map(str, ends))}: one search would take {memory_of(hws, low, high) / 1e9:.0f} GB; take a "
-            "smaller range, or images of a coarser binning first"
-        )
+    settings = search.search_settings(args, hws, two_d, args.apply_F)
     files.check_guess("pixelSearch", guess, args.phi_file, spacing)
     field = guess if guess is not None and guess.layout != "registration" else None
     positions = field.positions if field is not None else files.nodes_of(image1.shape, spacing)[0]
     folder = files.make_folder(args.out_dir, files.folder_of(args.im1, real=True))
-    name = f"{files.base_name(args.im1)}-{files.base_name(args.im2)}" if args.prefix is None else args.prefix
     console.settings("mpidvc pixelSearch", {k: v for k, v in vars(args).items() if k != "processes"})
     if guess is not None and field is None:
         console.print(files.describe_guess(guess, args.phi_file, args.phi_file_bin_ratio))
     if field is not None and field.layout == "points" and args.tif:
         console.note("the nodes of -pf are no full grid: no TIFF is written")
-    settings = SearchSettings(
-        hws,
-        low,
-        high,
-        args.apply_F,
-        args.zero_mean,
-        args.mask_coverage,
-        args.grey_low_threshold,
-        args.grey_high_threshold,
-    )
     return SearchPlan(
         image1,
         image2,
@@ -101,21 +69,12 @@ def prepare(args: argparse.Namespace, console: Console) -> SearchPlan:
         guess,
         spacing,
         settings,
-        folder / f"{name}-pixelSearch",
+        folder / search.stem_name(args, "pixelSearch"),
         args.tsv,
         args.tif,
         args.vtk,
-        len(positions) * _cost(hws, low, high),
+        len(positions) * search.seconds_of_point(settings),
     )
-
-
-def _cost(hws: Triple, low: Triple, high: Triple) -> float:
-    """Rough CPU seconds of a point."""
-    widths = np.array(hws) * 2.0 + 1
-    offsets = np.array(high) - np.array(low) + 1.0
-    if choose_method(hws, low, high) == "direct":
-        return float(np.prod(widths * offsets)) * COST_DIRECT + 5e-5
-    return float(np.prod(widths + offsets - 1)) * COST_FFT
 
 
 def execute(plan: SearchPlan, executor: Executor, console: Console) -> int:
@@ -124,7 +83,7 @@ def execute(plan: SearchPlan, executor: Executor, console: Console) -> int:
     field = _empty_field(plan)
     good = _search(plan, field, executor, console, stages)
     with stages.stage("write"):
-        _write(plan, field, executor, console)
+        search.write(plan, plan.stem, field, plan.settings.hws, executor, console)
     stages.report(len(field))
     return 0 if good else 1
 
@@ -193,26 +152,3 @@ def _summary(
     if limit:
         ends = " ".join(f"{low} {high}" for low, high in zip(settings.low, settings.high, strict=True))
         console.note(f"{limit} displacements are at an end of the search range (-sr {ends}): enlarge it there")
-
-
-def _write(plan: SearchPlan, field: PhiField, executor: Executor, console: Console) -> None:
-    if plan.tsv:
-        path = plan.stem.with_name(plan.stem.name + ".tsv")
-        write_field(executor, path, field, "SEARCH")
-        console.print(f"Written: {path}")
-    if executor.rank != 0:
-        return
-    if plan.tif and field.dims is not None:
-        axes = [(a, axis) for a, axis in enumerate("ZYX") if not (plan.two_d and a == 0)]
-        parts = {f"{axis}disp": field.displacements[:, a] for a, axis in axes}
-        told = {"CC": field.columns["pixelSearchCC"], "returnStatus": field.columns["returnStatus"]}
-        write_field_tiffs(plan.stem, field.dims, {**parts, **told})
-        console.print(f"Written: {plan.stem}-*.tif")
-    if plan.vtk:
-        path = plan.stem.with_name(plan.stem.name + ".vtk")
-        shown = {"displacements": field.displacements, "pixelSearchCC": field.columns["pixelSearchCC"]}
-        if field.dims is not None and field.spacing is not None:
-            write_grid_vtk(path, field.dims, field.spacing, field.positions[0] - np.array(plan.settings.hws), shown)
-        else:
-            write_points_vtk(path, field.positions, shown)
-        console.print(f"Written: {path}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -13,12 +13,24 @@ from numpy.typing import NDArray
 
 from mpidvc.runtime.comm import Communicator, MPICommunicator
 
-__all__ = ["Executor", "InlineExecutor", "MPIExecutor", "Schedule", "SumTask", "Task", "make_executor"]
+__all__ = [
+    "Executor",
+    "Feed",
+    "FlowSchedule",
+    "InlineExecutor",
+    "MPIExecutor",
+    "Schedule",
+    "SumTask",
+    "Task",
+    "make_executor",
+]
 
 T = TypeVar("T")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Assignment = TypeVar("Assignment")
+Batch = TypeVar("Batch", bound=Sized)
+Given = TypeVar("Given", contravariant=True)
 Sink = Callable[[int, NDArray[Any]], None]
 
 #: Results in order; closing it early lets the workers go.
@@ -28,10 +40,16 @@ Stream: TypeAlias = Generator[Result, None, None]
 SCHEDULER_ONLY_FROM = 48
 #: Longest piece of work that is handed out at once, in seconds.
 LONGEST_ASSIGNMENT = 1.0
+#: Longest batch of a flow, in seconds: what waits for its results waits no longer for the rest of the batch.
+LONGEST_BATCH = 0.05
+#: Pieces of a batch where there is one process only.
+INLINE_BATCH = 16
 #: Longest message in bytes; some MPIs refuse counts above 2**31 - 1.
 LONGEST_MESSAGE = 2**29
 
 _PART, _WHOLE, _STOP = 1, 2, 3
+
+STUCK = "no piece of the flow is ready, and none is being worked on that could make one so"
 
 
 class Task(Protocol):
@@ -52,6 +70,28 @@ class SumTask(Protocol):
 
     def run_sum(self, chunk: int, argument: Any) -> NDArray[np.float64]:
         """Return the chunk's share of the sum, a vector of the same length for every chunk."""
+
+
+class Feed(Protocol[Batch, Given]):
+    """Work in pieces that become ready as others are done, and are made from their results; lives on rank 0.
+
+    The pieces' results must not depend on how they are batched nor on the order in which batches end: then they are
+    the same on any number of ranks.
+    """
+
+    @property
+    def ready(self) -> int:
+        """Number of pieces that could be taken now."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every piece has been taken."""
+
+    def take(self, most: int) -> Batch:
+        """Return from one to `most` pieces that are ready; called only if there are any."""
+
+    def finished(self, batch: Batch, result: Given) -> None:
+        """Take the result of a batch, which may make other pieces ready."""
 
 
 class Executor(Protocol):
@@ -83,6 +123,17 @@ class Executor(Protocol):
 
         Rank 0 gets the results as they come and has to use the iterator up or close it; the other ranks work inside the
         call and get an exhausted iterator.
+        """
+
+    def flow(self, function: Callable[[Batch], Result], feed: Feed[Batch, Result] | None) -> None:
+        """Run ``function(batch)`` for all batches of rank 0's feed, anywhere, until the feed is exhausted.
+
+        The other ranks pass None.
+
+        Raises
+        ------
+        RuntimeError
+            If nothing is ready or being worked on, and the feed is not exhausted.
         """
 
 
@@ -118,6 +169,13 @@ class InlineExecutor:
 
     def stream(self, function: Callable[[Item], Result], items: Iterable[Item] | None) -> Stream[Result]:
         return (function(item) for item in items or ())
+
+    def flow(self, function: Callable[[Batch], Result], feed: Feed[Batch, Result] | None) -> None:
+        while feed is not None and not feed.exhausted:
+            if feed.ready == 0:
+                raise RuntimeError(STUCK)
+            batch = feed.take(INLINE_BATCH)
+            feed.finished(batch, function(batch))
 
 
 class Schedule:
@@ -203,6 +261,61 @@ class _Window(Generic[Item]):
 
     def release(self) -> None:
         self._free += 1
+
+
+class FlowSchedule(Generic[Batch, Result]):
+    """Which ready pieces of a feed go where; knows neither MPI nor clocks.
+
+    Few are ready at times, and what others wait for should not lie in a reserve: batches are a share of what is ready,
+    and a reserve is given only where there is something for everybody. The last piece that is ready is for the rank
+    that asks, which need not send it anywhere.
+
+    Parameters
+    ----------
+    feed : Feed
+    size : int
+        Number of ranks; rank 0 is the one that asks.
+    """
+
+    def __init__(self, feed: Feed[Batch, Result], size: int) -> None:
+        self.size = size
+        self._feed = feed
+        self._in_hand = [0] * size
+        self._done = 0
+        self._seconds = 0.0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all pieces have been handed out."""
+        return self._feed.exhausted
+
+    def take(self, rank: int) -> Batch | None:
+        """Return what a rank shall do now or next, or None if it shall get nothing now."""
+        ready = self._feed.ready
+        leads_only = self.size >= SCHEDULER_ONLY_FROM
+        if rank == 0:
+            if ready == 0 and not self._feed.exhausted and not any(self._in_hand):
+                raise RuntimeError(STUCK)
+            if leads_only:
+                return None
+        elif self._in_hand[rank] > (ready >= self.size) or (ready == 1 and not leads_only):
+            return None
+        if ready == 0:
+            return None
+        most = ready // (2 * self.size)
+        if self._done == 0:
+            most = 1
+        elif self._seconds > 0:
+            most = min(most, int(LONGEST_BATCH * self._done / self._seconds))
+        batch = self._feed.take(max(most, 1))
+        self._in_hand[rank] += 1
+        return batch
+
+    def finished(self, rank: int, batch: Batch, seconds: float) -> None:
+        """Note that a rank has done this batch in so many seconds."""
+        self._in_hand[rank] -= 1
+        self._done += len(batch)
+        self._seconds += seconds
 
 
 class _Assigner(Protocol[Assignment]):
@@ -310,6 +423,15 @@ class MPIExecutor:
         # Run to the first, empty, yield: closing an iterator that never started would not let the workers go.
         next(results)
         return cast("Stream[Result]", results)
+
+    def flow(self, function: Callable[[Batch], Result], feed: Feed[Batch, Result] | None) -> None:
+        if self.rank != 0:
+            self._serve(function)
+            return
+        if feed is not None:
+            for batch, result in self._lead(FlowSchedule(feed, self.size), function):
+                feed.finished(batch, result)
+        self._dismiss()
 
     def _in_order(self, window: _Window[Item], run: Callable[[tuple[int, Item]], Result]) -> Stream[Result | None]:
         early: dict[int, Result] = {}

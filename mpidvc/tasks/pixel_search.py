@@ -12,7 +12,7 @@ from mpidvc.images.image import Image
 from mpidvc.kernels import pixel_search
 from mpidvc.tasks.ldic import LARGEST_BOX, NEAR, read_float_box
 
-__all__ = ["RECORD", "PixelSearchTask", "make_chunks"]
+__all__ = ["RECORD", "PixelSearch", "PixelSearchTask", "make_chunks"]
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -35,7 +35,7 @@ def make_chunks(positions: Array, spacing: npt.ArrayLike, settings: SearchSettin
     return chunk_points(positions, brick_edge(len(positions), spacing, frame, LARGEST_BOX))
 
 
-class PixelSearchTask:
+class PixelSearch:
     """Searches the windows of image 1 around points in image 2.
 
     Parameters
@@ -43,46 +43,35 @@ class PixelSearchTask:
     image1, image2 : Image
     mask1, mask2 : Image or None
         Voxels of the two images that are 0 there are not compared.
-    positions : (n, 3) float64
-        Points in image 1; fractions are dropped.
-    guess : (n, 4, 4) float64
-        First guess of Phi about each point: its rounded translation is where the search begins, its F deforms window 1
-        as far as the settings say, and is kept in the result. Rows that are not finite become return status -7.
     settings : SearchSettings
-    chunks : Chunks
     """
 
-    dtype = RECORD
-
     def __init__(
-        self,
-        image1: Image,
-        image2: Image,
-        mask1: Image | None,
-        mask2: Image | None,
-        positions: Array,
-        guess: Array,
-        settings: SearchSettings,
-        chunks: Chunks,
+        self, image1: Image, image2: Image, mask1: Image | None, mask2: Image | None, settings: SearchSettings
     ) -> None:
         self.image1, self.image2, self.mask1, self.mask2 = image1, image2, mask1, mask2
-        self.positions, self.guess = positions, guess
-        self.settings, self.chunks = settings, chunks
-        self.n_chunks = len(chunks)
+        self.settings = settings
         self._two_d = image1.shape[0] == 1
         self._scratch = (Scratch(), Scratch())
 
-    def run(self, chunk: int) -> npt.NDArray[np.void]:
-        """Records of the chunk's points, in the chunk's order."""
-        index = self.chunks.points(chunk)
-        guess = self.guess[index]
-        records = np.zeros(len(index), RECORD)
+    def search(self, positions: Array, guess: Array) -> npt.NDArray[np.void]:
+        """Records of points that lie close together: they share boxes.
+
+        Parameters
+        ----------
+        positions : (n, 3) float64
+            Points in image 1; fractions are dropped.
+        guess : (n, 4, 4) float64
+            First guess of Phi about each point: its rounded translation is where the search begins, its F deforms
+            window 1 as far as the settings say, and is kept in the result. Rows that are not finite become return
+            status -7.
+        """
+        records = np.zeros(len(positions), RECORD)
         F = guess[:, :3, :3]
         known = np.asarray(np.isfinite(F).all(axis=(1, 2)))
         records["phi"][:, :, :3] = np.where(known[:, None, None], F, np.eye(3))
         records["phi"][:, :, 3] = np.nan
         records["result"] = [0, -7, np.inf, 1, 1]
-        positions = self.positions[index]
         deformed, gradients = applied_gradients(F, self.settings.apply_f)
         usable = np.isfinite(guess).all(axis=(1, 2)) & np.isfinite(gradients).all(axis=(1, 2))
         chosen = np.flatnonzero(usable)
@@ -186,3 +175,39 @@ class PixelSearchTask:
             if usable.all():
                 usable = None
         return box, real, usable, start
+
+
+class PixelSearchTask:
+    """The search of many points, chunk by chunk; parameters as of `PixelSearch`.
+
+    Parameters
+    ----------
+    image1, image2 : Image
+    mask1, mask2 : Image or None
+    positions : (n, 3) float64
+    guess : (n, 4, 4) float64
+    settings : SearchSettings
+    chunks : Chunks
+    """
+
+    dtype = RECORD
+
+    def __init__(
+        self,
+        image1: Image,
+        image2: Image,
+        mask1: Image | None,
+        mask2: Image | None,
+        positions: Array,
+        guess: Array,
+        settings: SearchSettings,
+        chunks: Chunks,
+    ) -> None:
+        self._search = PixelSearch(image1, image2, mask1, mask2, settings)
+        self.positions, self.guess, self.chunks = positions, guess, chunks
+        self.n_chunks = len(chunks)
+
+    def run(self, chunk: int) -> npt.NDArray[np.void]:
+        """Records of the chunk's points, in the chunk's order."""
+        index = self.chunks.points(chunk)
+        return self._search.search(self.positions[index], self.guess[index])

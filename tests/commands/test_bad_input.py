@@ -326,3 +326,115 @@ def test_numbers_that_cannot_be_computed_with(
     error = capsys.readouterr().err
     assert "Traceback" not in error
     assert status in (0, 1) or (status == 2 and len(error.splitlines()) == 1)
+
+
+#: Options of reg and ldic that it does not have; images may differ in size.
+NOT_OF_PROPAGATE = ("-pf", "-o", "-it", "-dp", "-m", "-m3", "--criterion", "--crit", "-i", "smaller.tif")
+#: Arguments of pixelSearchPropagate after a good -sp, and words of the message.
+PROPAGATE = [
+    *((line, word) for line, word in BOTH if not set(NOT_OF_PROPAGATE) & set(line.split())),
+    ("im1.tif", "im2"),
+    ("im1.tif im2.tif im2.tif", "im2.tif"),
+    ("im1.tif im2.tif -mf2 none.tif", "none.tif"),
+    ("im1.tif im2.tif -mf2 othermask.tif", "-mf2 othermask.tif"),
+    ("im1.tif im2.tif -lab1 mask.tif", "-lab1 mask.tif"),
+    # where to begin
+    ("im1.tif im2.tif -sp 11 12", "-sp"),
+    ("im1.tif im2.tif -sp 11 12 13 0 0 0.5", "-sp"),
+    ("im1.tif im2.tif -sp 11 12 200 0 0 0", "-sp 11 12 200 0 0 0"),
+    ("im1.tif im2.tif -sp 11 12 13 0 0 100", "-sp 11 12 13 0 0 100"),
+    ("im1.tif im2.tif -mf1 emptymask.tif", "-sp 11 12 13 0 0 0: the starting point is refused"),
+    ("im1.tif im2.tif -mf2 emptymask.tif", "-sp 11 12 13 0 0 0: the starting point is refused"),
+    ("im1.tif im2.tif -glt 1e9", "-sp 11 12 13 0 0 0: the starting point is refused"),
+    ("nothing.tif im2.tif", "-sp 11 12 13 0 0 0: the starting point is refused"),
+    ("im1.tif im2.tif -cct 1", "-cct 1"),
+    ("flat.tif flat.tif", "-sp 11 12 13 0 0 0"),
+    ("flat.tif flat.tif -sp 0 12 13 1 0 0", "-sp 0 12 13 1 0 0"),
+    # numbers
+    ("im1.tif im2.tif -ns 0", "-ns 0"),
+    ("im1.tif im2.tif -ns3 0 5 5", "-ns 0 5 5"),
+    ("im1.tif im2.tif -ns 30", "-ns 30"),
+    ("im1.tif im2.tif -hws 0", "-hws 0"),
+    ("im1.tif im2.tif -hws3 0 5 5", "-hws 0 5 5"),
+    ("im1.tif im2.tif -mc 2", "-mc 2"),
+    ("im1.tif im2.tif -glt 5 -ght 5", "-glt 5"),
+    ("im1.tif im2.tif -sr 3 -3 0 0 0 0", "-sr 3 -3 0 0 0 0"),
+    ("im1.tif im2.tif -sr -3 3 -3 3 -3", "-sr"),
+    ("im1.tif im2.tif -sr -9 -5 -9 -5 -9 -5", "-nr"),
+    ("im1.tif im2.tif -sr -9 -5 -9 -5 -9 -5 -nr 9", "-gwd"),
+    ("im1.tif im2.tif -nr 0", "-nr 0"),
+    ("im1.tif im2.tif -nr nan", "-nr nan"),
+    ("im1.tif im2.tif -nr inf", "-nr inf"),
+    ("im1.tif im2.tif -gwd -2", "-gwd -2"),
+    ("im1.tif im2.tif -cct nan", "-cct nan"),
+    ("im1.tif im2.tif -cct 90", "-cct 90"),
+    ("im1.tif im2.tif --ranking random", "--ranking"),
+    ("im1.tif im2.tif --rank walk", "--rank"),
+    ("im1.tif im2.tif -notsv", "-notsv"),
+    ("im1.tif im2.tif -pf field.tsv", "-pf"),
+    # files of points
+    ("im1.tif im2.tif -gp none.txt", "-gp none.txt"),
+    ("im1.tif im2.tif -gp emptyfolder", "-gp emptyfolder"),
+    ("im1.tif im2.tif -gp im1.tif", "-gp im1.tif"),
+    ("im1.tif im2.tif -gp void.tsv", "-gp void.tsv"),
+    ("im1.tif im2.tif -gp text.tif", "line 1"),
+    ("im1.tif im2.tif -gp twonumbers.txt", "line 2"),
+    ("im1.tif im2.tif -gp nanpoint.txt", "line 3"),
+    ("im1.tif im2.tif -gp farpoint.txt", "line 1"),
+    ("im1.tif im2.tif -gp points.txt -notsv -tif", "-notsv"),
+]
+
+
+@pytest.mark.parametrize(("line", "word"), PROPAGATE, ids=[line for line, _ in PROPAGATE])
+def test_propagation_refused(
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    line: str,
+    word: str,
+) -> None:
+    monkeypatch.chdir(inputs)
+    Path("points.txt").write_text("11 12 13\n11 12 14\n")
+    Path("twonumbers.txt").write_text("11 12 13\n11 12\n")
+    Path("nanpoint.txt").write_text("# points\n11 12 13\n11 nan 14\n")
+    Path("farpoint.txt").write_text("11 12 1e300\n")
+    given = [argument.replace("''", "") for argument in line.split()]
+    out = tmp_path / "out"
+    where = [] if "-od" in given else ["-od", str(out)]
+    processes = [] if "-np" in given else ["-np", "1"]
+    sizes = ["-sp", "11", "12", "13", "0", "0", "0", "-ns", "8", "-hws", "4"]
+    refused(capsys, ["pixelSearchPropagate", *sizes, *processes, *where, *given], out, word)
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ([], "-sp"),
+        # the first point of the file is the starting point
+        (["-gp", "outside.txt"], "-gp outside.txt: the starting point 500 12 13 is refused"),
+    ],
+)
+def test_starting_point_is_missing(
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    given: list[str],
+    word: str,
+) -> None:
+    monkeypatch.chdir(inputs)
+    Path("outside.txt").write_text("500 12 13\n11 12 13\n")
+    arguments = [
+        "pixelSearchPropagate",
+        "im1.tif",
+        "im2.tif",
+        "-hws",
+        "4",
+        *given,
+        "-np",
+        "1",
+        "-od",
+        str(tmp_path / "out"),
+    ]
+    refused(capsys, arguments, tmp_path / "out", word)

@@ -106,6 +106,18 @@ SEARCH_CASES = [
     ("search-2d", "floatflat1 floatflat2 -ns 12 -hws 8 -sr -9 9 -4 4 -3 5", "search"),
     ("search-2d-files", "floatflat1 floatflat2 -ns 20 -hws 8 -vtk -tif", "search"),
 ]
+SEARCH_MASKS = "-mf1 images/floatmask1.tif -mf2 images/floatmask2.tif"
+# spam cannot do 2D images nor -gp
+PROPAGATE_CASES = [
+    ("propagate", "float1 float2 -sp 17 19 21 1 -1 1 -hws 5 -ns 8", "search"),
+    ("propagate-far", "float1 float2 -sp 12 28 30 1 0 1 -hws 4 -ns 7 -sr -2 2 -2 2 -2 2 -nr 15 -gwd 6", "search"),
+    (
+        "propagate-masks",
+        f"float1 float2 -sp 17 19 21 1 -1 1 -ns 8 -hws 4 {SEARCH_MASKS} -mc 0.4 -cct 0.8 -nr 9",
+        "search",
+    ),
+    ("propagate-files", "float1 float2 -sp 17 19 21 1 -1 1 -hws 5 -ns 12 -vtk -tif", "search"),
+]
 
 
 def write_tsv(name, rows):
@@ -193,7 +205,7 @@ def run(spam, name, command, args):
     """Run one case; the names of its outputs, sorted."""
     out = HERE / "results" / name
     shutil.rmtree(out, ignore_errors=True)
-    workers = [] if command == "reg" else ["-np", "1"]
+    workers = ["-np", "1"] if command in ("ldic", "pixelSearch") else []
     done = subprocess.run(
         [spam / f"spam-{command}", *args, *workers, "-od", out], cwd=HERE, capture_output=True, text=True
     )
@@ -211,15 +223,23 @@ def main():
     parser.add_argument("--spam", type=Path, required=True, help="directory of spam-reg and spam-ldic, version 0.9.1")
     parser.add_argument("--inputs", action="store_true", help="make the images again, too")
     parser.add_argument(
-        "--only", choices=("reg", "ldic", "pixelSearch"), help="leave the other commands' cases as they are"
+        "--only",
+        choices=("reg", "ldic", "pixelSearch", "pixelSearchPropagate"),
+        help="leave the other commands' cases as they are",
     )
     options = parser.parse_args()
     if options.inputs:
-        if options.only != "pixelSearch":
+        if options.only not in ("pixelSearch", "pixelSearchPropagate"):
             make_images()
         make_search_images()
     cases = []
-    for command, listed in (("reg", REG_CASES), ("ldic", LDIC_CASES), ("pixelSearch", SEARCH_CASES)):
+    commands = {
+        "reg": REG_CASES,
+        "ldic": LDIC_CASES,
+        "pixelSearch": SEARCH_CASES,
+        "pixelSearchPropagate": PROPAGATE_CASES,
+    }
+    for command, listed in commands.items():
         if options.only not in (None, command):
             known = json.loads((HERE / "cases.json").read_text())["cases"]
             cases += [case for case in known if case["command"] == command]

@@ -48,6 +48,44 @@ def numbers(n: int) -> Iterator[int]:
         yield number
 
 
+class Sums:
+    """Pieces that become ready when the one of half the number is done, and are made from its result."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.results: dict[int, int] = {}
+        self._ready = [0] if n else []
+        self._taken = 0
+        self.batches: list[int] = []
+
+    @property
+    def ready(self) -> int:
+        return len(self._ready)
+
+    @property
+    def exhausted(self) -> bool:
+        return self._taken == self.n
+
+    def take(self, most: int) -> list[tuple[int, int]]:
+        assert self._ready
+        assert most > 0
+        pieces, self._ready = self._ready[:most], self._ready[most:]
+        self._taken += len(pieces)
+        self.batches.append(len(pieces))
+        return [(k, self.results[(k - 1) // 2] if k else 1) for k in pieces]
+
+    def finished(self, batch: list[tuple[int, int]], result: list[int]) -> None:
+        for (k, _), value in zip(batch, result, strict=True):
+            assert k not in self.results
+            self.results[k] = value
+            self._ready += [child for child in (2 * k + 1, 2 * k + 2) if child < self.n]
+
+
+def work(batch: list[tuple[int, int]]) -> list[int]:
+    time.sleep(1e-3 * (batch[0][0] % 3))
+    return [(value * 31 + k) % 1_000_003 for k, value in batch]
+
+
 communicator = connect(find_launcher())
 install_abort_hook(communicator)
 me = make_executor(communicator)
@@ -87,6 +125,15 @@ for n_chunks in (0, 1, 2, 3, 5, 100):
     seen[0] = 0
     assert results == ([number**2 for number in range(n_chunks)] if me.rank == 0 else [])
 
+for n_pieces in (0, 1, 2, 3, 100, 1000):
+    feed = Sums(n_pieces)
+    me.flow(work, feed if me.rank == 0 else None)
+    if me.rank == 0:
+        oracle = Sums(n_pieces)
+        inline.flow(work, oracle)
+        assert feed.results == oracle.results
+        assert len(feed.results) == n_pieces
+
 # Messages that have to be split.
 executor_module.LONGEST_MESSAGE = 100_000
 check(Wide())
@@ -103,6 +150,9 @@ for taken in (0, 3):
 if me.size > 1:
     executor_module.SCHEDULER_ONLY_FROM = 2
     check(Uneven(50))
+    feed = Sums(60)
+    me.flow(work, feed if me.rank == 0 else None)
+    assert len(feed.results) == (60 if me.rank == 0 else 0)
 assert me.broadcast("end" if me.rank == 0 else None) == "end"
 if me.rank == 0:
     print("all equal")

@@ -8,7 +8,7 @@ import pytest
 
 from mpidvc.runtime import executor as executor_module
 from mpidvc.runtime.comm import SerialCommunicator
-from mpidvc.runtime.executor import InlineExecutor, Schedule, make_executor
+from mpidvc.runtime.executor import LONGEST_BATCH, FlowSchedule, InlineExecutor, Schedule, make_executor
 from tests.conftest import Job
 
 PROGRAM = str(Path(__file__).with_name("executor_program.py"))
@@ -78,3 +78,69 @@ def test_schedule_keeps_no_reserve_at_the_end() -> None:
     schedule = Schedule(5, 4)
     assert [schedule.take(1), schedule.take(1), schedule.take(1)] == [range(1), range(1, 2), None]
     assert [schedule.take(2), schedule.take(2)] == [range(2, 3), None]
+
+
+class Pool:
+    """A feed of which the test says how much is ready."""
+
+    def __init__(self, ready: int, exhausted: bool = False) -> None:
+        self.ready = ready
+        self.exhausted = exhausted
+
+    def take(self, most: int) -> range:
+        assert 0 < most <= self.ready
+        self.ready -= most
+        return range(most)
+
+    def finished(self, batch: range, result: None) -> None: ...
+
+
+def test_flow_batches_are_a_share_of_what_is_ready_and_short() -> None:
+    pool = Pool(10_000)
+    schedule: FlowSchedule[range, None] = FlowSchedule(pool, 4)
+    first = schedule.take(1)
+    assert first == range(1)
+    schedule.finished(1, first, LONGEST_BATCH / 100)
+    assert len(schedule.take(1) or ()) == 100
+    pool.ready = 80
+    assert [len(schedule.take(rank) or ()) for rank in (0, 2, 3)] == [10, 8, 7]
+
+
+def test_flow_gives_a_reserve_only_if_there_is_enough_for_all() -> None:
+    pool = Pool(3)
+    schedule: FlowSchedule[range, None] = FlowSchedule(pool, 2)
+    assert schedule.take(1) == range(1)
+    assert schedule.take(1) == range(1)
+    assert schedule.take(1) is None
+    assert pool.ready == 1
+    schedule.finished(1, range(1), 1.0)
+    schedule.finished(1, range(1), 1.0)
+    # the last one is for rank 0, which waits for it otherwise
+    assert schedule.take(1) is None
+    assert schedule.take(0) == range(1)
+    assert schedule.take(0) is None
+    pool.ready = 2
+    schedule = FlowSchedule(pool, 3)
+    assert schedule.take(1) == range(1)
+    pool.ready = 2
+    assert schedule.take(1) is None
+    assert schedule.take(2) == range(1)
+
+
+def test_rank_0_of_many_only_schedules_a_flow() -> None:
+    schedule: FlowSchedule[range, None] = FlowSchedule(Pool(1), executor_module.SCHEDULER_ONLY_FROM)
+    assert schedule.take(0) is None
+    assert schedule.take(7) == range(1)
+
+
+def test_flow_that_is_stuck_ends() -> None:
+    with pytest.raises(RuntimeError, match="ready"):
+        InlineExecutor().flow(len, Pool(0))
+    schedule: FlowSchedule[range, None] = FlowSchedule(Pool(2), 2)
+    assert schedule.take(1) is not None
+    assert schedule.take(0) is not None
+    assert schedule.take(0) is None
+    for rank in (0, 1):
+        schedule.finished(rank, range(1), 0.0)
+    with pytest.raises(RuntimeError, match="ready"):
+        schedule.take(0)

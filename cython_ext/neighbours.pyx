@@ -1,0 +1,100 @@
+# cython: boundscheck=False, wraparound=False
+"""Points near points."""
+
+from libc.stdint cimport int64_t
+from libcpp.vector cimport vector
+
+import numpy as np
+
+
+cdef extern from "point_tree.hpp" namespace "point_tree" nogil:
+    cdef cppclass Tree:
+        void build(const double *points, int64_t n) except +
+        void within(const double *centre, double square_radius, int64_t before, vector[int64_t]& found) except +
+        void walk(double radius, int64_t *ranked) except +
+
+
+cdef class Points:
+    """Points in space that can be asked for their neighbours.
+
+    Parameters
+    ----------
+    positions : (n, 3) float64
+        Finite; z, y, x.
+    """
+
+    cdef Tree tree
+    cdef const double[:, ::1] positions
+
+    def __init__(self, positions):
+        self.positions = np.ascontiguousarray(positions, dtype=np.float64).reshape(-1, 3)
+        if not np.isfinite(self.positions).all():
+            raise ValueError("positions have to be finite")
+        cdef int64_t n = self.positions.shape[0]
+        if n > 0:
+            with nogil:
+                self.tree.build(&self.positions[0, 0], n)
+
+    def earlier(self, const int64_t[::1] points, const double[::1] radii, int64_t most):
+        """Return for some points those with a lower index that are not farther than a radius.
+
+        Parameters
+        ----------
+        points : (m,) int64
+            Their indices.
+        radii : (m,) float64
+            One for each.
+        most : int
+            When more than so many are found the rest of the points is left out.
+
+        Returns
+        -------
+        start : (k + 1,) int64
+            For the first k points; k = m unless `most` was reached, and at least 1.
+        found : (start[k],) int64
+            Those of point j are ``found[start[j]:start[j + 1]]``, ascending.
+        """
+        cdef Py_ssize_t m = points.shape[0], k = 0, j
+        if radii.shape[0] != m:
+            raise ValueError("points and radii have to be of one length")
+        if m and (np.min(points) < 0 or np.max(points) >= self.positions.shape[0]):
+            raise IndexError("there is no such point")
+        start = np.zeros(m + 1, np.int64)
+        cdef int64_t[::1] ends = start
+        cdef vector[int64_t] found
+        with nogil:
+            while k < m and <int64_t> found.size() <= most:
+                self.tree.within(&self.positions[points[k], 0], radii[k] * radii[k], points[k], found)
+                k += 1
+                ends[k] = found.size()
+        listed = np.empty(found.size(), np.int64)
+        cdef int64_t[::1] target = listed
+        for j in range(<Py_ssize_t> found.size()):
+            target[j] = found[j]
+        return start[:k + 1], listed
+
+
+def walk(positions, double radius):
+    """Order of points on a walk that begins at the first one.
+
+    Around every point of the order, in turn, those not yet in it and not farther than `radius` are appended, by
+    ascending index, or if there are none the nearest one (of equally near ones the one with the lowest index).
+
+    Parameters
+    ----------
+    positions : (n, 3) float64
+    radius : float
+
+    Returns
+    -------
+    (n,) int64
+        Indices of the points in the order of the walk.
+    """
+    points = Points(positions)
+    cdef Points near = points
+    order = np.empty(near.positions.shape[0], np.int64)
+    cdef int64_t[::1] ranked = order
+    if order.size:
+        with nogil:
+            near.tree.walk(radius, &ranked[0])
+    return order

@@ -1,0 +1,39 @@
+"""What every rank does in a propagation: pixel search at points that come with a guess each."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mpidvc.core.pixel_search import SearchSettings
+from mpidvc.images.image import Image
+from mpidvc.tasks.pixel_search import RECORD, PixelSearch
+
+__all__ = ["GuidedSearch"]
+
+
+class GuidedSearch:
+    """Searches batches of `mpidvc.core.propagation.GUESS`; parameters as of `PixelSearch`.
+
+    Points that are ready at the same time lie on a front, far from one another: each gets boxes of its own.
+
+    Parameters
+    ----------
+    image1, image2 : Image
+    mask1, mask2 : Image or None
+    settings : SearchSettings
+    """
+
+    def __init__(
+        self, image1: Image, image2: Image, mask1: Image | None, mask2: Image | None, settings: SearchSettings
+    ) -> None:
+        self._search = PixelSearch(image1, image2, mask1, mask2, settings)
+
+    def search(self, batch: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        """Records (`mpidvc.tasks.pixel_search.RECORD`) of a batch, in its order."""
+        records = np.zeros(len(batch), RECORD)
+        phi = np.eye(4)[None]
+        for k, guess in enumerate(batch["guess"]):
+            phi[0, :3, 3] = guess
+            records[k : k + 1] = self._search.search(batch["position"][k : k + 1], phi)
+        return records

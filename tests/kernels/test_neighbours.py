@@ -1,0 +1,72 @@
+"""Neighbours and the walk against a comparison with every point."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mpidvc.kernels import neighbours
+
+
+def some_points(seed: int) -> np.ndarray:
+    """Few places for many points: ties, points on a sphere's surface, and points at the same place."""
+    rng = np.random.default_rng(seed)
+    n, edge = int(rng.integers(1, 200)), int(rng.integers(1, 12))
+    points = rng.integers(0, edge, (n, 3)).astype(float)
+    return points * 0.1 if seed % 3 == 0 else points
+
+
+def brute_walk(points: np.ndarray, radius: float) -> list[int]:
+    order, left = [0], list(range(1, len(points)))
+    for centre in order:
+        square = np.square(points[left] - points[centre]).sum(axis=1) if left else np.zeros(0)
+        near = [k for k, s in zip(left, square, strict=True) if s <= radius * radius]
+        if not near and left:
+            near = [left[int(np.argmin(square))]]
+        order += near
+        left = [k for k in left if k not in near]
+    return order
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("radius", [0.0, 0.3, 1.0, 2.5, 100.0])
+def test_walk(seed: int, radius: float) -> None:
+    points = some_points(seed)
+    order = neighbours.walk(points, radius)
+    assert order.dtype == np.int64
+    assert order.tolist() == brute_walk(points, radius)
+
+
+def test_walk_of_nothing() -> None:
+    assert neighbours.walk(np.zeros((0, 3)), 1.0).tolist() == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_earlier(seed: int) -> None:
+    positions = some_points(seed)
+    rng = np.random.default_rng(seed + 100)
+    asked = rng.integers(0, len(positions), 50)
+    radii = rng.choice([0.0, 0.3, 1.0, 2.0, 5.0, 50.0], 50)
+    start, found = neighbours.Points(positions).earlier(asked, radii, 10**9)
+    assert start[0] == 0
+    for k, (point, radius) in enumerate(zip(asked, radii, strict=True)):
+        square = np.square(positions[:point] - positions[point]).sum(axis=1)
+        assert found[start[k] : start[k + 1]].tolist() == np.nonzero(square <= radius * radius)[0].tolist()
+
+
+def test_earlier_ends_early() -> None:
+    positions = np.zeros((10, 3))
+    start, found = neighbours.Points(positions).earlier(np.arange(10), np.ones(10), 2)
+    assert start.tolist() == [0, 0, 1, 3]
+    assert found.tolist() == [0, 0, 1]
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        neighbours.Points([[0, np.nan, 0]])
+    points = neighbours.Points(np.zeros((2, 3)))
+    for wrong in (-1, 2):
+        with pytest.raises(IndexError):
+            points.earlier(np.array([wrong]), np.ones(1), 9)
+    with pytest.raises(ValueError, match="length"):
+        points.earlier(np.array([0]), np.ones(2), 9)
