@@ -268,7 +268,7 @@ cdef int by_fft(const mpidvc_search_kernels* table, mpidvc_search* job) except -
 
 def spectrum(values, lengths):
     """Transform of a part of the grid, 0 elsewhere; the short axes first, so that rows of zeros are not transformed."""
-    # where numpy has no factor to apply it computes in double precision, at seven times the cost: "ortho" always has one
+    # without a factor to apply numpy computes in double precision, at seven times the cost: "ortho" always has one
     out = np.fft.rfft(values, lengths[2], axis=2, norm="ortho")
     out = np.fft.fft(out, lengths[1], axis=1, norm="ortho")
     return np.fft.fft(out, lengths[0], axis=0, norm="ortho") if lengths[0] > 1 else out
