@@ -9,8 +9,10 @@ import importlib
 import io
 import os
 import pickle
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,13 +110,66 @@ def main(argv: Sequence[str] | None = None) -> int:
     for library in ("OPENBLAS", "OMP", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = "1"
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _prepare_streams()
     launcher = find_launcher()
+    with _ending_signals():
+        return _guarded(arguments, launcher)
+
+
+class Ended(KeyboardInterrupt):
+    """A signal that asks the process to end: cleaned up after like a Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+@contextlib.contextmanager
+def _ending_signals() -> Any:
+    """Turn SIGTERM and SIGHUP into `Ended`, so that no half-written file is left; in the main thread only."""
+
+    def end(number: int, frame: object) -> None:
+        raise Ended(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _prepare_streams() -> None:
+    """Make stdout and stderr take any text, whatever the locale, and exist."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _why(interrupt: KeyboardInterrupt) -> tuple[str, int]:
+    """The line and the exit status for an interruption."""
+    if isinstance(interrupt, Ended):
+        return (
+            f"mpidvc: ended by {signal.Signals(interrupt.number).name}",
+            128 + interrupt.number,
+        )
+    return "mpidvc: interrupted", 130
+
+
+def _guarded(arguments: list[str], launcher: Launcher | None) -> int:
     try:
         return _main(arguments, launcher)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        line, status = _why(interrupt)
         if launcher is None or launcher.rank == 0:
-            print("mpidvc: interrupted", file=sys.stderr)
-        return 130
+            print(line, file=sys.stderr)
+        return status
     except BrokenPipeError:
         # As after a SIGPIPE; the interpreter would complain again when it flushes stdout at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -129,7 +184,7 @@ def _main(arguments: list[str], launcher: Launcher | None) -> int:
         except UserError as error:
             known = bool(arguments) and arguments[0] in COMMANDS
             print(_line(arguments[0] if known else "", error), file=sys.stderr)
-            return 2
+            return _status_of(2, leads)
     if isinstance(parsed, int):
         return parsed
     name, module, args = parsed
@@ -138,10 +193,15 @@ def _main(arguments: list[str], launcher: Launcher | None) -> int:
     except UserError as error:
         if leads:
             print(_line(name, error), file=sys.stderr)
-        return 2
+        return _status_of(2, leads)
     if launcher is None:
         return _start(name, module, args, arguments)
     return _join(name, module, args, communicator, launcher)
+
+
+def _status_of(status: int, leads: bool) -> int:
+    """Exit status of a rank where all end alike: a launcher kills rank 0 at the first failure, before it has spoken."""
+    return status if leads else 0
 
 
 @contextlib.contextmanager
@@ -227,6 +287,10 @@ def _start(name: str, module: CommandModule, args: argparse.Namespace, arguments
     except UserError as error:
         console.error(_line(name, error))
         return 2
+    except KeyboardInterrupt as interrupt:
+        line, status = _why(interrupt)
+        console.error(line)
+        return status
     finally:
         console.close()
 
@@ -251,27 +315,26 @@ def _join(
                 plan = _prepare(module, args, console, launcher)
             except UserError as error:
                 verdict = error
+        if verdict is not None:
+            console.error(_line(name, verdict))
         # Before any other collective: all ranks go on or none does.
-        refused = executor.broadcast(verdict is not None)
-        if refused:
-            if verdict is not None:
-                console.error(_line(name, verdict))
-            return 2
-        status = _execute(module, executor.broadcast(plan), executor, console)
-        return status if leads else 0
+        if executor.broadcast(verdict is not None):
+            return _status_of(2, leads)
+        return _status_of(_execute(module, executor.broadcast(plan), executor, console), leads)
     except AgreedError as error:
         if leads:
             console.error(_line(name, error))
-        return 2
+        return _status_of(2, leads)
     except UserError as error:
         console.error(_line(name, error))
         communicator.abort(2)
-    except KeyboardInterrupt:
-        if communicator.size == 1:
-            raise
+    except KeyboardInterrupt as interrupt:
+        line, status = _why(interrupt)
         if leads:
-            console.error("mpidvc: interrupted")
-        communicator.abort(130)
+            console.error(line)
+        if communicator.size == 1:
+            return status
+        communicator.abort(status)
     except SystemExit as end:
         communicator.abort(end.code if isinstance(end.code, int) else 1)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,49 @@ def test_interrupt(command: Job) -> None:
     done = command("fake", "interrupt")
     assert done.returncode == 130
     assert done.stderr == "mpidvc: interrupted\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signal_ends_one_process(environment: dict[str, str], tmp_path: Path, number: signal.Signals) -> None:
+    """It cleans up, says so, on stderr and in the log, and its status tells the signal."""
+    log = tmp_path / "log"
+    arguments = ["fake", "sleep", "-np", "1", "--log", str(log)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "mpidvc", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert "sleeping\n" in (process.stdout.readline() for _ in range(3))
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert said == f"mpidvc: ended by {number.name}\n"
+    assert log.read_text().endswith(said)
+
+
+def test_any_locale(command: Job) -> None:
+    """What a terminal cannot show must not end a run."""
+    done = command("fake", "work", "é√", PYTHONIOENCODING="ascii")
+    assert done.returncode == 2
+    assert "??" in done.stderr
+
+
+def test_full_disk_under_the_output(environment: dict[str, str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mpidvc", "fake", "work", "--log", "/dev/full"],
+            env=environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert "log file cannot be written any more" in done.stderr
 
 
 @pytest.mark.usefixtures("launcher")

@@ -47,8 +47,8 @@ def folder_of(path: str, real: bool) -> str:
     return os.path.dirname(os.path.realpath(file) if real else file) or "."  # noqa: PTH120
 
 
-def make_folder(option: str | None, default: str) -> Path:
-    """Folder for the output, made if missing.
+def make_folder(option: str | None, default: str, prefix: str | None = None) -> Path:
+    """Folder for the output, made if missing; `prefix` is checked to lead to no other that is missing.
 
     Raises
     ------
@@ -63,6 +63,10 @@ def make_folder(option: str | None, default: str) -> Path:
         raise UserError(f"{named}: the folder cannot be made ({error.strerror}); choose another by -od") from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"{named}: the folder cannot be written to; choose another by -od")
+    if prefix == "":
+        raise UserError('-pre "": is no name; drop it or give one')
+    if prefix is not None and not (folder / prefix).parent.is_dir():
+        raise UserError(f"-pre {prefix}: there is no folder {(folder / prefix).parent}; make it, or use -od")
     return folder
 
 
@@ -116,9 +120,9 @@ def read_guess(path: str | None, bin_ratio: float) -> PhiField | None:
     if path is None:
         return None
     guess = read_tsv(path, bin_ratio)
-    lost = np.nonzero(~np.isfinite(guess.positions).all(axis=1))[0]
+    lost = np.nonzero(~(np.abs(guess.positions) < FARTHEST).all(axis=1))[0]
     if len(lost):
-        raise UserError(f"-pf {path}: the position in row {lost[0] + 1} is not finite; drop such rows")
+        raise UserError(f"-pf {path}: the position in row {lost[0] + 1} is not finite, or absurd; drop such rows")
     if guess.layout == "registration" and not (np.isfinite(guess.phi).all() and np.linalg.det(guess.F[0]) > 0):
         raise UserError(f"-pf {path}: its Phi is no deformation (not finite, or the determinant of F is not above 0)")
     return guess
@@ -164,14 +168,19 @@ def read_points(option: str, path: str) -> npt.NDArray[np.float64]:
     return np.array(points, np.float64)
 
 
-def window_sizes(hws: Triple, spacing: Triple | None, two_d: bool) -> tuple[Triple, Triple | None]:
-    """Half-window size and node spacing, with what 2D makes of their first number.
+def window_sizes(hws: Triple, spacing: Triple | None, shape: Triple) -> tuple[Triple, Triple | None]:
+    """Half-window size and node spacing for an image, with what 2D makes of their first number.
 
     Raises
     ------
     UserError
-        If it is 0 in 3D.
+        If it is 0 in 3D, or half a window is larger than the image.
     """
+    two_d = shape[0] == 1
+    if any(h > n for h, n in zip(hws[two_d:], shape[two_d:], strict=True)):
+        raise UserError(
+            f"-hws {' '.join(map(str, hws))}: is larger than the image ({_by(shape)} voxels); make it smaller"
+        )
     if two_d:
         return (0, *hws[1:]), None if spacing is None else (1, *spacing[1:])
     for option, value in (("-hws", hws), ("-ns", spacing)):

@@ -20,7 +20,7 @@ from mpidvc.fields.tsv import format_rows, write_tsv
 from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
-from mpidvc.tasks.ranks import agree_on_instruction_set, cpu_seconds
+from mpidvc.tasks.ranks import agree_on_instruction_set, check_instruction_set, cpu_seconds
 from mpidvc.tasks.texture import texture_of
 
 __all__ = [
@@ -40,6 +40,10 @@ TIMINGS = "MPIDVC_TIMINGS"
 
 class WithInstructionSet:
     """A plan whose ranks agree on an instruction set before they begin."""
+
+    def __post_init__(self) -> None:
+        # said by the process that prepares, before any rank is started
+        check_instruction_set()
 
     def configure(self, executor: Executor) -> None:
         """Called by every rank before the plan is executed."""

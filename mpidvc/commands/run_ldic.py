@@ -79,8 +79,10 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Ldi
     image1 = opened[0][0]
     mask1 = files.open_mask(args.mask1, image1)
     two_d = image1.shape[0] == 1
-    hws, spacing = files.window_sizes(args.half_window_size, args.node_spacing, two_d)
-    margin = (0, *args.margin[1:]) if two_d else args.margin
+    hws, spacing = files.window_sizes(args.half_window_size, args.node_spacing, image1.shape)
+    # beyond the image there is nothing to compare
+    z, y, x = (min(m, n) for m, n in zip(args.margin, image1.shape, strict=True))
+    margin = (0 if two_d else z, y, x)
     if args.skip and guess is not None and guess.layout == "registration":
         raise UserError(f"-skp: {args.phi_file} is a registration; it needs the field that it continues")
     files.check_guess("ldic", guess, args.phi_file, spacing)
@@ -135,7 +137,7 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Ldi
 
 
 def _stems(args: argparse.Namespace, firsts: list[str], seconds: list[str]) -> list[Path]:
-    folder = files.make_folder(args.out_dir, files.folder_of(firsts[0], real=False))
+    folder = files.make_folder(args.out_dir, files.folder_of(firsts[0], real=False), args.prefix)
     stems = []
     for first, second in zip(firsts, seconds, strict=True):
         name = f"{files.base_name(first)}-{files.base_name(second)}-ldic"
@@ -188,7 +190,9 @@ def _correlate(
     if plan.skip:
         again = np.nonzero(np.isin(field.columns["returnStatus"], AGAIN))[0]
     two_d = pair.image1.shape[0] == 1
-    chunks = make_chunks(field.positions[again], typical_spacing(field, two_d), pair.settings, two_d)
+    chunks = make_chunks(
+        field.positions[again], typical_spacing(field, two_d), pair.settings, two_d, field.dims is not None
+    )
     task = LdicTask(pair.image1, pair.image2, plan.mask1, field.positions[again], guess[again], pair.settings, chunks)
     processes = f" (with {executor.size} processes)" if executor.size > 1 else ""
     console.print(f"Correlating: {pair.stem.name}")
@@ -221,8 +225,9 @@ def _correlate(
     tried = np.asarray(status[again], np.float64)
     if len(tried) and np.all(tried == -5):
         console.warn("all windows were skipped: see -mf1, -mc, -glt, -ght, and whether the guess leads out of image 2")
-    elif len(tried) and not np.any(tried >= 1):
-        console.warn("no window was found again: is the first guess (-pf) near enough, and is there texture (-hws)?")
+        return False
+    if not np.any(tried == 2) and np.sum((tried < 0) & (tried != -5)) > np.sum(tried == 1):
+        console.warn("no window converged: see the first guess (-pf), the texture of windows (-hws), and -it")
         return False
     return True
 
@@ -237,6 +242,9 @@ def _summary(status: npt.NDArray[np.generic], console: Console) -> None:
             continue
         share = "" if value == -5 else f"{100 * count / foreground:.1f}%" if foreground else "-"
         rows.append([f"RS={value:+d}", count, share, meaning])
+    other = int(np.sum(~np.isin(values, list(STATUS))))
+    if other:
+        rows.append(["other", other, f"{100 * other / foreground:.1f}%", "kept from the file of -pf as they are"])
     console.table("Local DIC summary", ["Status", "Points", "Percent of non-background", "Meaning"], rows)
 
 

@@ -50,12 +50,12 @@ def prepare(args: argparse.Namespace, console: Console) -> SearchPlan:
     guess = files.read_guess(args.phi_file, args.phi_file_bin_ratio)
     image1, image2, mask1, mask2 = search.open_images(args)
     two_d = image1.shape[0] == 1
-    hws, spacing = files.window_sizes(args.half_window_size, args.node_spacing, two_d)
+    hws, spacing = files.window_sizes(args.half_window_size, args.node_spacing, image1.shape)
     settings = search.search_settings(args, hws, two_d, args.apply_F)
     files.check_guess("pixelSearch", guess, args.phi_file, spacing)
     field = guess if guess is not None and guess.layout != "registration" else None
     positions = field.positions if field is not None else files.nodes_of(image1.shape, spacing)[0]
-    folder = files.make_folder(args.out_dir, files.folder_of(args.im1, real=True))
+    folder = files.make_folder(args.out_dir, files.folder_of(args.im1, real=True), args.prefix)
     console.settings("mpidvc pixelSearch", {k: v for k, v in vars(args).items() if k != "processes"})
     if guess is not None and field is None:
         console.print(files.describe_guess(guess, args.phi_file, args.phi_file_bin_ratio))
@@ -105,7 +105,9 @@ def _empty_field(plan: SearchPlan) -> PhiField:
 def _search(plan: SearchPlan, field: PhiField, executor: Executor, console: Console, stages: Stages) -> bool:
     """Fill the field; False if windows were tried and none was found."""
     settings = plan.settings
-    chunks = make_chunks(field.positions, typical_spacing(field, plan.two_d), settings, plan.two_d)
+    chunks = make_chunks(
+        field.positions, typical_spacing(field, plan.two_d), settings, plan.two_d, field.dims is not None
+    )
     images = (plan.image1, plan.image2, plan.mask1, plan.mask2)
     task = PixelSearchTask(*images, field.positions, field.phi.copy(), settings, chunks)
     processes = f" (with {executor.size} processes)" if executor.size > 1 else ""

@@ -75,7 +75,7 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Pro
     two_d = image1.shape[0] == 1
     given_hws = args.half_window_size or (HALF_WINDOW,) * 3
     given_spacing = args.node_spacing or (2 * min(given_hws[1:] if two_d else given_hws),) * 3
-    hws, spacing = files.window_sizes(given_hws, given_spacing, two_d)
+    hws, spacing = files.window_sizes(given_hws, given_spacing, image1.shape)
     settings = search.search_settings(args, hws, two_d, "no")
     points, dims = (listed, None) if listed is not None else files.nodes_of(image1.shape, spacing)
     if not (args.tsv or args.vtk or (args.tif and dims is not None)):
@@ -113,7 +113,7 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Pro
         len(points) * search.seconds_of_point(settings),
     )
     _check_start(args, plan)
-    folder = files.make_folder(args.out_dir, files.folder_of(args.im1, real=True))
+    folder = files.make_folder(args.out_dir, files.folder_of(args.im1, real=True), args.prefix)
     used = {"node_spacing": spacing, "half_window_size": hws, "radius": radius, "weighting_distance": distance}
     settings_of_run = {**vars(args), **used}
     console.settings("mpidvc pixelSearchPropagate", {k: v for k, v in settings_of_run.items() if k != "processes"})

@@ -76,7 +76,7 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Reg
     start = np.eye(4)
     if guess is not None:
         start = deformation.move_centre(guess.phi[0], guess.positions[0], centre)
-    folder = files.make_folder(args.out_dir, files.folder_of(args.im1, real=True))
+    folder = files.make_folder(args.out_dir, files.folder_of(args.im1, real=True), args.prefix)
     names = f"{files.base_name(args.im1)}-{files.base_name(args.im2)}"
     stem = f"{names if args.prefix is None else args.prefix}-registration"
     console.print("")
@@ -163,13 +163,17 @@ def execute(plan: RegPlan, executor: Executor, console: Console) -> int:
     if last.status == 2:
         console.print("Registration converged")
     elif last.status == 1:
-        console.warn(f"the registration has not converged (return status 1: {STATUS[1]}); the last Phi is saved")
+        console.warn(
+            f"the registration has not converged at binning {outcome.binning} (return status 1: {STATUS[1]}); the last "
+            "Phi is saved"
+        )
     else:
         console.warn(
             f"the registration failed (return status {last.status}: {STATUS[last.status]}); Phi is saved, but do not "
             "trust it"
         )
-    return 0 if last.status > 0 else 1
+    # stopped by -it on the last level is what was asked for; on a coarser one it is no result for the images
+    return 0 if last.status == 2 or (last.status == 1 and outcome.binning == plan.levels.end) else 1
 
 
 def _result(plan: RegPlan, outcome: Outcome) -> PhiField:

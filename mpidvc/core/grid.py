@@ -58,7 +58,7 @@ class Chunks:
 
 
 def brick_edge(
-    n_points: int, spacing: npt.ArrayLike, frame: npt.ArrayLike, largest_box: int
+    n_points: int, spacing: npt.ArrayLike, frame: npt.ArrayLike, largest_box: int, regular: bool = True
 ) -> npt.NDArray[np.float64]:
     """Edges (voxels) of the bricks whose points share a box.
 
@@ -74,6 +74,8 @@ def brick_edge(
         What a box has around the outermost points, both sides together, in voxels.
     largest_box : int
         Most voxels of a box.
+    regular : bool
+        The points are nodes of a grid. Scattered ones may lie anywhere in a brick, and their box is as large as it.
     """
     spacing = np.asarray(spacing, dtype=np.float64)
     frame = np.asarray(frame, dtype=np.float64)
@@ -83,6 +85,9 @@ def brick_edge(
     while per_axis > 1 and np.prod((per_axis - 1) * spacing[-axes:] + frame[-axes:]) > largest_box:
         per_axis -= 1
     edge: npt.NDArray[np.float64] = per_axis * spacing
+    if not regular:
+        room = largest_box ** (1 / axes) - frame
+        edge = np.minimum(edge, np.maximum(room, 1.0))
     return edge
 
 

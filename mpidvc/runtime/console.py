@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import sys
@@ -9,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from mpidvc.errors import UserError
 
@@ -74,6 +76,7 @@ class Console:
         self._progress: Progress | None = None
         self._log: TextIO | None = None
         if log is not None and not silent:
+            _refuse_binary(log)
             try:
                 self._log = Path(log).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115
             except OSError as error:
@@ -179,17 +182,50 @@ class Console:
     def _to_log(self, text: str) -> None:
         if self._log is not None:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-            self._log.write("".join(f"{stamp} {line}\n" for line in text.split("\n")))
+            try:
+                self._log.write("".join(f"{stamp} {line}\n" for line in text.split("\n")))
+            except OSError as error:
+                _discard(self._log)
+                self._log.close()
+                self._log = None
+                _write(sys.stderr, f"warning: the log file cannot be written any more ({error.strerror})\n")
+
+
+def _refuse_binary(log: str) -> None:
+    """Lines must not be added to an image that was named by mistake."""
+    try:
+        with Path(log).open("rb") as file:
+            binary = b"\0" in file.read(4096) if Path(log).is_file() else False
+    except OSError:
+        return  # not there yet, or said when it is opened
+    if binary:
+        raise UserError(f"--log {log}: is no text file; choose another name")
+
+
+class _Nowhere(io.TextIOBase):
+    """A stream that forgets what it gets."""
+
+    def write(self, text: str, /) -> int:
+        return len(text)
+
+
+def _discard(stream: Any) -> None:
+    """Let what a stream still holds go nowhere, or it would fail again when it is closed."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _write(stream: _Lines, text: str) -> None:
     try:
         stream.write(text)
         stream.flush()
-    except BrokenPipeError:
-        # Nobody reads any more; results go to files, and hours of work must not end for a closed pipe.
+    except OSError:
+        # A closed pipe or a full disk: results go to files, and hours of work must not end for what is only said.
         if stream is sys.stdout:
-            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+            _discard(stream)
+            sys.stdout = _Nowhere()
 
 
 class Progress:

@@ -376,7 +376,9 @@ class MPIExecutor:
 
     def reduce(self, task: SumTask, argument: Any) -> NDArray[np.float64]:
         argument = self.broadcast(argument)
-        mine = [task.run_sum(chunk, argument) for chunk in range(self.rank, task.n_chunks, self.size)]
+        # neighbouring chunks on one rank: what it reads for one, and may keep, serves the next
+        first, end = (task.n_chunks * rank // self.size for rank in (self.rank, self.rank + 1))
+        mine = [task.run_sum(chunk, argument) for chunk in range(first, end)]
         total: NDArray[np.float64] | None = None
         if self.rank != 0:
             self._send(np.array(mine, dtype=np.float64), 0, _WHOLE)
@@ -385,7 +387,7 @@ class MPIExecutor:
             shares = [mine, *(() for _ in range(1, self.size))]
             for _ in range(1, self.size):
                 rank, _tag, shares[rank] = self._receive()
-            total = _ordered_sum(shares[chunk % self.size][chunk // self.size] for chunk in range(task.n_chunks))
+            total = _ordered_sum(vector for share in shares for vector in share)
         return self.broadcast(total)
 
     # Master and workers

@@ -57,15 +57,20 @@ class LdicSettings:
     grey_high: float = np.inf
 
 
-def make_chunks(positions: Array, spacing: npt.ArrayLike, settings: LdicSettings, two_d: bool) -> Chunks:
-    """The division of points into chunks that belongs to these settings (`spacing`: typical distance of points)."""
+def make_chunks(
+    positions: Array, spacing: npt.ArrayLike, settings: LdicSettings, two_d: bool, regular: bool = True
+) -> Chunks:
+    """The division of points into chunks that belongs to these settings.
+
+    `spacing`: typical distance of points; `regular`: they are nodes of a grid.
+    """
     hws, margin = np.array(settings.hws), np.array(settings.margin)
     around = TAPS + (HALO if settings.registration.order == 3 else 0)
     frame = 2 * hws + 1 + 2 * margin + 2 * around
     if two_d:
         frame[0] = 1
     spacing = np.maximum(np.asarray(spacing, dtype=np.float64), 1.0)
-    return chunk_points(positions, brick_edge(len(positions), spacing, frame, LARGEST_BOX))
+    return chunk_points(positions, brick_edge(len(positions), spacing, frame, LARGEST_BOX, regular))
 
 
 class LdicTask:

@@ -25,14 +25,19 @@ RECORD = np.dtype([("phi", np.float64, (3, 4)), ("result", np.float64, (len(RESU
 CC, STATUS, ERROR = 0, 1, 2
 
 
-def make_chunks(positions: Array, spacing: npt.ArrayLike, settings: SearchSettings, two_d: bool) -> Chunks:
-    """The division of points into chunks that belongs to these settings (`spacing`: typical distance of points)."""
+def make_chunks(
+    positions: Array, spacing: npt.ArrayLike, settings: SearchSettings, two_d: bool, regular: bool = True
+) -> Chunks:
+    """The division of points into chunks that belongs to these settings.
+
+    `spacing`: typical distance of points; `regular`: they are nodes of a grid.
+    """
     low, high = np.array(settings.low), np.array(settings.high)
     frame = 2 * np.array(settings.hws) + 1 + np.maximum(high - low, 2 * (pad_of(settings.hws) + TAPS))
     if two_d:
         frame[0] = 1
     spacing = np.maximum(np.asarray(spacing, dtype=np.float64), 1.0)
-    return chunk_points(positions, brick_edge(len(positions), spacing, frame, LARGEST_BOX))
+    return chunk_points(positions, brick_edge(len(positions), spacing, frame, LARGEST_BOX, regular))
 
 
 class PixelSearch:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpidvc.errors import AgreedError
+from mpidvc.errors import AgreedError, UserError
 from mpidvc.kernels import correlation
 from mpidvc.runtime.executor import Executor
 
-__all__ = ["ISA_VARIABLE", "agree_on_instruction_set", "cpu_seconds"]
+__all__ = ["ISA_VARIABLE", "agree_on_instruction_set", "check_instruction_set", "cpu_seconds"]
 
 #: Environment variable that forces an instruction set.
 ISA_VARIABLE = "MPIDVC_ISA"
@@ -28,6 +28,20 @@ class _EveryRank:
 
     def run_sum(self, chunk: int, argument: Any) -> npt.NDArray[np.float64]:
         return self._share
+
+
+def check_instruction_set() -> None:
+    """Refuse an instruction set that is asked for and that this process does not have.
+
+    Raises
+    ------
+    UserError
+    """
+    name = os.environ.get(ISA_VARIABLE)
+    if name and name not in correlation.instruction_sets():
+        raise UserError(
+            f"{ISA_VARIABLE}={name}: not available here; choose from {', '.join(correlation.instruction_sets())}"
+        )
 
 
 def agree_on_instruction_set(executor: Executor) -> str:

@@ -37,6 +37,10 @@ BLOCK_2D = {1: (1, 256, 512), 3: (1, 256, 512)}
 FEWEST_VOXELS, FEWEST_COARSE = 3, 6
 
 
+#: Voxels of a mask that are read at a time.
+SLAB_VOXELS = 16_000_000
+
+
 class Pass(NamedTuple):
     """What a block needs to know of the present iteration."""
 
@@ -366,11 +370,12 @@ def mask_centre(mask: Image) -> Array:
     count = 0
     total = np.zeros(3)
     nz, ny, nx = mask.shape
-    for z in range(nz):
-        part, _ = mask.read_box((z, 0, 0), (z + 1, ny, nx))
-        y, x = np.nonzero(part[0])
-        count += len(y)
-        total += (z * len(y), y.sum(), x.sum())
+    planes = max(1, SLAB_VOXELS // (ny * nx))
+    for first in range(0, nz, planes):
+        part, _ = mask.read_box((first, 0, 0), (min(first + planes, nz), ny, nx))
+        z, y, x = np.nonzero(part)
+        count += len(z)
+        total += (first * len(z) + z.sum(), y.sum(), x.sum())
     if count == 0:
         raise UserError(f"{mask.path}: the mask is empty: no voxel of image 1 is left to compare")
     return total / count

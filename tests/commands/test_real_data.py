@@ -75,6 +75,23 @@ def test_sandstone_local_correlation(sandstone: Path) -> None:
     assert np.all(np.median(difference, axis=0) <= 0.003)
 
 
+def test_sandstone_chain(sandstone: Path) -> None:
+    """The chain of the documentation, each command starting from the file of the one before."""
+    images = [str(SANDSTONE / f"V4_crop200_{state}.tif") for state in ("Intact", "Deformed")]
+    out = ["-hws", "11", "-od", str(sandstone), "-pre", "chain", "-np", "1"]
+    search = ["-ns", "20", "-sr", *["-3", "3"] * 3, "--zero-mean", "-pf", str(sandstone / "crop-registration.tsv")]
+    assert main(["pixelSearch", *images, *search, *out]) == 0
+    found = read_tsv(sandstone / "chain-pixelSearch.tsv")
+    assert main(["ldic", *images, "-o", "3", "-pf", str(sandstone / "chain-pixelSearch.tsv"), *out]) == 0
+    field = read_tsv(sandstone / "chain-ldic.tsv")
+    inside = np.all((field.positions >= 20) & (field.positions <= 179), axis=1)
+    assert inside.sum() >= 500
+    assert np.mean(field.columns["returnStatus"][inside] == 2) >= 0.97
+    # an integer is at best half a voxel away, and searches see translations only
+    apart = np.abs(field.displacements - found.displacements)[inside & (field.columns["returnStatus"] == 2)]
+    assert np.mean(apart.max(axis=1) <= 1) >= 0.97
+
+
 # An independent cubic, normalised correlation reaches 0.0097, 0.0102 and 0.0129 with 41 pixels; with 21 the noise floor
 # is 0.022.
 @pytest.mark.parametrize(

@@ -347,7 +347,7 @@ def test_iterations_and_limit(reg: Callable[..., PhiField]) -> None:
 
 
 def test_without_iterations_phi_is_the_identity(reg: Callable[..., PhiField]) -> None:
-    field = reg("-it 0")
+    field = reg("-bb 1 -it 0")
     np.testing.assert_array_equal(field.phi[0], np.eye(4))
     assert field.columns["error"] > 0
 
@@ -387,7 +387,7 @@ def test_guess_about_its_own_centre(reg: Callable[..., PhiField], tmp_path: Path
     corner = (3.0, 5.0, 11.0)
     phi[:3, 3] = SOLID.displacement(corner)
     write_guess(tmp_path / "guess.tsv", phi, corner)
-    field = reg(f"-it 0 -pf {tmp_path}/guess.tsv")
+    field = reg(f"-bb 1 -it 0 -pf {tmp_path}/guess.tsv")
     # the guess has seven digits behind the point, and an arm of 25 voxels
     np.testing.assert_allclose(field.displacements[0], MOTION["translation"], rtol=0, atol=2e-5)
     np.testing.assert_allclose(field.F[0], phi[:3, :3], rtol=0, atol=1e-6)
@@ -399,7 +399,7 @@ def test_guess_about_its_own_centre(reg: Callable[..., PhiField], tmp_path: Path
 def test_guess_of_binned_images(reg: Callable[..., PhiField], tmp_path: Path) -> None:
     phi = deformation.compute_phi((0.65, -0.35, 1.2), (1, 0, 0))
     write_guess(tmp_path / "guess.tsv", phi, (11.75, 12.75, 13.75))
-    field = reg(f"-it 0 -pfb 2 -pf {tmp_path}/guess.tsv")
+    field = reg(f"-bb 1 -it 0 -pfb 2 -pf {tmp_path}/guess.tsv")
     np.testing.assert_allclose(field.displacements[0], (1.3, -0.7, 2.4), rtol=0, atol=1e-6)
     np.testing.assert_allclose(field.F[0], phi[:3, :3], rtol=0, atol=1e-6)
 
@@ -445,7 +445,7 @@ def test_names_of_the_files(images: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_overwrites(reg: Callable[..., PhiField], tmp_path: Path) -> None:
-    reg("-it 0")
+    reg("-bb 1 -it 0")
     check(reg("-bb 1"), SOLID, LINEAR)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["P-registration.tsv"]
 
@@ -503,7 +503,7 @@ def test_deformed_image(reg: Callable[..., PhiField], tmp_path: Path, dtype: typ
         top = np.iinfo(dtype).max
         one[:, 60:100, 60:100] = np.where(one[:, 60:100, 60:100] > one.mean(), top, 0)
     save(tmp_path / "one.tif", one)
-    field = reg("-def", (str(tmp_path / "one.tif"), save(tmp_path / "two.tif", two)))
+    field = reg("-bb 1 -def", (str(tmp_path / "one.tif"), save(tmp_path / "two.tif", two)))
     result = tifffile.imread(tmp_path / "out" / "one-reg-def.tif")
     assert result.dtype == dtype
     assert result.shape == (one.shape[1:] if flat else one.shape)

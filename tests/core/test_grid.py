@@ -125,3 +125,15 @@ def test_brick_along_every_axis():
     positions, _ = make_grid((161, 321, 641), (4, 8, 16))
     chunks = chunk_points(positions, edge)
     assert [len(chunks.points(k)) for k in range(len(chunks))] == [512] * 125
+
+
+@pytest.mark.parametrize("n", [20, 60, 2000])
+def test_boxes_of_few_scattered_points_stay_small(n):
+    """Far apart points share no box; what is near shares one of about the largest size."""
+    rng = np.random.default_rng(n)
+    positions = rng.random((n, 3)) * 2000
+    frame = np.array([49.0, 49, 49])
+    spacing = np.full(3, 2000 / n ** (1 / 3))
+    chunks = chunk_points(positions, brick_edge(n, spacing, frame, 16_000_000, regular=False))
+    extents = [np.ptp(positions[chunks.points(k)], axis=0) + frame for k in range(len(chunks))]
+    assert max(map(np.prod, extents)) <= 16_000_000 * 1.01

@@ -52,7 +52,9 @@ def test_launcher_of_another_mpi(command: Job, launcher: Mpiexec) -> None:
     assert done.returncode == 2
     assert "mpidvc fake: error: the launcher started 2 processes, but the MPI library" in done.stderr
     assert "Traceback" not in done.stderr
-    assert command("fake", "work", **foreign(launcher, 1)).returncode == 2
+    # the others end without a word or a failure, for which rank 0 could be killed before it has spoken
+    other = command("fake", "work", **foreign(launcher, 1))
+    assert (other.returncode, other.stdout, other.stderr) == (0, "", "")
 
 
 def test_launcher_of_another_mpi_overridden(command: Job, launcher: Mpiexec) -> None:
