@@ -11,18 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mpidvc.core.boxes import HALO, TAPS, Scratch, Slices, float_box, gradient_voxels, spline_box
+from mpidvc.core.boxes import Scratch
 from mpidvc.core.grid import Chunks, brick_edge, chunk_points
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.images.image import Image
 from mpidvc.kernels import correlation
+from mpidvc.tasks.boxes import Ints, Map, around_samples, read_reference_box, read_sampled_box
 
 __all__ = ["RECORD", "LdicSettings", "LdicTask", "make_chunks"]
 
 Array = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-#: Voxels of a box that are something; None: all are.
-Map = npt.NDArray[np.uint8] | None
+Samples = npt.NDArray[np.float32] | None
 
 #: What is known of a point afterwards.
 RECORD = np.dtype([("phi", np.float64, (3, 4)), ("result", np.float64, (len(correlation.RESULT),))])
@@ -65,8 +64,7 @@ def make_chunks(
     `spacing`: typical distance of points; `regular`: they are nodes of a grid.
     """
     hws, margin = np.array(settings.hws), np.array(settings.margin)
-    around = TAPS + (HALO if settings.registration.order == 3 else 0)
-    frame = 2 * hws + 1 + 2 * margin + 2 * around
+    frame = 2 * hws + 1 + 2 * margin + 2 * around_samples(settings.registration.order)
     if two_d:
         frame[0] = 1
     spacing = np.maximum(np.asarray(spacing, dtype=np.float64), 1.0)
@@ -146,7 +144,8 @@ class LdicTask:
         meets = (low2 <= high2).all(axis=1)
         box_low = low2[meets].min(axis=0) if meets.any() else np.zeros(3, np.int64)
         box_high = high2[meets].max(axis=0) if meets.any() else np.zeros(3, np.int64)
-        box2, valid2, origin2 = self._sampled_box(box_low, box_high)
+        order = settings.registration.order
+        box2, valid2, origin2 = read_sampled_box(self.image2, box_low, box_high, order, self._scratch[1])
         box1, (usable, covered, real), sampled1, origin1 = self._reference_box(nodes)
         phi = np.ascontiguousarray(records["phi"].reshape(len(nodes), 12))
         result = np.ascontiguousarray(records["result"])
@@ -175,64 +174,17 @@ class LdicTask:
         records["result"] = result
         return records
 
-    def _sampled_box(self, low: Ints, high: Ints) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8] | None, Ints]:
-        """Image 2 from `low` to `high` (inclusive) with what interpolation needs around it, and the box's origin."""
-        around = np.full(3, TAPS + (HALO if self.settings.registration.order == 3 else 0))
-        size = np.array(self.image2.shape)
-        start = np.maximum(low - around, -TAPS)
-        stop = np.minimum(high + 1 + around, size + TAPS)
-        if self._two_d:
-            start[0], stop[0] = 0, 1
-        box, inside, real = read_float_box(self.image2, start, stop, self._scratch[1])
-        spline_box(box, inside, self.settings.registration.order)
-        # outside the image samples are refused by the window's bounds; a map is needed for holes only
-        holes = real is not None and not real[inside].all()
-        if holes and real is not None:
-            outside = np.ones(real.shape, bool)
-            outside[inside] = False
-            real[outside] = 1
-        return box, real if holes else None, start
-
-    def _reference_box(
-        self, nodes: Ints
-    ) -> tuple[npt.NDArray[np.float32], tuple[Map, Map, Map], npt.NDArray[np.float32] | None, Ints]:
+    def _reference_box(self, nodes: Ints) -> tuple[npt.NDArray[np.float32], tuple[Map, Map, Map], Samples, Ints]:
         """Image 1 around nodes: grey levels, maps (usable, covered, real), samples for Shift-DVC, and the origin."""
         registration = self.settings.registration
         reach = self._kernel_settings.gradient_reach
         around = np.maximum(np.array(self.settings.hws), np.array(self.settings.hws) - 1 + reach)
         if registration.shift:
-            around = around + TAPS + (HALO if registration.order == 3 else 0)  # samples and gradients beside the voxels
+            around = around + around_samples(registration.order)  # samples and gradients beside the voxels
         if self._two_d:
             around[0] = 0
         start, stop = nodes.min(axis=0) - around, nodes.max(axis=0) + around + 1
-        box, inside, real = read_float_box(self.image1, start, stop, self._scratch[0])
-        # Shift-DVC takes gradients beside the voxels, between eight of them
-        cube = registration.sigma is not None or registration.shift
-        usable = gradient_voxels(real, reach + registration.shift, cube, self._two_d)
-        covered = real
-        if self.mask1 is not None:
-            open_ = np.zeros(box.shape, np.uint8)
-            part, where = self.mask1.read_box(_ints(start), _ints(stop))
-            open_[where] = part != 0
-            covered = open_ if real is None else open_ & real
-            usable = open_ if usable is None else usable & open_
-        sampled1 = None
-        if registration.shift:
-            sampled1 = correlation.empty_box(box.shape)
-            sampled1[...] = box
-            spline_box(sampled1, inside, registration.order)
-        return box, (usable, covered, real), sampled1, start
-
-
-def read_float_box(
-    image: Image, start: Ints, stop: Ints, scratch: Scratch | None = None
-) -> tuple[npt.NDArray[np.float32], Slices, npt.NDArray[np.uint8] | None]:
-    """A box of an image as float32, where in it the image is, and the map of its voxels that exist (None: all)."""
-    low, high = _ints(start), _ints(stop)
-    part, inside = image.read_box(low, high)
-    box, real = float_box(part, inside, _ints(stop - start), scratch)
-    return box, inside, real
-
-
-def _ints(values: Ints) -> tuple[int, int, int]:
-    return (int(values[0]), int(values[1]), int(values[2]))
+        box, maps, sampled1 = read_reference_box(
+            self.image1, self.mask1, start, stop, registration, reach, self._scratch[0]
+        )
+        return box, maps, sampled1, start

@@ -10,7 +10,8 @@ from mpidvc.core.grid import Chunks, brick_edge, chunk_points
 from mpidvc.core.pixel_search import RESULT, SearchSettings, applied_gradients, cut_window, pad_of, warp_window
 from mpidvc.images.image import Image
 from mpidvc.kernels import pixel_search
-from mpidvc.tasks.ldic import LARGEST_BOX, NEAR, read_float_box
+from mpidvc.tasks.boxes import read_float_box
+from mpidvc.tasks.ldic import LARGEST_BOX, NEAR
 
 __all__ = ["RECORD", "PixelSearch", "PixelSearchTask", "make_chunks"]
 

@@ -15,14 +15,14 @@ import numpy.typing as npt
 
 from mpidvc.core import deformation
 from mpidvc.core.binning import binned_shape
-from mpidvc.core.boxes import HALO, TAPS, Scratch, gradient_voxels, spline_box
+from mpidvc.core.boxes import Scratch
 from mpidvc.core.registration import BlockSums, GaussNewton, RegistrationSettings, Step
 from mpidvc.errors import UserError
 from mpidvc.images.image import Image
 from mpidvc.kernels import correlation
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.binned import BinnedImage
-from mpidvc.tasks.ldic import read_float_box
+from mpidvc.tasks.boxes import Ints, Map, around_samples, read_reference_box, read_sampled_box
 
 __all__ = ["LevelSettings", "Outcome", "RegistrationTask", "mask_centre", "register_multiscale"]
 
@@ -98,17 +98,9 @@ class RegistrationTask:
             first[0] = last[0] = 0
         if (first > last).any():
             return BlockSums.of(np.zeros(correlation.SUMS)).packed()
-        around = TAPS + (HALO if self.settings.order == 3 else 0)
-        start2 = np.maximum(first - around, -TAPS).astype(np.int64)
-        stop2 = np.minimum(last + 1 + around, shape2 + TAPS).astype(np.int64)
-        if self._two_d:
-            start2[0], stop2[0] = 0, 1
-        box2, inside2, real2 = read_float_box(self.image2, start2, stop2, self._scratch[1])
-        spline_box(box2, inside2, self.settings.order)
-        valid2 = None
-        if real2 is not None and not real2[inside2].all():
-            valid2 = np.ones(real2.shape, np.uint8)
-            valid2[inside2] = real2[inside2]
+        box2, valid2, start2 = read_sampled_box(
+            self.image2, first.astype(np.int64), last.astype(np.int64), self.settings.order, self._scratch[1]
+        )
         box1, usable, sampled1, start1 = self._reference(low, n)
         _, ny, nx = self.image1.shape
         index = (int((low[0] * ny + low[1]) * nx + low[2]), nx, ny * nx)
@@ -133,34 +125,20 @@ class RegistrationTask:
         return BlockSums.of(sums).moved(offset).packed()
 
     def _reference(
-        self, low: npt.NDArray[np.int64], n: npt.NDArray[np.int64]
-    ) -> tuple[
-        npt.NDArray[np.float32],
-        npt.NDArray[np.uint8] | None,
-        npt.NDArray[np.float32] | None,
-        npt.NDArray[np.int64],
-    ]:
+        self, low: Ints, n: Ints
+    ) -> tuple[npt.NDArray[np.float32], Map, npt.NDArray[np.float32] | None, Ints]:
+        """Image 1 around a block: grey levels, usable voxels, samples for Shift-DVC, and the origin."""
         settings = self.settings
         reach = self._kernel_settings.gradient_reach
         around = np.full(3, reach)
         if settings.shift:
-            around += TAPS + (HALO if settings.order == 3 else 0)
+            around += around_samples(settings.order)
         if self._two_d:
             around[0] = 0
         start, stop = low - around, low + n + around
-        box, inside, real = read_float_box(self.image1, start, stop, self._scratch[0])
-        # Shift-DVC takes gradients beside the voxels, between eight of them
-        cube = settings.sigma is not None or settings.shift
-        usable = gradient_voxels(real, reach + settings.shift, cube, self._two_d)
-        if self.mask1 is not None:
-            part, where = self.mask1.read_box([int(i) for i in start], [int(i) for i in stop])
-            usable = np.ones(box.shape, np.uint8) if usable is None else usable
-            usable[where] &= part != 0
-        sampled1 = None
-        if settings.shift:
-            sampled1 = correlation.empty_box(box.shape)
-            sampled1[...] = box
-            spline_box(sampled1, inside, settings.order)
+        box, (usable, _, _), sampled1 = read_reference_box(
+            self.image1, self.mask1, start, stop, settings, reach, self._scratch[0]
+        )
         return box, usable, sampled1, start
 
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpidvc.core.boxes import HALO, TAPS, spline_box
 from mpidvc.images.image import Image
 from mpidvc.kernels import correlation
-from mpidvc.tasks.ldic import read_float_box
+from mpidvc.tasks.boxes import read_sampled_box
 
 __all__ = ["WarpTask", "sample_block", "to_dtype"]
 
@@ -48,14 +47,8 @@ def sample_block(
     last = np.minimum(np.ceil(target + reach), shape - 1)
     if (first > last).any():
         return out
-    around = TAPS + (HALO if order == 3 else 0)
-    start = np.maximum(first - around, -TAPS).astype(np.int64)
-    stop = np.minimum(last + 1 + around, shape + TAPS).astype(np.int64)
+    box, _, start = read_sampled_box(image, first.astype(np.int64), last.astype(np.int64), order)
     two_d = image.shape[0] == 1
-    if two_d:
-        start[0], stop[0] = 0, 1
-    box, inside, _ = read_float_box(image, start, stop)
-    spline_box(box, inside, order)
     correlation.warp(box, order, two_d, F, target - start, first - start, last - start, out)
     return out
 
