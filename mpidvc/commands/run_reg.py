@@ -19,7 +19,7 @@ from mpidvc.core import deformation
 from mpidvc.core.grey import choose_criterion
 from mpidvc.core.registration import STATUS, RegistrationSettings
 from mpidvc.errors import UserError
-from mpidvc.fields.atomic import replacing
+from mpidvc.atomic import replacing
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console

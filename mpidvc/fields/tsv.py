@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpidvc.errors import UserError
-from mpidvc.fields.atomic import replacing
+from mpidvc.atomic import replacing
 from mpidvc.fields.phifield import PhiField
 from mpidvc.kernels import text
 

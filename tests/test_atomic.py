@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mpidvc.errors import UserError
-from mpidvc.fields.atomic import replacing
+from mpidvc.atomic import replacing
 
 
 def mode(path):
