@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -142,13 +142,23 @@ class FieldLayout:
 
     @property
     def is_image(self) -> bool:
-        """Whether the file is an ImageData to VTK; else a PolyData."""
-        return self.dims is not None and self.regular
+        """Whether the file is an ImageData to VTK; else a PolyData.
+
+        VTK reads a volume, an image that is flat along z, and a line along x, but nothing that is flat otherwise.
+        """
+        if self.dims is None or not self.regular:
+            return False
+        nz, ny, nx = self.dims
+        return min(ny, nx) > 1 or nz == ny == 1
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Leading axes of all datasets: (nz, ny, nx), or (n,) where they are points to ParaView."""
-        return self.dims if self.dims is not None and self.regular else (self.n,)
+        """Leading axes of all datasets: (nz, ny, nx), of 2D grids (ny, nx), or (n,) of points and single lines."""
+        if self.dims is None or not self.is_image:
+            return (self.n,)
+        flat = self.dims[0] == 1
+        # as VTK wants them
+        return self.dims[1 + (self.dims[1] == 1) :] if flat else self.dims
 
     @property
     def real(self) -> bool:
@@ -280,6 +290,7 @@ def _describe(own: Any, layout: FieldLayout) -> None:
         own.attrs["dims"] = np.array(layout.dims, "<i8")
         own.attrs["spacing"] = np.array(layout.spacing, "<f8")
         own.attrs["origin"] = np.array(layout.origin, "<f8")
+        own.attrs["regular"] = np.int64(layout.regular)
     for name, text in layout.attributes.items():
         if name in own.attrs:
             raise ValueError(f"the attribute {name} is the format's own")
@@ -301,7 +312,7 @@ def _add_vtk(file: Any, layout: FieldLayout) -> list[tuple[int, int]]:
     ascii_attribute(group, "Type", "ImageData" if layout.is_image else "PolyData")
     counts = []
     if layout.is_image:
-        nz, ny, nx = layout.shape
+        nz, ny, nx = cast("tuple[int, int, int]", layout.dims)
         group.attrs["WholeExtent"] = np.array([0, nx - 1, 0, ny - 1, 0, nz - 1], "<i8")
         group.attrs["Origin"] = np.array(layout.origin, "<f8")[::-1] * layout.voxel_size
         group.attrs["Spacing"] = np.array(layout.spacing, "<f8")[::-1] * layout.voxel_size
@@ -324,10 +335,14 @@ def _add_vtk(file: Any, layout: FieldLayout) -> list[tuple[int, int]]:
     for name in ("displacement", "F", *layout.columns):
         if name not in shown:
             shown[name] = file[f"{GROUP}/{name}"]
-    ascii_attribute(shown, "Vectors", "displacement")
+    active = {"Vectors": "displacement", "Tensors": "F"}
     scalars = next((name for name in SCALARS if name in layout.columns), None)
     if scalars is not None:
-        ascii_attribute(shown, "Scalars", scalars)
+        active["Scalars"] = scalars
+    for role, name in active.items():
+        # The group's attribute is the documented way, that of the dataset the one that VTK reads.
+        ascii_attribute(shown, role, name)
+        ascii_attribute(shown[name], "Attribute", role)
     _small(file, f"{VTK}/FieldData/voxel_size", [layout.voxel_size], "<f8")
     return counts
 
@@ -388,19 +403,16 @@ def row_blocks(layout: FieldLayout, most_rows: int) -> list[tuple[int, int]]:
     list of (start, stop)
         In order, all rows.
     """
-    if not layout.is_image:
-        return [(start, min(start + most_rows, layout.n)) for start in range(0, layout.n, max(most_rows, 1))]
-    _, ny, nx = layout.shape
-    plane = ny * nx
-    if plane <= most_rows:
-        step = plane * (most_rows // plane)
-        return [(start, min(start + step, layout.n)) for start in range(0, layout.n, step)]
-    step = nx * max(1, most_rows // nx)
-    return [
-        (start, min(start + step, first + plane))
-        for first in range(0, layout.n, plane)
-        for start in range(first, first + plane, step)
-    ]
+
+    def ranges(first: int, stop: int, unit: int) -> list[tuple[int, int]]:
+        step = unit * max(1, most_rows // unit)
+        return [(start, min(start + step, stop)) for start in range(first, stop, step)]
+
+    shape = layout.shape
+    inner = math.prod(shape[1:])
+    if len(shape) < 3 or inner <= most_rows:
+        return ranges(0, layout.n, inner)
+    return [block for first in range(0, layout.n, inner) for block in ranges(first, first + inner, shape[-1])]
 
 
 def block_index(layout: FieldLayout, start: int, stop: int) -> Index:
@@ -519,7 +531,7 @@ class ResultsFile:
             told.pop("layout"),
             **{name: None if values is None else tuple(values.tolist()) for name, values in grid.items()},
             columns=columns,
-            regular=grid["dims"] is None or own["displacement"].ndim == 4,
+            regular=bool(told.pop("regular", True)),
             voxel_size=float(told.pop("voxel_size")),
             unit=str(told.pop("unit")),
             attributes={name: text for name, text in told.items() if isinstance(text, str) and name != "format"},
