@@ -1,0 +1,629 @@
+"""Fields as HDF5 files that ParaView opens as they are: the results file of a finished run.
+
+The file is laid out completely before its first row is written: all metadata, and every dataset contiguous and
+allocated. Rows then go to known offsets, from any process, with or without HDF5, and the metadata never change.
+No byte depends on anything but the content. Groups and components are described in ``docs/results-file.md``.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mpidvc.errors import UserError
+from mpidvc.fields.atomic import replacing
+from mpidvc.fields.phifield import Layout, PhiField
+
+__all__ = [
+    "FORMAT",
+    "GROUP",
+    "JOURNAL",
+    "FieldLayout",
+    "ResultsFile",
+    "Rows",
+    "Slot",
+    "block_index",
+    "dataset_rows",
+    "is_hdf5",
+    "lay_out",
+    "read_hdf5",
+    "row_blocks",
+    "write_hdf5",
+]
+
+#: Our group, the attribute `format` in it, and the group that only the file of an unfinished run has.
+GROUP = "mpidvc"
+FORMAT = "mpidvc results 1"
+JOURNAL = f"{GROUP}/journal"
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+VTK = "VTKHDF"
+POINTS = f"{VTK}/Points"
+SHOWN = f"{VTK}/PointData"
+#: Datasets of ours that are no columns, and the shape of a row.
+OWN = {"positions": (3,), "displacement": (3,), "F": (9,)}
+#: What ParaView colours by first: the first of these that there is.
+SCALARS = ("returnStatus", "pixelSearchCC")
+#: Rows written or read at a time where a whole field is.
+BLOCK = 2**18
+
+Floats = NDArray[np.float64]
+Index = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class FieldLayout:
+    """What is known of a field before anything is measured; it determines where everything is in the file.
+
+    Parameters
+    ----------
+    n : int
+        Number of points, at least 1.
+    layout : {"registration", "grid", "labels", "points"}
+    dims, spacing, origin : tuples of 3, optional
+        Nodes along z, y, x, their distance, and the first node (z, y, x), voxels; of grids only.
+    columns : tuple of str
+        Names of what else is known of each point.
+    regular : bool
+        Whether the nodes of the grid are `spacing` apart everywhere; others are points to ParaView.
+    voxel_size : float
+        Edge of a voxel in `unit`: what ParaView shows are these lengths. Rows are given and read in voxels.
+    unit : str
+    attributes : dict of str
+        Texts that go with the field: the command, its settings, fingerprints …
+
+    Raises
+    ------
+    ValueError
+        If they contradict each other, or a column has a name that no dataset can have.
+    """
+
+    n: int
+    layout: Layout = "points"
+    dims: tuple[int, int, int] | None = None
+    spacing: tuple[float, float, float] | None = None
+    origin: tuple[float, float, float] | None = None
+    columns: tuple[str, ...] = ()
+    regular: bool = True
+    voxel_size: float = 1.0
+    unit: str = "voxel"
+    attributes: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        given = {part is not None for part in (self.dims, self.spacing, self.origin)}
+        if given != {self.layout == "grid"}:
+            raise ValueError("a grid, and nothing else, has dims, spacing and origin")
+        if self.n < 1 or (self.dims is not None and math.prod(self.dims) != self.n):
+            raise ValueError(f"{self.n} points cannot be those of a field with dims {self.dims}")
+        if not 0 < self.voxel_size < math.inf:
+            raise ValueError(f"a voxel of {self.voxel_size} has no size")
+        if len(set(self.columns)) != len(self.columns):
+            raise ValueError(f"a column is there twice: {self.columns}")
+        for name in self.columns:
+            if name in ("", ".", *OWN) or "/" in name or "\0" in name:
+                raise ValueError(f"no column can be named {name!r}")
+
+    @classmethod
+    def of(
+        cls, field: PhiField, voxel_size: float = 1.0, unit: str = "voxel", attributes: Mapping[str, str] | None = None
+    ) -> FieldLayout:
+        """Layout of the file of a field."""
+        origin = None
+        regular = True
+        if field.dims is not None and field.spacing is not None:
+            first = field.positions[0]
+            origin = (float(first[0]), float(first[1]), float(first[2]))
+            steps = np.array(field.spacing)
+            index = np.moveaxis(np.indices(field.dims, np.int32), 0, -1).reshape(-1, 3)
+            far = np.abs(first + index * steps - field.positions) > 1e-6 * np.abs(steps)
+            regular = bool(np.all(steps > 0)) and bool(np.isfinite(first).all()) and not far.any()
+        return cls(
+            len(field),
+            field.layout,
+            field.dims,
+            field.spacing,
+            origin,
+            tuple(field.columns),
+            regular,
+            voxel_size,
+            unit,
+            dict(attributes or {}),
+        )
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the file is an ImageData to VTK; else a PolyData.
+
+        VTK reads a volume, an image that is flat along z, and a line along x, but nothing that is flat otherwise.
+        """
+        if self.dims is None or not self.regular:
+            return False
+        nz, ny, nx = self.dims
+        return min(ny, nx) > 1 or nz == ny == 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Leading axes of all datasets: (nz, ny, nx), of 2D grids (ny, nx), or (n,) of points and single lines."""
+        if self.dims is None or not self.is_image:
+            return (self.n,)
+        flat = self.dims[0] == 1
+        # as VTK wants them
+        return self.dims[1 + (self.dims[1] == 1) :] if flat else self.dims
+
+    @property
+    def real(self) -> bool:
+        """Whether ParaView is shown other lengths than voxels."""
+        return self.voxel_size != 1.0
+
+    @property
+    def datasets(self) -> dict[str, tuple[int, ...]]:
+        """Paths of the datasets that rows are written to, and the shape of a row."""
+        paths: dict[str, tuple[int, ...]] = {f"{GROUP}/{name}": shape for name, shape in OWN.items()}
+        paths |= {f"{GROUP}/{name}": () for name in self.columns}
+        if self.real:
+            paths[f"{SHOWN}/displacement"] = (3,)
+        if not self.is_image:
+            paths[POINTS] = (3,)
+        return paths
+
+
+class Slot(NamedTuple):
+    """Where a dataset is: the byte at which row 0 begins; a row is of `dtype` (little-endian) and `row_shape`."""
+
+    offset: int
+    dtype: np.dtype[Any]
+    row_shape: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes from one row to the next."""
+        return self.dtype.itemsize * math.prod(self.row_shape)
+
+
+class Rows(NamedTuple):
+    """Some rows of a field: positions (k, 3), phi (k, 4, 4), and the columns (k,) each."""
+
+    positions: Floats
+    phi: Floats
+    columns: dict[str, Floats]
+
+
+def lay_out(
+    path: str | os.PathLike[str], layout: FieldLayout, named: str | os.PathLike[str] | None = None
+) -> dict[str, Slot]:
+    """Make a file with everything but the rows, and reserve the space for these.
+
+    Parameters
+    ----------
+    path : path-like
+        Replaced if it exists; removed again if the file cannot be made.
+    layout : FieldLayout
+    named : path-like, optional
+        What messages call the file: the name that it will get.
+
+    Returns
+    -------
+    dict of Slot
+        By the path of the dataset, as `dataset_rows` names them.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be made, or the disk has not the space for it.
+    """
+    import h5py
+
+    path = Path(path)
+    need = layout.n * (sum(8 * math.prod(shape) for shape in layout.datasets.values()) + 16 * (not layout.is_image))
+    try:
+        # An old file could be a symbolic link, or open somewhere.
+        path.unlink(missing_ok=True)
+        with h5py.File(path, "x", libver=("earliest", "v110"), locking=False) as file:
+            slots = {name: _add(file, name, layout.shape, row) for name, row in layout.datasets.items()}
+            own = file[GROUP]
+            _describe(own, layout)
+            counts = _add_vtk(file, layout)
+        need = path.stat().st_size
+        with path.open("r+b") as raw:
+            _reserve(raw.fileno(), need)
+            for start, length in counts:
+                for first in range(0, length, BLOCK):
+                    numbers = np.arange(first, min(first + BLOCK, length), dtype="<i8")
+                    os.pwrite(raw.fileno(), numbers.tobytes(), start + 8 * first)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{named or path}: the {need} bytes of the results file cannot be reserved ({reason}); "
+            "make room, or choose another folder by -od"
+        ) from None
+    return slots
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Get the space now, as zeros: a full disk shows before the work and not after it."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        # Some file systems cannot; a disk that is full then shows when rows are written.
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+
+
+def _add(file: Any, name: str, shape: Sequence[int], row_shape: Sequence[int], dtype: str = "<f8") -> Slot:
+    """Make a contiguous dataset, allocated and not filled, and without times."""
+    import h5py
+
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_layout(h5py.h5d.CONTIGUOUS)
+    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    creation.set_obj_track_times(False)
+    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    links.set_create_intermediate_group(True)
+    links.set_char_encoding(h5py.h5t.CSET_UTF8)
+    kind = np.dtype(dtype)
+    space = h5py.h5s.create_simple((*shape, *row_shape))
+    made = h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(kind), space, creation, links)
+    return Slot(made.get_offset(), kind, tuple(row_shape))
+
+
+def _describe(own: Any, layout: FieldLayout) -> None:
+    """Say in our group what the file holds."""
+    own.attrs["format"] = FORMAT
+    own.attrs["layout"] = layout.layout
+    own.attrs["n_points"] = np.int64(layout.n)
+    own.attrs["columns"] = json.dumps(layout.columns, ensure_ascii=False)
+    own.attrs["voxel_size"] = np.float64(layout.voxel_size)
+    own.attrs["unit"] = layout.unit
+    if layout.layout == "grid":
+        own.attrs["dims"] = np.array(layout.dims, "<i8")
+        own.attrs["spacing"] = np.array(layout.spacing, "<f8")
+        own.attrs["origin"] = np.array(layout.origin, "<f8")
+        own.attrs["regular"] = np.int64(layout.regular)
+    for name, text in layout.attributes.items():
+        if name in own.attrs:
+            raise ValueError(f"the attribute {name} is the format's own")
+        own.attrs[name] = text
+    own["positions"].attrs["components"] = "z, y, x in voxels"
+    own["displacement"].attrs["components"] = "X, Y, Z in voxels"
+    own["F"].attrs["components"] = "XX, XY, XZ, YX, YY, YZ, ZX, ZY, ZZ (row, column)"
+
+
+def _add_vtk(file: Any, layout: FieldLayout) -> list[tuple[int, int]]:
+    """Add the group that VTK reads; (offset, length) of the datasets that are to hold 0, 1, 2, …"""
+    import h5py
+
+    def ascii_attribute(group: Any, name: str, text: str) -> None:
+        group.attrs.create(name, text.encode(), dtype=h5py.string_dtype("ascii", len(text)))
+
+    group = file.require_group(VTK)
+    group.attrs["Version"] = np.array((2, 0), "<i8")
+    ascii_attribute(group, "Type", "ImageData" if layout.is_image else "PolyData")
+    counts = []
+    if layout.is_image:
+        nz, ny, nx = cast("tuple[int, int, int]", layout.dims)
+        group.attrs["WholeExtent"] = np.array([0, nx - 1, 0, ny - 1, 0, nz - 1], "<i8")
+        group.attrs["Origin"] = np.array(layout.origin, "<f8")[::-1] * layout.voxel_size
+        group.attrs["Spacing"] = np.array(layout.spacing, "<f8")[::-1] * layout.voxel_size
+        group.attrs["Direction"] = np.eye(3).ravel()
+    else:
+        _small(file, f"{VTK}/NumberOfPoints", [layout.n])
+        for kind in ("Vertices", "Lines", "Strips", "Polygons"):
+            n = layout.n if kind == "Vertices" else 0
+            _small(file, f"{VTK}/{kind}/NumberOfCells", [n])
+            _small(file, f"{VTK}/{kind}/NumberOfConnectivityIds", [n])
+            if n:
+                counts += [
+                    (_add(file, f"{VTK}/{kind}/{name}", (length,), (), "<i8").offset, length)
+                    for name, length in (("Offsets", n + 1), ("Connectivity", n))
+                ]
+            else:
+                _small(file, f"{VTK}/{kind}/Offsets", [0])
+                _small(file, f"{VTK}/{kind}/Connectivity", [])
+    shown = file.require_group(SHOWN)
+    for name in ("displacement", "F", *layout.columns):
+        if name not in shown:
+            shown[name] = file[f"{GROUP}/{name}"]
+    active = {"Vectors": "displacement", "Tensors": "F"}
+    scalars = next((name for name in SCALARS if name in layout.columns), None)
+    if scalars is not None:
+        active["Scalars"] = scalars
+    for role, name in active.items():
+        # The group's attribute is the documented way, that of the dataset the one that VTK reads.
+        ascii_attribute(shown, role, name)
+        ascii_attribute(shown[name], "Attribute", role)
+    _small(file, f"{VTK}/FieldData/voxel_size", [layout.voxel_size], "<f8")
+    return counts
+
+
+def _small(file: Any, name: str, values: Sequence[float], dtype: str = "<i8") -> None:
+    file.create_dataset(name, data=np.array(values, dtype), track_times=False)
+
+
+def dataset_rows(
+    layout: FieldLayout, positions: ArrayLike, phi: ArrayLike, columns: Mapping[str, ArrayLike]
+) -> dict[str, Floats]:
+    """What goes to the rows of each dataset, for k points.
+
+    Parameters
+    ----------
+    layout : FieldLayout
+    positions : (k, 3) array
+        z, y, x in voxels.
+    phi : (k, 3, 4) or (k, 4, 4) array
+        Of the points, in z, y, x and voxels; the last row of (k, 4, 4), always 0, 0, 0, 1, is not stored.
+    columns : mapping of (k,) arrays
+        Those of the layout; others do not count.
+
+    Returns
+    -------
+    dict of arrays (k, …)
+        By the paths of `lay_out`; contiguous, little-endian, k rows of the slot's `row_shape`.
+    """
+    points = np.asarray(positions, np.float64)
+    functions = np.asarray(phi, np.float64)
+    displacement = functions[:, :3, 3][:, ::-1]
+    values = {
+        f"{GROUP}/positions": points,
+        f"{GROUP}/displacement": displacement,
+        f"{GROUP}/F": functions[:, :3, :3][:, ::-1, ::-1].reshape(-1, 9),
+        **{f"{GROUP}/{name}": np.asarray(columns[name], np.float64) for name in layout.columns},
+    }
+    if layout.real:
+        values[f"{SHOWN}/displacement"] = displacement * layout.voxel_size
+    if not layout.is_image:
+        # a label that is not in the image has no position, and VTK's bounds would not be numbers
+        known = np.isfinite(points).all(axis=1, keepdims=True)
+        values[POINTS] = np.where(known, points[:, ::-1] * layout.voxel_size, 0.0)
+    return {name: np.ascontiguousarray(rows, "<f8") for name, rows in values.items()}
+
+
+def row_blocks(layout: FieldLayout, most_rows: int) -> list[tuple[int, int]]:
+    """Split the rows into ranges that are boxes of the datasets: whole planes, or whole lines of one plane.
+
+    Parameters
+    ----------
+    layout : FieldLayout
+    most_rows : int
+        Rows of a block; a line of a grid is not split though it be longer.
+
+    Returns
+    -------
+    list of (start, stop)
+        In order, all rows.
+    """
+
+    def ranges(first: int, stop: int, unit: int) -> list[tuple[int, int]]:
+        step = unit * max(1, most_rows // unit)
+        return [(start, min(start + step, stop)) for start in range(first, stop, step)]
+
+    shape = layout.shape
+    inner = math.prod(shape[1:])
+    if len(shape) < 3 or inner <= most_rows:
+        return ranges(0, layout.n, inner)
+    return [block for first in range(0, layout.n, inner) for block in ranges(first, first + inner, shape[-1])]
+
+
+def block_index(layout: FieldLayout, start: int, stop: int) -> Index:
+    """Index of the leading axes of a dataset for a range of rows that is a box of it.
+
+    Raises
+    ------
+    ValueError
+        If the range is no box.
+    """
+    boxes = _boxes(layout.shape, start, stop)
+    if len(boxes) != 1:
+        raise ValueError(f"rows {start} to {stop} are no box of a dataset of the shape {layout.shape}")
+    return boxes[0]
+
+
+def _boxes(shape: tuple[int, ...], start: int, stop: int) -> list[Index]:
+    """Indices of the boxes that make up a range of rows, in order."""
+    if not 0 <= start < stop <= math.prod(shape):
+        raise ValueError(f"there are no rows {start} to {stop} in the shape {shape}")
+    if len(shape) == 1:
+        return [(slice(start, stop),)]
+    inner = math.prod(shape[1:])
+    boxes: list[Index] = []
+    while start < stop:
+        first, rest = divmod(start, inner)
+        whole = (stop - start) // inner if rest == 0 else 0
+        if whole:
+            boxes.append((slice(first, first + whole), *(slice(0, n) for n in shape[1:])))
+            start += whole * inner
+        else:
+            end = min(stop, (first + 1) * inner)
+            parts = _boxes(shape[1:], rest, rest + end - start)
+            boxes += [(slice(first, first + 1), *part) for part in parts]
+            start = end
+    return boxes
+
+
+def is_hdf5(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is HDF5 by its first bytes, or should be by its name if there is no such file."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(len(SIGNATURE)) == SIGNATURE
+    except OSError:
+        return str(path).endswith(".h5")
+
+
+class ResultsFile:
+    """A results file, open for reading row by row; a context manager.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Attributes
+    ----------
+    layout : FieldLayout
+        With all texts of the file in its `attributes`.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, damaged, not one of ours, or that of an unfinished run.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        import h5py
+
+        self._path = path
+        try:
+            # Never written again: no lock is needed, and some file systems have none.
+            self._file = h5py.File(path, "r", locking=False)
+        except FileNotFoundError:
+            raise UserError(f"field {path}: does not exist; check the path") from None
+        except OSError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"field {path}: is no HDF5 file, or damaged ({reason}); run its command again") from None
+        try:
+            self.layout = self._read_layout()
+        except (KeyError, ValueError, TypeError) as error:
+            self.close()
+            raise UserError(f"field {path}: is damaged ({error}); run its command again") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> ResultsFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _read_layout(self) -> FieldLayout:
+        own = self._file.get(GROUP)
+        if JOURNAL in self._file:
+            raise UserError(
+                f"field {self._path}: is the results file of an unfinished run; "
+                "finish it by the command that began it, with --resume"
+            )
+        found = "" if own is None else str(own.attrs.get("format", ""))
+        if found != FORMAT:
+            what = f"has the format {found!r}, not {FORMAT!r}" if found else "is no results file of mpidvc"
+            raise UserError(f"field {self._path}: {what}; give the .h5 or .tsv file of a finished run")
+        told = dict(own.attrs)
+        grid: dict[str, Any] = {name: told.pop(name, None) for name in ("dims", "spacing", "origin")}
+        columns = tuple(json.loads(told.pop("columns")))
+        n = int(told.pop("n_points"))
+        layout = FieldLayout(
+            n,
+            told.pop("layout"),
+            **{name: None if values is None else tuple(values.tolist()) for name, values in grid.items()},
+            columns=columns,
+            regular=bool(told.pop("regular", True)),
+            voxel_size=float(told.pop("voxel_size")),
+            unit=str(told.pop("unit")),
+            attributes={name: text for name, text in told.items() if isinstance(text, str) and name != "format"},
+        )
+        for name, row_shape in layout.datasets.items():
+            if self._file[name].shape != (*layout.shape, *row_shape):
+                raise ValueError(f"{name} has the shape {self._file[name].shape}")
+        return layout
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """Read rows [start, stop), whatever their number; all in voxels and z, y, x.
+
+        Raises
+        ------
+        UserError
+            If they cannot be read.
+        """
+        values = {name: self._read(f"{GROUP}/{name}", start, stop) for name in (*OWN, *self.layout.columns)}
+        phi = np.zeros((stop - start, 4, 4))
+        phi[:, 3, 3] = 1
+        phi[:, :3, 3] = values["displacement"][:, ::-1]
+        phi[:, :3, :3] = values["F"].reshape(-1, 3, 3)[:, ::-1, ::-1]
+        return Rows(values["positions"], phi, {name: values[name] for name in self.layout.columns})
+
+    def _read(self, name: str, start: int, stop: int) -> Floats:
+        dataset = self._file[name]
+        row_shape = dataset.shape[len(self.layout.shape) :]
+        try:
+            parts = [dataset[index].reshape(-1, *row_shape) for index in _boxes(self.layout.shape, start, stop)]
+        except OSError as error:
+            raise UserError(f"field {self._path}: /{name} cannot be read ({error}); run its command again") from None
+        return np.asarray(parts[0] if len(parts) == 1 else np.concatenate(parts), np.float64)
+
+
+def read_hdf5(path: str | os.PathLike[str], bin_ratio: float = 1.0) -> PhiField:
+    """Read a field: with a `bin_ratio` of 1 every bit as it was written, whatever the voxel size.
+
+    Parameters
+    ----------
+    path : path-like
+    bin_ratio : float
+        Factor on positions and displacements: binning of the field's images over that of the images to be used.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, damaged, not one of ours, or that of an unfinished run.
+    """
+    with ResultsFile(path) as file:
+        layout = file.layout
+        positions, phi, columns = file.rows(0, layout.n)
+    spacing = layout.spacing
+    if bin_ratio != 1:
+        positions *= bin_ratio
+        phi[:, :3, 3] *= bin_ratio
+        if spacing is not None:
+            spacing = (spacing[0] * bin_ratio, spacing[1] * bin_ratio, spacing[2] * bin_ratio)
+    return PhiField(positions, phi, {**columns}, layout.layout, layout.dims, spacing)
+
+
+def write_hdf5(
+    path: str | os.PathLike[str],
+    field: PhiField,
+    voxel_size: float = 1.0,
+    unit: str = "voxel",
+    attributes: Mapping[str, str] | None = None,
+) -> None:
+    """Write a whole field; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+    field : PhiField
+        Columns become float64; the last rows of `phi` are taken to be 0, 0, 0, 1.
+    voxel_size : float
+        Edge of a voxel in `unit`; what ParaView shows are these lengths.
+    unit : str
+    attributes : mapping of str, optional
+        Texts that go with the field.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written.
+    """
+    layout = FieldLayout.of(field, voxel_size, unit, attributes)
+    with replacing(path) as temporary:
+        slots = lay_out(temporary, layout, path)
+        with temporary.open("r+b") as file:
+            for start in range(0, layout.n, BLOCK):
+                part = slice(start, start + BLOCK)
+                columns = {name: values[part] for name, values in field.columns.items()}
+                for name, rows in dataset_rows(layout, field.positions[part], field.phi[part], columns).items():
+                    file.seek(slots[name].offset + start * slots[name].row_bytes)
+                    file.write(rows.tobytes())
