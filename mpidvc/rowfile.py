@@ -1,12 +1,15 @@
 """HDF5 files that are laid out once, and whose rows are then written in place by any process.
 
-All metadata are written at the beginning and never change; every dataset is contiguous and lies at a known offset, and the
-file has its full size from then on. So rows can be written with plain system calls, by all ranks at once, without parallel
-HDF5, without a collective and in any order; the file is valid HDF5 at every moment, and its bytes depend on its content only.
+All metadata are written at the beginning and never change; every dataset is contiguous and lies at a known offset, and
+the file has its full size from then on. So rows can be written with plain system calls, by all ranks at once and in any
+order, without parallel HDF5 and without collectives; the file is valid HDF5 at every moment, and its bytes depend on
+its content only.
 """
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -19,8 +22,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from mpidvc.errors import UserError
 
-__all__ = ["RowFile", "Slot", "create_dataset", "create_file", "reserve"]
+__all__ = ["SIGNATURE", "RowFile", "Slot", "boxes", "create_dataset", "create_file", "reserve"]
 
+#: How HDF5 files begin.
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 #: Seconds after which what was written is forced to the disk.
 SYNC_EVERY = 30.0
 
@@ -38,7 +43,7 @@ class Slot:
     row_shape : tuple of ints
         Shape of a row.
     lead : tuple of ints
-        Shape of the dataset's axes before those of a row: (n,), or (nz, ny, nx) with the rows in C order.
+        Shape of the dataset's axes before those of a row, in C order: (n,), or (nz, ny, nx).
     """
 
     offset: int
@@ -49,7 +54,7 @@ class Slot:
     @property
     def row_bytes(self) -> int:
         """Size of a row in bytes."""
-        return int(self.dtype.itemsize * np.prod(self.row_shape, dtype=np.int64))
+        return self.dtype.itemsize * math.prod(self.row_shape)
 
 
 def create_file(path: Path) -> Any:
@@ -57,16 +62,19 @@ def create_file(path: Path) -> Any:
     import h5py
 
     # The newest format that old readers (VTK's, too) understand; it has no marks of files being open.
-    return h5py.File(path, "w", libver=("earliest", "v110"))
+    return h5py.File(path, "x", libver=("earliest", "v110"), locking=False)
 
 
-def create_dataset(group: Any, name: str, lead: tuple[int, ...], dtype: DTypeLike, row_shape: tuple[int, ...] = ()) -> Slot:
+def create_dataset(
+    group: Any, name: str, lead: tuple[int, ...], dtype: DTypeLike, row_shape: tuple[int, ...] = ()
+) -> Slot:
     """Create a contiguous dataset that has its place in the file at once, and return where.
 
     Parameters
     ----------
     group : h5py.Group
     name : str
+        Groups on its way are made.
     lead, row_shape : tuples of ints
         As of `Slot`. A dataset without elements has no place: its offset is 0.
     dtype : dtype
@@ -79,26 +87,52 @@ def create_dataset(group: Any, name: str, lead: tuple[int, ...], dtype: DTypeLik
     # what is not written yet are the zeros of a fresh file
     creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     creation.set_obj_track_times(False)
+    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    links.set_create_intermediate_group(True)
+    links.set_char_encoding(h5py.h5t.CSET_UTF8)
     space = h5py.h5s.create_simple((*lead, *row_shape))
-    dataset = h5py.h5d.create(group.id, name.encode(), h5py.h5t.py_create(np.dtype(dtype), logical=True), space, creation)
-    return Slot(dataset.get_offset() or 0, np.dtype(dtype), tuple(row_shape), tuple(lead))
+    kind = h5py.h5t.py_create(np.dtype(dtype), logical=True)
+    made = h5py.h5d.create(group.id, name.encode(), kind, space, creation, links)
+    return Slot(made.get_offset() or 0, np.dtype(dtype), tuple(row_shape), tuple(lead))
 
 
-def reserve(path: Path) -> None:
-    """Take the disk space of the whole file now, so that it cannot lack later.
+def reserve(descriptor: int) -> None:
+    """Take the disk space of the whole file now, as zeros: a full disk shows before the work and not after it.
 
     Raises
     ------
     OSError
         If there is not enough.
     """
-    descriptor = os.open(path, os.O_RDWR)
+    size = os.fstat(descriptor).st_size
     try:
-        size = os.fstat(descriptor).st_size
-        if size:
-            os.posix_fallocate(descriptor, 0, size)
-    finally:
-        os.close(descriptor)
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        # Some file systems cannot; a disk that is full then shows when rows are written.
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+
+
+def boxes(shape: tuple[int, ...], start: int, stop: int) -> list[tuple[slice, ...]]:
+    """Indices of the boxes that make up a range of rows of an array whose leading axes have this shape, in order."""
+    if not 0 <= start < stop <= math.prod(shape):
+        raise ValueError(f"there are no rows {start} to {stop} in the shape {shape}")
+    if len(shape) == 1:
+        return [(slice(start, stop),)]
+    inner = math.prod(shape[1:])
+    found: list[tuple[slice, ...]] = []
+    while start < stop:
+        first, rest = divmod(start, inner)
+        whole = (stop - start) // inner if rest == 0 else 0
+        if whole:
+            found.append((slice(first, first + whole), *(slice(0, n) for n in shape[1:])))
+            start += whole * inner
+        else:
+            end = min(stop, (first + 1) * inner)
+            parts = boxes(shape[1:], rest, rest + end - start)
+            found += [(slice(first, first + 1), *part) for part in parts]
+            start = end
+    return found
 
 
 class RowFile:
@@ -133,6 +167,14 @@ class RowFile:
 
         self._parallel = h5py.File(self.path, "r+", driver="mpio", comm=communicator, libver=("earliest", "v110"))
 
+    def _write_parallel(self, dataset: Any, slot: Slot, start: int, data: NDArray[Any]) -> None:
+        done = 0
+        for box in boxes(slot.lead, start, start + len(data)) if len(data) else ():
+            shape = [part.stop - part.start for part in box]
+            rows = data[done : done + math.prod(shape)]
+            dataset[box] = rows.reshape(*shape, *slot.row_shape)
+            done += len(rows)
+
     def close_parallel(self, collective: bool = True) -> None:
         """Go back to plain writing; called by all ranks, or `collective` is False as some are lost.
 
@@ -148,8 +190,6 @@ class RowFile:
     def write(self, name: str, start: int, rows: NDArray[Any]) -> None:
         """Write rows ``[start, start + len(rows))`` of a dataset.
 
-        Of datasets on a grid parallel HDF5 takes whole planes, or whole lines inside one plane.
-
         Raises
         ------
         UserError
@@ -160,12 +200,12 @@ class RowFile:
         data = np.ascontiguousarray(rows, slot.dtype)
         try:
             if self._parallel is not None:
-                self._parallel[name][_index(slot, start, len(data))] = data.reshape(_shape(slot, start, len(data)))
+                self._write_parallel(self._parallel[name], slot, start, data)
             else:
                 _write_all(self._file(), data.reshape(-1).view(np.uint8), slot.offset + start * slot.row_bytes)
         except OSError as error:
             raise UserError(
-                f"{self.path}: cannot be written ({error.strerror or error}); what is in it is kept, and --resume goes on"
+                f"{self.path}: cannot be written ({error.strerror or error}); what is in it is kept: --resume goes on"
             ) from error
         self._unsynced = True
         if time.monotonic() - self._synced > SYNC_EVERY:
@@ -182,7 +222,7 @@ class RowFile:
         """
         slot = self.slots[name]
         data = np.empty((stop - start, *slot.row_shape), slot.dtype)
-        view = memoryview(data.reshape(-1).view(np.uint8))
+        view = memoryview(data.reshape(-1).view(np.uint8).data)
         at = slot.offset + start * slot.row_bytes
         try:
             while len(view):
@@ -197,7 +237,7 @@ class RowFile:
     def mapped(self, name: str) -> NDArray[Any]:
         """All rows of a dataset as a read-only map of the file, for picking scattered ones."""
         slot = self.slots[name]
-        n = int(np.prod(slot.lead, dtype=np.int64))
+        n = math.prod(slot.lead)
         if n == 0:
             return np.zeros((0, *slot.row_shape), slot.dtype)
         return np.memmap(self.path, slot.dtype, "r", slot.offset, (n, *slot.row_shape))
@@ -229,30 +269,7 @@ _KEPT: list[Any] = []
 
 
 def _write_all(descriptor: int, data: NDArray[np.uint8], at: int) -> None:
-    view = memoryview(data)
+    view = memoryview(data.data)
     while len(view):
         done = os.pwrite(descriptor, view[: 2**30], at)
         at, view = at + done, view[done:]
-
-
-def _index(slot: Slot, start: int, count: int) -> tuple[Any, ...]:
-    """Index of rows in a dataset of h5py."""
-    if len(slot.lead) == 1:
-        return (slice(start, start + count),)
-    _, ny, nx = slot.lead
-    plane = ny * nx
-    if start % plane == 0 and count % plane == 0:
-        return (slice(start // plane, (start + count) // plane),)
-    z, line = start // plane, start % plane // nx
-    if start % nx or count % nx or line * nx + count > plane:
-        raise ValueError(f"rows [{start}, {start + count}) of {slot.lead} are neither whole planes nor lines of a plane")
-    return z, slice(line, line + count // nx)
-
-
-def _shape(slot: Slot, start: int, count: int) -> tuple[int, ...]:
-    """Shape of what `_index` selects."""
-    selected = [
-        part.stop - part.start for part in _index(slot, start, count) if isinstance(part, slice)
-    ]
-    whole = slot.lead[len(_index(slot, start, count)) :]
-    return (*selected, *whole, *slot.row_shape)

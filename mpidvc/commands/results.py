@@ -1,15 +1,14 @@
-"""The results file of a run: begun or gone on with, filled point by point, and finished; shared by all point-wise commands."""
+"""The results file of a run: begun or gone on with, filled point by point, finished; for all point-wise commands."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import shlex
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from mpidvc import __version__
 from mpidvc.commands.run import Stages
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, dataset_rows, lay_out, row_blocks
+from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, dataset_rows, lay_out
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import write_tsv_parts
 from mpidvc.kernels import correlation
@@ -69,13 +68,13 @@ class Output:
     command_line: str
 
     @classmethod
-    def of(cls, command: str, args: argparse.Namespace, arguments: Sequence[str]) -> Output:
+    def of(cls, args: argparse.Namespace) -> Output:
         """From the options that `options.add_results` adds.
 
         Raises
         ------
         UserError
-            If this h5py cannot do what ``--hdf5-driver`` asks for.
+            If they contradict each other, or this h5py cannot do what ``--hdf5-driver`` asks for.
         """
         if args.hdf5_driver == "mpio":
             import h5py
@@ -85,8 +84,10 @@ class Output:
                     "--hdf5-driver mpio: this h5py is built without MPI; rebuild it (HDF5_MPI=ON pip install "
                     "--no-binary=h5py h5py), or drop the option: the files are the same"
                 )
-        line = shlex.join(["mpidvc", command, *arguments])
-        return cls(args.resume, args.overwrite, args.h5, args.hdf5_driver, args.voxel_size, args.unit, line)
+        if args.resume and args.overwrite:
+            raise UserError("--resume --overwrite: one goes on with a run, the other begins again; give one of them")
+        how = (args.resume, args.overwrite, args.h5, args.hdf5_driver)
+        return cls(*how, args.voxel_size, args.unit, args.command_line)
 
 
 def results_path(stem: Path) -> Path:
@@ -113,11 +114,15 @@ def check_results(stem: Path, output: Output, guess: str | None = None) -> None:
     path = results_path(stem)
     state = journals.state_of(path)
     if state == "unfinished" and not (output.resume or output.overwrite):
-        raise UserError(f"{path}: holds the results of an unfinished run; add --resume to go on, or --overwrite to begin again")
+        raise UserError(
+            f"{path}: holds the results of an unfinished run; add --resume to go on, or --overwrite to begin again"
+        )
     if state == "damaged" and not (output.resume or output.overwrite):
         raise UserError(f"{path}: is damaged; add --resume to save what can be saved, or --overwrite to begin again")
     if state == "foreign" and not output.overwrite:
-        raise UserError(f"{path}: is no results file of mpidvc; move it away, choose another name by -pre, or add --overwrite")
+        raise UserError(
+            f"{path}: is no results file of mpidvc; move it away, choose another name by -pre, or add --overwrite"
+        )
     if state == "finished" and guess is not None and Path(guess).exists() and path.samefile(guess):
         raise UserError(f"-pf {guess}: is where the results go; choose another name for them by -pre, or rename it")
 
@@ -223,7 +228,9 @@ class Results:
         output, console = self._output, self._console
         determines = {**work.determines, "version": __version__, "instruction set": correlation.instruction_set()}
         determines = json.loads(json.dumps(determines))
-        layout = work.layout.with_attributes({"command": determines["command"], "determines": json.dumps(determines)})
+        layout = replace(
+            work.layout, attributes={"command": determines["command"], "determines": json.dumps(determines)}
+        )
         state = "absent" if output.overwrite or not output.resume else journals.state_of(self.path)
         nothing = np.zeros(0, np.int64)
         resumed = state in ("unfinished", "damaged")
@@ -253,7 +260,12 @@ class Results:
         todo = todo[~np.isin(todo, list(work.kept))]
         driver = self._choose_driver()
         hosts = Counter(host for host, _ in self._executor.processes)
-        facts = {"command_line": output.command_line, "ranks": self._executor.size, "hosts": dict(hosts), "driver": driver}
+        facts = {
+            "command_line": output.command_line,
+            "ranks": self._executor.size,
+            "hosts": dict(hosts),
+            "driver": driver,
+        }
         sizes = np.diff(journal.starts)
         self._total, self._done = len(journal), len(journal) - int(sizes[todo].sum())
         if resumed:
@@ -366,8 +378,9 @@ class Results:
             self._log.close("stopped", done=self._done)
         self._part.unlink(missing_ok=True)
         self._console.close_progress()
+        name = signal.Signals(request.signal or signal.SIGTERM).name
         self._console.print(
-            f"Stopped by {request.name}: {self._done} of {self._total} points are in {self.path}; the same command with "
+            f"Stopped by {name}: {self._done} of {self._total} points are in {self.path}; the same command with "
             "--resume goes on"
         )
 
@@ -394,7 +407,7 @@ class Results:
             on_leader(executor, lambda: self._publish(target))
 
     def _publish(self, target: RowFile) -> None:
-        target.sync_all()
+        target.sync()
         target.close()
         self._part.replace(self.path)
         self._log_end()
@@ -432,7 +445,7 @@ class Results:
         self._console.print(f"Written: {path}")
 
     def close(self) -> None:
-        """Remove the results file if it shall not stay; say where it is otherwise. On rank 0, after everything is written."""
+        """Remove the results file if it shall not stay; called when everything is written."""
         if self._executor.rank != 0:
             return
         if self._output.keep:
@@ -447,15 +460,16 @@ class _Finish:
 
     def __init__(self, journal: Journal, target: RowFile, layout: FieldLayout) -> None:
         self._journal, self._target, self._layout = journal, target, layout
-        self._blocks = row_blocks(layout, ROWS)
-        self.n_chunks = len(self._blocks)
+        self.n_chunks = -(-layout.n // ROWS)
 
     def run(self, chunk: int) -> npt.NDArray[Any]:
-        start, stop = self._blocks[chunk]
+        start, stop = chunk * ROWS, min((chunk + 1) * ROWS, self._layout.n)
         places = self._journal.read(f"{GROUP}/places", start, stop)
         records = self._journal.mapped(f"{GROUP}/records")[places]
         positions = self._journal.mapped(f"{GROUP}/inputs")["position"][places]
         columns = {name: records["result"][:, k] for k, name in enumerate(self._layout.columns)}
         for name, rows in dataset_rows(self._layout, positions, records["phi"], columns).items():
             self._target.write(name, start, rows)
+        # safe before rank 0 lets the file take the journal's place
+        self._target.sync()
         return np.zeros(0)

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.atomic import replacing
 from mpidvc.commands import files
 from mpidvc.commands.run import Stages, WithInstructionSet, describe_criterion, write_field
 from mpidvc.core import deformation
 from mpidvc.core.grey import choose_criterion
 from mpidvc.core.registration import STATUS, RegistrationSettings
 from mpidvc.errors import UserError
-from mpidvc.atomic import replacing
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console

@@ -26,5 +26,5 @@ def fingerprint(image: Image) -> dict[str, Any]:
         for y in starts[1]:
             for x in starts[2]:
                 part, _ = image.read_box((z, y, x), (z + EDGE, y + EDGE, x + EDGE))
-                checksum.update(np.ascontiguousarray(part))
+                checksum.update(np.ascontiguousarray(part).data)
     return {"shape": list(image.shape), "dtype": image.dtype.name, "blocks": checksum.hexdigest()}

@@ -1,8 +1,8 @@
 """The journal of a run: results go to disk as they come, and an interrupted run goes on from them.
 
-A journal is an HDF5 file (`mpidvc.rowfile`). Its points are divided into *blocks*; the journal holds what every block starts
-from, one contiguous piece of records per block, and a mark per block: 0, or a checksum of the block's records that is written
-after them. Whatever kills a job, a block counts only if its mark fits its records.
+A journal is an HDF5 file (`mpidvc.rowfile`). Its points are divided into *blocks*; the journal holds what every block
+starts from, one contiguous piece of records per block, and a mark per block: 0, or a checksum of the block's records
+that is written after them. Whatever kills a job, a block counts only if its mark fits its records.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
-from mpidvc.rowfile import RowFile, Slot, create_dataset, create_file, reserve
+from mpidvc.rowfile import SIGNATURE, RowFile, Slot, create_dataset, create_file, reserve
 from mpidvc.runtime.executor import Task
 
 __all__ = ["GROUP", "HOME", "Journal", "JournalTask", "determines_of", "lay_out", "open_journal", "state_of"]
@@ -29,7 +29,6 @@ __all__ = ["GROUP", "HOME", "Journal", "JournalTask", "determines_of", "lay_out"
 HOME, GROUP = "mpidvc", "mpidvc/journal"
 #: Version of the layout.
 FORMAT = 1
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 #: Rows that are checked or copied at once.
 AT_ONCE = 65536
 
@@ -43,8 +42,8 @@ class Journal(RowFile):
     ----------
     path : Path
     slots : mapping of str to Slot
-        ``inputs``, ``records`` (n rows in the order of the blocks), ``rows`` (which row of the field each is), ``places``
-        (the inverse), ``starts`` and ``marks`` of the blocks.
+        ``inputs``, ``records`` (n rows in the order of the blocks), ``rows`` (which row of the field each is),
+        ``places`` (the inverse), ``starts`` and ``marks`` of the blocks.
     """
 
     def __init__(self, path: Path, slots: Mapping[str, Slot]) -> None:
@@ -77,7 +76,9 @@ class Journal(RowFile):
         """Write the records of a block, then its mark."""
         records = np.ascontiguousarray(records, self.slots[f"{GROUP}/records"].dtype)
         if len(records) != self.starts[block + 1] - self.starts[block]:
-            raise ValueError(f"block {block} has {self.starts[block + 1] - self.starts[block]} rows, not {len(records)}")
+            raise ValueError(
+                f"block {block} has {self.starts[block + 1] - self.starts[block]} rows, not {len(records)}"
+            )
         self.write(f"{GROUP}/records", int(self.starts[block]), records)
         self.write(f"{GROUP}/marks", block, np.array([_mark(block, records)], np.uint32))
 
@@ -117,7 +118,7 @@ def _inverse(order: Ints) -> Ints:
 
 def _mark(block: int, records: NDArray[np.void]) -> int:
     """A checksum that is never 0, and that other blocks' records do not have."""
-    return zlib.crc32(np.ascontiguousarray(records).reshape(-1).view(np.uint8), zlib.crc32(struct.pack("<q", block))) or 1
+    return zlib.crc32(records.tobytes(), zlib.crc32(struct.pack("<q", block))) or 1
 
 
 def _stretches(starts: Ints, most: int) -> Iterable[tuple[int, int]]:
@@ -172,7 +173,7 @@ def lay_out(
             group = file.create_group(GROUP)
             group.attrs["format"] = FORMAT
             group.attrs["columns"] = json.dumps(list(columns))
-            described = {
+            described: dict[str, tuple[int, np.dtype[Any]]] = {
                 "marks": (n_blocks, np.dtype(np.uint32)),
                 "starts": (n_blocks + 1, np.dtype(np.int64)),
                 "rows": (n, np.dtype(np.int64)),
@@ -182,7 +183,8 @@ def lay_out(
             }
             for name, (length, dtype) in described.items():
                 slots[f"{GROUP}/{name}"] = create_dataset(group, name, (length,), dtype)
-        reserve(temporary)
+        with temporary.open("r+b") as plain:
+            reserve(plain.fileno())
         journal = Journal(temporary, slots)
         journal.write(f"{GROUP}/starts", 0, starts)
         journal.place(order)
@@ -248,7 +250,9 @@ def open_journal(path: Path) -> Journal:
             os.truncate(path, end)
         with h5py.File(path, "r", locking=False) as file:
             if file[GROUP].attrs["format"] != FORMAT:
-                raise UserError(f"{path}: was begun by another version of mpidvc; finish it with that, or add --overwrite")
+                raise UserError(
+                    f"{path}: was begun by another version of mpidvc; finish it with that, or add --overwrite"
+                )
             for name, dataset in file[GROUP].items():
                 slots[f"{GROUP}/{name}"] = Slot(dataset.id.get_offset() or 0, dataset.dtype, (), dataset.shape)
         journal = Journal(path, slots)
@@ -273,8 +277,8 @@ class JournalTask:
     todo : (k,) int64
         Blocks to be done.
     writes : bool
-        Whether the rank that ran a block writes it, and returns its last record only; otherwise all records are returned,
-        for rank 0 to write.
+        Whether the rank that ran a block writes it, and returns its last record only; otherwise all records are
+        returned, for rank 0 to write.
     """
 
     def __init__(self, task: Task, journal: Journal, todo: Ints, writes: bool) -> None:
