@@ -52,8 +52,23 @@ POINTS = f"{VTK}/Points"
 SHOWN = f"{VTK}/PointData"
 #: Datasets of ours that are no columns, and the shape of a row.
 OWN = {"positions": (3,), "displacement": (3,), "F": (9,)}
+#: Attributes of our group that the layout determines.
+OWN_ATTRIBUTES = {
+    "format",
+    "layout",
+    "n_points",
+    "columns",
+    "voxel_size",
+    "unit",
+    "dims",
+    "spacing",
+    "origin",
+    "regular",
+}
 #: What ParaView colours by first: the first of these that there is.
 SCALARS = ("returnStatus", "pixelSearchCC")
+#: Bytes that are more than enough for what is neither rows nor texts.
+METADATA = 2**17
 #: Rows written or read at a time where a whole field is.
 BLOCK = 2**18
 
@@ -110,8 +125,10 @@ class FieldLayout:
         if len(set(self.columns)) != len(self.columns):
             raise ValueError(f"a column is there twice: {self.columns}")
         for name in self.columns:
-            if name in ("", ".", *OWN) or "/" in name or "\0" in name:
+            if name in ("", ".", "journal", *OWN) or "/" in name or "\0" in name:
                 raise ValueError(f"no column can be named {name!r}")
+        if taken := OWN_ATTRIBUTES & self.attributes.keys():
+            raise ValueError(f"attributes of the format's own: {taken}")
 
     @classmethod
     def of(
@@ -225,17 +242,21 @@ def lay_out(
 
     path = Path(path)
     need = layout.n * (sum(8 * math.prod(shape) for shape in layout.datasets.values()) + 16 * (not layout.is_image))
+    need += METADATA + sum(4 * len(text) for text in layout.attributes.values())
     try:
         # An old file could be a symbolic link, or open somewhere.
         path.unlink(missing_ok=True)
+        # HDF5 crashes where it cannot make a file long enough, so it gets what is known to be there.
+        with path.open("xb") as raw:
+            _reserve(raw.fileno(), need)
+        path.unlink()
         with h5py.File(path, "x", libver=("earliest", "v110"), locking=False) as file:
             slots = {name: _add(file, name, layout.shape, row) for name, row in layout.datasets.items()}
             own = file[GROUP]
             _describe(own, layout)
             counts = _add_vtk(file, layout)
-        need = path.stat().st_size
         with path.open("r+b") as raw:
-            _reserve(raw.fileno(), need)
+            _reserve(raw.fileno(), path.stat().st_size)
             for start, length in counts:
                 for first in range(0, length, BLOCK):
                     numbers = np.arange(first, min(first + BLOCK, length), dtype="<i8")
@@ -292,8 +313,6 @@ def _describe(own: Any, layout: FieldLayout) -> None:
         own.attrs["origin"] = np.array(layout.origin, "<f8")
         own.attrs["regular"] = np.int64(layout.regular)
     for name, text in layout.attributes.items():
-        if name in own.attrs:
-            raise ValueError(f"the attribute {name} is the format's own")
         own.attrs[name] = text
     own["positions"].attrs["components"] = "z, y, x in voxels"
     own["displacement"].attrs["components"] = "X, Y, Z in voxels"
@@ -492,7 +511,7 @@ class ResultsFile:
             raise UserError(f"field {path}: is no HDF5 file, or damaged ({reason}); run its command again") from None
         try:
             self.layout = self._read_layout()
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             self.close()
             raise UserError(f"field {path}: is damaged ({error}); run its command again") from None
         except BaseException:
@@ -534,11 +553,13 @@ class ResultsFile:
             regular=bool(told.pop("regular", True)),
             voxel_size=float(told.pop("voxel_size")),
             unit=str(told.pop("unit")),
-            attributes={name: text for name, text in told.items() if isinstance(text, str) and name != "format"},
+            attributes={
+                name: text for name, text in told.items() if isinstance(text, str) and name not in OWN_ATTRIBUTES
+            },
         )
-        for name, row_shape in layout.datasets.items():
-            if self._file[name].shape != (*layout.shape, *row_shape):
-                raise ValueError(f"{name} has the shape {self._file[name].shape}")
+        for name, row_shape in {**OWN, **dict.fromkeys(columns, ())}.items():
+            if own[name].shape != (*layout.shape, *row_shape):
+                raise ValueError(f"{name} has the shape {own[name].shape}")
         return layout
 
     def rows(self, start: int, stop: int) -> Rows:
