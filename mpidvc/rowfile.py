@@ -57,10 +57,27 @@ class Slot:
         return self.dtype.itemsize * math.prod(self.row_shape)
 
 
-def create_file(path: Path) -> Any:
-    """Create an `h5py.File` whose bytes depend on what is put into it only."""
+def create_file(path: Path, need: int) -> Any:
+    """Create an `h5py.File` whose bytes depend on what is put into it only.
+
+    Parameters
+    ----------
+    path : Path
+        Must not exist.
+    need : int
+        Bytes that it will have at least.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made, or the disk has not so much room.
+    """
     import h5py
 
+    # HDF5 crashes where it cannot make a file long enough, so it gets what is known to be there.
+    with path.open("xb") as plain:
+        reserve(plain.fileno(), need)
+    path.unlink()
     # The newest format that old readers (VTK's, too) understand; it has no marks of files being open.
     return h5py.File(path, "x", libver=("earliest", "v110"), locking=False)
 
@@ -96,15 +113,14 @@ def create_dataset(
     return Slot(made.get_offset() or 0, np.dtype(dtype), tuple(row_shape), tuple(lead))
 
 
-def reserve(descriptor: int) -> None:
-    """Take the disk space of the whole file now, as zeros: a full disk shows before the work and not after it.
+def reserve(descriptor: int, size: int) -> None:
+    """Take so much disk space now, as zeros: a full disk shows before the work and not after it.
 
     Raises
     ------
     OSError
         If there is not enough.
     """
-    size = os.fstat(descriptor).st_size
     try:
         os.posix_fallocate(descriptor, 0, size)
     except OSError as error:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mpidvc.errors import UserError
 from mpidvc.atomic import replacing
+from mpidvc.errors import UserError
 
 
 def mode(path):

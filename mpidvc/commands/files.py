@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from mpidvc.core.grid import make_grid
 from mpidvc.errors import UserError
+from mpidvc.fields.hdf5 import is_hdf5, read_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import read_tsv
 from mpidvc.images.image import Image, open_image
@@ -110,7 +111,7 @@ def open_mask(path: str | None, image: Image, number: int = 1) -> Image | None:
 
 
 def read_guess(path: str | None, bin_ratio: float) -> PhiField | None:
-    """Read the file of ``-pf``.
+    """Read the file of ``-pf``: the results file (HDF5) or the text of a run.
 
     Raises
     ------
@@ -119,7 +120,7 @@ def read_guess(path: str | None, bin_ratio: float) -> PhiField | None:
     """
     if path is None:
         return None
-    guess = read_tsv(path, bin_ratio)
+    guess = (read_hdf5 if is_hdf5(path) else read_tsv)(path, bin_ratio)
     lost = np.nonzero(~(np.abs(guess.positions) < FARTHEST).all(axis=1))[0]
     if len(lost):
         raise UserError(f"-pf {path}: the position in row {lost[0] + 1} is not finite, or absurd; drop such rows")

@@ -30,6 +30,7 @@ __all__ = [
     "add_output",
     "add_run",
     "add_search_range",
+    "add_voxel_size",
     "add_zero_mean",
     "check_common",
     "require",
@@ -151,7 +152,7 @@ def add_guess(parser: Parser, group: Group) -> None:
         *("-pf", "-phiFile"),
         dest="phi_file",
         metavar="FILE",
-        help="first guess: a file written by a previous command",
+        help="first guess: a file written by a previous command (.h5 or .tsv)",
     )
     parser.add_own_spelling(action, "--phiFile")
     group.add_argument(
@@ -341,7 +342,10 @@ def add_output(group: Group, fields: bool, no_tsv: str = "--noTSV") -> None:
 
 
 def add_results(parser: Parser, group: Group) -> None:
-    """Add our ``--resume``, ``--overwrite``, ``-noh5``, ``--hdf5-driver``: `resume`, `overwrite`, `h5`, `hdf5_driver`."""
+    """Add our ``--resume``, ``--overwrite``, ``-noh5``, ``--hdf5-driver``, and those of `add_voxel_size`.
+
+    Their names: `resume`, `overwrite`, `h5`, `hdf5_driver`.
+    """
     parser.add_own_argument(
         "--resume",
         group=group,
@@ -363,9 +367,31 @@ def add_results(parser: Parser, group: Group) -> None:
         group=group,
         choices=("auto", "mpio", "posix", "gather"),
         default="auto",
-        help="who writes the results file: every process its part, through parallel HDF5 (mpio) or without it (posix), or "
-        "one process all of it (gather); the bytes are the same. auto: posix, but gather on network file systems that "
-        "several hosts do not see alike, such as NFS (default: %(default)s)",
+        help="who writes the results file: every process its part, through parallel HDF5 (mpio) or without it (posix), "
+        "or one process all of it (gather); the bytes are the same. auto: posix, but gather on network file systems "
+        "that several hosts do not see alike, such as NFS (default: %(default)s)",
+    )
+    add_voxel_size(parser, group)
+
+
+def add_voxel_size(parser: Parser, group: Group) -> None:
+    """Add our ``--voxel-size`` and ``--unit``: `voxel_size`, `unit`."""
+    parser.add_own_argument(
+        "--voxel-size",
+        group=group,
+        dest="voxel_size",
+        metavar="SIZE",
+        type=float,
+        default=1.0,
+        help="edge of a voxel: lengths that ParaView shows of the results file (.h5) are multiples of it; "
+        "all other numbers stay in voxels (default: 1)",
+    )
+    parser.add_own_argument(
+        "--unit",
+        group=group,
+        metavar="NAME",
+        default="voxel",
+        help="unit of --voxel-size, noted in the results file, for example mm (default: %(default)s)",
     )
 
 
@@ -470,6 +496,7 @@ def check_common(args: argparse.Namespace) -> None:
     check("min_delta_phi", "-dp", lambda norm: not math.isnan(norm), "is not a number")
     check("mask_coverage", "-mc", lambda fraction: 0 <= fraction <= 1, "has to be between 0 and 1")
     check("phi_file_bin_ratio", "-pfb", lambda ratio: 0 < ratio < math.inf, "has to be above 0 and finite")
+    check("voxel_size", "--voxel-size", lambda size: 0 < size < math.inf, "has to be above 0 and finite")
     check("processes", "-np", lambda n: n >= 1, "at least one process is needed")
     check("out_dir", '-od ""', lambda folder: folder != "", "is no folder")
     check("grey_low_threshold", "-glt", lambda grey: not math.isnan(grey), "is not a number")

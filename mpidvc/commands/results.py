@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from mpidvc import __version__
 from mpidvc.commands.run import Stages
+from mpidvc.core.registration import RegistrationSettings
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, dataset_rows, lay_out
 from mpidvc.fields.phifield import PhiField
@@ -33,7 +35,7 @@ from mpidvc.runtime.stop import Stopped, StopRequest, graceful
 from mpidvc.tasks.points import inputs_of
 from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader
 
-__all__ = ["Output", "Results", "Work", "check_results"]
+__all__ = ["Output", "Results", "Work", "check_results", "digest", "registration_options"]
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -127,6 +129,30 @@ def check_results(stem: Path, output: Output, guess: str | None = None) -> None:
         raise UserError(f"-pf {guess}: is where the results go; choose another name for them by -pre, or rename it")
 
 
+def digest(guess: PhiField | None) -> str | None:
+    """A checksum of a field: the same for the same numbers, whatever the file that holds them."""
+    if guess is None:
+        return None
+    checksum = hashlib.sha256()
+    columns = [guess.columns[name] for name in sorted(guess.columns)]
+    for values in (guess.positions, guess.phi, *columns):
+        checksum.update(np.ascontiguousarray(values, np.float64).data)
+    return checksum.hexdigest()
+
+
+def registration_options(settings: RegistrationSettings) -> dict[str, Any]:
+    """What of a registration's settings determines its result, by the names of options."""
+    return {
+        "-o": settings.order,
+        "-it": settings.max_iterations,
+        "-dp": settings.min_delta_phi,
+        "-rig": settings.rigid,
+        "-ug": settings.update_gradient,
+        "-shift": settings.shift,
+        "--criterion": [settings.criterion, settings.gain, settings.bias],
+    }
+
+
 @dataclass
 class Work:
     """What is to be measured; known on rank 0 only.
@@ -145,7 +171,7 @@ class Work:
     record : dtype
         Of a record: fields ``phi`` (3, 4) and ``result``, a number for each of the layout's columns.
     kept : dict
-        Records of blocks that are not to be measured, by block.
+        Records of blocks that are not to be measured, the last ones, by block.
     """
 
     determines: dict[str, Any]
@@ -155,7 +181,25 @@ class Work:
     order: Ints
     starts: Ints
     record: np.dtype[Any]
-    kept: Mapping[int, Records]
+    kept: dict[int, Records] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> Ints:
+        """Rows of the field that are to be measured."""
+        return self.order[: self.starts[len(self.starts) - 1 - len(self.kept)]]
+
+    @property
+    def n_kept(self) -> int:
+        """Number of rows that are not."""
+        return len(self.order) - len(self.measured)
+
+    def keep(self, rows: Ints, records: Callable[[Ints], Records]) -> None:
+        """Add rows that are not to be measured, with their records."""
+        for first in range(0, len(rows), ROWS):
+            part = rows[first : first + ROWS]
+            self.kept[len(self.starts) - 1] = records(part)
+            self.order = np.concatenate([self.order, part])
+            self.starts = np.append(self.starts, len(self.order))
 
 
 @dataclass(frozen=True)
@@ -187,7 +231,10 @@ class Results:
         self._executor, self._console, self._output, self._stages = executor, console, output, stages
         self.stem = stem
         self.path = results_path(stem)
+        #: What `open` was told, on rank 0.
+        self.work: Work | None = None
         self._log: RunLog | None = None
+        self._total = self._done = 0
         self._progress: Progress | None = None
         self._opened: _Opened
 
@@ -220,12 +267,15 @@ class Results:
                 self._opened.journal.open_parallel(executor.communicator.mpi)  # type: ignore[attr-defined]
 
     def _stored_instruction_set(self) -> str | None:
-        if not self._output.resume or journals.state_of(self.path) != "unfinished":
+        state = journals.state_of(self.path)
+        if not self._output.resume or state not in ("unfinished", "damaged"):
             return None
+        journals.open_journal(self.path)
         return str(journals.determines_of(self.path)["instruction set"])
 
     def _open(self, work: Work) -> _Opened:
         output, console = self._output, self._console
+        self.work = work
         determines = {**work.determines, "version": __version__, "instruction set": correlation.instruction_set()}
         determines = json.loads(json.dumps(determines))
         layout = replace(
@@ -320,11 +370,9 @@ class Results:
         leads = self._executor.rank == 0
         with (
             self._stages.stage("points", count_cpu=True),
-            self._console.progress(self._total if leads else 0, what, "points") as progress,
+            self._console.progress(self._total, what, "points", self._done) as progress,
             graceful() as request,
         ):
-            if leads and self._done:
-                progress.start_from(self._done)
             self._progress = progress
             try:
                 yield request

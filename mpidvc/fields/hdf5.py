@@ -48,8 +48,23 @@ POINTS = f"{VTK}/Points"
 SHOWN = f"{VTK}/PointData"
 #: Datasets of ours that are no columns, and the shape of a row.
 OWN = {"positions": (3,), "displacement": (3,), "F": (9,)}
+#: Attributes of our group that the layout determines.
+OWN_ATTRIBUTES = {
+    "format",
+    "layout",
+    "n_points",
+    "columns",
+    "voxel_size",
+    "unit",
+    "dims",
+    "spacing",
+    "origin",
+    "regular",
+}
 #: What ParaView colours by first: the first of these that there is.
 SCALARS = ("returnStatus", "pixelSearchCC")
+#: Bytes that are more than enough for what is neither rows nor texts.
+METADATA = 2**17
 #: Rows written or read at a time where a whole field is.
 BLOCK = 2**18
 
@@ -105,8 +120,10 @@ class FieldLayout:
         if len(set(self.columns)) != len(self.columns):
             raise ValueError(f"a column is there twice: {self.columns}")
         for name in self.columns:
-            if name in ("", ".", *OWN) or "/" in name or "\0" in name:
+            if name in ("", ".", "journal", *OWN) or "/" in name or "\0" in name:
                 raise ValueError(f"no column can be named {name!r}")
+        if taken := OWN_ATTRIBUTES & self.attributes.keys():
+            raise ValueError(f"attributes of the format's own: {taken}")
 
     @classmethod
     def of(
@@ -134,6 +151,15 @@ class FieldLayout:
             unit,
             dict(attributes or {}),
         )
+
+    @classmethod
+    def of_grid(
+        cls, origin: Floats, dims: tuple[int, int, int], spacing: tuple[int, int, int], columns: tuple[str, ...]
+    ) -> FieldLayout:
+        """Layout of the nodes of a regular grid that begins at `origin` (z, y, x; voxels)."""
+        first = (float(origin[0]), float(origin[1]), float(origin[2]))
+        step = (float(spacing[0]), float(spacing[1]), float(spacing[2]))
+        return cls(math.prod(dims), "grid", dims, step, first, columns)
 
     @property
     def is_image(self) -> bool:
@@ -206,19 +232,19 @@ def lay_out(
 
     path = Path(path)
     need = layout.n * (sum(8 * math.prod(shape) for shape in layout.datasets.values()) + 16 * (not layout.is_image))
+    need += METADATA + sum(4 * len(text) for text in layout.attributes.values())
     try:
         # An old file could be a symbolic link, or open somewhere.
         path.unlink(missing_ok=True)
-        with create_file(path) as file:
+        with create_file(path, need) as file:
             slots = {
                 name: create_dataset(file, name, layout.shape, "<f8", row) for name, row in layout.datasets.items()
             }
             own = file[GROUP]
             _describe(own, layout)
             counts = _add_vtk(file, layout)
-        need = path.stat().st_size
         with path.open("r+b") as raw:
-            reserve(raw.fileno())
+            reserve(raw.fileno(), path.stat().st_size)
             for start, length in counts:
                 for first in range(0, length, BLOCK):
                     numbers = np.arange(first, min(first + BLOCK, length), dtype="<i8")
@@ -247,8 +273,6 @@ def _describe(own: Any, layout: FieldLayout) -> None:
         own.attrs["origin"] = np.array(layout.origin, "<f8")
         own.attrs["regular"] = np.int64(layout.regular)
     for name, text in layout.attributes.items():
-        if name in own.attrs:
-            raise ValueError(f"the attribute {name} is the format's own")
         own.attrs[name] = text
     own["positions"].attrs["components"] = "z, y, x in voxels"
     own["displacement"].attrs["components"] = "X, Y, Z in voxels"
@@ -385,7 +409,7 @@ class ResultsFile:
             raise UserError(f"field {path}: is no HDF5 file, or damaged ({reason}); run its command again") from None
         try:
             self.layout = self._read_layout()
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             self.close()
             raise UserError(f"field {path}: is damaged ({error}); run its command again") from None
         except BaseException:
@@ -427,11 +451,13 @@ class ResultsFile:
             regular=bool(told.pop("regular", True)),
             voxel_size=float(told.pop("voxel_size")),
             unit=str(told.pop("unit")),
-            attributes={name: text for name, text in told.items() if isinstance(text, str) and name != "format"},
+            attributes={
+                name: text for name, text in told.items() if isinstance(text, str) and name not in OWN_ATTRIBUTES
+            },
         )
-        for name, row_shape in layout.datasets.items():
-            if self._file[name].shape != (*layout.shape, *row_shape):
-                raise ValueError(f"{name} has the shape {self._file[name].shape}")
+        for name, row_shape in {**OWN, **dict.fromkeys(columns, ())}.items():
+            if own[name].shape != (*layout.shape, *row_shape):
+                raise ValueError(f"{name} has the shape {own[name].shape}")
         return layout
 
     def rows(self, start: int, stop: int) -> Rows:

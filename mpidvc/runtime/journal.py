@@ -29,6 +29,8 @@ __all__ = ["GROUP", "HOME", "Journal", "JournalTask", "determines_of", "lay_out"
 HOME, GROUP = "mpidvc", "mpidvc/journal"
 #: Version of the layout.
 FORMAT = 1
+#: Bytes that are enough for what is not in datasets.
+METADATA = 2**17
 #: Rows that are checked or copied at once.
 AT_ONCE = 65536
 
@@ -163,9 +165,18 @@ def lay_out(
         If it cannot be written, or the disk has no room for the whole of it.
     """
     n, n_blocks = len(order), len(starts) - 1
+    described: dict[str, tuple[int, np.dtype[Any]]] = {
+        "marks": (n_blocks, np.dtype(np.uint32)),
+        "starts": (n_blocks + 1, np.dtype(np.int64)),
+        "rows": (n, np.dtype(np.int64)),
+        "places": (n, np.dtype(np.int64)),
+        "inputs": (n, inputs(order[:0]).dtype),
+        "records": (n, records),
+    }
+    need = METADATA + sum(length * dtype.itemsize for length, dtype in described.values())
     with replacing(path) as temporary:
         slots = {}
-        with create_file(temporary) as file:
+        with create_file(temporary, need) as file:
             home = file.create_group(HOME)
             home.attrs["command"] = str(determines["command"])
             home.attrs["n_points"] = n
@@ -173,18 +184,10 @@ def lay_out(
             group = file.create_group(GROUP)
             group.attrs["format"] = FORMAT
             group.attrs["columns"] = json.dumps(list(columns))
-            described: dict[str, tuple[int, np.dtype[Any]]] = {
-                "marks": (n_blocks, np.dtype(np.uint32)),
-                "starts": (n_blocks + 1, np.dtype(np.int64)),
-                "rows": (n, np.dtype(np.int64)),
-                "places": (n, np.dtype(np.int64)),
-                "inputs": (n, inputs(order[:0]).dtype),
-                "records": (n, records),
-            }
             for name, (length, dtype) in described.items():
                 slots[f"{GROUP}/{name}"] = create_dataset(group, name, (length,), dtype)
         with temporary.open("r+b") as plain:
-            reserve(plain.fileno())
+            reserve(plain.fileno(), temporary.stat().st_size)
         journal = Journal(temporary, slots)
         journal.write(f"{GROUP}/starts", 0, starts)
         journal.place(order)

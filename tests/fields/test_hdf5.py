@@ -1,0 +1,328 @@
+"""Results files: every bit comes back, every byte is determined, and what is not one is refused by one line."""
+
+import hashlib
+import math
+import os
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+from mpidvc.errors import UserError
+from mpidvc.fields import hdf5
+from mpidvc.fields.hdf5 import (
+    FieldLayout,
+    ResultsFile,
+    lay_out,
+    read_hdf5,
+    write_hdf5,
+)
+from mpidvc.fields.phifield import PhiField
+
+COLUMNS = ("error", "iterations", "returnStatus", "deltaPhiNorm", "ZNCC")
+#: Bits that arithmetic or text would lose.
+ODD = np.array([0x7FF8000000000123, 0xFFF8000000000001, 0x8000000000000000, 1, 0x7FF0000000000000], np.uint64).view(
+    "f8"
+)
+
+
+def example(dims=(3, 4, 5), layout="grid", seed=0):
+    random = np.random.default_rng(seed)
+    nodes = np.stack(np.meshgrid(*[7 + 10.0 * np.arange(n) for n in dims], indexing="ij"), -1).reshape(-1, 3)
+    phi = np.tile(np.eye(4), (len(nodes), 1, 1))
+    phi[:, :3] = random.normal(size=(len(nodes), 3, 4)) * 10.0 ** random.integers(-300, 300, (len(nodes), 3, 4))
+    columns = {name: random.normal(size=len(nodes)) for name in COLUMNS}
+    phi[0, :3].flat[: len(ODD)] = ODD
+    phi[-1, :3, 3] = ODD[:3]
+    columns["error"][0] = ODD[0]
+    if layout == "grid":
+        return PhiField(nodes, phi, columns, "grid", dims, (10.0, 10.0, 10.0))
+    nodes = nodes + random.normal(size=nodes.shape)
+    nodes[0] = np.nan
+    return PhiField(nodes, phi, columns, layout)
+
+
+def assert_same(back, field):
+    assert back.positions.tobytes() == field.positions.tobytes()
+    assert back.phi.tobytes() == field.phi.tobytes()
+    assert list(back.columns) == list(field.columns)
+    for name, values in field.columns.items():
+        assert back.columns[name].tobytes() == np.asarray(values, np.float64).tobytes(), name
+    assert (back.layout, back.dims, back.spacing) == (field.layout, field.dims, field.spacing)
+
+
+SHAPES = [(3, 4, 5), (1, 4, 5), (1, 1, 5), (1, 5, 1), (5, 1, 1), (3, 1, 4), (3, 4, 1), (1, 1, 1)]
+
+
+@pytest.mark.parametrize("voxel_size", [1.0, 0.0137])
+@pytest.mark.parametrize("dims", SHAPES)
+def test_grids_come_back_bit_by_bit(tmp_path, dims, voxel_size):
+    field = example(dims)
+    write_hdf5(tmp_path / "a.h5", field, voxel_size, "mm")
+    assert_same(read_hdf5(tmp_path / "a.h5"), field)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+
+
+@pytest.mark.parametrize("voxel_size", [1.0, 13.7])
+@pytest.mark.parametrize(("layout", "n"), [("labels", 60), ("points", 60), ("points", 1), ("registration", 1)])
+def test_points_come_back_bit_by_bit(tmp_path, layout, n, voxel_size):
+    field = example((1, 1, n), layout)
+    write_hdf5(tmp_path / "a.h5", field, voxel_size)
+    assert_same(read_hdf5(tmp_path / "a.h5"), field)
+
+
+def test_grid_of_uneven_steps_is_points_to_paraview_and_a_grid_to_us(tmp_path):
+    field = example()
+    field.positions[:, 2] **= 1.5
+    write_hdf5(tmp_path / "a.h5", field)
+    assert_same(read_hdf5(tmp_path / "a.h5"), field)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["VTKHDF"].attrs["Type"] == b"PolyData"
+
+
+def test_bin_ratio_scales_positions_and_displacements(tmp_path):
+    field = example()
+    field.phi[:] = np.nan_to_num(field.phi, posinf=1)
+    write_hdf5(tmp_path / "a.h5", field)
+    back = read_hdf5(tmp_path / "a.h5", 2.0)
+    np.testing.assert_array_equal(back.positions, 2 * field.positions)
+    np.testing.assert_array_equal(back.displacements, 2 * field.displacements)
+    np.testing.assert_array_equal(back.F, field.F)
+    assert (back.dims, back.spacing) == (field.dims, (20.0, 20.0, 20.0))
+
+
+def test_what_is_where(tmp_path):
+    """The file as its documentation describes it, read with nothing but h5py."""
+    field = example()
+    write_hdf5(
+        tmp_path / "a.h5", field, 0.5, "µm", {"command": "ldic", "settings": '{"hws": [1, 2, 3]}' + " " * 200_000}
+    )
+    node = (1, 2, 3)
+    row = np.ravel_multi_index(node, field.dims)
+    with h5py.File(tmp_path / "a.h5") as file:
+        own, shown = file["mpidvc"], file["VTKHDF/PointData"]
+        assert own["displacement"].shape == (3, 4, 5, 3)
+        np.testing.assert_array_equal(own["positions"][node], field.positions[row])
+        np.testing.assert_array_equal(own["displacement"][node], field.displacements[row, ::-1])
+        np.testing.assert_array_equal(own["F"][node].reshape(3, 3), field.F[row, ::-1, ::-1])
+        assert own["error"][node] == field.columns["error"][row]
+        np.testing.assert_array_equal(shown["displacement"][node], 0.5 * field.displacements[row, ::-1])
+        for name in ("F", *COLUMNS):
+            assert shown[name] == own[name]
+        assert own["displacement"].attrs["components"] == "X, Y, Z in voxels"
+        assert (own.attrs["command"], own.attrs["unit"], own.attrs["voxel_size"]) == ("ldic", "µm", 0.5)
+        assert own.attrs["settings"].strip() == '{"hws": [1, 2, 3]}'
+    with ResultsFile(tmp_path / "a.h5") as file:
+        assert file.layout.attributes["command"] == "ldic"
+        assert FieldLayout.of(field, 0.5, "µm", file.layout.attributes) == file.layout
+
+
+def test_any_range_of_rows_can_be_read(tmp_path):
+    field = example()
+    write_hdf5(tmp_path / "a.h5", field)
+    with ResultsFile(tmp_path / "a.h5") as file:
+        for start in range(60):
+            for stop in range(start + 1, 61):
+                rows = file.rows(start, stop)
+                assert rows.positions.tobytes() == field.positions[start:stop].tobytes()
+                assert rows.phi.tobytes() == field.phi[start:stop].tobytes()
+                assert rows.columns["ZNCC"].tobytes() == field.columns["ZNCC"][start:stop].tobytes()
+
+
+def test_repacked_file_is_read(tmp_path):
+    """Somebody compressed it: no dataset is contiguous any more."""
+    field = example()
+    write_hdf5(tmp_path / "a.h5", field)
+    with h5py.File(tmp_path / "a.h5") as old, h5py.File(tmp_path / "b.h5", "w") as new:
+        group = new.create_group("mpidvc")
+        group.attrs.update(old["mpidvc"].attrs)
+        for name, dataset in old["mpidvc"].items():
+            group.create_dataset(name, data=dataset[()], compression="gzip")
+    assert_same(read_hdf5(tmp_path / "b.h5"), field)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from tests.fields.test_hdf5 import example
+from mpidvc.fields.hdf5 import write_hdf5
+for layout in ("grid", "labels"):
+    write_hdf5(f"{sys.argv[1]}-{layout}.h5", example(layout=layout), 0.25, "mm", {"long": "x" * 70000})
+"""
+
+
+def test_bytes_are_determined(tmp_path, environment):
+    """Two processes whose fresh memory is full of other garbage."""
+    for poison in ("85", "170"):
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, tmp_path / poison],
+            env=environment | {"MALLOC_PERTURB_": poison},
+            check=True,
+            timeout=60,
+        )
+    sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.iterdir()}
+    assert len(sums) == 4
+    for layout in ("grid", "labels"):
+        assert sums[f"85-{layout}.h5"] == sums[f"170-{layout}.h5"]
+
+
+def test_space_is_reserved_and_zero(tmp_path):
+    told = FieldLayout(10**5, columns=COLUMNS)
+    slots = lay_out(tmp_path / "a.h5", told)
+    status = (tmp_path / "a.h5").stat()
+    assert status.st_blocks * 512 >= status.st_size > 10**5 * 8 * (3 + 3 + 9 + 3 + len(COLUMNS))
+    with h5py.File(tmp_path / "a.h5") as file:
+        for name, slot in slots.items():
+            assert file[name].id.get_offset() == slot.offset
+            assert (file[name].dtype, file[name].shape) == (slot.dtype, (10**5, *slot.row_shape))
+            assert not file[name][()].any()
+
+
+FULL = """
+import resource, sys
+from mpidvc.errors import UserError
+from mpidvc.fields.hdf5 import FieldLayout, lay_out
+resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))
+try:
+    lay_out(sys.argv[1], FieldLayout(10**6), "mine.h5")
+except UserError as error:
+    print(error)
+"""
+
+
+def test_no_space(tmp_path, environment):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path / "a.h5"],
+        env=environment,
+        check=True,
+        timeout=60,
+        capture_output=True,
+        text=True,
+    )
+    need = 10**6 * 8 * (3 + 3 + 9 + 3 + 2)
+    assert done.stdout.startswith("mine.h5: the ")
+    assert need <= int(done.stdout.split()[2]) < need * 1.01
+    assert "make room" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_existing_file_is_replaced_not_written_through(tmp_path):
+    (tmp_path / "other").write_text("mine")
+    (tmp_path / "a.h5").symlink_to(tmp_path / "other")
+    lay_out(tmp_path / "a.h5", FieldLayout(1))
+    assert (tmp_path / "other").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "bad", [{"n": 0}, {"n": 5, "layout": "grid"}, {"n": 5, "dims": (1, 1, 5)}, {"voxel_size": 0.0}]
+)
+def test_contradictions(bad):
+    with pytest.raises(ValueError):  # noqa: PT011
+        FieldLayout(**{"n": 1, **bad})
+
+
+@pytest.mark.parametrize("name", ["", ".", "a/b", "F", "positions", "displacement", "journal"])
+def test_names_that_no_column_can_have(name):
+    with pytest.raises(ValueError, match="column"):
+        FieldLayout(1, columns=(name,))
+    with pytest.raises(ValueError, match="twice"):
+        FieldLayout(1, columns=("a", "a"))
+    with pytest.raises(ValueError, match="own"):
+        FieldLayout(1, attributes={"dims": "1"})
+
+
+def damaged(path, kind):
+    """A file that is not what it should be, in one of many ways."""
+    write_hdf5(path, example())
+    whole = path.read_bytes()
+    if kind == "missing":
+        path.unlink()
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("NodeNumber\n1\n")
+    elif kind == "cut":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif kind == "directory":
+        path.unlink()
+        path.mkdir()
+    else:
+        with h5py.File(path, "r+") as file:
+            own = file["mpidvc"]
+            if kind == "foreign":
+                del file["mpidvc"]
+            elif kind == "later":
+                own.attrs["format"] = "mpidvc results 2"
+            elif kind == "unfinished":
+                own.create_group("journal")
+            elif kind == "dataset":
+                del own["F"]
+            elif kind == "column":
+                del own["error"]
+            elif kind == "shape":
+                del own["F"]
+                own["F"] = np.zeros((60, 9))
+            elif kind == "group":
+                del own["F"]
+                own.create_group("F")
+            elif kind == "attribute":
+                del own.attrs["n_points"]
+            elif kind == "list":
+                own.attrs["columns"] = "[error"
+            elif kind == "dims":
+                own.attrs["dims"] = np.array([3, 4, 6])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("missing", "does not exist"),
+        ("empty", "no HDF5 file"),
+        ("text", "no HDF5 file"),
+        ("cut", "no HDF5 file, or damaged"),
+        ("directory", "no HDF5 file"),
+        ("foreign", "no results file of mpidvc"),
+        ("later", "'mpidvc results 2'"),
+        ("unfinished", "--resume"),
+        ("dataset", "damaged"),
+        ("column", "damaged"),
+        ("shape", "damaged"),
+        ("group", "damaged"),
+        ("attribute", "damaged"),
+        ("list", "damaged"),
+        ("dims", "damaged"),
+    ],
+)
+def test_refused(tmp_path, kind, says):
+    path = damaged(tmp_path / "a.h5", kind)
+    with pytest.raises(UserError, match=says) as caught:
+        read_hdf5(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    if path.is_file():
+        # nothing keeps it open
+        with h5py.File(path, "r+") if kind not in ("empty", "text", "cut") else path.open("r+"):
+            pass
+
+
+def test_signature_tells_hdf5(tmp_path):
+    write_hdf5(tmp_path / "a.tsv", example())
+    (tmp_path / "b.h5").write_text("text")
+    assert hdf5.is_hdf5(tmp_path / "a.tsv")
+    assert not hdf5.is_hdf5(tmp_path / "b.tsv")
+    assert hdf5.is_hdf5(tmp_path / "missing.h5")
+    assert math.prod(example().dims) == 60
+
+
+def test_directory_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="cannot be"):
+        write_hdf5(tmp_path / "none" / "a.h5", example())
+
+
+def test_light_import():
+    """Formatting text on all ranks must not load HDF5 before it is read."""
+    program = "import sys, mpidvc.fields.hdf5; assert 'h5py' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, env=os.environ)

@@ -1,0 +1,106 @@
+"""Results files as VTK's own reader, and so ParaView, understands them."""
+
+import numpy as np
+import pytest
+
+from mpidvc.fields.hdf5 import write_hdf5
+from mpidvc.fields.phifield import PhiField
+
+pytest.importorskip("vtkmodules.vtkIOHDF", reason="VTK is not installed (pip install vtk)")
+
+STATUS = {"returnStatus": 2.0, "error": 0.5, "iterations": 7.0}
+
+
+def read(path):
+    """The data set and its point arrays by name."""
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+    from vtkmodules.vtkCommonCore import vtkCommand
+    from vtkmodules.vtkIOHDF import vtkHDFReader
+
+    reader = vtkHDFReader()
+    errors = []
+    for event in (vtkCommand.ErrorEvent, vtkCommand.WarningEvent):
+        reader.AddObserver(event, lambda *what: errors.append(what))
+    assert reader.CanReadFile(str(path))
+    reader.SetFileName(str(path))
+    reader.Update()
+    assert not errors
+    data = reader.GetOutputDataObject(0)
+    points = data.GetPointData()
+    arrays = [points.GetArray(k) for k in range(points.GetNumberOfArrays())]
+    return data, {array.GetName(): vtk_to_numpy(array) for array in arrays}
+
+
+def field_at(positions, layout="points", dims=None, spacing=None):
+    """Displacement and F that tell position and component; one point with nothing measured."""
+    phi = np.tile(np.eye(4), (len(positions), 1, 1))
+    phi[:, :3, 3] = np.nan_to_num(positions) * (1, 10, 100)
+    phi[:, :3, :3] += np.arange(9).reshape(3, 3) / 100
+    phi[-1, :3] = np.nan
+    columns = {name: np.full(len(positions), value) for name, value in STATUS.items()}
+    columns["error"] = np.arange(len(positions)) / 3
+    return PhiField(positions, phi, columns, layout, dims, spacing)
+
+
+def grid(dims, first, spacing):
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in dims], indexing="ij"), -1).reshape(-1, 3)
+    return field_at(np.array(first) + index * np.array(spacing), "grid", dims, spacing)
+
+
+def check(path, field, size=1.0):
+    """Positions, arrays and the order of components, for any data set; return it."""
+    data, arrays = read(path)
+    assert data.GetNumberOfPoints() == len(field)
+    points = np.array([data.GetPoint(k) for k in range(len(field))])
+    expected = np.where(np.isfinite(field.positions).all(1, keepdims=True), field.positions, 0)[:, ::-1] * size
+    np.testing.assert_allclose(points, expected, rtol=1e-12)
+    assert set(arrays) == {"displacement", "F", *STATUS}
+    np.testing.assert_array_equal(arrays["displacement"], field.displacements[:, ::-1] * size)
+    # VTK's tensors are row by row, and begin with XX
+    np.testing.assert_array_equal(arrays["F"].reshape(-1, 3, 3), field.F[:, ::-1, ::-1])
+    np.testing.assert_equal(arrays["F"][0, 1], field.F[0, 2, 1])
+    for name, values in field.columns.items():
+        np.testing.assert_array_equal(arrays[name], values)
+    stored = data.GetFieldData().GetArray("voxel_size")
+    assert stored.GetTuple1(0) == size
+    from vtkmodules.vtkCommonCore import vtkVersion
+
+    active = data.GetPointData()
+    if (vtkVersion.GetVTKMajorVersion(), vtkVersion.GetVTKMinorVersion()) >= (9, 7):
+        assert active.GetScalars().GetName() == "returnStatus"
+        assert active.GetVectors().GetName() == "displacement"
+        assert active.GetTensors().GetName() == "F"
+    return data
+
+
+@pytest.mark.parametrize("size", [1.0, 0.0125])
+@pytest.mark.parametrize("dims", [(4, 5, 6), (2, 2, 2), (1, 5, 6), (1, 1, 6), (1, 1, 1)])
+def test_grid_is_image_data(tmp_path, dims, size):
+    field = grid(dims, (7.0, 8.0, 9.5), (2.0, 3.0, 4.0))
+    write_hdf5(tmp_path / "a.h5", field, size, "mm")
+    data = check(tmp_path / "a.h5", field, size)
+    assert data.GetClassName() == "vtkImageData"
+    assert data.GetExtent() == (0, dims[2] - 1, 0, dims[1] - 1, 0, dims[0] - 1)
+    np.testing.assert_allclose(data.GetSpacing(), np.array([4.0, 3.0, 2.0]) * size)
+    np.testing.assert_allclose(data.GetOrigin(), np.array([9.5, 8.0, 7.0]) * size)
+
+
+@pytest.mark.parametrize("dims", [(4, 1, 6), (4, 5, 1), (4, 1, 1), (1, 5, 1)])
+def test_flat_grid_that_is_no_image_to_vtk_is_points(tmp_path, dims):
+    field = grid(dims, (7.0, 8.0, 9.5), (2.0, 3.0, 4.0))
+    write_hdf5(tmp_path / "a.h5", field)
+    assert check(tmp_path / "a.h5", field).GetClassName() == "vtkPolyData"
+
+
+@pytest.mark.parametrize("size", [1.0, 25.0])
+@pytest.mark.parametrize("layout", ["points", "labels"])
+@pytest.mark.parametrize("n", [1, 50])
+def test_points_are_poly_data(tmp_path, layout, n, size):
+    field = field_at(np.random.default_rng(n).uniform(0, 100, (n, 3)), layout)
+    if n > 1:
+        field.positions[0] = np.nan  # a label that does not exist
+    write_hdf5(tmp_path / "a.h5", field, size)
+    data = check(tmp_path / "a.h5", field, size)
+    assert data.GetClassName() == "vtkPolyData"
+    assert (data.GetNumberOfVerts(), data.GetNumberOfCells()) == (n, n)
+    assert [data.GetCell(k).GetPointId(0) for k in range(n)] == list(range(n))
