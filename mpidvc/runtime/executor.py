@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpidvc.runtime.comm import Communicator, MPICommunicator
+from mpidvc.runtime.stop import Stopped, StopRequest
 
 __all__ = [
     "Executor",
@@ -106,10 +107,16 @@ class Executor(Protocol):
     def broadcast(self, value: T | None) -> T:
         """Return rank 0's value on every rank; the other ranks pass None."""
 
-    def map(self, task: Task, sink: Sink | None) -> None:
+    def map(self, task: Task, sink: Sink | None, stop: StopRequest | None = None) -> None:
         """Run every chunk once, anywhere, and call ``sink(chunk, records)`` on rank 0, in any order.
 
         The other ranks' `sink` is ignored; with None on rank 0 the records stay where they were made.
+
+        Raises
+        ------
+        Stopped
+            On every rank, if any rank's `stop` was requested and chunks were left undone. Chunks are never cut, and
+            those that were done have gone to the sink.
         """
 
     def reduce(self, task: SumTask, argument: Any) -> NDArray[np.float64]:
@@ -125,7 +132,12 @@ class Executor(Protocol):
         call and get an exhausted iterator.
         """
 
-    def flow(self, function: Callable[[Batch], Result], feed: Feed[Batch, Result] | None) -> None:
+    def flow(
+        self,
+        function: Callable[[Batch], Result],
+        feed: Feed[Batch, Result] | None,
+        stop: StopRequest | None = None,
+    ) -> None:
         """Run ``function(batch)`` for all batches of rank 0's feed, anywhere, until the feed is exhausted.
 
         The other ranks pass None.
@@ -134,6 +146,8 @@ class Executor(Protocol):
         ------
         RuntimeError
             If nothing is ready or being worked on, and the feed is not exhausted.
+        Stopped
+            As in `map`.
         """
 
 
@@ -158,8 +172,10 @@ class InlineExecutor:
     def broadcast(self, value: T | None) -> T:
         return value  # type: ignore[return-value]
 
-    def map(self, task: Task, sink: Sink | None) -> None:
+    def map(self, task: Task, sink: Sink | None, stop: StopRequest | None = None) -> None:
         for chunk in range(task.n_chunks):
+            if stop is not None and stop.requested:
+                raise Stopped
             records = task.run(chunk)
             if sink is not None:
                 sink(chunk, records)
@@ -170,8 +186,15 @@ class InlineExecutor:
     def stream(self, function: Callable[[Item], Result], items: Iterable[Item] | None) -> Stream[Result]:
         return (function(item) for item in items or ())
 
-    def flow(self, function: Callable[[Batch], Result], feed: Feed[Batch, Result] | None) -> None:
+    def flow(
+        self,
+        function: Callable[[Batch], Result],
+        feed: Feed[Batch, Result] | None,
+        stop: StopRequest | None = None,
+    ) -> None:
         while feed is not None and not feed.exhausted:
+            if stop is not None and stop.requested:
+                raise Stopped
             if feed.ready == 0:
                 raise RuntimeError(STUCK)
             batch = feed.take(INLINE_BATCH)
@@ -392,7 +415,7 @@ class MPIExecutor:
 
     # Master and workers
 
-    def map(self, task: Task, sink: Sink | None) -> None:
+    def map(self, task: Task, sink: Sink | None, stop: StopRequest | None = None) -> None:
         wanted = self.broadcast(sink is not None)
 
         def run(chunks: range) -> list[NDArray[Any]]:
@@ -426,7 +449,12 @@ class MPIExecutor:
         next(results)
         return cast("Stream[Result]", results)
 
-    def flow(self, function: Callable[[Batch], Result], feed: Feed[Batch, Result] | None) -> None:
+    def flow(
+        self,
+        function: Callable[[Batch], Result],
+        feed: Feed[Batch, Result] | None,
+        stop: StopRequest | None = None,
+    ) -> None:
         if self.rank != 0:
             self._serve(function)
             return
