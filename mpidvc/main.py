@@ -37,6 +37,9 @@ class Plan(Protocol):
     If it has a method ``configure(executor)``, every rank calls it before `execute`.
     """
 
+    def for_workers(self) -> Any:
+        """What of it the other ranks get."""
+
     @property
     def estimated_seconds(self) -> float:
         """CPU seconds that the whole job will take."""
@@ -305,7 +308,8 @@ def _join(
         # Before any other collective: all ranks go on or none does.
         if executor.broadcast(verdict is not None):
             return _status_of(2, leads)
-        return _status_of(_execute(module, executor.broadcast(plan), executor, console), leads)
+        shared = executor.broadcast(None if plan is None else plan.for_workers())
+        return _status_of(_execute(module, shared if plan is None else plan, executor, console), leads)
     except AgreedError as error:
         if leads:
             console.error(_line(name, error))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,10 @@ class WithInstructionSet:
     def configure(self, executor: Executor) -> None:
         """Called by every rank before the plan is executed."""
         agree_on_instruction_set(executor)
+
+    def for_workers(self) -> Any:
+        """What of it the other ranks get."""
+        return self
 
 
 def describe_criterion(choice: Choice) -> str:

@@ -58,6 +58,10 @@ class DemoPlan:
     folder: Path
     estimated_seconds: float
 
+    def for_workers(self) -> DemoPlan:
+        """What of it the other ranks get."""
+        return self
+
 
 @dataclass(frozen=True)
 class Errors:

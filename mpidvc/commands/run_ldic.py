@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +170,7 @@ def execute(plan: LdicPlan, executor: Executor, console: Console) -> int:
     points = 0
     for pair in plan.pairs:
         results = Results(executor, console, plan.output, pair.stem, stages)
-        results.open(lambda pair=pair: _work(plan, pair))
+        results.open(partial(_work, plan, pair))
         _correlate(plan, pair, results, executor, console, stages)
         results.finish()
         if results.work is not None:
@@ -191,6 +192,7 @@ def _work(plan: LdicPlan, pair: Pair) -> Work:
         positions = field.positions
     else:
         positions, dims = files.nodes_of(pair.image1.shape, spacing)
+        assert spacing is not None
         layout = FieldLayout.of_grid(positions[0], dims, spacing, RESULT)
     keep = np.zeros(len(positions), bool)
     if plan.skip and field is not None:
@@ -198,7 +200,7 @@ def _work(plan: LdicPlan, pair: Pair) -> Work:
         keep = ~np.isin(status, AGAIN)
     again, kept = np.flatnonzero(~keep), np.flatnonzero(keep)
     two_d = pair.image1.shape[0] == 1
-    distance = typical_spacing(field, two_d) if field is not None else np.array(spacing)
+    distance = typical_spacing(field, two_d) if field is not None else np.array(spacing, np.float64)
     chunks = make_chunks(positions[again], distance, pair.settings, two_d, layout.dims is not None)
     registration = pair.settings.registration
     determines = {

@@ -246,7 +246,9 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._console.columns:
             self._bar = self._make_bar(self._console.columns)
-            self._bar.add_task(self._what, total=self.total, completed=self.done, rate="", left="--:--:--", info="", unit=self._unit)
+            self._bar.add_task(
+                self._what, total=self.total, completed=self.done, rate="", left="--:--:--", info="", unit=self._unit
+            )
             self._bar.start()
         return self
 

@@ -91,6 +91,12 @@ class Journal(RowFile):
         self.write(f"{GROUP}/records", first, records)
         self.write(f"{GROUP}/marks", first, np.array(marks, np.uint32))
 
+    def records(self, blocks: Ints) -> NDArray[np.void]:
+        """Records of these blocks, one after the other, from a map of the file."""
+        rows = [np.arange(self.starts[block], self.starts[block + 1]) for block in blocks.tolist()]
+        picked: NDArray[np.void] = self.mapped(f"{GROUP}/records")[np.concatenate([np.zeros(0, np.int64), *rows])]
+        return picked
+
     def place(self, order: Ints) -> None:
         """Say which row of the field each row of the journal is, where that was not known before."""
         self.write(f"{GROUP}/rows", 0, order)
