@@ -298,6 +298,7 @@ class Results:
                 determines,
                 work.order,
                 work.starts,
+                work.positions,
                 lambda rows: inputs_of(work.positions[rows], work.guess(rows)),
                 work.record,
                 layout.columns,
@@ -514,7 +515,7 @@ class _Finish:
         start, stop = chunk * ROWS, min((chunk + 1) * ROWS, self._layout.n)
         places = self._journal.read(f"{GROUP}/places", start, stop)
         records = self._journal.mapped(f"{GROUP}/records")[places]
-        positions = self._journal.mapped(f"{GROUP}/inputs")["position"][places]
+        positions = self._journal.read(f"{GROUP}/positions", start, stop)
         columns = {name: records["result"][:, k] for k, name in enumerate(self._layout.columns)}
         for name, rows in dataset_rows(self._layout, positions, records["phi"], columns).items():
             self._target.write(name, start, rows)

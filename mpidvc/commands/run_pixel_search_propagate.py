@@ -204,6 +204,8 @@ class _Feed:
         mine = (rows >= 0) & (self._known[rows] < 0)
         logged = np.zeros(int(mine.sum()), LOGGED)
         logged["row"], logged["phi"], logged["result"] = rows[mine], records["phi"][mine], records["result"][mine]
+        # as spam writes it for a propagation
+        logged["result"][:, RESULT.index("iterations")] = 0
         self._unwritten.append(logged)
         if sum(map(len, self._unwritten)) >= MOST_UNWRITTEN or time.monotonic() - self._since > LONGEST_UNWRITTEN:
             self.flush()

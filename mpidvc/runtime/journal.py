@@ -44,8 +44,8 @@ class Journal(RowFile):
     ----------
     path : Path
     slots : mapping of str to Slot
-        ``inputs``, ``records`` (n rows in the order of the blocks), ``rows`` (which row of the field each is),
-        ``places`` (the inverse), ``starts`` and ``marks`` of the blocks.
+        ``inputs``, ``records`` (n rows in the order of the blocks), ``positions`` (n rows in that of the field),
+        ``places`` (which row of the former each of the latter is), ``starts`` and ``marks`` of the blocks.
     """
 
     def __init__(self, path: Path, slots: Mapping[str, Slot]) -> None:
@@ -98,9 +98,10 @@ class Journal(RowFile):
         return picked
 
     def place(self, order: Ints) -> None:
-        """Say which row of the field each row of the journal is, where that was not known before."""
-        self.write(f"{GROUP}/rows", 0, order)
-        self.write(f"{GROUP}/places", 0, _inverse(order))
+        """Say which row of the field each row of the journal is."""
+        places = np.empty(len(order), np.int64)
+        places[order] = np.arange(len(order))
+        self.write(f"{GROUP}/places", 0, places)
 
     def todo(self) -> Ints:
         """Blocks that are not done, or whose records do not fit their mark."""
@@ -116,12 +117,6 @@ class Journal(RowFile):
                 mine = records[self.starts[block] - begin : self.starts[block + 1] - begin]
                 undone[block] = _mark(block, mine) != marks[block]
         return np.flatnonzero(undone).astype(np.int64)
-
-
-def _inverse(order: Ints) -> Ints:
-    places = np.empty(len(order), np.int64)
-    places[order] = np.arange(len(order))
-    return places
 
 
 def _mark(block: int, records: NDArray[np.void]) -> int:
@@ -143,6 +138,7 @@ def lay_out(
     determines: Mapping[str, Any],
     order: Ints,
     starts: Ints,
+    positions: NDArray[np.float64],
     inputs: Callable[[Ints], NDArray[np.void]],
     records: np.dtype[Any],
     columns: Sequence[str],
@@ -159,6 +155,8 @@ def lay_out(
         Rows of the field in the order of the blocks.
     starts : (n_blocks + 1,) int64
         Where in it the blocks begin.
+    positions : (n, 3) float64
+        Of the rows of the field.
     inputs : callable
         Gives what these rows of the field start from, an array of a compound dtype.
     records : dtype
@@ -174,8 +172,8 @@ def lay_out(
     described: dict[str, tuple[int, np.dtype[Any]]] = {
         "marks": (n_blocks, np.dtype(np.uint32)),
         "starts": (n_blocks + 1, np.dtype(np.int64)),
-        "rows": (n, np.dtype(np.int64)),
         "places": (n, np.dtype(np.int64)),
+        "positions": (n, np.dtype((np.float64, 3))),
         "inputs": (n, inputs(order[:0]).dtype),
         "records": (n, records),
     }
@@ -191,12 +189,13 @@ def lay_out(
             group.attrs["format"] = FORMAT
             group.attrs["columns"] = json.dumps(list(columns))
             for name, (length, dtype) in described.items():
-                slots[f"{GROUP}/{name}"] = create_dataset(group, name, (length,), dtype)
+                slots[f"{GROUP}/{name}"] = create_dataset(group, name, (length,), dtype.base, dtype.shape)
         with temporary.open("r+b") as plain:
             reserve(plain.fileno(), temporary.stat().st_size)
         journal = Journal(temporary, slots)
         journal.write(f"{GROUP}/starts", 0, starts)
         journal.place(order)
+        journal.write(f"{GROUP}/positions", 0, positions)
         for first in range(0, n, AT_ONCE):
             journal.write(f"{GROUP}/inputs", first, inputs(order[first : first + AT_ONCE]))
         journal.close()
@@ -263,7 +262,8 @@ def open_journal(path: Path) -> Journal:
                     f"{path}: was begun by another version of mpidvc; finish it with that, or add --overwrite"
                 )
             for name, dataset in file[GROUP].items():
-                slots[f"{GROUP}/{name}"] = Slot(dataset.id.get_offset() or 0, dataset.dtype, (), dataset.shape)
+                shape = dataset.shape
+                slots[f"{GROUP}/{name}"] = Slot(dataset.id.get_offset() or 0, dataset.dtype, shape[1:], shape[:1])
         journal = Journal(path, slots)
         starts = journal.starts
         good = bool(len(starts) == journal.n_blocks + 1 and starts[-1] == len(journal) and (np.diff(starts) >= 0).all())
