@@ -96,9 +96,6 @@ class Feed(Protocol[Batch, Given]):
 
 
 class Executor(Protocol):
-    processes: list[tuple[str, int]]
-    losses: list[str]
-
     """What runs tasks. Every rank calls every method, with the same arguments unless said otherwise."""
 
     @property
@@ -168,9 +165,6 @@ def _ordered_sum(vectors: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 class InlineExecutor:
     """Everything in this process, one chunk after the other: the oracle of `MPIExecutor`."""
-
-    processes = [("here", 0)]  # noqa
-    losses: list[str] = []  # noqa
 
     rank = 0
     size = 1
@@ -379,9 +373,6 @@ class MPIExecutor:
         from mpi4py import MPI
 
         self._mpi = MPI
-        self.processes = [("here", 0)]
-        self.losses: list[str] = []
-        self.communicator = communicator
         self._comm = communicator.mpi
         self.rank = communicator.rank
         self.size = communicator.size
