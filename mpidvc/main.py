@@ -291,10 +291,10 @@ def _join(
     from mpidvc.runtime.executor import make_executor
 
     install_abort_hook(communicator)
-    executor = make_executor(communicator)
     leads = communicator.rank == 0
     console = Console(silent=True)
     try:
+        executor = make_executor(communicator, lambda text: console.warn(text))
         plan: Plan | None = None
         verdict: UserError | None = None
         if leads:
@@ -306,14 +306,17 @@ def _join(
         if verdict is not None:
             console.error(_line(name, verdict))
         # Before any other collective: all ranks go on or none does.
-        if executor.broadcast(verdict is not None):
-            return _status_of(2, leads)
-        shared = executor.broadcast(None if plan is None else plan.for_workers())
-        return _status_of(_execute(module, shared if plan is None else plan, executor, console), leads)
-    except AgreedError as error:
-        if leads:
-            console.error(_line(name, error))
-        return _status_of(2, leads)
+        status = 2
+        if not executor.broadcast(verdict is not None):
+            try:
+                shared = executor.broadcast(None if plan is None else plan.for_workers())
+                status = _execute(module, shared if plan is None else plan, executor, console)
+            except AgreedError as error:
+                if leads:
+                    console.error(_line(name, error))
+        console.close()
+        executor.finish(status)
+        return _status_of(status, leads)
     except UserError as error:
         told = _line(name, error)
         communicator.abort(2, lambda: console.error(told))

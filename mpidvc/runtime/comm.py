@@ -131,6 +131,10 @@ class MPICommunicator:
     ----------
     mpi : mpi4py.MPI.Comm
         The duplicate.
+    fault_tolerant : bool
+        Whether the other ranks outlive one that dies (Open MPI 5 or later, started with ``--with-ft ulfm``).
+    failed : bool
+        Whether a rank is known to have died: then no collective, no MPI_Finalize and no MPI_Abort ends well.
     """
 
     def __init__(self, world: Any) -> None:
@@ -138,6 +142,8 @@ class MPICommunicator:
         self.mpi: Any = world.Dup()
         self.rank: int = world.Get_rank()
         self.size: int = world.Get_size()
+        self.fault_tolerant = _survives(self.mpi)
+        self.failed = False
 
     def abort(self, status: int, say: Callable[[], None] | None = None) -> NoReturn:
         job = find_job()
@@ -150,8 +156,22 @@ class MPICommunicator:
         sys.stderr.flush()
         # Launchers drop what they have not read when the job ends.
         time.sleep(0.2)
-        self._world.Abort(status)
+        if not self.failed:
+            self._world.Abort(status)
         os._exit(status)
+
+
+def _survives(communicator: Any) -> bool:
+    # Open MPI's launcher tells its ranks so; where it did not, a rank that dies ends the job as ever.
+    if os.environ.get("OMPI_MCA_mpi_ft_enable", "0").lower() not in ("1", "true", "yes"):  # noqa: SIM112
+        return False
+    from mpi4py import MPI
+
+    try:
+        communicator.Get_failed().Free()
+    except (AttributeError, NotImplementedError, MPI.Exception):
+        return False
+    return True
 
 
 def connect(launcher: Launcher | None) -> Communicator:
