@@ -83,6 +83,10 @@ COMMANDS = {
         "the same from a starting point on: the guess travels over the whole image",
         "Correlation",
     ),
+    "status": CommandEntry("mpidvc.commands.status", "say how far the run of a results file (.h5) is", "Runs"),
+    "doctor": CommandEntry(
+        "mpidvc.commands.doctor", "check what a run needs here: MPI, HDF5, memory; and say how to mend it", "Runs"
+    ),
     "demo": CommandEntry(
         "mpidvc.commands.demo", "try it: make two images, correlate them, compare with the known truth", "First steps"
     ),
