@@ -45,7 +45,10 @@ class Plan(Protocol):
 
 
 class CommandModule(Protocol):
-    """What a module in `mpidvc.commands` offers."""
+    """What a module in `mpidvc.commands` offers.
+
+    If it has ``refused(args, error) -> status``, that speaks where the launcher's processes do not find each other.
+    """
 
     HELP: str
     EXAMPLES: str
@@ -195,6 +198,9 @@ def _main(arguments: list[str], launcher: Launcher | None) -> int:
     try:
         communicator = connect(launcher)
     except UserError as error:
+        refused = getattr(module, "refused", None)
+        if refused is not None:
+            return int(refused(args, error)) if leads else 0
         if leads:
             print(_line(name, error), file=sys.stderr)
         return _status_of(2, leads)

@@ -279,7 +279,7 @@ def _show(state: State, console: Console) -> None:
     else:
         lines.append(f"  {state.done} of {state.points} points done ({share}){_resumed(state)}")
     if state.state == "running":
-        rate = f"{state.rate:.3g} points/s" if state.rate is not None else "no rate yet"
+        rate = "no rate yet" if state.rate is None else f"{state.rate:{'.0f' if state.rate >= 100 else '.3g'}} points/s"
         left = f", {_duration(state.seconds_left)} left" if state.seconds_left else ""
         lines.append(f"  {rate}{ranks}{left}" if state.done < state.points else "  the finished file is being written")
     elif state.state != "finished":
