@@ -46,7 +46,10 @@ class Plan(Protocol):
 
 
 class CommandModule(Protocol):
-    """What a module in `mpidvc.commands` offers."""
+    """What a module in `mpidvc.commands` offers.
+
+    If it has ``refused(args, error) -> status``, that speaks where the launcher's processes do not find each other.
+    """
 
     HELP: str
     EXAMPLES: str
@@ -86,6 +89,10 @@ COMMANDS = {
         "mpidvc.commands.pixelSearchPropagate",
         "the same from a starting point on: the guess travels over the whole image",
         "Correlation",
+    ),
+    "status": CommandEntry("mpidvc.commands.status", "say how far the run of a results file (.h5) is", "Runs"),
+    "doctor": CommandEntry(
+        "mpidvc.commands.doctor", "check what a run needs here: MPI, HDF5, memory; and say how to mend it", "Runs"
     ),
     "demo": CommandEntry(
         "mpidvc.commands.demo", "try it: make two images, correlate them, compare with the known truth", "First steps"
@@ -175,6 +182,9 @@ def _main(arguments: list[str], launcher: Launcher | None) -> int:
     try:
         communicator = connect(launcher)
     except UserError as error:
+        refused = getattr(module, "refused", None)
+        if refused is not None:
+            return int(refused(args, error)) if leads else 0
         if leads:
             print(_line(name, error), file=sys.stderr)
         return _status_of(2, leads)

@@ -475,9 +475,19 @@ class ResultsFile:
         phi[:, :3, :3] = values["F"].reshape(-1, 3, 3)[:, ::-1, ::-1]
         return Rows(values["positions"], phi, {name: values[name] for name in self.layout.columns})
 
-    def column(self, name: str) -> Floats:
-        """Read a column (n,)."""
-        return self._read(f"{GROUP}/{name}", 0, self.layout.n)
+    def column(self, name: str, start: int = 0, stop: int | None = None) -> Floats:
+        """Read rows [start, stop) of one column, all of them if not given.
+
+        Raises
+        ------
+        KeyError
+            If there is no such column.
+        UserError
+            If they cannot be read.
+        """
+        if name not in self.layout.columns:
+            raise KeyError(name)
+        return self._read(f"{GROUP}/{name}", start, self.layout.n if stop is None else stop)
 
     def _read(self, name: str, start: int, stop: int) -> Floats:
         dataset = self._file[name]

@@ -1,0 +1,57 @@
+"""``mpidvc doctor``: what a run needs here, what is missing, and how to mend it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from mpidvc.commands.options import Parser
+from mpidvc.errors import UserError
+
+if TYPE_CHECKING:
+    from mpidvc.commands.run_doctor import DoctorPlan
+    from mpidvc.runtime.console import Console
+    from mpidvc.runtime.executor import Executor
+
+HELP = "check what a run needs here (MPI, HDF5, memory, leftovers of killed jobs), and say how to mend it"
+EXAMPLES = """\
+examples:
+  mpidvc doctor
+      looks at this host and starts two processes to try it
+  srun mpidvc doctor
+      in a job: whether the processes that the launcher starts find each other
+  mpidvc doctor --clean
+      also removes the shared memory that killed jobs of yours left here and nobody uses any more
+
+The exit status is 0 if there is no problem, 1 if there is one.
+"""
+
+
+def add_options(parser: Parser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--quick", action="store_true", help="only look; do not start processes to try it")
+    parser.add_argument(
+        "--clean", action="store_true", help="remove your files of killed MPI jobs that no process maps or has open"
+    )
+    parser.set_defaults(processes=None, log=None)
+
+
+def prepare(args: argparse.Namespace, console: Console) -> DoctorPlan:
+    """Look at this host."""
+    from mpidvc.commands import run_doctor
+
+    return run_doctor.prepare(args.quick, args.clean)
+
+
+def execute(plan: DoctorPlan, executor: Executor, console: Console) -> int:
+    """Look at all processes, print what was found, and return the exit status."""
+    from mpidvc.commands import run_doctor
+
+    return run_doctor.execute(plan, executor, console)
+
+
+def refused(args: argparse.Namespace, error: UserError) -> int:
+    """Say what can be said where the processes of a launcher do not find each other; on one of them."""
+    from mpidvc.commands import run_doctor
+
+    return run_doctor.refused(args.quick, args.clean, error)

@@ -1,0 +1,121 @@
+"""What killed MPI jobs leave behind on a node: shared memory, and folders of their launchers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Leftover", "leftovers", "remove"]
+
+#: Names of shared memory: MPICH, Open MPI 5 and 4, UCX.
+_SEGMENT = re.compile(r"(mpich_shm_|mpich_shar_tmp|sm_segment\.|osc_sm\.|vader_segment\.|ucx_shm_posix_)")
+#: Names of Open MPI's session folders, which hold the number of the launcher's process.
+_SESSION = re.compile(r"ompi\.(\d+)$")
+#: A job that begins may have made a file that it has not opened yet.
+YOUNG = 10.0
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A file or folder that nobody uses any more, and its size in bytes."""
+
+    path: Path
+    size: int
+
+
+def leftovers(shared: Path = Path("/dev/shm"), temporary: Path | None = None, young: float = YOUNG) -> list[Leftover]:
+    """Find this user's files of MPI jobs that no process maps or has open.
+
+    Parameters
+    ----------
+    shared : Path
+        Where the system keeps shared memory.
+    temporary : Path, optional
+        Where launchers make their session folders; the system's folder for temporary files if not given.
+    young : float
+        What has changed in the last so many seconds does not count.
+    """
+    candidates = [
+        *((path, _SEGMENT.match(path.name) is not None) for path in _entries(shared)),
+        *(
+            (path, found is not None and not Path("/proc", found[1]).exists())
+            for path in _entries(temporary or Path(tempfile.gettempdir()))
+            for found in [_SESSION.match(path.name)]
+        ),
+    ]
+    mine = [path for path, named in candidates if named and _is_mine(path)]
+    if not mine:
+        return []
+    inodes, names = _used()
+    result = []
+    for path in mine:
+        try:
+            parts = [path, *path.rglob("*")] if path.is_dir() else [path]
+            told = [(part, part.lstat()) for part in parts]
+        except OSError:
+            continue  # gone meanwhile, so somebody cares for it
+        used = any(status.st_ino in inodes or str(part) in names for part, status in told)
+        age = time.time() - max(max(status.st_mtime, status.st_ctime) for _, status in told)
+        if not used and age >= young:
+            result.append(Leftover(path, sum(s.st_blocks * 512 for _, s in told if stat.S_ISREG(s.st_mode))))
+    return sorted(result, key=lambda leftover: str(leftover.path))
+
+
+def remove(found: list[Leftover]) -> list[Leftover]:
+    """Remove what `leftovers` has just found, and return what could not be removed."""
+    for leftover in found:
+        if leftover.path.is_dir():
+            shutil.rmtree(leftover.path, ignore_errors=True)
+        else:
+            leftover.path.unlink(missing_ok=True)
+    return [leftover for leftover in found if leftover.path.exists()]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _is_mine(path: Path) -> bool:
+    """Whether it is a file or folder, no link, of this user."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return status.st_uid == os.getuid() and (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
+
+
+def _used() -> tuple[set[int], set[str]]:
+    """Inodes and names of all files that a process maps, has open, or works in.
+
+    Devices are not compared, as some file systems tell different ones in different places: a file more may seem to be
+    in use, none less.
+    """
+    inodes, names = set(), set()
+    for process in Path("/proc").glob("[0-9]*"):
+        # Processes of others cannot be looked into, but have no files of ours; those that end are not there any more.
+        with contextlib.suppress(OSError):
+            for line in (process / "maps").read_text(errors="replace").splitlines():
+                fields = line.split(None, 5)
+                if len(fields) == 6:
+                    inodes.add(int(fields[4]))
+                    names.add(fields[5])
+        for link in _links(process):
+            with contextlib.suppress(OSError):
+                inodes.add(link.stat().st_ino)
+    return inodes, names
+
+
+def _links(process: Path) -> Iterator[Path]:
+    yield from _entries(process / "fd")
+    yield process / "cwd"

@@ -1,0 +1,197 @@
+"""``mpidvc status``: says what is in the file, and leaves it alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from mpidvc.commands.run_status import state_of
+from mpidvc.fields.hdf5 import write_hdf5
+from mpidvc.fields.phifield import PhiField
+from mpidvc.main import main
+from tests.conftest import Job
+
+RESULT = ("error", "iterations", "returnStatus", "deltaPhiNorm")
+RECORD = np.dtype([("phi", "f8", (3, 4)), ("result", "f8", (4,)), ("zncc", "f8")])
+
+
+def journal(path: Path, statuses: list[float], block: int, marks: list[int], command: str = "ldic") -> None:
+    """The file of an unfinished run; records of blocks that are not marked hold anything."""
+    n = len(statuses)
+    records = np.zeros(n, RECORD)
+    records["result"][:, 2] = statuses
+    with h5py.File(path, "w", libver=("earliest", "v110")) as file:
+        group = file.create_group("mpidvc")
+        group.attrs["command"] = command
+        group.attrs["n_points"] = n
+        own = group.create_group("journal")
+        own.attrs["columns"] = json.dumps(RESULT)
+        own["records"] = records
+        own["marks"] = np.array(marks, "u4")
+        own["starts"] = np.minimum(np.arange(len(marks) + 1) * block, n).astype("i8")
+
+
+def run_json(path: Path, state: str, ago: float, **more: object) -> None:
+    then = datetime.now(timezone.utc) - timedelta(seconds=ago)
+    told = {"state": state, "updated": then.isoformat(), "started": (then - timedelta(seconds=100)).isoformat()}
+    told |= {"command_line": ["ldic", "im 1.tif", "im2.tif", "-ns", "10"], "ranks": 4, "resumes": 1, "done_at_start": 2}
+    path.with_suffix(".run.json").write_text(json.dumps(told | more))
+
+
+def finished(path: Path, command: str = "ldic") -> None:
+    field = PhiField.from_positions(np.arange(15.0).reshape(5, 3))
+    field.columns = {"returnStatus": np.array([2, 2, -5, 1, 2.0])}
+    write_hdf5(path, field, attributes={"command": command})
+
+
+@pytest.fixture
+def unfinished(tmp_path: Path) -> Path:
+    """Blocks of three of ten points, the second and the last (of one point) are done."""
+    path = tmp_path / "a.h5"
+    journal(path, [9, 9, 9, 2, 2, -5, 9, 9, 9, 1], 3, [0, 77, 0, 5])
+    return path
+
+
+def test_unfinished_counts_marked_blocks_only(unfinished: Path) -> None:
+    state = state_of(str(unfinished))
+    assert (state.points, state.done, state.command) == (10, 4, "ldic")
+    assert state.statuses == {2: 2, 1: 1, -5: 1}
+    assert list(state.statuses) == [2, 1, -5]
+
+
+def test_running(unfinished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_json(unfinished, "running", ago=1)
+    state = state_of(str(unfinished))
+    assert state.state == "running"
+    assert state.rate == pytest.approx((4 - 2) / 101, rel=0.05)
+    assert state.seconds_left == pytest.approx(6 * 101 / 2, rel=0.05)
+    assert main(["status", str(unfinished)]) == 1
+    shown = capsys.readouterr().out
+    for text in ("running (ldic)", "4 of 10 points done (40.0%)", "on 4 processes", "left", "RS=-5", "skipped: mask"):
+        assert text in shown
+
+
+@pytest.mark.parametrize(
+    ("state", "silent", "expected"),
+    [("running", 179, "running"), ("running", 190, "interrupted"), ("stopped", 1, "stopped"), ("", 1, "interrupted")],
+)
+def test_state(unfinished: Path, state: str, silent: float, expected: str) -> None:
+    run_json(unfinished, state, ago=0)
+    now = max(path.stat().st_mtime for path in unfinished.parent.iterdir())
+    assert state_of(str(unfinished), now + silent).state == expected
+
+
+def test_how_to_go_on(unfinished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_json(unfinished, "stopped", ago=1000)
+    assert main(["status", str(unfinished)]) == 1
+    shown = capsys.readouterr().out
+    assert "go on: mpidvc ldic 'im 1.tif' im2.tif -ns 10 --resume\n" in shown
+    assert "last sign of life: 20" in shown
+    assert "resumed 1 time\n" in shown
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "[]", "{", '{"started": 5, "updated": "no", "ranks": "x", "command_line": 1}']
+)
+def test_without_a_useful_run_json(unfinished: Path, capsys: pytest.CaptureFixture[str], text: str | None) -> None:
+    if text is not None:
+        unfinished.with_suffix(".run.json").write_text(text)
+    assert main(["status", str(unfinished)]) == 1
+    assert "go on: its command (mpidvc ldic ...) again, with --resume" in capsys.readouterr().out
+
+
+def test_all_blocks_done_is_not_finished(unfinished: Path) -> None:
+    with h5py.File(unfinished, "r+") as file:
+        file["mpidvc/journal/marks"][:] = 1
+    assert main(["status", "-q", str(unfinished)]) == 1
+
+
+def test_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    finished(tmp_path / "a.h5")
+    run_json(tmp_path / "a.h5", "finished", 1000, seconds=3723.0)
+    assert main(["status", str(tmp_path / "a.h5")]) == 0
+    shown = capsys.readouterr().out
+    for text in ("finished (ldic)", "5 points, 01:02:03 on 4 processes", "RS=+2", "60.0%", "converged"):
+        assert text in shown
+
+
+def test_statuses_mean_what_they_mean_to_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    finished(tmp_path / "a.h5", "pixelSearch")
+    assert main(["status", str(tmp_path / "a.h5")]) == 0
+    assert "found" in capsys.readouterr().out
+
+
+def test_several_files(unfinished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = unfinished.with_name("b.h5")
+    finished(good)
+    assert main(["status", str(good), str(unfinished)]) == 1
+    assert main(["status", str(good), str(good.with_name("none.h5")), str(unfinished)]) == 2
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1
+    assert "none.h5: does not exist" in told.err
+    assert main(["status", "--json", str(good), str(unfinished)]) == 1
+    objects = json.loads(capsys.readouterr().out)
+    assert [item["state"] for item in objects] == ["finished", "interrupted"]
+    assert objects[1]["statuses"] == {"2": 2, "1": 1, "-5": 1}
+    assert main(["status", "-q", str(good), str(unfinished)]) == 1
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["marks", "starts", "records", "columns", "n_points", "cut", "text", "image"])
+def test_refused(unfinished: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    if kind == "cut":
+        unfinished.write_bytes(unfinished.read_bytes()[:-1000])
+    elif kind == "text":
+        unfinished.write_text("no HDF5")
+    elif kind == "image":
+        with h5py.File(unfinished, "w") as file:
+            file["entry/data"] = np.zeros((2, 2, 2))
+    else:
+        with h5py.File(unfinished, "r+") as file:
+            own = file["mpidvc/journal"]
+            if kind == "columns":
+                own.attrs["columns"] = "[]"
+            elif kind == "n_points":
+                file["mpidvc"].attrs["n_points"] = 11
+            else:
+                del own[kind]
+    assert main(["status", str(unfinished)]) == 2
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1
+    assert str(unfinished) in told.err
+
+
+def test_file_is_left_alone_while_it_is_written(unfinished: Path, command: Job, environment: dict[str, str]) -> None:
+    """Another process has the file open for writing, with HDF5's lock on it."""
+    program = "import h5py, sys; f = h5py.File(sys.argv[1], 'r+', locking=True); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, unfinished],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline()
+        unfinished.chmod(0o444)
+        before = (unfinished.read_bytes(), unfinished.stat().st_mtime_ns)
+        try:
+            done = command("status", str(unfinished))
+            assert (unfinished.read_bytes(), unfinished.stat().st_mtime_ns) == before
+        finally:
+            writer.communicate(timeout=60)
+    assert done.returncode == 1, done.stderr
+    assert "4 of 10 points" in done.stdout
+    assert [path.name for path in unfinished.parent.iterdir()] == ["a.h5"]
+
+
+def test_under_a_launcher_it_speaks_once(unfinished: Path, mpiexec: Job) -> None:
+    done = mpiexec(2, "-m", "mpidvc", "status", str(unfinished))
+    assert done.stdout.count("4 of 10 points") == 1
+    assert done.returncode == 1

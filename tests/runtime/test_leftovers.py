@@ -1,0 +1,152 @@
+"""What killed jobs leave is found, and nothing else is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mpidvc.runtime.launch import Mpiexec
+from mpidvc.runtime.leftovers import Leftover, leftovers, remove
+
+NAMES = ("mpich_shm_2a753ec9_0", "sm_segment.host.0.2d770000.0", "osc_sm.host.1.0.3", "ucx_shm_posix_3a77fb7")
+
+
+def dead_process() -> int:
+    with subprocess.Popen(["true"]) as process:
+        process.wait(timeout=60)
+    return process.pid
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Shared memory and temporary files of a host, with leftovers and what only looks alike."""
+    shared, temporary = tmp_path / "shm", tmp_path / "tmp"
+    shared.mkdir()
+    temporary.mkdir()
+    for name in (*NAMES, "my_sm_segment.1", "sem.mpich_shm_1", "volume.raw"):
+        (shared / name).write_bytes(b"x" * 5000)
+    (shared / "mpich_shm_link_0").symlink_to(shared / "volume.raw")
+    for pid in (dead_process(), os.getpid()):
+        (temporary / f"ompi.{pid}" / "1").mkdir(parents=True)
+        (temporary / f"ompi.{pid}" / "1" / "pmix").write_bytes(b"x" * 5000)
+    (temporary / f"ompi.{dead_process()}.notes").mkdir()
+    return shared, temporary
+
+
+def names(found: list[Leftover]) -> set[str]:
+    return {leftover.path.name for leftover in found}
+
+
+def test_only_known_names_and_dead_launchers(folders: tuple[Path, Path]) -> None:
+    found = leftovers(*folders, young=0)
+    sessions = [leftover for leftover in found if leftover.path.parent == folders[1]]
+    assert names(found) == {*NAMES, *names(sessions)}
+    assert len(sessions) == 1
+    assert sessions[0].path.name != f"ompi.{os.getpid()}"
+    assert all(8192 >= leftover.size >= 5000 for leftover in found)
+
+
+def test_remove(folders: tuple[Path, Path]) -> None:
+    before = {path for folder in folders for path in folder.iterdir()}
+    found = leftovers(*folders, young=0)
+    assert remove(found) == []
+    after = {path for folder in folders for path in folder.iterdir()}
+    assert before - after == {leftover.path for leftover in found}
+    assert leftovers(*folders, young=0) == []
+    assert (folders[0] / "volume.raw").exists()
+
+
+def test_what_is_used_is_none(folders: tuple[Path, Path]) -> None:
+    shared, temporary = folders
+    session = next(path for path in temporary.glob("ompi.*") if path.name in names(leftovers(*folders, young=0)))
+    with (shared / NAMES[0]).open("r+b") as file, (session / "1" / "pmix").open():
+        mapped = mmap.mmap(file.fileno(), 0)
+        with (shared / NAMES[1]).open():
+            assert names(leftovers(*folders, young=0)) == set(NAMES[2:])
+        mapped.close()
+    assert names(leftovers(*folders, young=0)) == {*NAMES, session.name}
+
+
+def test_mapped_by_a_process_that_closed_it(folders: tuple[Path, Path]) -> None:
+    program = (
+        "import mmap, sys; f = open(sys.argv[1], 'r+b'); m = mmap.mmap(f.fileno(), 0); f.close(); print(flush=True)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{program}; sys.stdin.read()", folders[0] / NAMES[0]],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        try:
+            assert NAMES[0] not in names(leftovers(*folders, young=0))
+        finally:
+            process.communicate(timeout=60)
+    assert NAMES[0] in names(leftovers(*folders, young=0))
+
+
+def test_what_is_new_is_none(folders: tuple[Path, Path]) -> None:
+    assert leftovers(*folders) == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_files_of_others_are_none(folders: tuple[Path, Path]) -> None:
+    os.chown(folders[0] / NAMES[0], 12345, 12345)
+    assert NAMES[0] not in names(leftovers(*folders, young=0))
+
+
+def test_folders_that_are_not_there(tmp_path: Path) -> None:
+    assert leftovers(tmp_path / "none", tmp_path / "neither") == []
+
+
+JOB = """
+import json, os, sys
+from mpi4py import MPI
+world = MPI.COMM_WORLD
+maps = open("/proc/self/maps").read().split("\\n")
+files = {line.split(None, 5)[5] for line in maps if "/dev/shm/" in line and "(deleted)" not in line}
+told = world.gather((os.getpid(), os.getppid(), files))
+if world.rank == 0:
+    processes = sorted({p for pid, parent, _ in told for p in (pid, parent)})
+    print(json.dumps([processes, sorted(set().union(*(f for *_, f in told)))]), flush=True)
+import time
+time.sleep(60)
+"""
+
+
+def test_real_job(launcher: Mpiexec, environment: dict[str, str]) -> None:
+    """Nothing while it lives, its segments after everything was killed at once."""
+    command = [*launcher.command(2), sys.executable, "-c", JOB]
+    with subprocess.Popen(
+        command, env=launcher.environment(environment, 2), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+    ) as job:
+        try:
+            assert job.stdout is not None
+            processes, files = json.loads(job.stdout.readline())
+            alive = {str(leftover.path) for leftover in leftovers(young=0)}
+        finally:
+            job.kill()
+    assert files
+    assert not alive & set(files)
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    found: list[Leftover] = []
+    while not set(files) <= {str(leftover.path) for leftover in found}:
+        assert time.monotonic() < deadline
+        files = [file for file in files if Path(file).exists()]
+        found = leftovers(young=0)
+    session = Path("/tmp", f"ompi.{job.pid}")
+    mine = [leftover for leftover in found if str(leftover.path) in files or leftover.path == session]
+    assert remove(mine) == []
+    assert not any(Path(file).exists() for file in files)
