@@ -248,6 +248,11 @@ class Results:
         """Blocks of the journal that are to be measured."""
         return self._opened.todo
 
+    @property
+    def left(self) -> int:
+        """Number of points that are to be measured, on rank 0."""
+        return self._total - self._done
+
     # Begin
 
     def open(self, describe: Callable[[], Work]) -> None:

@@ -248,7 +248,7 @@ def _correlate(
         processes = f" (with {executor.size} processes)" if executor.size > 1 else ""
         console.print(f"Correlating: {pair.stem.name}")
         console.print(pair.criterion)
-        console.print(f"Starting Local DIC for {len(measured)} nodes{processes}")
+        console.print(f"Starting Local DIC for {results.left} nodes{processes}")
         if plan.skip:
             console.print(f"-skp: {kept} nodes are kept as they are in the file")
         with stages.stage("texture"):

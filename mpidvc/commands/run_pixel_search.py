@@ -138,7 +138,7 @@ def _search(plan: SearchPlan, results: Results, executor: Executor, console: Con
     task = PixelSearchTask(plan.image1, plan.image2, plan.mask1, plan.mask2, results.journal, settings)
     if results.work is not None:
         processes = f" (with {executor.size} processes)" if executor.size > 1 else ""
-        console.print(f"Starting Pixel Search for {len(results.work.order)} nodes{processes}")
+        console.print(f"Starting Pixel Search for {results.left} nodes{processes}")
         with stages.stage("texture"):
             limits = (settings.min_coverage, settings.grey_low, settings.grey_high)
             warn_of_texture(console, plan.image1, plan.mask1, results.work.positions, settings.hws, *limits)

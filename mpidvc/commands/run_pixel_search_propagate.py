@@ -300,7 +300,7 @@ def _propagate(plan: PropagatePlan, results: Results, executor: Executor, consol
         feed = _Feed(propagation, order, plan, results)
     processes = f" (with {executor.size} processes)" if executor.size > 1 else ""
     console.print(f"Correlating: {plan.stem.name}")
-    console.print(f"Starting Pixel Search from point to point for {len(plan.points)} points{processes}")
+    console.print(f"Starting Pixel Search from point to point for {results.left} points{processes}")
     with results.measuring(what) as request:
         try:
             executor.flow(plan.search().search, feed, request)
