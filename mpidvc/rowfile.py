@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import math
+import mmap
 import os
 import time
 from collections.abc import Mapping
@@ -218,7 +219,7 @@ class RowFile:
             if self._parallel is not None:
                 self._write_parallel(self._parallel[name], slot, start, data)
             else:
-                _write_all(self._file(), data.reshape(-1).view(np.uint8), slot.offset + start * slot.row_bytes)
+                _write_all(self.descriptor(), data.reshape(-1).view(np.uint8), slot.offset + start * slot.row_bytes)
         except OSError as error:
             raise UserError(
                 f"{self.path}: cannot be written ({error.strerror or error}); what is in it is kept: --resume goes on"
@@ -242,7 +243,7 @@ class RowFile:
         at = slot.offset + start * slot.row_bytes
         try:
             while len(view):
-                got = os.preadv(self._file(), [view[: 2**30]], at)
+                got = os.preadv(self.descriptor(), [view[: 2**30]], at)
                 if got == 0:
                     raise UserError(f"{self.path}: is shorter than it was; it was changed while in use")
                 at, view = at + got, view[got:]
@@ -253,15 +254,18 @@ class RowFile:
     def mapped(self, name: str) -> NDArray[Any]:
         """All rows of a dataset as a read-only map of the file, for picking scattered ones."""
         slot = self.slots[name]
-        n = math.prod(slot.lead)
-        if n == 0:
-            return np.zeros((0, *slot.row_shape), slot.dtype)
-        return np.memmap(self.path, slot.dtype, "r", slot.offset, (n, *slot.row_shape))
+        shape = (math.prod(slot.lead), *slot.row_shape)
+        if shape[0] == 0:
+            return np.zeros(shape, slot.dtype)
+        # not by its name, under which there may be another file by now
+        held = mmap.mmap(self.descriptor(), 0, access=mmap.ACCESS_READ)
+        rows: NDArray[Any] = np.ndarray(shape, slot.dtype, held, slot.offset)
+        return rows
 
     def sync(self) -> None:
         """Force what this process wrote to the disk."""
         if self._unsynced:
-            os.fdatasync(self._file())
+            os.fdatasync(self.descriptor())
         self._unsynced = False
         self._synced = time.monotonic()
 
@@ -271,7 +275,8 @@ class RowFile:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _file(self) -> int:
+    def descriptor(self) -> int:
+        """The open file: the one that had its name when this was first called, whatever has it now."""
         if self._descriptor is None:
             try:
                 self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
