@@ -246,9 +246,10 @@ def lay_out(
     try:
         # An old file could be a symbolic link, or open somewhere.
         path.unlink(missing_ok=True)
-        # HDF5 crashes where it cannot make a file long enough, so it gets what is known to be there.
+        # HDF5 crashes where it cannot make a file so long, or write its metadata: this is found out without it.
         with path.open("xb") as raw:
-            _reserve(raw.fileno(), need)
+            _reserve(raw.fileno(), METADATA)
+            raw.truncate(need)
         path.unlink()
         with h5py.File(path, "x", libver=("earliest", "v110"), locking=False) as file:
             slots = {name: _add(file, name, layout.shape, row) for name, row in layout.datasets.items()}
