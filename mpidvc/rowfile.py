@@ -23,8 +23,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from mpidvc.errors import UserError
 
-__all__ = ["SIGNATURE", "RowFile", "Slot", "boxes", "create_dataset", "create_file", "reserve"]
+__all__ = ["METADATA", "SIGNATURE", "RowFile", "Slot", "boxes", "create_dataset", "create_file", "reserve"]
 
+#: Bytes that are more than enough for what is neither rows nor long texts.
+METADATA = 2**17
 #: How HDF5 files begin.
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 #: Seconds after which what was written is forced to the disk.
@@ -71,13 +73,14 @@ def create_file(path: Path, need: int) -> Any:
     Raises
     ------
     OSError
-        If it cannot be made, or the disk has not so much room.
+        If it cannot be made so long.
     """
     import h5py
 
-    # HDF5 crashes where it cannot make a file long enough, so it gets what is known to be there.
+    # HDF5 crashes where it cannot make a file so long, or write its metadata: this is found out without it.
     with path.open("xb") as plain:
-        reserve(plain.fileno(), need)
+        reserve(plain.fileno(), METADATA)
+        plain.truncate(need)
     path.unlink()
     # The newest format that old readers (VTK's, too) understand; it has no marks of files being open.
     return h5py.File(path, "x", libver=("earliest", "v110"), locking=False)

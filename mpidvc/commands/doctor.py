@@ -19,9 +19,10 @@ examples:
   mpidvc doctor
       looks at this host and starts two processes to try it
   srun mpidvc doctor
-      in a job: whether the processes that the launcher starts find each other
+      in a job: whether the processes that the launcher starts find each other, and what its hosts have in common
   mpidvc doctor --clean
-      also removes the shared memory that killed jobs of yours left here and nobody uses any more
+      also removes the shared memory that killed jobs of yours left here and nobody uses any more; started by
+      srun or mpiexec, on all its hosts
 
 The exit status is 0 if there is no problem, 1 if there is one.
 """

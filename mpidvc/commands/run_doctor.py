@@ -86,6 +86,7 @@ class DoctorPlan:
     """What was found on rank 0's host."""
 
     findings: list[Finding]
+    clean: bool
     estimated_seconds: float = 0.0
 
 
@@ -102,7 +103,7 @@ def prepare(quick: bool, clean: bool, launched: bool | None = None) -> DoctorPla
     if mpiexec is not None and not launched and not quick:
         findings += _trial(mpiexec, library, parallel)
     findings += [*_codecs(), *_processor(), *_memory(), *_shared_memory(), *_leftovers(clean), *_environment()]
-    return DoctorPlan(findings)
+    return DoctorPlan(findings, clean)
 
 
 def execute(plan: DoctorPlan, executor: Executor, console: Console) -> int:
@@ -110,7 +111,7 @@ def execute(plan: DoctorPlan, executor: Executor, console: Console) -> int:
     findings = [*plan.findings]
     launcher = executor.broadcast(find_launcher())
     if launcher is not None:
-        findings[1:1] = _processes(executor, launcher.size)
+        findings[1:1] = _processes(executor, launcher.size, plan.clean)
     return _report(findings, console) if executor.rank == 0 else 0
 
 
@@ -296,7 +297,7 @@ class _EveryRank:
         return self._share
 
 
-def _processes(executor: Executor, launched: int) -> list[Finding]:
+def _processes(executor: Executor, launched: int, clean: bool) -> list[Finding]:
     """What only all ranks together know; every rank calls it."""
     n = executor.size
     available = [float(name in correlation.instruction_sets()) for name in correlation.INSTRUCTION_SETS]
@@ -304,7 +305,8 @@ def _processes(executor: Executor, launched: int) -> list[Finding]:
     share[executor.rank] = zlib.crc32(socket.gethostname().encode())
     share[n:] = available
     total = executor.reduce(_EveryRank(n, share), None)
-    hosts = len(set(total[:n].tolist()))
+    of_ranks = total[:n].tolist()
+    hosts = len(set(of_ranks))
     text = f"{n} process{'es' * (n != 1)} on {hosts} host{'s' * (hosts != 1)}, as launched"
     findings = [Finding(OK, "launcher", text)]
     if n != launched:
@@ -316,7 +318,24 @@ def _processes(executor: Executor, launched: int) -> list[Finding]:
     if len(common) < max(sum(total[n:] > 0), 1):
         text = f"processors differ: all have {common[-1]}, which a run on these hosts uses"
         findings.append(Finding(NOTE, "processors", text))
-    return findings
+    first_of_host = of_ranks.index(of_ranks[executor.rank]) == executor.rank
+    return [*findings, *_other_hosts(executor, first_of_host and executor.rank != 0, clean)]
+
+
+def _other_hosts(executor: Executor, speaks: bool, clean: bool) -> list[Finding]:
+    """Leftovers on hosts other than rank 0's; every rank calls it, one of each host `speaks` for it."""
+    found = leftovers() if speaks else []
+    stay = remove(found) if clean else found
+    share = np.array([len(found), sum(leftover.size for leftover in found), len(stay)], np.float64)
+    files, size, left = executor.reduce(_EveryRank(executor.size, share), None)
+    if not files:
+        return []
+    text = f"on the other hosts {files:.0f} of killed jobs, {_bytes(size)}, which no process there uses"
+    if not clean:
+        return [Finding(NOTE, "leftovers", text, "the same with --clean removes them")]
+    if left:
+        return [Finding(PROBLEM, "leftovers", f"{text}; {left:.0f} cannot be removed", "remove them by hand")]
+    return [Finding(OK, "leftovers", f"{text}: removed")]
 
 
 #: Set by Open MPI's launcher in every process of a job that outlives its processes.

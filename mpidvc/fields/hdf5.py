@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import Layout, PhiField
-from mpidvc.rowfile import SIGNATURE, Slot, boxes, create_dataset, create_file, reserve
+from mpidvc.rowfile import METADATA, SIGNATURE, Slot, boxes, create_dataset, create_file, reserve
 
 __all__ = [
     "FORMAT",
@@ -63,8 +63,6 @@ OWN_ATTRIBUTES = {
 }
 #: What ParaView colours by first: the first of these that there is.
 SCALARS = ("returnStatus", "pixelSearchCC")
-#: Bytes that are more than enough for what is neither rows nor texts.
-METADATA = 2**17
 #: Rows written or read at a time where a whole field is.
 BLOCK = 2**18
 

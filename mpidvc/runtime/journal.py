@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
-from mpidvc.rowfile import SIGNATURE, RowFile, Slot, create_dataset, create_file, reserve
+from mpidvc.rowfile import METADATA, SIGNATURE, RowFile, Slot, create_dataset, create_file, reserve
 from mpidvc.runtime.executor import Task
 
 __all__ = ["GROUP", "HOME", "Journal", "JournalTask", "determines_of", "lay_out", "open_journal", "state_of"]
@@ -30,8 +30,6 @@ __all__ = ["GROUP", "HOME", "Journal", "JournalTask", "determines_of", "lay_out"
 HOME, GROUP = "mpidvc", "mpidvc/journal"
 #: Version of the layout.
 FORMAT = 1
-#: Bytes that are enough for what is not in datasets.
-METADATA = 2**17
 #: Rows that are checked or copied at once.
 AT_ONCE = 65536
 
