@@ -181,11 +181,22 @@ class RowFile:
     def open_parallel(self, communicator: Any) -> None:
         """Let parallel HDF5 write from now on; called by all ranks of the mpi4py communicator.
 
-        The imports of h5py and mpi4py have to belong together: h5py built with ``HDF5_MPI=ON`` for the same MPI.
+        h5py has to be built with ``HDF5_MPI=ON`` for the MPI that mpi4py uses.
+
+        Raises
+        ------
+        UserError
+            If it cannot be opened, for instance as a rank was lost a moment ago.
         """
         import h5py
 
-        self._parallel = h5py.File(self.path, "r+", driver="mpio", comm=communicator, libver=("earliest", "v110"))
+        try:
+            self._parallel = h5py.File(self.path, "r+", driver="mpio", comm=communicator, libver=("earliest", "v110"))
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{self.path}: parallel HDF5 cannot open it ({reason}); go on by --resume, or take another --hdf5-driver"
+            ) from None
 
     def _write_parallel(self, dataset: Any, slot: Slot, start: int, data: NDArray[Any]) -> None:
         done = 0
@@ -200,12 +211,16 @@ class RowFile:
 
         A file that cannot be closed together stays open until the process ends without finalizing.
         """
-        if self._parallel is not None:
+        if self._parallel is None:
+            return
+        file, self._parallel = self._parallel, None
+        try:
             if collective:
-                self._parallel.close()
-            else:
-                _KEPT.append(self._parallel)
-            self._parallel = None
+                file.close()
+                return
+        except (OSError, RuntimeError):
+            pass  # a rank was lost just now; what is written is written
+        _KEPT.append(file)
 
     def write(self, name: str, start: int, rows: NDArray[Any]) -> None:
         """Write rows ``[start, start + len(rows))`` of a dataset.

@@ -388,12 +388,17 @@ class Results:
             try:
                 yield request
             except Stopped:
+                self._leave_parallel(journal)
                 if leads:
                     self._stopped(journal, request)
                 raise
-            finally:
-                journal.close_parallel(collective=not self._executor.losses)
-                journal.sync()
+            self._leave_parallel(journal)
+            journal.sync()
+
+    def _leave_parallel(self, file: RowFile) -> None:
+        """Close what parallel HDF5 has opened; called by all ranks that are left."""
+        if self._opened.driver == "mpio":
+            file.close_parallel(collective=self._executor.broadcast(not self._executor.losses))
 
     def measure(self, task: Task, what: str, describe: Callable[[Records], str]) -> None:
         """Run the blocks that are to be done.
@@ -458,11 +463,11 @@ class Results:
                 for chunk in range(task.n_chunks) if executor.rank == 0 else ():
                     task.run(chunk)
             else:
-                parallel = driver == "mpio" and not executor.losses
-                if parallel:
+                # opening is collective: not after a loss
+                if driver == "mpio" and executor.broadcast(not executor.losses):
                     target.open_parallel(executor.communicator.mpi)  # type: ignore[attr-defined]
                 executor.map(task, None)
-                target.close_parallel(collective=not executor.losses)
+                self._leave_parallel(target)
             on_leader(executor, lambda: self._publish(target))
 
     def _publish(self, target: RowFile) -> None:
