@@ -266,7 +266,7 @@ def _start(name: str, module: CommandModule, args: argparse.Namespace, arguments
         n_ranks = choose_ranks(args.processes, plan.estimated_seconds, console.note)
         if n_ranks > 1:
             console.close()
-            with tempfile.TemporaryDirectory(prefix="mpidvc-") as folder:
+            with tempfile.TemporaryDirectory(prefix="mpidvc-", ignore_cleanup_errors=True) as folder:
                 job = Job(folder)
                 # Made once: preparing again in rank 0 would read and print everything again.
                 job.plan.write_bytes(pickle.dumps(plan, protocol=5))
@@ -345,7 +345,9 @@ def _join(
 def _prepare(module: CommandModule, args: argparse.Namespace, console: Console, launcher: Launcher) -> Plan:
     job = find_job()
     if job is not None and launcher.ours:
-        return cast("Plan", pickle.loads(job.plan.read_bytes()))
+        plan = cast("Plan", pickle.loads(job.plan.read_bytes()))
+        job.plan.unlink()
+        return plan
     if args.processes is not None:
         console.note(f"-np {args.processes} is ignored: the launcher decides the number of processes")
     return module.prepare(args, console)

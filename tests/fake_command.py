@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
+import signal
 import threading
 import time
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from mpidvc.commands.options import Parser, add_run
 from mpidvc.errors import UserError
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
+from mpidvc.runtime.stop import Stopped, graceful
 
 HELP = "for tests"
 EXAMPLES = ""
@@ -57,6 +60,41 @@ class Squares:
         return np.array([(chunk, chunk**2)], dtype=[("chunk", "i8"), ("square", "i8")])
 
 
+class Long:
+    """Chunks that take a minute together."""
+
+    n_chunks = 6000
+
+    def run(self, chunk: int) -> np.ndarray:
+        time.sleep(0.01)
+        return np.array([chunk])
+
+
+def stop_on_request(what: str, executor: Executor, console: Console) -> None:
+    """What a command does that keeps what it has measured."""
+    done: list[int] = []
+
+    def sink(chunk: int, records: np.ndarray) -> None:
+        done.append(int(records[0]))
+        if len(done) == 20:
+            console.print("pids " + " ".join(str(pid) for _, pid in executor.processes))
+        if len(done) == 200:
+            console.print("more")
+
+    with graceful() as stop:
+        if what == "deaf":
+            console.print("deaf")
+            while not stop.requested:
+                time.sleep(0.01)
+            console.print("told")
+            time.sleep(60)
+        try:
+            executor.map(Long(), sink if executor.rank == 0 else None, stop)
+        except Stopped:
+            console.print("stopped between chunks, go on with --resume")
+            raise
+
+
 def execute(plan: FakePlan, executor: Executor, console: Console) -> int:
     assert plan.configured
     mine = executor.rank == plan.at
@@ -72,6 +110,8 @@ def execute(plan: FakePlan, executor: Executor, console: Console) -> int:
         raise SystemExit(5)
     if plan.what == "interrupt" and mine:
         raise KeyboardInterrupt
+    if plan.what in ("long", "deaf"):
+        stop_on_request(plan.what, executor, console)
     if plan.what in ("sleep", "raise", "thread", "user", "exit", "interrupt"):
         console.print("sleeping")
         time.sleep(60)
@@ -94,4 +134,6 @@ def execute(plan: FakePlan, executor: Executor, console: Console) -> int:
     executor.map(Squares(), sink if executor.rank == 0 else None)
     cpus = len(os.sched_getaffinity(0))
     console.print(f"size {executor.size} processes {len(pids)} total {total} cpus {cpus}")
+    if plan.what == "hang after finish" and mine:
+        atexit.register(os.kill, os.getpid(), signal.SIGSTOP)
     return 3 if plan.what == "three" else 0

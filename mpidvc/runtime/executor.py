@@ -577,30 +577,45 @@ class MPIExecutor:
             self._warn(self.losses[-1])
 
     def finish(self, status: int) -> None:
+        backoff = Backoff()
         if self.rank != 0:
-            backoff = Backoff()
+            self._mail.send(None, 0, _GOT)
             while self._farewell is None:
                 if not self._listen():
                     backoff()
-            if self._farewell:
-                return
-            self._leave()
+            if not self._farewell:
+                self._leave()
+            return
+        # MPI_Finalize waits for all, so all have to be there.
+        missing = set(self._living)
+        until = self._now() + self.lease.first
+        while missing:
+            message = self._mail.poll()
+            if message is not None and message[1] == _GOT:
+                missing.discard(message[0])
+                continue
+            missing.difference_update(self._bury())
+            if self._now() > until:
+                for rank in sorted(missing):
+                    self._give_up(rank)
+                missing.clear()
+            backoff()
         self._mail.look(now=True)
         self._bury()
         for rank in self._living:
             self._mail.send(not self.losses, rank, _FAREWELL)
+        self._mail.flush(_LONGEST_FLUSH)
         if not self.losses:
             return
-        self._mail.flush(_LONGEST_FLUSH)
+        sys.stdout.flush()
+        sys.stderr.flush()
         job = find_job()
         if job is not None:
             job.report(status, kill=self._hanging)
         elif self._hanging:
             # Somebody runs whom nobody here can kill, and the launcher would wait for it.
             self.communicator.abort(status)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # MPI_Finalize may hang after a loss, and a launcher of our own has its answer.
+        # MPI_Finalize may hang after a loss; a launcher of our own has its answer.
         os._exit(0 if job is not None else status)
 
     def _leave(self) -> None:

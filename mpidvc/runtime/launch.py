@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,8 @@ __all__ = ["Mpiexec", "RanksLostError", "available_cpus", "choose_ranks", "find_
 WORTH_STARTING = 2.0
 #: Seconds that ranks get to end by themselves after their status is known; one that hangs must not keep the job.
 LONGEST_END = 5.0
+#: Files by which MPIs share memory.
+_SEGMENTS = re.compile(r"/dev/shm/(?:mpich_shm_|sm_segment\.|vader_segment\.)\S+")
 #: Seconds between looks at the ranks.
 _LOOK_EVERY = 0.02
 
@@ -250,7 +253,9 @@ def run_ranks(n_ranks: int, arguments: Sequence[str], job: Job, variables: Mappi
     mpiexec = find_mpiexec()
     if mpiexec is None:
         raise UserError(f"-np {n_ranks}: no mpiexec that goes with an MPI library was found; {_REMEDY}")
-    environment = {**mpiexec.environment(os.environ, n_ranks), **(variables or {}), JOB: str(job.folder)}
+    environment = {**mpiexec.environment(os.environ, n_ranks), **(variables or {})}
+    # Launchers and ranks that are killed leave files where temporary ones go.
+    environment |= {JOB: str(job.folder), "TMPDIR": str(job.folder)}
     # Found where this process found it: "-m" looks in the working directory first, which may hold the sources.
     program = f"import sys; sys.path[0] = {sys.path[0]!r}; from mpidvc.main import main; sys.exit(main())"
     command = [*mpiexec.command(n_ranks), sys.executable, "-c", program, *arguments]
@@ -328,11 +333,18 @@ def _suspend(others: set[int]) -> None:
 def _kill(others: set[int]) -> None:
     """Kill what is left of the launcher and its ranks (some launchers give every rank a session of its own)."""
     deadline = time.monotonic() + LONGEST_END
+    segments: set[Path] = set()
     while (left := _descendants() - others) and time.monotonic() < deadline:
+        for pid in left:
+            # What MPI shares between ranks is theirs to remove, and a node's images may be part of it.
+            segments.update(map(Path, _SEGMENTS.findall(_read(Path(f"/proc/{pid}/maps")))))
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(_LOOK_EVERY)
+    for segment in segments:
+        with contextlib.suppress(OSError):
+            segment.unlink()
 
 
 def _descendants() -> set[int]:

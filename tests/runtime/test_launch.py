@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -127,25 +130,136 @@ class TestStart:
         assert (done.returncode, done.stderr) == (0, "")
         assert "size 2 processes 2" in done.stdout
 
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_signal_ends_everything(self, environment: dict[str, str], number: signal.Signals) -> None:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+    def test_signal_ends_everything(self, started: Start, number: signal.Signals) -> None:
+        """Where nothing is kept: at once, with one line, the status of the signal, and no files or processes left."""
+        job = started("fake", "sleep", "-np", "2")
+        job.wait_for("sleeping")
+        job.process.send_signal(number)
+        assert job.end() == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 85}[number]
+        assert job.said.count("\n") == 1
+        assert job.said.startswith("mpidvc: ")
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+    def test_signal_stops_between_chunks(self, started: Start, number: signal.Signals) -> None:
+        job = started("fake", "long", "-np", "3")
+        job.wait_for("pids")
+        job.process.send_signal(number)
+        assert job.end() == 85
+        assert job.lines[-1] == "stopped between chunks, go on with --resume\n"
+        assert job.said == ""
+
+    def test_signal_to_one_worker_stops_all(self, started: Start) -> None:
+        job = started("fake", "long", "-np", "3")
+        os.kill(int(job.wait_for("pids").split()[2]), signal.SIGUSR1)
+        assert job.end() == 85
+        assert job.lines[-1] == "stopped between chunks, go on with --resume\n"
+        assert job.said == ""
+
+    def test_second_interrupt_kills(self, started: Start) -> None:
+        job = started("fake", "deaf", "-np", "2")
+        job.wait_for("deaf")
+        job.process.send_signal(signal.SIGINT)
+        job.wait_for("told")
+        job.process.send_signal(signal.SIGINT)
+        assert job.end() == 130
+        assert job.said == "mpidvc: interrupted\n"
+
+    def test_lost_worker(self, started: Start, launcher: Mpiexec) -> None:
+        """The others go on, or the job ends with one line that says why."""
+        job = started("fake", "long", "-np", "3")
+        pid = int(job.wait_for("pids").split()[2])
+        os.kill(pid, signal.SIGKILL)
+        if launcher.fault_tolerant:
+            job.wait_for("more")
+            job.process.send_signal(signal.SIGUSR1)
+            assert job.end() == 85
+            assert f"warning: process 1 on {platform.node()} (pid {pid}) was lost; its work goes to" in job.said
+        else:
+            assert job.end() not in (0, 85)
+            assert job.said.endswith("mpidvc fake: a process was killed (SIGKILL); run it again\n")
+
+    def test_lost_rank_0(self, started: Start) -> None:
+        job = started("fake", "long", "-np", "3")
+        os.kill(int(job.wait_for("pids").split()[1]), signal.SIGKILL)
+        assert job.end() not in (0, 85)
+        assert "mpidvc fake: a process was killed" in job.said.splitlines()[-1]
+
+    @pytest.mark.parametrize("rank", [0, 1])
+    def test_rank_that_hangs_at_the_end(self, started: Start, rank: int) -> None:
+        job = started("fake", "hang after finish", "--at", str(rank), "-np", "3", MPIDVC_LEASE="1")
+        assert job.end() == 0
+        assert job.lines[-1].startswith("size 3 processes 3 total 20540")
+
+    def test_ranks_do_not_outlive_the_launcher(self, started: Start) -> None:
+        job = started("fake", "long", "-np", "2")
+        job.wait_for("pids")
+        job.process.kill()
+        job.process.wait(10)
+        wait_until_ended(job.mark)
+
+
+@dataclass
+class Started:
+    """A command that runs, and the word of its command line that finds its processes."""
+
+    process: subprocess.Popen[str]
+    mark: str
+    files: Path
+    lines: list[str] = field(default_factory=list)
+    said: str = ""
+
+    def wait_for(self, word: str) -> str:
+        """Return the line of its output that begins with this."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if line.startswith(word):
+                return line
+        raise AssertionError(f"no {word} in {self.lines}")
+
+    def end(self) -> int:
+        """Return its exit status; it has left nothing behind."""
+        out, self.said = self.process.communicate(timeout=40)
+        self.lines += out.splitlines(keepends=True)
+        wait_until_ended(self.mark)
+        assert list(self.files.iterdir()) == []
+        return self.process.returncode
+
+
+Start = Callable[..., Started]
+
+
+@pytest.fixture
+def started(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+    """Start ``mpidvc arguments…``, with variables, in a folder for its temporary files."""
+    jobs = []
+
+    def start(*arguments: str, **variables: str) -> Started:
         mark = f"--seconds={time.time()}"
         process = subprocess.Popen(
-            [sys.executable, "-m", "mpidvc", "fake", "sleep", mark, "-np", "2"],
-            env=environment,
+            [sys.executable, "-m", "mpidvc", *arguments, mark],
+            env=environment | {"TMPDIR": str(tmp_path)} | variables,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             text=True,
         )
-        assert process.stdout is not None
-        with process.stdout:
-            assert "sleeping\n" in (process.stdout.readline() for _ in range(3))
-            process.send_signal(number)
-            assert process.wait(30) != 0
-        deadline = time.monotonic() + 20
-        while (left := running(mark)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert left == []
+        jobs.append(Started(process, mark, tmp_path))
+        return jobs[-1]
+
+    yield start
+    for job in jobs:
+        with job.process:
+            job.process.kill()
+
+
+def wait_until_ended(mark: str) -> None:
+    """Wait until no process has this word on its command line."""
+    deadline = time.monotonic() + 20
+    while (left := running(mark)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == []
 
 
 def running(mark: str) -> list[str]:
