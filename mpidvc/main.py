@@ -12,7 +12,6 @@ import pickle
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from mpidvc.errors import AgreedError, UserError
 from mpidvc.runtime.comm import Launcher, connect, find_launcher, install_abort_hook
+from mpidvc.runtime.job import Job, find_job
+from mpidvc.runtime.stop import STOPPED, Ended, Stopped, describe, handling_signals
 
 if TYPE_CHECKING:
     from mpidvc.commands.options import Parser
@@ -29,15 +30,15 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "CommandEntry", "CommandModule", "Plan", "main"]
 
-#: File with the plan that was made before ranks were started.
-PLAN = "MPIDVC_PLAN"
-
 
 class Plan(Protocol):
     """What `prepare` makes on rank 0 and `execute` gets on every rank; it can be pickled.
 
     If it has a method ``configure(executor)``, every rank calls it before `execute`.
     """
+
+    def for_workers(self) -> Any:
+        """What of it the other ranks get."""
 
     @property
     def estimated_seconds(self) -> float:
@@ -59,7 +60,10 @@ class CommandModule(Protocol):
         """Check the arguments, open the files and return the plan; on rank 0 only."""
 
     def execute(self, plan: Any, executor: Executor, console: Console) -> int:
-        """Do the work and return the exit status; on every rank, rank 0's status counts."""
+        """Do the work and return the exit status; on every rank, rank 0's status counts.
+
+        A `Stopped` that comes out of it, on every rank, is exit status 85; the command has said how to go on.
+        """
 
 
 @dataclass(frozen=True)
@@ -119,34 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
     launcher = find_launcher()
-    with _ending_signals():
-        return _guarded(arguments, launcher)
-
-
-class Ended(KeyboardInterrupt):
-    """A signal that asks the process to end: cleaned up after like a Ctrl-C."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
-@contextlib.contextmanager
-def _ending_signals() -> Any:
-    """Turn SIGTERM and SIGHUP into `Ended`, so that no half-written file is left; in the main thread only."""
-
-    def end(number: int, frame: object) -> None:
-        raise Ended(number)
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) == signal.SIG_DFL:
-                before[number] = signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return _guarded(arguments, launcher)
 
 
 def _prepare_streams() -> None:
@@ -161,26 +138,33 @@ def _prepare_streams() -> None:
 
 def _why(interrupt: KeyboardInterrupt) -> tuple[str, int]:
     """The line and the exit status for an interruption."""
-    if isinstance(interrupt, Ended):
-        return (
-            f"mpidvc: ended by {signal.Signals(interrupt.number).name}",
-            128 + interrupt.number,
-        )
-    return "mpidvc: interrupted", 130
+    return describe(interrupt.number if isinstance(interrupt, Ended) else signal.SIGINT)
 
 
 def _guarded(arguments: list[str], launcher: Launcher | None) -> int:
+    job = find_job() if launcher is not None and launcher.ours else None
     try:
-        return _main(arguments, launcher)
+        with handling_signals():
+            status = _main(arguments, launcher)
     except KeyboardInterrupt as interrupt:
         line, status = _why(interrupt)
-        if launcher is None or launcher.rank == 0:
+        if job is not None:
+            # Other ranks may wait in MPI_Init for this one.
+            job.end(status, lambda: print(line, file=sys.stderr))
+        elif launcher is None or launcher.rank == 0:
             print(line, file=sys.stderr)
-        return status
     except BrokenPipeError:
         # As after a SIGPIPE; the interpreter would complain again when it flushes stdout at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        status = 141
+    if job is None:
+        return status
+    # Told to the launcher rather than returned: the MPI's own one has nothing to complain of then.
+    if launcher is not None and launcher.rank == 0:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        job.report(status)
+    return 0
 
 
 def _main(arguments: list[str], launcher: Launcher | None) -> int:
@@ -270,9 +254,9 @@ def _help() -> str:
 
 
 def _start(name: str, module: CommandModule, args: argparse.Namespace, arguments: list[str]) -> int:
-    """Run a command that the user started: here, or in ranks that take this process's place."""
+    """Run a command that the user started: here, or in ranks that this process starts."""
     from mpidvc.runtime.console import TERMINAL, Console, terminal_columns
-    from mpidvc.runtime.launch import choose_ranks, start_ranks
+    from mpidvc.runtime.launch import RanksLostError, choose_ranks, run_ranks
 
     columns = terminal_columns(launched=False)
     console = Console(silent=True)
@@ -282,14 +266,18 @@ def _start(name: str, module: CommandModule, args: argparse.Namespace, arguments
         n_ranks = choose_ranks(args.processes, plan.estimated_seconds, console.note)
         if n_ranks > 1:
             console.close()
-            # Made once: preparing again in rank 0 would read and print everything again.
-            with tempfile.NamedTemporaryFile(prefix="mpidvc-", suffix=".plan", delete=False) as file:
-                pickle.dump(plan, file, protocol=5)
-            try:
-                start_ranks(n_ranks, arguments, {PLAN: file.name, TERMINAL: str(columns)})
-            except OSError as error:
-                Path(file.name).unlink()
-                raise UserError(f"mpiexec cannot be started: {error}") from None
+            with tempfile.TemporaryDirectory(prefix="mpidvc-") as folder:
+                job = Job(folder)
+                # Made once: preparing again in rank 0 would read and print everything again.
+                job.plan.write_bytes(pickle.dumps(plan, protocol=5))
+                try:
+                    return run_ranks(n_ranks, arguments, job, {TERMINAL: str(columns)})
+                except OSError as error:
+                    raise UserError(f"mpiexec cannot be started: {error}") from None
+                except RanksLostError as lost:
+                    kept = "what was measured is kept: --resume continues" if "resume" in args else "run it again"
+                    Console(0, args.log).error(f"mpidvc {name}: {lost}; {kept}")
+                    return lost.status
 
         from mpidvc.runtime.executor import InlineExecutor
 
@@ -313,10 +301,10 @@ def _join(
     from mpidvc.runtime.executor import make_executor
 
     install_abort_hook(communicator)
-    executor = make_executor(communicator)
     leads = communicator.rank == 0
     console = Console(silent=True)
     try:
+        executor = make_executor(communicator, lambda text: console.warn(text))
         plan: Plan | None = None
         verdict: UserError | None = None
         if leads:
@@ -328,23 +316,26 @@ def _join(
         if verdict is not None:
             console.error(_line(name, verdict))
         # Before any other collective: all ranks go on or none does.
-        if executor.broadcast(verdict is not None):
-            return _status_of(2, leads)
-        return _status_of(_execute(module, executor.broadcast(plan), executor, console), leads)
-    except AgreedError as error:
-        if leads:
-            console.error(_line(name, error))
-        return _status_of(2, leads)
+        status = 2
+        if not executor.broadcast(verdict is not None):
+            try:
+                shared = executor.broadcast(None if plan is None else plan.for_workers())
+                status = _execute(module, shared if plan is None else plan, executor, console)
+            except AgreedError as error:
+                if leads:
+                    console.error(_line(name, error))
+        console.close()
+        executor.finish(status)
+        return _status_of(status, leads)
     except UserError as error:
-        console.error(_line(name, error))
-        communicator.abort(2)
+        told = _line(name, error)
+        communicator.abort(2, lambda: console.error(told))
     except KeyboardInterrupt as interrupt:
         line, status = _why(interrupt)
-        if leads:
-            console.error(line)
         if communicator.size == 1:
+            console.error(line)
             return status
-        communicator.abort(status)
+        communicator.abort(status, lambda: console.error(line))
     except SystemExit as end:
         communicator.abort(end.code if isinstance(end.code, int) else 1)
     finally:
@@ -352,12 +343,9 @@ def _join(
 
 
 def _prepare(module: CommandModule, args: argparse.Namespace, console: Console, launcher: Launcher) -> Plan:
-    made = os.environ.get(PLAN)
-    if made is not None and launcher.ours:
-        path = Path(made)
-        plan = cast("Plan", pickle.loads(path.read_bytes()))
-        path.unlink()
-        return plan
+    job = find_job()
+    if job is not None and launcher.ours:
+        return cast("Plan", pickle.loads(job.plan.read_bytes()))
     if args.processes is not None:
         console.note(f"-np {args.processes} is ignored: the launcher decides the number of processes")
     return module.prepare(args, console)
@@ -367,4 +355,7 @@ def _execute(module: CommandModule, plan: Plan, executor: Executor, console: Con
     configure = getattr(plan, "configure", None)
     if configure is not None:
         configure(executor)
-    return module.execute(plan, executor, console)
+    try:
+        return module.execute(plan, executor, console)
+    except Stopped:
+        return STOPPED

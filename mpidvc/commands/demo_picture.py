@@ -11,7 +11,7 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mpidvc.fields.atomic import replacing
+from mpidvc.atomic import replacing
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import shlex
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -60,6 +62,13 @@ class Parser(argparse.ArgumentParser):
         self._exact_only: set[str] = set()
         # argparse knows neither exponents nor infinity and would take them for options.
         self._negative_number_matcher = re.compile(r"^-(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?$|^-inf$")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As in `argparse`; the result has the `command_line` as well."""
+        given = sys.argv[1:] if args is None else list(args)
+        parsed = super().parse_args(given, namespace)
+        parsed.command_line = shlex.join([*self.prog.split(), *given])
+        return parsed
 
     def add_own_argument(self, *names: str, group: Group | None = None, **settings: Any) -> argparse.Action:
         """Add an option that is matched exactly only and takes no part in abbreviation.
@@ -330,6 +339,39 @@ def add_output(group: Group, fields: bool, no_tsv: str = "--noTSV") -> None:
             action="store_true",
             help="write TIFF files, one for each component",
         )
+
+
+def add_results(parser: Parser, group: Group) -> None:
+    """Add our ``--resume``, ``--overwrite``, ``-noh5``, ``--hdf5-driver``, and those of `add_voxel_size`.
+
+    Their names: `resume`, `overwrite`, `h5`, `hdf5_driver`.
+    """
+    parser.add_own_argument(
+        "--resume",
+        group=group,
+        action="store_true",
+        help="go on with an interrupted run, on any number of processes; begin where there is none",
+    )
+    parser.add_own_argument(
+        "--overwrite", group=group, action="store_true", help="begin again though there is an interrupted run"
+    )
+    parser.add_own_argument(
+        "-noh5",
+        group=group,
+        dest="h5",
+        action="store_false",
+        help="remove the results file (.h5) and what tells of the run (.run.json) when everything else is written",
+    )
+    parser.add_own_argument(
+        "--hdf5-driver",
+        group=group,
+        choices=("auto", "mpio", "posix", "gather"),
+        default="auto",
+        help="who writes the results file: every process its part, through parallel HDF5 (mpio) or without it (posix), "
+        "or one process all of it (gather); the bytes are the same. auto: posix, but gather on network file systems "
+        "that several hosts do not see alike, such as NFS (default: %(default)s)",
+    )
+    add_voxel_size(parser, group)
 
 
 def add_voxel_size(parser: Parser, group: Group) -> None:

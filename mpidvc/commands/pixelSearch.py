@@ -65,6 +65,7 @@ def add_options(parser: Parser) -> None:
     )
     output = parser.add_argument_group("output")
     options.add_output(output, fields=True, no_tsv="--noTSVout")
+    options.add_results(parser, parser.add_argument_group("results file"))
     run = parser.add_argument_group("running")
     options.add_lazy(run)
     options.add_run(parser, run)
@@ -79,8 +80,8 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("the size of the windows is missing: give -hws or -hws3")
     if args.node_spacing is None and args.phi_file is None:
         raise UserError("the distance of the nodes is missing: give -ns or -ns3, or a field by -pf")
-    if not (args.tsv or args.tif or args.vtk):
-        raise UserError("-notsv: without -tif or -vtk nothing would be written; drop it or add one of them")
+    if not (args.tsv or args.tif or args.vtk or args.h5):
+        raise UserError("-notsv -noh5: without -tif or -vtk nothing would be written; drop one or add one of these")
 
 
 def prepare(args: argparse.Namespace, console: Console) -> SearchPlan:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpidvc.fields.atomic import replacing
+from mpidvc.atomic import replacing
 from mpidvc.images.image import Image
 from mpidvc.tasks.warp import sample_block
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ import numpy.typing as npt
 from mpidvc.core import deformation
 from mpidvc.core.grey import Choice
 from mpidvc.fields.phifield import PhiField
-from mpidvc.fields.tsv import format_rows, write_tsv
 from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
@@ -28,10 +28,10 @@ __all__ = [
     "Stages",
     "WithInstructionSet",
     "describe_criterion",
-    "guess_at",
+    "first_guess",
+    "settings_of",
     "typical_spacing",
     "warn_of_texture",
-    "write_field",
 ]
 
 #: File that gets the times of a run's stages (JSON), for benchmarks.
@@ -49,28 +49,20 @@ class WithInstructionSet:
         """Called by every rank before the plan is executed."""
         agree_on_instruction_set(executor)
 
+    def for_workers(self) -> Any:
+        """What of it the other ranks get."""
+        return self
+
 
 def describe_criterion(choice: Choice) -> str:
     """The line that says what is minimised and why."""
     return f"Criterion: {choice.criterion} ({choice.reason})"
 
 
-def write_field(executor: Executor, path: Path, field: PhiField | None, family: str) -> None:
-    """Write rank 0's field as TSV; every rank calls it and takes a share of the formatting."""
-    if executor.rank != 0:
-        for _ in executor.stream(format_rows, None):
-            pass
-        return
-    assert field is not None
-
-    def stream(function: Any, items: Iterable[Any]) -> Iterator[bytes]:
-        return executor.stream(function, items)
-
-    write_tsv(path, field, family, stream)
-
-
-def guess_at(guess: PhiField | None, stored_f: str, positions: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Phi about every node to start from (n, 4, 4).
+def first_guess(
+    guess: PhiField | None, stored_f: str, positions: npt.NDArray[np.float64]
+) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float64]]:
+    """What gives the Phi (k, 4, 4) that k nodes start from; not all at once, as there may be many.
 
     Parameters
     ----------
@@ -80,17 +72,25 @@ def guess_at(guess: PhiField | None, stored_f: str, positions: npt.NDArray[np.fl
         What the nodes get of the F of a registration; displacements always follow its whole Phi.
     positions : (n, 3) float64
     """
-    phi = np.tile(np.eye(4), (len(positions), 1, 1))
-    if guess is None:
+    F = np.eye(3)
+    if guess is not None and guess.layout == "registration" and stored_f != "no":
+        F = guess.F[0] if stored_f == "all" else deformation.polar(guess.F[0])[0]
+
+    def at(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        if guess is not None and guess.layout != "registration":
+            return guess.phi[rows]
+        phi = np.tile(np.eye(4), (len(rows), 1, 1))
+        phi[:, :3, :3] = F
+        if guess is not None:
+            phi[:, :3, 3] = deformation.apply(guess.phi[0], guess.positions[0], positions[rows])
         return phi
-    if guess.layout != "registration":
-        return guess.phi
-    phi[:, :3, 3] = deformation.apply(guess.phi[0], guess.positions[0], positions)
-    if stored_f == "all":
-        phi[:, :3, :3] = guess.F[0]
-    elif stored_f == "rigid":
-        phi[:, :3, :3] = deformation.polar(guess.F[0])[0]
-    return phi
+
+    return at
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, object]:
+    """The options as they are printed."""
+    return {name: value for name, value in vars(args).items() if name not in ("processes", "command_line")}
 
 
 def typical_spacing(field: PhiField, two_d: bool) -> npt.NDArray[np.float64]:

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from mpidvc.atomic import replacing
 from mpidvc.commands import ldic, reg
 from mpidvc.commands.options import Parser
 from mpidvc.commands.run_ldic import COST
 from mpidvc.core.analytic import AnalyticPair
 from mpidvc.errors import UserError
-from mpidvc.fields.atomic import replacing
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import read_tsv
 from mpidvc.images.image import open_image
@@ -57,6 +57,10 @@ class DemoPlan:
 
     folder: Path
     estimated_seconds: float
+
+    def for_workers(self) -> DemoPlan:
+        """What of it the other ranks get."""
+        return self
 
 
 @dataclass(frozen=True)

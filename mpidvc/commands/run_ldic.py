@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from mpidvc.commands import files
+from mpidvc.commands.results import Output, Results, Work, check_results, digest, registration_options
 from mpidvc.commands.run import (
     Stages,
     WithInstructionSet,
     describe_criterion,
-    guess_at,
+    first_guess,
+    settings_of,
     typical_spacing,
     warn_of_texture,
-    write_field,
 )
 from mpidvc.core.grey import choose_criterion
 from mpidvc.core.registration import STATUS, RegistrationSettings
 from mpidvc.errors import UserError
+from mpidvc.fields.hdf5 import FieldLayout, read_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tiff import write_field_tiffs
 from mpidvc.fields.vtk import write_grid_vtk, write_points_vtk
+from mpidvc.images.fingerprint import fingerprint
 from mpidvc.images.image import Image
 from mpidvc.kernels.correlation import RESULT
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.grey import grey_levels
-from mpidvc.tasks.ldic import LdicSettings, LdicTask, make_chunks
+from mpidvc.tasks.ldic import RECORD, LdicSettings, LdicTask, make_chunks
 
 __all__ = ["LdicPlan", "execute", "prepare"]
 
@@ -67,7 +71,12 @@ class LdicPlan(WithInstructionSet):
     tsv: bool
     tif: bool
     vtk: bool
+    output: Output
     estimated_seconds: float
+
+    def for_workers(self) -> LdicPlan:
+        """What the other ranks need of it: they read what their points start from in the results file."""
+        return replace(self, guess=None)
 
 
 def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> LdicPlan:
@@ -88,10 +97,13 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Ldi
     files.check_guess("ldic", guess, args.phi_file, spacing)
     field = guess if guess is not None and guess.layout != "registration" else None
     positions = files.nodes_of(image1.shape, spacing)[0] if field is None else field.positions
-    if not (args.tsv or args.tif or args.vtk):
-        raise UserError("-notsv: without -tif or -vtk nothing would be written; drop it or add one of them")
+    output = Output.of(args)
+    if not (args.tsv or args.tif or args.vtk or output.keep):
+        raise UserError("-notsv -noh5: without -tif or -vtk nothing would be written; drop one or add one of these")
     stems = _stems(args, firsts, names[1:])
-    console.settings("mpidvc ldic", {k: v for k, v in vars(args).items() if k not in ("processes",)})
+    for stem in stems:
+        check_results(stem, output, args.phi_file)
+    console.settings("mpidvc ldic", settings_of(args))
     for note in notes:
         console.note(note)
     if guess is not None and field is None:
@@ -132,6 +144,7 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Ldi
         args.tsv,
         args.tif,
         args.vtk,
+        output,
         len(pairs) * len(positions) * voxels * COST[args.interpolation_order] * (3 if args.update_gradient else 1),
     )
 
@@ -156,84 +169,104 @@ def execute(plan: LdicPlan, executor: Executor, console: Console) -> int:
     status = 0
     points = 0
     for pair in plan.pairs:
-        field = _empty_field(plan, pair.image1)
-        points += len(field)
-        good = _correlate(plan, pair, field, executor, console, stages)
+        results = Results(executor, console, plan.output, pair.stem, stages)
+        results.open(partial(_work, plan, pair))
+        _correlate(plan, pair, results, executor, console, stages)
+        results.finish()
+        if results.work is not None:
+            status = status or _summary(results, console)
+            points += len(results.work.order)
         with stages.stage("write"):
-            _write(plan, pair, field, executor, console)
-        status = status or (0 if good else 1)
+            _write(plan, pair, results, executor, console)
+            results.close()
     stages.report(points)
     return status
 
 
-def _empty_field(plan: LdicPlan, image1: Image) -> PhiField:
-    """The nodes, with nothing measured; with -skp the rows of the file."""
-    guess = plan.guess
-    if guess is not None and guess.layout != "registration":
-        columns: dict[str, npt.NDArray[np.generic]] = {
-            name: np.array(guess.columns.get(name, np.zeros(len(guess))), np.float64) for name in RESULT
-        }
-        return PhiField(guess.positions, guess.phi.copy(), columns, guess.layout, guess.dims, guess.spacing)
-    spacing = np.array(plan.spacing, np.float64)
-    positions, dims = files.nodes_of(image1.shape, plan.spacing)
-    phi = np.tile(np.eye(4), (len(positions), 1, 1))
-    columns = {name: np.zeros(len(positions)) for name in RESULT}
-    return PhiField(positions, phi, columns, "grid", dims, (float(spacing[0]), float(spacing[1]), float(spacing[2])))
+def _work(plan: LdicPlan, pair: Pair) -> Work:
+    """The nodes, and those rows of the file of -pf that -skp keeps."""
+    guess, spacing = plan.guess, plan.spacing
+    field = guess if guess is not None and guess.layout != "registration" else None
+    if field is not None:
+        layout = replace(FieldLayout.of(field), columns=RESULT)
+        positions = field.positions
+    else:
+        positions, dims = files.nodes_of(pair.image1.shape, spacing)
+        assert spacing is not None
+        layout = FieldLayout.of_grid(positions[0], dims, spacing, RESULT)
+    keep = np.zeros(len(positions), bool)
+    if plan.skip and field is not None:
+        status = np.asarray(field.columns.get("returnStatus", np.zeros(len(field))), np.float64)
+        keep = ~np.isin(status, AGAIN)
+    again, kept = np.flatnonzero(~keep), np.flatnonzero(keep)
+    two_d = pair.image1.shape[0] == 1
+    distance = typical_spacing(field, two_d) if field is not None else np.array(spacing, np.float64)
+    chunks = make_chunks(positions[again], distance, pair.settings, two_d, layout.dims is not None)
+    registration = pair.settings.registration
+    determines = {
+        "command": "ldic",
+        "image 1": fingerprint(pair.image1),
+        "image 2": fingerprint(pair.image2),
+        "mask (-mf1)": None if plan.mask1 is None else fingerprint(plan.mask1),
+        "first guess (-pf)": digest(guess),
+        "-F": plan.stored_f,
+        "-skp": plan.skip,
+        "-ns": spacing,
+        "-hws": plan.hws,
+        "-m": pair.settings.margin,
+        "-mc": pair.settings.min_coverage,
+        "-glt": pair.settings.grey_low,
+        "-ght": pair.settings.grey_high,
+        **registration_options(registration),
+    }
+    at = first_guess(guess, plan.stored_f, positions)
+    work = Work(determines, layout, positions, at, again[chunks.order], chunks.start, RECORD)
+    work.keep(kept, lambda rows: _kept(field, rows))
+    return work
+
+
+def _kept(field: PhiField | None, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.void]:
+    """Records of rows as they are in a field; what it does not have is 0."""
+    records = np.zeros(len(rows), RECORD)
+    if field is not None:
+        records["phi"] = field.phi[rows, :3]
+        for k, name in enumerate(RESULT):
+            if name in field.columns:
+                records["result"][:, k] = field.columns[name][rows]
+    return records
 
 
 def _correlate(
-    plan: LdicPlan, pair: Pair, field: PhiField, executor: Executor, console: Console, stages: Stages
-) -> bool:
-    """Fill the field; False if windows were tried and none was found."""
-    guess = guess_at(plan.guess, plan.stored_f, field.positions)
-    again = np.arange(len(field))
-    if plan.skip:
-        again = np.nonzero(np.isin(field.columns["returnStatus"], AGAIN))[0]
-    two_d = pair.image1.shape[0] == 1
-    chunks = make_chunks(
-        field.positions[again], typical_spacing(field, two_d), pair.settings, two_d, field.dims is not None
-    )
-    task = LdicTask(pair.image1, pair.image2, plan.mask1, field.positions[again], guess[again], pair.settings, chunks)
-    processes = f" (with {executor.size} processes)" if executor.size > 1 else ""
-    console.print(f"Correlating: {pair.stem.name}")
-    console.print(pair.criterion)
-    console.print(f"Starting Local DIC for {len(again)} nodes{processes}")
-    if plan.skip:
-        console.print(f"-skp: {len(field) - len(again)} nodes are kept as they are in the file")
-    if executor.rank == 0:
+    plan: LdicPlan, pair: Pair, results: Results, executor: Executor, console: Console, stages: Stages
+) -> None:
+    """Measure what is not in the results file yet."""
+    if results.journal is None:
+        return
+    task = LdicTask(pair.image1, pair.image2, plan.mask1, results.journal, pair.settings)
+    if results.work is not None:
+        measured, kept = results.work.measured, results.work.n_kept
+        processes = f" (with {executor.size} processes)" if executor.size > 1 else ""
+        console.print(f"Correlating: {pair.stem.name}")
+        console.print(pair.criterion)
+        console.print(f"Starting Local DIC for {results.left} nodes{processes}")
+        if plan.skip:
+            console.print(f"-skp: {kept} nodes are kept as they are in the file")
         with stages.stage("texture"):
             limits = (pair.settings.min_coverage, pair.settings.grey_low, pair.settings.grey_high)
-            warn_of_texture(console, pair.image1, plan.mask1, field.positions[again], plan.hws, *limits)
-    status = field.columns["returnStatus"]
-    with stages.stage("points", count_cpu=True), console.progress(len(again), "ldic", "points") as progress:
+            positions = results.work.positions[measured]
+            warn_of_texture(console, pair.image1, plan.mask1, positions, plan.hws, *limits)
 
-        def sink(chunk: int, records: npt.NDArray[np.void]) -> None:
-            index = again[chunks.points(chunk)]
-            field.phi[index, :3] = records["phi"]
-            for k, name in enumerate(RESULT):
-                field.columns[name][index] = records["result"][:, k]
-            last = dict(zip(RESULT, records["result"][-1], strict=True))
-            progress.advance(
-                len(index),
-                f"it={last['iterations']:02.0f} dPhiNorm={last['deltaPhiNorm']:.3e} rs={last['returnStatus']:+.0f}",
-            )
+    def describe(records: npt.NDArray[np.void]) -> str:
+        last = dict(zip(RESULT, records["result"][-1], strict=True))
+        return f"it={last['iterations']:02.0f} dPhiNorm={last['deltaPhiNorm']:.3e} rs={last['returnStatus']:+.0f}"
 
-        executor.map(task, sink)
-    if executor.rank != 0:
-        return True
-    _summary(status, console)
-    tried = np.asarray(status[again], np.float64)
-    if len(tried) and np.all(tried == -5):
-        console.warn("all windows were skipped: see -mf1, -mc, -glt, -ght, and whether the guess leads out of image 2")
-        return False
-    if not np.any(tried == 2) and np.sum((tried < 0) & (tried != -5)) > np.sum(tried == 1):
-        console.warn("no window converged: see the first guess (-pf), the texture of windows (-hws), and -it")
-        return False
-    return True
+    results.measure(task, "ldic", describe)
 
 
-def _summary(status: npt.NDArray[np.generic], console: Console) -> None:
-    values = np.asarray(status, np.float64)
+def _summary(results: Results, console: Console) -> int:
+    """Print what became of the points; 1 if windows were tried and none was found."""
+    assert results.work is not None
+    values = results.column("returnStatus")
     foreground = int(np.sum(values != -5))
     rows = []
     for value, meaning in STATUS.items():
@@ -246,15 +279,22 @@ def _summary(status: npt.NDArray[np.generic], console: Console) -> None:
     if other:
         rows.append(["other", other, f"{100 * other / foreground:.1f}%", "kept from the file of -pf as they are"])
     console.table("Local DIC summary", ["Status", "Points", "Percent of non-background", "Meaning"], rows)
+    tried = values[results.work.measured]
+    if len(tried) and np.all(tried == -5):
+        console.warn("all windows were skipped: see -mf1, -mc, -glt, -ght, and whether the guess leads out of image 2")
+        return 1
+    if not np.any(tried == 2) and np.sum((tried < 0) & (tried != -5)) > np.sum(tried == 1):
+        console.warn("no window converged: see the first guess (-pf), the texture of windows (-hws), and -it")
+        return 1
+    return 0
 
 
-def _write(plan: LdicPlan, pair: Pair, field: PhiField, executor: Executor, console: Console) -> None:
+def _write(plan: LdicPlan, pair: Pair, results: Results, executor: Executor, console: Console) -> None:
     if plan.tsv:
-        path = pair.stem.with_name(pair.stem.name + ".tsv")
-        write_field(executor, path, field, "LDIC")
-        console.print(f"Written: {path}")
-    if executor.rank != 0:
+        results.write_tsv("LDIC")
+    if executor.rank != 0 or not (plan.tif or plan.vtk):
         return
+    field = read_hdf5(results.path)
     two_d = pair.image1.shape[0] == 1
     told = {name: field.columns[name] for name in ("error", "iterations", "returnStatus", "deltaPhiNorm")}
     if plan.tif and field.dims is not None:

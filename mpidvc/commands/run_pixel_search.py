@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from mpidvc.commands import files, search
-from mpidvc.commands.run import Stages, WithInstructionSet, guess_at, typical_spacing, warn_of_texture
+from mpidvc.commands.results import Output, Results, Work, check_results, digest
+from mpidvc.commands.run import (
+    Stages,
+    WithInstructionSet,
+    first_guess,
+    settings_of,
+    typical_spacing,
+    warn_of_texture,
+)
 from mpidvc.core.pixel_search import RESULT, STATUS, SearchSettings
+from mpidvc.fields.hdf5 import FieldLayout
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
-from mpidvc.tasks.pixel_search import PixelSearchTask, make_chunks
+from mpidvc.tasks.pixel_search import RECORD, PixelSearchTask, make_chunks
 
 __all__ = ["SearchPlan", "execute", "prepare"]
 
@@ -38,11 +47,16 @@ class SearchPlan(WithInstructionSet):
     tsv: bool
     tif: bool
     vtk: bool
+    output: Output
     estimated_seconds: float
 
     @property
     def two_d(self) -> bool:
         return self.image1.shape[0] == 1
+
+    def for_workers(self) -> SearchPlan:
+        """What the other ranks need of it: they read what their points start from in the results file."""
+        return replace(self, guess=None)
 
 
 def prepare(args: argparse.Namespace, console: Console) -> SearchPlan:
@@ -56,7 +70,10 @@ def prepare(args: argparse.Namespace, console: Console) -> SearchPlan:
     field = guess if guess is not None and guess.layout != "registration" else None
     positions = field.positions if field is not None else files.nodes_of(image1.shape, spacing)[0]
     folder = files.make_folder(args.out_dir, files.folder_of(args.im1, real=True), args.prefix)
-    console.settings("mpidvc pixelSearch", {k: v for k, v in vars(args).items() if k != "processes"})
+    stem = folder / search.stem_name(args, "pixelSearch")
+    output = Output.of(args)
+    check_results(stem, output, args.phi_file)
+    console.settings("mpidvc pixelSearch", settings_of(args))
     if guess is not None and field is None:
         console.print(files.describe_guess(guess, args.phi_file, args.phi_file_bin_ratio))
     if field is not None and field.layout == "points" and args.tif:
@@ -69,10 +86,11 @@ def prepare(args: argparse.Namespace, console: Console) -> SearchPlan:
         guess,
         spacing,
         settings,
-        folder / search.stem_name(args, "pixelSearch"),
+        stem,
         args.tsv,
         args.tif,
         args.vtk,
+        output,
         len(positions) * search.seconds_of_point(settings),
     )
 
@@ -80,68 +98,61 @@ def prepare(args: argparse.Namespace, console: Console) -> SearchPlan:
 def execute(plan: SearchPlan, executor: Executor, console: Console) -> int:
     """Search, write the files, and return the exit status."""
     stages = Stages(executor)
-    field = _empty_field(plan)
-    good = _search(plan, field, executor, console, stages)
+    results = Results(executor, console, plan.output, plan.stem, stages)
+    results.open(lambda: _work(plan))
+    _search(plan, results, executor, console, stages)
+    results.finish()
+    status = points = 0
+    if results.work is not None:
+        status, points = _summary(results, plan.settings, console), len(results.work.order)
     with stages.stage("write"):
-        search.write(plan, plan.stem, field, plan.settings.hws, executor, console)
-    stages.report(len(field))
-    return 0 if good else 1
+        search.write(plan, results, plan.settings.hws, executor, console)
+    stages.report(points)
+    return status
 
 
-def _empty_field(plan: SearchPlan) -> PhiField:
-    """The nodes with their first guess, and nothing found."""
-    guess = plan.guess
-    columns: dict[str, npt.NDArray[np.generic]]
+def _work(plan: SearchPlan) -> Work:
+    guess, spacing, settings = plan.guess, plan.spacing, plan.settings
     if guess is not None and guess.layout != "registration":
-        columns = {name: np.zeros(len(guess)) for name in RESULT}
-        return PhiField(guess.positions, guess.phi.copy(), columns, guess.layout, guess.dims, guess.spacing)
-    positions, dims = files.nodes_of(plan.image1.shape, plan.spacing)
-    columns = {name: np.zeros(len(positions)) for name in RESULT}
-    step = np.array(plan.spacing, np.float64)
-    phi = guess_at(guess, plan.settings.apply_f, positions)
-    return PhiField(positions, phi, columns, "grid", dims, (float(step[0]), float(step[1]), float(step[2])))
-
-
-def _search(plan: SearchPlan, field: PhiField, executor: Executor, console: Console, stages: Stages) -> bool:
-    """Fill the field; False if windows were tried and none was found."""
-    settings = plan.settings
-    chunks = make_chunks(
-        field.positions, typical_spacing(field, plan.two_d), settings, plan.two_d, field.dims is not None
-    )
+        layout = replace(FieldLayout.of(guess), columns=RESULT)
+        positions = guess.positions
+        distance = typical_spacing(guess, plan.two_d)
+    else:
+        positions, dims = files.nodes_of(plan.image1.shape, spacing)
+        assert spacing is not None
+        layout = FieldLayout.of_grid(positions[0], dims, spacing, RESULT)
+        distance = np.array(spacing, np.float64)
+    chunks = make_chunks(positions, distance, settings, plan.two_d, layout.dims is not None)
     images = (plan.image1, plan.image2, plan.mask1, plan.mask2)
-    task = PixelSearchTask(*images, field.positions, field.phi.copy(), settings, chunks)
-    processes = f" (with {executor.size} processes)" if executor.size > 1 else ""
-    console.print(f"Starting Pixel Search for {len(field)} nodes{processes}")
-    if executor.rank == 0:
+    determines = search.determining("pixelSearch", *images, settings)
+    determines |= {"first guess (-pf)": digest(guess), "-ns": spacing}
+    at = first_guess(guess, settings.apply_f, positions)
+    return Work(determines, layout, positions, at, chunks.order, chunks.start, RECORD)
+
+
+def _search(plan: SearchPlan, results: Results, executor: Executor, console: Console, stages: Stages) -> None:
+    """Search what is not in the results file yet."""
+    if results.journal is None:
+        return
+    settings = plan.settings
+    task = PixelSearchTask(plan.image1, plan.image2, plan.mask1, plan.mask2, results.journal, settings)
+    if results.work is not None:
+        processes = f" (with {executor.size} processes)" if executor.size > 1 else ""
+        console.print(f"Starting Pixel Search for {results.left} nodes{processes}")
         with stages.stage("texture"):
             limits = (settings.min_coverage, settings.grey_low, settings.grey_high)
-            warn_of_texture(console, plan.image1, plan.mask1, field.positions, settings.hws, *limits)
-    at_limit = np.zeros(len(field), bool)
-    with stages.stage("points", count_cpu=True), console.progress(len(field), "pixelSearch", "points") as progress:
+            warn_of_texture(console, plan.image1, plan.mask1, results.work.positions, settings.hws, *limits)
 
-        def sink(chunk: int, records: npt.NDArray[np.void]) -> None:
-            index = chunks.points(chunk)
-            field.phi[index, :3] = records["phi"]
-            for k, name in enumerate(RESULT):
-                field.columns[name][index] = records["result"][:, k]
-            at_limit[index] = records["at_limit"]
-            last = dict(zip(RESULT, records["result"][-1], strict=True))
-            progress.advance(len(index), f"NCC={last['pixelSearchCC']:.5f} rs={last['returnStatus']:+.0f}")
+    def describe(records: npt.NDArray[np.void]) -> str:
+        last = dict(zip(RESULT, records["result"][-1], strict=True))
+        return f"NCC={last['pixelSearchCC']:.5f} rs={last['returnStatus']:+.0f}"
 
-        executor.map(task, sink)
-    if executor.rank != 0:
-        return True
-    status = np.asarray(field.columns["returnStatus"], np.float64)
-    _summary(status, at_limit, settings, console)
-    if np.all(status < 0):
-        console.warn("no window was found: see -mf1, -mf2, -mc, -glt, -ght, and whether the guess leads out of image 2")
-        return bool(np.all(status == -5))
-    return True
+    results.measure(task, "pixelSearch", describe)
 
 
-def _summary(
-    status: npt.NDArray[np.float64], at_limit: npt.NDArray[np.bool_], settings: SearchSettings, console: Console
-) -> None:
+def _summary(results: Results, settings: SearchSettings, console: Console) -> int:
+    """Print what became of the points; 1 if windows were tried and none was found."""
+    status, at_limit = results.column("returnStatus"), results.column("atLimit")
     rows = []
     for value, meaning in STATUS.items():
         count = int(np.sum(status == value))
@@ -154,3 +165,7 @@ def _summary(
     if limit:
         ends = " ".join(f"{low} {high}" for low, high in zip(settings.low, settings.high, strict=True))
         console.note(f"{limit} displacements are at an end of the search range (-sr {ends}): enlarge it there")
+    if np.all(status < 0):
+        console.warn("no window was found: see -mf1, -mf2, -mc, -glt, -ght, and whether the guess leads out of image 2")
+        return 0 if np.all(status == -5) else 1
+    return 0

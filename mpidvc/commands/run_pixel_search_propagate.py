@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,14 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from mpidvc.commands import files, search
-from mpidvc.commands.run import Stages, WithInstructionSet, write_field
+from mpidvc.commands.results import Output, Results, Work, check_results, digest
+from mpidvc.commands.run import Stages, WithInstructionSet, first_guess, settings_of
 from mpidvc.core.pixel_search import RESULT, SearchSettings
 from mpidvc.core.propagation import GUESS, Propagation, rank_points
 from mpidvc.errors import UserError
+from mpidvc.fields.hdf5 import FieldLayout
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
-from mpidvc.runtime.console import Console, Progress
+from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
+from mpidvc.tasks.pixel_search import CC, RECORD, STATUS
 from mpidvc.tasks.propagation import GuidedSearch
 
 __all__ = ["PropagatePlan", "execute", "prepare"]
@@ -27,6 +31,10 @@ Floats = npt.NDArray[np.float64]
 
 #: Half-window size where none is given, voxels.
 HALF_WINDOW = 5
+#: What is recorded of a point: the row of the field that it is, and what is known of it.
+LOGGED = np.dtype([("row", np.int64), *((name, RECORD[name]) for name in ("phi", "result"))])
+#: Points, and seconds, after which results go to the journal.
+MOST_UNWRITTEN, LONGEST_UNWRITTEN = 256, 1.0
 #: A front narrower than this many points for each process is worth a note.
 NARROW = 2.0
 
@@ -57,11 +65,16 @@ class PropagatePlan(WithInstructionSet):
     tsv: bool
     tif: bool
     vtk: bool
+    output: Output
     estimated_seconds: float
 
     @property
     def two_d(self) -> bool:
         return self.image1.shape[0] == 1
+
+    def for_workers(self) -> PropagatePlan:
+        """What the other ranks need of it: rank 0 tells them the points."""
+        return replace(self, points=self.points[:0])
 
     def search(self) -> GuidedSearch:
         """What searches points."""
@@ -78,8 +91,8 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Pro
     hws, spacing = files.window_sizes(given_hws, given_spacing, image1.shape)
     settings = search.search_settings(args, hws, two_d, "no")
     points, dims = (listed, None) if listed is not None else files.nodes_of(image1.shape, spacing)
-    if not (args.tsv or args.vtk or (args.tif and dims is not None)):
-        raise UserError("-notsv: without -tif or -vtk nothing would be written; drop it or add one of them")
+    if not (args.tsv or args.vtk or args.h5 or (args.tif and dims is not None)):
+        raise UserError("-notsv -noh5: without -tif or -vtk nothing would be written; drop one or add one of these")
     axes = slice(1, 3) if two_d else slice(0, 3)
     if args.start is not None and two_d and (args.start[0] != 0 or args.start[3] != 0):
         shown = " ".join(map(str, args.start))
@@ -110,16 +123,18 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Pro
         args.tsv,
         args.tif,
         args.vtk,
+        Output.of(args),
         len(points) * search.seconds_of_point(settings),
     )
     _check_start(args, plan)
     folder = files.make_folder(args.out_dir, files.folder_of(args.im1, real=True), args.prefix)
+    plan = replace(plan, stem=folder / plan.stem)
+    check_results(plan.stem, plan.output)
     used = {"node_spacing": spacing, "half_window_size": hws, "radius": radius, "weighting_distance": distance}
-    settings_of_run = {**vars(args), **used}
-    console.settings("mpidvc pixelSearchPropagate", {k: v for k, v in settings_of_run.items() if k != "processes"})
+    console.settings("mpidvc pixelSearchPropagate", {**settings_of(args), **used})
     for note in notes:
         console.note(note)
-    return replace(plan, stem=folder / plan.stem)
+    return plan
 
 
 def _check_start(args: argparse.Namespace, plan: PropagatePlan) -> None:
@@ -144,70 +159,136 @@ def _check_start(args: argparse.Namespace, plan: PropagatePlan) -> None:
 
 
 class _Feed:
-    """The propagation, whose results go to the field as they come."""
+    """The propagation, whose results go to the journal in the order in which they come.
+
+    Points that an earlier run has recorded are taken as soon as they are ready, and not searched again.
+    """
 
     def __init__(
-        self, propagation: Propagation, order: npt.NDArray[np.int64], plan: PropagatePlan, progress: Progress
+        self, propagation: Propagation, order: npt.NDArray[np.int64], plan: PropagatePlan, results: Results
     ) -> None:
         self._propagation = propagation
         # rows of the field; -1: the starting point, which is none of them
         self._rows = order if plan.start_is_first else order - 1
-        self._progress = progress
-        self.field = _empty_field(plan)
-        self.at_limit = np.zeros(len(plan.points), bool)
+        self._results = results
+        assert results.journal is not None
+        self._journal = results.journal
+        self._free = results.todo
+        recorded = self._journal.records(np.setdiff1d(np.arange(self._journal.n_blocks), self._free))
+        self._known = np.full(len(self._journal), -1)
+        self._known[recorded["row"]] = np.arange(len(recorded))
+        self._recorded = recorded
+        self._left = len(recorded)
+        self._waiting: list[npt.NDArray[np.void]] = []
+        self._unwritten: list[npt.NDArray[np.void]] = []
+        self._since = time.monotonic()
+        self._replay()
 
     @property
     def ready(self) -> int:
-        return self._propagation.ready
+        return sum(map(len, self._waiting)) + self._propagation.ready
 
     @property
     def exhausted(self) -> bool:
-        return self._propagation.exhausted
+        return not self._waiting and self._propagation.exhausted
 
     def take(self, most: int) -> npt.NDArray[np.void]:
-        return self._propagation.take(most)
+        if not self._waiting:
+            return self._propagation.take(most)
+        batch, rest = self._waiting[0][:most], self._waiting[0][most:]
+        self._waiting[:1] = [rest] if len(rest) else []
+        return batch
 
     def finished(self, batch: npt.NDArray[np.void], records: npt.NDArray[np.void]) -> None:
-        found = records["result"]
-        displacement, cc = records["phi"][:, :, 3], found[:, RESULT.index("pixelSearchCC")]
-        # with a threshold of 0 or less, too, points without a displacement guide no others
-        searched = found[:, RESULT.index("returnStatus")] == 1
-        self._propagation.finished(batch, displacement, np.where(searched, cc, -np.inf))
         rows = self._rows[batch["point"]]
-        mine, rows = rows >= 0, rows[rows >= 0]
-        self.field.phi[rows, :3, 3] = displacement[mine]
-        for name in ("pixelSearchCC", "returnStatus", "error"):
-            self.field.columns[name][rows] = found[mine, RESULT.index(name)]
-        self.at_limit[rows] = records["at_limit"][mine]
-        self._progress.advance(len(rows), f"CC={cc[-1]:.5f}")
+        mine = (rows >= 0) & (self._known[rows] < 0)
+        logged = np.zeros(int(mine.sum()), LOGGED)
+        logged["row"], logged["phi"], logged["result"] = rows[mine], records["phi"][mine], records["result"][mine]
+        # as spam writes it for a propagation
+        logged["result"][:, RESULT.index("iterations")] = 0
+        self._unwritten.append(logged)
+        if sum(map(len, self._unwritten)) >= MOST_UNWRITTEN or time.monotonic() - self._since > LONGEST_UNWRITTEN:
+            self.flush()
+        self._tell(batch, records)
+        self._results.advance(len(logged), f"CC={records['result'][-1, CC]:.5f}")
+        if self._left:
+            self._replay()
+
+    def flush(self) -> None:
+        """Write what is not in the journal yet."""
+        logged = np.concatenate([np.zeros(0, LOGGED), *self._unwritten])
+        self._unwritten, self._since = [], time.monotonic()
+        while len(logged):
+            # what is free begins with one stretch, unless a record was found damaged
+            first = int(self._free[0])
+            stretch = int(np.argmin(np.append(np.diff(self._free[: len(logged)]) == 1, False))) + 1
+            self._journal.record_singles(first, logged[:stretch])
+            self._free, logged = self._free[stretch:], logged[stretch:]
+
+    def _tell(self, batch: npt.NDArray[np.void], records: npt.NDArray[np.void]) -> None:
+        """Tell the propagation; points without a displacement guide no others, whatever the threshold."""
+        searched = records["result"][:, STATUS] == 1
+        cc = np.where(searched, records["result"][:, CC], -np.inf)
+        self._propagation.finished(batch, records["phi"][:, :, 3], cc)
+
+    def _replay(self) -> None:
+        """Take what is ready and recorded, again and again; what is ready and not recorded waits to be taken."""
+        while self._left and self._propagation.ready:
+            batch = self._propagation.take(self._propagation.ready)
+            rows = self._rows[batch["point"]]
+            known = np.where(rows >= 0, self._known[rows], -1)
+            if not (known >= 0).all():
+                self._waiting.append(batch[known < 0])
+            if (known >= 0).any():
+                self._left -= int((known >= 0).sum())
+                self._tell(batch[known >= 0], self._recorded[known[known >= 0]])
 
 
-def _empty_field(plan: PropagatePlan) -> PhiField:
+def _work(plan: PropagatePlan) -> Work:
     n = len(plan.points)
-    columns: dict[str, npt.NDArray[np.generic]] = {
-        "pixelSearchCC": np.zeros(n),
-        "returnStatus": np.zeros(n),
-        "error": np.zeros(n),
-        "deltaPhiNorm": np.ones(n),
-        "iterations": np.zeros(n),
-    }
-    phi = np.tile(np.eye(4), (n, 1, 1))
     if plan.dims is None or plan.spacing is None:
-        return PhiField(plan.points, phi, columns, "points")
-    spacing = (float(plan.spacing[0]), float(plan.spacing[1]), float(plan.spacing[2]))
-    return PhiField(plan.points, phi, columns, "grid", plan.dims, spacing)
+        layout = FieldLayout(n, "points", columns=RESULT)
+    else:
+        layout = FieldLayout.of_grid(plan.points[0], plan.dims, plan.spacing, RESULT)
+    images = (plan.image1, plan.image2, plan.mask1, plan.mask2)
+    determines = {
+        **search.determining("pixelSearchPropagate", *images, plan.settings),
+        "-ns": plan.spacing if plan.dims is not None else None,
+        "points (-gp)": digest(PhiField.from_positions(plan.points)),
+        "-sp": [*plan.start_point.tolist(), *plan.start_displacement],
+        "--ranking": plan.ranking,
+        "-nr": plan.radius,
+        "-gwd": plan.weighting_distance,
+        "-cct": plan.threshold,
+    }
+    every = np.arange(n)
+    identity = first_guess(None, "no", plan.points)
+    return Work(determines, layout, plan.points, identity, every, np.arange(n + 1), LOGGED)
 
 
 def execute(plan: PropagatePlan, executor: Executor, console: Console) -> int:
     """Search from point to point, write the files, and return the exit status."""
     stages = Stages(executor)
-    processes = f" (with {executor.size} processes)" if executor.size > 1 else ""
+    results = Results(executor, console, plan.output, plan.stem, stages)
+    results.open(lambda: _work(plan))
+    if results.journal is not None:
+        _propagate(plan, results, executor, console, stages)
+    results.finish()
+    if results.work is not None:
+        _summary(plan, results, console)
+    with stages.stage("write"):
+        search.write(plan, results, plan.settings.hws, executor, console)
+    stages.report(len(plan.points))
+    return 0
+
+
+def _propagate(plan: PropagatePlan, results: Results, executor: Executor, console: Console, stages: Stages) -> None:
+    """Search what is not in the results file yet."""
+    what = "search"
     if executor.rank != 0:
-        with stages.stage("points", count_cpu=True):
-            executor.flow(plan.search().search, None)
-        if plan.tsv:
-            write_field(executor, plan.stem, None, "SEARCH")
-        return 0
+        with results.measuring(what) as request:
+            executor.flow(plan.search().search, None, request)
+        return
     with stages.stage("rank"):
         positions = plan.points
         if not plan.start_is_first:
@@ -216,31 +297,29 @@ def execute(plan: PropagatePlan, executor: Executor, console: Console) -> int:
         propagation = Propagation(
             positions[order], plan.start_displacement, plan.radius, plan.weighting_distance, plan.threshold
         )
+        feed = _Feed(propagation, order, plan, results)
+    processes = f" (with {executor.size} processes)" if executor.size > 1 else ""
     console.print(f"Correlating: {plan.stem.name}")
-    console.print(f"Starting Pixel Search from point to point for {len(plan.points)} points{processes}")
-    with (
-        stages.stage("points", count_cpu=True),
-        console.progress(len(plan.points), "search", "points") as progress,
-    ):
-        feed = _Feed(propagation, order, plan, progress)
-        executor.flow(plan.search().search, feed)
-    _summary(plan, feed, console)
+    console.print(f"Starting Pixel Search from point to point for {results.left} points{processes}")
+    with results.measuring(what) as request:
+        try:
+            executor.flow(plan.search().search, feed, request)
+        finally:
+            feed.flush()
+    journal = results.journal
+    assert journal is not None
+    journal.place(np.asarray(journal.records(np.arange(journal.n_blocks))["row"], np.int64))
     width = propagation.mean_width
     console.print(f"Mean width of the front: {width:.1f} points")
     if width < NARROW * executor.size and executor.size > 1:
         hint = "--ranking distance has a wider front" if plan.ranking == "walk" else "a smaller -nr widens it"
         console.note(f"the front is too narrow to keep {executor.size} processes busy; {hint}")
-    with stages.stage("write"):
-        search.write(plan, plan.stem, feed.field, plan.settings.hws, executor, console)
-    stages.report(len(plan.points))
-    return 0
 
 
-def _summary(plan: PropagatePlan, feed: _Feed, console: Console) -> None:
-    cc = np.asarray(feed.field.columns["pixelSearchCC"], np.float64)
-    searched = np.asarray(feed.field.columns["returnStatus"], np.float64) == 1
+def _summary(plan: PropagatePlan, results: Results, console: Console) -> None:
+    cc, searched = results.column("pixelSearchCC"), results.column("returnStatus") == 1
     found = searched & (cc >= plan.threshold)
-    limit = int(np.sum(found & feed.at_limit))
+    limit = int(np.sum(found & (results.column("atLimit") == 1)))
     counts = [
         ("Found", int(found.sum()), f"CC of at least {plan.threshold:g}"),
         ("Below the CC threshold", int(np.sum(searched & ~found)), "written, but guides no other point"),

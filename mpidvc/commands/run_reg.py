@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.atomic import replacing
 from mpidvc.commands import files
-from mpidvc.commands.run import Stages, WithInstructionSet, describe_criterion, write_field
+from mpidvc.commands.run import Stages, WithInstructionSet, describe_criterion, settings_of
 from mpidvc.core import deformation
 from mpidvc.core.grey import choose_criterion
 from mpidvc.core.registration import STATUS, RegistrationSettings
 from mpidvc.errors import UserError
-from mpidvc.fields.atomic import replacing
 from mpidvc.fields.phifield import PhiField
+from mpidvc.fields.tsv import write_tsv
 from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
@@ -80,7 +81,7 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Reg
     names = f"{files.base_name(args.im1)}-{files.base_name(args.im2)}"
     stem = f"{names if args.prefix is None else args.prefix}-registration"
     console.print("")
-    console.settings("mpidvc reg", {k: v for k, v in vars(args).items() if k not in ("processes",)})
+    console.settings("mpidvc reg", settings_of(args))
     console.print("")
     for note in notes:
         console.note(note)
@@ -147,7 +148,8 @@ def execute(plan: RegPlan, executor: Executor, console: Console) -> int:
     last = outcome.last
     with stages.stage("write"):
         path = plan.folder / f"{plan.stem}.tsv"
-        write_field(executor, path, _result(plan, outcome), "LDIC")
+        if executor.rank == 0:
+            write_tsv(path, _result(plan, outcome), "LDIC")
         console.print(f"Written: {path}")
         if executor.rank == 0 and plan.journal:
             journal = plan.folder / f"{plan.stem}-iterations.npy"

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from mpidvc.commands import files
-from mpidvc.commands.run import write_field
+from mpidvc.commands.results import Results
 from mpidvc.core.pixel_search import SearchSettings
 from mpidvc.errors import UserError
+from mpidvc.fields.hdf5 import read_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tiff import write_field_tiffs
 from mpidvc.fields.vtk import write_grid_vtk, write_points_vtk
+from mpidvc.images.fingerprint import fingerprint
 from mpidvc.images.image import Image, open_image
 from mpidvc.kernels.pixel_search import choose_method, memory_of
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 
-__all__ = ["Outputs", "open_images", "search_settings", "seconds_of_point", "stem_name", "write"]
+__all__ = ["Outputs", "determining", "open_images", "search_settings", "seconds_of_point", "stem_name", "write"]
 
 Triple = tuple[int, int, int]
 
@@ -103,14 +105,41 @@ def stem_name(args: argparse.Namespace, what: str) -> str:
     return f"{name}-{what}"
 
 
-def write(outputs: Outputs, stem: Path, field: PhiField, hws: Triple, executor: Executor, console: Console) -> None:
-    """Write the files of a search; every rank calls it, with rank 0's field."""
+def determining(
+    command: str,
+    image1: Image,
+    image2: Image,
+    mask1: Image | None,
+    mask2: Image | None,
+    settings: SearchSettings,
+) -> dict[str, Any]:
+    """What determines the result of a search, by the names of options where there are such."""
+    return {
+        "command": command,
+        "image 1": fingerprint(image1),
+        "image 2": fingerprint(image2),
+        "mask (-mf1)": None if mask1 is None else fingerprint(mask1),
+        "mask (-mf2)": None if mask2 is None else fingerprint(mask2),
+        "-hws": settings.hws,
+        "-sr": [end for pair in zip(settings.low, settings.high, strict=True) for end in pair],
+        "-F": settings.apply_f,
+        "--zero-mean": settings.zero_mean,
+        "-mc": settings.min_coverage,
+        "-glt": settings.grey_low,
+        "-ght": settings.grey_high,
+    }
+
+
+def write(outputs: Outputs, results: Results, hws: Triple, executor: Executor, console: Console) -> None:
+    """Write the files of a search from its results file; every rank calls it."""
     if outputs.tsv:
-        path = stem.with_name(stem.name + ".tsv")
-        write_field(executor, path, field, "SEARCH")
-        console.print(f"Written: {path}")
-    if executor.rank != 0:
-        return
+        results.write_tsv("SEARCH")
+    if executor.rank == 0 and (outputs.tif or outputs.vtk):
+        _write_images(outputs, results.stem, read_hdf5(results.path), hws, console)
+    results.close()
+
+
+def _write_images(outputs: Outputs, stem: Path, field: PhiField, hws: Triple, console: Console) -> None:
     cc = field.columns["pixelSearchCC"]
     if outputs.tif and field.dims is not None:
         axes = [(a, axis) for a, axis in enumerate("ZYX") if hws[a] > 0]

@@ -19,8 +19,9 @@ Ints = npt.NDArray[np.int64]
 Map = npt.NDArray[np.uint8] | None
 Triple = tuple[int, int, int]
 
-#: What a search says of a point, in the order of its records.
-RESULT = ("pixelSearchCC", "returnStatus", "error", "deltaPhiNorm", "iterations")
+#: What a search says of a point, in the order of its records. ``coverage``: fraction of window 1 that exists and is not
+#: masked; ``atLimit``: 1 if the best offset is an end of the search range.
+RESULT = ("pixelSearchCC", "returnStatus", "error", "deltaPhiNorm", "iterations", "coverage", "atLimit")
 #: Return statuses of a search.
 STATUS = {
     1: "found",
@@ -74,6 +75,11 @@ class Window:
     values: Floats
     usable: Map
     accepted: bool
+
+    @property
+    def coverage(self) -> float:
+        """Fraction of its voxels that are usable."""
+        return 1.0 if self.usable is None else np.count_nonzero(self.usable) / self.usable.size
 
 
 def applied_gradients(F: Array, apply_f: str) -> tuple[npt.NDArray[np.bool_], Array]:

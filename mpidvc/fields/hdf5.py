@@ -7,7 +7,6 @@ No byte depends on anything but the content. Groups and components are described
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -20,9 +19,10 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
-from mpidvc.fields.atomic import replacing
 from mpidvc.fields.phifield import Layout, PhiField
+from mpidvc.rowfile import METADATA, SIGNATURE, Slot, boxes, create_dataset, create_file, reserve
 
 __all__ = [
     "FORMAT",
@@ -31,13 +31,10 @@ __all__ = [
     "FieldLayout",
     "ResultsFile",
     "Rows",
-    "Slot",
-    "block_index",
     "dataset_rows",
     "is_hdf5",
     "lay_out",
     "read_hdf5",
-    "row_blocks",
     "write_hdf5",
 ]
 
@@ -46,7 +43,6 @@ GROUP = "mpidvc"
 FORMAT = "mpidvc results 1"
 JOURNAL = f"{GROUP}/journal"
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 VTK = "VTKHDF"
 POINTS = f"{VTK}/Points"
 SHOWN = f"{VTK}/PointData"
@@ -67,13 +63,10 @@ OWN_ATTRIBUTES = {
 }
 #: What ParaView colours by first: the first of these that there is.
 SCALARS = ("returnStatus", "pixelSearchCC")
-#: Bytes that are more than enough for what is neither rows nor texts.
-METADATA = 2**17
 #: Rows written or read at a time where a whole field is.
 BLOCK = 2**18
 
 Floats = NDArray[np.float64]
-Index = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -157,6 +150,15 @@ class FieldLayout:
             dict(attributes or {}),
         )
 
+    @classmethod
+    def of_grid(
+        cls, origin: Floats, dims: tuple[int, int, int], spacing: tuple[int, int, int], columns: tuple[str, ...]
+    ) -> FieldLayout:
+        """Layout of the nodes of a regular grid that begins at `origin` (z, y, x; voxels)."""
+        first = (float(origin[0]), float(origin[1]), float(origin[2]))
+        step = (float(spacing[0]), float(spacing[1]), float(spacing[2]))
+        return cls(math.prod(dims), "grid", dims, step, first, columns)
+
     @property
     def is_image(self) -> bool:
         """Whether the file is an ImageData to VTK; else a PolyData.
@@ -194,19 +196,6 @@ class FieldLayout:
         return paths
 
 
-class Slot(NamedTuple):
-    """Where a dataset is: the byte at which row 0 begins; a row is of `dtype` (little-endian) and `row_shape`."""
-
-    offset: int
-    dtype: np.dtype[Any]
-    row_shape: tuple[int, ...]
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes from one row to the next."""
-        return self.dtype.itemsize * math.prod(self.row_shape)
-
-
 class Rows(NamedTuple):
     """Some rows of a field: positions (k, 3), phi (k, 4, 4), and the columns (k,) each."""
 
@@ -238,7 +227,6 @@ def lay_out(
     UserError
         If the file cannot be made, or the disk has not the space for it.
     """
-    import h5py
 
     path = Path(path)
     need = layout.n * (sum(8 * math.prod(shape) for shape in layout.datasets.values()) + 16 * (not layout.is_image))
@@ -246,18 +234,15 @@ def lay_out(
     try:
         # An old file could be a symbolic link, or open somewhere.
         path.unlink(missing_ok=True)
-        # HDF5 crashes where it cannot make a file so long, or write its metadata: this is found out without it.
-        with path.open("xb") as raw:
-            _reserve(raw.fileno(), METADATA)
-            raw.truncate(need)
-        path.unlink()
-        with h5py.File(path, "x", libver=("earliest", "v110"), locking=False) as file:
-            slots = {name: _add(file, name, layout.shape, row) for name, row in layout.datasets.items()}
+        with create_file(path, need) as file:
+            slots = {
+                name: create_dataset(file, name, layout.shape, "<f8", row) for name, row in layout.datasets.items()
+            }
             own = file[GROUP]
             _describe(own, layout)
             counts = _add_vtk(file, layout)
         with path.open("r+b") as raw:
-            _reserve(raw.fileno(), path.stat().st_size)
+            reserve(raw.fileno(), path.stat().st_size)
             for start, length in counts:
                 for first in range(0, length, BLOCK):
                     numbers = np.arange(first, min(first + BLOCK, length), dtype="<i8")
@@ -270,34 +255,6 @@ def lay_out(
             "make room, or choose another folder by -od"
         ) from None
     return slots
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    """Get the space now, as zeros: a full disk shows before the work and not after it."""
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError as error:
-        # Some file systems cannot; a disk that is full then shows when rows are written.
-        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-            raise
-
-
-def _add(file: Any, name: str, shape: Sequence[int], row_shape: Sequence[int], dtype: str = "<f8") -> Slot:
-    """Make a contiguous dataset, allocated and not filled, and without times."""
-    import h5py
-
-    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    creation.set_layout(h5py.h5d.CONTIGUOUS)
-    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    creation.set_obj_track_times(False)
-    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
-    links.set_create_intermediate_group(True)
-    links.set_char_encoding(h5py.h5t.CSET_UTF8)
-    kind = np.dtype(dtype)
-    space = h5py.h5s.create_simple((*shape, *row_shape))
-    made = h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(kind), space, creation, links)
-    return Slot(made.get_offset(), kind, tuple(row_shape))
 
 
 def _describe(own: Any, layout: FieldLayout) -> None:
@@ -345,7 +302,7 @@ def _add_vtk(file: Any, layout: FieldLayout) -> list[tuple[int, int]]:
             _small(file, f"{VTK}/{kind}/NumberOfConnectivityIds", [n])
             if n:
                 counts += [
-                    (_add(file, f"{VTK}/{kind}/{name}", (length,), (), "<i8").offset, length)
+                    (create_dataset(file, f"{VTK}/{kind}/{name}", (length,), "<i8").offset, length)
                     for name, length in (("Offsets", n + 1), ("Connectivity", n))
                 ]
             else:
@@ -407,68 +364,6 @@ def dataset_rows(
         known = np.isfinite(points).all(axis=1, keepdims=True)
         values[POINTS] = np.where(known, points[:, ::-1] * layout.voxel_size, 0.0)
     return {name: np.ascontiguousarray(rows, "<f8") for name, rows in values.items()}
-
-
-def row_blocks(layout: FieldLayout, most_rows: int) -> list[tuple[int, int]]:
-    """Split the rows into ranges that are boxes of the datasets: whole planes, or whole lines of one plane.
-
-    Parameters
-    ----------
-    layout : FieldLayout
-    most_rows : int
-        Rows of a block; a line of a grid is not split though it be longer.
-
-    Returns
-    -------
-    list of (start, stop)
-        In order, all rows.
-    """
-
-    def ranges(first: int, stop: int, unit: int) -> list[tuple[int, int]]:
-        step = unit * max(1, most_rows // unit)
-        return [(start, min(start + step, stop)) for start in range(first, stop, step)]
-
-    shape = layout.shape
-    inner = math.prod(shape[1:])
-    if len(shape) < 3 or inner <= most_rows:
-        return ranges(0, layout.n, inner)
-    return [block for first in range(0, layout.n, inner) for block in ranges(first, first + inner, shape[-1])]
-
-
-def block_index(layout: FieldLayout, start: int, stop: int) -> Index:
-    """Index of the leading axes of a dataset for a range of rows that is a box of it.
-
-    Raises
-    ------
-    ValueError
-        If the range is no box.
-    """
-    boxes = _boxes(layout.shape, start, stop)
-    if len(boxes) != 1:
-        raise ValueError(f"rows {start} to {stop} are no box of a dataset of the shape {layout.shape}")
-    return boxes[0]
-
-
-def _boxes(shape: tuple[int, ...], start: int, stop: int) -> list[Index]:
-    """Indices of the boxes that make up a range of rows, in order."""
-    if not 0 <= start < stop <= math.prod(shape):
-        raise ValueError(f"there are no rows {start} to {stop} in the shape {shape}")
-    if len(shape) == 1:
-        return [(slice(start, stop),)]
-    inner = math.prod(shape[1:])
-    boxes: list[Index] = []
-    while start < stop:
-        first, rest = divmod(start, inner)
-        whole = (stop - start) // inner if rest == 0 else 0
-        if whole:
-            boxes.append((slice(first, first + whole), *(slice(0, n) for n in shape[1:])))
-            start += whole * inner
-        else:
-            end = min(stop, (first + 1) * inner)
-            parts = _boxes(shape[1:], rest, rest + end - start)
-            boxes += [(slice(first, first + 1), *part) for part in parts]
-            start = end
-    return boxes
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:
@@ -596,7 +491,7 @@ class ResultsFile:
         dataset = self._file[name]
         row_shape = dataset.shape[len(self.layout.shape) :]
         try:
-            parts = [dataset[index].reshape(-1, *row_shape) for index in _boxes(self.layout.shape, start, stop)]
+            parts = [dataset[index].reshape(-1, *row_shape) for index in boxes(self.layout.shape, start, stop)]
         except OSError as error:
             raise UserError(f"field {self._path}: /{name} cannot be read ({error}); run its command again") from None
         return np.asarray(parts[0] if len(parts) == 1 else np.concatenate(parts), np.float64)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mpidvc.fields.atomic import replacing
+from mpidvc.atomic import replacing
 
 __all__ = ["write_field_tiffs"]
 

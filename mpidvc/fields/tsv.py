@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
-from mpidvc.fields.atomic import replacing
-from mpidvc.fields.phifield import PhiField
+from mpidvc.fields.phifield import Layout, PhiField
 from mpidvc.kernels import text
 
-__all__ = ["COLUMNS", "Stream", "format_rows", "header", "read_tsv", "tsv_table", "write_tsv"]
+__all__ = ["COLUMNS", "Stream", "format_rows", "header", "read_tsv", "tsv_table", "write_tsv", "write_tsv_parts"]
 
 #: Column families in their order. The first column of SEARCH is ``Label`` in fields of labels. To those of STRAIN the
 #: components are added: ``(*COLUMNS["STRAIN"], "ezz", …)`` is a family as well.
@@ -177,7 +177,9 @@ def header(family: str | Sequence[str], first_column: str | None = None) -> byte
     return "\t".join(names).encode() + b"\n"
 
 
-def tsv_table(field: PhiField, family: str | Sequence[str], start: int = 0, stop: int | None = None) -> Floats:
+def tsv_table(
+    field: PhiField, family: str | Sequence[str], start: int = 0, stop: int | None = None, first: int = 0
+) -> Floats:
     """Rows of a field as numbers in the order of a file's columns.
 
     Parameters
@@ -187,11 +189,13 @@ def tsv_table(field: PhiField, family: str | Sequence[str], start: int = 0, stop
         A key of `COLUMNS`, or column names. A column that the field does not have is 0.
     start, stop : int
         Rows [start, stop); all of them if not given.
+    first : int
+        Number of the first row of `field`, if that is a part of a larger one.
 
     Returns
     -------
     (n, k) float64
-        ``NodeNumber`` counts from 0, and is 1 for a registration.
+        ``NodeNumber`` counts from `first`, and is 1 for a registration.
     """
     names = _names(family)
     rows = range(len(field))[start:stop]
@@ -206,7 +210,8 @@ def tsv_table(field: PhiField, family: str | Sequence[str], start: int = 0, stop
         elif (key := OLD_NAMES.get(name, name)) in field.columns:
             table[:, i] = field.columns[key][part]
         elif name in {"NodeNumber", "Label", "StrainPointNumber"}:
-            table[:, i] = 1 if name == "NodeNumber" and field.layout == "registration" else rows
+            single = name == "NodeNumber" and field.layout == "registration"
+            table[:, i] = 1 if single else np.arange(rows.start, rows.stop) + first
     return table
 
 
@@ -236,12 +241,52 @@ def write_tsv(path: str | Path, field: PhiField, family: str | Sequence[str], st
     UserError
         If the file cannot be written.
     """
+    parts = (_rows_of(field, start, start + BLOCK) for start in range(0, len(field), BLOCK))
+    write_tsv_parts(path, parts, family, field.layout == "labels", stream)
+
+
+def write_tsv_parts(
+    path: str | Path,
+    parts: Iterable[PhiField],
+    family: str | Sequence[str],
+    labels: bool = False,
+    stream: Stream | None = None,
+) -> None:
+    """Write a field that comes in parts, rows one after the other; else as `write_tsv`.
+
+    Parameters
+    ----------
+    path : str or Path
+    parts : iterable of PhiField
+    family : str or sequence of str
+    labels : bool
+        Whether it is a field of labels.
+    stream : callable, optional
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written.
+    """
     names = _names(family)
-    label = "Label" if field.layout == "labels" and names[0] == "NodeNumber" else None
-    if label is not None:
-        names = (label, *names[1:])
-    blocks = (tsv_table(field, names, start, start + BLOCK) for start in range(0, len(field), BLOCK))
+    if labels and names[0] == "NodeNumber":
+        names = ("Label", *names[1:])
+
+    def tables() -> Iterator[Floats]:
+        first = 0
+        for part in parts:
+            yield tsv_table(part, names, first=first)
+            first += len(part)
+
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(header(names))
-        for rows in (stream or map)(format_rows, blocks):
+        for rows in (stream or map)(format_rows, tables()):
             file.write(rows)
+
+
+def _rows_of(field: PhiField, start: int, stop: int) -> PhiField:
+    rows = slice(start, stop)
+    layout: Layout = "registration" if field.layout == "registration" else "points"
+    return PhiField(
+        field.positions[rows], field.phi[rows], {name: values[rows] for name, values in field.columns.items()}, layout
+    )

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mpidvc.fields.atomic import replacing
+from mpidvc.atomic import replacing
 from mpidvc.kernels import text
 
 __all__ = ["write_grid_vtk", "write_points_vtk"]

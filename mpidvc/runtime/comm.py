@@ -8,12 +8,13 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
 from mpidvc.errors import UserError
+from mpidvc.runtime.job import find_job
 
 __all__ = [
     "Communicator",
@@ -49,7 +50,7 @@ class Launcher:
         This process's number and the number of processes. They serve to print once and to detect a launcher that does
         not fit the library; the ranks that count are those of the communicator.
     ours : bool
-        Whether `mpidvc.runtime.launch.start_ranks` started it.
+        Whether `mpidvc.runtime.launch.run_ranks` started it.
     """
 
     rank: int
@@ -100,8 +101,15 @@ class Communicator(Protocol):
     @property
     def size(self) -> int: ...
 
-    def abort(self, status: int) -> NoReturn:
-        """End all ranks with this exit status."""
+    def abort(self, status: int, say: Callable[[], None] | None = None) -> NoReturn:
+        """End all ranks with this exit status.
+
+        Parameters
+        ----------
+        status : int
+        say : callable, optional
+            Called first, to say why; by one rank only if our own launcher started them.
+        """
 
 
 class SerialCommunicator:
@@ -110,7 +118,9 @@ class SerialCommunicator:
     rank = 0
     size = 1
 
-    def abort(self, status: int) -> NoReturn:
+    def abort(self, status: int, say: Callable[[], None] | None = None) -> NoReturn:
+        if say is not None:
+            say()
         sys.exit(status)
 
 
@@ -121,6 +131,10 @@ class MPICommunicator:
     ----------
     mpi : mpi4py.MPI.Comm
         The duplicate.
+    fault_tolerant : bool
+        Whether the other ranks outlive one that dies (Open MPI 5 or later, started with ``--with-ft ulfm``).
+    failed : bool
+        Whether a rank is known to have died: then no collective, no MPI_Finalize and no MPI_Abort ends well.
     """
 
     def __init__(self, world: Any) -> None:
@@ -128,14 +142,36 @@ class MPICommunicator:
         self.mpi: Any = world.Dup()
         self.rank: int = world.Get_rank()
         self.size: int = world.Get_size()
+        self.fault_tolerant = _survives(self.mpi)
+        self.failed = False
 
-    def abort(self, status: int) -> NoReturn:
+    def abort(self, status: int, say: Callable[[], None] | None = None) -> NoReturn:
+        job = find_job()
+        if job is not None:
+            # No launcher's banner, no hanging MPI_Abort.
+            job.end(status, say)
+        if say is not None:
+            say()
         sys.stdout.flush()
         sys.stderr.flush()
         # Launchers drop what they have not read when the job ends.
         time.sleep(0.2)
-        self._world.Abort(status)
+        if not self.failed:
+            self._world.Abort(status)
         os._exit(status)
+
+
+def _survives(communicator: Any) -> bool:
+    # Open MPI's launcher tells its ranks so; where it did not, a rank that dies ends the job as ever.
+    if os.environ.get("OMPI_MCA_mpi_ft_enable", "0").lower() not in ("1", "true", "yes"):  # noqa: SIM112
+        return False
+    from mpi4py import MPI
+
+    try:
+        communicator.Get_failed().Free()
+    except (AttributeError, NotImplementedError, MPI.Exception):
+        return False
+    return True
 
 
 def connect(launcher: Launcher | None) -> Communicator:
@@ -201,8 +237,8 @@ def install_abort_hook(communicator: Communicator) -> None:
 
     def end(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
         lines = traceback.format_exception(kind, error, trace)
-        sys.stderr.write(f"rank {communicator.rank} of {communicator.size}:\n" + "".join(lines))
-        communicator.abort(1)
+        text = f"rank {communicator.rank} of {communicator.size}:\n" + "".join(lines)
+        communicator.abort(1, lambda: print(text, end="", file=sys.stderr))
 
     def end_from_thread(uncaught: threading.ExceptHookArgs) -> None:
         if uncaught.exc_type is not SystemExit:

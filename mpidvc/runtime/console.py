@@ -149,7 +149,7 @@ class Console:
         lines = [title.center(len(top)).rstrip(), top, line(columns), rule("├", "┼", "┤")]
         self.print("\n".join([*lines, *map(line, cells), rule("└", "┴", "┘")]))
 
-    def progress(self, total: int, what: str, unit: str = "points") -> Progress:
+    def progress(self, total: int, what: str, unit: str = "points", done: int = 0) -> Progress:
         """Return a context manager that shows how far some work has come.
 
         Parameters
@@ -160,9 +160,11 @@ class Console:
             What is being done, one word.
         unit : str
             What is counted.
+        done : int
+            Units that are done already; they do not count for the rate.
         """
         self.close_progress()
-        self._progress = Progress(self, total, what, unit)
+        self._progress = Progress(self, total, what, unit, done)
         return self._progress
 
     def close_progress(self) -> None:
@@ -231,9 +233,9 @@ def _write(stream: _Lines, text: str) -> None:
 class Progress:
     """Progress of some work; made by `Console.progress`."""
 
-    def __init__(self, console: Console, total: int, what: str, unit: str) -> None:
+    def __init__(self, console: Console, total: int, what: str, unit: str, done: int = 0) -> None:
         self.total = total
-        self.done = 0
+        self.done = self._before = done
         self._console = console
         self._what = what
         self._unit = unit
@@ -244,7 +246,9 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._console.columns:
             self._bar = self._make_bar(self._console.columns)
-            self._bar.add_task(self._what, total=self.total, rate="", left="--:--:--", info="", unit=self._unit)
+            self._bar.add_task(
+                self._what, total=self.total, completed=self.done, rate="", left="--:--:--", info="", unit=self._unit
+            )
             self._bar.start()
         return self
 
@@ -302,10 +306,10 @@ class Progress:
         return True
 
     def _rate(self, now: float) -> float:
-        return self.done / max(now - self._start, 1e-9)
+        return (self.done - self._before) / max(now - self._start, 1e-9)
 
     def _left(self, now: float) -> float:
-        return (self.total - self.done) / self._rate(now) if self.done else float("inf")
+        return (self.total - self.done) / self._rate(now) if self.done > self._before else float("inf")
 
     def _make_bar(self, columns: int) -> RichProgress:
         from rich import progress as bars

@@ -2,54 +2,49 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import platform
+import signal
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sized
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpidvc.runtime.comm import Communicator, MPICommunicator
+from mpidvc.errors import UserError
+from mpidvc.runtime.comm import Communicator, MPICommunicator, SerialCommunicator
+from mpidvc.runtime.job import find_job
+from mpidvc.runtime.messages import Backoff, Mailbox
+from mpidvc.runtime.schedule import STUCK, Feed, FlowSchedule, Lease, Ledger, Policy, Schedule, Shares, Window
+from mpidvc.runtime.stop import Stopped, StopRequest
 
-__all__ = [
-    "Executor",
-    "Feed",
-    "FlowSchedule",
-    "InlineExecutor",
-    "MPIExecutor",
-    "Schedule",
-    "SumTask",
-    "Task",
-    "make_executor",
-]
+__all__ = ["Executor", "Feed", "InlineExecutor", "MPIExecutor", "SumTask", "Task", "make_executor"]
 
 T = TypeVar("T")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Assignment = TypeVar("Assignment")
 Batch = TypeVar("Batch", bound=Sized)
-Given = TypeVar("Given", contravariant=True)
 Sink = Callable[[int, NDArray[Any]], None]
 
 #: Results in order; closing it early lets the workers go.
 Stream: TypeAlias = Generator[Result, None, None]
 
-#: From this number of ranks on, rank 0 only schedules.
-SCHEDULER_ONLY_FROM = 48
-#: Longest piece of work that is handed out at once, in seconds.
-LONGEST_ASSIGNMENT = 1.0
-#: Longest batch of a flow, in seconds: what waits for its results waits no longer for the rest of the batch.
-LONGEST_BATCH = 0.05
 #: Pieces of a batch where there is one process only.
 INLINE_BATCH = 16
-#: Longest message in bytes; some MPIs refuse counts above 2**31 - 1.
-LONGEST_MESSAGE = 2**29
-
-_PART, _WHOLE, _STOP = 1, 2, 3
-
-STUCK = "no piece of the flow is ready, and none is being worked on that could make one so"
+#: Longest value, pickled, that rank 0 sends to everybody itself: MPIs send that much without being asked for it.
+SHORT = 4096
+#: Seconds after which a rank that does not take a broadcast is given up; it may be busy with work of its own.
+LONGEST_BROADCAST = 1800.0
+#: Seconds in which what has been sent should arrive; nobody waits longer, for the receiver may hang.
+_LONGEST_FLUSH = 2.0
+#: The most that one look at the clock adds to the time that leases count, in seconds: whoever was suspended, or busy
+#: with a long chunk of its own, must not find that everybody is late.
+_LONGEST_STEP = 5.0
 
 
 class Task(Protocol):
@@ -72,30 +67,24 @@ class SumTask(Protocol):
         """Return the chunk's share of the sum, a vector of the same length for every chunk."""
 
 
-class Feed(Protocol[Batch, Given]):
-    """Work in pieces that become ready as others are done, and are made from their results; lives on rank 0.
+class Executor(Protocol):
+    """What runs tasks. Every rank calls every method, with the same arguments unless said otherwise.
 
-    The pieces' results must not depend on how they are batched nor on the order in which batches end: then they are
-    the same on any number of ranks.
+    Attributes
+    ----------
+    rank, size : int
+        This process's number and the number of processes that the job was started with, lost ones too.
+    communicator : Communicator
+        For what is done once at the start; after a loss nothing collective works.
+    processes : list of (str, int)
+        On rank 0 host name and process id of every rank; empty on the others.
+    losses : list of str
+        On rank 0 a line for every rank that was lost, in the order in which that was found out.
     """
 
-    @property
-    def ready(self) -> int:
-        """Number of pieces that could be taken now."""
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether every piece has been taken."""
-
-    def take(self, most: int) -> Batch:
-        """Return from one to `most` pieces that are ready; called only if there are any."""
-
-    def finished(self, batch: Batch, result: Given) -> None:
-        """Take the result of a batch, which may make other pieces ready."""
-
-
-class Executor(Protocol):
-    """What runs tasks. Every rank calls every method, with the same arguments unless said otherwise."""
+    communicator: Communicator
+    processes: list[tuple[str, int]]
+    losses: list[str]
 
     @property
     def rank(self) -> int: ...
@@ -106,10 +95,16 @@ class Executor(Protocol):
     def broadcast(self, value: T | None) -> T:
         """Return rank 0's value on every rank; the other ranks pass None."""
 
-    def map(self, task: Task, sink: Sink | None) -> None:
+    def map(self, task: Task, sink: Sink | None, stop: StopRequest | None = None) -> None:
         """Run every chunk once, anywhere, and call ``sink(chunk, records)`` on rank 0, in any order.
 
         The other ranks' `sink` is ignored; with None on rank 0 the records stay where they were made.
+
+        Raises
+        ------
+        Stopped
+            On every rank, if any rank's `stop` was requested and chunks were left undone. Chunks are never cut, and
+            those that were done have gone to the sink.
         """
 
     def reduce(self, task: SumTask, argument: Any) -> NDArray[np.float64]:
@@ -125,7 +120,12 @@ class Executor(Protocol):
         call and get an exhausted iterator.
         """
 
-    def flow(self, function: Callable[[Batch], Result], feed: Feed[Batch, Result] | None) -> None:
+    def flow(
+        self,
+        function: Callable[[Batch], Result],
+        feed: Feed[Batch, Result] | None,
+        stop: StopRequest | None = None,
+    ) -> None:
         """Run ``function(batch)`` for all batches of rank 0's feed, anywhere, until the feed is exhausted.
 
         The other ranks pass None.
@@ -134,12 +134,29 @@ class Executor(Protocol):
         ------
         RuntimeError
             If nothing is ready or being worked on, and the feed is not exhausted.
+        Stopped
+            As in `map`.
+        """
+
+    def finish(self, status: int) -> None:
+        """Last of all, with everything flushed that the process has to say: return if it may end as usual.
+
+        After a loss it ends the process, with rank 0's exit status.
         """
 
 
-def make_executor(communicator: Communicator) -> Executor:
-    """Return the executor for a communicator."""
-    return MPIExecutor(communicator) if isinstance(communicator, MPICommunicator) else InlineExecutor()
+def make_executor(communicator: Communicator, warn: Callable[[str], None] | None = None) -> Executor:
+    """Return the executor for a communicator.
+
+    Parameters
+    ----------
+    communicator : Communicator
+    warn : callable, optional
+        Told on rank 0, in a line, of every rank that is lost.
+    """
+    if isinstance(communicator, MPICommunicator):
+        return MPIExecutor(communicator, warn)
+    return InlineExecutor(communicator)
 
 
 def _ordered_sum(vectors: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -155,11 +172,18 @@ class InlineExecutor:
     rank = 0
     size = 1
 
+    def __init__(self, communicator: Communicator | None = None) -> None:
+        self.communicator: Communicator = communicator or SerialCommunicator()
+        self.processes = [(platform.node(), os.getpid())]
+        self.losses: list[str] = []
+
     def broadcast(self, value: T | None) -> T:
         return value  # type: ignore[return-value]
 
-    def map(self, task: Task, sink: Sink | None) -> None:
+    def map(self, task: Task, sink: Sink | None, stop: StopRequest | None = None) -> None:
         for chunk in range(task.n_chunks):
+            if stop is not None and stop.requested:
+                raise Stopped
             records = task.run(chunk)
             if sink is not None:
                 sink(chunk, records)
@@ -170,274 +194,236 @@ class InlineExecutor:
     def stream(self, function: Callable[[Item], Result], items: Iterable[Item] | None) -> Stream[Result]:
         return (function(item) for item in items or ())
 
-    def flow(self, function: Callable[[Batch], Result], feed: Feed[Batch, Result] | None) -> None:
+    def flow(
+        self,
+        function: Callable[[Batch], Result],
+        feed: Feed[Batch, Result] | None,
+        stop: StopRequest | None = None,
+    ) -> None:
         while feed is not None and not feed.exhausted:
+            if stop is not None and stop.requested:
+                raise Stopped
             if feed.ready == 0:
                 raise RuntimeError(STUCK)
             batch = feed.take(INLINE_BATCH)
             feed.finished(batch, function(batch))
 
-
-class Schedule:
-    """Which chunks go where; knows neither MPI nor clocks.
-
-    Chunks cost from nothing to ten times the mean, so a worker gets as many as should last `LONGEST_ASSIGNMENT`, and
-    fewer when the work runs out.
-
-    Parameters
-    ----------
-    n_chunks : int
-        Chunks 0 … n_chunks - 1 are to be done.
-    size : int
-        Number of ranks; rank 0 is the one that asks.
-    """
-
-    def __init__(self, n_chunks: int, size: int) -> None:
-        self.n_chunks = n_chunks
-        self.size = size
-        self._next = 0
-        self._in_hand = [0] * size
-        self._done = 0
-        self._seconds = 0.0
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether all chunks have been handed out."""
-        return self._next >= self.n_chunks
-
-    def take(self, rank: int) -> range | None:
-        """Return the chunks that a rank shall do now or next, or None if it shall get nothing now."""
-        left = self.n_chunks - self._next
-        if rank == 0:
-            if self.size >= SCHEDULER_ONLY_FROM:
-                return None
-            count = 1
-        else:
-            # Nobody else can take what is held in reserve: no reserves once there is less than one chunk for each rank.
-            if self._in_hand[rank] > (left >= self.size):
-                return None
-            count = left // (4 * self.size)
-            if self._seconds > 0:
-                count = min(count, int(LONGEST_ASSIGNMENT * self._done / self._seconds))
-            elif self._done == 0:
-                count = 1
-        if left <= 0:
-            return None
-        chunks = range(self._next, min(self._next + max(count, 1), self.n_chunks))
-        self._next = chunks.stop
-        self._in_hand[rank] += 1
-        return chunks
-
-    def finished(self, rank: int, chunks: range, seconds: float) -> None:
-        """Note that a rank has done these chunks in so many seconds."""
-        self._in_hand[rank] -= 1
-        self._done += len(chunks)
-        self._seconds += seconds
+    def finish(self, status: int) -> None:
+        pass
 
 
-class _Window(Generic[Item]):
-    """Schedule of a stream: numbered items, no more of them in flight than the window is wide."""
+#: What rank 0 tells a worker: an assignment, to begin nothing more, the end of a round, the end of all, that it is not
+#: wanted any more, and the head of a broadcast that comes as bytes.
+_WORK, _RECALL, _END, _FAREWELL, _RETIRE, _HEAD = 2, 3, 4, 5, 6, 7
+#: What a worker tells rank 0: who it is, a result, what it gives back, and that it got a broadcast.
+_HELLO, _DONE, _BACK, _GOT = 8, 9, 10, 11
 
-    def __init__(self, items: Iterable[Item], size: int) -> None:
-        self._items = enumerate(items)
-        self._in_hand = [0] * size
-        self._free = 4 * size
-        self.exhausted = False
-
-    def take(self, rank: int) -> tuple[int, Item] | None:
-        if self.exhausted or self._free == 0 or self._in_hand[rank] > 1:
-            return None
-        try:
-            pair = next(self._items)
-        except StopIteration:
-            self.exhausted = True
-            return None
-        self._free -= 1
-        self._in_hand[rank] += 1
-        return pair
-
-    def finished(self, rank: int, assignment: tuple[int, Item], seconds: float) -> None:
-        self._in_hand[rank] -= 1
-
-    def release(self) -> None:
-        self._free += 1
+#: Work on an assignment and return the result and whether it was cut short; between chunks it asks whether to end.
+_Run: TypeAlias = Callable[[Any, Callable[[], bool]], tuple[Any, bool]]
 
 
-class FlowSchedule(Generic[Batch, Result]):
-    """Which ready pieces of a feed go where; knows neither MPI nor clocks.
-
-    Few are ready at times, and what others wait for should not lie in a reserve: batches are a share of what is ready,
-    and a reserve is given only where there is something for everybody. The last piece that is ready is for the rank
-    that asks, which need not send it anywhere.
-
-    Parameters
-    ----------
-    feed : Feed
-    size : int
-        Number of ranks; rank 0 is the one that asks.
-    """
-
-    def __init__(self, feed: Feed[Batch, Result], size: int) -> None:
-        self.size = size
-        self._feed = feed
-        self._in_hand = [0] * size
-        self._done = 0
-        self._seconds = 0.0
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether all pieces have been handed out."""
-        return self._feed.exhausted
-
-    def take(self, rank: int) -> Batch | None:
-        """Return what a rank shall do now or next, or None if it shall get nothing now."""
-        ready = self._feed.ready
-        leads_only = self.size >= SCHEDULER_ONLY_FROM
-        if rank == 0:
-            if ready == 0 and not self._feed.exhausted and not any(self._in_hand):
-                raise RuntimeError(STUCK)
-            if leads_only:
-                return None
-        elif self._in_hand[rank] > (ready >= self.size) or (ready == 1 and not leads_only):
-            return None
-        if ready == 0:
-            return None
-        most = ready // (2 * self.size)
-        if self._done == 0:
-            most = 1
-        elif self._seconds > 0:
-            most = min(most, int(LONGEST_BATCH * self._done / self._seconds))
-        batch = self._feed.take(max(most, 1))
-        self._in_hand[rank] += 1
-        return batch
-
-    def finished(self, rank: int, batch: Batch, seconds: float) -> None:
-        """Note that a rank has done this batch in so many seconds."""
-        self._in_hand[rank] -= 1
-        self._done += len(batch)
-        self._seconds += seconds
-
-
-class _Assigner(Protocol[Assignment]):
-    @property
-    def exhausted(self) -> bool: ...
-
-    def take(self, rank: int) -> Assignment | None: ...
-
-    def finished(self, rank: int, assignment: Assignment, seconds: float) -> None: ...
-
-
-class _Backoff:
-    """Waits that begin as polling and end as naps of a millisecond; signals are seen in between."""
-
-    def __init__(self) -> None:
-        self._rounds = 0
-
-    def __call__(self) -> None:
-        self._rounds += 1
-        time.sleep(0.0 if self._rounds < 100 else min(1e-3, 1e-5 * (self._rounds - 99)))
+def _never() -> bool:
+    return False
 
 
 class MPIExecutor:
     """All ranks of a communicator; rank 0 is the master and, below `SCHEDULER_ONLY_FROM` ranks, a worker too.
 
+    Everything that a worker does follows from rank 0's messages, so that no rank has to know which others live. With
+    Open MPI's fault tolerance a worker that dies costs what it had in hand, and rank 0 does everything if none is left.
+    A worker that hangs is late after its lease; what it had is given to others, and in the end it is given up.
+
     Parameters
     ----------
     communicator : MPICommunicator
+    warn : callable, optional
+        Told on rank 0 of every rank that is lost.
+
+    Raises
+    ------
+    UserError
+        A rank died before the others knew it.
     """
 
-    def __init__(self, communicator: MPICommunicator) -> None:
-        from mpi4py import MPI
-
-        self._mpi = MPI
-        self._comm = communicator.mpi
+    def __init__(self, communicator: MPICommunicator, warn: Callable[[str], None] | None = None) -> None:
+        self.communicator: Communicator = communicator
         self.rank = communicator.rank
         self.size = communicator.size
-        self._status = MPI.Status()
-        self._sends: list[tuple[Any, Any]] = []
-        self._parts: dict[int, list[bytearray]] = {}
-        #: What every worker has been given and not yet returned; it returns them in this order.
-        self._given: dict[int, deque[Any]] = {rank: deque() for rank in range(1, self.size)}
+        self.processes: list[tuple[str, int]] = []
+        self.losses: list[str] = []
+        self.lease = Lease.from_environment()
+        self._warn = warn
+        self._mail = Mailbox(communicator)
+        self._survives = communicator.fault_tolerant
+        #: Rank 0's: who is there, whether somebody who is not may still run, and the round that is on.
+        self._living: Sequence[int] = range(1, self.size)
+        self._hanging = False
+        self._ledger: Ledger[Any] | None = None
+        self._time = 0.0
+        self._looked = time.monotonic()
+        #: Number of the next broadcast, those that came early, and heads of which the bytes are not there yet.
+        self._broadcast = 0
+        self._heard: dict[int, bytearray] = {}
+        self._heads: dict[int, tuple[int, Sequence[int]]] = {}
+        #: A worker's: what it has been given, and what it has been told.
+        self._queue: deque[tuple[int, Any]] = deque()
+        self._recalled = False
+        self._end: Any = None
+        self._farewell: bool | None = None
+        self._meet()
 
-    # Collective parts
+    def _meet(self) -> None:
+        me = (platform.node(), os.getpid())
+        if self.rank != 0:
+            self._mail.send(me, 0, _HELLO)
+            return
+        found = {0: me}
+        backoff = Backoff()
+        while len(found) < self.size:
+            message = self._mail.poll()
+            if message is not None:
+                found[message[0]] = message[2]
+            elif self._mail.failed:
+                raise UserError(f"process {self._mail.failed[0]} was killed while the job started")
+            else:
+                backoff()
+        self.processes = [found[rank] for rank in range(self.size)]
+
+    # Broadcasts: short ones straight from rank 0, others along a tree of the living, every receipt acknowledged
 
     def broadcast(self, value: T | None) -> T:
-        data = np.frombuffer(pickle.dumps(value, protocol=5) if self.rank == 0 else b"", dtype=np.uint8)
-        length = np.array([data.size], dtype=np.int64)
-        self._wait(self._comm.Ibcast([length, self._mpi.INT64_T], root=0))
+        number = self._broadcast
+        self._broadcast += 1
         if self.rank != 0:
-            data = np.empty(int(length[0]), dtype=np.uint8)
-        for start in range(0, data.size, LONGEST_MESSAGE):
-            self._wait(self._comm.Ibcast([data[start : start + LONGEST_MESSAGE], self._mpi.BYTE], root=0))
-        if self.rank == 0:
-            return value  # type: ignore[return-value]
-        result: T = pickle.loads(data.tobytes())
-        return result
-
-    def reduce(self, task: SumTask, argument: Any) -> NDArray[np.float64]:
-        argument = self.broadcast(argument)
-        # neighbouring chunks on one rank: what it reads for one, and may keep, serves the next
-        first, end = (task.n_chunks * rank // self.size for rank in (self.rank, self.rank + 1))
-        mine = [task.run_sum(chunk, argument) for chunk in range(first, end)]
-        total: NDArray[np.float64] | None = None
-        if self.rank != 0:
-            self._send(np.array(mine, dtype=np.float64), 0, _WHOLE)
-            self._flush()
+            return cast("T", self._hear(number))
+        data = memoryview(pickle.dumps(value, protocol=5))
+        if len(data) <= SHORT:
+            for rank in self._living:
+                self._pass_on(data, number, [rank])
+            self._mail.flush(_LONGEST_FLUSH)
         else:
-            shares = [mine, *(() for _ in range(1, self.size))]
-            for _ in range(1, self.size):
-                rank, _tag, shares[rank] = self._receive()
-            total = _ordered_sum(vector for share in shares for vector in share)
-        return self.broadcast(total)
+            self._broadcast_long(data, number)
+        return value  # type: ignore[return-value]
 
-    # Master and workers
+    def _pass_on(self, data: memoryview, number: int, ranks: Sequence[int]) -> None:
+        """Send a broadcast to the middle one of these ranks, for the upper half; then the same with the lower half."""
+        while ranks:
+            middle = len(ranks) // 2
+            self._mail.send((number, ranks[middle + 1 :]), ranks[middle], _HEAD)
+            self._mail.send_bytes(data, ranks[middle], Mailbox.RAW)
+            ranks = ranks[:middle]
 
-    def map(self, task: Task, sink: Sink | None) -> None:
+    def _broadcast_long(self, data: memoryview, number: int) -> None:
+        missing = set(self._living)
+        self._pass_on(data, number, self._living)
+        backoff = Backoff()
+        until = self._now() + LONGEST_BROADCAST
+        while missing:
+            message = self._mail.poll()
+            if message is not None and message[1] == _GOT:
+                missing.discard(message[0])
+                continue
+            if lost := self._bury():
+                # The tree may be broken anywhere.
+                missing -= set(lost)
+                for rank in missing:
+                    self._pass_on(data, number, [rank])
+            if self._now() > until:
+                for rank in sorted(missing):
+                    self._give_up(rank)
+                missing.clear()
+            backoff()
+
+    def _hear(self, number: int) -> Any:
+        backoff = Backoff()
+        while number not in self._heard:
+            if not self._listen():
+                backoff()
+        self._mail.flush(_LONGEST_FLUSH)
+        return pickle.loads(self._heard.pop(number))
+
+    def _hear_bytes(self, rank: int, data: bytearray) -> None:
+        number, ranks = self._heads.pop(rank)
+        if number < self._broadcast - 1 or number in self._heard:
+            return
+        self._heard[number] = data
+        self._pass_on(memoryview(data), number, ranks)
+        if len(data) > SHORT:
+            self._mail.send(None, 0, _GOT)
+
+    # Rounds: rank 0 hands out, the workers serve, until rank 0 ends it
+
+    def map(self, task: Task, sink: Sink | None, stop: StopRequest | None = None) -> None:
         wanted = self.broadcast(sink is not None)
 
-        def run(chunks: range) -> list[NDArray[Any]]:
-            records = []
+        def run(chunks: range, ends: Callable[[], bool]) -> tuple[list[NDArray[Any]], bool]:
+            records: list[NDArray[Any]] = []
             for chunk in chunks:
+                if chunk != chunks.start and ends():
+                    return records, True
                 made = task.run(chunk)
                 if wanted:
                     records.append(made)
-                self._progress()
-            return records
+            return records, False
 
         if self.rank != 0:
-            self._serve(run)
+            self._serve(run, stop)
             return
-        for chunks, records in self._lead(Schedule(task.n_chunks, self.size), run):
+        for chunks, records in self._lead(Schedule(task.n_chunks, self._size), run, stop):
             if sink is not None:
-                for chunk, made in zip(chunks, records, strict=True):
+                for chunk, made in zip(chunks, records, strict=False):
                     sink(chunk, made)
         self._dismiss()
 
+    def reduce(self, task: SumTask, argument: Any) -> NDArray[np.float64]:
+        def run(assignment: tuple[range, Any], ends: Callable[[], bool]) -> tuple[NDArray[np.float64], bool]:
+            chunks, argument = assignment
+            return np.array([task.run_sum(chunk, argument) for chunk in chunks], dtype=np.float64), False
+
+        if self.rank != 0:
+            return cast("NDArray[np.float64]", self._serve(run))
+        found: dict[int, NDArray[np.float64]] = {}
+        for (chunks, _), vectors in self._lead(_Argued(Shares(task.n_chunks, self._size), argument), run):
+            found[chunks.start] = vectors
+        total = _ordered_sum(vector for start in sorted(found) for vector in found[start])
+        self._dismiss(total)
+        return total
+
     def stream(self, function: Callable[[Item], Result], items: Iterable[Item] | None) -> Stream[Result]:
-        def run(pair: tuple[int, Item]) -> Result:
-            return function(pair[1])
+        def run(pair: tuple[int, Item], ends: Callable[[], bool]) -> tuple[Result, bool]:
+            return function(pair[1]), False
 
         if self.rank != 0:
             self._serve(run)
             nobody: tuple[Result, ...] = ()
             return (result for result in nobody)
-        results = self._in_order(_Window(items or (), self.size), run)
+        results = self._in_order(Window(items or (), self._size), run)
         # Run to the first, empty, yield: closing an iterator that never started would not let the workers go.
         next(results)
         return cast("Stream[Result]", results)
 
-    def flow(self, function: Callable[[Batch], Result], feed: Feed[Batch, Result] | None) -> None:
+    def flow(
+        self,
+        function: Callable[[Batch], Result],
+        feed: Feed[Batch, Result] | None,
+        stop: StopRequest | None = None,
+    ) -> None:
+        def run(batch: Batch, ends: Callable[[], bool]) -> tuple[Result, bool]:
+            return function(batch), False
+
         if self.rank != 0:
-            self._serve(function)
+            self._serve(run, stop)
             return
-        if feed is not None:
-            for batch, result in self._lead(FlowSchedule(feed, self.size), function):
-                feed.finished(batch, result)
+        if feed is None:
+            raise TypeError("rank 0 needs a feed")
+        for batch, result in self._lead(FlowSchedule(feed, self._size), run, stop):
+            feed.finished(batch, result)
         self._dismiss()
 
-    def _in_order(self, window: _Window[Item], run: Callable[[tuple[int, Item]], Result]) -> Stream[Result | None]:
+    def _in_order(self, window: Window[Item], run: _Run) -> Stream[Result | None]:
         early: dict[int, Result] = {}
         following = 0
+        self._ledger = None
         try:
             yield None
             for (number, _item), result in self._lead(window, run):
@@ -451,108 +437,266 @@ class MPIExecutor:
             raise
         self._dismiss()
 
+    @property
+    def _size(self) -> int:
+        return len(self._living) + 1
+
     def _lead(
-        self, schedule: _Assigner[Assignment], run: Callable[[Assignment], Result]
-    ) -> Iterator[tuple[Assignment, Result]]:
+        self, policy: Policy[Assignment], run: _Run, stop: StopRequest | None = None
+    ) -> Iterator[tuple[Assignment, Any]]:
         """Hand out assignments, do some oneself, and yield each with its result until none is left."""
-        hungry = set(range(1, self.size))
-        backoff = _Backoff()
+        ledger: Ledger[Assignment] = Ledger(policy, self._living, self.lease)
+        self._ledger = ledger
+        backoff = Backoff()
         while True:
-            for rank in sorted(hungry):
-                while (assignment := schedule.take(rank)) is not None:
-                    self._send(assignment, rank, _WHOLE)
-                    self._given[rank].append(assignment)
-                # Who was refused for the sake of others (the tail of a map, the window of a stream) is asked again.
-                if schedule.exhausted or len(self._given[rank]) > 1:
-                    hungry.discard(rank)
-            message = self._poll()
-            if message is not None:
-                rank, _tag, (seconds, result) = message
-                assignment = self._given[rank].popleft()
-            elif (own := schedule.take(0)) is not None:
-                rank, assignment = 0, own
-                start = time.perf_counter()
-                result = run(assignment)
-                seconds = time.perf_counter() - start
-            elif schedule.exhausted and not any(self._given.values()):
+            now = self._now()
+            self._bury()
+            ledger.expire(now)
+            if stop is not None and stop.requested and not ledger.stopping:
+                self._recall(ledger)
+            for to, number, given in ledger.hand_out(now):
+                self._mail.send((number, given), to, _WORK)
+            if ledger.finished:
                 return
+            message = self._mail.poll()
+            if message is not None:
+                rank, tag, value = message
+                if tag != _DONE:
+                    if self._is_asked(message) and stop is not None and not ledger.stopping:
+                        self._recall(ledger)
+                    continue
+                number, seconds, cut, result = value
+            elif (own := ledger.own()) is not None:
+                rank, (number, given) = 0, own
+                start = time.perf_counter()
+                result, cut = run(given, _never)
+                seconds = time.perf_counter() - start
             else:
                 backoff()
                 continue
-            backoff = _Backoff()
-            schedule.finished(rank, assignment, seconds)
-            if rank != 0:
-                hungry.add(rank)
-            yield assignment, result
+            backoff = Backoff()
+            assignment = ledger.returned(rank, number, seconds, now, cut)
+            if assignment is not None:
+                yield assignment, result
 
-    def _dismiss(self) -> None:
-        """Wait for what is still being worked on, drop it, and let the workers go."""
-        while any(self._given.values()):
-            rank, _tag, _result = self._receive()
-            self._given[rank].popleft()
-        for rank in range(1, self.size):
-            self._send(None, rank, _STOP)
-        self._flush()
+    def _recall(self, ledger: Ledger[Any]) -> None:
+        for rank in ledger.stop():
+            self._mail.send(None, rank, _RECALL)
 
-    def _serve(self, run: Callable[[Any], Any]) -> None:
-        """Work for rank 0 until it says stop (which it does only when nothing is left here)."""
-        queue: deque[Any] = deque()
+    def _is_asked(self, message: tuple[int, int, Any]) -> bool:
+        """Take what a worker gives back; return whether a signal told it to."""
+        rank, tag, value = message
+        if tag != _BACK:
+            return False
+        numbers, asked = value
+        if numbers and self._ledger is not None:
+            self._ledger.given_back(rank, numbers, self._time)
+        return bool(asked)
+
+    def _dismiss(self, value: Any = None) -> None:
+        """Wait for what is still being worked on, drop it, and let the workers go.
+
+        Raises
+        ------
+        Stopped
+            Something was left undone on request.
+        """
+        ledger, self._ledger = self._ledger, None
+        stopped = False
+        if ledger is not None:
+            stopped = ledger.stopping and ledger.undone
+            self._ledger = ledger
+            self._settle(ledger)
+            self._ledger = None
+        for rank in self._living:
+            self._mail.send((stopped, value), rank, _END)
+        self._mail.flush(_LONGEST_FLUSH)
+        if stopped:
+            raise Stopped
+
+    def _settle(self, ledger: Ledger[Any]) -> None:
+        backoff = Backoff()
+        least = self._now() + self.lease.grace
+        look = 0.0
+        while ledger.n_owing:
+            self._bury()
+            message = self._mail.poll()
+            now = self._now()
+            if message is not None:
+                if message[1] == _DONE:
+                    number, seconds, cut, _result = message[2]
+                    ledger.returned(message[0], number, seconds, now, cut)
+                else:
+                    self._is_asked(message)
+                continue
+            if now > look:
+                look = now + min(0.1, self.lease.grace)
+                for rank, until in ledger.owing().items():
+                    if now > max(until, least):
+                        self._give_up(rank)
+            backoff()
+
+    def _now(self) -> float:
+        """The time by which leases run out, in seconds."""
+        moment = time.monotonic()
+        self._time += min(moment - self._looked, _LONGEST_STEP)
+        self._looked = moment
+        return self._time
+
+    # Losses
+
+    def _bury(self) -> list[int]:
+        """Deal with the ranks that have died since the last call, and return them."""
+        if not self._mail.failed:
+            return []
+        dead = [rank for rank in self._mail.failed if rank not in self._mail.silenced]
+        self._mail.failed.clear()
+        for rank in dead:
+            self._lose(rank, "was lost")
+        return dead
+
+    def _give_up(self, rank: int) -> None:
+        """Let a worker that hangs be lost."""
+        host, pid = self.processes[rank]
+        if self._survives and host == self.processes[0][0]:
+            # Or it would keep the job from ending.
+            os.kill(pid, signal.SIGKILL)
+        else:
+            self._mail.send(None, rank, _RETIRE)
+            self._hanging = True
+        self._lose(rank, "does not answer")
+
+    def _lose(self, rank: int, how: str) -> None:
+        host, pid = self.processes[rank]
+        self._mail.silence(rank)
+        self._living = [other for other in self._living if other != rank]
+        if self._ledger is not None:
+            self._ledger.lost(rank)
+        self.losses.append(f"process {rank} on {host} (pid {pid}) {how}; its work goes to the others")
+        if self._warn is not None:
+            self._warn(self.losses[-1])
+
+    def finish(self, status: int) -> None:
+        if self.rank != 0:
+            backoff = Backoff()
+            while self._farewell is None:
+                if not self._listen():
+                    backoff()
+            if self._farewell:
+                return
+            self._leave()
+        self._mail.look(now=True)
+        self._bury()
+        for rank in self._living:
+            self._mail.send(not self.losses, rank, _FAREWELL)
+        if not self.losses:
+            return
+        self._mail.flush(_LONGEST_FLUSH)
+        job = find_job()
+        if job is not None:
+            job.report(status, kill=self._hanging)
+        elif self._hanging:
+            # Somebody runs whom nobody here can kill, and the launcher would wait for it.
+            self.communicator.abort(status)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # MPI_Finalize may hang after a loss, and a launcher of our own has its answer.
+        os._exit(0 if job is not None else status)
+
+    def _leave(self) -> None:
+        """End a worker of a job that has lost others."""
+        if not self._survives:
+            # Rank 0 ends the job; a process that ends first would be the failure that does.
+            time.sleep(60)
+        os._exit(0)
+
+    # The workers' side
+
+    def _serve(self, run: _Run, stop: StopRequest | None = None) -> Any:
+        """Work for rank 0 until it ends the round, and return what it says then."""
+        told = False
+
+        def ends() -> bool:
+            self._listen()
+            return self._recalled or asked()
+
+        def asked() -> bool:
+            return stop is not None and stop.requested
+
+        backoff = Backoff()
         while True:
-            message = self._poll() if queue else self._receive()
-            if message is None:
-                start = time.perf_counter()
-                result = run(queue.popleft())
-                self._send((time.perf_counter() - start, result), 0, _WHOLE)
-            elif message[1] == _STOP:
+            heard = self._listen()
+            if self._end is not None:
                 break
+            if (asked() and not told) or (self._queue and (asked() or self._recalled)):
+                numbers = [number for number, _ in self._queue]
+                self._queue.clear()
+                self._mail.send((numbers, asked()), 0, _BACK)
+                told = asked()
+            elif self._queue:
+                number, assignment = self._queue.popleft()
+                start = time.perf_counter()
+                result, cut = run(assignment, ends)
+                self._mail.send((number, time.perf_counter() - start, cut, result), 0, _DONE)
+                backoff = Backoff()
+            elif not heard:
+                backoff()
+        self._mail.flush(_LONGEST_FLUSH)
+        (stopped, value), self._end = self._end, None
+        self._recalled = False
+        if stopped:
+            raise Stopped
+        return value
+
+    def _listen(self) -> bool:
+        """File what rank 0 has said, and return whether it has said anything."""
+        heard = False
+        # What follows the end of a round is for the next one.
+        while self._end is None and (message := self._mail.poll()) is not None:
+            heard = True
+            rank, tag, value = message
+            if tag == _WORK:
+                self._queue.append(value)
+            elif tag == _RECALL:
+                self._recalled = True
+            elif tag == _END:
+                self._end = value
+            elif tag == _FAREWELL:
+                self._farewell = value
+            elif tag == _RETIRE:
+                self._leave()
+            elif tag == _HEAD:
+                self._heads[rank] = value
             else:
-                queue.append(message[2])
-        self._flush()
+                self._hear_bytes(rank, value)
+        return heard
 
-    # Messages: pickled, split where too long, never blocking in MPI, so that signals are seen and both sides may send
 
-    def _send(self, value: Any, to: int, tag: int) -> None:
-        data = memoryview(pickle.dumps(value, protocol=5))
-        starts = range(0, len(data), LONGEST_MESSAGE)
-        for start in starts:
-            part = data[start : start + LONGEST_MESSAGE]
-            request = self._comm.Isend([part, self._mpi.BYTE], dest=to, tag=tag if start == starts[-1] else _PART)
-            self._sends.append((request, part))
-        self._progress()
+class _Argued:
+    """Shares with the argument that goes with each."""
 
-    def _progress(self) -> None:
-        """Let MPI move what is being sent."""
-        if self._sends:
-            self._sends = [send for send in self._sends if not send[0].Test()]
+    def __init__(self, shares: Shares, argument: Any) -> None:
+        self._shares = shares
+        self._argument = argument
 
-    def _flush(self) -> None:
-        backoff = _Backoff()
-        while self._sends:
-            self._progress()
-            backoff()
+    @property
+    def size(self) -> int:
+        return self._shares.size
 
-    def _wait(self, request: Any) -> None:
-        backoff = _Backoff()
-        while not request.Test():
-            backoff()
+    @size.setter
+    def size(self, size: int) -> None:
+        self._shares.size = size
 
-    def _poll(self) -> tuple[int, int, Any] | None:
-        """Return ``(rank, tag, value)`` of a message that has come, or None."""
-        self._progress()
-        status = self._status
-        while self._comm.Iprobe(source=self._mpi.ANY_SOURCE, tag=self._mpi.ANY_TAG, status=status):
-            rank, tag = status.Get_source(), status.Get_tag()
-            part = bytearray(status.Get_count(self._mpi.BYTE))
-            self._comm.Recv([part, self._mpi.BYTE], source=rank, tag=tag)
-            parts = self._parts.setdefault(rank, [])
-            parts.append(part)
-            if tag != _PART:
-                del self._parts[rank]
-                return rank, tag, pickle.loads(parts[0] if len(parts) == 1 else b"".join(parts))
-        return None
+    @property
+    def exhausted(self) -> bool:
+        return self._shares.exhausted
 
-    def _receive(self) -> tuple[int, int, Any]:
-        backoff = _Backoff()
-        while (message := self._poll()) is None:
-            backoff()
-        return message
+    def take(self, rank: int, in_hand: int) -> tuple[range, Any] | None:
+        chunks = self._shares.take(rank, in_hand)
+        return None if chunks is None else (chunks, self._argument)
+
+    def finished(self, assignment: tuple[range, Any], seconds: float) -> None:
+        self._shares.finished(assignment[0], seconds)
+
+    def expected(self, assignment: tuple[range, Any]) -> float | None:
+        return self._shares.expected(assignment[0])

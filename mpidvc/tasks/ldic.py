@@ -17,6 +17,7 @@ from mpidvc.core.registration import RegistrationSettings
 from mpidvc.images.image import Image
 from mpidvc.kernels import correlation
 from mpidvc.tasks.boxes import Ints, Map, around_samples, read_reference_box, read_sampled_box
+from mpidvc.tasks.points import Points
 
 __all__ = ["RECORD", "LdicSettings", "LdicTask", "make_chunks"]
 
@@ -79,12 +80,9 @@ class LdicTask:
     image1, image2 : Image
     mask1 : Image or None
         Voxels that are 0 are not compared.
-    positions : (n, 3) float64
-        Points in image 1; fractions are dropped.
-    guess : (n, 4, 4) float64
-        First guess of Phi about each point; rows that are not finite become return status -7.
+    points : Points
+        Points in image 1, of which fractions are dropped; guesses that are not finite become return status -7.
     settings : LdicSettings
-    chunks : Chunks
     """
 
     dtype = RECORD
@@ -94,30 +92,27 @@ class LdicTask:
         image1: Image,
         image2: Image,
         mask1: Image | None,
-        positions: Array,
-        guess: Array,
+        points: Points,
         settings: LdicSettings,
-        chunks: Chunks,
     ) -> None:
         self.image1, self.image2, self.mask1 = image1, image2, mask1
-        self.positions, self.guess = positions, guess
-        self.settings, self.chunks = settings, chunks
-        self.n_chunks = len(chunks)
+        self.points, self.settings = points, settings
+        self.n_chunks = points.n_blocks
         self._two_d = image1.shape[0] == 1
         self._kernel_settings = settings.registration.for_kernels(self._two_d)
         self._scratch = (Scratch(), Scratch())
 
     def run(self, chunk: int) -> npt.NDArray[np.void]:
         """Records of the chunk's points, in the chunk's order."""
-        index = self.chunks.points(chunk)
-        records = np.zeros(len(index), RECORD)
-        guess = self.guess[index]
+        inputs = self.points.inputs(chunk)
+        records = np.zeros(len(inputs), RECORD)
+        guess = inputs["phi"]
         finite = np.asarray(np.isfinite(guess).all(axis=(1, 2)))
-        records["phi"] = np.where(finite[:, None, None], guess[:, :3], np.eye(4)[:3])
+        records["phi"] = np.where(finite[:, None, None], guess, np.eye(4)[:3])
         records["result"] = [np.inf, 0, -7, np.inf, 0, np.nan]
         usable = np.nonzero(finite)[0]
         if len(usable):
-            nodes = self.positions[index[usable]].astype(np.int64)
+            nodes = inputs["position"][usable].astype(np.int64)
             rounded = np.rint(guess[usable, :3, 3])
             # a guess beyond any image must not overflow the integers of its window
             rounded = np.clip(rounded, -(2.0**40), 2.0**40).astype(np.int64)

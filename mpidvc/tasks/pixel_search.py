@@ -12,6 +12,7 @@ from mpidvc.images.image import Image
 from mpidvc.kernels import pixel_search
 from mpidvc.tasks.boxes import read_float_box
 from mpidvc.tasks.ldic import LARGEST_BOX, NEAR
+from mpidvc.tasks.points import Points
 
 __all__ = ["RECORD", "PixelSearch", "PixelSearchTask", "make_chunks"]
 
@@ -20,10 +21,11 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Map = npt.NDArray[np.uint8] | None
 
-#: What is known of a point afterwards; ``at_limit``: the best offset is an end of the search range.
-RECORD = np.dtype([("phi", np.float64, (3, 4)), ("result", np.float64, (len(RESULT),)), ("at_limit", np.bool_)])
+#: What is known of a point afterwards: Phi, and a number for each of `RESULT`.
+RECORD = np.dtype([("phi", np.float64, (3, 4)), ("result", np.float64, (len(RESULT),))])
 #: Columns of `RESULT`.
-CC, STATUS, ERROR = 0, 1, 2
+CC, STATUS, ERROR = (RESULT.index(name) for name in ("pixelSearchCC", "returnStatus", "error"))
+COVERAGE, AT_LIMIT = RESULT.index("coverage"), RESULT.index("atLimit")
 
 
 def make_chunks(
@@ -67,7 +69,7 @@ class PixelSearch:
         ----------
         positions : (n, 3) float64
             Points in image 1; fractions are dropped.
-        guess : (n, 4, 4) float64
+        guess : (n, 3 or 4, 4) float64
             First guess of Phi about each point: its rounded translation is where the search begins, its F deforms
             window 1 as far as the settings say, and is kept in the result. Rows that are not finite become return
             status -7.
@@ -77,7 +79,7 @@ class PixelSearch:
         known = np.asarray(np.isfinite(F).all(axis=(1, 2)))
         records["phi"][:, :, :3] = np.where(known[:, None, None], F, np.eye(3))
         records["phi"][:, :, 3] = np.nan
-        records["result"] = [0, -7, np.inf, 1, 1]
+        records["result"] = [0, -7, np.inf, 1, 1, 0, 0]
         deformed, gradients = applied_gradients(F, self.settings.apply_f)
         usable = np.isfinite(guess).all(axis=(1, 2)) & np.isfinite(gradients).all(axis=(1, 2))
         chosen = np.flatnonzero(usable)
@@ -131,12 +133,14 @@ class PixelSearch:
         centre1, centre2 = nodes - start1, nodes + rounded - start2
         n = len(nodes)
         offset, cc, error = np.zeros((n, 3), np.int64), np.zeros(n), np.full(n, np.inf)
+        coverage = np.ones(n)
         # plain windows go through the kernel together
         plain = ~deformed
         tested = covered1 is not None or settings.grey_low > -np.inf or settings.grey_high < np.inf
         if tested:
             for k in np.nonzero(plain)[0]:
-                plain[k] = cut_window(box1, covered1, real1, centre1[k], settings).accepted
+                cut = cut_window(box1, covered1, real1, centre1[k], settings)
+                plain[k], coverage[k] = cut.accepted, cut.coverage
         which = np.nonzero(plain)[0]
         if len(which):
             out, cc_out, error_out = offset[which], cc[which], error[which]
@@ -151,6 +155,7 @@ class PixelSearch:
             offset[which], cc[which], error[which] = out, cc_out, error_out
         for k in np.nonzero(deformed)[0]:
             window = warp_window(box1, covered1, real1, centre1[k], gradients[k], settings)
+            coverage[k] = window.coverage
             if window.accepted:
                 offset[k], cc[k], error[k] = pixel_search.search_window(
                     *(window.values, window.usable, box2, usable2, low, high, settings.zero_mean),
@@ -161,10 +166,11 @@ class PixelSearch:
         records["phi"][found, :, 3] = (offset + rounded)[found]
         result = records["result"]
         result[found, STATUS] = 1
+        result[:, COVERAGE] = coverage
         result[found, CC], result[found, ERROR] = cc[found], error[found]
         low_, high_ = np.array(low), np.array(high)
         ends = ((offset == low_) | (offset == high_)) & (low_ < high_)
-        records["at_limit"] = found & ends.any(axis=1)
+        result[:, AT_LIMIT] = found & ends.any(axis=1)
 
     def _box(
         self, image: Image, mask: Image | None, start: Ints, stop: Ints, scratch: int
@@ -190,10 +196,8 @@ class PixelSearchTask:
     ----------
     image1, image2 : Image
     mask1, mask2 : Image or None
-    positions : (n, 3) float64
-    guess : (n, 4, 4) float64
+    points : Points
     settings : SearchSettings
-    chunks : Chunks
     """
 
     dtype = RECORD
@@ -204,16 +208,14 @@ class PixelSearchTask:
         image2: Image,
         mask1: Image | None,
         mask2: Image | None,
-        positions: Array,
-        guess: Array,
+        points: Points,
         settings: SearchSettings,
-        chunks: Chunks,
     ) -> None:
         self._search = PixelSearch(image1, image2, mask1, mask2, settings)
-        self.positions, self.guess, self.chunks = positions, guess, chunks
-        self.n_chunks = len(chunks)
+        self.points = points
+        self.n_chunks = points.n_blocks
 
     def run(self, chunk: int) -> npt.NDArray[np.void]:
         """Records of the chunk's points, in the chunk's order."""
-        index = self.chunks.points(chunk)
-        return self._search.search(self.positions[index], self.guess[index])
+        inputs = self.points.inputs(chunk)
+        return self._search.search(inputs["position"], inputs["phi"])

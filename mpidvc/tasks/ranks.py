@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,9 @@ from mpidvc.errors import AgreedError, UserError
 from mpidvc.kernels import correlation
 from mpidvc.runtime.executor import Executor
 
-__all__ = ["ISA_VARIABLE", "agree_on_instruction_set", "check_instruction_set", "cpu_seconds"]
+__all__ = ["ISA_VARIABLE", "agree_on_instruction_set", "check_instruction_set", "cpu_seconds", "on_leader"]
+
+T = TypeVar("T")
 
 #: Environment variable that forces an instruction set.
 ISA_VARIABLE = "MPIDVC_ISA"
@@ -44,8 +47,14 @@ def check_instruction_set() -> None:
         )
 
 
-def agree_on_instruction_set(executor: Executor) -> str:
+def agree_on_instruction_set(executor: Executor, wanted: str | None = None) -> str:
     """Make every rank use the same instruction set: the highest that all have, or the one of `ISA_VARIABLE`.
+
+    Parameters
+    ----------
+    executor : Executor
+    wanted : str, optional
+        The one that a run was begun with, on rank 0; goes before all others.
 
     Raises
     ------
@@ -57,11 +66,36 @@ def agree_on_instruction_set(executor: Executor) -> str:
         _EveryRank(executor, np.array([float(name in have) for name in correlation.INSTRUCTION_SETS])), None
     )
     common = [name for name, n in zip(correlation.INSTRUCTION_SETS, counts, strict=True) if int(n) == executor.size]
-    name = executor.broadcast(os.environ.get(ISA_VARIABLE) or common[-1])
+    name = executor.broadcast(wanted or os.environ.get(ISA_VARIABLE) or common[-1])
     if name not in common:
+        if executor.broadcast(wanted is not None):
+            raise AgreedError(
+                f"--resume: the run was begun with {name} instructions, which not all processors have here "
+                f"({', '.join(common)}); go on where they do, or add --overwrite"
+            )
         raise AgreedError(f"{ISA_VARIABLE}={name}: not available on all processes; choose from {', '.join(common)}")
     correlation.use_instruction_set(name)
     return name
+
+
+def on_leader(executor: Executor, function: Callable[[], T]) -> T:
+    """What a function returns on rank 0, which alone calls it, on every rank.
+
+    Raises
+    ------
+    AgreedError
+        On every rank, if it raises a `UserError`.
+    """
+    outcome: tuple[T | None, str | None] | None = None
+    if executor.rank == 0:
+        try:
+            outcome = function(), None
+        except UserError as error:
+            outcome = None, str(error)
+    value, refusal = executor.broadcast(outcome)
+    if refusal is not None:
+        raise AgreedError(refusal)
+    return value  # type: ignore[return-value]
 
 
 def cpu_seconds(executor: Executor, since: float) -> float:

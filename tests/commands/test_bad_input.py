@@ -184,7 +184,7 @@ LDIC = [
     ("im1.tif im2.tif -ns 9 -pf field.tsv", "-ns 9 9 9"),
     ("im1.tif im2.tif -skp", "-skp"),
     ("im1.tif im2.tif -skp -pf registration.tsv", "-skp"),
-    ("im1.tif im2.tif -notsv", "-notsv"),
+    ("im1.tif im2.tif -notsv -noh5", "-notsv -noh5"),
     ("im1.tif im2.tif -n 5", "-n"),
     ("im1.tif im2.tif --node 5", "--node"),
     ("im1.tif im2.tif twin/im2.tif", "im1-im2-ldic.tsv"),
@@ -375,7 +375,7 @@ PROPAGATE = [
     ("im1.tif im2.tif -cct 90", "-cct 90"),
     ("im1.tif im2.tif --ranking random", "--ranking"),
     ("im1.tif im2.tif --rank walk", "--rank"),
-    ("im1.tif im2.tif -notsv", "-notsv"),
+    ("im1.tif im2.tif -notsv -noh5", "-notsv -noh5"),
     ("im1.tif im2.tif -pf field.tsv", "-pf"),
     # files of points
     ("im1.tif im2.tif -gp none.txt", "-gp none.txt"),
@@ -386,7 +386,7 @@ PROPAGATE = [
     ("im1.tif im2.tif -gp twonumbers.txt", "line 2"),
     ("im1.tif im2.tif -gp nanpoint.txt", "line 3"),
     ("im1.tif im2.tif -gp farpoint.txt", "line 1"),
-    ("im1.tif im2.tif -gp points.txt -notsv -tif", "-notsv"),
+    ("im1.tif im2.tif -gp points.txt -notsv -noh5 -tif", "-notsv -noh5"),
 ]
 
 

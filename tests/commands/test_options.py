@@ -25,6 +25,7 @@ def run_ldic(line: str) -> argparse.Namespace:
 
 def test_defaults_of_reg() -> None:
     assert vars(parse(reg, "a b")) == {
+        "command_line": "mpidvc reg a b",
         "im1": "a",
         "im2": "b",
         "mask1": None,
@@ -56,6 +57,7 @@ def test_defaults_of_reg() -> None:
 
 def test_defaults_of_ldic() -> None:
     assert vars(parse(ldic, "a b c")) == {
+        "command_line": "mpidvc ldic a b c",
         "images": ["a", "b", "c"],
         "mask1": None,
         "phi_file": None,
@@ -81,6 +83,12 @@ def test_defaults_of_ldic() -> None:
         "vtk": False,
         "tsv": True,
         "tif": False,
+        "resume": False,
+        "overwrite": False,
+        "h5": True,
+        "hdf5_driver": "auto",
+        "voxel_size": 1.0,
+        "unit": "voxel",
         "lazy": False,
         "processes": None,
         "log": None,

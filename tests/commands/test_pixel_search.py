@@ -23,6 +23,7 @@ from mpidvc.core.analytic import AnalyticPair
 from mpidvc.fields.tsv import COLUMNS
 from mpidvc.main import main
 from tests.commands.test_parity import read_vtk
+from tests.outputs import other_outputs
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 CASES = {
@@ -93,7 +94,7 @@ def test_spam(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(REFERENCE)
     case = CASES[name]
     assert main(["pixelSearch", *case["args"], "-np", "1", "-od", str(tmp_path)]) == 0
-    assert {path.name for path in tmp_path.iterdir()} == set(case["outputs"])
+    assert other_outputs(tmp_path) == set(case["outputs"])
     (output,) = (output for output in case["outputs"] if output.endswith(".tsv"))
     header, ours = read(tmp_path / output)
     theirs_header, theirs = read(f"results/{name}/{output}")
@@ -373,6 +374,7 @@ def test_no_warning_of_windows_that_are_skipped(
 
 def test_defaults() -> None:
     assert vars(parse("a b")) == {
+        "command_line": "mpidvc pixelSearch a b",
         "im1": "a",
         "im2": "b",
         "mask1": None,
@@ -395,6 +397,12 @@ def test_defaults() -> None:
         "vtk": False,
         "tsv": True,
         "tif": False,
+        "resume": False,
+        "overwrite": False,
+        "h5": True,
+        "hdf5_driver": "auto",
+        "voxel_size": 1.0,
+        "unit": "voxel",
         "lazy": False,
         "processes": None,
         "log": None,
@@ -450,7 +458,7 @@ BAD = [
     ("a.tif b.tif -lab1 a.tif", "-lab1"),
     ("a.tif b.tif -mc 1.5", "-mc 1.5"),
     ("a.tif b.tif -glt 5 -ght 4", "-glt 5"),
-    ("a.tif b.tif -notsv", "-notsv"),
+    ("a.tif b.tif -notsv -noh5", "-notsv -noh5"),
     ("a.tif b.tif -ns 99", "-ns 99"),
     ("a.tif b.tif -ns 0", "-ns 0"),
     ("a.tif b.tif -hws 0", "-hws 0"),

@@ -18,6 +18,7 @@ from mpidvc.fields.tsv import COLUMNS
 from mpidvc.main import main
 from tests.conftest import Job
 from tests.kernels.test_neighbours import brute_walk
+from tests.outputs import other_outputs, outputs
 from tests.slow_search import search_window
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -255,7 +256,7 @@ def test_spam(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(REFERENCE)
     case = SPAM[name]
     assert main(["pixelSearchPropagate", *case["args"], "--ranking", "walk", "-np", "1", "-od", str(tmp_path)]) == 0
-    assert {path.name for path in tmp_path.iterdir()} == set(case["outputs"])
+    assert other_outputs(tmp_path) == set(case["outputs"])
     (output,) = (output for output in case["outputs"] if output.endswith(".tsv"))
     ours, theirs = read(tmp_path / output), read(Path(f"results/{name}/{output}"))
     for column in ours:
@@ -317,9 +318,7 @@ def test_guiding_points(tmp_path: Path, start: str) -> None:
     np.testing.assert_allclose(columns(table, ("Zpos", "Ypos", "Xpos")), points, atol=1e-6)
     assert_equal(table, expected)
     assert table["returnStatus"][-1] == -5
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        f"P-pixelSearchPropagate.{end}" for end in ("tsv", "vtk")
-    ]
+    assert sorted(other_outputs(tmp_path)) == [f"P-pixelSearchPropagate.{end}" for end in ("tsv", "vtk")]
     vtk = (tmp_path / "P-pixelSearchPropagate.vtk").read_text()
     assert f"POINTS {len(points)} float" in vtk
     assert "VECTORS displacements" in vtk
@@ -331,7 +330,7 @@ def test_guiding_points(tmp_path: Path, start: str) -> None:
 def test_files_of_a_grid(tmp_path: Path, line: str, axes: str) -> None:
     table = run(tmp_path, f"{line} -tif -vtk")
     parts = [f"-{axis}disp.tif" for axis in axes] + ["-CC.tif", "-returnStatus.tif", ".tsv", ".vtk"]
-    assert {path.name for path in tmp_path.iterdir()} == {f"P-pixelSearchPropagate{part}" for part in parts}
+    assert other_outputs(tmp_path) == {f"P-pixelSearchPropagate{part}" for part in parts}
     for column, part in (("Xdisp", "-Xdisp"), ("pixelSearchCC", "-CC"), ("returnStatus", "-returnStatus")):
         written = tifffile.imread(tmp_path / f"P-pixelSearchPropagate{part}.tif")
         # the text has seven digits
@@ -420,12 +419,12 @@ def test_any_number_of_ranks_gives_the_same_bytes(tmp_path: Path, mpiexec: Job, 
     if line == "-gp":
         line = "solid1.tif solid2.tif -gp points.txt -hws 4 -sr -3 3 -3 3 -3 3 -vtk"
     run(tmp_path / "0", line)
-    expected = {path.name: path.read_bytes() for path in (tmp_path / "0").iterdir()}
+    expected = outputs(tmp_path / "0")
     for n_ranks in (1, 2, 3, 4):
         out = tmp_path / str(n_ranks)
         done = mpiexec(n_ranks, "-m", "mpidvc", "pixelSearchPropagate", *line.split(), "-pre", "P", "-od", str(out))
         assert (done.returncode, done.stderr) == (0, "")
-        assert {path.name: path.read_bytes() for path in out.iterdir()} == expected
+        assert outputs(out) == expected
         if n_ranks > 1:
             assert f"(with {n_ranks} processes)" in done.stdout
 

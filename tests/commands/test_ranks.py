@@ -14,6 +14,7 @@ import tifffile
 from mpidvc.core.analytic import AnalyticPair
 from mpidvc.main import main
 from tests.conftest import Job
+from tests.outputs import outputs
 
 #: Every case is one command; all of its files are compared. `@` is the folder of the images.
 CASES = {
@@ -81,7 +82,7 @@ def words(name: str, images: Path, out: Path) -> list[str]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return outputs(folder)
 
 
 def same(out: Path, reference: Path) -> None:
@@ -96,6 +97,7 @@ def same(out: Path, reference: Path) -> None:
 PROGRAM = """\
 import pathlib, sys
 from mpidvc.main import main
+from tests.outputs import outputs
 for line in pathlib.Path(sys.argv[1]).read_text().splitlines():
     if main(line.split()):
         sys.exit(line)

@@ -15,11 +15,8 @@ from mpidvc.fields import hdf5
 from mpidvc.fields.hdf5 import (
     FieldLayout,
     ResultsFile,
-    block_index,
-    dataset_rows,
     lay_out,
     read_hdf5,
-    row_blocks,
     write_hdf5,
 )
 from mpidvc.fields.phifield import PhiField
@@ -120,41 +117,6 @@ def test_what_is_where(tmp_path):
     with ResultsFile(tmp_path / "a.h5") as file:
         assert file.layout.attributes["command"] == "ldic"
         assert FieldLayout.of(field, 0.5, "µm", file.layout.attributes) == file.layout
-
-
-@pytest.mark.parametrize("dims", SHAPES)
-@pytest.mark.parametrize("layout", ["grid", "points"])
-@pytest.mark.parametrize("most_rows", [1, 4, 7, 20, 25, 1000])
-def test_row_blocks_are_boxes(tmp_path, dims, layout, most_rows):
-    field = example(dims, layout)
-    field.positions[:] = np.nan_to_num(field.positions)
-    told = FieldLayout.of(field)
-    lay_out(tmp_path / "a.h5", told)
-    blocks = row_blocks(told, most_rows)
-    assert [start for start, _ in blocks] == [0, *(stop for _, stop in blocks[:-1])]
-    assert blocks[-1][1] == len(field)
-    line = told.shape[-1] if len(told.shape) > 1 else 1
-    assert all(stop - start <= max(most_rows, line) for start, stop in blocks)
-    with h5py.File(tmp_path / "a.h5", "r+") as file:
-        for start, stop in blocks:
-            part = slice(start, stop)
-            columns = {name: values[part] for name, values in field.columns.items()}
-            index = block_index(told, start, stop)
-            for name, rows in dataset_rows(told, field.positions[part], field.phi[part, :3], columns).items():
-                dataset = file[name]
-                box = dataset[index]
-                dataset[index] = rows.reshape(box.shape)
-    write_hdf5(tmp_path / "whole.h5", field)
-    # by hyperslabs of HDF5's, or by rows at known offsets: the same bytes
-    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
-
-
-def test_rows_that_are_no_box(tmp_path):
-    told = FieldLayout.of(example())
-    with pytest.raises(ValueError, match="no box"):
-        block_index(told, 1, 6)
-    with pytest.raises(ValueError, match="there are no rows"):
-        block_index(told, 59, 61)
 
 
 def test_any_range_of_rows_can_be_read(tmp_path):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mpidvc.runtime import executor as executor_module
+from mpidvc.runtime import messages, schedule
 from mpidvc.runtime.comm import connect, find_launcher, install_abort_hook
 from mpidvc.runtime.executor import InlineExecutor, make_executor
 
@@ -135,10 +135,10 @@ for n_pieces in (0, 1, 2, 3, 100, 1000):
         assert len(feed.results) == n_pieces
 
 # Messages that have to be split.
-executor_module.LONGEST_MESSAGE = 100_000
+messages.LONGEST_MESSAGE = 100_000
 check(Wide())
 assert np.array_equal(me.broadcast(np.arange(1e5) if me.rank == 0 else None), np.arange(1e5))
-executor_module.LONGEST_MESSAGE = 2**29
+messages.LONGEST_MESSAGE = 2**29
 
 # Records that nobody wants, streams that are left early or never started, rank 0 as scheduler only.
 me.map(Uneven(10), None)
@@ -148,7 +148,7 @@ for taken in (0, 3):
     if me.rank == 0:
         stream.close()
 if me.size > 1:
-    executor_module.SCHEDULER_ONLY_FROM = 2
+    schedule.SCHEDULER_ONLY_FROM = 2
     check(Uneven(50))
     feed = Sums(60)
     me.flow(work, feed if me.rank == 0 else None)

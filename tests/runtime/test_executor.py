@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mpidvc.runtime import executor as executor_module
 from mpidvc.runtime.comm import SerialCommunicator
-from mpidvc.runtime.executor import LONGEST_BATCH, FlowSchedule, InlineExecutor, Schedule, make_executor
+from mpidvc.runtime.executor import InlineExecutor, make_executor
+from mpidvc.runtime.schedule import LONGEST_BATCH, SCHEDULER_ONLY_FROM, FlowSchedule, Schedule
 from tests.conftest import Job
 
 PROGRAM = str(Path(__file__).with_name("executor_program.py"))
@@ -27,13 +27,13 @@ def test_serial_is_inline() -> None:
 def simulate(costs: list[float], size: int) -> float:
     """Play a schedule with these costs; return how long the slowest rank worked."""
     schedule = Schedule(len(costs), size)
-    ranks = range(0 if size < executor_module.SCHEDULER_ONLY_FROM else 1, size)
+    ranks = range(0 if size < SCHEDULER_ONLY_FROM else 1, size)
     queues: dict[int, list[range]] = {rank: [] for rank in ranks}
     free = dict.fromkeys(ranks, 0.0)
     seen: list[int] = []
 
     def refill(rank: int) -> None:
-        while len(queues[rank]) < (2 if rank else 1) and (chunks := schedule.take(rank)) is not None:
+        while len(queues[rank]) < (2 if rank else 1) and (chunks := schedule.take(rank, len(queues[rank]))) is not None:
             queues[rank].append(chunks)
             seen.extend(chunks)
 
@@ -51,7 +51,7 @@ def simulate(costs: list[float], size: int) -> float:
             # Who has nothing waits for the news.
             if not queues[other]:
                 free[other] = max(free[other], now)
-        schedule.finished(rank, chunks, seconds)
+        schedule.finished(chunks, seconds)
     assert schedule.exhausted
     assert seen == list(range(len(costs)))
     return max(free.values())
@@ -61,23 +61,23 @@ def simulate(costs: list[float], size: int) -> float:
 def test_schedule_balances_uneven_chunks(size: int) -> None:
     # Air, ordinary chunks and a diverging region at the end of the image.
     costs = [0.0] * 2000 + [0.1] * 4000 + [1.0] * 400
-    workers = size if size < executor_module.SCHEDULER_ONLY_FROM else size - 1
+    workers = size if size < SCHEDULER_ONLY_FROM else size - 1
     assert simulate(costs, size) < 1.1 * sum(costs) / workers + 2
 
 
 def test_schedule_hands_out_about_a_second() -> None:
     schedule = Schedule(10**6, 4)
-    first = schedule.take(1)
+    first = schedule.take(1, 0)
     assert first == range(1)
-    schedule.finished(1, first, 0.01)
-    assert len(schedule.take(1) or ()) == 100
-    assert len(schedule.take(0) or ()) == 1
+    schedule.finished(first, 0.01)
+    assert len(schedule.take(1, 0) or ()) == 100
+    assert len(schedule.take(0, 0) or ()) == 1
 
 
 def test_schedule_keeps_no_reserve_at_the_end() -> None:
     schedule = Schedule(5, 4)
-    assert [schedule.take(1), schedule.take(1), schedule.take(1)] == [range(1), range(1, 2), None]
-    assert [schedule.take(2), schedule.take(2)] == [range(2, 3), None]
+    assert [schedule.take(1, 0), schedule.take(1, 1), schedule.take(1, 2)] == [range(1), range(1, 2), None]
+    assert [schedule.take(2, 0), schedule.take(2, 1)] == [range(2, 3), None]
 
 
 class Pool:
@@ -98,49 +98,49 @@ class Pool:
 def test_flow_batches_are_a_share_of_what_is_ready_and_short() -> None:
     pool = Pool(10_000)
     schedule: FlowSchedule[range, None] = FlowSchedule(pool, 4)
-    first = schedule.take(1)
+    first = schedule.take(1, 0)
     assert first == range(1)
-    schedule.finished(1, first, LONGEST_BATCH / 100)
-    assert len(schedule.take(1) or ()) == 100
+    schedule.finished(first, LONGEST_BATCH / 100)
+    assert len(schedule.take(1, 0) or ()) == 100
     pool.ready = 80
-    assert [len(schedule.take(rank) or ()) for rank in (0, 2, 3)] == [10, 8, 7]
+    assert [len(schedule.take(rank, 0) or ()) for rank in (0, 2, 3)] == [10, 8, 7]
 
 
 def test_flow_gives_a_reserve_only_if_there_is_enough_for_all() -> None:
     pool = Pool(3)
     schedule: FlowSchedule[range, None] = FlowSchedule(pool, 2)
-    assert schedule.take(1) == range(1)
-    assert schedule.take(1) == range(1)
-    assert schedule.take(1) is None
+    assert schedule.take(1, 0) == range(1)
+    assert schedule.take(1, 1) == range(1)
+    assert schedule.take(1, 2) is None
     assert pool.ready == 1
-    schedule.finished(1, range(1), 1.0)
-    schedule.finished(1, range(1), 1.0)
+    schedule.finished(range(1), 1.0)
+    schedule.finished(range(1), 1.0)
     # the last one is for rank 0, which waits for it otherwise
-    assert schedule.take(1) is None
-    assert schedule.take(0) == range(1)
-    assert schedule.take(0) is None
+    assert schedule.take(1, 0) is None
+    assert schedule.take(0, 0) == range(1)
+    assert schedule.take(0, 0) is None
     pool.ready = 2
     schedule = FlowSchedule(pool, 3)
-    assert schedule.take(1) == range(1)
+    assert schedule.take(1, 0) == range(1)
     pool.ready = 2
-    assert schedule.take(1) is None
-    assert schedule.take(2) == range(1)
+    assert schedule.take(1, 1) is None
+    assert schedule.take(2, 0) == range(1)
 
 
 def test_rank_0_of_many_only_schedules_a_flow() -> None:
-    schedule: FlowSchedule[range, None] = FlowSchedule(Pool(1), executor_module.SCHEDULER_ONLY_FROM)
-    assert schedule.take(0) is None
-    assert schedule.take(7) == range(1)
+    schedule: FlowSchedule[range, None] = FlowSchedule(Pool(1), SCHEDULER_ONLY_FROM)
+    assert schedule.take(0, 0) is None
+    assert schedule.take(7, 0) == range(1)
 
 
 def test_flow_that_is_stuck_ends() -> None:
     with pytest.raises(RuntimeError, match="ready"):
         InlineExecutor().flow(len, Pool(0))
     schedule: FlowSchedule[range, None] = FlowSchedule(Pool(2), 2)
-    assert schedule.take(1) is not None
-    assert schedule.take(0) is not None
-    assert schedule.take(0) is None
-    for rank in (0, 1):
-        schedule.finished(rank, range(1), 0.0)
+    assert schedule.take(1, 0) is not None
+    assert schedule.take(0, 0) is not None
+    assert schedule.take(0, 0) is None
+    for _ in range(2):
+        schedule.finished(range(1), 0.0)
     with pytest.raises(RuntimeError, match="ready"):
-        schedule.take(0)
+        schedule.take(0, 0)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
-from mpidvc.fields.atomic import replacing
 
 
 def mode(path):

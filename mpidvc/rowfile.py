@@ -1,0 +1,295 @@
+"""HDF5 files that are laid out once, and whose rows are then written in place by any process.
+
+All metadata are written at the beginning and never change; every dataset is contiguous and lies at a known offset, and
+the file has its full size from then on. So rows can be written with plain system calls, by all ranks at once and in any
+order, without parallel HDF5 and without collectives; the file is valid HDF5 at every moment, and its bytes depend on
+its content only.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from mpidvc.errors import UserError
+
+__all__ = ["METADATA", "SIGNATURE", "RowFile", "Slot", "boxes", "create_dataset", "create_file", "reserve"]
+
+#: How HDF5 files begin.
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+#: Bytes that are enough for what is not in datasets, long texts apart.
+METADATA = 2**17
+#: Seconds after which what was written is forced to the disk.
+SYNC_EVERY = 30.0
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where the rows of a dataset are in its file.
+
+    Attributes
+    ----------
+    offset : int
+        Of the first row, bytes.
+    dtype : dtype
+        Of a row's elements (compound types count as one element).
+    row_shape : tuple of ints
+        Shape of a row.
+    lead : tuple of ints
+        Shape of the dataset's axes before those of a row, in C order: (n,), or (nz, ny, nx).
+    """
+
+    offset: int
+    dtype: np.dtype[Any]
+    row_shape: tuple[int, ...]
+    lead: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of a row in bytes."""
+        return self.dtype.itemsize * math.prod(self.row_shape)
+
+
+def create_file(path: Path, need: int) -> Any:
+    """Create an `h5py.File` whose bytes depend on what is put into it only.
+
+    Parameters
+    ----------
+    path : Path
+        Must not exist.
+    need : int
+        Bytes that it will have at least.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made, or the disk has not so much room.
+    """
+    import h5py
+
+    # HDF5 crashes where it cannot make a file so long, or write its metadata: this is found out without it. The rest is
+    # reserved later, once, as this takes long where the file system has to be given every block.
+    with path.open("xb") as plain:
+        reserve(plain.fileno(), min(METADATA, need))
+        plain.truncate(need)
+    path.unlink()
+    # The newest format that old readers (VTK's, too) understand; it has no marks of files being open.
+    return h5py.File(path, "x", libver=("earliest", "v110"), locking=False)
+
+
+def create_dataset(
+    group: Any, name: str, lead: tuple[int, ...], dtype: DTypeLike, row_shape: tuple[int, ...] = ()
+) -> Slot:
+    """Create a contiguous dataset that has its place in the file at once, and return where.
+
+    Parameters
+    ----------
+    group : h5py.Group
+    name : str
+        Groups on its way are made.
+    lead, row_shape : tuples of ints
+        As of `Slot`. A dataset without elements has no place: its offset is 0.
+    dtype : dtype
+    """
+    import h5py
+
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_layout(h5py.h5d.CONTIGUOUS)
+    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    # what is not written yet are the zeros of a fresh file
+    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    creation.set_obj_track_times(False)
+    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    links.set_create_intermediate_group(True)
+    links.set_char_encoding(h5py.h5t.CSET_UTF8)
+    space = h5py.h5s.create_simple((*lead, *row_shape))
+    kind = h5py.h5t.py_create(np.dtype(dtype), logical=True)
+    made = h5py.h5d.create(group.id, name.encode(), kind, space, creation, links)
+    return Slot(made.get_offset() or 0, np.dtype(dtype), tuple(row_shape), tuple(lead))
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Take so much disk space now, as zeros: a full disk shows before the work and not after it.
+
+    Raises
+    ------
+    OSError
+        If there is not enough.
+    """
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        # Some file systems cannot; a disk that is full then shows when rows are written.
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+
+
+def boxes(shape: tuple[int, ...], start: int, stop: int) -> list[tuple[slice, ...]]:
+    """Indices of the boxes that make up a range of rows of an array whose leading axes have this shape, in order."""
+    if not 0 <= start < stop <= math.prod(shape):
+        raise ValueError(f"there are no rows {start} to {stop} in the shape {shape}")
+    if len(shape) == 1:
+        return [(slice(start, stop),)]
+    inner = math.prod(shape[1:])
+    found: list[tuple[slice, ...]] = []
+    while start < stop:
+        first, rest = divmod(start, inner)
+        whole = (stop - start) // inner if rest == 0 else 0
+        if whole:
+            found.append((slice(first, first + whole), *(slice(0, n) for n in shape[1:])))
+            start += whole * inner
+        else:
+            end = min(stop, (first + 1) * inner)
+            parts = boxes(shape[1:], rest, rest + end - start)
+            found += [(slice(first, first + 1), *part) for part in parts]
+            start = end
+    return found
+
+
+class RowFile:
+    """Rows of a laid-out file, read and written in place; can be pickled, and is then opened anew.
+
+    Parameters
+    ----------
+    path : Path
+    slots : mapping of str to Slot
+        By the names of the datasets in the file.
+    """
+
+    def __init__(self, path: Path, slots: Mapping[str, Slot]) -> None:
+        self.path = path
+        self.slots = dict(slots)
+        #: Wall time spent in writing and syncing, seconds.
+        self.seconds = 0.0
+        self._descriptor: int | None = None
+        self._synced = time.monotonic()
+        self._unsynced = False
+        self._parallel: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_descriptor": None, "_parallel": None}
+
+    def open_parallel(self, communicator: Any) -> None:
+        """Let parallel HDF5 write from now on; called by all ranks of the mpi4py communicator.
+
+        The imports of h5py and mpi4py have to belong together: h5py built with ``HDF5_MPI=ON`` for the same MPI.
+        """
+        import h5py
+
+        self._parallel = h5py.File(self.path, "r+", driver="mpio", comm=communicator, libver=("earliest", "v110"))
+
+    def _write_parallel(self, dataset: Any, slot: Slot, start: int, data: NDArray[Any]) -> None:
+        done = 0
+        for box in boxes(slot.lead, start, start + len(data)) if len(data) else ():
+            shape = [part.stop - part.start for part in box]
+            rows = data[done : done + math.prod(shape)]
+            dataset[box] = rows.reshape(*shape, *slot.row_shape)
+            done += len(rows)
+
+    def close_parallel(self, collective: bool = True) -> None:
+        """Go back to plain writing; called by all ranks, or `collective` is False as some are lost.
+
+        A file that cannot be closed together stays open until the process ends without finalizing.
+        """
+        if self._parallel is not None:
+            if collective:
+                self._parallel.close()
+            else:
+                _KEPT.append(self._parallel)
+            self._parallel = None
+
+    def write(self, name: str, start: int, rows: NDArray[Any]) -> None:
+        """Write rows ``[start, start + len(rows))`` of a dataset.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be written.
+        """
+        begun = time.perf_counter()
+        slot = self.slots[name]
+        data = np.ascontiguousarray(rows, slot.dtype)
+        try:
+            if self._parallel is not None:
+                self._write_parallel(self._parallel[name], slot, start, data)
+            else:
+                _write_all(self._file(), data.reshape(-1).view(np.uint8), slot.offset + start * slot.row_bytes)
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be written ({error.strerror or error}); what is in it is kept: --resume goes on"
+            ) from error
+        self._unsynced = True
+        if time.monotonic() - self._synced > SYNC_EVERY:
+            self.sync()
+        self.seconds += time.perf_counter() - begun
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Rows ``[start, stop)`` of a dataset (stop - start, \\*row_shape).
+
+        Raises
+        ------
+        UserError
+            If the file cannot be read or is too short.
+        """
+        slot = self.slots[name]
+        data = np.empty((stop - start, *slot.row_shape), slot.dtype)
+        view = memoryview(data.reshape(-1).view(np.uint8).data)
+        at = slot.offset + start * slot.row_bytes
+        try:
+            while len(view):
+                got = os.preadv(self._file(), [view[: 2**30]], at)
+                if got == 0:
+                    raise UserError(f"{self.path}: is shorter than it was; it was changed while in use")
+                at, view = at + got, view[got:]
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be read ({error.strerror or error})") from error
+        return data
+
+    def mapped(self, name: str) -> NDArray[Any]:
+        """All rows of a dataset as a read-only map of the file, for picking scattered ones."""
+        slot = self.slots[name]
+        n = math.prod(slot.lead)
+        if n == 0:
+            return np.zeros((0, *slot.row_shape), slot.dtype)
+        return np.memmap(self.path, slot.dtype, "r", slot.offset, (n, *slot.row_shape))
+
+    def sync(self) -> None:
+        """Force what this process wrote to the disk."""
+        if self._unsynced:
+            os.fdatasync(self._file())
+        self._unsynced = False
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Close the file; it is opened again when it is used."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _file(self) -> int:
+        if self._descriptor is None:
+            try:
+                self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            except PermissionError:
+                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._descriptor
+
+
+#: Parallel files that must not be closed, as closing them would wait for lost ranks.
+_KEPT: list[Any] = []
+
+
+def _write_all(descriptor: int, data: NDArray[np.uint8], at: int) -> None:
+    view = memoryview(data.data)
+    while len(view):
+        done = os.pwrite(descriptor, view[: 2**30], at)
+        at, view = at + done, view[done:]

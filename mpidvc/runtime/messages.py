@@ -1,0 +1,216 @@
+"""Messages between rank 0 and the workers, none of which blocks in MPI, and the ranks that are there to get them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from typing import Any
+
+from mpidvc.runtime.comm import MPICommunicator
+
+__all__ = ["Backoff", "Mailbox"]
+
+#: Longest message in bytes; some MPIs refuse counts above 2**31 - 1.
+LONGEST_MESSAGE = 2**29
+#: Seconds between questions who has failed: what is awaited from anybody does not tell.
+LOOK_EVERY = 0.05
+#: Exit status of a worker whose rank 0 is gone.
+ORPHANED = 75
+
+_MOST_ARRIVING = 64
+
+
+class Backoff:
+    """Waits that begin as polling and end as naps of a millisecond; signals are seen in between."""
+
+    def __init__(self) -> None:
+        self._rounds = 0
+
+    def __call__(self) -> None:
+        self._rounds += 1
+        time.sleep(0.0 if self._rounds < 100 else min(1e-3, 1e-5 * (self._rounds - 99)))
+
+
+class Mailbox:
+    """Pickled values or bytes, split where too long, sent and received in the background of `poll`.
+
+    With Open MPI's fault tolerance it also notices ranks that have died: on rank 0 they are listed in `failed`, and a
+    worker whose rank 0 has died ends its process.
+
+    Parameters
+    ----------
+    communicator : MPICommunicator
+
+    Attributes
+    ----------
+    silenced : set of int
+        Ranks from which nothing is taken any more, nor waited for.
+    failed : list of int
+        Ranks that died and that the owner has not dealt with yet.
+    """
+
+    #: Tags: a part of a message that goes on, and the least of those that are bytes rather than pickled values.
+    PART = 1
+    RAW = 100
+
+    def __init__(self, communicator: MPICommunicator) -> None:
+        from mpi4py import MPI
+
+        self._mpi = MPI
+        self._comm = communicator.mpi
+        self._communicator = communicator
+        self._rank = communicator.rank
+        self._status = MPI.Status()
+        self._sends: list[tuple[Any, Any, int]] = []
+        self._abandoned: list[Any] = []
+        self._arriving: list[tuple[int, int, Any, bytearray]] = []
+        self._parts: dict[int, list[bytearray]] = {}
+        self._dead: set[int] = set()
+        self._next_look = 0.0
+        self.silenced: set[int] = set()
+        self.failed: list[int] = []
+
+    def send(self, value: Any, to: int, tag: int) -> None:
+        """Begin to send a value."""
+        self.send_bytes(memoryview(pickle.dumps(value, protocol=5)), to, tag)
+
+    def send_bytes(self, data: memoryview, to: int, tag: int) -> None:
+        """Begin to send bytes, which must stay as they are."""
+        if to in self.silenced:
+            return
+        starts = range(0, len(data), LONGEST_MESSAGE)
+        for start in starts:
+            part = data[start : start + LONGEST_MESSAGE]
+            try:
+                request = self._comm.Isend(
+                    [part, self._mpi.BYTE], dest=to, tag=tag if start == starts[-1] else self.PART
+                )
+            except self._mpi.Exception:
+                self._explain()
+                return
+            self._sends.append((request, part, to))
+        self.progress()
+
+    def progress(self) -> None:
+        """Let MPI move what is being sent."""
+        if self._sends:
+            self._sends = [send for send in self._sends if not self._sent(*send)]
+
+    def _sent(self, request: Any, part: Any, to: int) -> bool:
+        if to in self.silenced:
+            # MPI may still read it.
+            self._abandoned.append((request, part))
+            return True
+        try:
+            return bool(request.Test())
+        except self._mpi.Exception:
+            self._explain()
+            return True
+
+    def flush(self, seconds: float) -> None:
+        """Wait until everything is sent, but no longer than this: who does not take it may hang."""
+        backoff = Backoff()
+        until = time.monotonic() + seconds
+        while self._sends and time.monotonic() < until:
+            self.progress()
+            self.look()
+            backoff()
+
+    def poll(self) -> tuple[int, int, Any] | None:
+        """Return ``(rank, tag, value)`` of a message that has come, or None."""
+        self.progress()
+        self.look()
+        while True:
+            probed = self._probe()
+            rank, tag, data = self._arrived()
+            if data is None:
+                if not probed:
+                    return None
+                continue
+            parts = self._parts.setdefault(rank, [])
+            parts.append(data)
+            if tag == self.PART:
+                continue
+            del self._parts[rank]
+            if rank in self.silenced:
+                continue
+            whole = parts[0] if len(parts) == 1 else b"".join(parts)
+            return rank, tag, whole if tag >= self.RAW else pickle.loads(whole)
+
+    def _probe(self) -> bool:
+        """Begin to receive a message if there is one."""
+        if len(self._arriving) >= _MOST_ARRIVING:
+            return False
+        status = self._status
+        try:
+            if not self._comm.Iprobe(source=self._mpi.ANY_SOURCE, tag=self._mpi.ANY_TAG, status=status):
+                return False
+            rank, tag = status.Get_source(), status.Get_tag()
+            part = bytearray(status.Get_count(self._mpi.BYTE))
+            # Not a blocking receive: the sender may stop or die in the middle of it.
+            request = self._comm.Irecv([part, self._mpi.BYTE], source=rank, tag=tag)
+        except self._mpi.Exception:
+            self._explain()
+            return False
+        self._arriving.append((rank, tag, request, part))
+        return True
+
+    def _arrived(self) -> tuple[int, int, bytearray | None]:
+        """Return the first message that is complete, in each rank's order."""
+        waiting: set[int] = set()
+        for k, (rank, tag, request, part) in enumerate(self._arriving):
+            if rank in waiting:
+                continue
+            try:
+                if not request.Test():
+                    waiting.add(rank)
+                    continue
+            except self._mpi.Exception:
+                self._explain()
+                del self._arriving[k]
+                self._parts.pop(rank, None)
+                break
+            del self._arriving[k]
+            return rank, tag, part
+        return -1, -1, None
+
+    def silence(self, rank: int) -> None:
+        """Forget a rank: nothing from it counts any more."""
+        self.silenced.add(rank)
+        self._parts.pop(rank, None)
+        self._abandoned += [item for item in self._arriving if item[0] == rank]
+        self._arriving = [item for item in self._arriving if item[0] != rank]
+        self.progress()
+
+    def look(self, now: bool = False) -> None:
+        """Notice ranks that have died, from time to time or now."""
+        if not self._communicator.fault_tolerant:
+            return
+        moment = time.monotonic()
+        if not now and moment < self._next_look:
+            return
+        self._next_look = moment + LOOK_EVERY
+        group = self._comm.Get_failed()
+        if group.size > len(self._dead):
+            ours = self._comm.Get_group()
+            dead = set(group.Translate_ranks(list(range(group.size)), ours)) - self._dead
+            ours.Free()
+            self._dead |= dead
+            self._communicator.failed = True
+            # Or receiving from anybody would fail from now on.
+            self._comm.Ack_failed(group.size)
+            if self._rank != 0:
+                if 0 in dead:
+                    os._exit(ORPHANED)
+            else:
+                self.failed += sorted(dead)
+        group.Free()
+
+    def _explain(self) -> None:
+        """Pass an exception on, unless a rank that has died explains it."""
+        if not self._communicator.fault_tolerant:
+            raise
+        self.look(now=True)
+        if not self._dead:
+            raise

@@ -1,0 +1,482 @@
+"""What goes to which rank next, who has what, and for how long: bookkeeping that knows neither MPI nor clocks."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+__all__ = ["Feed", "FlowSchedule", "Lease", "Ledger", "Policy", "Schedule", "Shares", "Window"]
+
+Item = TypeVar("Item")
+Assignment = TypeVar("Assignment")
+Batch = TypeVar("Batch", bound=Sized)
+Given = TypeVar("Given", contravariant=True)
+Result = TypeVar("Result")
+
+#: From this number of ranks on, rank 0 only schedules.
+SCHEDULER_ONLY_FROM = 48
+#: Longest piece of work that is handed out at once, in seconds.
+LONGEST_ASSIGNMENT = 1.0
+#: Longest batch of a flow, in seconds: what waits for its results waits no longer for the rest of the batch.
+LONGEST_BATCH = 0.05
+
+STUCK = "no piece of the flow is ready, and none is being worked on that could make one so"
+
+
+class Feed(Protocol[Batch, Given]):
+    """Work in pieces that become ready as others are done, and are made from their results; lives on rank 0.
+
+    The pieces' results must not depend on how they are batched nor on the order in which batches end: then they are
+    the same on any number of ranks.
+    """
+
+    @property
+    def ready(self) -> int:
+        """Number of pieces that could be taken now."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every piece has been taken."""
+
+    def take(self, most: int) -> Batch:
+        """Return from one to `most` pieces that are ready; called only if there are any."""
+
+    def finished(self, batch: Batch, result: Given) -> None:
+        """Take the result of a batch, which may make other pieces ready."""
+
+
+class Policy(Protocol[Assignment]):
+    """Cuts the work into assignments.
+
+    Attributes
+    ----------
+    size : int
+        Number of ranks that work, rank 0 included; changed as ranks are lost, fall silent and come back.
+    """
+
+    size: int
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether everything has been handed out."""
+
+    def take(self, rank: int, in_hand: int) -> Assignment | None:
+        """Return what a rank with so many assignments in hand shall do now or next, None if it shall get nothing now.
+
+        Rank 0 is the one that asks. If a worker is refused, so is every other with as many in hand, until something
+        is finished.
+        """
+
+    def finished(self, assignment: Assignment, seconds: float) -> None:
+        """Note that this has been done in so many seconds."""
+
+    def expected(self, assignment: Assignment) -> float | None:
+        """Return the seconds that this should take by the mean so far, None if nothing is known."""
+
+
+class _Rate:
+    """What a piece of work costs on average."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.seconds = 0.0
+
+    def note(self, pieces: int, seconds: float) -> None:
+        self.done += pieces
+        self.seconds += seconds
+
+    def expected(self, pieces: int) -> float | None:
+        return self.seconds / self.done * pieces if self.done else None
+
+
+class Schedule:
+    """Numbered chunks.
+
+    Chunks cost from nothing to ten times the mean, so a worker gets as many as should last `LONGEST_ASSIGNMENT`, and
+    fewer when the work runs out.
+
+    Parameters
+    ----------
+    n_chunks : int
+        Chunks 0 … n_chunks - 1 are to be done.
+    size : int
+        Number of ranks.
+    """
+
+    def __init__(self, n_chunks: int, size: int) -> None:
+        self.n_chunks = n_chunks
+        self.size = size
+        self._next = 0
+        self._rate = _Rate()
+
+    @property
+    def exhausted(self) -> bool:
+        return self._next >= self.n_chunks
+
+    def take(self, rank: int, in_hand: int) -> range | None:
+        left = self.n_chunks - self._next
+        if rank == 0:
+            if self.size >= SCHEDULER_ONLY_FROM:
+                return None
+            count = 1
+        else:
+            # Nobody else can take what is held in reserve: no reserves once there is less than one chunk for each rank.
+            if in_hand > (left >= self.size):
+                return None
+            count = left // (4 * self.size)
+            if self._rate.seconds > 0:
+                count = min(count, int(LONGEST_ASSIGNMENT * self._rate.done / self._rate.seconds))
+            elif self._rate.done == 0:
+                count = 1
+        if left <= 0:
+            return None
+        chunks = range(self._next, min(self._next + max(count, 1), self.n_chunks))
+        self._next = chunks.stop
+        return chunks
+
+    def finished(self, chunks: range, seconds: float) -> None:
+        self._rate.note(len(chunks), seconds)
+
+    def expected(self, chunks: range) -> float | None:
+        return self._rate.expected(len(chunks))
+
+
+class Shares:
+    """Numbered chunks in as many pieces of neighbours as there are ranks: the same for each, time after time.
+
+    What a rank reads for one chunk, and may keep, serves the next, and the same chunks of the next sum.
+
+    Parameters
+    ----------
+    n_chunks, size : int
+        Numbers of chunks and ranks.
+    """
+
+    def __init__(self, n_chunks: int, size: int) -> None:
+        self.size = size
+        ranges = [range(n_chunks * rank // size, n_chunks * (rank + 1) // size) for rank in range(size)]
+        self._own: deque[range] = deque(ranges[:1] if ranges[0] else ())
+        self._others: deque[range] = deque(filter(None, ranges[1:]))
+        self._rate = _Rate()
+
+    @property
+    def exhausted(self) -> bool:
+        return not self._own and not self._others
+
+    def take(self, rank: int, in_hand: int) -> range | None:
+        if in_hand:
+            return None
+        if rank == 0 and (self._own or self.size > 1):
+            return self._own.popleft() if self._own else None
+        return self._others.popleft() if self._others else None
+
+    def finished(self, chunks: range, seconds: float) -> None:
+        self._rate.note(len(chunks), seconds)
+
+    def expected(self, chunks: range) -> float | None:
+        return self._rate.expected(len(chunks))
+
+
+class Window(Generic[Item]):
+    """Items of a stream with their numbers, no more of them in flight than the window is wide.
+
+    Parameters
+    ----------
+    items : iterable
+    size : int
+        Number of ranks.
+    """
+
+    def __init__(self, items: Iterable[Item], size: int) -> None:
+        self.size = size
+        self.exhausted = False
+        self._items = enumerate(items)
+        self._free = 4 * size
+        self._rate = _Rate()
+
+    def take(self, rank: int, in_hand: int) -> tuple[int, Item] | None:
+        if self.exhausted or self._free == 0 or in_hand > 1:
+            return None
+        try:
+            pair = next(self._items)
+        except StopIteration:
+            self.exhausted = True
+            return None
+        self._free -= 1
+        return pair
+
+    def finished(self, pair: tuple[int, Item], seconds: float) -> None:
+        self._rate.note(1, seconds)
+
+    def expected(self, pair: tuple[int, Item]) -> float | None:
+        return self._rate.expected(1)
+
+    def release(self) -> None:
+        """Note that a result has left the window."""
+        self._free += 1
+
+
+class FlowSchedule(Generic[Batch, Result]):
+    """The ready pieces of a feed.
+
+    Few are ready at times, and what others wait for should not lie in a reserve: batches are a share of what is ready,
+    and a reserve is given only where there is something for everybody. The last piece that is ready is for the rank
+    that asks, which need not send it anywhere.
+
+    Parameters
+    ----------
+    feed : Feed
+    size : int
+        Number of ranks.
+    """
+
+    def __init__(self, feed: Feed[Batch, Result], size: int) -> None:
+        self.size = size
+        self._feed = feed
+        self._out = 0
+        self._rate = _Rate()
+
+    @property
+    def exhausted(self) -> bool:
+        return self._feed.exhausted
+
+    def take(self, rank: int, in_hand: int) -> Batch | None:
+        ready = self._feed.ready
+        leads_only = self.size >= SCHEDULER_ONLY_FROM
+        if rank == 0:
+            if ready == 0 and not self._feed.exhausted and self._out == 0:
+                raise RuntimeError(STUCK)
+            if leads_only:
+                return None
+        elif in_hand > (ready >= self.size) or (ready == 1 and not leads_only):
+            return None
+        if ready == 0:
+            return None
+        most = ready // (2 * self.size)
+        if self._rate.done == 0:
+            most = 1
+        elif self._rate.seconds > 0:
+            most = min(most, int(LONGEST_BATCH * self._rate.done / self._rate.seconds))
+        batch = self._feed.take(max(most, 1))
+        self._out += 1
+        return batch
+
+    def finished(self, batch: Batch, seconds: float) -> None:
+        self._out -= 1
+        self._rate.note(len(batch), seconds)
+
+    def expected(self, batch: Batch) -> float | None:
+        return self._rate.expected(len(batch))
+
+
+@dataclass(frozen=True)
+class Lease:
+    """How long a worker may keep an assignment before somebody else gets it too, all in seconds.
+
+    Too short costs work that is done twice, too long a wait for a worker that hangs.
+
+    Attributes
+    ----------
+    first : float
+        For a rank's first assignment, for which it may not have got ready, and while nothing is known of the cost.
+    least : float
+        What every other assignment gets at least.
+    times : float
+        And for every second that it should take; a chunk may cost ten times the mean.
+    grace : float
+        Time in which a worker has to give the answer that nobody needs any more, before it is given up.
+    """
+
+    first: float = 120.0
+    least: float = 30.0
+    times: float = 20.0
+    grace: float = 10.0
+
+    @classmethod
+    def from_environment(cls) -> Lease:
+        """Return the default, or one where the variable ``MPIDVC_LEASE`` stands for all times."""
+        text = os.environ.get("MPIDVC_LEASE")
+        return cls(*3 * (float(text),), grace=float(text)) if text else cls()
+
+
+#: The longest and rarest look for assignments that were kept too long, in seconds.
+_EXPIRE_EVERY = 1.0
+
+
+class Ledger(Generic[Assignment]):
+    """Who has what: hands out what a policy cuts, again if a worker is lost or late; the first result counts.
+
+    Every call but `expire` (once a second at most) costs the same on any number of ranks. Times are seconds of a clock
+    of the caller's.
+
+    Parameters
+    ----------
+    policy : Policy
+    workers : iterable of int
+        The ranks besides 0.
+    lease : Lease
+    """
+
+    def __init__(self, policy: Policy[Assignment], workers: Iterable[int], lease: Lease) -> None:
+        self._policy = policy
+        self._lease = lease
+        #: What every worker has been given and not yet returned; it returns them in this order.
+        self._hands: dict[int, deque[int]] = {rank: deque() for rank in workers}
+        # Who could get something: those with nothing in hand, and those with no reserve.
+        self._idle: dict[int, None] = dict.fromkeys(self._hands)
+        self._single: dict[int, None] = {}
+        self._overdue: set[int] = set()
+        self._deadlines: dict[int, float] = {}
+        self._answered: set[int] = set()
+        #: Assignments that have no result yet, who was given them last, and those that wait for another rank.
+        self._open: dict[int, Assignment] = {}
+        self._holders: dict[int, int] = {}
+        self._again: deque[int] = deque()
+        self._following = 0
+        self._next_look = -math.inf
+        self._cut = False
+        self.stopping = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to wait for but workers that are late."""
+        if self.stopping:
+            return len(self._hands) == len(self._idle) + len(self._overdue)
+        return not self._open and self._policy.exhausted
+
+    @property
+    def undone(self) -> bool:
+        """Whether something has no result."""
+        return bool(self._open) or self._cut or not self._policy.exhausted
+
+    @property
+    def n_owing(self) -> int:
+        """Number of workers that have something in hand, needed or not."""
+        return len(self._hands) - len(self._idle)
+
+    def owing(self) -> dict[int, float]:
+        """Return those workers with the times until when they may have it."""
+        return {rank: self._deadlines[rank] for rank, hand in self._hands.items() if hand}
+
+    def hand_out(self, now: float) -> Iterator[tuple[int, int, Assignment]]:
+        """Yield worker, number and assignment for all that can be given now; first to those that have nothing."""
+        for waiting, in_hand in ((self._idle, 0), (self._single, 1)):
+            while waiting:
+                rank = next(iter(waiting))
+                taken = self._take(rank, in_hand)
+                if taken is None:
+                    break
+                self._hands[rank].append(taken[0])
+                if in_hand == 0:
+                    self._start(rank, now)
+                self._place(rank)
+                yield rank, *taken
+
+    def own(self) -> tuple[int, Assignment] | None:
+        """Return number and assignment for rank 0 to do, None if there is nothing for it now."""
+        return self._take(0, 0)
+
+    def returned(self, rank: int, number: int, seconds: float, now: float, cut: bool = False) -> Assignment | None:
+        """Note a result, or a part of it if it was cut; return its assignment, or None if it is not needed any more."""
+        if rank != 0:
+            self._answered.add(rank)
+            self._release(rank, [number], now)
+        assignment = self._open.pop(number, None)
+        if assignment is None:
+            return None
+        self._holders.pop(number, None)
+        self._cut |= cut
+        if not cut:
+            self._policy.finished(assignment, seconds)
+        return assignment
+
+    def given_back(self, rank: int, numbers: list[int], now: float) -> None:
+        """Note that a worker has returned assignments without having begun them."""
+        self._requeue(rank, numbers)
+        self._release(rank, numbers, now)
+
+    def lost(self, rank: int) -> None:
+        """Note that a worker is no more: what it had comes before what has not been handed out yet."""
+        hand = self._hands.pop(rank, None)
+        if hand is None:
+            return
+        self._requeue(rank, hand)
+        if rank in self._overdue:
+            self._overdue.discard(rank)
+        else:
+            self._policy.size -= 1
+        self._idle.pop(rank, None)
+        self._single.pop(rank, None)
+
+    def expire(self, now: float) -> list[int]:
+        """Return the workers that have become late; what they have is for others too, and they get nothing more."""
+        if now < self._next_look:
+            return []
+        self._next_look = now + min(_EXPIRE_EVERY, self._lease.least / 10)
+        late = [rank for rank, until in self.owing().items() if until < now and rank not in self._overdue]
+        for rank in late:
+            self._overdue.add(rank)
+            self._policy.size -= 1
+            self._single.pop(rank, None)
+            self._requeue(rank, self._hands[rank])
+        return late
+
+    def stop(self) -> list[int]:
+        """Hand out nothing more; return the workers that have something in hand."""
+        self.stopping = True
+        return [rank for rank, hand in self._hands.items() if hand]
+
+    def _take(self, rank: int, in_hand: int) -> tuple[int, Assignment] | None:
+        if self.stopping:
+            return None
+        if in_hand == 0 and (rank != 0 or self._policy.size < SCHEDULER_ONLY_FROM):
+            while self._again:
+                number = self._again.popleft()
+                if number in self._open:
+                    self._holders[number] = rank
+                    return number, self._open[number]
+        assignment = self._policy.take(rank, in_hand)
+        if assignment is None:
+            return None
+        number = self._following
+        self._following += 1
+        self._open[number] = assignment
+        self._holders[number] = rank
+        return number, assignment
+
+    def _requeue(self, rank: int, numbers: Iterable[int]) -> None:
+        """Let others have what this rank was the last to get."""
+        for number in numbers:
+            if self._holders.get(number) == rank:
+                del self._holders[number]
+                self._again.append(number)
+
+    def _release(self, rank: int, numbers: list[int], now: float) -> None:
+        hand = self._hands[rank]
+        for number in numbers:
+            hand.remove(number)
+        if rank in self._overdue:
+            self._overdue.discard(rank)
+            self._policy.size += 1
+        if hand:
+            self._start(rank, now)
+        self._place(rank)
+
+    def _start(self, rank: int, now: float) -> None:
+        """Begin the lease of what a worker does next."""
+        assignment = self._open.get(self._hands[rank][0])
+        expected = None if assignment is None else self._policy.expected(assignment)
+        long = self._lease.first if expected is None else self._lease.least + self._lease.times * expected
+        self._deadlines[rank] = now + (long if rank in self._answered else max(long, self._lease.first))
+
+    def _place(self, rank: int) -> None:
+        n = len(self._hands[rank])
+        for waiting, in_hand in ((self._idle, 0), (self._single, 1)):
+            if n == in_hand:
+                waiting[rank] = None
+            else:
+                waiting.pop(rank, None)

@@ -1,0 +1,58 @@
+"""Points to be measured, chunk by chunk: where they are and what they start from."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mpidvc.core.grid import Chunks
+
+__all__ = ["INPUT", "Points", "PointsInMemory", "inputs_of"]
+
+Array = npt.NDArray[np.float64]
+
+#: A point: position in image 1 (z, y, x; voxels) and the first guess of Phi about it, without its last row.
+INPUT = np.dtype([("position", np.float64, (3,)), ("phi", np.float64, (3, 4))])
+
+
+class Points(Protocol):
+    """Where a task gets the points of its chunks from: memory, or the journal of a run."""
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of chunks."""
+
+    def inputs(self, block: int) -> npt.NDArray[np.void]:
+        """`INPUT` of a chunk's points, in the chunk's order."""
+
+
+def inputs_of(positions: Array, phi: Array) -> npt.NDArray[np.void]:
+    """`INPUT` of positions (n, 3) and guesses (n, 3 or 4, 4)."""
+    inputs = np.zeros(len(positions), INPUT)
+    inputs["position"] = positions
+    inputs["phi"] = phi[:, :3]
+    return inputs
+
+
+class PointsInMemory:
+    """Points of a field held in memory.
+
+    Parameters
+    ----------
+    positions : (n, 3) float64
+        In image 1, voxels.
+    guess : (n, 4, 4) float64
+    chunks : Chunks
+    """
+
+    def __init__(self, positions: Array, guess: Array, chunks: Chunks) -> None:
+        self._inputs, self._chunks = inputs_of(positions, guess), chunks
+
+    @property
+    def n_blocks(self) -> int:
+        return len(self._chunks)
+
+    def inputs(self, block: int) -> npt.NDArray[np.void]:
+        return self._inputs[self._chunks.points(block)]
