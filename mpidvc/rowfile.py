@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import math
+import mmap
 import os
 import time
 from collections.abc import Mapping
@@ -24,10 +25,10 @@ from mpidvc.errors import UserError
 
 __all__ = ["METADATA", "SIGNATURE", "RowFile", "Slot", "boxes", "create_dataset", "create_file", "reserve"]
 
+#: Bytes that are more than enough for what is neither rows nor long texts.
+METADATA = 2**17
 #: How HDF5 files begin.
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-#: Bytes that are enough for what is not in datasets, long texts apart.
-METADATA = 2**17
 #: Seconds after which what was written is forced to the disk.
 SYNC_EVERY = 30.0
 
@@ -72,14 +73,13 @@ def create_file(path: Path, need: int) -> Any:
     Raises
     ------
     OSError
-        If it cannot be made, or the disk has not so much room.
+        If it cannot be made so long.
     """
     import h5py
 
-    # HDF5 crashes where it cannot make a file so long, or write its metadata: this is found out without it. The rest is
-    # reserved later, once, as this takes long where the file system has to be given every block.
+    # HDF5 crashes where it cannot make a file so long, or write its metadata: this is found out without it.
     with path.open("xb") as plain:
-        reserve(plain.fileno(), min(METADATA, need))
+        reserve(plain.fileno(), METADATA)
         plain.truncate(need)
     path.unlink()
     # The newest format that old readers (VTK's, too) understand; it has no marks of files being open.
@@ -222,7 +222,7 @@ class RowFile:
             if self._parallel is not None:
                 self._write_parallel(self._parallel[name], slot, start, data)
             else:
-                _write_all(self._file(), data.reshape(-1).view(np.uint8), slot.offset + start * slot.row_bytes)
+                _write_all(self.descriptor(), data.reshape(-1).view(np.uint8), slot.offset + start * slot.row_bytes)
         except OSError as error:
             raise UserError(
                 f"{self.path}: cannot be written ({error.strerror or error}); what is in it is kept: --resume goes on"
@@ -246,7 +246,7 @@ class RowFile:
         at = slot.offset + start * slot.row_bytes
         try:
             while len(view):
-                got = os.preadv(self._file(), [view[: 2**30]], at)
+                got = os.preadv(self.descriptor(), [view[: 2**30]], at)
                 if got == 0:
                     raise UserError(f"{self.path}: is shorter than it was; it was changed while in use")
                 at, view = at + got, view[got:]
@@ -257,15 +257,18 @@ class RowFile:
     def mapped(self, name: str) -> NDArray[Any]:
         """All rows of a dataset as a read-only map of the file, for picking scattered ones."""
         slot = self.slots[name]
-        n = math.prod(slot.lead)
-        if n == 0:
-            return np.zeros((0, *slot.row_shape), slot.dtype)
-        return np.memmap(self.path, slot.dtype, "r", slot.offset, (n, *slot.row_shape))
+        shape = (math.prod(slot.lead), *slot.row_shape)
+        if shape[0] == 0:
+            return np.zeros(shape, slot.dtype)
+        # not by its name, under which there may be another file by now
+        held = mmap.mmap(self.descriptor(), 0, access=mmap.ACCESS_READ)
+        rows: NDArray[Any] = np.ndarray(shape, slot.dtype, held, slot.offset)
+        return rows
 
     def sync(self) -> None:
         """Force what this process wrote to the disk."""
         if self._unsynced:
-            os.fdatasync(self._file())
+            os.fdatasync(self.descriptor())
         self._unsynced = False
         self._synced = time.monotonic()
 
@@ -275,7 +278,8 @@ class RowFile:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _file(self) -> int:
+    def descriptor(self) -> int:
+        """The open file: the one that had its name when this was first called, whatever has it now."""
         if self._descriptor is None:
             try:
                 self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)

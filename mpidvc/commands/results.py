@@ -268,6 +268,8 @@ class Results:
             begun_with = on_leader(executor, self._stored_instruction_set)
             agree_on_instruction_set(executor, begun_with)
             self._opened = on_leader(executor, lambda: self._open(describe()))
+            if self._opened.journal is not None:
+                self._opened.journal.hold()
             if self._opened.journal is not None and self._opened.driver == "mpio":
                 self._opened.journal.open_parallel(executor.communicator.mpi)  # type: ignore[attr-defined]
 
@@ -295,9 +297,12 @@ class Results:
             return _Opened(None, nothing, None, layout, "posix")
         if resumed:
             journal = journals.open_journal(self.path)
+            journal.lock()
             self._refuse_changes(determines)
             todo = journal.todo()
         else:
+            if output.overwrite and journals.state_of(self.path) == "unfinished":
+                journals.open_journal(self.path).lock()
             journal = journals.lay_out(
                 self.path,
                 determines,
@@ -308,11 +313,11 @@ class Results:
                 work.record,
                 layout.columns,
             )
+            journal.lock()
             todo = np.arange(journal.n_blocks)
         slots = lay_out(self._part, layout, self.path)
         for block in todo[np.isin(todo, list(work.kept))].tolist():
             journal.record(block, work.kept[block])
-        journal.close()
         todo = todo[~np.isin(todo, list(work.kept))]
         driver = self._choose_driver()
         hosts = Counter(host for host, _ in self._executor.processes)

@@ -7,6 +7,7 @@ that is written after them. Whatever kills a job, a block counts only if its mar
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import struct
@@ -67,6 +68,25 @@ class Journal(RowFile):
         if self._starts is None:
             self._starts = self.read(f"{GROUP}/starts", 0, self.n_blocks + 1)
         return self._starts
+
+    def hold(self) -> None:
+        """Open the file now: what has its name may change while a process sleeps, and must not be written to."""
+        self.starts  # noqa: B018
+
+    def lock(self) -> None:
+        """Keep other runs from using the journal as long as this process holds it.
+
+        Raises
+        ------
+        UserError
+            If another one does.
+        """
+        try:
+            fcntl.flock(self.descriptor(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{self.path}: another run is writing it; wait for its end, or stop it first") from None
+        except OSError:
+            pass  # file systems without locks
 
     def inputs(self, block: int) -> NDArray[np.void]:
         """What the points of a block start from."""
@@ -196,7 +216,6 @@ def lay_out(
         journal.write(f"{GROUP}/positions", 0, positions)
         for first in range(0, n, AT_ONCE):
             journal.write(f"{GROUP}/inputs", first, inputs(order[first : first + AT_ONCE]))
-        journal.close()
     journal.path = path
     return journal
 

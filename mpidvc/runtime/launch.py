@@ -66,14 +66,15 @@ class Mpiexec:
         if self.openmpi:
             # With --host no list of hosts that is configured elsewhere counts.
             placement = ["--host", f"localhost:{n_ranks}", "--map-by", ":oversubscribe", "--bind-to", "none"]
-            return [self.path, *self._survival(), *placement, "-n", str(n_ranks)]
+            survival = ["--with-ft", "ulfm"] if self.fault_tolerant else []
+            return [self.path, *survival, *placement, "-n", str(n_ranks)]
         return [self.path, "-n", str(n_ranks)]
 
-    def _survival(self) -> list[str]:
-        """Return the options that let a job outlive its ranks: Open MPI 5 has them, whose launcher is PRRTE's."""
+    @property
+    def fault_tolerant(self) -> bool:
+        """Whether ranks can outlive one that dies: with Open MPI 5 they can, the launcher of which is PRRTE's."""
         real = Path(self.path).resolve()
-        new = real.name.startswith("prterun") or (real.parent / "prterun").exists()
-        return ["--with-ft", "ulfm"] if new else []
+        return self.openmpi and (real.name.startswith("prterun") or (real.parent / "prterun").exists())
 
     def environment(self, environ: Mapping[str, str], n_ranks: int) -> dict[str, str]:
         """Return the launcher's environment: this host only, no binding, root allowed."""

@@ -8,16 +8,63 @@ import pytest
 
 from mpidvc.runtime.comm import SerialCommunicator
 from mpidvc.runtime.executor import InlineExecutor, make_executor
+from mpidvc.runtime.launch import Mpiexec
 from mpidvc.runtime.schedule import LONGEST_BATCH, SCHEDULER_ONLY_FROM, FlowSchedule, Schedule
 from tests.conftest import Job
 
 PROGRAM = str(Path(__file__).with_name("executor_program.py"))
+LOSS_PROGRAM = str(Path(__file__).with_name("loss_program.py"))
+WHATS = ["map", "stream", "flow", "reduce"]
+
+
+@pytest.fixture
+def _survives(launcher: Mpiexec) -> None:
+    if not launcher.fault_tolerant:
+        pytest.skip("this MPI ends a job that loses a rank")
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3, 4])
 def test_equal_to_inline(mpiexec: Job, n_ranks: int) -> None:
     done = mpiexec(n_ranks, PROGRAM, str(n_ranks))
     assert (done.returncode, done.stdout, done.stderr) == (0, "all equal\n", "")
+
+
+@pytest.mark.usefixtures("_survives")
+@pytest.mark.parametrize("what", WHATS)
+@pytest.mark.parametrize(("n_ranks", "killed"), [(2, "1"), (3, "2"), (4, "1,3"), (4, "1,2,3")])
+def test_killed_workers(mpiexec: Job, what: str, n_ranks: int, killed: str) -> None:
+    done = mpiexec(n_ranks, LOSS_PROGRAM, what, "KILL", killed)
+    lines = done.stdout.splitlines()
+    n = len(killed.split(","))
+    assert (done.returncode, lines[-1]) == (0, f"all equal {n} lost"), done.stderr
+    assert sorted(line.split(" on ")[0] for line in lines[:-1]) == [
+        f"warning: process {rank}" for rank in killed.split(",")
+    ]
+    assert all("was lost; its work goes to the others" in line for line in lines[:-1])
+
+
+@pytest.mark.usefixtures("_survives")
+def test_workers_do_not_outlive_rank_0(mpiexec: Job) -> None:
+    done = mpiexec(3, LOSS_PROGRAM, "map", "KILL", "0", timeout=30)
+    assert done.returncode != 0
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("what", WHATS)
+def test_stopped_worker(mpiexec: Job, what: str) -> None:
+    """It is suspended for good; the others do its work when its lease has run out."""
+    done = mpiexec(3, LOSS_PROGRAM, what, "STOP", "1", timeout=30, MPIDVC_LEASE="1")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "all equal 1 lost"), done.stderr
+    assert "process 1 on" in done.stdout
+    assert "does not answer" in done.stdout
+
+
+@pytest.mark.parametrize("what", ["map", "flow"])
+@pytest.mark.parametrize("ranks", ["0", "1", "1,2", "0,1,2"])
+def test_stop_request_of_some_ranks(mpiexec: Job, what: str, ranks: str) -> None:
+    """Every rank gets `Stopped`; what was done has reached rank 0 and is right."""
+    done = mpiexec(3, LOSS_PROGRAM, what, "USR1", ranks, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped 0 lost\n", "")
 
 
 def test_serial_is_inline() -> None:

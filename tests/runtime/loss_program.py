@@ -1,0 +1,115 @@
+"""Run on several ranks of which some get a signal meanwhile: what is done has the results of one process.
+
+Arguments: what is run, the signal, and the numbers of the ranks that get it, once some results are there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import numpy as np
+
+from mpidvc.runtime.comm import connect, find_launcher, install_abort_hook
+from mpidvc.runtime.executor import InlineExecutor, make_executor
+from mpidvc.runtime.stop import Stopped, graceful, handling_signals
+from tests.runtime.pieces import Sums, Uneven, work
+
+CHUNKS = 300
+SUMS = 4
+
+what, name, ranks = sys.argv[1:4]
+communicator = connect(find_launcher())
+install_abort_hook(communicator)
+me = make_executor(communicator, warn=lambda text: print(f"warning: {text}", flush=True))
+inline = InlineExecutor()
+struck = False
+
+
+def strike(n: int) -> None:
+    """Send the signal after so many results."""
+    global struck
+    if me.rank == 0 and n == 20 and not struck:
+        struck = True
+        for rank in map(int, ranks.split(",")):
+            os.kill(me.processes[rank][1], signal.Signals[f"SIG{name}"])
+
+
+class Struck(Uneven):
+    def run_sum(self, chunk: int, argument: np.ndarray) -> np.ndarray:
+        if argument[0] == 3:
+            strike(chunk + 20 if me.rank == 0 else 0)
+        return super().run_sum(chunk, argument)
+
+
+class StruckSums(Sums):
+    def finished(self, batch: list[tuple[int, int]], result: list[int]) -> None:
+        super().finished(batch, result)
+        if len(self.results) > 20:
+            strike(20)
+
+
+def run_map() -> bool:
+    here: dict[int, bytes] = {}
+    there: dict[int, bytes] = {}
+
+    def sink(chunk: int, records: np.ndarray) -> None:
+        assert chunk not in there
+        there[chunk] = records.tobytes()
+        strike(len(there))
+
+    stopped = False
+    try:
+        me.map(Uneven(CHUNKS), sink if me.rank == 0 else None, stop)
+    except Stopped:
+        stopped = True
+    if me.rank == 0:
+        inline.map(Uneven(CHUNKS), lambda chunk, records: here.update({chunk: records.tobytes()}))
+        assert there.items() <= here.items()
+        assert stopped == (len(there) < CHUNKS)
+    return stopped
+
+
+def run_flow() -> bool:
+    feed, oracle = StruckSums(1000), Sums(1000)
+    stopped = False
+    try:
+        me.flow(work, feed if me.rank == 0 else None, stop)
+    except Stopped:
+        stopped = True
+    if me.rank == 0:
+        inline.flow(work, oracle)
+        assert feed.results.items() <= oracle.results.items()
+        assert stopped == (len(feed.results) < 1000)
+    return stopped
+
+
+def run_stream() -> bool:
+    results = []
+    for result in me.stream(lambda number: work([(number, 1)])[0], range(CHUNKS) if me.rank == 0 else None):
+        results.append(result)
+        strike(len(results))
+    assert me.rank != 0 or results == [work([(number, 1)])[0] for number in range(CHUNKS)]
+    return False
+
+
+def run_reduce() -> bool:
+    for k in range(2, 2 + SUMS):
+        argument = np.full(30, float(k))
+        total = me.reduce(Struck(CHUNKS), argument if me.rank == 0 else None)
+        assert total.tobytes() == inline.reduce(Uneven(CHUNKS), argument).tobytes()
+    return False
+
+
+with handling_signals(), graceful() as stop:
+    stopped = globals()[f"run_{what}"]()
+    # Whoever is left goes on together, with long broadcasts too.
+    if not stopped:
+        for size in (1, 10**5):
+            values = me.broadcast(np.arange(size) if me.rank == 0 else None)
+            assert np.array_equal(values, np.arange(size))
+        assert run_stream() is False
+if me.rank == 0:
+    print(f"{'stopped' if stopped else 'all equal'} {len(me.losses)} lost", flush=True)
+me.finish(0)
