@@ -299,8 +299,8 @@ def _processes(executor: Executor, launched: int, clean: bool) -> list[Finding]:
     if n != launched:
         text = f"{launched} processes were launched, and MPI sees {n}"
         findings = [Finding(PROBLEM, "launcher", text, "use the mpiexec of the MPI library below")]
-    if n > 1 and "OMPI_COMM_WORLD_SIZE" in os.environ:
-        findings.append(_survival("Open MPI v5" if "PMIX_RANK" in os.environ else "", _FT_ASKED in os.environ))
+    if n > 1:
+        findings.append(_survival(_mpi()[0], getattr(executor.communicator, "fault_tolerant", False)))
     common = [name for name, k in zip(SETS, available, strict=True) if int(k) == n]
     if len(common) < np.count_nonzero(available):
         text = f"processors differ: all have {common[-1]}, which a run on these hosts uses"
@@ -323,10 +323,6 @@ def _other_hosts(executor: Executor, speaks: bool, clean: bool) -> list[Finding]
     if left:
         return [Finding(PROBLEM, "leftovers", f"{text}; {left:.0f} cannot be removed", "remove them by hand")]
     return [Finding(OK, "leftovers", f"{text}: removed")]
-
-
-#: Set by Open MPI's launcher in every process of a job that outlives its processes.
-_FT_ASKED = "OMPI_MCA_mpi_ft_enable"
 
 
 def _hdf5() -> tuple[bool, list[Finding]]:
