@@ -27,6 +27,9 @@ class FakePlan:
     prepared_by: int
     configured: bool = False
 
+    def for_workers(self) -> FakePlan:
+        return self
+
     def configure(self, executor: Executor) -> None:
         self.configured = executor.broadcast(True if executor.rank == 0 else None)
 
