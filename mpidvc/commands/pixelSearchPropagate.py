@@ -103,7 +103,7 @@ def add_options(parser: Parser) -> None:
     output = parser.add_argument_group("output")
     options.add_output(output, fields=True, no_tsv="--noTSVout")
     run = parser.add_argument_group("running")
-    options.add_lazy(run)
+    options.add_images(parser, run)
     options.add_run(parser, run, spam_has_processes=False)
 
 

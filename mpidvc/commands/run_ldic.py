@@ -10,10 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mpidvc.commands import files
+from mpidvc.commands.options import image_mode
 from mpidvc.commands.run import (
     Stages,
     WithInstructionSet,
+    WithPlacement,
     describe_criterion,
+    gradient_of,
     guess_at,
     typical_spacing,
     warn_of_texture,
@@ -31,6 +34,8 @@ from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.grey import grey_levels
 from mpidvc.tasks.ldic import LdicSettings, LdicTask, make_chunks
+from mpidvc.tasks.memory import field_bytes, ldic_bytes
+from mpidvc.tasks.placement import Needs, placed
 
 __all__ = ["LdicPlan", "execute", "prepare"]
 
@@ -54,7 +59,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class LdicPlan(WithInstructionSet):
+class LdicPlan(WithInstructionSet, WithPlacement):
     """What is to be done."""
 
     pairs: list[Pair]
@@ -68,6 +73,24 @@ class LdicPlan(WithInstructionSet):
     tif: bool
     vtk: bool
     estimated_seconds: float
+
+    def needs(self) -> Needs:
+        """What the run needs of memory."""
+        image1 = self.pairs[0].image1
+        field = _empty_field(self, image1)
+        two_d = image1.shape[0] == 1
+        spacing, regular = typical_spacing(field, two_d), field.dims is not None
+        given = self.guess is not None and self.guess.layout != "registration"
+        moved = field.displacements if given else None
+        gradient = gradient_of(self.guess)
+        chunk = max(
+            ldic_bytes(
+                *(pair.image1, pair.image2, self.mask1, len(field), spacing, pair.settings, regular, moved, gradient)
+            )
+            for pair in self.pairs
+        )
+        every_rank, rank0 = field_bytes(len(field))
+        return Needs([(pair.image1, pair.image2, self.mask1) for pair in self.pairs], chunk, every_rank, rank0)
 
 
 def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> LdicPlan:
@@ -133,6 +156,8 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Ldi
         args.tif,
         args.vtk,
         len(pairs) * len(positions) * voxels * COST[args.interpolation_order] * (3 if args.update_gradient else 1),
+        image_mode=image_mode(args),
+        memory=args.memory,
     )
 
 
@@ -158,7 +183,10 @@ def execute(plan: LdicPlan, executor: Executor, console: Console) -> int:
     for pair in plan.pairs:
         field = _empty_field(plan, pair.image1)
         points += len(field)
-        good = _correlate(plan, pair, field, executor, console, stages)
+        images = (pair.image1, pair.image2, plan.mask1)
+        with placed(executor, plan.placement, images, console.note) as (image1, image2, mask1):
+            here = replace(pair, image1=image1, image2=image2)
+            good = _correlate(replace(plan, mask1=mask1), here, field, executor, console, stages)
         with stages.stage("write"):
             _write(plan, pair, field, executor, console)
         status = status or (0 if good else 1)

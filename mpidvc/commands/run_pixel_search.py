@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from mpidvc.commands import files, search
-from mpidvc.commands.run import Stages, WithInstructionSet, guess_at, typical_spacing, warn_of_texture
+from mpidvc.commands.options import image_mode
+from mpidvc.commands.run import (
+    Stages,
+    WithInstructionSet,
+    WithPlacement,
+    gradient_of,
+    guess_at,
+    typical_spacing,
+    warn_of_texture,
+)
 from mpidvc.core.pixel_search import RESULT, STATUS, SearchSettings
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
+from mpidvc.tasks.memory import field_bytes, search_bytes
 from mpidvc.tasks.pixel_search import PixelSearchTask, make_chunks
+from mpidvc.tasks.placement import Needs, placed
 
 __all__ = ["SearchPlan", "execute", "prepare"]
 
@@ -24,7 +35,7 @@ Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class SearchPlan(WithInstructionSet):
+class SearchPlan(WithInstructionSet, WithPlacement):
     """What is to be done."""
 
     image1: Image
@@ -43,6 +54,22 @@ class SearchPlan(WithInstructionSet):
     @property
     def two_d(self) -> bool:
         return self.image1.shape[0] == 1
+
+    def needs(self) -> Needs:
+        """What the run needs of memory."""
+        images = (self.image1, self.image2, self.mask1, self.mask2)
+        field = _empty_field(self)
+        given = self.guess is not None and self.guess.layout != "registration"
+        chunk = search_bytes(
+            *images,
+            len(field),
+            typical_spacing(field, self.two_d),
+            self.settings,
+            field.dims is not None,
+            field.displacements if given else None,
+            gradient_of(self.guess),
+        )
+        return Needs([images], chunk, *field_bytes(len(field)), less="smaller windows or ranges (-hws, -sr)")
 
 
 def prepare(args: argparse.Namespace, console: Console) -> SearchPlan:
@@ -74,6 +101,8 @@ def prepare(args: argparse.Namespace, console: Console) -> SearchPlan:
         args.tif,
         args.vtk,
         len(positions) * search.seconds_of_point(settings),
+        image_mode=image_mode(args),
+        memory=args.memory,
     )
 
 
@@ -81,7 +110,10 @@ def execute(plan: SearchPlan, executor: Executor, console: Console) -> int:
     """Search, write the files, and return the exit status."""
     stages = Stages(executor)
     field = _empty_field(plan)
-    good = _search(plan, field, executor, console, stages)
+    images = (plan.image1, plan.image2, plan.mask1, plan.mask2)
+    with placed(executor, plan.placement, images, console.note) as (image1, image2, mask1, mask2):
+        here = replace(plan, image1=image1, image2=image2, mask1=mask1, mask2=mask2)
+        good = _search(here, field, executor, console, stages)
     with stages.stage("write"):
         search.write(plan, plan.stem, field, plan.settings.hws, executor, console)
     stages.report(len(field))

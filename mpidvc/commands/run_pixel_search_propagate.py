@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mpidvc.commands import files, search
-from mpidvc.commands.run import Stages, WithInstructionSet, write_field
+from mpidvc.commands.options import image_mode
+from mpidvc.commands.run import Stages, WithInstructionSet, WithPlacement, write_field
 from mpidvc.core.pixel_search import RESULT, SearchSettings
 from mpidvc.core.propagation import GUESS, Propagation, rank_points
 from mpidvc.errors import UserError
@@ -18,6 +19,8 @@ from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console, Progress
 from mpidvc.runtime.executor import Executor
+from mpidvc.tasks.memory import field_bytes, search_bytes
+from mpidvc.tasks.placement import Needs, placed
 from mpidvc.tasks.propagation import GuidedSearch
 
 __all__ = ["PropagatePlan", "execute", "prepare"]
@@ -32,7 +35,7 @@ NARROW = 2.0
 
 
 @dataclass(frozen=True)
-class PropagatePlan(WithInstructionSet):
+class PropagatePlan(WithInstructionSet, WithPlacement):
     """What is to be done.
 
     The starting point is one of the points (the first of a file), or comes before them and is not written.
@@ -62,6 +65,15 @@ class PropagatePlan(WithInstructionSet):
     @property
     def two_d(self) -> bool:
         return self.image1.shape[0] == 1
+
+    def needs(self) -> Needs:
+        """What the run needs of memory."""
+        images = (self.image1, self.image2, self.mask1, self.mask2)
+        chunk = search_bytes(*images, 1, 1, self.settings, False, None, np.zeros((3, 3)))
+        # the other ranks get their points with every batch
+        return Needs(
+            [images], chunk, rank0=sum(field_bytes(len(self.points))), less="smaller windows or ranges (-hws, -sr)"
+        )
 
     def search(self) -> GuidedSearch:
         """What searches points."""
@@ -111,6 +123,8 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Pro
         args.tif,
         args.vtk,
         len(points) * search.seconds_of_point(settings),
+        image_mode=image_mode(args),
+        memory=args.memory,
     )
     _check_start(args, plan)
     folder = files.make_folder(args.out_dir, files.folder_of(args.im1, real=True), args.prefix)
@@ -200,6 +214,13 @@ def _empty_field(plan: PropagatePlan) -> PhiField:
 
 def execute(plan: PropagatePlan, executor: Executor, console: Console) -> int:
     """Search from point to point, write the files, and return the exit status."""
+    images = (plan.image1, plan.image2, plan.mask1, plan.mask2)
+    with placed(executor, plan.placement, images, console.note) as (image1, image2, mask1, mask2):
+        here = replace(plan, image1=image1, image2=image2, mask1=mask1, mask2=mask2)
+        return _propagate(here, executor, console)
+
+
+def _propagate(plan: PropagatePlan, executor: Executor, console: Console) -> int:
     stages = Stages(executor)
     processes = f" (with {executor.size} processes)" if executor.size > 1 else ""
     if executor.rank != 0:

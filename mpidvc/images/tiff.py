@@ -196,9 +196,9 @@ def _image(tif: Any, path: str, size: int, name: str) -> PlainImage | SegmentedT
     if offset is not None:
         return PlainImage(path, shape, stored, [offset])
     if page.is_final and all(_in_one_piece(piece, tif, page.nbytes) for piece in series.pages):
-        offsets = [piece.dataoffsets[0] for piece in series.pages]
-        if len(offsets) == shape[0]:
-            return PlainImage(path, shape, stored, offsets)
+        starts = [piece.dataoffsets[0] for piece in series.pages]
+        if len(starts) == shape[0]:
+            return PlainImage(path, shape, stored, starts)
     try:
         next(page.segments(maxworkers=1))
     except Exception as error:
@@ -229,8 +229,6 @@ def _segments(
     if not alone:
         return None, nothing, nothing
     rows = min(rows, shape[1]) if not page.is_tiled else rows
-    offsets: NDArray[np.int64]
-    counts: NDArray[np.int64]
     expected = -(-shape[1] // rows) * -(-shape[2] // columns)
     if any(len(piece.dataoffsets) != expected or len(piece.databytecounts) != expected for piece in pages):
         return None, nothing, nothing

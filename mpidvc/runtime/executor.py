@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mpidvc.runtime.comm import Communicator, MPICommunicator
+from mpidvc.runtime.comm import Communicator, MPICommunicator, SerialCommunicator
 
 __all__ = [
     "Executor",
@@ -103,6 +103,9 @@ class Executor(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def communicator(self) -> Communicator: ...
+
     def broadcast(self, value: T | None) -> T:
         """Return rank 0's value on every rank; the other ranks pass None."""
 
@@ -154,6 +157,7 @@ class InlineExecutor:
 
     rank = 0
     size = 1
+    communicator: Communicator = SerialCommunicator()
 
     def broadcast(self, value: T | None) -> T:
         return value  # type: ignore[return-value]
@@ -350,6 +354,7 @@ class MPIExecutor:
         from mpi4py import MPI
 
         self._mpi = MPI
+        self.communicator: Communicator = communicator
         self._comm = communicator.mpi
         self.rank = communicator.rank
         self.size = communicator.size

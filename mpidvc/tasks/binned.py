@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,8 @@ __all__ = ["BinnedImage"]
 
 #: Voxels of a tile.
 TILE = (32, 64, 128)
+#: Voxels of the image that are read at once, unless a plane of bins has more.
+MOST_VOXELS = 4_000_000
 
 
 class BinnedImage:
@@ -71,5 +74,12 @@ class BinnedImage:
         high = [min(a + t, n) for a, t, n in zip(low, TILE, self.shape, strict=True)]
         start = [a * b + f for a, b, f in zip(low, self.factor, self.first, strict=True)]
         stop = [a * b + f for a, b, f in zip(high, self.factor, self.first, strict=True)]
-        part, _ = self._image.read_box(start, stop)
-        return bin_any(part, self.factor) if self._mask else bin_mean(part, self.factor)
+        tile = np.empty([b - a for a, b in zip(low, high, strict=True)], self.dtype)
+        # coarse bins are many voxels: no more than a few planes of them at once
+        depth = max(1, MOST_VOXELS // math.prod((self.factor[0], stop[1] - start[1], stop[2] - start[2])))
+        for k in range(0, len(tile), depth):
+            end = min(k + depth, len(tile))
+            first, last = (start[0] + i * self.factor[0] for i in (k, end))
+            part, _ = self._image.read_box((first, *start[1:]), (last, *stop[1:]))
+            tile[k:end] = bin_any(part, self.factor) if self._mask else bin_mean(part, self.factor)
+        return tile

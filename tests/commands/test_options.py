@@ -49,6 +49,8 @@ def test_defaults_of_reg() -> None:
         "journal": False,
         "graph": False,
         "lazy": False,
+        "image_mode": None,
+        "memory": None,
         "processes": None,
         "log": None,
     }
@@ -82,6 +84,8 @@ def test_defaults_of_ldic() -> None:
         "tsv": True,
         "tif": False,
         "lazy": False,
+        "image_mode": None,
+        "memory": None,
         "processes": None,
         "log": None,
     }

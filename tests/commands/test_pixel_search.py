@@ -396,6 +396,8 @@ def test_defaults() -> None:
         "tsv": True,
         "tif": False,
         "lazy": False,
+        "image_mode": None,
+        "memory": None,
         "processes": None,
         "log": None,
     }
