@@ -34,7 +34,7 @@ from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.grey import grey_levels
 from mpidvc.tasks.ldic import LdicSettings, LdicTask, make_chunks
-from mpidvc.tasks.memory import field_bytes, ldic_bytes
+from mpidvc.tasks.memory import field_bytes, ldic_bytes, looking_bytes
 from mpidvc.tasks.placement import Needs, placed
 
 __all__ = ["LdicPlan", "execute", "prepare"]
@@ -90,7 +90,8 @@ class LdicPlan(WithInstructionSet, WithPlacement):
             for pair in self.pairs
         )
         every_rank, rank0 = field_bytes(len(field))
-        return Needs([(pair.image1, pair.image2, self.mask1) for pair in self.pairs], chunk, every_rank, rank0)
+        images = [(pair.image1, pair.image2, self.mask1) for pair in self.pairs]
+        return Needs(images, chunk, every_rank, rank0 + looking_bytes(self.hws))
 
 
 def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> LdicPlan:

@@ -25,7 +25,7 @@ from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
-from mpidvc.tasks.memory import field_bytes, search_bytes
+from mpidvc.tasks.memory import field_bytes, looking_bytes, search_bytes
 from mpidvc.tasks.pixel_search import PixelSearchTask, make_chunks
 from mpidvc.tasks.placement import Needs, placed
 
@@ -69,7 +69,9 @@ class SearchPlan(WithInstructionSet, WithPlacement):
             field.displacements if given else None,
             gradient_of(self.guess),
         )
-        return Needs([images], chunk, *field_bytes(len(field)), less="smaller windows or ranges (-hws, -sr)")
+        every_rank, rank0 = field_bytes(len(field))
+        rank0 += looking_bytes(self.settings.hws)
+        return Needs([images], chunk, every_rank, rank0, less="smaller windows or ranges (-hws, -sr)")
 
 
 def prepare(args: argparse.Namespace, console: Console) -> SearchPlan:

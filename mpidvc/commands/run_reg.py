@@ -27,7 +27,7 @@ from mpidvc.images.source import CACHE
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.grey import grey_levels
-from mpidvc.tasks.memory import registration_bytes, tile_bytes, warp_bytes
+from mpidvc.tasks.memory import looking_bytes, registration_bytes, tile_bytes, warp_bytes
 from mpidvc.tasks.placement import Needs, placed
 from mpidvc.tasks.registration import LevelSettings, Outcome, mask_centre, register_multiscale
 from mpidvc.tasks.warp import WarpTask
@@ -70,7 +70,7 @@ class RegPlan(WithInstructionSet, WithPlacement):
         tiles = [tile_bytes(self.image1, begin, False), tile_bytes(self.image2, begin, False)]
         if self.mask1 is not None:
             tiles.append(tile_bytes(self.mask1, begin, True))
-        return Needs([images], chunk, tiles=tiles, less="a coarser last level (-be)")
+        return Needs([images], chunk, rank0=looking_bytes((0, 0, 0)), tiles=tiles, less="a coarser last level (-be)")
 
 
 def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> RegPlan:

@@ -21,7 +21,16 @@ from mpidvc.tasks.ldic import NEAR, LdicSettings
 from mpidvc.tasks.registration import BLOCK, BLOCK_2D
 from mpidvc.tasks.warp import SLAB_VOXELS, TILE
 
-__all__ = ["field_bytes", "ldic_bytes", "registration_bytes", "search_bytes", "spread_of", "tile_bytes", "warp_bytes"]
+__all__ = [
+    "field_bytes",
+    "ldic_bytes",
+    "looking_bytes",
+    "registration_bytes",
+    "search_bytes",
+    "spread_of",
+    "tile_bytes",
+    "warp_bytes",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -31,11 +40,20 @@ POINT, POINT_RANK0 = 600, 400
 FLOAT = 4.5
 #: Bytes of a voxel's maps while they are made: exists, usable, covered, mask, and a copy of two of them.
 MAPS = 6.0
+#: Of these, those that are still there when the points are registered.
+KEPT_MAPS = 3.0
+#: What rank 0 needs to look at grey levels, and at the texture for every voxel of a window.
+GREY, TEXTURE = 45_000_000, 40
 
 
 def field_bytes(n_points: int) -> tuple[int, int]:
     """Bytes of the fields on every rank, and what rank 0 has besides."""
     return POINT * n_points, POINT_RANK0 * n_points
+
+
+def looking_bytes(hws: Sequence[int]) -> int:
+    """What rank 0 needs to look at grey levels and texture."""
+    return max(GREY, TEXTURE * math.prod(2 * h + 1 for h in hws))
 
 
 def spread_of(displacements: Floats | None, gradient: Floats, extent: Floats) -> Floats:
@@ -70,21 +88,31 @@ def _read(image: Image) -> float:
     return image.dtype.itemsize * (2.0 if swapped else 1.0) + (1.0 if image.dtype.kind == "f" else 0.0)
 
 
-def _two_boxes(
-    image1: Image,
-    image2: Image,
-    mask1: Image | None,
-    mask2: Image | None,
+def _work(
+    images: tuple[Image, Image],
+    masks: tuple[Image | None, Image | None],
     box1: Floats,
     box2: Floats,
     more: float = 0.0,
+    kernel: float = 0.0,
 ) -> int:
-    """Bytes for boxes of these shapes of both images, with maps; `more`: for every voxel of box 1."""
-    n1, n2 = float(np.prod(np.maximum(box1, 1))), float(np.prod(np.maximum(box2, 1)))
-    maps1, maps2 = (MAPS + (mask.dtype.itemsize if mask is not None else 0) for mask in (mask1, mask2))
-    fixed = FLOAT * (n1 + n2) + more * n1
-    maps2 = maps2 if mask2 is not None else 1.0
-    return int(fixed + max(_read(image1) * n1 + maps1 * n1 + n2, (_read(image2) + maps2) * n2 + MAPS * n1))
+    """Bytes for boxes of these shapes of both images; `more`: per voxel of box 1, `kernel`: once they are made."""
+    n1, n2 = (float(np.prod(np.maximum(box, 1))) for box in (box1, box2))
+    maps1, maps2 = (MAPS + (mask.dtype.itemsize if mask is not None else 0) for mask in masks)
+    making2 = (_read(images[1]) + (1.0 if masks[1] is None else maps2)) * n2 + MAPS * n1
+    making1 = (_read(images[0]) + maps1) * n1 + n2
+    return int((FLOAT + more) * n1 + FLOAT * n2 + max(making1, making2, KEPT_MAPS * n1 + n2 + kernel))
+
+
+def _kernel(voxels: float, settings: RegistrationSettings, reach: int) -> float:
+    """Bytes of the kernel's scratch for a window or block: see `allocate` and `gradients` in gauss_newton.cpp."""
+    width = max(voxels, 1.0) ** (1 / 3)
+    framed = voxels * (1 + 2 * (reach + 1) / width) ** 3
+    floats = (10 if settings.sigma is not None else 7) * (voxels * 1.1 + 64)
+    floats += 2 * framed if settings.update_gradient else 0.0
+    floats += 3 * framed if settings.shift else 0.0
+    floats += 5 * framed if settings.sigma is not None else 0.0
+    return 4 * floats
 
 
 def ldic_bytes(
@@ -111,7 +139,10 @@ def ldic_bytes(
     box2 = np.minimum(box2, np.array(image2.shape) + 2 * TAPS)
     if two_d:
         box1[0] = box2[0] = 1
-    return _two_boxes(image1, image2, mask1, None, box1, box2, FLOAT if registration.shift else 0.0)
+    window = float(np.prod(2 * hws + 1))
+    kernel = _kernel(window, registration, registration.for_kernels(two_d).gradient_reach)
+    shift = FLOAT if registration.shift else 0.0
+    return _work((image1, image2), (mask1, None), box1, box2, shift, kernel)
 
 
 def search_bytes(
@@ -141,8 +172,8 @@ def search_bytes(
     if two_d:
         box1[0] = box2[0] = 1
     # maps of box 1 as float32, where windows are deformed
-    boxes = _two_boxes(image1, image2, mask1, mask2, box1, box2, 8.0 if deformed else 0.0)
-    return boxes + int(memory_of(settings.hws, settings.low, settings.high))
+    kernel = float(memory_of(settings.hws, settings.low, settings.high))
+    return _work((image1, image2), (mask1, mask2), box1, box2, 8.0 if deformed else 0.0, kernel)
 
 
 def registration_bytes(
@@ -157,7 +188,8 @@ def registration_bytes(
     box2 = np.minimum(box2, np.array(image2.shape) + 2 * TAPS)
     if two_d:
         box1[0] = box2[0] = 1
-    return _two_boxes(image1, image2, mask1, None, box1, box2, FLOAT if settings.shift else 0.0)
+    scratch = _kernel(float(np.prod(block)), settings, kernel.gradient_reach)
+    return _work((image1, image2), (mask1, None), box1, box2, FLOAT if settings.shift else 0.0, scratch)
 
 
 def tile_bytes(image: Image, first: int, mask: bool) -> int:
@@ -175,7 +207,7 @@ def warp_bytes(image: Image) -> int:
     tile = float(planes * min(TILE, ny) * min(TILE, nx))
     slab = planes * ny * nx * image.dtype.itemsize
     # the box about a tile that is turned by a tenth, its samples, and these in double precision twice
-    box = math.prod(n + 0.2 * 2 * TILE + 2 * around_samples(1) for n in (planes, min(TILE, ny), min(TILE, nx)))
+    box = math.prod(n + 0.1 * 2 * TILE + 2 * around_samples(1) for n in (planes, min(TILE, ny), min(TILE, nx)))
     if image.shape[0] == 1:
-        box /= planes + 0.2 * 2 * TILE
+        box /= planes + 0.1 * 2 * TILE
     return int(2 * slab + (FLOAT + _read(image) + 1) * box + 20 * tile)

@@ -27,7 +27,7 @@ __all__ = ["Needs", "Placement", "SharedImage", "decide", "placed"]
 Mode = Literal["shared", "mapped", "boxes"]
 
 #: Private memory of a process before it has any data: Python, numpy, MPI, the kernels.
-BASE = 110_000_000
+BASE = 62_000_000
 #: Least and most bytes of decoded values that a reader keeps.
 LEAST_CACHE, MOST_CACHE = 8 * 2**20, 2**30
 #: Bytes that are read at once when memory is filled.
@@ -127,7 +127,7 @@ def decide(
             if n < ranks:
                 console.note(f"{n} of {ranks} CPUs are used: more processes do not fit into the memory")
             _explain(placement, mode, sources, limit, console)
-            _say(placement, _largest(needs, sources), limit, why, console)
+            _say(placement, needs, limit, why, console)
             return placement
     raise UserError(_advice(needs, wanted[-1], ranks, limit, why))
 
@@ -181,7 +181,7 @@ def _distinct(images: Iterable[Image | None]) -> list[Source]:
     return list({image.path: image for image in images if isinstance(image, Source)}.values())
 
 
-def _largest(needs: Needs, sources: Iterable[Source]) -> int:
+def _largest(needs: Needs) -> int:
     return max((sum(s.nbytes for s in _distinct(images)) for images in needs.images), default=0)
 
 
@@ -204,22 +204,24 @@ def _explain(placement: Placement, mode: str, sources: Iterable[Source], limit: 
         )
 
 
-def _say(placement: Placement, images: int, limit: int, why: str, console: _Console) -> None:
+def _say(placement: Placement, needs: Needs, limit: int, why: str, console: _Console) -> None:
     how = {"shared": "copied once", "mapped": "mapped", "boxes": "read in boxes"}[placement.mode]
-    processes = "one process" if placement.ranks == 1 else f"{placement.ranks} processes"
-    each = "" if placement.ranks == 1 else " each"
-    console.print(
-        f"Memory: images of {size_text(images)} {how}, {processes} of {size_text(placement.private)}{each} on this "
-        f"node (limit {size_text(limit)}: {why})"
-    )
+    if placement.ranks == 1:
+        processes = f"one process of {size_text(placement.private + needs.rank0)}"
+    else:
+        processes = f"{placement.ranks} processes of {size_text(placement.private)} each"
+        processes += f", the first with {size_text(needs.rank0)} more," if needs.rank0 else ""
+    images = f"images of {size_text(_largest(needs))} {how}"
+    console.print(f"Memory: {images}, {processes} on this node (limit {size_text(limit)}: {why})")
 
 
 def _advice(needs: Needs, mode: Mode, ranks: int, limit: int, why: str) -> str:
     each = max(_private(needs, mode, _distinct(images), LEAST_CACHE, ranks) for images in needs.images or [()])
     fitting = (limit - needs.rank0) // each
-    need = f"{ranks} processes need {size_text(each)} each" if ranks > 1 else f"one process needs {size_text(each)}"
-    points = f" and {size_text(needs.rank0)} for the points" if needs.rank0 > 0.1 * each else ""
-    told = f"not enough memory: {need}{points} on this node, the limit is {size_text(limit)} ({why})"
+    need = f"one process needs {size_text(each + needs.rank0)}"
+    if ranks > 1:
+        need = f"{ranks} processes need {size_text(each)} each and the first {size_text(needs.rank0)} more"
+    told = f"not enough memory: {need} on this node, the limit is {size_text(limit)} ({why})"
     if fitting >= 1:
         return f"{told}; start at most {fitting} on a node (-np {fitting}), or give more by --memory"
     return f"{told}; give more by --memory, or take {needs.less}"
