@@ -9,7 +9,15 @@ from pathlib import Path
 
 from mpidvc.errors import UserError
 
-__all__ = ["control_groups", "memory_limit", "network_file_system", "parse_size", "read_text", "size_text"]
+__all__ = [
+    "control_groups",
+    "free_memory",
+    "memory_limit",
+    "network_file_system",
+    "parse_size",
+    "read_text",
+    "size_text",
+]
 
 #: Share of what is free that is used where nothing was asked for.
 SHARE = 0.8
@@ -107,11 +115,17 @@ def memory_limit(
     if requested is not None:
         return parse_size(requested), "--memory"
     environ = os.environ if environ is None else environ
-    found = [*_available(root), *_control_groups_leave(root), *_scheduler_grants(environ)]
-    if not found:
-        return 2**62, "nothing tells how much there is"
-    least, why = min(found)
+    least, why = min([*_free(root), *_scheduler_grants(environ)], default=(2**62, "what nobody tells"))
     return int(SHARE * least), f"{SHARE:.0%} of {why}"
+
+
+def free_memory(root: Path = Path("/")) -> int:
+    """Bytes that could be had now without any other process having to go."""
+    return min(_free(root), default=(2**62, ""))[0]
+
+
+def _free(root: Path) -> list[tuple[int, str]]:
+    return [*_available(root), *_control_groups_leave(root)]
 
 
 def _available(root: Path) -> Iterator[tuple[int, str]]:
@@ -128,8 +142,8 @@ def _control_groups_leave(root: Path) -> Iterator[tuple[int, str]]:
             continue
         used = int(usage) if usage.isdecimal() else 0
         # The page cache of files counts as used, but gives way.
-        cached = re.search(r"^(?:total_)?inactive_file (\d+)$", read_text(folder / "memory.stat"), re.MULTILINE)
-        used -= int(cached[1]) if cached is not None else 0
+        stat = read_text(folder / "memory.stat")
+        used -= max(map(int, re.findall(r"^(?:total_)?inactive_file (\d+)$", stat, re.MULTILINE)), default=0)
         yield max(int(limit) - max(used, 0), 0), "what the control group leaves"
 
 

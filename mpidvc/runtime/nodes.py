@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mpidvc.errors import AgreedError
 from mpidvc.runtime.comm import Communicator, MPICommunicator
+from mpidvc.runtime.memory import free_memory
 
 __all__ = ["NodeGroup", "ranks_on_node", "ranks_per_node_asked"]
 
@@ -143,12 +144,15 @@ class NodeGroup:
         try:
             if self.rank == 0:
                 try:
+                    # more than there is would not be refused: the system would end processes, of anybody
+                    if size > (free := free_memory()):
+                        raise OSError(errno.ENOMEM, f"only {free} are free")
                     fd = os.memfd_create("mpidvc-images", os.MFD_CLOEXEC)
                     os.ftruncate(fd, size)
                     found = os.fstat(fd)
                     place[:] = os.getpid(), fd, found.st_dev, found.st_ino
                 except (AttributeError, OSError) as error:
-                    failure = f"shared memory of {size} bytes cannot be made ({error})"
+                    failure = f"shared memory of {size} bytes cannot be made ({getattr(error, 'strerror', error)})"
             if self._node is not None:
                 self._wait(self._node.Ibcast(place, root=0))
             self.agree(failure)
