@@ -34,7 +34,9 @@ __all__ = ["COMMANDS", "CommandEntry", "CommandModule", "Plan", "main"]
 class Plan(Protocol):
     """What `prepare` makes on rank 0 and `execute` gets on every rank; it can be pickled.
 
-    If it has a method ``configure(executor)``, every rank calls it before `execute`.
+    If it has a method ``configure(executor)``, every rank calls it before `execute`. If it has a method ``fit(ranks on
+    this node, console, may_take_fewer)``, rank 0 calls it before other ranks are started or take part; it returns the
+    plan with its `placement`, whose ``ranks`` may be fewer if they may.
     """
 
     def for_workers(self) -> Any:
@@ -264,6 +266,7 @@ def _start(name: str, module: CommandModule, args: argparse.Namespace, arguments
         console = Console(columns, args.log)
         plan = module.prepare(args, console)
         n_ranks = choose_ranks(args.processes, plan.estimated_seconds, console.note)
+        plan, n_ranks = _fit(plan, n_ranks, console, args.processes is None)
         if n_ranks > 1:
             console.close()
             with tempfile.TemporaryDirectory(prefix="mpidvc-", ignore_cleanup_errors=True) as folder:
@@ -350,7 +353,18 @@ def _prepare(module: CommandModule, args: argparse.Namespace, console: Console, 
         return plan
     if args.processes is not None:
         console.note(f"-np {args.processes} is ignored: the launcher decides the number of processes")
-    return module.prepare(args, console)
+    from mpidvc.runtime.nodes import ranks_on_node
+
+    return _fit(module.prepare(args, console), ranks_on_node(launcher.size), console)[0]
+
+
+def _fit(plan: Plan, n_ranks: int, console: Console, may_take_fewer: bool = False) -> tuple[Plan, int]:
+    """Let the plan decide how it uses this node's memory; return it and the number of ranks that have room."""
+    fit = getattr(plan, "fit", None)
+    if fit is None:
+        return plan, n_ranks
+    plan = fit(n_ranks, console, may_take_fewer)
+    return plan, plan.placement.ranks  # type: ignore[attr-defined]
 
 
 def _execute(module: CommandModule, plan: Plan, executor: Executor, console: Console) -> int:

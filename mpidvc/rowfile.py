@@ -195,7 +195,7 @@ class RowFile:
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
-                f"{self.path}: parallel HDF5 cannot open it ({reason}); go on by --resume, or take another --hdf5-driver"
+                f"{self.path}: parallel HDF5 cannot open it ({reason}); go on with --resume, or another --hdf5-driver"
             ) from None
 
     def _write_parallel(self, dataset: Any, slot: Slot, start: int, data: NDArray[Any]) -> None:

@@ -72,7 +72,7 @@ def add_options(parser: Parser) -> None:
     options.add_output(output, fields=True)
     options.add_results(parser, parser.add_argument_group("results file"))
     run = parser.add_argument_group("running")
-    options.add_lazy(run)
+    options.add_images(parser, run)
     options.add_run(parser, run)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from mpidvc.errors import UserError
+from mpidvc.runtime.memory import parse_size
 
 __all__ = [
     "Parser",
@@ -24,7 +25,7 @@ __all__ = [
     "add_grey_thresholds",
     "add_grid",
     "add_guess",
-    "add_lazy",
+    "add_images",
     "add_margin",
     "add_mask",
     "add_output",
@@ -33,6 +34,7 @@ __all__ = [
     "add_voxel_size",
     "add_zero_mean",
     "check_common",
+    "image_mode",
     "require",
 ]
 
@@ -420,14 +422,35 @@ def add_zero_mean(parser: Parser, group: Group) -> None:
     )
 
 
-def add_lazy(group: Group) -> None:
-    """Add ``-lazy``: `lazy`."""
+def add_images(parser: Parser, group: Group) -> None:
+    """Add ``-lazy`` and our ``--image-mode``, ``--memory``: `lazy`, `image_mode`, `memory`."""
     group.add_argument(
         *("-lazy", "--lazy-load"),
         dest="lazy",
         action="store_true",
-        help="accepted as spam's; images are read part by part in any case",
+        help="the same as --image-mode mapped",
     )
+    parser.add_own_argument(
+        "--image-mode",
+        group=group,
+        dest="image_mode",
+        choices=("auto", "shared", "mapped", "boxes"),
+        help="how images are read: shared copies them to memory once for all processes of a node, mapped maps their "
+        "files, boxes reads part by part what is larger than memory; auto decides by their size and storage; the "
+        "results are the same (default: auto)",
+    )
+    parser.add_own_argument(
+        "--memory",
+        group=group,
+        metavar="SIZE",
+        help="memory that all processes of a node may use together, for instance 500M or 16G (default: 80%% of the "
+        "least of what is available, the control group's limit and the scheduler's)",
+    )
+
+
+def image_mode(args: argparse.Namespace) -> str:
+    """How images shall be read: ``auto``, ``shared``, ``mapped`` or ``boxes``."""
+    return args.image_mode or ("mapped" if args.lazy else "auto")
 
 
 def add_run(parser: Parser, group: Group, spam_has_processes: bool = True) -> None:
@@ -501,6 +524,10 @@ def check_common(args: argparse.Namespace) -> None:
     check("out_dir", '-od ""', lambda folder: folder != "", "is no folder")
     check("grey_low_threshold", "-glt", lambda grey: not math.isnan(grey), "is not a number")
     check("grey_high_threshold", "-ght", lambda grey: not math.isnan(grey), "is not a number")
+    if given.get("memory") is not None:
+        parse_size(args.memory)
+    if given.get("lazy") and args.image_mode not in (None, "mapped"):
+        raise UserError(f"-lazy: is --image-mode mapped, but --image-mode {args.image_mode} is given; drop one of them")
     if "grey_low_threshold" in given:
         require(
             args.grey_low_threshold < args.grey_high_threshold,

@@ -96,7 +96,7 @@ def add_options(parser: Parser) -> None:
         help="plot slices of both images and their difference",
     )
     run = parser.add_argument_group("running")
-    options.add_lazy(run)
+    options.add_images(parser, run)
     options.add_run(parser, run, spam_has_processes=False)
 
 

@@ -32,6 +32,7 @@ from mpidvc.runtime.filesystems import COHERENT, file_system
 from mpidvc.runtime.journal import GROUP, Journal, JournalTask
 from mpidvc.runtime.runlog import RunLog, path_of
 from mpidvc.runtime.stop import Stopped, StopRequest, graceful
+from mpidvc.tasks.memory import ROWS
 from mpidvc.tasks.points import inputs_of
 from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader
 
@@ -41,8 +42,8 @@ Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Records = npt.NDArray[np.void]
 
-#: Rows of the finished file that are written, and formatted as text, at once.
-ROWS = 65536
+#: Rows that are formatted as text at once; rank 0 holds several such parts for every rank.
+TEXT_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -501,8 +502,8 @@ class Results:
             layout = file.layout
 
             def parts() -> Iterator[PhiField]:
-                for start in range(0, layout.n, ROWS):
-                    rows = file.rows(start, min(start + ROWS, layout.n))
+                for start in range(0, layout.n, TEXT_ROWS):
+                    rows = file.rows(start, min(start + TEXT_ROWS, layout.n))
                     yield PhiField(rows.positions, rows.phi, {**rows.columns})
 
             write_tsv_parts(path, parts(), family, layout.layout == "labels", self._executor.stream)

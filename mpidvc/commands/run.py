@@ -8,8 +8,9 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
+from mpidvc.tasks.placement import Needs, Placement, decide
 from mpidvc.tasks.ranks import agree_on_instruction_set, check_instruction_set, cpu_seconds
 from mpidvc.tasks.texture import texture_of
 
@@ -27,12 +29,16 @@ __all__ = [
     "TIMINGS",
     "Stages",
     "WithInstructionSet",
+    "WithPlacement",
     "describe_criterion",
     "first_guess",
+    "gradient_of",
     "settings_of",
     "typical_spacing",
     "warn_of_texture",
 ]
+
+P = TypeVar("P", bound="WithPlacement")
 
 #: File that gets the times of a run's stages (JSON), for benchmarks.
 TIMINGS = "MPIDVC_TIMINGS"
@@ -52,6 +58,31 @@ class WithInstructionSet:
     def for_workers(self) -> Any:
         """What of it the other ranks get."""
         return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithPlacement:
+    """A plan that knows how its images shall be read."""
+
+    image_mode: str = "auto"
+    memory: str | None = None
+    placement: Placement | None = None
+
+    def needs(self) -> Needs:
+        """What the run needs of memory."""
+        raise NotImplementedError
+
+    def fit(self: P, ranks: int, console: Console, may_take_fewer: bool = False) -> P:
+        """The plan for so many ranks on this node, or fewer, with the placement of its images; says what it expects."""
+        placement = decide(self.needs(), ranks, self.image_mode, self.memory, console, may_take_fewer)
+        return replace(self, placement=placement)
+
+
+def gradient_of(guess: PhiField | None) -> npt.NDArray[np.float64]:
+    """F - I of a registration that is the guess, else 0 (3, 3)."""
+    if guess is None or guess.layout != "registration":
+        return np.zeros((3, 3))
+    return np.asarray(guess.F[0] - np.eye(3), np.float64)
 
 
 def describe_criterion(choice: Choice) -> str:

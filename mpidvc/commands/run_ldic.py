@@ -11,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mpidvc.commands import files
+from mpidvc.commands.options import image_mode
 from mpidvc.commands.results import Output, Results, Work, check_results, digest, registration_options
 from mpidvc.commands.run import (
     Stages,
     WithInstructionSet,
+    WithPlacement,
     describe_criterion,
     first_guess,
+    gradient_of,
     settings_of,
     typical_spacing,
     warn_of_texture,
@@ -35,6 +38,8 @@ from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.grey import grey_levels
 from mpidvc.tasks.ldic import RECORD, LdicSettings, LdicTask, make_chunks
+from mpidvc.tasks.memory import field_bytes, ldic_bytes, looking_bytes
+from mpidvc.tasks.placement import Needs, placed
 
 __all__ = ["LdicPlan", "execute", "prepare"]
 
@@ -58,7 +63,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class LdicPlan(WithInstructionSet):
+class LdicPlan(WithInstructionSet, WithPlacement):
     """What is to be done."""
 
     pairs: list[Pair]
@@ -77,6 +82,22 @@ class LdicPlan(WithInstructionSet):
     def for_workers(self) -> LdicPlan:
         """What the other ranks need of it: they read what their points start from in the results file."""
         return replace(self, guess=None)
+
+    def needs(self) -> Needs:
+        """What the run needs of memory."""
+        image1 = self.pairs[0].image1
+        layout, positions, spacing = _nodes(self, image1)
+        given = self.guess is not None and self.guess.layout != "registration"
+        moved = self.guess.displacements if self.guess is not None and given else None
+        gradient = gradient_of(self.guess)
+        n, regular = len(positions), layout.dims is not None
+        chunk = max(
+            ldic_bytes(*(pair.image1, pair.image2, self.mask1, n, spacing, pair.settings, regular, moved, gradient))
+            for pair in self.pairs
+        )
+        finishing, rank0 = field_bytes(n)
+        images = [(pair.image1, pair.image2, self.mask1) for pair in self.pairs]
+        return Needs(images, max(chunk, finishing), rank0=rank0 + looking_bytes(self.hws))
 
 
 def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> LdicPlan:
@@ -146,6 +167,8 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Ldi
         args.vtk,
         output,
         len(pairs) * len(positions) * voxels * COST[args.interpolation_order] * (3 if args.update_gradient else 1),
+        image_mode=image_mode(args),
+        memory=args.memory,
     )
 
 
@@ -171,7 +194,11 @@ def execute(plan: LdicPlan, executor: Executor, console: Console) -> int:
     for pair in plan.pairs:
         results = Results(executor, console, plan.output, pair.stem, stages)
         results.open(partial(_work, plan, pair))
-        _correlate(plan, pair, results, executor, console, stages)
+        if results.journal is not None:
+            images = (pair.image1, pair.image2, plan.mask1)
+            with placed(executor, plan.placement, images, console.note) as (image1, image2, mask1):
+                here = replace(pair, image1=image1, image2=image2)
+                _correlate(replace(plan, mask1=mask1), here, results, executor, console, stages)
         results.finish()
         if results.work is not None:
             status = status or _summary(results, console)
@@ -183,24 +210,28 @@ def execute(plan: LdicPlan, executor: Executor, console: Console) -> int:
     return status
 
 
+def _nodes(plan: LdicPlan, image1: Image) -> tuple[FieldLayout, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Layout of the finished file, positions of the nodes, and their typical distance."""
+    guess = plan.guess
+    if guess is not None and guess.layout != "registration":
+        layout = replace(FieldLayout.of(guess), columns=RESULT)
+        return layout, guess.positions, typical_spacing(guess, image1.shape[0] == 1)
+    positions, dims = files.nodes_of(image1.shape, plan.spacing)
+    assert plan.spacing is not None
+    return FieldLayout.of_grid(positions[0], dims, plan.spacing, RESULT), positions, np.array(plan.spacing, np.float64)
+
+
 def _work(plan: LdicPlan, pair: Pair) -> Work:
     """The nodes, and those rows of the file of -pf that -skp keeps."""
-    guess, spacing = plan.guess, plan.spacing
+    layout, positions, distance = _nodes(plan, pair.image1)
+    guess = plan.guess
     field = guess if guess is not None and guess.layout != "registration" else None
-    if field is not None:
-        layout = replace(FieldLayout.of(field), columns=RESULT)
-        positions = field.positions
-    else:
-        positions, dims = files.nodes_of(pair.image1.shape, spacing)
-        assert spacing is not None
-        layout = FieldLayout.of_grid(positions[0], dims, spacing, RESULT)
     keep = np.zeros(len(positions), bool)
     if plan.skip and field is not None:
         status = np.asarray(field.columns.get("returnStatus", np.zeros(len(field))), np.float64)
         keep = ~np.isin(status, AGAIN)
     again, kept = np.flatnonzero(~keep), np.flatnonzero(keep)
     two_d = pair.image1.shape[0] == 1
-    distance = typical_spacing(field, two_d) if field is not None else np.array(spacing, np.float64)
     chunks = make_chunks(positions[again], distance, pair.settings, two_d, layout.dims is not None)
     registration = pair.settings.registration
     determines = {
@@ -211,7 +242,7 @@ def _work(plan: LdicPlan, pair: Pair) -> Work:
         "first guess (-pf)": digest(guess),
         "-F": plan.stored_f,
         "-skp": plan.skip,
-        "-ns": spacing,
+        "-ns": plan.spacing,
         "-hws": plan.hws,
         "-m": pair.settings.margin,
         "-mc": pair.settings.min_coverage,

@@ -10,11 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mpidvc.commands import files, search
+from mpidvc.commands.options import image_mode
 from mpidvc.commands.results import Output, Results, Work, check_results, digest
 from mpidvc.commands.run import (
     Stages,
     WithInstructionSet,
+    WithPlacement,
     first_guess,
+    gradient_of,
     settings_of,
     typical_spacing,
     warn_of_texture,
@@ -25,7 +28,9 @@ from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
+from mpidvc.tasks.memory import field_bytes, looking_bytes, search_bytes
 from mpidvc.tasks.pixel_search import RECORD, PixelSearchTask, make_chunks
+from mpidvc.tasks.placement import Needs, placed
 
 __all__ = ["SearchPlan", "execute", "prepare"]
 
@@ -33,7 +38,7 @@ Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class SearchPlan(WithInstructionSet):
+class SearchPlan(WithInstructionSet, WithPlacement):
     """What is to be done."""
 
     image1: Image
@@ -57,6 +62,24 @@ class SearchPlan(WithInstructionSet):
     def for_workers(self) -> SearchPlan:
         """What the other ranks need of it: they read what their points start from in the results file."""
         return replace(self, guess=None)
+
+    def needs(self) -> Needs:
+        """What the run needs of memory."""
+        images = (self.image1, self.image2, self.mask1, self.mask2)
+        layout, positions, spacing = _nodes(self)
+        given = self.guess is not None and self.guess.layout != "registration"
+        chunk = search_bytes(
+            *images,
+            len(positions),
+            spacing,
+            self.settings,
+            layout.dims is not None,
+            self.guess.displacements if self.guess is not None and given else None,
+            gradient_of(self.guess),
+        )
+        finishing, rank0 = field_bytes(len(positions))
+        rank0 += looking_bytes(self.settings.hws)
+        return Needs([images], max(chunk, finishing), rank0=rank0, less="smaller windows or ranges (-hws, -sr)")
 
 
 def prepare(args: argparse.Namespace, console: Console) -> SearchPlan:
@@ -92,6 +115,8 @@ def prepare(args: argparse.Namespace, console: Console) -> SearchPlan:
         args.vtk,
         output,
         len(positions) * search.seconds_of_point(settings),
+        image_mode=image_mode(args),
+        memory=args.memory,
     )
 
 
@@ -100,7 +125,11 @@ def execute(plan: SearchPlan, executor: Executor, console: Console) -> int:
     stages = Stages(executor)
     results = Results(executor, console, plan.output, plan.stem, stages)
     results.open(lambda: _work(plan))
-    _search(plan, results, executor, console, stages)
+    if results.journal is not None:
+        images = (plan.image1, plan.image2, plan.mask1, plan.mask2)
+        with placed(executor, plan.placement, images, console.note) as (image1, image2, mask1, mask2):
+            here = replace(plan, image1=image1, image2=image2, mask1=mask1, mask2=mask2)
+            _search(here, results, executor, console, stages)
     results.finish()
     status = points = 0
     if results.work is not None:
@@ -111,21 +140,23 @@ def execute(plan: SearchPlan, executor: Executor, console: Console) -> int:
     return status
 
 
-def _work(plan: SearchPlan) -> Work:
-    guess, spacing, settings = plan.guess, plan.spacing, plan.settings
+def _nodes(plan: SearchPlan) -> tuple[FieldLayout, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Layout of the finished file, positions of the nodes, and their typical distance."""
+    guess = plan.guess
     if guess is not None and guess.layout != "registration":
-        layout = replace(FieldLayout.of(guess), columns=RESULT)
-        positions = guess.positions
-        distance = typical_spacing(guess, plan.two_d)
-    else:
-        positions, dims = files.nodes_of(plan.image1.shape, spacing)
-        assert spacing is not None
-        layout = FieldLayout.of_grid(positions[0], dims, spacing, RESULT)
-        distance = np.array(spacing, np.float64)
+        return replace(FieldLayout.of(guess), columns=RESULT), guess.positions, typical_spacing(guess, plan.two_d)
+    positions, dims = files.nodes_of(plan.image1.shape, plan.spacing)
+    assert plan.spacing is not None
+    return FieldLayout.of_grid(positions[0], dims, plan.spacing, RESULT), positions, np.array(plan.spacing, np.float64)
+
+
+def _work(plan: SearchPlan) -> Work:
+    guess, settings = plan.guess, plan.settings
+    layout, positions, distance = _nodes(plan)
     chunks = make_chunks(positions, distance, settings, plan.two_d, layout.dims is not None)
     images = (plan.image1, plan.image2, plan.mask1, plan.mask2)
     determines = search.determining("pixelSearch", *images, settings)
-    determines |= {"first guess (-pf)": digest(guess), "-ns": spacing}
+    determines |= {"first guess (-pf)": digest(guess), "-ns": plan.spacing}
     at = first_guess(guess, settings.apply_f, positions)
     return Work(determines, layout, positions, at, chunks.order, chunks.start, RECORD)
 

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mpidvc.commands import files, search
+from mpidvc.commands.options import image_mode
 from mpidvc.commands.results import Output, Results, Work, check_results, digest
-from mpidvc.commands.run import Stages, WithInstructionSet, first_guess, settings_of
+from mpidvc.commands.run import Stages, WithInstructionSet, WithPlacement, first_guess, settings_of
 from mpidvc.core.pixel_search import RESULT, SearchSettings
 from mpidvc.core.propagation import GUESS, Propagation, rank_points
 from mpidvc.errors import UserError
@@ -21,7 +22,9 @@ from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
+from mpidvc.tasks.memory import field_bytes, search_bytes
 from mpidvc.tasks.pixel_search import CC, RECORD, STATUS
+from mpidvc.tasks.placement import Needs, placed
 from mpidvc.tasks.propagation import GuidedSearch
 
 __all__ = ["PropagatePlan", "execute", "prepare"]
@@ -40,7 +43,7 @@ NARROW = 2.0
 
 
 @dataclass(frozen=True)
-class PropagatePlan(WithInstructionSet):
+class PropagatePlan(WithInstructionSet, WithPlacement):
     """What is to be done.
 
     The starting point is one of the points (the first of a file), or comes before them and is not written.
@@ -75,6 +78,15 @@ class PropagatePlan(WithInstructionSet):
     def for_workers(self) -> PropagatePlan:
         """What the other ranks need of it: rank 0 tells them the points."""
         return replace(self, points=self.points[:0])
+
+    def needs(self) -> Needs:
+        """What the run needs of memory."""
+        images = (self.image1, self.image2, self.mask1, self.mask2)
+        chunk = search_bytes(*images, 1, 1, self.settings, False, None, np.zeros((3, 3)))
+        finishing, rank0 = field_bytes(len(self.points))
+        less = "smaller windows or ranges (-hws, -sr)"
+        # the propagation itself needs about as much again
+        return Needs([images], max(chunk, finishing), rank0=2 * rank0, less=less)
 
     def search(self) -> GuidedSearch:
         """What searches points."""
@@ -125,6 +137,8 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Pro
         args.vtk,
         Output.of(args),
         len(points) * search.seconds_of_point(settings),
+        image_mode=image_mode(args),
+        memory=args.memory,
     )
     _check_start(args, plan)
     folder = files.make_folder(args.out_dir, files.folder_of(args.im1, real=True), args.prefix)
@@ -272,7 +286,10 @@ def execute(plan: PropagatePlan, executor: Executor, console: Console) -> int:
     results = Results(executor, console, plan.output, plan.stem, stages)
     results.open(lambda: _work(plan))
     if results.journal is not None:
-        _propagate(plan, results, executor, console, stages)
+        images = (plan.image1, plan.image2, plan.mask1, plan.mask2)
+        with placed(executor, plan.placement, images, console.note) as (image1, image2, mask1, mask2):
+            here = replace(plan, image1=image1, image2=image2, mask1=mask1, mask2=mask2)
+            _propagate(here, results, executor, console, stages)
     results.finish()
     if results.work is not None:
         _summary(plan, results, console)

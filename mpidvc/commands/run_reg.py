@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from mpidvc.atomic import replacing
 from mpidvc.commands import files
-from mpidvc.commands.run import Stages, WithInstructionSet, describe_criterion, settings_of
+from mpidvc.commands.options import image_mode
+from mpidvc.commands.run import Stages, WithInstructionSet, WithPlacement, describe_criterion, settings_of
 from mpidvc.core import deformation
 from mpidvc.core.grey import choose_criterion
 from mpidvc.core.registration import STATUS, RegistrationSettings
@@ -23,9 +24,12 @@ from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import write_tsv
 from mpidvc.images.image import Image
+from mpidvc.images.source import CACHE
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.grey import grey_levels
+from mpidvc.tasks.memory import looking_bytes, registration_bytes, tile_bytes, warp_bytes
+from mpidvc.tasks.placement import Needs, placed
 from mpidvc.tasks.registration import LevelSettings, Outcome, mask_centre, register_multiscale
 from mpidvc.tasks.warp import WarpTask
 
@@ -38,7 +42,7 @@ COST = {1: 4.0e-8, 3: 1.2e-7}
 
 
 @dataclass(frozen=True)
-class RegPlan(WithInstructionSet):
+class RegPlan(WithInstructionSet, WithPlacement):
     """What is to be done."""
 
     image1: Image
@@ -56,6 +60,18 @@ class RegPlan(WithInstructionSet):
     graph: bool
     criterion: str
     estimated_seconds: float
+
+    def needs(self) -> Needs:
+        """What the run needs of memory."""
+        images = (self.image1, self.image2, self.mask1)
+        chunk = registration_bytes(*images, self.settings, self.guess[:3, :3] - np.eye(3))
+        if self.deformed_stem is not None:
+            chunk = max(chunk, warp_bytes(self.image1))
+        begin = self.levels.begin
+        tiles = [tile_bytes(self.image1, begin, False), tile_bytes(self.image2, begin, False)]
+        if self.mask1 is not None:
+            tiles.append(tile_bytes(self.mask1, begin, True))
+        return Needs([images], chunk, rank0=looking_bytes((0, 0, 0)), tiles=tiles, less="a coarser last level (-be)")
 
 
 def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> RegPlan:
@@ -121,11 +137,19 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Reg
         args.graph,
         describe_criterion(choice),
         math.prod(image1.shape) * COST[args.interpolation_order] / args.bin_end**3,
+        image_mode=image_mode(args),
+        memory=args.memory,
     )
 
 
 def execute(plan: RegPlan, executor: Executor, console: Console) -> int:
     """Register, write the files, and return the exit status: 0 if there is a result to trust."""
+    images = (plan.image1, plan.image2, plan.mask1)
+    with placed(executor, plan.placement, images, console.note) as (image1, image2, mask1):
+        return _register(replace(plan, image1=image1, image2=image2, mask1=mask1), executor, console)
+
+
+def _register(plan: RegPlan, executor: Executor, console: Console) -> int:
     stages = Stages(executor)
     console.print(plan.criterion)
     watch = None
@@ -144,6 +168,7 @@ def execute(plan: RegPlan, executor: Executor, console: Console) -> int:
             plan.guess,
             console.print,
             watch.show if watch is not None and watch.live else None,
+            CACHE if plan.placement is None else plan.placement.cache_bytes,
         )
     last = outcome.last
     with stages.stage("write"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpidvc.errors import UserError
-from mpidvc.images.mapped import MappedImage
+from mpidvc.images.plain import PlainImage
 from mpidvc.images.source import Box, Source, stored_dtype, volume_axes, volume_shape
 
 __all__ = ["SEPARATOR", "SUFFIXES", "Hdf5Image", "open_hdf5"]
@@ -32,31 +33,57 @@ class Hdf5Image(Source):
         Of the stored values.
     dataset_shape : tuple of ints
         That of the dataset, which may have fewer or more axes.
+    chunks : tuple of ints, optional
+        Shape of the dataset's chunks.
     """
 
     def __init__(
-        self, path: str, shape: tuple[int, int, int], stored: np.dtype[Any], dataset_shape: tuple[int, ...]
+        self,
+        path: str,
+        shape: tuple[int, int, int],
+        stored: np.dtype[Any],
+        dataset_shape: tuple[int, ...],
+        chunks: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__(path, shape, stored)
         self.axes = volume_axes(dataset_shape)
         self.ndim = len(dataset_shape)
+        self.chunks = chunks
+
+    @property
+    def files(self) -> list[str]:
+        return [self.path.partition(SEPARATOR)[0]]
+
+    @property
+    def grain(self) -> tuple[int, int, int]:
+        if self.chunks is None:
+            return (1, 1, 1)
+        sizes = [1, *(self.chunks[axis] for axis in self.axes)]
+        return (sizes[-3], sizes[-2], sizes[-1])
 
     def _read(self, box: Box) -> NDArray[Any]:
-        if self._opened is None:
-            import h5py
+        import h5py
 
-            file, _, dataset = self.path.partition(SEPARATOR)
-            # Neighbouring boxes share chunks, which the default cache of 1 MB would decompress again for each.
-            self._opened = h5py.File(file, "r", rdcc_nbytes=64 * 2**20)[dataset]
+        file, _, dataset = self.path.partition(SEPARATOR)
         index = [slice(0, 1)] * self.ndim
         for axis, extent in zip(self.axes, box[3 - len(self.axes) :], strict=True):
             index[axis] = extent
-        part: NDArray[Any] = self._opened[tuple(index)]
+        try:
+            if self._opened is None:
+                # Neighbouring boxes share chunks, which the default cache of 1 MB would decompress again for each.
+                # It is a hash table: with fewer places chunks would push each other out before it is full.
+                places = 10 * self.cache_bytes // (math.prod(self.grain) * self.dtype.itemsize)
+                options = {"rdcc_nbytes": self.cache_bytes, "rdcc_nslots": min(max(places, 521), 1_000_003) | 1}
+                self._opened = h5py.File(file, "r", **options)[dataset]
+            part: NDArray[Any] = self._opened[tuple(index)]
+        except (OSError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"image {self.path}: cannot be read ({reason}); copy or export it again") from error
         return part.reshape([s.stop - s.start for s in box])
 
 
-def open_hdf5(path: str, what: str = "image") -> MappedImage | Hdf5Image:
-    """Open an HDF5 dataset: memory-mapped where it is contiguous and not encoded, else read through h5py.
+def open_hdf5(path: str, what: str = "image") -> PlainImage | Hdf5Image:
+    """Open an HDF5 dataset: read by position where it is contiguous and not encoded, else through h5py.
 
     Parameters
     ----------
@@ -101,8 +128,8 @@ def open_hdf5(path: str, what: str = "image") -> MappedImage | Hdf5Image:
         offset = dataset.id.get_offset() if plain else None
         if offset is not None:
             # An external link leads to a dataset of another file.
-            return MappedImage(path, shape, stored, [offset], dataset.file.filename)
-        return Hdf5Image(path, shape, stored, dataset.shape)
+            return PlainImage(path, shape, stored, [offset], dataset.file.filename)
+        return Hdf5Image(path, shape, stored, dataset.shape, dataset.chunks)
 
 
 def _available(file: Any, file_name: str) -> str:

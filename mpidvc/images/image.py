@@ -40,7 +40,7 @@ class Image(Protocol):
         Returns
         -------
         part : (a, b, c) array of `dtype`
-            In native byte order; may be empty, and may be a read-only view of the file.
+            In native byte order; may be empty, and may be a read-only view of what others read, too.
         inside : tuple of 3 slices
             Where `part` is in the box.
         """
@@ -87,8 +87,7 @@ def open_image(path: str | Path, what: str = "image") -> Image:
     Returns
     -------
     Image
-        Maps the file into memory where the values are stored as they are. Other TIFFs are decoded to memory by the
-        first `read_box`.
+        Reads boxes into memory of their own; `mpidvc.tasks.placement` maps it or keeps a copy for a run.
 
     Raises
     ------

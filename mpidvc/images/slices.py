@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpidvc.errors import UserError
-from mpidvc.images.source import Box, Source
+from mpidvc.images.source import CACHE, Box, Source
 from mpidvc.images.tiff import open_tiff
 
 __all__ = ["SliceImage", "open_slices"]
+
+#: Slices that stay open; systems allow about a thousand open files.
+MOST_OPEN = 64
 
 
 class SliceImage(Source):
@@ -23,12 +27,52 @@ class SliceImage(Source):
         first = planes[0]
         super().__init__(path, (len(planes), *first.shape[1:]), first.dtype)
         self.planes = list(planes)
+        self.plain = all(plane.plain for plane in planes)
+        self._open: deque[Source] = deque()
+        self._share()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_open": deque()}
+
+    @property
+    def files(self) -> list[str]:
+        return [self.path]
+
+    @property
+    def grain(self) -> tuple[int, int, int]:
+        return self.planes[0].grain
+
+    def _share(self) -> None:
+        """Let the planes read as this image shall; those that are open share its cache."""
+        self.planes = [plane.mapped() if self.maps else plane.boxed(self.cache_bytes) for plane in self.planes]
+        plane_bytes = self.planes[0].nbytes
+        self._most_open = MOST_OPEN if self.plain else max(1, min(MOST_OPEN, self.cache_bytes // plane_bytes))
+
+    def mapped(self) -> Source:
+        other = super().mapped()
+        assert isinstance(other, SliceImage)
+        other._share()
+        return other
+
+    def boxed(self, cache_bytes: int = CACHE) -> Source:
+        other = super().boxed(cache_bytes)
+        assert isinstance(other, SliceImage)
+        other._share()
+        return other
+
+    def close(self) -> None:
+        while self._open:
+            self._open.popleft().close()
 
     def _read(self, box: Box) -> NDArray[Any]:
         part = np.empty([s.stop - s.start for s in box], self.dtype)
         (_, y, x) = box
         for target, plane in zip(part, self.planes[box[0]], strict=True):
+            if plane._opened is None:
+                self._open.append(plane)
             target[:] = plane.read_box((0, y.start, x.start), (1, y.stop, x.stop))[0][0]
+            if len(self._open) > self._most_open:
+                self._open.popleft().close()
         return part
 
 

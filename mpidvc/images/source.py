@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import copy
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mpidvc.errors import UserError
 
-__all__ = ["Source", "crop", "stored_dtype", "volume_axes", "volume_shape"]
+__all__ = ["CACHE", "Decoded", "Source", "crop", "stored_dtype", "volume_axes", "volume_shape"]
 
 #: Kind and size in bytes of what can be read.
 SUPPORTED = {"b1", "u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"}
 
+#: Bytes of decoded values that an image keeps for the next box, if nobody says otherwise.
+CACHE = 32 * 2**20
+
 Box = tuple[slice, slice, slice]
+Key = TypeVar("Key", bound=Hashable)
 
 
 def crop(shape: Sequence[int], low: Sequence[int], high: Sequence[int]) -> tuple[Box, Box]:
@@ -76,8 +83,39 @@ def volume_shape(shape: Sequence[int], name: str) -> tuple[int, int, int]:
     return sizes[0], sizes[1], sizes[2]
 
 
+class Decoded:
+    """What was decoded last, up to a number of bytes.
+
+    Parameters
+    ----------
+    most : int
+        Bytes; one piece is kept whatever its size.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._pieces: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: Key, make: Callable[[Key], NDArray[Any]]) -> NDArray[Any]:
+        """The piece of this name, made if it is not there."""
+        piece = self._pieces.get(key)
+        if piece is not None:
+            self._pieces.move_to_end(key)
+            return piece
+        piece = make(key)
+        self._bytes += piece.nbytes
+        while self._pieces and self._bytes > self._most:
+            self._bytes -= self._pieces.popitem(last=False)[1].nbytes
+        self._pieces[key] = piece
+        return piece
+
+
 class Source:
     """Base of the images: a volume whose values are opened on first use, and anew after unpickling.
+
+    It reads boxes into memory of their own and keeps at most `cache_bytes` of what it has decoded. `mapped` and `boxed`
+    give the same image read in another way.
 
     Parameters
     ----------
@@ -87,7 +125,20 @@ class Source:
         (z, y, x); 2D images are (1, ny, nx).
     stored : dtype
         Of the stored values; `dtype` is the same in native byte order.
+
+    Attributes
+    ----------
+    plain : bool
+        Whether the values are in the file as they are, so that it can be mapped into memory.
+    maps : bool
+        Whether boxes are views of a memory map, where they can be.
+    cache_bytes : int
+        Most bytes of decoded values that are kept.
     """
+
+    plain = False
+    maps = False
+    cache_bytes = CACHE
 
     def __init__(self, path: str, shape: tuple[int, int, int], stored: np.dtype[Any]) -> None:
         self.path = path
@@ -106,6 +157,45 @@ class Source:
     def two_d(self) -> bool:
         """Whether this is a 2D image, a single plane."""
         return self.shape[0] == 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole image in its own dtype."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def files(self) -> list[str]:
+        """Where the values are."""
+        return [self.path]
+
+    @property
+    def grain(self) -> tuple[int, int, int]:
+        """Shape of the pieces that can only be decoded together; (1, 1, 1) where every voxel can be read alone."""
+        return (1, 1, 1)
+
+    @property
+    def held(self) -> int:
+        """Bytes that reading boxes keeps in memory at most, whatever their size."""
+        if self.plain:
+            return 0
+        # the least that has to be decoded at once is there, too
+        return min(self.nbytes, max(self.cache_bytes, 2 * math.prod(self.grain) * self.dtype.itemsize))
+
+    def mapped(self) -> Source:
+        """This image, mapped into memory if it is plain."""
+        other = copy.copy(self)
+        other.maps = self.plain
+        return other
+
+    def boxed(self, cache_bytes: int = CACHE) -> Source:
+        """This image, neither mapped nor ever whole in memory."""
+        other = copy.copy(self)
+        other.maps, other.cache_bytes = False, cache_bytes
+        return other
+
+    def close(self) -> None:
+        """Give back what was opened and kept; the next box opens it again."""
+        self._opened = None
 
     def read_box(self, low: Sequence[int], high: Sequence[int]) -> tuple[NDArray[Any], Box]:
         """Real part of the box ``[low, high)``, which may stick out of the image or miss it altogether.

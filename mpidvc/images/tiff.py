@@ -13,32 +13,118 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpidvc.errors import UserError
-from mpidvc.images.mapped import MappedImage
-from mpidvc.images.source import Box, Source, stored_dtype, volume_shape
+from mpidvc.images.files import PositionedFile
+from mpidvc.images.plain import PlainImage
+from mpidvc.images.source import Box, Decoded, Source, stored_dtype, volume_shape
 
-__all__ = ["DecodedTiff", "open_tiff"]
+__all__ = ["SegmentedTiff", "WholeTiff", "open_tiff"]
+
+#: JPEG in TIFF, whose tables stand apart from its segments.
+JPEG = {6, 7, 33007, 34892}
 
 
-class DecodedTiff(Source):
-    """Compressed or otherwise encoded TIFF, decoded to memory as a whole on first use."""
+class SegmentedTiff(Source):
+    """Compressed, tiled or otherwise encoded TIFF with a page per plane: boxes decode the strips or tiles they meet.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    shape : tuple of 3 ints
+        (z, y, x).
+    stored : dtype
+        Of the decoded values.
+    segment : 2 ints
+        Rows and columns of a strip or tile.
+    offsets, counts : (planes, segments) int64
+        Position and length in bytes of every strip or tile.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        shape: tuple[int, int, int],
+        stored: np.dtype[Any],
+        segment: tuple[int, int],
+        offsets: NDArray[np.int64],
+        counts: NDArray[np.int64],
+    ) -> None:
+        super().__init__(path, shape, stored)
+        self.segment = segment
+        self.offsets, self.counts = offsets, counts
+
+    @property
+    def grain(self) -> tuple[int, int, int]:
+        return (1, *self.segment)
 
     def _read(self, box: Box) -> NDArray[Any]:
         if self._opened is None:
             import tifffile
 
-            with _quiet():
-                try:
-                    # One thread: all ranks of a machine may be decoding at this moment.
-                    data = tifffile.imread(self.path, series=0, maxworkers=1)
-                except Exception as error:
-                    raise UserError(_undecodable(self.path, error)) from error
+            with _quiet(), _reading(self.path):
+                page: Any = tifffile.TiffFile(self.path).pages[0]
+                page.parent.filehandle.close()
+            self._opened = PositionedFile(self.path), page.decode, page.nodata, Decoded(self.cache_bytes)
+        decoded: Decoded = self._opened[3]
+        z, y, x = box
+        part = np.empty([s.stop - s.start for s in box], self.dtype)
+        rows, columns = self.segment
+        across = -(-self.shape[2] // columns)
+        for target, plane in zip(part, range(z.start, z.stop), strict=True):
+            for i in range(y.start // rows, (y.stop - 1) // rows + 1):
+                for j in range(x.start // columns, (x.stop - 1) // columns + 1):
+                    index = i * across + j
+                    values = decoded.get((plane, index), self._decode)
+                    top, left = i * rows, j * columns
+                    bottom, right = min(top + rows, y.stop), min(left + columns, x.stop)
+                    first, start = max(top, y.start), max(left, x.start)
+                    target[first - y.start : bottom - y.start, start - x.start : right - x.start] = values[
+                        first - top : bottom - top, start - left : right - left
+                    ]
+        return part
+
+    def _decode(self, place: tuple[int, int]) -> NDArray[Any]:
+        """Strip or tile of a plane; parts of it beyond the image may be missing."""
+        plane, index = place
+        file, decode, nodata, _ = self._opened
+        count = int(self.counts[plane, index])
+        if count == 0:
+            return np.full(self.segment, nodata, self.dtype)
+        data = np.empty(count, np.uint8)
+        file.fill(data, self.offsets[plane, index])
+        with _quiet(), _reading(self.path):
+            values, _, shape = decode(data.tobytes(), index)
+            values = values.reshape(values.shape[-3:-1])
+            assert values.shape >= tuple(shape[-3:-1])
+        return np.ascontiguousarray(values, self.dtype)
+
+
+class WholeTiff(Source):
+    """TIFF whose pages are no planes, decoded to memory as a whole on first use."""
+
+    @property
+    def held(self) -> int:
+        # while it is decoded it may be there twice
+        return 2 * self.nbytes
+
+    @property
+    def grain(self) -> tuple[int, int, int]:
+        return self.shape
+
+    def _read(self, box: Box) -> NDArray[Any]:
+        if self._opened is None:
+            import tifffile
+
+            with _quiet(), _reading(self.path):
+                # One thread: all ranks of a machine may be decoding at this moment.
+                data = tifffile.imread(self.path, series=0, maxworkers=1)
             self._opened = np.asarray(data).astype(self.dtype, copy=False).reshape(self.shape)
         view: NDArray[Any] = self._opened[box]
         return view
 
 
-def open_tiff(path: str, what: str = "image") -> MappedImage | DecodedTiff:
-    """Open a TIFF file: memory-mapped where its values are stored as they are, else decoded on first use.
+def open_tiff(path: str, what: str = "image") -> PlainImage | SegmentedTiff | WholeTiff:
+    """Open a TIFF file: read by position where its values are stored as they are, else decoded piece by piece.
 
     Parameters
     ----------
@@ -72,7 +158,7 @@ def open_tiff(path: str, what: str = "image") -> MappedImage | DecodedTiff:
         raise UserError(f"{name}: cannot be read as a TIFF image ({_line(error)}); export it again") from error
 
 
-def _image(tif: Any, path: str, size: int, name: str) -> MappedImage | DecodedTiff:
+def _image(tif: Any, path: str, size: int, name: str) -> PlainImage | SegmentedTiff | WholeTiff:
     images = [series for series in tif.series if not series.keyframe.is_reduced]
     if len(images) != 1:
         raise UserError(
@@ -108,16 +194,47 @@ def _image(tif: Any, path: str, size: int, name: str) -> MappedImage | DecodedTi
         raise UserError(_truncated(name, size))
 
     if offset is not None:
-        return MappedImage(path, shape, stored, [offset])
+        return PlainImage(path, shape, stored, [offset])
     if page.is_final and all(_in_one_piece(piece, tif, page.nbytes) for piece in series.pages):
-        offsets = [piece.dataoffsets[0] for piece in series.pages]
-        if len(offsets) == shape[0]:
-            return MappedImage(path, shape, stored, offsets)
+        starts = [piece.dataoffsets[0] for piece in series.pages]
+        if len(starts) == shape[0]:
+            return PlainImage(path, shape, stored, starts)
     try:
         next(page.segments(maxworkers=1))
     except Exception as error:
         raise UserError(_undecodable(name, error)) from error
-    return DecodedTiff(path, shape, stored.newbyteorder("="))
+    native = stored.newbyteorder("=")
+    segment, offsets, counts = _segments(series, tif, shape)
+    if segment is None:
+        return WholeTiff(path, shape, native)
+    return SegmentedTiff(path, shape, native, segment, offsets, counts)
+
+
+def _segments(
+    series: Any, tif: Any, shape: tuple[int, int, int]
+) -> tuple[tuple[int, int] | None, NDArray[np.int64], NDArray[np.int64]]:
+    """Shape, positions and lengths of strips or tiles; None for the shape if pages cannot be decoded one by one."""
+    page = series.keyframe
+    pages: list[Any] = list(series.pages)
+    rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+    nothing = np.zeros((0, 0), np.int64)
+    alone = (
+        len(pages) == shape[0]
+        and (page.imagelength, page.imagewidth) == shape[1:]
+        and page.imagedepth == 1
+        and int(page.compression) not in JPEG
+        and all(piece is not None and piece.parent is tif for piece in pages)
+        and tif.pages[0].hash == page.hash
+    )
+    if not alone:
+        return None, nothing, nothing
+    rows = min(rows, shape[1]) if not page.is_tiled else rows
+    expected = -(-shape[1] // rows) * -(-shape[2] // columns)
+    if any(len(piece.dataoffsets) != expected or len(piece.databytecounts) != expected for piece in pages):
+        return None, nothing, nothing
+    offsets = np.array([piece.dataoffsets for piece in pages], np.int64)
+    counts = np.array([piece.databytecounts for piece in pages], np.int64)
+    return (int(rows), int(columns)), offsets, counts
 
 
 def _in_one_piece(page: Any, tif: Any, nbytes: int) -> bool:
@@ -169,6 +286,17 @@ def _undecodable(name: str, error: Exception) -> str:
     if "imagecodecs" in str(error):
         return f"{name}: its compression needs imagecodecs; run: pip install imagecodecs"
     return f"{name}: cannot be decoded ({_line(error)}); copy or export it again"
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Tell what cannot be decoded."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # codecs raise what they like
+        raise UserError(_undecodable(f"image {path}", error)) from error
 
 
 def _line(error: Exception) -> str:

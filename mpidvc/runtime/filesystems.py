@@ -2,40 +2,61 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
-__all__ = ["COHERENT", "file_system"]
+from mpidvc.runtime.memory import read_text
+
+__all__ = ["COHERENT", "file_system", "network_file_system"]
 
 #: File systems on which what one process writes is what all others read, on whatever host they are.
 COHERENT = {
     *("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "tmpfs", "ramfs", "overlay"),
     *("lustre", "gpfs", "beegfs", "wekafs"),
 }
+#: File systems of other hosts, on which scattered small reads are slow.
+NETWORK = {
+    *("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "afs", "9p", "glusterfs", "orangefs"),
+    *("pvfs2", "panfs", "wekafs", "virtiofs", "daos", "ocfs2", "gfs2"),
+}
 
 
-def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+def file_system(path: str | os.PathLike[str], root: Path = Path("/")) -> str:
     """Type of the file system that a file is on or would be on, "" if the system does not tell.
 
     Parameters
     ----------
-    path : Path
-    mounts : Path
-        The system's table of mounts.
+    path : path-like
+    root : Path
+        Replaced in tests.
     """
-    try:
-        lines = mounts.read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    place = path.resolve()
-    found, best = "", -1
-    for line in lines:
-        own, _, rest = line.partition(" - ")
-        fields = own.split()
-        if len(fields) < 5 or not rest:
+    real = os.path.realpath(path)
+    best, kind = "", ""
+    for line in read_text(root / "proc/self/mountinfo").splitlines():
+        mount, separator, source = line.partition(" - ")
+        fields = mount.split()
+        if not separator or len(fields) < 5:
             continue
-        point = Path(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), fields[4]))
-        # the last of several mounts at one point is the one that counts
-        if place.is_relative_to(point) and len(point.parts) >= best:
-            found, best = rest.split()[0], len(point.parts)
-    return found
+        # blanks in names are written as octal numbers
+        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), fields[4])
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        # the last of equal ones covers the others
+        if inside and len(point) >= len(best):
+            best, kind = point, source.split()[0]
+    return kind
+
+
+def network_file_system(path: str | os.PathLike[str], root: Path = Path("/")) -> str | None:
+    """Type of the file system a file is on if that belongs to other hosts (``nfs4``, ``lustre``), else None.
+
+    Parameters
+    ----------
+    path : path-like
+    root : Path
+        Replaced in tests.
+    """
+    kind = file_system(path, root)
+    if kind in NETWORK or (kind.startswith("fuse.") and kind not in ("fuse.portal", "fuse.lxcfs")):
+        return kind
+    return None

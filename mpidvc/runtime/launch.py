@@ -19,6 +19,7 @@ from pathlib import Path
 from mpidvc.errors import UserError
 from mpidvc.runtime.comm import STARTED_RANKS
 from mpidvc.runtime.job import JOB, Job
+from mpidvc.runtime.memory import control_groups, read_text
 from mpidvc.runtime.stop import Ended
 
 __all__ = ["Mpiexec", "RanksLostError", "available_cpus", "choose_ranks", "find_mpiexec", "run_ranks"]
@@ -143,31 +144,14 @@ def available_cpus() -> int:
 def _cgroup_quota(root: Path = Path("/")) -> float:
     """Return the CPUs that the control groups (version 1 or 2) of this process grant, infinity if unlimited."""
     quota = float("inf")
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, _, controllers_and_path = line.partition(":")
-        controllers, _, path = controllers_and_path.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        base = root / "sys/fs/cgroup" / controllers
-        group = base / path.lstrip("/")
-        # A container sees its own group as the root, whatever path it is told.
-        for folder in {group, *group.parents, base}:
-            if not folder.is_relative_to(base):
-                continue
-            if controllers:
-                limit = [_read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()]
-            else:
-                limit = _read(folder / "cpu.max").split()
-            if len(limit) == 2 and all(number.isdecimal() for number in limit) and int(limit[1]) > 0:
-                quota = min(quota, int(limit[0]) / int(limit[1]))
+    for folder, version in control_groups("cpu", root):
+        if version == 1:
+            limit = [read_text(folder / "cpu.cfs_quota_us").strip(), read_text(folder / "cpu.cfs_period_us").strip()]
+        else:
+            limit = read_text(folder / "cpu.max").split()
+        if len(limit) == 2 and all(number.isdecimal() for number in limit) and int(limit[1]) > 0:
+            quota = min(quota, int(limit[0]) / int(limit[1]))
     return quota
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
 
 
 def choose_ranks(requested: int | None, estimated_seconds: float, note: Callable[[str], None]) -> int:
@@ -337,7 +321,7 @@ def _kill(others: set[int]) -> None:
     while (left := _descendants() - others) and time.monotonic() < deadline:
         for pid in left:
             # What MPI shares between ranks is theirs to remove, and a node's images may be part of it.
-            segments.update(map(Path, _SEGMENTS.findall(_read(Path(f"/proc/{pid}/maps")))))
+            segments.update(map(Path, _SEGMENTS.findall(read_text(Path(f"/proc/{pid}/maps")))))
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,18 +11,20 @@ import numpy.typing as npt
 from mpidvc.core.binning import Shape, bin_any, bin_mean, binned_shape, first_voxel
 from mpidvc.core.boxes import Slices
 from mpidvc.images.image import Image
-from mpidvc.images.source import crop
+from mpidvc.images.source import CACHE, Decoded, crop
 
 __all__ = ["BinnedImage"]
 
 #: Voxels of a tile.
 TILE = (32, 64, 128)
+#: Voxels of the image that are read at once, unless a plane of bins has more.
+MOST_VOXELS = 4_000_000
 
 
 class BinnedImage:
     """An `Image` of block means of another, or of "any voxel is not 0" for masks.
 
-    Tiles are kept once they are made: a rank holds those that its own blocks need.
+    Tiles are kept once they are made, up to `cache_bytes` of them: a rank holds those that its own blocks need.
 
     Parameters
     ----------
@@ -29,9 +32,10 @@ class BinnedImage:
     bins : int
         Voxels per bin along every axis; 1 along z in 2D.
     mask : bool
+    cache_bytes : int
     """
 
-    def __init__(self, image: Image, bins: int, mask: bool = False) -> None:
+    def __init__(self, image: Image, bins: int, mask: bool = False, cache_bytes: int = CACHE) -> None:
         self.path = image.path
         self.factor: Shape = (1 if image.shape[0] == 1 else bins, bins, bins)
         self.shape = binned_shape(image.shape, self.factor)
@@ -39,7 +43,7 @@ class BinnedImage:
         self.first = first_voxel(image.shape, self.factor)
         self._image = image
         self._mask = mask
-        self._tiles: dict[Shape, npt.NDArray[np.generic]] = {}
+        self._tiles = Decoded(cache_bytes)
 
     @property
     def two_d(self) -> bool:
@@ -57,7 +61,7 @@ class BinnedImage:
             for y in tiles[1]:
                 for x in tiles[2]:
                     corner = [i * t for i, t in zip((z, y, x), TILE, strict=True)]
-                    tile = self._tile((z, y, x))
+                    tile = self._tiles.get((z, y, x), self._make)
                     begin = [max(c, s.start) for c, s in zip(corner, source, strict=True)]
                     end = [min(c + n, s.stop) for c, n, s in zip(corner, tile.shape, source, strict=True)]
                     to = tuple(slice(b - s.start, e - s.start) for b, e, s in zip(begin, end, source, strict=True))
@@ -65,14 +69,17 @@ class BinnedImage:
                     part[to] = tile[of]
         return part, inside
 
-    def _tile(self, index: Shape) -> npt.NDArray[np.generic]:
-        tile = self._tiles.get(index)
-        if tile is None:
-            low = [i * t for i, t in zip(index, TILE, strict=True)]
-            high = [min(a + t, n) for a, t, n in zip(low, TILE, self.shape, strict=True)]
-            start = [a * b + f for a, b, f in zip(low, self.factor, self.first, strict=True)]
-            stop = [a * b + f for a, b, f in zip(high, self.factor, self.first, strict=True)]
-            part, _ = self._image.read_box(start, stop)
-            tile = bin_any(part, self.factor) if self._mask else bin_mean(part, self.factor)
-            self._tiles[index] = tile
+    def _make(self, index: Shape) -> npt.NDArray[np.generic]:
+        low = [i * t for i, t in zip(index, TILE, strict=True)]
+        high = [min(a + t, n) for a, t, n in zip(low, TILE, self.shape, strict=True)]
+        start = [a * b + f for a, b, f in zip(low, self.factor, self.first, strict=True)]
+        stop = [a * b + f for a, b, f in zip(high, self.factor, self.first, strict=True)]
+        tile = np.empty([b - a for a, b in zip(low, high, strict=True)], self.dtype)
+        # coarse bins are many voxels: no more than a few planes of them at once
+        depth = max(1, MOST_VOXELS // math.prod((self.factor[0], stop[1] - start[1], stop[2] - start[2])))
+        for k in range(0, len(tile), depth):
+            end = min(k + depth, len(tile))
+            first, last = (start[0] + i * self.factor[0] for i in (k, end))
+            part, _ = self._image.read_box((first, *start[1:]), (last, *stop[1:]))
+            tile[k:end] = bin_any(part, self.factor) if self._mask else bin_mean(part, self.factor)
         return tile

@@ -11,6 +11,10 @@ from mpidvc.images.image import Image
 __all__ = ["grey_levels"]
 
 
+#: Voxels that are read at once, unless a row has more.
+MOST_VOXELS = 4_000_000
+
+
 def grey_levels(
     image1: Image, image2: Image, mask1: Image | None, grey_low: float = -np.inf, grey_high: float = np.inf
 ) -> GreyLevels:
@@ -31,7 +35,13 @@ def grey_levels(
 
 
 def _rows(image: Image, z: int, rows: npt.NDArray[np.int64], step: int) -> npt.NDArray[np.float64]:
-    _, ny, nx = image.shape
-    part, _ = image.read_box((int(z), 0, 0), (int(z) + 1, ny, nx))
-    values: npt.NDArray[np.float64] = part[0][rows, ::step].astype(np.float64)
+    _, _, nx = image.shape
+    values = np.empty((len(rows), -(-nx // step)))
+    at = 0
+    while at < len(rows):
+        # with what lies between, but never much of a large plane
+        end = int(np.searchsorted(rows, rows[at] + max(1, MOST_VOXELS // nx)))
+        part, _ = image.read_box((int(z), int(rows[at]), 0), (int(z) + 1, int(rows[end - 1]) + 1, nx))
+        values[at:end] = part[0][rows[at:end] - rows[at], ::step]
+        at = end
     return values

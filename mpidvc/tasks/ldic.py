@@ -19,7 +19,7 @@ from mpidvc.kernels import correlation
 from mpidvc.tasks.boxes import Ints, Map, around_samples, read_reference_box, read_sampled_box
 from mpidvc.tasks.points import Points
 
-__all__ = ["RECORD", "LdicSettings", "LdicTask", "make_chunks"]
+__all__ = ["RECORD", "LdicSettings", "LdicTask", "brick", "make_chunks"]
 
 Array = npt.NDArray[np.float64]
 Samples = npt.NDArray[np.float32] | None
@@ -64,12 +64,17 @@ def make_chunks(
 
     `spacing`: typical distance of points; `regular`: they are nodes of a grid.
     """
+    return chunk_points(positions, brick(len(positions), spacing, settings, two_d, regular))
+
+
+def brick(n_points: int, spacing: npt.ArrayLike, settings: LdicSettings, two_d: bool, regular: bool = True) -> Array:
+    """Edges (voxels) of the bricks whose points share boxes; parameters as of `make_chunks`."""
     hws, margin = np.array(settings.hws), np.array(settings.margin)
     frame = 2 * hws + 1 + 2 * margin + 2 * around_samples(settings.registration.order)
     if two_d:
         frame[0] = 1
     spacing = np.maximum(np.asarray(spacing, dtype=np.float64), 1.0)
-    return chunk_points(positions, brick_edge(len(positions), spacing, frame, LARGEST_BOX, regular))
+    return brick_edge(n_points, spacing, frame, LARGEST_BOX, regular)
 
 
 class LdicTask:

@@ -14,7 +14,7 @@ from mpidvc.tasks.boxes import read_float_box
 from mpidvc.tasks.ldic import LARGEST_BOX, NEAR
 from mpidvc.tasks.points import Points
 
-__all__ = ["RECORD", "PixelSearch", "PixelSearchTask", "make_chunks"]
+__all__ = ["RECORD", "PixelSearch", "PixelSearchTask", "brick", "make_chunks"]
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -35,12 +35,17 @@ def make_chunks(
 
     `spacing`: typical distance of points; `regular`: they are nodes of a grid.
     """
+    return chunk_points(positions, brick(len(positions), spacing, settings, two_d, regular))
+
+
+def brick(n_points: int, spacing: npt.ArrayLike, settings: SearchSettings, two_d: bool, regular: bool = True) -> Array:
+    """Edges (voxels) of the bricks whose points share boxes; parameters as of `make_chunks`."""
     low, high = np.array(settings.low), np.array(settings.high)
     frame = 2 * np.array(settings.hws) + 1 + np.maximum(high - low, 2 * (pad_of(settings.hws) + TAPS))
     if two_d:
         frame[0] = 1
     spacing = np.maximum(np.asarray(spacing, dtype=np.float64), 1.0)
-    return chunk_points(positions, brick_edge(len(positions), spacing, frame, LARGEST_BOX, regular))
+    return brick_edge(n_points, spacing, frame, LARGEST_BOX, regular)
 
 
 class PixelSearch:

@@ -19,6 +19,7 @@ from mpidvc.core.boxes import Scratch
 from mpidvc.core.registration import BlockSums, GaussNewton, RegistrationSettings, Step
 from mpidvc.errors import UserError
 from mpidvc.images.image import Image
+from mpidvc.images.source import CACHE
 from mpidvc.kernels import correlation
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.binned import BinnedImage
@@ -231,6 +232,7 @@ def register_multiscale(
     guess: Array,
     say: Callable[[str], None],
     watch: Callable[[Array], None] | None = None,
+    cache_bytes: int = CACHE,
 ) -> Outcome:
     """Register image 2 to image 1, from binned images to full ones; every rank calls it.
 
@@ -248,6 +250,8 @@ def register_multiscale(
         Gets the lines to show.
     watch : callable, optional
         Gets Phi about the image's centre, in voxels of the full image, after every iteration (on rank 0).
+    cache_bytes : int
+        What every rank may keep of each binned image.
 
     Raises
     ------
@@ -265,8 +269,8 @@ def register_multiscale(
         small1, small2, small_mask = image1, image2, mask1
         own = centre
         if binning > 1:
-            small1, small2 = BinnedImage(image1, binning), BinnedImage(image2, binning)
-            small_mask = None if mask1 is None else BinnedImage(mask1, binning, mask=True)
+            small1, small2 = (BinnedImage(image, binning, False, cache_bytes) for image in (image1, image2))
+            small_mask = None if mask1 is None else BinnedImage(mask1, binning, True, cache_bytes)
             # the binned image's own centre, in voxels of the full image
             own = np.array(small1.first) + (np.array(small1.shape) * small1.factor - 1) / 2
         say(f"working on binning:  {binning}")
@@ -348,12 +352,16 @@ def mask_centre(mask: Image) -> Array:
     count = 0
     total = np.zeros(3)
     nz, ny, nx = mask.shape
+    rows = max(1, min(ny, SLAB_VOXELS // nx))
     planes = max(1, SLAB_VOXELS // (ny * nx))
-    for first in range(0, nz, planes):
-        part, _ = mask.read_box((first, 0, 0), (min(first + planes, nz), ny, nx))
-        z, y, x = np.nonzero(part)
-        count += len(z)
-        total += (first * len(z) + z.sum(), y.sum(), x.sum())
+    for z in range(0, nz, planes):
+        for y in range(0, ny, rows):
+            part, _ = mask.read_box((z, y, 0), (min(z + planes, nz), min(y + rows, ny), nx))
+            open_ = part != 0
+            count += np.count_nonzero(open_)
+            for axis, first in enumerate((z, y, 0)):
+                along = open_.sum(axis=tuple(a for a in range(3) if a != axis), dtype=np.int64)
+                total[axis] += int(along @ (first + np.arange(len(along))))
     if count == 0:
         raise UserError(f"{mask.path}: the mask is empty: no voxel of image 1 is left to compare")
     return total / count

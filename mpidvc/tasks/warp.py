@@ -18,6 +18,8 @@ Array = npt.NDArray[np.float64]
 
 #: Voxels of a slab, about.
 SLAB_VOXELS = 4_000_000
+#: Rows and columns of a slab that are sampled together.
+TILE = 256
 
 
 def sample_block(
@@ -84,5 +86,11 @@ class WarpTask:
         nz, ny, nx = self.image.shape
         z = chunk * self.planes
         n = (min(self.planes, nz - z), ny, nx)
-        values = sample_block(self.image, self._inverse, self.centre, (z, 0, 0), n, self.order)
-        return to_dtype(values, self.image.dtype)
+        out = np.empty(n, self.image.dtype)
+        # tile by tile: the box about a whole tilted plane would be much of the image
+        for y in range(0, ny, TILE):
+            for x in range(0, nx, TILE):
+                size = (n[0], min(TILE, ny - y), min(TILE, nx - x))
+                values = sample_block(self.image, self._inverse, self.centre, (z, y, x), size, self.order)
+                out[:, y : y + size[1], x : x + size[2]] = to_dtype(values, out.dtype)
+        return out

@@ -50,6 +50,8 @@ def test_defaults_of_reg() -> None:
         "journal": False,
         "graph": False,
         "lazy": False,
+        "image_mode": None,
+        "memory": None,
         "processes": None,
         "log": None,
     }
@@ -90,6 +92,8 @@ def test_defaults_of_ldic() -> None:
         "voxel_size": 1.0,
         "unit": "voxel",
         "lazy": False,
+        "image_mode": None,
+        "memory": None,
         "processes": None,
         "log": None,
     }

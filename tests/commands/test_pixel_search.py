@@ -404,6 +404,8 @@ def test_defaults() -> None:
         "voxel_size": 1.0,
         "unit": "voxel",
         "lazy": False,
+        "image_mode": None,
+        "memory": None,
         "processes": None,
         "log": None,
     }

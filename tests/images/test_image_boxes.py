@@ -9,9 +9,9 @@ import tifffile
 
 from mpidvc.images.hdf5 import Hdf5Image
 from mpidvc.images.image import ArrayImage, open_image
-from mpidvc.images.mapped import MappedImage
+from mpidvc.images.plain import PlainImage
 from mpidvc.images.slices import SliceImage
-from mpidvc.images.tiff import DecodedTiff
+from mpidvc.images.tiff import SegmentedTiff
 
 DTYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8", "b1"]
 SHAPE = (5, 7, 6)
@@ -48,7 +48,11 @@ def check(image, array):
     assert image.dtype == expected.dtype
     assert image.dtype.isnative
     assert image.two_d == (expected.shape[0] == 1)
-    for source in (image, pickle.loads(pickle.dumps(image)), pickle.loads(pickle.dumps(image))):
+    ways = [image]
+    if not isinstance(image, ArrayImage):
+        # kept values: of one segment or chunk, of everything
+        ways += [image.mapped(), image.boxed(0), image.mapped().boxed()]
+    for source in [*ways, *(pickle.loads(pickle.dumps(way)) for way in ways)]:
         for low, high in BOXES:
             part, inside = source.read_box(low, high)
             assert part.dtype == expected.dtype
@@ -74,7 +78,7 @@ class TestTiff:
         array = values(dtype)
         tifffile.imwrite(tmp_path / "a.tif", array, byteorder=order, photometric="minisblack")
         image = open_image(tmp_path / "a.tif")
-        assert isinstance(image, DecodedTiff if dtype == "b1" else MappedImage)
+        assert isinstance(image, SegmentedTiff if dtype == "b1" else PlainImage)
         check(image, array)
 
     def test_page_by_page(self, tmp_path, dtype, order):
@@ -82,7 +86,7 @@ class TestTiff:
         write_multipage(tmp_path / "a.tif", array, byteorder=order)
         image = open_image(str(tmp_path / "a.tif"))
         if dtype != "b1":
-            assert isinstance(image, MappedImage)
+            assert isinstance(image, PlainImage)
             assert len(image.offsets) == len(array)
         check(image, array)
 
@@ -90,7 +94,7 @@ class TestTiff:
         array = values(dtype)
         tifffile.imwrite(tmp_path / "a.tif", array, byteorder=order, compression="zlib", photometric="minisblack")
         image = open_image(tmp_path / "a.tif")
-        assert isinstance(image, DecodedTiff)
+        assert isinstance(image, SegmentedTiff)
         check(image, array)
 
     def test_slices(self, tmp_path, dtype, order):
@@ -121,7 +125,7 @@ def test_hdf5(tmp_path, dtype, order, storage, shape):
         file.create_dataset("entry/volume", data=array, **options)
     path = f"{tmp_path}/a.h5::/entry/volume"
     image = open_image(path)
-    assert isinstance(image, MappedImage if storage == "contiguous" else Hdf5Image)
+    assert isinstance(image, PlainImage if storage == "contiguous" else Hdf5Image)
     assert image.path == path
     check(image, array.reshape([n for n in shape if n > 1]))
 
@@ -174,15 +178,57 @@ def test_imagej_above_4_gb_layout(tmp_path):
     check(open_image(path), array)
 
 
-def test_contiguous_boxes_are_views_and_pickles_hold_no_data(tmp_path):
+def test_mapped_boxes_are_views_and_pickles_hold_no_data(tmp_path):
     array = values("f4", (40, 50, 60))
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack")
-    image = open_image(tmp_path / "a.tif")
+    image = open_image(tmp_path / "a.tif").mapped()
     first, _ = image.read_box((0, 0, 0), (10, 10, 10))
     second, _ = image.read_box((0, 0, 0), (10, 10, 10))
     assert np.shares_memory(first, second)
     assert not first.flags.writeable
     assert len(pickle.dumps(image)) < 2000
+
+
+@pytest.mark.parametrize("x", [(0, 3000), (5, 6), (100, 400), (0, 2500), (2990, 3000)])
+def test_wide_and_narrow_boxes_of_long_rows(tmp_path, x):
+    """Whole rows, rows with what lies between, and row by row; the last voxel ends the file."""
+    array = values("f4", (3, 9, 3000))
+    path = tmp_path / "a.raw"
+    path.write_bytes(b"head" + array.tobytes())
+    for offsets in ([4], 4 + array[0].nbytes * np.arange(3)):
+        image = PlainImage(str(path), array.shape, array.dtype, offsets)
+        part, _ = image.read_box((1, 4, x[0]), (3, 9, x[1]))
+        np.testing.assert_array_equal(part, array[1:, 4:, slice(*x)])
+
+
+def test_what_is_decoded_is_kept_up_to_a_number_of_bytes(tmp_path):
+    array = values("u2", (8, 40, 50))
+    tifffile.imwrite(tmp_path / "a.tif", array, compression="zlib", rowsperstrip=10, photometric="minisblack")
+    image = open_image(tmp_path / "a.tif").boxed(3 * 1000)
+    assert image.grain == (1, 10, 50)
+    image.read_box((0, 0, 0), (8, 40, 50))
+    *_, decoded = image._opened
+    assert sum(piece.nbytes for piece in decoded._pieces.values()) == 3000
+    image.read_box((7, 12, 0), (8, 18, 5))
+    image.read_box((2, 3, 0), (3, 4, 50))
+    assert list(decoded._pieces) == [(7, 3), (7, 1), (2, 0)]
+
+
+def test_more_slices_than_open_files(tmp_path):
+    import resource
+
+    array = values("u1", (300, 4, 5))
+    for i, plane in enumerate(array):
+        tifffile.imwrite(tmp_path / f"{i:03d}.tif", plane)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (250, limits[1]))
+    try:
+        for image in (open_image(tmp_path), open_image(tmp_path).mapped()):
+            for _ in range(2):
+                part, _ = image.read_box((0, 0, 0), (300, 4, 5))
+                np.testing.assert_array_equal(part, array)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_array_image():

@@ -199,8 +199,9 @@ def test_damaged_compressed_values(tmp_path):
     content[last : last + 40] = bytes(40)
     (tmp_path / "a.tif").write_bytes(content)
     image = open_image(tmp_path / "a.tif")
+    image.read_box((0, 0, 0), (1, 1, 1))
     with pytest.raises(UserError, match="cannot be decoded"):
-        image.read_box((0, 0, 0), (1, 1, 1))
+        image.read_box((19, 0, 0), (20, 1, 1))
     content[first : first + 40] = bytes(40)
     (tmp_path / "a.tif").write_bytes(content)
     refused(tmp_path / "a.tif", "cannot be decoded")
@@ -218,3 +219,51 @@ def test_workers_import_neither_tifffile_nor_h5py(tmp_path):
     text = pickle.dumps(open_image(tmp_path / "a.tif")).hex()
     done = subprocess.run([sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def _write_hdf5(path, **options):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("volume", data=VOLUME, **options)
+
+
+STORED = {
+    "plain": lambda path: tifffile.imwrite(path, VOLUME, photometric="minisblack"),
+    "zlib": lambda path: tifffile.imwrite(path, VOLUME, compression="zlib", photometric="minisblack"),
+    "tiles": lambda path: tifffile.imwrite(path, VOLUME, tile=(16, 16), photometric="minisblack"),
+    "hdf5": lambda path: _write_hdf5(path),
+    "gzip": lambda path: _write_hdf5(path, chunks=(4, 4, 4), compression="gzip"),
+}
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_file_that_is_cut_during_the_run(tmp_path, stored, opened):
+    path = tmp_path / "a"
+    STORED[stored](path)
+    name = str(path)
+    if "hdf5" in stored or "gzip" in stored:
+        path = path.rename(tmp_path / "a.h5")
+        name = f"{path}::/volume"
+    image = open_image(name).boxed(0)
+    if opened:
+        image.read_box((0, 0, 0), (1, 2, 2))
+    os.truncate(path, path.stat().st_size // 3)
+    with pytest.raises(UserError, match=str(path)) as caught:
+        image.read_box((0, 0, 0), VOLUME.shape)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("maps", [False, True])
+def test_a_file_that_vanishes_before_it_is_read(tmp_path, stored, maps):
+    path = tmp_path / "a"
+    STORED[stored](path)
+    name = str(path)
+    if "hdf5" in stored or "gzip" in stored:
+        path = path.rename(tmp_path / "a.h5")
+        name = f"{path}::/volume"
+    image = open_image(name)
+    image = image.mapped() if maps else image.boxed()
+    path.unlink()
+    with pytest.raises(UserError, match=str(path)):
+        image.read_box((0, 0, 0), VOLUME.shape)

@@ -1,0 +1,119 @@
+"""Values that are in a file as they are: boxes are read by position, or are views of a memory map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpidvc.errors import UserError
+from mpidvc.images.files import PositionedFile
+from mpidvc.images.source import Box, Source
+
+__all__ = ["PlainImage"]
+
+#: Rows of this many bytes are read whole: the system reads such pieces anyway, and a call costs more than the rest.
+SHORT_ROW = 8192
+#: Wider boxes than this share of the rows are read with what lies between, in one piece.
+WIDE = 4
+
+
+class PlainImage(Source):
+    """Volume in one contiguous piece of a file, or in one piece per plane; no header is parsed.
+
+    Parameters
+    ----------
+    path : str
+        What messages call it.
+    shape : tuple of 3 ints
+        (z, y, x).
+    stored : dtype
+        Of the values in the file, with its byte order.
+    offsets : sequence of ints
+        Position in bytes of the volume, or of each of its planes.
+    file : str, optional
+        The file to read, if it is not `path`.
+    """
+
+    plain = True
+
+    def __init__(
+        self,
+        path: str,
+        shape: tuple[int, int, int],
+        stored: np.dtype[Any],
+        offsets: Sequence[int] | NDArray[np.int64],
+        file: str | None = None,
+    ) -> None:
+        super().__init__(path, shape, stored)
+        self.file = path if file is None else file
+        self.offsets = np.array(offsets, dtype=np.int64)
+
+    @property
+    def files(self) -> list[str]:
+        return [self.file]
+
+    def _read(self, box: Box) -> NDArray[Any]:
+        return self._view(box) if self.maps else self._copy(box)
+
+    # By position
+
+    def _copy(self, box: Box) -> NDArray[Any]:
+        if self._opened is None:
+            self._opened = PositionedFile(self.file)
+        file: PositionedFile = self._opened
+        _, ny, nx = self.shape
+        z, y, x = box
+        part = np.empty([s.stop - s.start for s in box], self.stored)
+        item = self.stored.itemsize
+        row, width = nx * item, part.shape[2] * item
+        corner = y.start * row + x.start * item
+        if len(self.offsets) == 1:
+            planes = self.offsets[0] + np.arange(z.start, z.stop, dtype=np.int64) * (ny * row)
+            if part.shape[1:] == (ny, nx):
+                file.fill(part, planes[0])
+                return part
+        else:
+            planes = self.offsets[z]
+        if width == row:
+            for target, offset in zip(part, planes, strict=True):
+                file.fill(target, offset + corner)
+        elif row <= max(SHORT_ROW, WIDE * width):
+            rows = np.empty((part.shape[1], nx), self.stored)
+            # from the first voxel of the box to its last, which may be the last of the file
+            piece = rows.reshape(-1)[: (part.shape[1] - 1) * nx + part.shape[2]]
+            for target, offset in zip(part, planes, strict=True):
+                file.fill(piece, offset + corner)
+                target[:] = rows[:, : part.shape[2]]
+        else:
+            for target, offset in zip(part, planes, strict=True):
+                for k, line in enumerate(target):
+                    file.fill(line, offset + corner + k * row)
+        return part
+
+    # By a memory map
+
+    def _piece(self, shape: tuple[int, ...], offset: int) -> NDArray[Any]:
+        if self._opened is None:
+            try:
+                self._opened = np.memmap(self.file, dtype=np.uint8, mode="r")
+            except OSError as error:
+                raise UserError(f"image {self.file}: cannot be mapped ({error.strerror}); was it moved?") from error
+        try:
+            piece: NDArray[Any] = np.ndarray(shape, self.stored, buffer=self._opened, offset=int(offset))
+        except TypeError as error:
+            raise UserError(f"image {self.file}: has become shorter; copy or export it again") from error
+        return piece
+
+    def _view(self, box: Box) -> NDArray[Any]:
+        if len(self.offsets) == 1:
+            return self._piece(self.shape, self.offsets[0])[box]
+        planes = self.offsets[box[0]]
+        if len(planes) == 1:
+            return self._piece((1, *self.shape[1:]), planes[0])[:, box[1], box[2]]
+        part = np.empty([s.stop - s.start for s in box], self.dtype)
+        for plane, offset in zip(part, planes, strict=True):
+            plane[:] = self._piece(self.shape[1:], offset)[box[1:]]
+        return part

@@ -1,0 +1,152 @@
+"""How much memory a job may use on this node."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mpidvc.errors import UserError
+
+__all__ = [
+    "control_groups",
+    "free_memory",
+    "memory_limit",
+    "parse_size",
+    "read_text",
+    "size_text",
+]
+
+#: Share of what is free that is used where nothing was asked for.
+SHARE = 0.8
+
+_UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+#: A control group without a limit gives a number like this in version 1.
+_NO_LIMIT = 2**60
+
+
+def read_text(path: Path) -> str:
+    """Content of a file of the system, "" if there is none."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def control_groups(controller: str, root: Path = Path("/")) -> Iterator[tuple[Path, int]]:
+    """Folders of the control groups that bind this process, all ancestors too, and their version (1 or 2).
+
+    Parameters
+    ----------
+    controller : str
+        ``"cpu"`` or ``"memory"``: for version 1, which has a hierarchy for each.
+    root : Path
+        Replaced in tests.
+    """
+    for line in read_text(root / "proc/self/cgroup").splitlines():
+        _, _, controllers_and_path = line.partition(":")
+        controllers, _, path = controllers_and_path.partition(":")
+        if controllers and controller not in controllers.split(","):
+            continue
+        base = root / "sys/fs/cgroup" / controllers
+        group = base / path.lstrip("/")
+        # A container sees its own group as the root, whatever path it is told.
+        for folder in sorted({group, *group.parents, base}):
+            if folder.is_relative_to(base):
+                yield folder, 1 if controllers else 2
+
+
+def parse_size(text: str, option: str = "--memory") -> int:
+    """Bytes of ``500M``, ``1.5G`` or ``2000000000``; units are powers of ten, with an ``i`` (``16Gi``) of two.
+
+    Raises
+    ------
+    UserError
+        If it is no size above 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
+    if match is None or (match[3] and not match[2]):
+        raise UserError(f"{option} {text}: is no size; give for example 500M, 16G or a number of bytes")
+    unit = _UNITS[match[2].upper()]
+    if match[3]:
+        unit = 1024.0 ** " KMGT".index(match[2].upper())
+    size = int(float(match[1]) * unit)
+    if size <= 0:
+        raise UserError(f"{option} {text}: has to be above 0")
+    return size
+
+
+def size_text(size: float) -> str:
+    """A number of bytes for people: ``18.2 GB``, ``190 MB``."""
+    for unit, name in ((1e12, "TB"), (1e9, "GB")):
+        if size >= 0.9995 * unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size / 1e6:.0f} MB"
+
+
+def memory_limit(
+    requested: str | None, environ: Mapping[str, str] | None = None, root: Path = Path("/")
+) -> tuple[int, str]:
+    """Bytes that all ranks of this node may use together, private and shared, and what sets this limit.
+
+    Parameters
+    ----------
+    requested : str or None
+        The value of ``--memory``; None: a share of the least of the available memory, what the control groups of this
+        process leave, and what the scheduler granted.
+    environ : mapping, optional
+        The environment to look at; this process's by default.
+    root : Path
+        Replaced in tests.
+
+    Raises
+    ------
+    UserError
+        If `requested` is no size.
+    """
+    if requested is not None:
+        return parse_size(requested), "--memory"
+    environ = os.environ if environ is None else environ
+    least, why = min([*_free(root), *_scheduler_grants(environ)], default=(2**62, "what nobody tells"))
+    return int(SHARE * least), f"{SHARE:.0%} of {why}"
+
+
+def free_memory(root: Path = Path("/")) -> int:
+    """Bytes that could be had now without any other process having to go."""
+    return min(_free(root), default=(2**62, ""))[0]
+
+
+def _free(root: Path) -> list[tuple[int, str]]:
+    return [*_available(root), *_control_groups_leave(root)]
+
+
+def _available(root: Path) -> Iterator[tuple[int, str]]:
+    match = re.search(r"^MemAvailable:\s*(\d+) kB", read_text(root / "proc/meminfo"), re.MULTILINE)
+    if match is not None:
+        yield int(match[1]) * 1024, "what is available"
+
+
+def _control_groups_leave(root: Path) -> Iterator[tuple[int, str]]:
+    for folder, version in control_groups("memory", root):
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if version == 1 else ("memory.max", "memory.current")
+        limit, usage = (read_text(folder / name).strip() for name in names)
+        if not limit.isdecimal() or int(limit) >= _NO_LIMIT:
+            continue
+        used = int(usage) if usage.isdecimal() else 0
+        # The page cache of files counts as used, but gives way.
+        stat = read_text(folder / "memory.stat")
+        used -= max(map(int, re.findall(r"^(?:total_)?inactive_file (\d+)$", stat, re.MULTILINE)), default=0)
+        yield max(int(limit) - max(used, 0), 0), "what the control group leaves"
+
+
+def _scheduler_grants(environ: Mapping[str, str]) -> Iterator[tuple[int, str]]:
+    def megabytes(name: str) -> int:
+        text = environ.get(name, "")
+        return int(text) if text.isdecimal() else 0
+
+    # Slurm; 0 means the whole node
+    if megabytes("SLURM_MEM_PER_NODE"):
+        yield megabytes("SLURM_MEM_PER_NODE") * 2**20, "SLURM_MEM_PER_NODE"
+    elif megabytes("SLURM_MEM_PER_CPU") and megabytes("SLURM_CPUS_ON_NODE"):
+        yield megabytes("SLURM_MEM_PER_CPU") * megabytes("SLURM_CPUS_ON_NODE") * 2**20, "SLURM_MEM_PER_CPU"

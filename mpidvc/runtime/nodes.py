@@ -1,0 +1,183 @@
+"""The ranks that share a node, and memory that they share."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpidvc.errors import AgreedError
+from mpidvc.runtime.comm import Communicator, MPICommunicator
+from mpidvc.runtime.memory import free_memory
+
+__all__ = ["NodeGroup", "ranks_on_node", "ranks_per_node_asked"]
+
+#: Environment variable: as if every so many ranks had a node of their own. For tests of what happens on several nodes.
+RANKS_PER_NODE = "MPIDVC_RANKS_PER_NODE"
+
+#: How launchers tell the number of ranks on this node.
+_LOCAL_SIZES = (
+    *("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "PMI_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE"),
+    *("PALS_LOCAL_SIZE", "SLURM_STEP_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE", "SLURM_TASKS_PER_NODE"),
+)
+#: Seconds between looks at whether something has happened.
+POLL = 2e-4
+
+
+def ranks_per_node_asked(environ: Mapping[str, str] | None = None) -> int | None:
+    """The value of `RANKS_PER_NODE`, None if it is not given."""
+    text = (os.environ if environ is None else environ).get(RANKS_PER_NODE, "")
+    return max(int(text), 1) if text.isdecimal() else None
+
+
+def ranks_on_node(size: int, environ: Mapping[str, str] | None = None) -> int:
+    """How many of a job's ranks are on this node, by what the launcher tells; all if it tells nothing.
+
+    Parameters
+    ----------
+    size : int
+        Number of ranks of the job.
+    environ : mapping, optional
+        The environment to look at; this process's by default.
+    """
+    environ = os.environ if environ is None else environ
+    asked = ranks_per_node_asked(environ)
+    if asked is not None:
+        return min(asked, size)
+    for name in _LOCAL_SIZES:
+        # Slurm lists the nodes: "4(x2),3"; the first is the one of rank 0
+        first = environ.get(name, "").partition("(")[0].partition(",")[0]
+        if first.isdecimal() and int(first) > 0:
+            return min(int(first), size)
+    return size
+
+
+class NodeGroup:
+    """The ranks of this node among those of a job; making one is collective.
+
+    Parameters
+    ----------
+    communicator : Communicator
+    per_node : int or None
+        As if every so many ranks had a node of their own; None: by the hardware. The same on all ranks.
+
+    Attributes
+    ----------
+    rank, size : int
+        Among the ranks of the node.
+    """
+
+    def __init__(self, communicator: Communicator, per_node: int | None = None) -> None:
+        self.rank, self.size = 0, 1
+        self._world: Any = None
+        self._node: Any = None
+        if not isinstance(communicator, MPICommunicator) or communicator.size == 1:
+            return
+        from mpi4py import MPI
+
+        self._mpi = MPI
+        self._world = communicator.mpi
+        # splitting cannot poll: nobody begins before all are there
+        self._wait(self._world.Ibarrier())
+        if per_node is None:
+            self._node = self._world.Split_type(MPI.COMM_TYPE_SHARED, key=communicator.rank)
+        else:
+            self._node = self._world.Split(communicator.rank // per_node, communicator.rank)
+        self.rank, self.size = self._node.Get_rank(), self._node.Get_size()
+
+    def close(self) -> None:
+        """Give the node's communicator back; collective."""
+        if self._node is not None:
+            self._node.Free()
+            self._node = None
+
+    def agree(self, failure: str | None) -> None:
+        """Go on if no rank of the job has failed.
+
+        Parameters
+        ----------
+        failure : str or None
+            What went wrong on this rank.
+
+        Raises
+        ------
+        AgreedError
+            With the message of the first rank that failed, on all ranks.
+        """
+        if self._world is None:
+            if failure is not None:
+                raise AgreedError(failure)
+            return
+        size, rank = self._world.Get_size(), self._world.Get_rank()
+        first = np.array([size if failure is None else rank], np.int64)
+        self._wait(self._world.Iallreduce(self._mpi.IN_PLACE, first, op=self._mpi.MIN))
+        if first[0] == size:
+            return
+        text = np.zeros(4096, np.uint8)
+        if rank == first[0]:
+            data = str(failure).encode()[: text.size]
+            text[: len(data)] = np.frombuffer(data, np.uint8)
+        self._wait(self._world.Ibcast(text, root=int(first[0])))
+        raise AgreedError(text.tobytes().rstrip(b"\0").decode(errors="replace"))
+
+    def allocate(self, size: int) -> NDArray[np.uint8]:
+        """Memory that all ranks of the node write and read, given back when nobody holds it any more; collective.
+
+        It is a file without a name, in memory: whatever happens to the job, nothing of it can stay behind, and no
+        rank that is lost takes it from the others. It is not bound by the size of /dev/shm.
+
+        Raises
+        ------
+        AgreedError
+            If it cannot be had, on all ranks of the job.
+        """
+        memory: NDArray[np.uint8] | None = None
+        failure: str | None = None
+        fd = -1
+        place = np.zeros(4, np.int64)
+        try:
+            if self.rank == 0:
+                try:
+                    # more than there is would not be refused: the system would end processes, of anybody
+                    if size > (free := free_memory()):
+                        raise OSError(errno.ENOMEM, f"only {free} are free")
+                    fd = os.memfd_create("mpidvc-images", os.MFD_CLOEXEC)
+                    os.ftruncate(fd, size)
+                    found = os.fstat(fd)
+                    place[:] = os.getpid(), fd, found.st_dev, found.st_ino
+                except (AttributeError, OSError) as error:
+                    failure = f"shared memory of {size} bytes cannot be made ({getattr(error, 'strerror', error)})"
+            if self._node is not None:
+                self._wait(self._node.Ibcast(place, root=0))
+            self.agree(failure)
+            try:
+                if self.rank != 0:
+                    fd = os.open(f"/proc/{place[0]}/fd/{place[1]}", os.O_RDWR | os.O_CLOEXEC)
+                    found = os.fstat(fd)
+                    if (found.st_dev, found.st_ino) != tuple(place[2:]):
+                        raise OSError(errno.ESTALE, "the ranks of this node do not see each other's processes")
+                # Pages are made now, by every rank its share: what is missing is an error here and no SIGBUS later.
+                first, end = (size * rank // self.size for rank in (self.rank, self.rank + 1))
+                if end > first:
+                    os.posix_fallocate(fd, first, end - first)
+                memory = np.frombuffer(mmap.mmap(fd, size), np.uint8)
+            except OSError as error:
+                failure = f"shared memory of {size} bytes cannot be had ({error.strerror})"
+            # nobody goes on, and rank 0's descriptor stays open, until all have it
+            self.agree(failure)
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        assert memory is not None
+        return memory
+
+    def _wait(self, request: Any) -> None:
+        """Wait so that signals are seen."""
+        while not request.Test():
+            time.sleep(POLL)

@@ -1,0 +1,215 @@
+"""How much memory pieces of work need, from the geometry of chunks; upper bounds, measured against real runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mpidvc.core.binning import binned_shape
+from mpidvc.core.boxes import TAPS
+from mpidvc.core.pixel_search import SearchSettings, pad_of
+from mpidvc.core.registration import RegistrationSettings
+from mpidvc.images.image import Image
+from mpidvc.images.source import Source
+from mpidvc.kernels.pixel_search import memory_of
+from mpidvc.tasks import ldic, pixel_search
+from mpidvc.tasks.boxes import around_samples
+from mpidvc.tasks.ldic import NEAR, LdicSettings
+from mpidvc.tasks.registration import BLOCK, BLOCK_2D
+from mpidvc.tasks.warp import SLAB_VOXELS, TILE
+
+__all__ = [
+    "field_bytes",
+    "ldic_bytes",
+    "looking_bytes",
+    "registration_bytes",
+    "search_bytes",
+    "spread_of",
+    "tile_bytes",
+    "warp_bytes",
+]
+
+Floats = npt.NDArray[np.float64]
+
+#: Bytes of a point's row while it goes to the finished file, and rows that go there at once.
+ROW, ROWS = 900, 65536
+#: Bytes of a point on rank 0: position, guess, place, and columns of the result.
+POINT_RANK0 = 400
+#: Bytes of the scratch of a voxel: float32, an eighth more than asked for.
+FLOAT = 4.5
+#: Bytes of a voxel's maps while they are made: exists, usable, covered, mask, and a copy of two of them.
+MAPS = 6.0
+#: Of these, those that are still there when the points are registered.
+KEPT_MAPS = 3.0
+#: What rank 0 needs to look at grey levels, and at the texture for every voxel of a window.
+GREY, TEXTURE = 45_000_000, 40
+
+
+def field_bytes(n_points: int) -> tuple[int, int]:
+    """Bytes that a rank needs to finish the results file, and what rank 0 has all the time."""
+    return ROW * min(n_points, ROWS), POINT_RANK0 * n_points
+
+
+def looking_bytes(hws: Sequence[int]) -> int:
+    """What rank 0 needs to look at grey levels and texture."""
+    return max(GREY, TEXTURE * math.prod(2 * h + 1 for h in hws))
+
+
+def spread_of(displacements: Floats | None, gradient: Floats, extent: Floats) -> Floats:
+    """By how many voxels the guesses of points that share boxes can differ (3,).
+
+    Parameters
+    ----------
+    displacements : (n, 3) or None
+        Of a field that is given.
+    gradient : (3, 3)
+        F - I of a registration that is given, else 0.
+    extent : (3,)
+        Of the points of a chunk.
+    """
+    spread = np.abs(gradient) @ extent + 1
+    if displacements is not None and len(displacements):
+        spread = np.nan_to_num(np.nanmax(displacements, axis=0) - np.nanmin(displacements, axis=0), nan=2.0 * NEAR)
+    return np.minimum(spread, 2.0 * NEAR)
+
+
+def _extent(edge: Floats, spacing: npt.ArrayLike, shape: Sequence[int], regular: bool) -> Floats:
+    """Distance of the outermost points of a chunk."""
+    across = edge - np.maximum(np.asarray(spacing, np.float64), 1.0) if regular else edge
+    result: Floats = np.clip(across, 0, np.array(shape) - 1.0)
+    return result
+
+
+def _read(image: Image) -> float:
+    """Bytes of a voxel while it is read: in the image's dtype, twice where the byte order changes."""
+    swapped = isinstance(image, Source) and not image.stored.isnative
+    # and the map of finite values
+    return image.dtype.itemsize * (2.0 if swapped else 1.0) + (1.0 if image.dtype.kind == "f" else 0.0)
+
+
+def _work(
+    images: tuple[Image, Image],
+    masks: tuple[Image | None, Image | None],
+    box1: Floats,
+    box2: Floats,
+    more: float = 0.0,
+    kernel: float = 0.0,
+) -> int:
+    """Bytes for boxes of these shapes of both images; `more`: per voxel of box 1, `kernel`: once they are made."""
+    n1, n2 = (float(np.prod(np.maximum(box, 1))) for box in (box1, box2))
+    maps1, maps2 = (MAPS + (mask.dtype.itemsize if mask is not None else 0) for mask in masks)
+    making2 = (_read(images[1]) + (1.0 if masks[1] is None else maps2)) * n2 + MAPS * n1
+    making1 = (_read(images[0]) + maps1) * n1 + n2
+    return int((FLOAT + more) * n1 + FLOAT * n2 + max(making1, making2, KEPT_MAPS * n1 + n2 + kernel))
+
+
+def _kernel(voxels: float, settings: RegistrationSettings, reach: int) -> float:
+    """Bytes of the kernel's scratch for a window or block: see `allocate` and `gradients` in gauss_newton.cpp."""
+    width = max(voxels, 1.0) ** (1 / 3)
+    framed = voxels * (1 + 2 * (reach + 1) / width) ** 3
+    floats = (10 if settings.sigma is not None else 7) * (voxels * 1.1 + 64)
+    floats += 2 * framed if settings.update_gradient else 0.0
+    floats += 3 * framed if settings.shift else 0.0
+    floats += 5 * framed if settings.sigma is not None else 0.0
+    return 4 * floats
+
+
+def ldic_bytes(
+    image1: Image,
+    image2: Image,
+    mask1: Image | None,
+    n_points: int,
+    spacing: npt.ArrayLike,
+    settings: LdicSettings,
+    regular: bool,
+    displacements: Floats | None,
+    gradient: Floats,
+) -> int:
+    """Bytes of the largest chunk of an ldic; the guess as of `spread_of`."""
+    two_d = image1.shape[0] == 1
+    registration = settings.registration
+    extent = _extent(ldic.brick(n_points, spacing, settings, two_d, regular), spacing, image1.shape, regular)
+    hws, around = np.array(settings.hws), around_samples(registration.order)
+    reach = np.maximum(hws, hws - 1 + registration.for_kernels(two_d).gradient_reach)
+    if registration.shift:
+        reach = reach + around
+    box1 = extent + 2 * reach + 1
+    box2 = extent + spread_of(displacements, gradient, extent) + 2 * (hws + np.array(settings.margin) + around) + 1
+    box2 = np.minimum(box2, np.array(image2.shape) + 2 * TAPS)
+    if two_d:
+        box1[0] = box2[0] = 1
+    window = float(np.prod(2 * hws + 1))
+    kernel = _kernel(window, registration, registration.for_kernels(two_d).gradient_reach)
+    shift = FLOAT if registration.shift else 0.0
+    return _work((image1, image2), (mask1, None), box1, box2, shift, kernel)
+
+
+def search_bytes(
+    image1: Image,
+    image2: Image,
+    mask1: Image | None,
+    mask2: Image | None,
+    n_points: int,
+    spacing: npt.ArrayLike,
+    settings: SearchSettings,
+    regular: bool,
+    displacements: Floats | None,
+    gradient: Floats,
+) -> int:
+    """Bytes of the largest chunk of a pixel search; of one point for `n_points` 1."""
+    two_d = image1.shape[0] == 1
+    extent = np.zeros(3)
+    if n_points > 1:
+        extent = _extent(
+            pixel_search.brick(n_points, spacing, settings, two_d, regular), spacing, image1.shape, regular
+        )
+    hws = np.array(settings.hws)
+    deformed = settings.apply_f != "no" and (displacements is not None or bool(np.any(gradient)))
+    box1 = extent + 2 * (hws + (pad_of(settings.hws) + TAPS if deformed else 0)) + 1
+    searched = np.array(settings.high) - np.array(settings.low)
+    box2 = extent + spread_of(displacements, gradient, extent) + 2 * hws + 1 + searched
+    if two_d:
+        box1[0] = box2[0] = 1
+    # maps of box 1 as float32, where windows are deformed
+    kernel = float(memory_of(settings.hws, settings.low, settings.high))
+    return _work((image1, image2), (mask1, mask2), box1, box2, 8.0 if deformed else 0.0, kernel)
+
+
+def registration_bytes(
+    image1: Image, image2: Image, mask1: Image | None, settings: RegistrationSettings, gradient: Floats
+) -> int:
+    """Bytes of a block of a registration, whose F may depart from the guess's by as much as a fifth."""
+    two_d = image1.shape[0] == 1
+    block = np.array((BLOCK_2D if two_d else BLOCK)[settings.order], np.float64)
+    kernel, around = settings.for_kernels(two_d), around_samples(settings.order)
+    box1 = block + 2 * (kernel.gradient_reach + (around if settings.shift else 0))
+    box2 = (np.abs(gradient + np.eye(3)) + 0.2) @ (block + 2 * kernel.gradient_reach + 2) + 2 * around + 1
+    box2 = np.minimum(box2, np.array(image2.shape) + 2 * TAPS)
+    if two_d:
+        box1[0] = box2[0] = 1
+    scratch = _kernel(float(np.prod(block)), settings, kernel.gradient_reach)
+    return _work((image1, image2), (mask1, None), box1, box2, FLOAT if settings.shift else 0.0, scratch)
+
+
+def tile_bytes(image: Image, first: int, mask: bool) -> int:
+    """Bytes of the largest binned image of a registration that begins at this binning; 0 if it does not bin."""
+    if first < 2:
+        return 0
+    factor = (1 if image.shape[0] == 1 else 2, 2, 2)
+    return math.prod(binned_shape(image.shape, factor)) * (1 if mask else 4)
+
+
+def warp_bytes(image: Image) -> int:
+    """Bytes of a slab of a deformed image."""
+    _, ny, nx = image.shape
+    planes = max(1, min(image.shape[0], SLAB_VOXELS // (ny * nx)))
+    tile = float(planes * min(TILE, ny) * min(TILE, nx))
+    slab = planes * ny * nx * image.dtype.itemsize
+    # the box about a tile that is turned by a tenth, its samples, and these in double precision twice
+    box = math.prod(n + 0.1 * 2 * TILE + 2 * around_samples(1) for n in (planes, min(TILE, ny), min(TILE, nx)))
+    if image.shape[0] == 1:
+        box /= planes + 0.1 * 2 * TILE
+    return int(2 * slab + (FLOAT + _read(image) + 1) * box + 20 * tile)

@@ -1,0 +1,358 @@
+"""Where the images of a run are: mapped from their files, copied to memory once per node, or read box by box.
+
+Which way is chosen follows from sizes and from the memory that may be used; the results do not depend on it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import numpy.typing as npt
+
+from mpidvc.core.boxes import Shape
+from mpidvc.errors import AgreedError, UserError
+from mpidvc.images.image import Image
+from mpidvc.images.source import CACHE, Box, Source
+from mpidvc.runtime.executor import Executor
+from mpidvc.runtime.filesystems import network_file_system
+from mpidvc.runtime.memory import memory_limit, size_text
+from mpidvc.runtime.nodes import NodeGroup, ranks_per_node_asked
+
+__all__ = ["Needs", "Placement", "SharedImage", "decide", "placed"]
+
+Mode = Literal["shared", "mapped", "boxes"]
+
+#: Private memory of a process before it has any data: Python, numpy, MPI, the kernels.
+BASE = 62_000_000
+#: Least and most bytes of decoded values that a reader keeps.
+LEAST_CACHE, MOST_CACHE = 8 * 2**20, 2**30
+#: Bytes that are read at once when memory is filled.
+PIECE = 8 * 2**20
+
+
+class _Console(Protocol):
+    def print(self, text: str = "") -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run needs besides what every process has.
+
+    Attributes
+    ----------
+    images : sequence of sequences of Image or None
+        The images that are used at the same time, for every part of the run.
+    chunk : int
+        Bytes that a rank needs for its largest piece of work.
+    every_rank, rank0 : int
+        Bytes for the fields of every rank, and what rank 0 has besides.
+    tiles : sequence of int
+        Sizes in bytes of what else is kept by all ranks together, if there is room: binned images.
+    less : str
+        What a user can make smaller.
+    """
+
+    images: Sequence[Sequence[Image | None]]
+    chunk: int
+    every_rank: int = 0
+    rank0: int = 0
+    tiles: Sequence[int] = ()
+    less: str = "smaller windows (-hws)"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How the ranks of a run read their images.
+
+    Attributes
+    ----------
+    mode : {"shared", "mapped", "boxes"}
+    ranks : int
+        Of the node it was decided for.
+    cache_bytes : int
+        What each reader, and each binned image, may keep decoded on every rank.
+    per_node : int or None
+        As of `NodeGroup`.
+    private : int
+        Expected bytes of every rank.
+    shared : int
+        Bytes of the images, where they are in memory as a whole.
+    """
+
+    mode: Mode = "mapped"
+    ranks: int = 1
+    cache_bytes: int = CACHE
+    per_node: int | None = None
+    private: int = 0
+    shared: int = 0
+
+
+def decide(
+    needs: Needs, ranks: int, mode: str, memory: str | None, console: _Console, may_take_fewer: bool = False
+) -> Placement:
+    """Choose how images are read, and say what memory is expected on this node.
+
+    Parameters
+    ----------
+    needs : Needs
+    ranks : int
+        Of this node.
+    mode : {"auto", "shared", "mapped", "boxes"}
+        What was asked for.
+    memory : str or None
+        The value of ``--memory``.
+    console : Console
+    may_take_fewer : bool
+        Whether fewer ranks may be taken if so many have no room.
+
+    Raises
+    ------
+    UserError
+        If there is not enough memory in any way.
+    """
+    limit, why = memory_limit(memory)
+    sources = {id(image): image for images in needs.images for image in images if isinstance(image, Source)}.values()
+    wanted = _preferences(sources, mode)
+    for n in range(ranks, 0, -1) if may_take_fewer else (ranks,):
+        for choice in wanted:
+            placement = _placement(needs, choice, n, limit, mode)
+            if placement is None:
+                continue
+            if n < ranks:
+                console.note(f"{n} of {ranks} CPUs are used: more processes do not fit into the memory")
+            _explain(placement, mode, sources, limit, console)
+            _say(placement, needs, limit, why, console)
+            return placement
+    raise UserError(_advice(needs, wanted[-1], ranks, limit, why))
+
+
+def _preferences(sources: Iterable[Source], mode: str) -> list[Mode]:
+    """Ways to read the images, the best first."""
+    if mode == "boxes":
+        return ["boxes"]
+    if mode == "mapped":
+        return ["mapped"]
+    if mode == "shared":
+        return ["shared", "boxes"]
+    plain = all(source.plain for source in sources)
+    network = any(network_file_system(file) for source in sources for file in source.files)
+    return ["mapped" if plain and not network else "shared", "boxes"]
+
+
+def _placement(needs: Needs, mode: Mode, ranks: int, limit: int, asked: str) -> Placement | None:
+    """The placement, None if it does not fit."""
+    found = []
+    for images in needs.images or [()]:
+        sources = _distinct(images)
+        copied = sources if mode == "shared" else [source for source in sources if mode == "mapped" and source.plain]
+        shared = sum(source.nbytes for source in copied)
+        # the system takes mapped pages back when it needs them: who asks for them may have more than memory
+        held = 0 if asked == "mapped" else shared
+        room = limit - needs.rank0 - held - ranks * _private(needs, mode, sources, LEAST_CACHE, ranks)
+        if room < 0:
+            return None
+        n_caches = len(needs.tiles) + sum(not source.plain for source in sources if mode != "shared")
+        cache_bytes = LEAST_CACHE + min(int(0.9 * room / ranks / max(n_caches, 1)), MOST_CACHE)
+        private = _private(needs, mode, sources, cache_bytes, ranks)
+        found.append(Placement(mode, ranks, cache_bytes, ranks_per_node_asked(), private, shared))
+    largest = max(found, key=lambda one: ranks * one.private + one.shared)
+    return replace(largest, cache_bytes=min(one.cache_bytes for one in found))
+
+
+def _private(needs: Needs, mode: Mode, sources: Sequence[Source], cache_bytes: int, ranks: int) -> int:
+    """Bytes of a rank whose readers may keep so much each."""
+    # where the shares of ranks meet, both need what lies there
+    work, kept = needs.chunk, sum(min(int(1.5 * tile / ranks), cache_bytes) for tile in needs.tiles)
+    if mode == "shared":
+        # copied before there is any other work
+        work = max([work, *map(_fill_bytes, sources)])
+    else:
+        kept += sum(source.boxed(cache_bytes).held for source in sources)
+    return BASE + needs.every_rank + work + kept
+
+
+def _distinct(images: Iterable[Image | None]) -> list[Source]:
+    return list({image.path: image for image in images if isinstance(image, Source)}.values())
+
+
+def _largest(needs: Needs) -> int:
+    return max((sum(s.nbytes for s in _distinct(images)) for images in needs.images), default=0)
+
+
+def _fill_bytes(source: Source) -> int:
+    """What a rank needs while it fills its share of a copy."""
+    return 2 * max(PIECE, math.prod(source.grain) * source.dtype.itemsize) + source.boxed(LEAST_CACHE).held
+
+
+def _explain(placement: Placement, mode: str, sources: Iterable[Source], limit: int, console: _Console) -> None:
+    """Say where it is another way than was asked for."""
+    if mode == "mapped":
+        encoded = [source.path for source in sources if not source.plain]
+        if placement.mode == "mapped" and encoded:
+            more = f" and {len(encoded) - 1} more" if len(encoded) > 1 else ""
+            console.note(f"{encoded[0]}{more}: is compressed or chunked and cannot be mapped; it is read in boxes")
+    if mode == "shared" and placement.mode == "boxes":
+        console.note(
+            f"--image-mode shared: the images do not fit into the memory that may be used ({size_text(limit)}); they "
+            "are read in boxes"
+        )
+
+
+def _say(placement: Placement, needs: Needs, limit: int, why: str, console: _Console) -> None:
+    how = {"shared": "copied once", "mapped": "mapped", "boxes": "read in boxes"}[placement.mode]
+    if placement.ranks == 1:
+        processes = f"one process of {size_text(placement.private + needs.rank0)}"
+    else:
+        processes = f"{placement.ranks} processes of {size_text(placement.private)} each"
+        processes += f", the first with {size_text(needs.rank0)} more," if needs.rank0 else ""
+    images = f"images of {size_text(_largest(needs))} {how}"
+    console.print(f"Memory: {images}, {processes} on this node (limit {size_text(limit)}: {why})")
+
+
+def _advice(needs: Needs, mode: Mode, ranks: int, limit: int, why: str) -> str:
+    each = max(_private(needs, mode, _distinct(images), LEAST_CACHE, ranks) for images in needs.images or [()])
+    fitting = (limit - needs.rank0) // each
+    need = f"one process needs {size_text(each + needs.rank0)}"
+    if ranks > 1:
+        need = f"{ranks} processes need {size_text(each)} each and the first {size_text(needs.rank0)} more"
+    told = f"not enough memory: {need} on this node, the limit is {size_text(limit)} ({why})"
+    if fitting >= 1:
+        return f"{told}; start at most {fitting} on a node (-np {fitting}), or give more by --memory"
+    return f"{told}; give more by --memory, or take {needs.less}"
+
+
+class SharedImage(Source):
+    """Copy of an image that the ranks of a node share; pickled, it is the image in its file again.
+
+    Parameters
+    ----------
+    source : Source
+    values : (nz, ny, nx) array
+        In its dtype.
+    """
+
+    def __init__(self, source: Source, values: npt.NDArray[Any]) -> None:
+        super().__init__(source.path, source.shape, source.dtype)
+        self._source = source
+        self._values = values
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _itself, (self._source,)
+
+    def _read(self, box: Box) -> npt.NDArray[Any]:
+        return self._values[box]
+
+
+def _itself(source: Source) -> Source:
+    return source
+
+
+@contextmanager
+def placed(
+    executor: Executor,
+    placement: Placement | None,
+    images: Sequence[Image | None],
+    note: Callable[[str], None] | None = None,
+) -> Iterator[list[Any]]:
+    """The images as they are read during a part of the run; collective.
+
+    Parameters
+    ----------
+    executor : Executor
+    placement : Placement or None
+        The same on all ranks; None: mapped where they can be.
+    images : sequence of Image or None
+        What has no file stays what it is.
+    note : callable, optional
+        Told if there is no shared memory.
+
+    Raises
+    ------
+    AgreedError
+        If an image cannot be read, on all ranks.
+    """
+    placement = placement or Placement()
+    if placement.mode == "shared":
+        copies = _copies(executor, placement, images)
+        if copies is not None:
+            yield [image if image is None else copies.get(image.path, image) for image in images]
+            return
+        if note is not None:
+            note("the processes of a node cannot share memory here; images are mapped or read in boxes")
+        placement = replace(placement, mode="mapped")
+    ways: list[Image | None] = []
+    for image in images:
+        if not isinstance(image, Source):
+            ways.append(image)
+        elif placement.mode == "mapped" and image.plain:
+            ways.append(image.mapped())
+        else:
+            ways.append(image.boxed(placement.cache_bytes))
+    try:
+        yield ways
+    finally:
+        for way in ways:
+            if isinstance(way, Source):
+                way.close()
+
+
+def _copies(executor: Executor, placement: Placement, images: Sequence[Image | None]) -> dict[str, Image] | None:
+    """Copies by path, made by all ranks of the node together; None if there is no shared memory."""
+    node = NodeGroup(executor.communicator, placement.per_node)
+    try:
+        return {source.path: _copy(node, source.boxed(LEAST_CACHE)) for source in _distinct(images)}
+    except _NoMemoryError:
+        return None
+    finally:
+        node.close()
+
+
+class _NoMemoryError(Exception):
+    """There is no shared memory; said on all ranks."""
+
+
+def _copy(node: NodeGroup, source: Source) -> SharedImage:
+    try:
+        memory = node.allocate(source.nbytes)
+    except AgreedError as error:
+        raise _NoMemoryError from error
+    values = memory.view(source.dtype).reshape(source.shape)
+    failure: str | None = None
+    try:
+        pieces = list(_pieces(source))
+        first, end = (len(pieces) * rank // node.size for rank in (node.rank, node.rank + 1))
+        for low, high in pieces[first:end]:
+            part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+            values[part] = source.read_box(low, high)[0]
+    except UserError as error:
+        failure = str(error)
+    except (OSError, MemoryError) as error:
+        failure = f"{source.path}: cannot be copied to memory ({error}); try --image-mode boxes"
+    source.close()
+    node.agree(failure)
+    values.flags.writeable = False
+    return SharedImage(source, values)
+
+
+def _pieces(source: Source) -> Iterator[tuple[Shape, Shape]]:
+    """Boxes of about `PIECE` bytes that together are the image, none of which cuts what is decoded together."""
+    size = list(source.grain)
+    most = PIECE // source.dtype.itemsize
+    for axis in (2, 1, 0):
+        # whole rows, then whole planes, then several planes
+        other = math.prod(size) // size[axis]
+        repeat = max(1, most // (other * size[axis]))
+        size[axis] = min(size[axis] * repeat, source.shape[axis])
+        if size[axis] < source.shape[axis]:
+            break
+    starts = [range(0, n, step) for n, step in zip(source.shape, size, strict=True)]
+    for low in itertools.product(*starts):
+        high = [min(a + step, n) for a, step, n in zip(low, size, source.shape, strict=True)]
+        yield (low[0], low[1], low[2]), (high[0], high[1], high[2])
