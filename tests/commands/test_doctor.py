@@ -33,7 +33,7 @@ def test_healthy_host(command: Job, launcher: Mpiexec) -> None:
     assert name in line(done.stdout, "MPI  ")
     assert "/libmpi" in line(done.stdout, "MPI  ")
     assert f"h5py {importlib.metadata.version('h5py')} with" in line(done.stdout, "HDF5")
-    for about in ("instruction set", "CPUs", "/dev/shm", "leftovers", "TIFF", "lost processes"):
+    for about in ("instruction set", "CPUs", "memory", "/dev/shm", "leftovers", "TIFF", "lost processes"):
         assert line(done.stdout, about)
     assert done.stdout.splitlines()[-1].startswith("no problems")
 
