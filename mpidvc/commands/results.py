@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -285,7 +286,7 @@ class Results:
         output, console = self._output, self._console
         self.work = work
         determines = {**work.determines, "version": __version__, "instruction set": correlation.instruction_set()}
-        determines = json.loads(json.dumps(determines))
+        determines = {name: _plain(value) for name, value in determines.items()}
         layout = replace(
             work.layout, attributes={"command": determines["command"], "determines": json.dumps(determines)}
         )
@@ -518,6 +519,15 @@ class Results:
         else:
             self.path.unlink(missing_ok=True)
             path_of(self.path).unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """A value as strict JSON gives it back: no tuples, and infinite numbers as texts."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _Finish:

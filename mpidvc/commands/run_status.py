@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shlex
 import time
 from collections import Counter
@@ -20,10 +21,11 @@ from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import GROUP, JOURNAL, ResultsFile, is_hdf5
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
+from mpidvc.runtime.journal import in_use
 
 __all__ = ["State", "StatusPlan", "execute", "state_of"]
 
-#: A run that has not been heard of for so many seconds does not run any more.
+#: A run on other hosts that has not been heard of for so many seconds does not run any more.
 SILENT = 180.0
 #: Lost processes that are named.
 LOST = 5
@@ -53,7 +55,8 @@ class State:
     ----------
     file : str
     state : {"finished", "running", "stopped", "interrupted"}
-        Stopped ended as it was asked to; interrupted was not heard of for `SILENT` seconds.
+        Stopped ended as it was asked to; interrupted does not hold its file's lock on this host, or was not heard of
+        for `SILENT` seconds on others.
     command : str
         The command that makes the file, "" if it does not say.
     points, done : int
@@ -138,8 +141,11 @@ def state_of(path: str, now: float | None = None) -> State:
     heard = [Path(path).stat().st_mtime, *([told.updated] if told.updated else [])]
     if state != "finished" and told.state == "stopped":
         state = "stopped"
-    elif state != "finished" and told.state == "running" and min(abs(now - t) for t in heard) < SILENT:
-        state = "running"
+    elif state != "finished" and told.state == "running":
+        # a run holds a lock, but not every host of a cluster sees it
+        elsewhere = told.hosts != [platform.node()] and min(abs(now - t) for t in heard) < SILENT
+        if in_use(Path(path)) or elsewhere:
+            state = "running"
     last = now if state == "running" else told.updated or heard[0]
     seconds = told.seconds if state == "finished" else None
     if seconds is None and told.started is not None:
@@ -177,6 +183,7 @@ class _Run:
     resumes: int | None = None
     lost: list[str] = field(default_factory=list)
     command_line: str = ""
+    hosts: list[str] = field(default_factory=list)
 
 
 def _run_of(path: str) -> _Run:
@@ -211,6 +218,7 @@ def _run_of(path: str) -> _Run:
         number("resumes"),
         [str(line) for line in lost] if isinstance(lost, list) else [],
         words if isinstance(words, str) else "",
+        list(told["hosts"]) if isinstance(told.get("hosts"), dict) else [],
     )
 
 

@@ -24,7 +24,7 @@ from mpidvc.errors import UserError
 from mpidvc.rowfile import METADATA, SIGNATURE, RowFile, Slot, create_dataset, create_file, reserve
 from mpidvc.runtime.executor import Task
 
-__all__ = ["GROUP", "HOME", "Journal", "JournalTask", "determines_of", "lay_out", "open_journal", "state_of"]
+__all__ = ["GROUP", "HOME", "Journal", "JournalTask", "determines_of", "in_use", "lay_out", "open_journal", "state_of"]
 
 #: Our group in results files; the journal's, which finished files do not have.
 HOME, GROUP = "mpidvc", "mpidvc/journal"
@@ -34,6 +34,27 @@ FORMAT = 1
 AT_ONCE = 65536
 
 Ints = NDArray[np.int64]
+
+
+#: Locks that belong to an open file, not to a process that may open it twice; Linux has them.
+SET_LOCK, GET_LOCK = getattr(fcntl, "F_OFD_SETLK", None), getattr(fcntl, "F_OFD_GETLK", None)
+
+
+def _lock(kind: int) -> bytes:
+    """The system's `struct flock` for the whole of a file."""
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
+
+
+def in_use(path: Path) -> bool:
+    """Whether a run is writing a journal, as far as this host sees its lock."""
+    if GET_LOCK is None:
+        return False
+    try:
+        with path.open("rb") as file:
+            found = fcntl.fcntl(file.fileno(), GET_LOCK, _lock(fcntl.F_WRLCK))
+    except OSError:
+        return False
+    return bool(struct.unpack("hhqqi4x", found)[0] != fcntl.F_UNLCK)
 
 
 class Journal(RowFile):
@@ -81,9 +102,11 @@ class Journal(RowFile):
         UserError
             If another one does.
         """
+        if SET_LOCK is None:
+            return
         try:
-            fcntl.flock(self.descriptor(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.fcntl(self.descriptor(), SET_LOCK, _lock(fcntl.F_WRLCK))
+        except (BlockingIOError, PermissionError):
             raise UserError(f"{self.path}: another run is writing it; wait for its end, or stop it first") from None
         except OSError:
             pass  # file systems without locks
