@@ -1,0 +1,247 @@
+"""Journals: what is marked fits, what is damaged is done again, and nobody else writes."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from mpidvc.errors import UserError
+from mpidvc.runtime.journal import (
+    GROUP,
+    Journal,
+    JournalTask,
+    determines_of,
+    in_use,
+    lay_out,
+    open_journal,
+    state_of,
+)
+
+RECORD = np.dtype([("phi", np.float64, (3, 4)), ("result", np.float64, (2,))])
+INPUT = np.dtype([("position", np.float64, (3,))])
+DETERMINES = {"command": "test", "-hws": [1, 2, 3], "-glt": "-inf"}
+N = 1000
+ORDER = np.random.default_rng(1).permutation(N)
+STARTS = np.array([0, 1, 1, 400, 999, 1000])
+POSITIONS = np.random.default_rng(2).random((N, 3))
+
+
+def records_of(block: int) -> np.ndarray:
+    rows = np.arange(STARTS[block], STARTS[block + 1])
+    records = np.zeros(len(rows), RECORD)
+    records["phi"] = rows[:, None, None] + np.arange(12).reshape(3, 4) / 16
+    records["result"] = ORDER[rows][:, None]
+    return records
+
+
+def inputs_of(rows: np.ndarray) -> np.ndarray:
+    inputs = np.zeros(len(rows), INPUT)
+    inputs["position"] = POSITIONS[rows]
+    return inputs
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return lay_out(
+        tmp_path / "a.h5", DETERMINES, ORDER, STARTS, POSITIONS, inputs_of, RECORD, ("error", "returnStatus")
+    )
+
+
+def test_layout(journal: Journal) -> None:
+    assert (len(journal), journal.n_blocks) == (N, 5)
+    assert state_of(journal.path) == "unfinished"
+    assert determines_of(journal.path) == DETERMINES
+    for block in range(5):
+        rows = ORDER[STARTS[block] : STARTS[block + 1]]
+        assert np.array_equal(journal.inputs(block)["position"], POSITIONS[rows])
+    with h5py.File(journal.path) as file:
+        group = file[GROUP]
+        assert json.loads(group.attrs["columns"]) == ["error", "returnStatus"]
+        assert np.array_equal(ORDER[group["places"][()]], np.arange(N))
+        assert np.array_equal(group["positions"][()], POSITIONS)
+        assert not group["marks"][()].any()
+
+
+def test_records_come_back(journal: Journal) -> None:
+    assert journal.todo().tolist() == [0, 1, 2, 3, 4]
+    for block in (3, 0, 1):
+        journal.record(block, records_of(block))
+    again = open_journal(journal.path)
+    assert again.todo().tolist() == [2, 4]
+    assert np.array_equal(again.records(np.array([3, 0])), np.concatenate([records_of(3), records_of(0)]))
+    with h5py.File(journal.path) as file:
+        assert np.count_nonzero(file[GROUP]["marks"]) == 3
+    with pytest.raises(ValueError, match="block 2 has 399 rows"):
+        journal.record(2, records_of(3))
+
+
+def test_every_damaged_byte_is_noticed(journal: Journal) -> None:
+    for block in range(5):
+        journal.record(block, records_of(block))
+    slot, marks = journal.slots[f"{GROUP}/records"], journal.slots[f"{GROUP}/marks"]
+    rng = np.random.default_rng(3)
+    for offset in (slot.offset, slot.offset + N * slot.row_bytes - 1, *rng.integers(0, N * slot.row_bytes, 20)):
+        at = int(offset) if offset >= slot.offset else slot.offset + int(offset)
+        row = (at - slot.offset) // slot.row_bytes
+        block = int(np.searchsorted(STARTS, row, side="right")) - 1
+        assert flipped(journal, at) == [block]
+    assert flipped(journal, marks.offset + 4 * 3 + 1) == [3]
+    assert journal.todo().tolist() == []
+
+
+def flipped(journal: Journal, at: int) -> list[int]:
+    """Blocks to be done again with this byte wrong."""
+    with journal.path.open("r+b") as file:
+        file.seek(at)
+        right = file.read(1)
+        for byte in (bytes([right[0] ^ 16]), right):
+            file.seek(at)
+            file.write(byte)
+            file.flush()
+            if byte != right:
+                found = open_journal(journal.path).todo().tolist()
+    return found
+
+
+def test_records_of_another_block_do_not_count(journal: Journal) -> None:
+    """Blocks 0 and 4 have one row each; the bytes of one with its mark are not the other's."""
+    journal.record(0, records_of(0))
+    marks, records = journal.slots[f"{GROUP}/marks"], journal.slots[f"{GROUP}/records"]
+    with journal.path.open("r+b") as file:
+        for slot, here, there in ((marks, 0, 4), (records, 0, 999)):
+            file.seek(slot.offset + here * slot.row_bytes)
+            data = file.read(slot.row_bytes)
+            file.seek(slot.offset + there * slot.row_bytes)
+            file.write(data)
+    assert open_journal(journal.path).todo().tolist() == [1, 2, 3, 4]
+
+
+def test_singles(tmp_path: Path) -> None:
+    """Blocks of one row, several at a time; the order is known in the end."""
+    every = np.arange(N)
+    journal = lay_out(tmp_path / "a.h5", DETERMINES, every, np.arange(N + 1), POSITIONS, inputs_of, RECORD, ("a", "b"))
+    records = np.zeros(N, RECORD)
+    records["result"][:, 0] = ORDER
+    journal.record_singles(10, records[10:300])
+    journal.record_singles(700, records[700:])
+    assert open_journal(journal.path).todo().tolist() == [*range(10), *range(300, 700)]
+    journal.place(ORDER)
+    places = journal.read(f"{GROUP}/places", 0, N)
+    assert np.array_equal(records["result"][places, 0], every)
+
+
+@pytest.mark.parametrize("keep", [0.999, 0.5, 0.2])
+def test_a_file_that_was_cut_off_goes_on(journal: Journal, keep: float) -> None:
+    for block in range(5):
+        journal.record(block, records_of(block))
+    size = journal.path.stat().st_size
+    os.truncate(journal.path, int(keep * size))
+    assert state_of(journal.path) == "damaged"
+    again = open_journal(journal.path)
+    assert again.path.stat().st_size == size
+    todo = again.todo().tolist()
+    assert todo
+    for block in sorted(set(range(5)) - set(todo)):
+        assert np.array_equal(again.records(np.array([block])), records_of(block))
+
+
+def test_what_cannot_go_on(journal: Journal, tmp_path: Path) -> None:
+    size = journal.path.stat().st_size
+    for keep in (2000, 60, 8):
+        os.truncate(journal.path, keep)
+        with pytest.raises(UserError, match=r"a\.h5: is damaged and cannot be continued; add --overwrite"):
+            open_journal(journal.path)
+        # as it was: somebody may know better
+        assert journal.path.stat().st_size == keep < size
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["x"] = 1
+    (tmp_path / "c.h5").write_text("text")
+    assert [state_of(tmp_path / name) for name in ("a.h5", "b.h5", "c.h5", "d.h5")] == [
+        "damaged",
+        "foreign",
+        "foreign",
+        "absent",
+    ]
+    with pytest.raises(UserError, match="is damaged"):
+        open_journal(tmp_path / "b.h5")
+
+
+def test_another_layout_of_journals(journal: Journal) -> None:
+    with h5py.File(journal.path, "r+") as file:
+        file[GROUP].attrs["format"] = 99
+    with pytest.raises(UserError, match="was begun by another version of mpidvc"):
+        open_journal(journal.path)
+
+
+class Half:
+    """Runs blocks, of which it notes the numbers."""
+
+    n_chunks = 5
+
+    def __init__(self) -> None:
+        self.ran: list[int] = []
+
+    def run(self, chunk: int) -> np.ndarray:
+        self.ran.append(chunk)
+        return records_of(chunk)
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_task(journal: Journal, writes: bool) -> None:
+    inner = Half()
+    task = JournalTask(inner, journal, np.array([2, 4]), writes)
+    assert task.n_chunks == 2
+    returned = [task.run(0), task.run(1)]
+    assert inner.ran == [2, 4]
+    assert [len(records) for records in returned] == ([1, 1] if writes else [399, 1])
+    assert journal.todo().tolist() == ([0, 1, 3] if writes else [0, 1, 2, 3, 4])
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from mpidvc.errors import UserError
+from mpidvc.runtime.journal import open_journal
+try:
+    open_journal(Path(sys.argv[1])).lock()
+    print("locked")
+except UserError as error:
+    print(error)
+"""
+
+
+def test_two_runs_do_not_share_a_journal(journal: Journal, environment: dict[str, str]) -> None:
+    def other() -> str:
+        command = [sys.executable, "-c", PROGRAM, str(journal.path)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout.strip()
+
+    assert not in_use(journal.path)
+    assert other() == "locked"
+    held = open_journal(journal.path)
+    held.lock()
+    assert in_use(journal.path)
+    assert other().endswith("another run is writing it; wait for its end, or stop it first")
+    # what else this process does with the file does not give the lock away
+    state_of(journal.path)
+    pickle.loads(pickle.dumps(held)).todo()
+    assert in_use(journal.path)
+    held.close()
+    assert not in_use(journal.path)
+    assert other() == "locked"
+
+
+def test_a_journal_that_cannot_be_made(tmp_path: Path) -> None:
+    arguments = (DETERMINES, ORDER, STARTS, POSITIONS, inputs_of, RECORD, ("a", "b"))
+    with pytest.raises(UserError, match="cannot be written"):
+        lay_out(tmp_path / "missing" / "a.h5", *arguments)
+    (tmp_path / "b.h5").mkdir()
+    with pytest.raises(UserError, match="cannot be written"):
+        lay_out(tmp_path / "b.h5", *arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["b.h5"]
