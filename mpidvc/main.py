@@ -292,6 +292,8 @@ def _join(
     console = Console(silent=True)
     try:
         executor = make_executor(communicator, lambda text: console.warn(text))
+        if leads and (job := find_job()) is not None:
+            job.tell_started()
         plan: Plan | None = None
         verdict: UserError | None = None
         if leads:

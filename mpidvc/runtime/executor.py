@@ -15,7 +15,6 @@ from typing import Any, Protocol, TypeAlias, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mpidvc.errors import UserError
 from mpidvc.runtime.comm import Communicator, MPICommunicator, SerialCommunicator
 from mpidvc.runtime.job import find_job
 from mpidvc.runtime.messages import Backoff, Mailbox
@@ -238,11 +237,6 @@ class MPIExecutor:
     communicator : MPICommunicator
     warn : callable, optional
         Told on rank 0 of every rank that is lost.
-
-    Raises
-    ------
-    UserError
-        A rank died before the others knew it.
     """
 
     def __init__(self, communicator: MPICommunicator, warn: Callable[[str], None] | None = None) -> None:
@@ -277,17 +271,17 @@ class MPIExecutor:
         if self.rank != 0:
             self._mail.send(me, 0, _HELLO)
             return
-        found = {0: me}
+        self.processes = [me, *(("an unknown host", 0) for _ in self._living)]
+        missing = set(self._living)
         backoff = Backoff()
-        while len(found) < self.size:
+        while missing:
             message = self._mail.poll()
             if message is not None:
-                found[message[0]] = message[2]
-            elif self._mail.failed:
-                raise UserError(f"process {self._mail.failed[0]} was killed while the job started")
-            else:
-                backoff()
-        self.processes = [found[rank] for rank in range(self.size)]
+                self.processes[message[0]] = message[2]
+                missing.discard(message[0])
+                continue
+            missing.difference_update(self._bury())
+            backoff()
 
     # Broadcasts: short ones straight from rank 0, others along a tree of the living, every receipt acknowledged
 
