@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import platform
@@ -10,6 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -41,6 +43,8 @@ SHORT = 4096
 LONGEST_BROADCAST = 1800.0
 #: Seconds in which what has been sent should arrive; nobody waits longer, for the receiver may hang.
 _LONGEST_FLUSH = 2.0
+#: Bytes per second that a long broadcast is passed on with at least.
+_SLOWEST = 1e7
 #: The most that one look at the clock adds to the time that leases count, in seconds: whoever was suspended, or busy
 #: with a long chunk of its own, must not find that everybody is late.
 _LONGEST_STEP = 5.0
@@ -333,8 +337,10 @@ class MPIExecutor:
         while number not in self._heard:
             if not self._listen():
                 backoff()
-        self._mail.flush(_LONGEST_FLUSH)
-        return pickle.loads(self._heard.pop(number))
+        data = self._heard.pop(number)
+        # Others may wait for what this one passes on.
+        self._mail.flush(_LONGEST_FLUSH + len(data) / _SLOWEST)
+        return pickle.loads(data)
 
     def _hear_bytes(self, rank: int, data: bytearray) -> None:
         number, ranks = self._heads.pop(rank)
@@ -552,9 +558,10 @@ class MPIExecutor:
     def _give_up(self, rank: int) -> None:
         """Let a worker that hangs be lost."""
         host, pid = self.processes[rank]
-        if self._survives and host == self.processes[0][0]:
+        if self._survives and host == self.processes[0][0] and _is_rank(pid, rank):
             # Or it would keep the job from ending.
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         else:
             self._mail.send(None, rank, _RETIRE)
             self._hanging = True
@@ -679,6 +686,15 @@ class MPIExecutor:
             else:
                 self._hear_bytes(rank, value)
         return heard
+
+
+def _is_rank(pid: int, rank: int) -> bool:
+    """Whether this process is what it is taken for: in a container numbers may mean others."""
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"OMPI_COMM_WORLD_RANK=%d" % rank in environ
 
 
 class _Argued:

@@ -46,6 +46,9 @@ _OPENMPI_ONE_HOST = {
     "OMPI_MCA_btl": "^ofi",
     "OMPI_MCA_mtl": "^ofi",
     "OMPI_MCA_osc": "^ucx",
+    # Under fault tolerance the ranks warn that windows and files are not meant for after a failure; nor do we use them
+    # then. What the launcher has to say is not concerned.
+    "PMIX_MCA_plog": "^stdfd",
 }
 
 
