@@ -279,7 +279,8 @@ def _start(name: str, module: CommandModule, args: argparse.Namespace, arguments
                     raise UserError(f"mpiexec cannot be started: {error}") from None
                 except RanksLostError as lost:
                     kept = "what was measured is kept: --resume continues" if "resume" in args else "run it again"
-                    Console(0, args.log).error(f"mpidvc {name}: {lost}; {kept}")
+                    with Console(0, args.log) as console:
+                        console.error(f"mpidvc {name}: {lost}; {kept}")
                     return lost.status
 
         from mpidvc.runtime.executor import InlineExecutor
@@ -308,6 +309,8 @@ def _join(
     console = Console(silent=True)
     try:
         executor = make_executor(communicator, lambda text: console.warn(text))
+        if leads and (job := find_job()) is not None:
+            job.tell_started()
         plan: Plan | None = None
         verdict: UserError | None = None
         if leads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from mpidvc import __version__
 from mpidvc.main import main
+from mpidvc.runtime.launch import Mpiexec
 from tests.conftest import Job
 
 
@@ -102,6 +104,43 @@ def test_signal_ends_one_process(environment: dict[str, str], tmp_path: Path, nu
     assert process.returncode == 128 + number
     assert said == f"mpidvc: ended by {number.name}\n"
     assert log.read_text().endswith(said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_signal_stops_one_process_between_chunks(environment: dict[str, str], number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "mpidvc", "fake", "long", "-np", "1"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("pids") for line in process.stdout)
+        process.send_signal(number)
+        out, said = process.communicate(timeout=30)
+    assert (process.returncode, out, said) == (85, "stopped between chunks, go on with --resume\n", "")
+
+
+@pytest.mark.parametrize("to", ["mpiexec", "worker"])
+def test_signal_stops_between_chunks_under_a_launcher(launcher: Mpiexec, environment: dict[str, str], to: str) -> None:
+    environ = launcher.environment(environment, 3)
+    del environ["MPIDVC_STARTED_RANKS"]
+    with subprocess.Popen(
+        [*launcher.command(3), sys.executable, "-m", "mpidvc", "fake", "long"],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        pids = next(line for line in process.stdout if line.startswith("pids")).split()
+        os.kill(process.pid if to == "mpiexec" else int(pids[2]), signal.SIGUSR1)
+        out, said = process.communicate(timeout=30)
+    assert process.returncode == 85
+    assert "stopped between chunks, go on with --resume\n" in out
+    assert "Traceback" not in said
 
 
 def test_any_locale(command: Job) -> None:

@@ -220,7 +220,25 @@ def connect(launcher: Launcher | None) -> Communicator:
             "(mpidvc -np N finds it), with srun add --mpi=pmix (Open MPI) or --mpi=pmi2 (MPICH), or set "
             "MPIDVC_SERIAL=1 to let every process run alone"
         )
-    return MPICommunicator(MPI.COMM_WORLD)
+    try:
+        return MPICommunicator(MPI.COMM_WORLD)
+    except MPI.Exception:
+        if MPI.COMM_WORLD.Get_rank() != 0:
+            # One loss more for rank 0, if it got further.
+            os._exit(0)
+        _end_start()
+
+
+def _end_start() -> NoReturn:
+    """End rank 0 because another one died in the first collective call; MPI_Finalize would wait for that one."""
+
+    def say() -> None:
+        print("mpidvc: a process was killed while the job started; run it again", file=sys.stderr, flush=True)
+
+    if (job := find_job()) is not None:
+        job.end(1, say)
+    say()
+    os._exit(1)
 
 
 def _first_line(error: BaseException) -> str:

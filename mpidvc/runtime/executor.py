@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import platform
@@ -10,12 +11,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpidvc.errors import UserError
 from mpidvc.runtime.comm import Communicator, MPICommunicator, SerialCommunicator
 from mpidvc.runtime.job import find_job
 from mpidvc.runtime.messages import Backoff, Mailbox
@@ -42,6 +43,8 @@ SHORT = 4096
 LONGEST_BROADCAST = 1800.0
 #: Seconds in which what has been sent should arrive; nobody waits longer, for the receiver may hang.
 _LONGEST_FLUSH = 2.0
+#: Bytes per second that a long broadcast is passed on with at least.
+_SLOWEST = 1e7
 #: The most that one look at the clock adds to the time that leases count, in seconds: whoever was suspended, or busy
 #: with a long chunk of its own, must not find that everybody is late.
 _LONGEST_STEP = 5.0
@@ -238,11 +241,6 @@ class MPIExecutor:
     communicator : MPICommunicator
     warn : callable, optional
         Told on rank 0 of every rank that is lost.
-
-    Raises
-    ------
-    UserError
-        A rank died before the others knew it.
     """
 
     def __init__(self, communicator: MPICommunicator, warn: Callable[[str], None] | None = None) -> None:
@@ -277,17 +275,17 @@ class MPIExecutor:
         if self.rank != 0:
             self._mail.send(me, 0, _HELLO)
             return
-        found = {0: me}
+        self.processes = [me, *(("an unknown host", 0) for _ in self._living)]
+        missing = set(self._living)
         backoff = Backoff()
-        while len(found) < self.size:
+        while missing:
             message = self._mail.poll()
             if message is not None:
-                found[message[0]] = message[2]
-            elif self._mail.failed:
-                raise UserError(f"process {self._mail.failed[0]} was killed while the job started")
-            else:
-                backoff()
-        self.processes = [found[rank] for rank in range(self.size)]
+                self.processes[message[0]] = message[2]
+                missing.discard(message[0])
+                continue
+            missing.difference_update(self._bury())
+            backoff()
 
     # Broadcasts: short ones straight from rank 0, others along a tree of the living, every receipt acknowledged
 
@@ -339,8 +337,10 @@ class MPIExecutor:
         while number not in self._heard:
             if not self._listen():
                 backoff()
-        self._mail.flush(_LONGEST_FLUSH)
-        return pickle.loads(self._heard.pop(number))
+        data = self._heard.pop(number)
+        # Others may wait for what this one passes on.
+        self._mail.flush(_LONGEST_FLUSH + len(data) / _SLOWEST)
+        return pickle.loads(data)
 
     def _hear_bytes(self, rank: int, data: bytearray) -> None:
         number, ranks = self._heads.pop(rank)
@@ -558,9 +558,10 @@ class MPIExecutor:
     def _give_up(self, rank: int) -> None:
         """Let a worker that hangs be lost."""
         host, pid = self.processes[rank]
-        if self._survives and host == self.processes[0][0]:
+        if self._survives and host == self.processes[0][0] and _is_rank(pid, rank):
             # Or it would keep the job from ending.
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         else:
             self._mail.send(None, rank, _RETIRE)
             self._hanging = True
@@ -685,6 +686,15 @@ class MPIExecutor:
             else:
                 self._hear_bytes(rank, value)
         return heard
+
+
+def _is_rank(pid: int, rank: int) -> bool:
+    """Whether this process is what it is taken for: in a container numbers may mean others."""
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"OMPI_COMM_WORLD_RANK=%d" % rank in environ
 
 
 class _Argued:

@@ -34,6 +34,17 @@ class Job:
         self._signal = self.folder / "signal"
         self._claim = self.folder / "claim"
         self._status = self.folder / "status"
+        self._started = self.folder / "started"
+
+    def tell_started(self) -> None:
+        """Say, on rank 0, that all ranks have met."""
+        with contextlib.suppress(OSError):
+            self._started.symlink_to("yes")
+
+    @property
+    def started(self) -> bool:
+        """Whether all ranks have met."""
+        return self._started.is_symlink()
 
     def tell_signal(self, number: int) -> None:
         """Say, before the ranks are sent SIGUSR1 for it, which signal the launcher got."""

@@ -382,16 +382,15 @@ class Ledger(Generic[Assignment]):
 
     def returned(self, rank: int, number: int, seconds: float, now: float, cut: bool = False) -> Assignment | None:
         """Note a result, or a part of it if it was cut; return its assignment, or None if it is not needed any more."""
+        assignment = self._open.pop(number, None)
+        if assignment is not None:
+            self._holders.pop(number, None)
+            self._cut |= cut
+            if not cut:
+                self._policy.finished(assignment, seconds)
         if rank != 0:
             self._answered.add(rank)
             self._release(rank, [number], now)
-        assignment = self._open.pop(number, None)
-        if assignment is None:
-            return None
-        self._holders.pop(number, None)
-        self._cut |= cut
-        if not cut:
-            self._policy.finished(assignment, seconds)
         return assignment
 
     def given_back(self, rank: int, numbers: list[int], now: float) -> None:
