@@ -70,7 +70,7 @@ class SearchPlan(WithInstructionSet, WithPlacement):
             gradient_of(self.guess),
         )
         every_rank, rank0 = field_bytes(len(field))
-        rank0 += looking_bytes(self.settings.hws)
+        rank0 += looking_bytes(self.settings.hws, grey=False)
         return Needs([images], chunk, every_rank, rank0, less="smaller windows or ranges (-hws, -sr)")
 
 
