@@ -35,7 +35,7 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 
 #: Bytes of a point's guess, result and order on every rank, and what rank 0 needs besides to write them.
-POINT, POINT_RANK0 = 600, 400
+POINT, POINT_RANK0 = 480, 120
 #: Bytes of the scratch of a voxel: float32, an eighth more than asked for.
 FLOAT = 4.5
 #: Bytes of a voxel's maps while they are made: exists, usable, covered, mask, and a copy of two of them.
