@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,14 @@ def test_placed(plain: Image, zipped: Image, mode: str) -> None:
             again = pickle.loads(pickle.dumps(image))
             assert len(pickle.dumps(image)) < 3000
             np.testing.assert_array_equal(again.read_box((0, 0, 0), (20, 30, 40))[0], VALUES)
+
+
+def test_a_copy_is_given_back_though_somebody_holds_the_image(plain: Image) -> None:
+    with placed(InlineExecutor(), Placement("shared"), [plain]) as (one,):
+        memory = weakref.ref(one._values.base.base)
+        assert memory() is not None
+    assert memory() is None
+    np.testing.assert_array_equal(one.read_box((0, 0, 0), (20, 30, 40))[0], VALUES)
 
 
 def test_copies_do_not_cut_what_is_decoded_together(tmp_path: Path) -> None:
