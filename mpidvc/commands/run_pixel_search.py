@@ -78,7 +78,7 @@ class SearchPlan(WithInstructionSet, WithPlacement):
             gradient_of(self.guess),
         )
         finishing, rank0 = field_bytes(len(positions))
-        rank0 += looking_bytes(self.settings.hws)
+        rank0 += looking_bytes(self.settings.hws, grey=False)
         return Needs([images], max(chunk, finishing), rank0=rank0, less="smaller windows or ranges (-hws, -sr)")
 
 

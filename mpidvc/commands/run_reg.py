@@ -71,7 +71,7 @@ class RegPlan(WithInstructionSet, WithPlacement):
         tiles = [tile_bytes(self.image1, begin, False), tile_bytes(self.image2, begin, False)]
         if self.mask1 is not None:
             tiles.append(tile_bytes(self.mask1, begin, True))
-        return Needs([images], chunk, rank0=looking_bytes((0, 0, 0)), tiles=tiles, less="a coarser last level (-be)")
+        return Needs([images], chunk, rank0=looking_bytes(None), tiles=tiles, less="a coarser last level (-be)")
 
 
 def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> RegPlan:

@@ -53,9 +53,10 @@ def field_bytes(n_points: int) -> tuple[int, int]:
     return ROW * min(n_points, ROWS), POINT_RANK0 * n_points
 
 
-def looking_bytes(hws: Sequence[int]) -> int:
-    """What rank 0 needs to look at grey levels and texture."""
-    return max(GREY, TEXTURE * math.prod(2 * h + 1 for h in hws))
+def looking_bytes(hws: Sequence[int] | None, grey: bool = True) -> int:
+    """What rank 0 needs to look at the texture of windows of this half size, and at grey levels."""
+    texture = 0 if hws is None else TEXTURE * math.prod(2 * h + 1 for h in hws)
+    return max(GREY if grey else 0, texture)
 
 
 def spread_of(displacements: Floats | None, gradient: Floats, extent: Floats) -> Floats:

@@ -188,7 +188,8 @@ def _largest(needs: Needs) -> int:
 
 def _fill_bytes(source: Source) -> int:
     """What a rank needs while it fills its share of a copy."""
-    return 2 * max(PIECE, math.prod(source.grain) * source.dtype.itemsize) + source.boxed(LEAST_CACHE).held
+    piece = min(source.nbytes, max(PIECE, math.prod(source.grain) * source.dtype.itemsize))
+    return piece + source.boxed(LEAST_CACHE).held
 
 
 def _explain(placement: Placement, mode: str, sources: Iterable[Source], limit: int, console: _Console) -> None:
@@ -229,7 +230,7 @@ def _advice(needs: Needs, mode: Mode, ranks: int, limit: int, why: str) -> str:
 
 
 class SharedImage(Source):
-    """Copy of an image that the ranks of a node share; pickled, it is the image in its file again.
+    """Copy of an image that the ranks of a node share; pickled, or closed, it is the image in its file again.
 
     Parameters
     ----------
@@ -241,13 +242,23 @@ class SharedImage(Source):
     def __init__(self, source: Source, values: npt.NDArray[Any]) -> None:
         super().__init__(source.path, source.shape, source.dtype)
         self._source = source
-        self._values = values
+        self._values: npt.NDArray[Any] | None = values
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _itself, (self._source,)
 
+    def mapped(self) -> Source:
+        return self._source.mapped()
+
+    def boxed(self, cache_bytes: int = CACHE) -> Source:
+        return self._source.boxed(cache_bytes)
+
+    def close(self) -> None:
+        self._values = None
+        self._source.close()
+
     def _read(self, box: Box) -> npt.NDArray[Any]:
-        return self._values[box]
+        return self._source._read(box) if self._values is None else self._values[box]
 
 
 def _itself(source: Source) -> Source:
@@ -282,7 +293,12 @@ def placed(
     if placement.mode == "shared":
         copies = _copies(executor, placement, images)
         if copies is not None:
-            yield [image if image is None else copies.get(image.path, image) for image in images]
+            try:
+                yield [copies[image.path] if isinstance(image, Source) else image for image in images]
+            finally:
+                # whoever still holds one must not keep its memory while the next ones are copied
+                for copy in copies.values():
+                    copy.close()
             return
         if note is not None:
             note("the processes of a node cannot share memory here; images are mapped or read in boxes")
@@ -303,15 +319,17 @@ def placed(
                 way.close()
 
 
-def _copies(executor: Executor, placement: Placement, images: Sequence[Image | None]) -> dict[str, Image] | None:
+def _copies(executor: Executor, placement: Placement, images: Sequence[Image | None]) -> dict[str, SharedImage] | None:
     """Copies by path, made by all ranks of the node together; None if there is no shared memory."""
     node = NodeGroup(executor.communicator, placement.per_node)
+    copies: dict[str, SharedImage] | None
     try:
-        return {source.path: _copy(node, source.boxed(LEAST_CACHE)) for source in _distinct(images)}
+        copies = {source.path: _copy(node, source.boxed(LEAST_CACHE)) for source in _distinct(images)}
     except _NoMemoryError:
-        return None
-    finally:
-        node.close()
+        copies = None
+    # not where a rank ends by itself: the others would not come here
+    node.close()
+    return copies
 
 
 class _NoMemoryError(Exception):

@@ -19,7 +19,7 @@ import tifffile
 
 from mpidvc.core.analytic import AnalyticPair
 from mpidvc.main import main
-from mpidvc.runtime.launch import Mpiexec
+from mpidvc.runtime.launch import Mpiexec, available_cpus
 from tests import peak_memory
 from tests.conftest import Job
 
@@ -179,6 +179,19 @@ def test_what_does_not_fit_is_refused_with_advice(command: Job, images: Path, tm
     assert done.returncode == 2
     assert re.search(r"8 processes need .*; start at most [12] on a node \(-np [12]\)", done.stderr)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(available_cpus() == 1, reason="one CPU")
+def test_fewer_processes_where_more_do_not_fit(command: Job, images: Path, tmp_path: Path, launcher: Mpiexec) -> None:
+    """Work enough for all CPUs, by the estimate; all windows are skipped."""
+    line = "ldic {1} {2} -ns 2 -hws 8 -o 3 -ght 1 --criterion ssd"
+    words = line.replace("{1}", f"{images}/plain/one.tif").replace("{2}", f"{images}/plain/two.tif").split()
+    done = command(*words, "-od", str(tmp_path), "--memory", "150M")
+    assert f"note: 1 of {available_cpus()} CPUs are used: more processes do not fit" in done.stdout
+    assert re.search(r"^Memory: .*, one process of \d+ MB on this node \(limit 150 MB: --memory\)$", done.stdout, re.M)
+    assert re.search(r"^Starting Local DIC for \d+ nodes$", done.stdout, re.M)
+    done = command(*words, "-od", str(tmp_path))
+    assert re.search(rf"^Memory: .* mapped, {available_cpus()} processes of", done.stdout, re.M)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from mpidvc.commands import ldic, reg
-from mpidvc.commands.options import Parser, UsageError
+from mpidvc.commands.options import Parser, UsageError, image_mode
 from mpidvc.errors import UserError
 
 
@@ -192,12 +192,27 @@ def test_reg_has_exact_np() -> None:
         ("a b -ns 20 -hws 10 -np 0", "-np 0: at least one process"),
         ("a b -ns 20 -hws 10 -od ''", '-od "": is no folder'),
         ("a b -ns 20 -hws 10 -skp", "-skp needs the field"),
+        ("a b -ns 20 -hws 10 --memory much", "--memory much: is no size; give for example 500M"),
+        ("a b -ns 20 -hws 10 --memory 0", "--memory 0: has to be above 0"),
+        (
+            "a b -ns 20 -hws 10 -lazy --image-mode boxes",
+            "-lazy: is --image-mode mapped, but --image-mode boxes is given",
+        ),
     ],
 )
 def test_refused_by_ldic(line: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         ldic.check(parse(ldic, line))
     assert message in str(caught.value)
+
+
+def test_image_mode() -> None:
+    modes = {"": "auto", "-lazy": "mapped", "-lazy --image-mode mapped": "mapped", "--image-mode shared": "shared"}
+    for line, mode in modes.items():
+        assert ldic.check(run_ldic(line)) == []
+        assert image_mode(run_ldic(line)) == mode
+    with pytest.raises(UsageError, match="unrecognized arguments: --image"):
+        run_ldic("--image boxes")
 
 
 def test_accepted_by_ldic() -> None:
