@@ -51,8 +51,8 @@ class Needs:
         The images that are used at the same time, for every part of the run.
     chunk : int
         Bytes that a rank needs for its largest piece of work.
-    every_rank, rank0 : int
-        Bytes for the fields of every rank, and what rank 0 has besides.
+    rank0 : int
+        Bytes that rank 0 needs besides.
     tiles : sequence of int
         Sizes in bytes of what else is kept by all ranks together, if there is room: binned images.
     less : str
@@ -61,7 +61,6 @@ class Needs:
 
     images: Sequence[Sequence[Image | None]]
     chunk: int
-    every_rank: int = 0
     rank0: int = 0
     tiles: Sequence[int] = ()
     less: str = "smaller windows (-hws)"
@@ -175,7 +174,7 @@ def _private(needs: Needs, mode: Mode, sources: Sequence[Source], cache_bytes: i
         work = max([work, *map(_fill_bytes, sources)])
     else:
         kept += sum(source.boxed(cache_bytes).held for source in sources)
-    return BASE + needs.every_rank + work + kept
+    return BASE + work + kept
 
 
 def _distinct(images: Iterable[Image | None]) -> list[Source]:
