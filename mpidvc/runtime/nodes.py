@@ -16,7 +16,7 @@ from mpidvc.errors import AgreedError
 from mpidvc.runtime.comm import Communicator, MPICommunicator
 from mpidvc.runtime.memory import free_memory
 
-__all__ = ["NodeGroup", "ranks_on_node", "ranks_per_node_asked"]
+__all__ = ["NodeGroup", "is_mpi_error", "ranks_on_node", "ranks_per_node_asked"]
 
 #: Environment variable: as if every so many ranks had a node of their own. For tests of what happens on several nodes.
 RANKS_PER_NODE = "MPIDVC_RANKS_PER_NODE"
@@ -56,6 +56,11 @@ def ranks_on_node(size: int, environ: Mapping[str, str] | None = None) -> int:
         if first.isdecimal() and int(first) > 0:
             return min(int(first), size)
     return size
+
+
+def is_mpi_error(error: Exception) -> bool:
+    """Whether MPI raised it, for instance as a rank is no more; MPI need not be there to ask."""
+    return type(error).__module__.startswith("mpi4py")
 
 
 class NodeGroup:

@@ -36,6 +36,8 @@ Floats = npt.NDArray[np.float64]
 
 #: Bytes of a point's row while it goes to the finished file, and rows that go there at once.
 ROW, ROWS = 900, 65536
+#: Bytes of the HDF5 library, which rank 0 alone has (and whoever reads images in HDF5).
+HDF5 = 25_000_000
 #: Bytes of a point on rank 0: position, guess, place, and columns of the result.
 POINT_RANK0 = 400
 #: Bytes of the scratch of a voxel: float32, an eighth more than asked for.
@@ -50,7 +52,7 @@ GREY, TEXTURE = 45_000_000, 40
 
 def field_bytes(n_points: int) -> tuple[int, int]:
     """Bytes that a rank needs to finish the results file, and what rank 0 has all the time."""
-    return ROW * min(n_points, ROWS), POINT_RANK0 * n_points
+    return ROW * min(n_points, ROWS), HDF5 + POINT_RANK0 * n_points
 
 
 def looking_bytes(hws: Sequence[int] | None, grey: bool = True) -> int:

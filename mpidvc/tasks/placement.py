@@ -21,7 +21,7 @@ from mpidvc.images.source import CACHE, Box, Source
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.filesystems import network_file_system
 from mpidvc.runtime.memory import memory_limit, size_text
-from mpidvc.runtime.nodes import NodeGroup, ranks_per_node_asked
+from mpidvc.runtime.nodes import NodeGroup, is_mpi_error, ranks_per_node_asked
 
 __all__ = ["Needs", "Placement", "SharedImage", "decide", "placed"]
 
@@ -320,14 +320,21 @@ def placed(
 
 def _copies(executor: Executor, placement: Placement, images: Sequence[Image | None]) -> dict[str, SharedImage] | None:
     """Copies by path, made by all ranks of the node together; None if there is no shared memory."""
-    node = NodeGroup(executor.communicator, placement.per_node)
+    if executor.broadcast(bool(executor.losses)):
+        return None  # nothing collective works any more
     copies: dict[str, SharedImage] | None
     try:
-        copies = {source.path: _copy(node, source.boxed(LEAST_CACHE)) for source in _distinct(images)}
-    except _NoMemoryError:
-        copies = None
-    # not where a rank ends by itself: the others would not come here
-    node.close()
+        node = NodeGroup(executor.communicator, placement.per_node)
+        try:
+            copies = {source.path: _copy(node, source.boxed(LEAST_CACHE)) for source in _distinct(images)}
+        except _NoMemoryError:
+            copies = None
+        # not where a rank ends by itself: the others would not come here
+        node.close()
+    except Exception as error:
+        if not is_mpi_error(error):
+            raise
+        raise UserError("a process was lost while images were copied to memory; start again, with --resume") from None
     return copies
 
 
