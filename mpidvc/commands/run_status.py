@@ -187,7 +187,11 @@ def _run_of(path: str) -> _Run:
             return None
         return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()
 
-    words = told.get("command_line")
+    line = told.get("command_line")
+    try:
+        words = shlex.split(line) if isinstance(line, str) else []
+    except ValueError:
+        words = []
     return _Run(
         str(told.get("state", "")),
         when("started"),
@@ -196,7 +200,7 @@ def _run_of(path: str) -> _Run:
         int(number("done_at_start") or 0),
         number("ranks"),
         number("resumes"),
-        [str(word) for word in words] if isinstance(words, list) else [],
+        words,
     )
 
 

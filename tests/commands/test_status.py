@@ -41,7 +41,7 @@ def journal(path: Path, statuses: list[float], block: int, marks: list[int], com
 def run_json(path: Path, state: str, ago: float, **more: object) -> None:
     then = datetime.now(timezone.utc) - timedelta(seconds=ago)
     told = {"state": state, "updated": then.isoformat(), "started": (then - timedelta(seconds=100)).isoformat()}
-    told |= {"command_line": ["ldic", "im 1.tif", "im2.tif", "-ns", "10"], "ranks": 4, "resumes": 1, "done_at_start": 2}
+    told |= {"command_line": "mpidvc ldic 'im 1.tif' im2.tif -ns 10", "ranks": 4, "resumes": 1, "done_at_start": 2}
     path.with_suffix(".run.json").write_text(json.dumps(told | more))
 
 

@@ -1,8 +1,9 @@
-"""Real jobs that are watched and struck: every process of them can be found, stopped and killed by its part in the job."""
+"""Real jobs that are watched and struck: every process of a job can be found, stopped and killed by its part in it."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -15,10 +16,24 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from mpidvc.main import main
 from mpidvc.runtime.launch import Mpiexec
 from tests.outputs import outputs
 
-__all__ = ["LONG", "Job", "Started", "drivers", "interrupted", "marks", "same", "seeds", "state", "step", "until", "wait"]
+__all__ = [
+    "LONG",
+    "Job",
+    "Started",
+    "drivers",
+    "interrupted",
+    "marks",
+    "same",
+    "seeds",
+    "state",
+    "step",
+    "until",
+    "wait",
+]
 
 #: Whether the long forms of the tests run.
 LONG = os.environ.get("MPIDVC_LONG") == "1"
@@ -115,7 +130,10 @@ class Started:
             with contextlib.suppress(OSError):
                 lines = path.read_bytes().split(b"\0")
                 if self._mark in lines:
-                    yield int(path.parent.name), dict(line.decode(errors="replace").split("=", 1) for line in lines if line)
+                    yield (
+                        int(path.parent.name),
+                        dict(line.decode(errors="replace").split("=", 1) for line in lines if line),
+                    )
 
     def everybody(self) -> list[int]:
         """Ids of all processes."""
@@ -205,6 +223,15 @@ class Job:
             started.end()
         return started
 
+    def refuse(self, *options: str) -> str:
+        """The line by which one process, this one, refuses to run."""
+        err = io.StringIO()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
+            status = main([*self._words, *options, "-np", "1"])
+        assert status == 2, err.getvalue()
+        (line,) = err.getvalue().splitlines()
+        return line
+
     def resume(self, oracle: Path, *options: str, n: int = 1) -> Started:
         """Go on to the end, which has to be that of an undisturbed run."""
         ended = self.run(n, "--resume", *options)
@@ -227,19 +254,20 @@ def wait(job: Job, started: Started, where: str | float) -> None:
     until(lambda: is_at(job, where) or not started.running, f"{where} of {job.results.name}")
 
 
-def step(job: Job, started: Started, where: str | float) -> None:
-    """The same for one process, which runs a millisecond at a time: so short stages are met."""
+def step(started: Started, condition: Callable[[], bool]) -> None:
+    """Let a job of one process run a millisecond at a time, and suspend it when this holds: so short stages are met."""
     pid = started.process.pid
 
     def there() -> bool:
+        assert started.running
         os.kill(pid, signal.SIGSTOP)
-        if is_at(job, where):
+        if condition():
             return True
         os.kill(pid, signal.SIGCONT)
         time.sleep(0.001)
-        return not started.running
+        return False
 
-    until(there, f"{where} of {job.results.name}")
+    until(there, "a moment in the run")
 
 
 def interrupted(job: Job, share: float = 0.3, *options: str) -> None:

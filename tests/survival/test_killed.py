@@ -1,4 +1,4 @@
-"""Jobs that are killed, whole or in part, at any moment: what they had measured is kept, and a resumed run ends well."""
+"""Jobs that are killed, whole or in part, at any moment: what they had measured is kept, and resuming ends well."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from mpidvc.runtime.launch import Mpiexec
 from tests.survival.conftest import LINES, Make
-from tests.survival.jobs import LONG, Job, Started, drivers, seeds, state, step, wait
+from tests.survival.jobs import LONG, Job, Started, drivers, is_at, seeds, state, step, wait
 
 Oracle = Callable[[str], Path]
 
@@ -68,7 +68,7 @@ def test_killed_and_resumed(seed: int, make: Make, oracle: Oracle, launcher: Mpi
 def test_killed_in_every_stage(name: str, moment: str | float, make: Make, oracle: Oracle) -> None:
     job = make(LINES[name])
     with job.start(1) as started:
-        step(job, started, moment)
+        step(started, lambda: is_at(job, moment))
         started.kill_all()
     assert state(job.results) == ("points" if moment == 0.5 else moment)
     job.resume(oracle(LINES[name]))

@@ -44,9 +44,7 @@ def test_lost_workers(seed: int, make: Make, oracle: Oracle) -> None:
 
 
 @pytest.mark.parametrize("foreign", [False, True])
-def test_lost_worker_where_that_ends_the_job(
-    foreign: bool, make: Make, oracle: Oracle, launcher: Mpiexec
-) -> None:
+def test_lost_worker_where_that_ends_the_job(foreign: bool, make: Make, oracle: Oracle, launcher: Mpiexec) -> None:
     """Under MPIs that end a job then, the journal remains, and the user is told."""
     if launcher.fault_tolerant:
         pytest.skip("this MPI lets a job go on that loses a rank")

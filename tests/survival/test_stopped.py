@@ -74,7 +74,9 @@ def test_stop_of_one_worker(make: Make, oracle: Oracle, launcher: Mpiexec) -> No
     job.resume(oracle(LINES["ldic"]))
 
 
-def test_the_line_that_status_shows_goes_on(make: Make, oracle: Oracle, command: Run, environment: dict[str, str]) -> None:
+def test_the_line_that_status_shows_goes_on(
+    make: Make, oracle: Oracle, command: Run, environment: dict[str, str]
+) -> None:
     job = make(LINES["pixelSearch"])
     with job.start(1) as started:
         wait(job, started, 0.2)
