@@ -89,6 +89,10 @@ class DoctorPlan:
     clean: bool
     estimated_seconds: float = 0.0
 
+    def for_workers(self) -> DoctorPlan:
+        """What of it the other ranks get."""
+        return self
+
 
 def prepare(quick: bool, clean: bool, launched: bool | None = None) -> DoctorPlan:
     """Look at this host; `launched`: whether a launcher's processes find each other, which makes the trial needless."""

@@ -37,6 +37,10 @@ class StatusPlan:
     quiet: bool
     estimated_seconds: float = 0.0
 
+    def for_workers(self) -> StatusPlan:
+        """What of it the other ranks get."""
+        return self
+
 
 @dataclass(frozen=True)
 class State:
