@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
 import secrets
 import stat
+import time
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from mpidvc.errors import UserError
 
 __all__ = ["replacing"]
 
+#: Seconds without a change after which what another host was writing is what was left of a killed process.
+ABANDONED = 3600.0
 
-@contextmanager
+
+@contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary name beside a file, which takes the file's place when the block ends without an exception.
 
@@ -26,7 +32,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Yields
     ------
     Path
-        Where to write. Removed if the block raises. A device or a pipe is yielded as it is.
+        Where to write. Removed if the block raises, or, if the process is killed, by the next one that writes the same
+        file. A device or a pipe is yielded as it is.
 
     Raises
     ------
@@ -37,7 +44,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     special = target.exists() and not target.is_file()
     if not special:
         target = Path(os.path.realpath(path))
-    written = target if special else target.with_name(f".mpidvc-{secrets.token_hex(6)}.tmp")
+    written = target
+    if not special:
+        of_target = f".mpidvc-{zlib.crc32(os.fsencode(target.name)):08x}-"
+        _remove_abandoned(target.parent, of_target)
+        written = target.with_name(f"{of_target}{secrets.token_hex(4)}-{os.getpid()}-{platform.node()[:64]}.tmp")
     try:
         yield written
         if not special:
@@ -49,3 +60,26 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if not special:
             written.unlink(missing_ok=True)
+
+
+def _remove_abandoned(folder: Path, prefix: str) -> None:
+    """Remove what processes that were killed have left."""
+    with contextlib.suppress(OSError, ValueError):
+        for path in list(folder.glob(f"{prefix}*.tmp")):
+            _, pid, host = path.name[len(prefix) : -len(".tmp")].split("-", 2)
+            if host == platform.node()[:64]:
+                gone = int(pid) != os.getpid() and not _runs(int(pid))
+            else:
+                gone = time.time() - path.stat().st_mtime > ABANDONED
+            if gone:
+                path.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True

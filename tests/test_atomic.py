@@ -1,5 +1,7 @@
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,32 @@ def test_what_cannot_be_written(tmp_path):
             temporary.write_text("new")
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("how", ["killed", "lives"])
+def test_what_a_killed_process_leaves(tmp_path, how):
+    program = f"""\
+import sys
+from mpidvc.atomic import replacing
+with replacing({str(tmp_path / "a")!r}) as temporary:
+    temporary.write_text("half")
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"begun\n"
+        if how == "killed":
+            other.kill()
+            other.wait(60)
+        (left,) = tmp_path.iterdir()
+        with replacing(tmp_path / "b") as temporary:
+            temporary.write_text("not its own")
+        assert left.exists()
+        with replacing(tmp_path / "a") as temporary:
+            temporary.write_text("new")
+        assert (tmp_path / "a").read_text() == "new"
+        assert left.exists() == (how == "lives")
+        other.stdin.close()
+        other.wait(60)
+    assert (tmp_path / "a").read_text() == ("new" if how == "killed" else "half")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import hashlib
 import json
 import math
+import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -269,7 +271,7 @@ class Results:
         with self._stages.stage("layout"):
             begun_with = on_leader(executor, self._stored_instruction_set)
             agree_on_instruction_set(executor, begun_with)
-            self._opened = on_leader(executor, lambda: self._open(describe()))
+            self._opened = on_leader(executor, lambda: self._open_alone(describe()))
             if self._opened.journal is not None:
                 self._opened.journal.hold()
             if self._opened.journal is not None and self._opened.driver == "mpio":
@@ -281,6 +283,17 @@ class Results:
             return None
         journals.open_journal(self.path)
         return str(journals.determines_of(self.path)["instruction set"])
+
+    def _open_alone(self, work: Work) -> _Opened:
+        """The same as `_open`, while no other run lays out files in the folder: two may have been begun at once."""
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with contextlib.suppress(OSError):  # file systems without locks
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            check_results(self.stem, self._output)
+            return self._open(work)
+        finally:
+            os.close(folder)
 
     def _open(self, work: Work) -> _Opened:
         output, console = self._output, self._console
@@ -364,12 +377,13 @@ class Results:
 
     @property
     def _part(self) -> Path:
-        """The finished file until it takes the journal's place."""
-        return self.path.with_name(f"{self.path.name}.part")
+        """The finished file until it takes the journal's place; beside it, where a symbolic link may lead."""
+        place = Path(os.path.realpath(self.path))
+        return place.with_name(f"{place.name}.part")
 
     # Measure
 
-    @contextmanager
+    @contextlib.contextmanager
     def measuring(self, what: str) -> Iterator[StopRequest]:
         """Around the work: shows progress, and keeps what is measured if the run is asked to stop.
 
@@ -471,11 +485,14 @@ class Results:
                 executor.map(task, None)
                 self._leave_parallel(target)
             on_leader(executor, lambda: self._publish(target))
+            # its space is free from now on, which the other files may need
+            journal.close()
+            target.close()
 
     def _publish(self, target: RowFile) -> None:
         target.sync()
         target.close()
-        self._part.replace(self.path)
+        self._part.replace(os.path.realpath(self.path))
         self._log_end()
 
     def _log_end(self) -> None:

@@ -250,19 +250,31 @@ def state_of(path: Path) -> str:
     -------
     {"absent", "unfinished", "finished", "damaged", "foreign"}
         A journal; a finished results file; HDF5 that cannot be opened, for instance as it was cut off; something else.
+
+    Raises
+    ------
+    UserError
+        If it is no plain file, or must not be read.
     """
     import h5py
 
     if not path.exists():
         return "absent"
+    if not path.is_file():
+        raise UserError(f"{path}: is no plain file; move it away, or choose another name by -pre")
     try:
         with h5py.File(path, "r", locking=False) as file:
             if GROUP in file:
                 return "unfinished"
             return "finished" if HOME in file and "determines" in file[HOME].attrs else "foreign"
     except OSError:
-        with path.open("rb") as plain:
-            return "damaged" if plain.read(8) == SIGNATURE else "foreign"
+        try:
+            with path.open("rb") as plain:
+                return "damaged" if plain.read(8) == SIGNATURE else "foreign"
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot be read ({error.strerror or error}); change that, or choose another name by -pre"
+            ) from error
 
 
 def determines_of(path: Path) -> dict[str, Any]:

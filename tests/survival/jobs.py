@@ -1,0 +1,278 @@
+"""Real jobs that are watched and struck: every process of a job can be found, stopped and killed by its part in it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mpidvc.main import main
+from mpidvc.runtime.launch import Mpiexec
+from tests.outputs import outputs
+
+__all__ = [
+    "LONG",
+    "Job",
+    "Started",
+    "drivers",
+    "interrupted",
+    "marks",
+    "same",
+    "seeds",
+    "state",
+    "step",
+    "until",
+    "wait",
+]
+
+#: Whether the long forms of the tests run.
+LONG = os.environ.get("MPIDVC_LONG") == "1"
+#: Seconds after which a job has hung.
+LONGEST = 120.0
+#: In the environment of every process of a job, with a value of the job's own.
+_TAG = "MPIDVC_SURVIVAL_TEST"
+_RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
+JOURNAL = "mpidvc/journal"
+#: A run's, in their order.
+STAGES = ("start", "layout", "points", "finish", "write", "end")
+
+
+def seeds(quick: int, long: int) -> list[int]:
+    """Seeds of the repetitions of a test; pytest shows them."""
+    return list(range(long if LONG else quick))
+
+
+def drivers() -> list[str]:
+    """The values of ``--hdf5-driver`` that this h5py can do."""
+    return ["posix", "gather", *(["mpio"] if h5py.get_config().mpi else [])]
+
+
+def until(condition: Callable[[], object], what: str, timeout: float = LONGEST) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.002)
+
+
+def marks(results: Path) -> tuple[int, int] | None:
+    """Number of the blocks of a journal that are marked, and of all; None if there is no journal."""
+    with contextlib.suppress(OSError, KeyError), h5py.File(results, "r", locking=False) as file:
+        found = file[f"{JOURNAL}/marks"][()]
+        return int(np.count_nonzero(found)), len(found)
+    return None
+
+
+def state(results: Path) -> str:
+    """How far a run has come, by its files: one of `STAGES`."""
+    if not results.exists():
+        return "layout" if any(results.parent.glob(".mpidvc-*")) else "start"
+    found = marks(results)
+    if found is None:
+        return "end" if results.with_suffix(".tsv").exists() else "write"
+    return "finish" if found[0] == found[1] else "points"
+
+
+def same(folder: Path, oracle: Path) -> None:
+    """The files of two folders have equal bytes, and there are no others."""
+    ours, expected = outputs(folder), outputs(oracle)
+    assert sorted(ours) == sorted(expected)
+    assert len(expected) > 1
+    assert [name for name, content in expected.items() if ours[name] != content] == []
+
+
+class Started:
+    """A running job; ends with the block.
+
+    Parameters
+    ----------
+    command : list of str
+    environment : dict
+    """
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._mark = f"{_TAG}={uuid.uuid4().hex}".encode()
+        self.process = subprocess.Popen(
+            command,
+            env=environment | dict([self._mark.decode().split("=")]),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.out = self.err = ""
+
+    def __enter__(self) -> Started:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill_all()
+        self.process.communicate()
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def _processes(self) -> Iterator[tuple[int, dict[str, str]]]:
+        """Ids and environments of the living processes of the job."""
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                lines = path.read_bytes().split(b"\0")
+                if self._mark in lines:
+                    yield (
+                        int(path.parent.name),
+                        dict(line.decode(errors="replace").split("=", 1) for line in lines if line),
+                    )
+
+    def everybody(self) -> list[int]:
+        """Ids of all processes."""
+        return [pid for pid, _ in self._processes()]
+
+    def ranks(self) -> dict[int, int]:
+        """Process ids by rank."""
+        found = {}
+        for pid, environ in self._processes():
+            rank = next((environ[name] for name in _RANK if name in environ), None)
+            # what a rank starts, or a launcher's proxy, is none
+            if rank is not None and _program(pid).startswith("python"):
+                found[int(rank)] = pid
+        return found
+
+    def launchers(self) -> list[int]:
+        """Ids of the MPI's own processes: mpiexec, and what it starts besides the ranks."""
+        ours = {self.process.pid, *self.ranks().values()}
+        return [pid for pid in self.everybody() if pid not in ours or not _program(pid).startswith("python")]
+
+    def send(self, number: int, pids: list[int]) -> None:
+        """Send a signal to some of the processes."""
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def kill_all(self) -> None:
+        """Kill everybody at once, as when the power fails: nobody sees another one die."""
+        while pids := self.everybody():
+            self.send(signal.SIGSTOP, pids)
+            self.send(signal.SIGKILL, pids)
+        self.process.wait(LONGEST)
+
+    def end(self) -> int:
+        """Wait for the end of all processes, and return the exit status."""
+        self.out, self.err = self.process.communicate(timeout=LONGEST)
+        until(lambda: not self.everybody(), "processes of the job are left")
+        return self.process.returncode
+
+
+def _program(pid: int) -> str:
+    try:
+        return Path("/proc", str(pid), "comm").read_text()
+    except OSError:
+        return ""
+
+
+class Job:
+    """A command line that can be started again and again.
+
+    Parameters
+    ----------
+    line : str
+        Command and options; ``@`` is the folder of the images.
+    images, out : Path
+    stem : str
+        Of the files that it writes in `out`.
+    environment : dict
+    launcher : Mpiexec, optional
+        Without it there are runs of one process only.
+    """
+
+    def __init__(
+        self, line: str, images: Path, out: Path, stem: str, environment: dict[str, str], launcher: Mpiexec | None
+    ) -> None:
+        self._words = [*line.replace("@", f"{images}/").split(), "-od", str(out)]
+        self._environment, self._launcher = environment, launcher
+        self.out = out
+        self.results = out / f"{stem}.h5"
+        self.tsv, self.log = self.results.with_suffix(".tsv"), self.results.with_suffix(".run.json")
+
+    def start(self, n: int, *options: str, foreign: bool = False, **variables: str) -> Started:
+        """Start it on `n` ranks, by our own launcher or by the user's."""
+        environment = self._environment | variables
+        words = ["-m", "mpidvc", *self._words, *options]
+        if not foreign:
+            return Started([sys.executable, *words, "-np", str(n)], environment)
+        assert self._launcher is not None
+        environment = self._launcher.environment(environment, n)
+        # only ranks that mpidvc itself started have this
+        del environment["MPIDVC_STARTED_RANKS"]
+        return Started([*self._launcher.command(n), sys.executable, *words], environment)
+
+    def run(self, n: int, *options: str, foreign: bool = False, **variables: str) -> Started:
+        """The same, to the end."""
+        with self.start(n, *options, foreign=foreign, **variables) as started:
+            started.end()
+        return started
+
+    def refuse(self, *options: str) -> str:
+        """The line by which one process, this one, refuses to run."""
+        err = io.StringIO()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
+            status = main([*self._words, *options, "-np", "1"])
+        assert status == 2, err.getvalue()
+        (line,) = err.getvalue().splitlines()
+        return line
+
+    def resume(self, oracle: Path, *options: str, n: int = 1) -> Started:
+        """Go on to the end, which has to be that of an undisturbed run."""
+        ended = self.run(n, "--resume", *options)
+        assert ended.process.returncode == 0, ended.err
+        assert "Traceback" not in ended.err
+        same(self.out, oracle)
+        return ended
+
+
+def is_at(job: Job, where: str | float) -> bool:
+    """Whether a run has come to a stage of `state`, or has this share of its blocks marked."""
+    if isinstance(where, str):
+        return STAGES.index(state(job.results)) >= STAGES.index(where)
+    found = marks(job.results)
+    return state(job.results) in ("write", "end") or (found is not None and found[0] >= where * found[1])
+
+
+def wait(job: Job, started: Started, where: str | float) -> None:
+    """Wait until `is_at`, or the job has ended."""
+    until(lambda: is_at(job, where) or not started.running, f"{where} of {job.results.name}")
+
+
+def step(started: Started, condition: Callable[[], bool]) -> None:
+    """Let a job of one process run a millisecond at a time, and suspend it when this holds: so short stages are met."""
+    pid = started.process.pid
+
+    def there() -> bool:
+        assert started.running
+        os.kill(pid, signal.SIGSTOP)
+        if condition():
+            return True
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.001)
+        return False
+
+    until(there, "a moment in the run")
+
+
+def interrupted(job: Job, share: float = 0.3, *options: str) -> None:
+    """Leave an unfinished results file: of a run that was killed when this share of its blocks was done."""
+    with job.start(1, *options) as started:
+        wait(job, started, share)
+        started.kill_all()
+    assert state(job.results) == "points"

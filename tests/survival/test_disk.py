@@ -1,0 +1,83 @@
+"""Full disks: found before the work where they can be, and nothing measured is lost where they cannot."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.survival.conftest import LINES, Make
+from tests.survival.jobs import state, step
+
+Oracle = Callable[[str], Path]
+LINE = LINES["pixelSearch"]
+#: Makes a file system of so many bytes, or gives the one that there is that size.
+Mount = Callable[[int], Path]
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+
+    def sized(size: int) -> Path:
+        how = "remount," if folder.is_mount() else ""
+        words = ["mount", "-t", "tmpfs", "-o", f"{how}size={size}", "tmpfs", str(folder)]
+        if os.geteuid() != 0 or subprocess.run(words, capture_output=True, check=False, timeout=60).returncode:
+            pytest.skip("file systems cannot be mounted here")
+        return folder
+
+    yield sized
+    if folder.is_mount():
+        subprocess.run(["umount", "-l", str(folder)], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.2, 1.6])
+def test_no_room_for_the_results(share: float, make: Make, oracle: Oracle, mount: Mount) -> None:
+    """Journal and finished file have their space, or the run does not begin."""
+    size = (oracle(LINE) / "a-b-pixelSearch.h5").stat().st_size
+    folder = mount(int(share * size) or 4096)
+    job = make(LINE, out="small/out")
+    job.out.mkdir()
+    ended = job.run(1)
+    assert ended.process.returncode == 2
+    assert len(ended.err.strip().splitlines()) == 1, ended.err
+    assert "No space left" in ended.err
+    assert "Starting" not in ended.out
+    assert list(job.out.iterdir()) == []
+    mount(20 * size)
+    job.resume(oracle(LINE))
+    assert folder.is_mount()
+
+
+def test_no_room_for_the_text(make: Make, oracle: Oracle, mount: Mount) -> None:
+    """The disk is filled while the run goes on: the results are kept, and the text is written when there is room."""
+    size = (oracle(LINE) / "a-b-pixelSearch.h5").stat().st_size
+    folder = mount(10 * size)
+    job = make(LINE, out="small/out")
+    with job.start(1) as started:
+        step(started, lambda: state(job.results) in ("write", "end") and not holds_deleted(started.process.pid))
+        assert state(job.results) == "write"
+        with contextlib.suppress(OSError), (folder / "other").open("wb", buffering=0) as other:
+            while True:
+                other.write(bytes(4096))
+        os.kill(started.process.pid, signal.SIGCONT)
+        status = started.end()
+    assert status == 2
+    assert len(started.err.strip().splitlines()) == 1, started.err
+    assert str(job.tsv) in started.err
+    assert "No space left" in started.err
+    assert not job.tsv.exists()
+    assert job.results.read_bytes() == (oracle(LINE) / job.results.name).read_bytes()
+    mount(20 * size)
+    assert "nothing is left to be measured" in job.resume(oracle(LINE)).out
+
+
+def holds_deleted(pid: int) -> bool:
+    """Whether a process keeps the space of files that have no name any more."""
+    return any("(deleted)" in str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir())

@@ -1,0 +1,333 @@
+"""Results files that are damaged, of another run, or in use; and what --resume and --overwrite make of them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from mpidvc.kernels.correlation import instruction_sets
+from mpidvc.runtime.launch import find_mpiexec
+from tests.conftest import Job as Run
+from tests.outputs import outputs
+from tests.survival.conftest import LINES, Make
+from tests.survival.jobs import JOURNAL, LONG, Job, interrupted, same, seeds, until, wait
+
+Oracle = Callable[[str], Path]
+LDIC = LINES["ldic"]
+
+
+def refused(job: Job, options: Sequence[str], *words: str) -> None:
+    """It ends with one line that has these words and the file's name, and leaves everything as it is."""
+    before = outputs(job.out)
+    line = job.refuse(*options)
+    for word in (*words, str(job.results)):
+        assert word in line
+    assert outputs(job.out) == before
+
+
+def slot(results: Path, name: str) -> tuple[int, int]:
+    """Offset and number of bytes of a dataset of the journal."""
+    with h5py.File(results, "r", locking=False) as file:
+        data = file[f"{JOURNAL}/{name}"]
+        return data.id.get_offset(), data.id.get_storage_size()
+
+
+def flip(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 0x10]))
+
+
+# ---- what the options do
+
+
+def test_unfinished_without_options(make: Make, oracle: Oracle) -> None:
+    job = make(LDIC)
+    interrupted(job)
+    refused(job, [], "--resume", "--overwrite")
+    assert "--resume --overwrite" in job.refuse("--resume", "--overwrite")
+    again = job.run(1, "--overwrite")
+    assert again.process.returncode == 0, again.err
+    assert "Going on" not in again.out
+    same(job.out, oracle(LDIC))
+
+
+def test_resume_where_nothing_is_and_where_nothing_is_left(make: Make, oracle: Oracle) -> None:
+    job = make(LDIC)
+    assert "Going on" not in job.resume(oracle(LDIC)).out
+    before = job.results.stat().st_mtime_ns
+    job.tsv.unlink()
+    assert "nothing is left to be measured" in job.resume(oracle(LDIC)).out
+    assert job.results.stat().st_mtime_ns == before
+    refused(job, ["--resume", "-hws", "7"], "-hws")
+    # a finished run may be run anew
+    assert job.run(1).process.returncode == 0
+    assert job.results.stat().st_mtime_ns > before
+    same(job.out, oracle(LDIC))
+
+
+def test_noh5(make: Make, oracle: Oracle, tmp_path: Path) -> None:
+    job = make(LDIC)
+    interrupted(job, 0.3, "-noh5")
+    ended = job.run(1, "-noh5", "--resume")
+    assert ended.process.returncode == 0, ended.err
+    assert "Going on" in ended.out
+    assert [path.name for path in job.out.iterdir()] == [job.tsv.name]
+    assert job.tsv.read_bytes() == (oracle(LDIC) / job.tsv.name).read_bytes()
+
+
+def test_two_runs_of_one_journal(make: Make, oracle: Oracle) -> None:
+    job = make(LDIC)
+    with job.start(1) as first:
+        wait(job, first, 0.1)
+        first.send(signal.SIGSTOP, first.everybody())
+        for option in ("--resume", "--overwrite"):
+            refused(job, [option], "another run")
+        first.send(signal.SIGCONT, first.everybody())
+        assert first.end() == 0
+    same(job.out, oracle(LDIC))
+
+
+@pytest.mark.parametrize("options", [[], ["--resume"], ["--overwrite"]])
+def test_two_runs_begun_at_once(options: list[str], make: Make, oracle: Oracle) -> None:
+    """As when a job is submitted twice: the later one is refused."""
+    job = make(LINES["pixelSearch"])
+    job.out.mkdir()
+    folder = os.open(job.out, os.O_RDONLY)
+    try:
+        # both have checked everything when they wait for the folder
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        with job.start(1, *options) as first, job.start(1, *options) as second:
+            until(lambda: all(waits_for_a_lock(run.process.pid) for run in (first, second)), "both wait")
+            fcntl.flock(folder, fcntl.LOCK_UN)
+            ends = [first.end(), second.end()]
+    finally:
+        os.close(folder)
+    assert sorted(ends) == [0, 2], first.err + second.err
+    assert len((first.err + second.err).splitlines()) == 1
+    same(job.out, oracle(LINES["pixelSearch"]))
+
+
+def waits_for_a_lock(pid: int) -> bool:
+    return any(f" {pid} " in line and "->" in line for line in Path("/proc/locks").read_text().splitlines())
+
+
+# ---- other inputs
+
+
+@pytest.mark.usefixtures("guesses")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-hws", "7"], ["-hws", "8 8 8", "7 7 7"]),
+        (["-ns", "5"], ["-ns", "4 4 4", "5 5 5"]),
+        (["-o", "1"], ["-o 3", "1"]),
+        (["-dp", "1e-4"], ["-dp", "1e-05", "0.0001"]),
+        (["--criterion", "znssd"], ["--criterion"]),
+        (["-mf1", "@mask.tif"], ["mask (-mf1)"]),
+        (["-pf", "@field.tsv"], ["-pf"]),
+        (["-ug"], ["-ug"]),
+        (["-F", "no"], ["-F"]),
+    ],
+)
+def test_another_run(
+    options: list[str], words: list[str], make: Make, images: Path, begun: Callable[[Job], None]
+) -> None:
+    job = make(LDIC)
+    begun(job)
+    refused(job, ["--resume", *(option.replace("@", f"{images}/") for option in options)], "--resume", *words)
+
+
+@pytest.mark.parametrize("changed", ["image 1", "image 2", "version", "instructions"])
+def test_other_images_or_programs(
+    changed: str, make: Make, images: Path, tmp_path: Path, begun: Callable[[Job], None]
+) -> None:
+    shutil.copytree(images, tmp_path / "im")
+    job = make(LDIC.replace("@", f"{tmp_path}/im/"))
+    begun(job)
+    if changed.startswith("image"):
+        # one voxel in the middle
+        path = tmp_path / "im" / ("a.tif" if changed == "image 1" else "b.tif")
+        flip(path, path.stat().st_size // 2)
+    else:
+        with h5py.File(job.results, "r+", locking=False) as file:
+            told = json.loads(file["mpidvc"].attrs["determines"])
+            told["instruction set" if changed == "instructions" else changed] = "none"
+            file["mpidvc"].attrs["determines"] = json.dumps(told)
+    refused_or_named = job.refuse("--resume")
+    assert changed in refused_or_named
+    assert "--resume" in refused_or_named
+
+
+def test_instruction_set_is_kept(make: Make, oracle: Oracle, images: Path, tmp_path: Path) -> None:
+    """A run that was begun on an old processor ends with the bits of that one."""
+    line = LINES["ldic"]
+    if len(instruction_sets()) < 2:
+        pytest.skip("this processor has one instruction set")
+    old = make(line, out="old")
+    assert old.run(1, MPIDVC_ISA="baseline").process.returncode == 0
+    job = make(line)
+    with job.start(1, MPIDVC_ISA="baseline") as started:
+        wait(job, started, 0.5)
+        started.kill_all()
+    job.resume(old.out)
+
+
+@pytest.fixture(scope="session")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Job], None]:
+    """Put what is left of a killed run of `LDIC` where a job has its results."""
+    kept = tmp_path_factory.mktemp("begun")
+
+    def put(job: Job) -> None:
+        if not list(kept.iterdir()):
+            interrupted(job)
+            for path in job.out.iterdir():
+                shutil.copy(path, kept)
+        job.out.mkdir(exist_ok=True)
+        for path in kept.iterdir():
+            shutil.copy(path, job.out)
+
+    return put
+
+
+# ---- damage
+
+
+@pytest.mark.parametrize("seed", seeds(3, 20))
+def test_flipped_bytes(seed: int, make: Make, oracle: Oracle, begun: Callable[[Job], None]) -> None:
+    """Of records and marks: what does not fit is measured again."""
+    chance = random.Random(seed)
+    job = make(LDIC)
+    begun(job)
+    for name in ("records", "marks"):
+        offset, size = slot(job.results, name)
+        for _ in range(3):
+            flip(job.results, offset + chance.randrange(size))
+    job.resume(oracle(LDIC))
+
+
+@pytest.mark.parametrize("name", LINES if LONG else ["ldic", "pixelSearchPropagate"])
+@pytest.mark.parametrize("seed", seeds(4, 30))
+def test_cut_off(name: str, seed: int, make: Make, oracle: Oracle) -> None:
+    """A file that lost its end is gone on with, or refused in a line; never a traceback, never other bytes."""
+    chance = random.Random(seed)
+    job = make(LINES[name])
+    interrupted(job)
+    size = job.results.stat().st_size
+    cut = [0, 7, 50, 3000, size - 1, size // 2][seed] if seed < 6 else chance.randrange(size)
+    with job.results.open("r+b") as file:
+        file.truncate(cut)
+    refused(job, [])
+    ended = job.run(1, "--resume")
+    assert "Traceback" not in ended.err
+    if ended.process.returncode != 0:
+        assert ended.process.returncode == 2
+        assert len(ended.err.splitlines()) == 1
+        assert str(job.results) in ended.err
+        assert job.results.stat().st_size == cut
+        assert cut < size // 2
+        assert job.run(1, "--overwrite").process.returncode == 0
+    same(job.out, oracle(LINES[name]))
+
+
+@pytest.mark.parametrize("seed", seeds(8, 200))
+def test_any_flipped_byte_of_the_head(seed: int, make: Make, oracle: Oracle, begun: Callable[[Job], None]) -> None:
+    """The metadata have no checksums: never a traceback nor a crash, and if it ends well, with the right bytes."""
+    chance = random.Random(seed)
+    job = make(LDIC)
+    begun(job)
+    first = min(slot(job.results, name)[0] for name in ("records", "marks", "inputs", "positions", "places", "starts"))
+    flip(job.results, chance.randrange(min(first, 8192)))
+    for option in ((), ("--resume",)):
+        ended = job.run(1, *option)
+        assert "Traceback" not in ended.err, ended.err
+        assert ended.process.returncode in (0, 2), ended.err
+    if ended.process.returncode == 0:
+        assert job.tsv.read_bytes() == (oracle(LDIC) / job.tsv.name).read_bytes()
+
+
+def test_what_takes_its_place(make: Make, oracle: Oracle) -> None:
+    """A folder, a text, another program's HDF5 where the results go: refused and left alone."""
+    job = make(LDIC)
+    job.out.mkdir()
+    job.results.mkdir()
+    for options in ((), ("--resume",), ("--overwrite",)):
+        assert str(job.results) in job.refuse(*options)
+        assert [path.name for path in job.out.iterdir()] == [job.results.name]
+    job.results.rmdir()
+    job.results.write_text("notes\n")
+    for options in ((), ("--resume",)):
+        refused(job, options, "no results file")
+    with h5py.File(job.results, "w") as file:
+        file["image"] = np.zeros(3)
+    for options in ((), ("--resume",)):
+        refused(job, options, "no results file")
+    assert job.run(1, "--overwrite").process.returncode == 0
+    same(job.out, oracle(LDIC))
+
+
+# ---- all kinds of runs
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"{LDIC} -mf1 @mask.tif -mc 0.3 -vtk -tif",
+        f"{LDIC} -pf @field.tsv -skp",
+        f"{LDIC} -pf @field.h5",
+        "ldic @f.tif @g.tif -ns 5 -hws 12 -o 3 -dp 1e-5",
+        "pixelSearch @f.tif @g.tif -ns 5 -hws 9 -sr 0 0 -6 6 -6 6",
+        f"{LINES['pixelSearch']} -mf1 @mask.tif -mf2 @mask.tif",
+        f"{LINES['pixelSearchPropagate']} -mf1 @mask.tif --ranking distance",
+        "pixelSearchPropagate @f.tif @g.tif -ns 5 -hws 9 -sr 0 0 -3 3 -3 3 -sp 0 100 150 0 0 0",
+    ],
+)
+@pytest.mark.usefixtures("guesses")
+def test_every_kind_of_run(line: str, make: Make, oracle: Oracle) -> None:
+    flat = "@f.tif" in line
+    job = make(line, f"{'f-g' if flat else 'a-b'}-{line.split()[0]}")
+    interrupted(job)
+    ended = job.resume(oracle(line), "--hdf5-driver", "gather", n=3 if find_mpiexec() else 1)
+    assert "Going on" in ended.out
+
+
+@pytest.fixture(scope="session")
+def guesses(images: Path, command: Run) -> None:
+    """A field with nodes that are to be correlated again, as TSV and as HDF5."""
+    made = [str(images / "a.tif"), str(images / "b.tif"), "-ns", "4", "-hws", "5", "-it", "3", "-np", "1"]
+    done = command("ldic", *made, "-od", str(images), "-pre", "made")
+    assert done.returncode in (0, 1), done.stderr
+    (images / "made-ldic.tsv").rename(images / "field.tsv")
+    (images / "made-ldic.h5").rename(images / "field.h5")
+
+
+def test_begun_by_another_command(make: Make) -> None:
+    job, other = make(LDIC, "x-ldic"), make(LINES["pixelSearch"])
+    interrupted(other)
+    other.results.rename(job.results)
+    refused(job, ["--resume", "-pre", "x"], "command pixelSearch")
+
+
+def test_link(make: Make, oracle: Oracle, tmp_path: Path) -> None:
+    """A link to a larger disk where the results go: they are written there."""
+    job = make(LDIC)
+    (tmp_path / "large").mkdir()
+    there = tmp_path / "large" / "there.h5"
+    job.out.mkdir()
+    job.results.symlink_to(there)
+    interrupted(job)
+    job.resume(oracle(LDIC))
+    assert job.results.is_symlink()
+    assert [path.name for path in there.parent.iterdir()] == [there.name]

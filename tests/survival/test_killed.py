@@ -1,0 +1,74 @@
+"""Jobs that are killed, whole or in part, at any moment: what they had measured is kept, and resuming ends well."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mpidvc.runtime.launch import Mpiexec
+from tests.survival.conftest import LINES, Make
+from tests.survival.jobs import LONG, Job, Started, drivers, is_at, seeds, state, step, wait
+
+Oracle = Callable[[str], Path]
+
+#: What is killed.
+VICTIMS = ("all", "parent", "mpiexec", "rank 0", "worker")
+#: When: a stage, or a share of the blocks.
+MOMENTS = ("layout", "points", 0.1, "any", "any", "any", 0.9, "finish", "write")
+
+
+def strike(job: Job, started: Started, victim: str) -> None:
+    """Kill a part of a job; the rest has to end by itself."""
+    if victim == "all":
+        started.kill_all()
+        return
+    ranks = started.ranks()
+    pids = {
+        "parent": [started.process.pid],
+        "mpiexec": started.launchers(),
+        "rank 0": [ranks[0]] if 0 in ranks else [],
+        "worker": [pid for rank, pid in ranks.items() if rank != 0][:1],
+    }[victim]
+    started.send(signal.SIGKILL, pids or [started.process.pid])
+    started.end()
+
+
+@pytest.mark.parametrize("seed", seeds(3, 30))
+def test_killed_and_resumed(seed: int, make: Make, oracle: Oracle, launcher: Mpiexec) -> None:
+    """A job is killed, resumed, killed again ... on other numbers of ranks and by other drivers, and ends well."""
+    chance = random.Random(seed)
+    line = list(LINES.values())[seed % len(LINES)]
+    job = make(line)
+    ways = itertools.cycle(drivers())
+    for _ in range(seed):
+        next(ways)
+    for kill in range(1 + seed % 3 if LONG else 1 + seed % 2):
+        where = MOMENTS[(2 * seed + 3 * kill) % len(MOMENTS)]
+        if where == "any":
+            where = chance.random()
+        victim = VICTIMS[(seed + kill) % len(VICTIMS)]
+        if victim == "worker" and launcher.fault_tolerant:
+            victim = "all"
+        n = chance.randint(1 if victim == "all" else 2, 4)
+        with job.start(n, "--hdf5-driver", next(ways), *(["--resume"] if kill else [])) as started:
+            wait(job, started, where)
+            at = state(job.results)
+            strike(job, started, victim)
+        print(f"{victim} of {n} killed at {where} ({at}), left: {state(job.results)}")
+    job.resume(oracle(line), "--hdf5-driver", next(ways), n=chance.randint(1, 4))
+
+
+@pytest.mark.parametrize("name", LINES if LONG else ["pixelSearch"])
+@pytest.mark.parametrize("moment", ["layout", 0.5, "finish", "write"])
+def test_killed_in_every_stage(name: str, moment: str | float, make: Make, oracle: Oracle) -> None:
+    job = make(LINES[name])
+    with job.start(1) as started:
+        step(started, lambda: is_at(job, moment))
+        started.kill_all()
+    assert state(job.results) == ("points" if moment == 0.5 else moment)
+    job.resume(oracle(LINES[name]))

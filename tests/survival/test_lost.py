@@ -1,0 +1,96 @@
+"""Jobs that lose workers, or whose workers hang, while they measure."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mpidvc.runtime.launch import Mpiexec
+from tests.survival.conftest import LINES, Make
+from tests.survival.jobs import LONG, same, seeds, until, wait
+
+Oracle = Callable[[str], Path]
+
+
+@pytest.mark.parametrize("seed", seeds(3, 20))
+@pytest.mark.usefixtures("survivor")
+def test_lost_workers(seed: int, make: Make, oracle: Oracle) -> None:
+    """The run finishes with the bytes of an undisturbed one, and says what happened."""
+    chance = random.Random(seed)
+    line = list(LINES.values())[seed % len(LINES)]
+    n, foreign = (2, 3, 4)[seed % 3], seed % 2 == 1
+    driver = ("posix", "gather")[seed // 2 % 2]
+    job = make(line)
+    with job.start(n, "--hdf5-driver", driver, foreign=foreign) as started:
+        wait(job, started, chance.uniform(0.0, 0.6))
+        workers = [pid for rank, pid in started.ranks().items() if rank != 0]
+        killed = workers if seed % 4 == 1 else [chance.choice(workers)]
+        started.send(signal.SIGKILL, killed)
+        status = started.end()
+    print(f"{len(killed)} of {n} ranks killed")
+    assert status == 0, started.err
+    assert "Traceback" not in started.err
+    same(job.out, oracle(line))
+    lost = json.loads(job.log.read_text())["lost"]
+    assert len(lost) == len(killed)
+    for pid in killed:
+        assert sum(f"(pid {pid})" in text for text in lost) == 1
+        assert f"(pid {pid}) was lost" in started.out + started.err
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_lost_worker_where_that_ends_the_job(foreign: bool, make: Make, oracle: Oracle, launcher: Mpiexec) -> None:
+    """Under MPIs that end a job then, the journal remains, and the user is told."""
+    if launcher.fault_tolerant:
+        pytest.skip("this MPI lets a job go on that loses a rank")
+    job = make(LINES["pixelSearch"])
+    with job.start(3, foreign=foreign) as started:
+        wait(job, started, 0.2)
+        started.send(signal.SIGKILL, [started.ranks()[2]])
+        assert started.end() != 0
+    assert "Traceback" not in started.err
+    if not foreign:
+        assert "--resume" in started.err
+    job.resume(oracle(LINES["pixelSearch"]), n=2)
+
+
+@pytest.mark.parametrize("name", LINES if LONG else ["ldic"])
+@pytest.mark.parametrize("foreign", [False, True])
+@pytest.mark.usefixtures("launcher")
+def test_suspended_worker(name: str, foreign: bool, make: Make, oracle: Oracle) -> None:
+    """What it had goes to others; if it is continued in the end it changes nothing."""
+    line = LINES[name]
+    job = make(line)
+    with job.start(3, foreign=foreign, MPIDVC_LEASE="1") as started:
+        wait(job, started, 0.2)
+        asleep = started.ranks()[1]
+        started.send(signal.SIGSTOP, [asleep])
+        until(lambda: job.tsv.exists() or not started.running, "the others finish")
+        started.send(signal.SIGCONT, [asleep])
+        status = started.end()
+    assert "Traceback" not in started.err
+    same(job.out, oracle(line))
+    assert f"(pid {asleep}) does not answer" in started.out + started.err
+    assert status == 0, started.err
+
+
+@pytest.mark.usefixtures("launcher")
+def test_worker_that_sleeps_while_others_finish(make: Make, oracle: Oracle) -> None:
+    """It has a piece of the work in hand that others do meanwhile, and writes it after the points are complete."""
+    line = LINES["ldic"]
+    job = make(line)
+    with job.start(3, foreign=True, MPIDVC_LEASE="2") as started:
+        wait(job, started, 0.3)
+        asleep = started.ranks()[2]
+        started.send(signal.SIGSTOP, [asleep])
+        wait(job, started, "finish")
+        started.send(signal.SIGCONT, [asleep])
+        status = started.end()
+    assert "Traceback" not in started.err
+    same(job.out, oracle(line))
+    assert status == 0, started.err

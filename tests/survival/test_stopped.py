@@ -1,0 +1,120 @@
+"""Jobs that are asked to stop: they keep what is measured, say how to go on, and end with status 85."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mpidvc.runtime.launch import Mpiexec, find_mpiexec
+from tests.conftest import Job as Run
+from tests.survival.conftest import LINES, Make
+from tests.survival.jobs import LONG, state, wait
+
+Oracle = Callable[[str], Path]
+SIGNALS = {"USR1": signal.SIGUSR1, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [(name, how) for name in LINES for how in SIGNALS]
+    if LONG
+    else [("ldic", "INT"), ("pixelSearch", "TERM"), ("pixelSearchPropagate", "USR1")],
+)
+def test_stop(name: str, how: str, n: int, make: Make, oracle: Oracle, command: Run) -> None:
+    if n > 1 and find_mpiexec() is None:
+        pytest.skip("no MPI in this environment")
+    job = make(LINES[name])
+    with job.start(n) as started:
+        wait(job, started, 0.2)
+        started.process.send_signal(SIGNALS[how])
+        assert started.end() == 85, started.err
+    assert "Traceback" not in started.err + started.out
+    assert f"Stopped by SIG{how}" in started.out
+    assert "--resume" in started.out
+    told = json.loads(job.log.read_text())
+    assert told["state"] == "stopped"
+    assert 0 < told["done"] < told["points"]
+    shown = command("status", str(job.results))
+    assert shown.returncode == 1
+    assert "stopped" in shown.stdout
+    assert f"{told['done']} of {told['points']} points done" in shown.stdout
+    resumed = job.resume(oracle(LINES[name]), n=3 - n if find_mpiexec() else 1)
+    assert f"{told['done']} of {told['points']} points are done" in resumed.out
+    assert command("status", str(job.results)).returncode == 0
+
+
+@pytest.mark.parametrize("name", LINES if LONG else ["ldic"])
+def test_stop_under_a_launcher(name: str, make: Make, oracle: Oracle, launcher: Mpiexec) -> None:
+    """SIGUSR1 reaches the ranks through every launcher; its status is that of rank 0 if nothing was lost."""
+    job = make(LINES[name])
+    with job.start(3, foreign=True) as started:
+        wait(job, started, 0.2)
+        started.process.send_signal(signal.SIGUSR1)
+        assert started.end() == 85, started.err
+    assert "Traceback" not in started.err + started.out
+    assert started.out.count("--resume") == 1
+    assert state(job.results) == "points"
+    job.resume(oracle(LINES[name]))
+
+
+def test_stop_of_one_worker(make: Make, oracle: Oracle, launcher: Mpiexec) -> None:
+    """Schedulers may signal any process: all of them stop."""
+    job = make(LINES["ldic"])
+    with job.start(3, foreign=True) as started:
+        wait(job, started, 0.2)
+        started.send(signal.SIGTERM, [started.ranks()[1]])
+        assert started.end() == 85, started.err
+    assert "--resume" in started.out
+    job.resume(oracle(LINES["ldic"]))
+
+
+def test_the_line_that_status_shows_goes_on(
+    make: Make, oracle: Oracle, command: Run, environment: dict[str, str]
+) -> None:
+    job = make(LINES["pixelSearch"])
+    with job.start(1) as started:
+        wait(job, started, 0.2)
+        started.process.send_signal(signal.SIGUSR1)
+        assert started.end() == 85
+    shown = command("status", str(job.results)).stdout
+    (line,) = [line.partition("go on: ")[2] for line in shown.splitlines() if "go on: " in line]
+    assert line.startswith("mpidvc pixelSearch ")
+    python = 'mpidvc() { "$PYTHON" -m mpidvc "$@"; }; '
+    import sys
+
+    done = subprocess.run(
+        ["bash", "-c", python + line],
+        env=environment | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    from tests.survival.jobs import same
+
+    same(job.out, oracle(LINES["pixelSearch"]))
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_stop_in_a_series(n: int, make: Make, oracle: Oracle) -> None:
+    """What is finished is not measured again."""
+    if n > 1 and find_mpiexec() is None:
+        pytest.skip("no MPI in this environment")
+    line = "ldic @a.tif @b.tif @c.tif -ns 5 -hws 8 -o 3 -dp 1e-5"
+    job = make(line, "a-c-ldic")
+    with job.start(n) as started:
+        wait(job, started, 0.2)
+        started.process.send_signal(signal.SIGUSR1)
+        assert started.end() == 85, started.err
+    first = job.out / "a-b-ldic.h5"
+    before = first.stat().st_ino, first.stat().st_mtime_ns
+    resumed = job.resume(oracle(line), n=n)
+    assert f"{first} is finished: nothing is left to be measured" in resumed.out
+    assert (first.stat().st_ino, first.stat().st_mtime_ns) == before
