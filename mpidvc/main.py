@@ -341,7 +341,9 @@ def _join(
         if communicator.size == 1:
             console.error(line)
             return status
-        communicator.abort(status, lambda: console.error(line))
+        # Every rank may have got it; our own launcher lets one of them speak.
+        speaks = leads or launcher.ours
+        communicator.abort(status, (lambda: console.error(line)) if speaks else None)
     except SystemExit as end:
         communicator.abort(end.code if isinstance(end.code, int) else 1)
     finally:

@@ -28,6 +28,8 @@ __all__ = ["Mpiexec", "RanksLostError", "available_cpus", "choose_ranks", "find_
 WORTH_STARTING = 2.0
 #: Seconds that ranks get to end by themselves after their status is known; one that hangs must not keep the job.
 LONGEST_END = 5.0
+#: Seconds in which a launcher should have started all ranks.
+_LONGEST_SPAWN = 30.0
 #: Files by which MPIs share memory.
 _SEGMENTS = re.compile(r"/dev/shm/(?:mpich_shm_|sm_segment\.|vader_segment\.)\S+")
 #: Seconds between looks at the ranks.
@@ -202,14 +204,17 @@ class RanksLostError(Exception):
         The signal that killed a process, if the launcher said so.
     """
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, started: bool) -> None:
         # Open MPI's launcher returns 128 + n for a process that signal n killed, Hydra n
         number = status - 128 if status > 128 else status
         fatal = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
         self.signal = number if number in fatal else None
         self.status = status if status > 0 else 1
-        by = f" ({signal.Signals(self.signal).name})" if self.signal else ""
-        super().__init__(f"a process was killed{by}")
+        if started or self.signal:
+            by = f" ({signal.Signals(self.signal).name})" if self.signal else ""
+            super().__init__(f"a process was killed{by}")
+        else:
+            super().__init__(f"the processes did not start, or one was killed meanwhile (status {status} of mpiexec)")
 
 
 def run_ranks(n_ranks: int, arguments: Sequence[str], job: Job, variables: Mapping[str, str] | None = None) -> int:
@@ -305,9 +310,9 @@ def _watch(process: subprocess.Popen[bytes], n_ranks: int, job: Job, got: list[i
         elif ended:
             if passed_on is not None:
                 raise Ended(passed_on)
-            raise RanksLostError(process.returncode)
+            raise RanksLostError(process.returncode, job.started)
         elif started.failed():
-            raise RanksLostError(1)
+            raise RanksLostError(1, started=False)
 
 
 class _Started:
@@ -318,21 +323,22 @@ class _Started:
         self._others = others
         # the launcher and its ranks at least
         self._least = n_ranks + 1
-        self._complete = False
+        self._complete_by = time.monotonic() + _LONGEST_SPAWN
         self._until = math.inf
         self._following = 0.0
         self._started = False
 
     def failed(self) -> bool:
-        if self._started or time.monotonic() < self._following:
+        now = time.monotonic()
+        if self._started or now < self._following:
             return False
-        self._following = time.monotonic() + 0.5
+        self._following = now + 0.5
         self._started = self._job.started
         if len(_descendants() - self._others) >= self._least:
-            self._complete, self._until = True, math.inf
-        elif self._complete:
-            self._until = min(self._until, time.monotonic() + LONGEST_END)
-        return not self._started and time.monotonic() > self._until
+            self._complete_by, self._until = 0.0, math.inf
+        elif now > self._complete_by:
+            self._until = min(self._until, now + LONGEST_END)
+        return not self._started and now > self._until
 
 
 def _suspend(others: set[int]) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from mpidvc.errors import UserError
+
 __all__ = ["Feed", "FlowSchedule", "Lease", "Ledger", "Policy", "Schedule", "Shares", "Window"]
 
 Item = TypeVar("Item")
@@ -298,12 +300,26 @@ class Lease:
 
     @classmethod
     def from_environment(cls) -> Lease:
-        """Return the default, or one where the variable ``MPIDVC_LEASE`` stands for all times."""
+        """Return the default, or one where the variable ``MPIDVC_LEASE`` stands for all times.
+
+        Raises
+        ------
+        UserError
+            If its value is no number above 0.
+        """
         text = os.environ.get("MPIDVC_LEASE")
-        return cls(*3 * (float(text),), grace=float(text)) if text else cls()
+        if not text:
+            return cls()
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = math.nan
+        if not seconds > 0:
+            raise UserError(f"MPIDVC_LEASE={text}: give a number of seconds above 0")
+        return cls(first=seconds, least=seconds, grace=seconds)
 
 
-#: The longest and rarest look for assignments that were kept too long, in seconds.
+#: Seconds between looks for assignments that were kept too long.
 _EXPIRE_EVERY = 1.0
 
 

@@ -41,7 +41,7 @@ def describe(number: int) -> tuple[str, int]:
     if number == signal.SIGINT:
         return "mpidvc: interrupted", 130
     if number == signal.SIGUSR1:
-        return "mpidvc: stopped by SIGUSR1 where nothing was kept that could be continued", STOPPED
+        return "mpidvc: stopped by SIGUSR1; start it again to go on", STOPPED
     return f"mpidvc: ended by {signal.Signals(number).name}", 128 + number
 
 

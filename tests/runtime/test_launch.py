@@ -185,6 +185,20 @@ class TestStart:
         assert job.end() not in (0, 85)
         assert "mpidvc fake: a process was killed" in job.said.splitlines()[-1]
 
+    def test_suspended_and_continued(self, started: Start) -> None:
+        """Ctrl-Z and fg: all ranks stop, go on, and are not taken for late."""
+        job = started("fake", "long", "-np", "2", MPIDVC_LEASE="2")
+        pids = job.wait_for("pids").split()[1:]
+        for number, state in ((signal.SIGTSTP, "T"), (signal.SIGCONT, "RSD")):
+            job.process.send_signal(number)
+            deadline = time.monotonic() + 10
+            while not all(state_of(pid) in state for pid in pids) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert all(state_of(pid) in state for pid in pids)
+        job.wait_for("more")
+        job.process.send_signal(signal.SIGUSR1)
+        assert (job.end(), job.said) == (85, "")
+
     @pytest.mark.parametrize("rank", [0, 1])
     def test_rank_that_hangs_at_the_end(self, started: Start, rank: int) -> None:
         job = started("fake", "hang after finish", "--at", str(rank), "-np", "3", MPIDVC_LEASE="1")
@@ -260,6 +274,10 @@ def wait_until_ended(mark: str) -> None:
     while (left := running(mark)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []
+
+
+def state_of(pid: str) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def running(mark: str) -> list[str]:

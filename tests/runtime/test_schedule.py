@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from mpidvc.errors import UserError
 from mpidvc.runtime.schedule import SCHEDULER_ONLY_FROM, Lease, Ledger, Schedule, Shares, Window
 
 LEASE = Lease(first=100.0, least=10.0, times=5.0, grace=1.0)
@@ -82,6 +83,16 @@ def test_lease_follows_the_mean() -> None:
     # one chunk, 2 s expected
     assert book.owing() == {1: 2.0 + 10.0 + 5.0 * 2.0}
     assert book.expire(22.5) == [1]
+
+
+def test_lease_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPIDVC_LEASE", "2.5")
+    assert Lease.from_environment() == Lease(first=2.5, least=2.5, grace=2.5)
+    monkeypatch.setenv("MPIDVC_LEASE", "soon")
+    with pytest.raises(UserError, match="MPIDVC_LEASE=soon"):
+        Lease.from_environment()
+    monkeypatch.delenv("MPIDVC_LEASE")
+    assert Lease.from_environment() == Lease()
 
 
 @pytest.mark.parametrize("lost", [False, True])
