@@ -235,6 +235,7 @@ class MPIExecutor:
     Everything that a worker does follows from rank 0's messages, so that no rank has to know which others live. With
     Open MPI's fault tolerance a worker that dies costs what it had in hand, and rank 0 does everything if none is left.
     A worker that hangs is late after its lease; what it had is given to others, and in the end it is given up.
+    (One that is suspended within MPI, in the middle of a message, may block the shared memory of MPICH for all.)
 
     Parameters
     ----------

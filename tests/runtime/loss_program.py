@@ -1,6 +1,7 @@
 """Run on several ranks of which some get a signal meanwhile: what is done has the results of one process.
 
-Arguments: what is run, the signal, and the numbers of the ranks that get it, once some results are there.
+Arguments: what is run, the signal, and the numbers of the ranks that get it, once some results are there. A rank that
+gets SIGSTOP sends it to itself between messages: suspended within MPI it may block the shared queues of the others.
 """
 
 from __future__ import annotations
@@ -30,14 +31,34 @@ struck = False
 def strike(n: int) -> None:
     """Send the signal after so many results."""
     global struck
-    if me.rank == 0 and n == 20 and not struck:
+    if me.rank == 0 and n == 20 and not struck and name != "STOP":
         struck = True
         for rank in map(int, ranks.split(",")):
             os.kill(me.processes[rank][1], signal.Signals[f"SIG{name}"])
 
 
+calls = 0
+
+
+def hang() -> None:
+    global calls
+    calls += 1
+    if name == "STOP" and calls == 4 and str(me.rank) in ranks.split(","):
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def working(batch: list[tuple[int, int]]) -> list[int]:
+    hang()
+    return work(batch)
+
+
 class Struck(Uneven):
+    def run(self, chunk: int) -> np.ndarray:
+        hang()
+        return super().run(chunk)
+
     def run_sum(self, chunk: int, argument: np.ndarray) -> np.ndarray:
+        hang()
         if argument[0] == 3:
             strike(chunk + 20 if me.rank == 0 else 0)
         return super().run_sum(chunk, argument)
@@ -61,7 +82,7 @@ def run_map() -> bool:
 
     stopped = False
     try:
-        me.map(Uneven(CHUNKS), sink if me.rank == 0 else None, stop)
+        me.map(Struck(CHUNKS), sink if me.rank == 0 else None, stop)
     except Stopped:
         stopped = True
     if me.rank == 0:
@@ -75,7 +96,7 @@ def run_flow() -> bool:
     feed, oracle = StruckSums(1000), Sums(1000)
     stopped = False
     try:
-        me.flow(work, feed if me.rank == 0 else None, stop)
+        me.flow(working, feed if me.rank == 0 else None, stop)
     except Stopped:
         stopped = True
     if me.rank == 0:
@@ -87,7 +108,7 @@ def run_flow() -> bool:
 
 def run_stream() -> bool:
     results = []
-    for result in me.stream(lambda number: work([(number, 1)])[0], range(CHUNKS) if me.rank == 0 else None):
+    for result in me.stream(lambda number: working([(number, 1)])[0], range(CHUNKS) if me.rank == 0 else None):
         results.append(result)
         strike(len(results))
     assert me.rank != 0 or results == [work([(number, 1)])[0] for number in range(CHUNKS)]
