@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -115,6 +117,40 @@ def test_same_bytes_on_ranks(n: int, mpiexec: Job, images: Path, serial: Path, t
         same(tmp_path / name, serial / name)
     # only one rank speaks
     assert done.stdout.count("Registration converged") == sum(name.startswith("reg") for name in CASES)
+
+
+@pytest.mark.parametrize("driver", ["posix", "gather", "mpio"])
+@pytest.mark.parametrize("n", [2, 3])
+def test_same_bytes_by_all_drivers(
+    driver: str, n: int, mpiexec: Job, images: Path, serial: Path, tmp_path: Path
+) -> None:
+    if driver == "mpio" and not h5py.get_config().mpi:
+        pytest.skip("h5py is built without MPI")
+    names = [name for name in CASES if name.startswith(("ldic", "search"))]
+    lines = [" ".join([*words(name, images, tmp_path / name), "--hdf5-driver", driver]) for name in names]
+    # the front of a propagation is written by rank 0, whoever writes the finished file
+    for out, options in (("one", "-np 1"), ("all", f"--hdf5-driver {driver}")):
+        line = f"pixelSearchPropagate {images}/a.tif {images}/b.tif -hws 5 -ns 8 -nr 20 --ranking distance -sp 20 35 75 1 0 1"
+        lines.append(f"{line} -od {tmp_path / out} {options}")
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(lines.pop(-2).split()) == 0
+    (tmp_path / "lines").write_text("\n".join(lines))
+    done = mpiexec(n, "-c", PROGRAM, str(tmp_path / "lines"), timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in names:
+        same(tmp_path / name, serial / name)
+    same(tmp_path / "all", tmp_path / "one")
+    logs = [json.loads(path.read_text()) for path in tmp_path.glob("*/*.run.json") if path.parent.name != "one"]
+    assert {log["driver"] for log in logs} == {driver}
+    assert all(log["state"] == "finished" for log in logs)
+
+
+@pytest.mark.skipif(h5py.get_config().mpi, reason="h5py is built with MPI")
+def test_parallel_hdf5_that_is_not_there(command: Job, images: Path, tmp_path: Path) -> None:
+    done = command(*words("ldic", images, tmp_path / "out"), "--hdf5-driver", "mpio")
+    assert done.returncode == 2
+    assert done.stderr.startswith("mpidvc ldic: error: --hdf5-driver mpio: this h5py is built without MPI; ")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("n", [2, 3])
