@@ -205,7 +205,7 @@ def simulate(
 
     # when a worker stops: never, killed, or hung
     workers = n - 1
-    n_lost, n_hung = round(case.lost * workers), round(case.hung * workers)
+    n_lost, n_hung = math.ceil(case.lost * workers), math.ceil(case.hung * workers)
     unlucky = (rng.permutation(workers)[: n_lost + n_hung] + 1).tolist()
     ends = dict(zip(unlucky, rng.uniform(0.0, case.work, len(unlucky)).tolist(), strict=True))
     #: What comes to the master: time, order, worker (minus it: it was killed), number, seconds, chunks.

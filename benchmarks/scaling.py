@@ -1,0 +1,482 @@
+#!/usr/bin/env python3
+"""How many ranks make sense: a simulation of the master and its workers, with the real scheduling and measured costs.
+
+    python benchmarks/scaling.py --measure --work /tmp/scaling     # measures costs here into benchmarks/scaling.json
+    python benchmarks/scaling.py --measure-mpio                    # the same for mpio only, where h5py has MPI
+    python benchmarks/scaling.py --check                           # compares with real runs of ranks that sleep
+    python benchmarks/scaling.py                                   # simulates; writes docs/scaling.md and its pictures
+
+The last takes some minutes and needs matplotlib. What is measured and what is assumed is said in the report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
+
+import scaling_costs  # noqa: E402
+from scaling_model import Case, Costs, Outcome, bound, extended, simulate  # noqa: E402
+
+from mpidvc.runtime.schedule import LONGEST_ASSIGNMENT, SCHEDULER_ONLY_FROM, Schedule  # noqa: E402
+
+COSTS = REPOSITORY / "benchmarks/scaling.json"
+REPORT = REPOSITORY / "docs/scaling.md"
+RANKS = (2, 8, 32, 128, 512, 2048, 10000)
+WORK = (1.0, 10.0, 100.0, 1000.0)
+DRIVERS = ("posix", "mpio", "gather")
+#: Mean seconds of a chunk, and what the tables are about.
+CHUNKS, CHUNK = (0.1, 0.3, 1.0), 0.3
+#: The run whose points the whole run is reckoned for.
+TYPICAL = "-hws 10 -o 3"
+#: A cluster, which cannot be measured here: network, and a shared file system as one of its clients and as a whole sees it.
+LATENCY, BANDWIDTH = 2e-6, 1e10
+FILE_LATENCY, FILE_CLIENT, FILE_ALL = 0.5e-3, 1e9, 2e10
+RECORD_BYTES = 144
+#: Most chunks that are simulated one by one.
+MOST = 6e5
+#: Workers of a sub-master, where there are some.
+GROUP = 512
+
+
+class Wary(Schedule):
+    """As `Schedule`, but it learns what chunks cost before it hands out many, and keeps more for the end.
+
+    What is back first is what was cheap: a mean over fewer chunks than there are ranks says little.
+    """
+
+    def take(self, rank: int, in_hand: int) -> range | None:
+        left = self.n_chunks - self._next
+        if rank == 0:
+            if self.size >= SCHEDULER_ONLY_FROM:
+                return None
+            count = 1
+        else:
+            if in_hand > (left >= 8 * self.size):
+                return None
+            count = min(left // (8 * self.size), self._rate.done // self.size)
+            if self._rate.seconds > 0:
+                count = min(count, int(LONGEST_ASSIGNMENT * self._rate.done / self._rate.seconds))
+        if left <= 0:
+            return None
+        chunks = range(self._next, min(self._next + max(count, 1), self.n_chunks))
+        self._next = chunks.stop
+        return chunks
+
+
+# ---- costs
+
+
+def reports(measured: dict[str, Any], kind: str) -> tuple[float, float, float]:
+    """Seconds of rank 0 to send an assignment, for a report, and for every chunk in it."""
+    few, many = scaling_costs.SIZES
+    one, other = (measured["reports"][f"{kind} {size}"] for size in (few, many))
+    each = max((other["report"] - one["report"]) / (many - few), 0.0)
+    return one["send"], max(one["report"] - few * each, 0.0), each
+
+
+def costs_of(measured: dict[str, Any], driver: str, lean: bool = False) -> Costs:
+    """Costs of a run on a cluster; `lean`: workers that write report nothing but the time."""
+    kind = "gather" if driver == "gather" else "lean" if lean else "posix"
+    send, message, chunk = reports(measured, kind)
+    record = scaling_costs.POINTS * RECORD_BYTES
+    write = 0.0
+    if driver != "gather":
+        # records and mark are a call each
+        write = measured["record"][driver] + 2 * FILE_LATENCY + record / FILE_CLIENT
+    return Costs(send, message, chunk, write, record if driver == "gather" else 0.0, LATENCY, BANDWIDTH)
+
+
+def here(measured: dict[str, Any]) -> Costs:
+    """Costs of sleeping chunks on this machine: nothing is written, and messages stay in its memory."""
+    send, message, chunk = reports(measured, "posix")
+    return Costs(send, message, chunk, latency=measured["ping"]["latency"])
+
+
+@lru_cache(maxsize=None)
+def run(case: Case, costs: Costs, wary: bool = False, group: int = 0) -> Outcome:
+    """Outcome of a case, of groups with a sub-master each if they have a size."""
+    schedule = Wary if wary else Schedule
+    print(f"  {case.ranks} ranks, {case.work:g} s, chunks of {case.chunk} s", file=sys.stderr, flush=True)
+    n_groups = math.ceil(case.ranks / group) if group else 1
+    if n_groups == 1:
+        return extended(case, costs, MOST, schedule=schedule)
+    parts = [
+        extended(replace(case, ranks=case.ranks // n_groups, seed=100 + k), costs, MOST / n_groups, schedule=schedule)
+        for k in range(n_groups)
+    ]
+    # a master of the sub-masters levels out what the groups have; here that is their mean
+    seconds = sum(part.seconds for part in parts) / n_groups
+    longest = max(parts, key=lambda part: part.peak)
+    whole = replace(parts[0], seconds=seconds, ranks=case.ranks, work=sum(part.work for part in parts))
+    return replace(whole, busy=longest.busy, peak=longest.peak)
+
+
+# ---- the report
+
+
+def table(columns: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)] + [""]
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def seconds(value: float) -> str:
+    if value < 1e-3:
+        return f"{1e6 * value:.0f} µs"
+    if value < 1:
+        return f"{1e3 * value:.3g} ms"
+    return f"{value:.3g} s" if value < 1000 else f"{value / 60:.0f} min"
+
+
+def cell(outcome: Outcome) -> str:
+    """Efficiency, marked where the master is what is missing."""
+    return percent(outcome.efficiency) + (" *" if outcome.load > 0.8 else "")
+
+
+def efficiency_table(measured: dict[str, Any], driver: str, **design: Any) -> list[str]:
+    lean = design.pop("lean", False)
+    costs = costs_of(measured, driver, lean)
+    rows = [
+        [f"{n}", *(cell(run(Case(n, work, CHUNK), costs, **design)) for work in WORK)]
+        for n in RANKS
+    ]
+    return table(["ranks", *(f"{work:g} s" for work in WORK)], rows)
+
+
+def limits_table(measured: dict[str, Any]) -> list[str]:
+    rows = []
+    for name, driver, lean in (
+        ("posix, mpio", "posix", False),
+        ("gather", "gather", False),
+        ("posix, mpio with reports of times only", "posix", True),
+    ):
+        costs = costs_of(measured, driver, lean)
+        row = [name, seconds(costs.send), seconds(costs.message), seconds(costs.chunk)]
+        for chunk in CHUNKS:
+            # in the long middle of a run, with assignments of the longest kind
+            per = max(1, int(LONGEST_ASSIGNMENT / chunk))
+            spent = costs.send + costs.message + per * costs.chunk
+            row.append(f"{int(per * chunk / spent / 100) * 100}")
+        rows.append(row)
+    titles = ["driver", "to send", "a report", "each chunk in it"]
+    return table([*titles, *(f"full at (ranks), chunks of {chunk} s" for chunk in CHUNKS)], rows)
+
+
+def losses_table(measured: dict[str, Any]) -> list[str]:
+    costs = costs_of(measured, "posix")
+    rows = []
+    for n in RANKS[2:]:
+        for work in (10.0, 100.0) if n <= 2048 else (10.0,):
+            case = Case(n, work, CHUNK)
+            base = run(case, costs, True)
+            cells = [f"{n}", f"{work:g} s", seconds(base.seconds)]
+            for lost, hung in ((0.001, 0.0), (0.01, 0.0), (0.0, 0.001)):
+                other = run(replace(case, lost=lost, hung=hung), costs, True)
+                cells.append(f"{seconds(other.seconds)} ({other.lost})")
+            rows.append(cells)
+    return table(["ranks", "work per rank", "undisturbed", "0.1 % killed", "1 % killed", "0.1 % hang"], rows)
+
+
+def around_table(measured: dict[str, Any]) -> list[str]:
+    start, points = measured["start"], measured["points"]
+    send, message, _ = reports(measured, "lean")
+    rate = measured["chunks"][TYPICAL]["points_per_second"]
+    rows = []
+    for n in RANKS:
+        work = 10.0
+        n_points = n * work * rate
+        disk = n_points * (points["bytes of the journal"] + points["bytes of the finished file"]) / FILE_ALL
+        tsv = points["TSV: rank 0 reads"] + points["TSV: rank 0 passes on"]
+        # a broadcast of the plan, 100 kB, along a tree
+        tree = math.ceil(math.log2(n)) * (LATENCY + 1e5 / BANDWIDTH + send)
+        rows.append(
+            [
+                f"{n}",
+                f"{n_points / 1e6:.3g}",
+                seconds(n * start["got"] * message),
+                seconds(n * start["sent"] * send),
+                seconds(tree),
+                seconds(n_points * points["lay out"]),
+                seconds(max(n_points * points["grid order"] / n, points["grid order"] * 65536) + disk),
+                seconds(n_points * points["grid order"] + disk),
+                seconds(n_points * tsv),
+            ]
+        )
+    titles = ["ranks", "10⁶ points", "names, acknowledgements", "short broadcasts, ends of rounds", "plan along a tree"]
+    return table([*titles, "laying out", "grid order, posix", "grid order, gather", "TSV"], rows)
+
+
+def whole_table(measured: dict[str, Any], tsv: bool) -> list[str]:
+    """Efficiency of a whole run, start and end included."""
+    points, start = measured["points"], measured["start"]
+    send, message, _ = reports(measured, "lean")
+    costs = costs_of(measured, "posix")
+    rows = []
+    for n in RANKS:
+        cells = [f"{n}"]
+        for work in WORK:
+            outcome = run(Case(n, work, CHUNK), costs)
+            n_points = n * work * measured["chunks"][TYPICAL]["points_per_second"]
+            serial = n_points * (points["lay out"] + points["summary"]) + n * (
+                start["sent"] * send + start["got"] * message
+            )
+            if tsv:
+                serial += n_points * (points["TSV: rank 0 reads"] + points["TSV: rank 0 passes on"])
+            end = points["grid order"] * max(n_points / n, 65536) + n_points * 464 / FILE_ALL
+            cells.append(percent(outcome.work / n / (outcome.seconds + serial + end)))
+        rows.append(cells)
+    return table(["ranks", *(f"{work:g} s" for work in WORK)], rows)
+
+
+def chunks_table(measured: dict[str, Any]) -> list[str]:
+    rows = []
+    for n in RANKS:
+        cells = [f"{n}"]
+        for chunk in CHUNKS:
+            case = Case(n, 10.0, chunk)
+            now, wary = (run(case, costs_of(measured, "posix"), wary) for wary in (False, True))
+            cells += [cell(now), cell(wary), percent(bound(case))]
+        rows.append(cells)
+    titles = [f"{chunk} s: {what}" for chunk in CHUNKS for what in ("as it is", "wary", "bound")]
+    return table(["ranks", *titles], rows)
+
+
+def check_table(measured: dict[str, Any]) -> list[str]:
+    rows = []
+    for found in measured["check"]:
+        case = Case(found["ranks"], found["work"], found["chunk"], seed=found["seed"])
+        predicted = simulate(case, here(measured)).seconds
+        rows.append(
+            [
+                f"{case.ranks}",
+                f"{case.n_chunks}",
+                seconds(predicted),
+                seconds(found["seconds"]),
+                f"{100 * (predicted / found['seconds'] - 1):+.0f} %",
+            ]
+        )
+    return table(["ranks", "chunks", "predicted", "measured", "difference"], rows)
+
+
+def draw(measured: dict[str, Any], folder: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    folder.mkdir(exist_ok=True)
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, constrained_layout=True)
+    designs = (("as it is", False, False, 0), (f"wary, lean reports, sub-masters of {GROUP}", True, True, GROUP))
+    for axis, (title, wary, lean, group) in zip(axes, designs, strict=True):
+        costs = costs_of(measured, "posix", lean)
+        for work in WORK:
+            values = [100 * run(Case(n, work, CHUNK), costs, wary, group if n > group else 0).efficiency for n in RANKS]
+            axis.plot(RANKS, values, "o-", label=f"{work:g} s of work per rank")
+        axis.set(title=title, xscale="log", xlabel="ranks", ylim=(0, 100))
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("efficiency (%)")
+    axes[0].legend(loc="lower left")
+    figure.savefig(folder / "scaling-efficiency.png", dpi=110)
+    figure, axis = plt.subplots(figsize=(6, 4), constrained_layout=True)
+    for driver, lean, label, style in (
+        ("gather", False, "gather", "o-"),
+        ("posix", False, "posix, mpio", "s-"),
+        ("posix", True, "posix, mpio, lean reports", "^--"),
+    ):
+        loads = [100 * run(Case(n, 10.0, CHUNK), costs_of(measured, driver, lean), True).load for n in RANKS]
+        axis.plot(RANKS, loads, style, label=label)
+    axis.set(xscale="log", xlabel="ranks", ylabel="rank 0's time spent on messages (%)", ylim=(0, 102))
+    axis.set_title(f"10 s of work per rank, chunks of {CHUNK} s")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="upper left")
+    figure.savefig(folder / "scaling-master.png", dpi=110)
+
+
+def report(measured: dict[str, Any]) -> str:
+    typical, points, start = measured["chunks"][TYPICAL], measured["points"], measured["start"]
+    books = measured["bookkeeping"]
+    posix, mpio, gather = (costs_of(measured, driver) for driver in DRIVERS)
+    serial = points["lay out"]
+    rank0 = points["TSV: rank 0 reads"] + points["TSV: rank 0 passes on"]
+    point = 1 / typical["points_per_second"]
+    now, wary, best = (
+        run(Case(10000, 10.0, CHUNK), costs_of(measured, "posix", lean), w, group)
+        for lean, w, group in ((False, False, 0), (True, True, 0), (True, True, GROUP))
+    )
+    few = run(Case(512, 100.0, CHUNK), posix), run(Case(512, 100.0, CHUNK), posix, True)
+    lines = [
+        "# How many ranks make sense",
+        "",
+        "Made by `benchmarks/scaling.py`. Nobody had 10 000 cores for this: it is a simulation in which the program's own",
+        "scheduler (`Schedule` and `Ledger` of `mpidvc/runtime/schedule.py`) decides, and clocks, network and ranks are",
+        "made up from costs that were measured. *Efficiency* is work done over ranks times wall time.",
+        "",
+        "## In short",
+        "",
+        "* Give every rank **at least 100 s of work**, and a few hundred chunks. A chunk is up to 512 points; it takes",
+        "  " + ", ".join(f"{seconds(c['chunk'])} with `{name}`" for name, c in measured["chunks"].items()) + ".",
+        "* With 10 s per rank the end dominates: somebody is always in the middle of a chunk that costs up to ten times",
+        "  the mean, while the others have nothing left. With 1 s, and with fewer chunks than ranks, most ranks idle:",
+        "  points over 512 is the number of ranks beyond which nothing gets faster, a tenth of that is a sensible one.",
+        f"* `posix` (the default on coherent file systems) and `mpio` differ little: {seconds(posix.write)} and",
+        f"  {seconds(mpio.write)} per chunk, at the workers. `gather` brings everything to rank 0, which is full at a few",
+        "  hundred to a few thousand ranks; it is meant for NFS and some dozens of ranks.",
+        f"* What rank 0 does alone for every point, {seconds(serial)} to lay the files out and {seconds(rank0)} for the TSV, is small beside",
+        f"  {seconds(point)} of work per point (`{TYPICAL}`), but not divided by anything: beyond some hundred ranks use",
+        "  `-notsv` and read the HDF5 file.",
+        "",
+        "![Efficiency over ranks](images/scaling-efficiency.png)",
+        "",
+        "## Efficiency while points are measured",
+        "",
+        f"By ranks and work per rank; chunks of {CHUNK} s on average. An asterisk: rank 0 is busy for more than 80 % of the",
+        "time. Start and end of the run are further below.",
+        "",
+    ]
+    for driver in DRIVERS:
+        lines += [f"### {driver}", "", *efficiency_table(measured, driver)]
+    lines += [
+        "### Short and long chunks, 10 s of work per rank",
+        "",
+        "*bound*: what no scheduler can surpass, as the longest chunk takes its time. *wary*: see below.",
+        "",
+        *chunks_table(measured),
+        "## Where the master is full",
+        "",
+        "Rank 0's time for messages, and the number of ranks that keep it busy all the time in the long middle of a run,",
+        f"when assignments last {LONGEST_ASSIGNMENT:g} s or a chunk. Towards the end they get shorter, and rank 0 has more to do.",
+        "",
+        *limits_table(measured),
+        "![Rank 0's time spent on messages](images/scaling-master.png)",
+        "",
+        "The bookkeeping itself costs the same on any number of ranks: per report "
+        + ", ".join(f"{seconds(book['median'])} ({n} ranks)" for n, book in books.items())
+        + f". Only the look for late workers, once a second, grows: {seconds(books['10000']['expire'])} with 10 000 ranks.",
+        "The rest of a report is MPI and pickle; unpickling a NumPy record for each report is a large part of it.",
+        "",
+        "## What would mend it",
+        "",
+        f"1. **Learn before handing out.** What comes back first is what was cheap (air costs nothing), so the first estimate",
+        "   of a chunk's cost is far too low, and some ranks get a quarter of their share at once, with as much in reserve:",
+        f"   512 ranks with 100 s of work each reach {percent(few[0].efficiency)}. *Wary* hands out no more chunks at once than every rank has",
+        f"   done on average, an eighth of an equal share instead of a quarter, and reserves until eight chunks per rank are left: {percent(few[1].efficiency)}.",
+        "2. **Reports of times only** where workers write their records themselves: half the cost of a report.",
+        f"3. **Sub-masters**, one for {GROUP} ranks, which get ranges of many chunks from rank 0. 10 000 ranks with 10 s of work:",
+        f"   {percent(now.efficiency)} as it is, {percent(wary.efficiency)} with 1 and 2, {percent(best.efficiency)} with all three.",
+        "4. **No work per point on rank 0 alone**: all ranks lay out the inputs of their rows, and write text at offsets.",
+        "",
+        "### posix with 1 and 2",
+        "",
+        *efficiency_table(measured, "posix", wary=True, lean=True),
+        f"### posix with 1, 2 and 3 (sub-masters above {GROUP} ranks)",
+        "",
+        *groups_rows(measured),
+        "## Ranks that are lost",
+        "",
+        "Wall time with `posix` and the wary schedule, in brackets how many ranks were lost. Killed ranks are noticed after",
+        "0.1 s and cost what they had in hand. A rank that hangs is noticed when its lease ends: 120 s for its first",
+        "assignment, 30 s and twenty times the expected time for every other one; then up to 10 s are waited for it.",
+        "In a run of seconds that is the whole of the time; long runs lose half a minute.",
+        "",
+        *losses_table(measured),
+        "## Before and after the work",
+        "",
+        f"For 10 s of work per rank with `{TYPICAL}`, that is {typical['points_per_second']:.0f} points per second and rank. Rank 0 alone: names,",
+        f"short messages ({start['sent']:.0f} to and {start['got']:.0f} from every rank in a run), laying out, TSV, and with `gather` the grid order.",
+        "",
+        *around_table(measured),
+        "So the whole run is less efficient than the measurement, with `posix` and without a TSV …",
+        "",
+        *whole_table(measured, tsv=False),
+        "… and with one:",
+        "",
+        *whole_table(measured, tsv=True),
+        "The start of Python itself is not in it: 0.5 s from a local disk, but 10 000 ranks that read thousands of small files",
+        "from one file server can take minutes. Use a container, or copy the environment to each node.",
+        "",
+        "## Is the simulation right?",
+        "",
+        "Real runs of ranks whose chunks sleep, on a machine with two cores, so that many more ranks than cores are honest",
+        "as long as they mostly sleep:",
+        "",
+        *check_table(measured),
+        "## What is measured, and what is assumed",
+        "",
+        f"* Measured on {measured['machine']['processor']}, two cores shared with other work, Open MPI, Python {measured['machine']['python']}: CPU time of rank 0 per",
+        "  report and assignment (in the program's own executor), writing of a chunk's records to a local disk, what every",
+        "  point costs before and after, points per second, messages of a run. Real nodes are faster; all of it then shrinks alike.",
+        f"* Assumed: network {seconds(LATENCY)} and {BANDWIDTH / 1e9:g} GB/s; shared file system {seconds(FILE_LATENCY)} for a call, {FILE_CLIENT / 1e9:g} GB/s per client,",
+        f"  {FILE_ALL / 1e9:g} GB/s in all. 10 000 ranks with chunks of {CHUNK} s write {10000 / CHUNK * RECORD_BYTES * 512 / 1e9:.1f} GB/s in {2 * 10000 / CHUNK / 1000:.0f} thousand calls per second:",
+        "  a file system that takes less than that is what limits the run, and that is not simulated.",
+        "* Assumed: a fifth of the chunks are air and cost nothing, three quarters cost about the same (±30 %), a twentieth",
+        "  diverges at 4 to 10 times that; neighbours are alike, in runs of 8 chunks on average.",
+        f"* Runs of more than {MOST:.0e} chunks are simulated that far and prolonged at the rate of their middle. Sub-masters are",
+        "  simulated as groups that share nothing, and take the mean of their times: a master of theirs would level them out.",
+        "* The flow of `pixelSearchPropagate` is limited by how much is ready at a time, not by ranks; it is not in here.",
+        f"* Below {SCHEDULER_ONLY_FROM} ranks rank 0 works too, above it only schedules.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def groups_rows(measured: dict[str, Any]) -> list[str]:
+    costs = costs_of(measured, "posix", True)
+    big = [n for n in RANKS if n > GROUP]
+    rows = [[f"{n}", *(cell(run(Case(n, work, CHUNK), costs, True, GROUP)) for work in WORK)] for n in big]
+    return table(["ranks", *(f"{work:g} s" for work in WORK)], rows)
+
+
+def check() -> list[dict[str, Any]]:
+    """Real runs of ranks that sleep."""
+    found = []
+    for ranks, work, chunk, seed in ((2, 3.0, 0.05, 1), (4, 3.0, 0.05, 2), (32, 3.0, 0.05, 3), (64, 4.0, 0.1, 4)):
+        said = scaling_costs.run_ranks(ranks, "sleep", str(work), str(chunk), str(seed))
+        found.append({"ranks": ranks, "work": work, "chunk": chunk, "seed": seed, **json.loads(said.splitlines()[-1])})
+        print(found[-1])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", action="store_true", help="measure costs, and write them")
+    parser.add_argument("--measure-mpio", action="store_true", help="measure parallel HDF5 only")
+    parser.add_argument("--check", action="store_true", help="compare with real runs")
+    parser.add_argument("--work", type=Path, help="directory for what is measured")
+    parser.add_argument("--report", type=Path, default=REPORT)
+    args = parser.parse_args()
+    measured: dict[str, Any] = json.loads(COSTS.read_text()) if COSTS.exists() else {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.work or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        if args.measure:
+            mpio = measured.get("record", {}).get("mpio")
+            measured |= scaling_costs.measure(folder)
+            if mpio is not None:
+                measured["record"].setdefault("mpio", mpio)
+        if args.measure_mpio:
+            # what parallel HDF5 takes more than plain writing
+            record = scaling_costs.measure_messages(folder)["record"]
+            measured.setdefault("record", {})["mpio"] = record["mpio"]
+    if args.check:
+        measured["check"] = check()
+    if args.measure or args.measure_mpio or args.check:
+        COSTS.write_text(json.dumps(measured, indent=1) + "\n")
+        return
+    draw(measured, args.report.parent / "images")
+    args.report.write_text(report(measured))
+
+
+if __name__ == "__main__":
+    main()
