@@ -16,8 +16,9 @@ import json
 import math
 import sys
 import tempfile
+import textwrap
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,14 @@ DRIVERS = ("posix", "mpio", "gather")
 CHUNKS, CHUNK = (0.1, 0.3, 1.0), 0.3
 #: The run whose points the whole run is reckoned for.
 TYPICAL = "-hws 10 -o 3"
-#: A cluster, which cannot be measured here: network, and a shared file system as one of its clients and as a whole sees it.
+#: A cluster, which cannot be measured here: network, and a shared file system as one client sees it and as a whole.
 LATENCY, BANDWIDTH = 2e-6, 1e10
 FILE_LATENCY, FILE_CLIENT, FILE_ALL = 0.5e-3, 1e9, 2e10
 RECORD_BYTES = 144
+#: What even a chunk of air takes, as its boxes are read.
+READ = 1e-3
 #: Most chunks that are simulated one by one.
-MOST = 6e5
+MOST = 4e5
 #: Workers of a sub-master, where there are some.
 GROUP = 512
 
@@ -89,20 +92,20 @@ def costs_of(measured: dict[str, Any], driver: str, lean: bool = False) -> Costs
     kind = "gather" if driver == "gather" else "lean" if lean else "posix"
     send, message, chunk = reports(measured, kind)
     record = scaling_costs.POINTS * RECORD_BYTES
-    write = 0.0
+    write = READ
     if driver != "gather":
         # records and mark are a call each
-        write = measured["record"][driver] + 2 * FILE_LATENCY + record / FILE_CLIENT
+        write += measured["record"][driver] + 2 * FILE_LATENCY + record / FILE_CLIENT
     return Costs(send, message, chunk, write, record if driver == "gather" else 0.0, LATENCY, BANDWIDTH)
 
 
 def here(measured: dict[str, Any]) -> Costs:
-    """Costs of sleeping chunks on this machine: nothing is written, and messages stay in its memory."""
+    """Costs of sleeping chunks on this machine: nothing is written, and who sleeps sleeps a little too long."""
     send, message, chunk = reports(measured, "posix")
-    return Costs(send, message, chunk, latency=measured["ping"]["latency"])
+    return Costs(send, message, chunk, measured["oversleeping"], latency=measured["ping"]["latency"])
 
 
-@lru_cache(maxsize=None)
+@cache
 def run(case: Case, costs: Costs, wary: bool = False, group: int = 0) -> Outcome:
     """Outcome of a case, of groups with a sub-master each if they have a size."""
     schedule = Wary if wary else Schedule
@@ -148,10 +151,7 @@ def cell(outcome: Outcome) -> str:
 def efficiency_table(measured: dict[str, Any], driver: str, **design: Any) -> list[str]:
     lean = design.pop("lean", False)
     costs = costs_of(measured, driver, lean)
-    rows = [
-        [f"{n}", *(cell(run(Case(n, work, CHUNK), costs, **design)) for work in WORK)]
-        for n in RANKS
-    ]
+    rows = [[f"{n}", *(cell(run(Case(n, work, CHUNK), costs, **design)) for work in WORK)] for n in RANKS]
     return table(["ranks", *(f"{work:g} s" for work in WORK)], rows)
 
 
@@ -304,131 +304,197 @@ def draw(measured: dict[str, Any], folder: Path) -> None:
     figure.savefig(folder / "scaling-master.png", dpi=110)
 
 
+def wrapped(text: str) -> str:
+    """Paragraphs and items, separated by empty lines, each on one line of its own, broken at 120 characters."""
+    parts = []
+    for part in text.split("\n\n"):
+        plain = " ".join(part.split())
+        if part.lstrip().startswith(("|", "#", "!")):
+            parts.append(part.strip())
+        else:
+            indent = "" if not plain.startswith(("* ", "1. ", "2. ", "3. ", "4. ")) else " " * (plain.index(" ") + 1)
+            parts.append(textwrap.fill(plain, 120, subsequent_indent=indent, break_on_hyphens=False))
+    return "\n\n".join(parts) + "\n"
+
+
 def report(measured: dict[str, Any]) -> str:
     typical, points, start = measured["chunks"][TYPICAL], measured["points"], measured["start"]
-    books = measured["bookkeeping"]
-    posix, mpio, gather = (costs_of(measured, driver) for driver in DRIVERS)
-    serial = points["lay out"]
-    rank0 = points["TSV: rank 0 reads"] + points["TSV: rank 0 passes on"]
-    point = 1 / typical["points_per_second"]
-    now, wary, best = (
-        run(Case(10000, 10.0, CHUNK), costs_of(measured, "posix", lean), w, group)
-        for lean, w, group in ((False, False, 0), (True, True, 0), (True, True, GROUP))
-    )
-    few = run(Case(512, 100.0, CHUNK), posix), run(Case(512, 100.0, CHUNK), posix, True)
-    lines = [
-        "# How many ranks make sense",
-        "",
-        "Made by `benchmarks/scaling.py`. Nobody had 10 000 cores for this: it is a simulation in which the program's own",
-        "scheduler (`Schedule` and `Ledger` of `mpidvc/runtime/schedule.py`) decides, and clocks, network and ranks are",
-        "made up from costs that were measured. *Efficiency* is work done over ranks times wall time.",
-        "",
-        "## In short",
-        "",
-        "* Give every rank **at least 100 s of work**, and a few hundred chunks. A chunk is up to 512 points; it takes",
-        "  " + ", ".join(f"{seconds(c['chunk'])} with `{name}`" for name, c in measured["chunks"].items()) + ".",
-        "* With 10 s per rank the end dominates: somebody is always in the middle of a chunk that costs up to ten times",
-        "  the mean, while the others have nothing left. With 1 s, and with fewer chunks than ranks, most ranks idle:",
-        "  points over 512 is the number of ranks beyond which nothing gets faster, a tenth of that is a sensible one.",
-        f"* `posix` (the default on coherent file systems) and `mpio` differ little: {seconds(posix.write)} and",
-        f"  {seconds(mpio.write)} per chunk, at the workers. `gather` brings everything to rank 0, which is full at a few",
-        "  hundred to a few thousand ranks; it is meant for NFS and some dozens of ranks.",
-        f"* What rank 0 does alone for every point, {seconds(serial)} to lay the files out and {seconds(rank0)} for the TSV, is small beside",
-        f"  {seconds(point)} of work per point (`{TYPICAL}`), but not divided by anything: beyond some hundred ranks use",
-        "  `-notsv` and read the HDF5 file.",
-        "",
-        "![Efficiency over ranks](images/scaling-efficiency.png)",
-        "",
-        "## Efficiency while points are measured",
-        "",
-        f"By ranks and work per rank; chunks of {CHUNK} s on average. An asterisk: rank 0 is busy for more than 80 % of the",
-        "time. Start and end of the run are further below.",
-        "",
+    books, machine = measured["bookkeeping"], measured["machine"]
+    posix, mpio = (costs_of(measured, driver) for driver in ("posix", "mpio"))
+    tsv = points["TSV: rank 0 reads"] + points["TSV: rank 0 passes on"]
+    best = [
+        percent(run(Case(10000, 10.0, CHUNK), costs_of(measured, "posix", lean), wary, group).efficiency)
+        for wary, lean, group in ((False, False, 0), (True, True, 0), (True, True, GROUP))
     ]
-    for driver in DRIVERS:
-        lines += [f"### {driver}", "", *efficiency_table(measured, driver)]
-    lines += [
-        "### Short and long chunks, 10 s of work per rank",
-        "",
-        "*bound*: what no scheduler can surpass, as the longest chunk takes its time. *wary*: see below.",
-        "",
-        *chunks_table(measured),
-        "## Where the master is full",
-        "",
-        "Rank 0's time for messages, and the number of ranks that keep it busy all the time in the long middle of a run,",
-        f"when assignments last {LONGEST_ASSIGNMENT:g} s or a chunk. Towards the end they get shorter, and rank 0 has more to do.",
-        "",
-        *limits_table(measured),
-        "![Rank 0's time spent on messages](images/scaling-master.png)",
-        "",
-        "The bookkeeping itself costs the same on any number of ranks: per report "
-        + ", ".join(f"{seconds(book['median'])} ({n} ranks)" for n, book in books.items())
-        + f". Only the look for late workers, once a second, grows: {seconds(books['10000']['expire'])} with 10 000 ranks.",
-        "The rest of a report is MPI and pickle; unpickling a NumPy record for each report is a large part of it.",
-        "",
-        "## What would mend it",
-        "",
-        f"1. **Learn before handing out.** What comes back first is what was cheap (air costs nothing), so the first estimate",
-        "   of a chunk's cost is far too low, and some ranks get a quarter of their share at once, with as much in reserve:",
-        f"   512 ranks with 100 s of work each reach {percent(few[0].efficiency)}. *Wary* hands out no more chunks at once than every rank has",
-        f"   done on average, an eighth of an equal share instead of a quarter, and reserves until eight chunks per rank are left: {percent(few[1].efficiency)}.",
-        "2. **Reports of times only** where workers write their records themselves: half the cost of a report.",
-        f"3. **Sub-masters**, one for {GROUP} ranks, which get ranges of many chunks from rank 0. 10 000 ranks with 10 s of work:",
-        f"   {percent(now.efficiency)} as it is, {percent(wary.efficiency)} with 1 and 2, {percent(best.efficiency)} with all three.",
-        "4. **No work per point on rank 0 alone**: all ranks lay out the inputs of their rows, and write text at offsets.",
-        "",
-        "### posix with 1 and 2",
-        "",
-        *efficiency_table(measured, "posix", wary=True, lean=True),
-        f"### posix with 1, 2 and 3 (sub-masters above {GROUP} ranks)",
-        "",
-        *groups_rows(measured),
-        "## Ranks that are lost",
-        "",
-        "Wall time with `posix` and the wary schedule, in brackets how many ranks were lost. Killed ranks are noticed after",
-        "0.1 s and cost what they had in hand. A rank that hangs is noticed when its lease ends: 120 s for its first",
-        "assignment, 30 s and twenty times the expected time for every other one; then up to 10 s are waited for it.",
-        "In a run of seconds that is the whole of the time; long runs lose half a minute.",
-        "",
-        *losses_table(measured),
-        "## Before and after the work",
-        "",
-        f"For 10 s of work per rank with `{TYPICAL}`, that is {typical['points_per_second']:.0f} points per second and rank. Rank 0 alone: names,",
-        f"short messages ({start['sent']:.0f} to and {start['got']:.0f} from every rank in a run), laying out, TSV, and with `gather` the grid order.",
-        "",
-        *around_table(measured),
-        "So the whole run is less efficient than the measurement, with `posix` and without a TSV …",
-        "",
-        *whole_table(measured, tsv=False),
-        "… and with one:",
-        "",
-        *whole_table(measured, tsv=True),
-        "The start of Python itself is not in it: 0.5 s from a local disk, but 10 000 ranks that read thousands of small files",
-        "from one file server can take minutes. Use a container, or copy the environment to each node.",
-        "",
-        "## Is the simulation right?",
-        "",
-        "Real runs of ranks whose chunks sleep, on a machine with two cores, so that many more ranks than cores are honest",
-        "as long as they mostly sleep:",
-        "",
-        *check_table(measured),
-        "## What is measured, and what is assumed",
-        "",
-        f"* Measured on {measured['machine']['processor']}, two cores shared with other work, Open MPI, Python {measured['machine']['python']}: CPU time of rank 0 per",
-        "  report and assignment (in the program's own executor), writing of a chunk's records to a local disk, what every",
-        "  point costs before and after, points per second, messages of a run. Real nodes are faster; all of it then shrinks alike.",
-        f"* Assumed: network {seconds(LATENCY)} and {BANDWIDTH / 1e9:g} GB/s; shared file system {seconds(FILE_LATENCY)} for a call, {FILE_CLIENT / 1e9:g} GB/s per client,",
-        f"  {FILE_ALL / 1e9:g} GB/s in all. 10 000 ranks with chunks of {CHUNK} s write {10000 / CHUNK * RECORD_BYTES * 512 / 1e9:.1f} GB/s in {2 * 10000 / CHUNK / 1000:.0f} thousand calls per second:",
-        "  a file system that takes less than that is what limits the run, and that is not simulated.",
-        "* Assumed: a fifth of the chunks are air and cost nothing, three quarters cost about the same (±30 %), a twentieth",
-        "  diverges at 4 to 10 times that; neighbours are alike, in runs of 8 chunks on average.",
-        f"* Runs of more than {MOST:.0e} chunks are simulated that far and prolonged at the rate of their middle. Sub-masters are",
-        "  simulated as groups that share nothing, and take the mean of their times: a master of theirs would level them out.",
-        "* The flow of `pixelSearchPropagate` is limited by how much is ready at a time, not by ranks; it is not in here.",
-        f"* Below {SCHEDULER_ONLY_FROM} ranks rank 0 works too, above it only schedules.",
-        "",
-    ]
-    return "\n".join(lines)
+    few = [percent(run(Case(512, 100.0, CHUNK), posix, wary).efficiency) for wary in (False, True)]
+    lasts = ", ".join(f"{seconds(found['chunk'])} with `{name}`" for name, found in measured["chunks"].items())
+    medians = ", ".join(f"{seconds(book['median'])} ({n} ranks)" for n, book in books.items())
+    written = 10000 / CHUNK * RECORD_BYTES * scaling_costs.POINTS / 1e9
+
+    def rows(lines: list[str]) -> str:
+        return "\n".join(lines)
+
+    return wrapped(f"""# How many ranks make sense
+
+Made by `benchmarks/scaling.py`. No run with 10 000 ranks is behind this: it is a simulation, in which the program's own
+scheduler (`Schedule` and `Ledger` of `mpidvc/runtime/schedule.py`) decides what goes to whom, and clocks, network and
+ranks are made up from costs that were measured. *Efficiency* is the time of the work itself, over ranks times wall
+time.
+
+## In short
+
+* Give every rank at least 100 s of work. With 10 s the end dominates: somebody is in the middle of a chunk that costs
+ten times the mean while the others have nothing left. With 1 s most ranks wait.
+
+* There must be many more chunks than ranks: a chunk has at most 512 points, and is one rank's. Points divided by 512 is
+the number of ranks beyond which nothing gets faster, as the others get nothing; a thirtieth of that is a sensible one.
+Chunks of 512 points take {lasts} (one core of the machine that is named below).
+
+* `posix` (the default on file systems that all hosts see alike) and `mpio` differ little: a chunk costs the worker
+{seconds(posix.write - READ)} and {seconds(mpio.write - READ)} for writing. `gather` brings all records to rank 0, which
+is full much sooner (see below); it is meant for NFS, and for hundreds of ranks at most.
+
+* What rank 0 does alone for every point is not divided by the ranks: {seconds(points["lay out"])} to lay out the files,
+{seconds(tsv)} for the TSV. That is little beside {seconds(1 / typical["points_per_second"])} of work for a point
+(`{TYPICAL}`), but from some hundred ranks on it is most of a run. Use `-notsv` there, and read the HDF5 file.
+
+![Efficiency over ranks](images/scaling-efficiency.png)
+
+## Efficiency while points are measured
+
+By ranks and seconds of work per rank, with chunks of {CHUNK} s on average. An asterisk says that rank 0 is busy for
+more
+than 80 % of the time. Where there are fewer chunks than ranks (less work per rank than a chunk) the rest idle.
+Start and end of a run are further below.
+
+### posix
+
+{rows(efficiency_table(measured, "posix"))}
+
+### mpio
+
+{rows(efficiency_table(measured, "mpio"))}
+
+### gather
+
+{rows(efficiency_table(measured, "gather"))}
+
+### Short and long chunks
+
+With 10 s of work per rank, `posix`. *bound*: no scheduler can surpass it, as the longest chunk takes its time.
+*wary*: a
+mended scheduler, see below.
+
+{rows(chunks_table(measured))}
+
+## Where the master is full
+
+Rank 0's time for a message, and the number of ranks that keep it busy all the time in the long middle of a run, when an
+assignment lasts {LONGEST_ASSIGNMENT:g} s. Towards the end assignments are shorter, and rank 0 has several times as
+much to
+do; it is full there with a fraction of these ranks.
+
+{rows(limits_table(measured))}
+
+![Rank 0's time spent on messages](images/scaling-master.png)
+
+The bookkeeping costs the same on any number of ranks, per report and median: {medians}. Only the look for late workers,
+once a second, grows: {seconds(books["10000"]["expire"])} with 10 000 ranks. The rest is MPI and pickle; half of a
+report
+is the NumPy record in it.
+
+## What would mend it
+
+1. *Learn before handing out.* What comes back first is what was cheap: a chunk of air costs nothing. So the first
+estimate of the cost is far too low, and the ranks that ask next get a quarter of their whole share at once, with as
+much
+in reserve. The *wary* schedule (in `benchmarks/scaling.py`) hands out no more chunks at once than a rank has done on
+average, an eighth of the rest instead of a quarter, and stops giving reserves when eight chunks per rank are left. 512
+ranks with 100 s of work each: {few[0]} as it is, {few[1]} wary.
+
+2. *Reports without records*, where workers write their records themselves: half the time of a report.
+
+3. *Sub-masters*, one for {GROUP} ranks, which get long ranges of chunks from rank 0. 10 000 ranks with 10 s of work
+each:
+{best[0]} as it is, {best[1]} with 1 and 2, {best[2]} with all three.
+
+4. *Nothing per point on rank 0 alone*: every rank lays out the inputs of its rows, and writes text at its own offset.
+
+### posix with 1 and 2
+
+{rows(efficiency_table(measured, "posix", wary=True, lean=True))}
+
+### posix with 1, 2 and 3
+
+{rows(groups_rows(measured))}
+
+## Ranks that are lost
+
+Wall time with `posix` and the wary schedule; in brackets the number of ranks that were lost. A killed rank is noticed
+after 0.1 s, and costs what it had in hand. A rank that hangs is noticed when its lease ends: 120 s for its first
+assignment, for others 30 s and twenty times what they should take; in the end 10 s are waited for it. So one hanging
+rank costs a short run a minute, and a long one nothing but the rank, if it does not happen near the end.
+
+{rows(losses_table(measured))}
+
+## Before and after the work
+
+For 10 s of work per rank with `{TYPICAL}`, that is {typical["points_per_second"]:.0f} points per second and rank.
+All of
+it is rank 0's time: for names, acknowledgements and short messages ({start["sent"]:.0f} to and {start["got"]:.0f} from
+every rank in a run), laying out, the TSV, and with `gather` the grid order; with `posix` all ranks share that.
+
+{rows(around_table(measured))}
+
+So the whole run, with `posix` and without a TSV, is less efficient than its middle:
+
+{rows(whole_table(measured, tsv=False))}
+
+And with a TSV:
+
+{rows(whole_table(measured, tsv=True))}
+
+The start of Python is not in it: half a second from a local disk, but 10 000 ranks that read thousands of small files
+from one server can take minutes. Use a container, or copy the environment to every node.
+
+## Is the simulation right?
+
+Real runs of ranks whose chunks sleep, on a machine with two cores: as they mostly sleep, many more ranks than cores are
+honest. (They oversleep by {seconds(measured["oversleeping"])}, which is reckoned with.) How long the end of a run
+takes is
+chance: it matters who gets a slow chunk last, and a delay of 0.1 ms per chunk can change that.
+
+{rows(check_table(measured))}
+
+## What is measured, and what is assumed
+
+* Measured on {machine["processor"]}, two cores shared with other work, Open MPI, Python {machine["python"]}: CPU
+time of
+rank 0 for reports and assignments in the program's own executor, writing of a chunk's records to a local disk, what
+every
+point costs before and after the work, points per second, and the messages of a run. Other work only adds to such times,
+so they are rather too long.
+
+* Assumed: a network with {seconds(LATENCY)} and {BANDWIDTH / 1e9:g} GB/s; a shared file system with
+{seconds(FILE_LATENCY)} for a call, {FILE_CLIENT / 1e9:g} GB/s for a client and {FILE_ALL / 1e9:g} GB/s in all. 10
+000 ranks
+with chunks of {CHUNK} s write {written:.1f} GB/s in {2e4 / CHUNK / 1000:.0f} thousand calls per second. A file
+system that
+takes less limits the run, and that is not simulated.
+
+* Assumed: a fifth of the chunks are air and cost nothing, three quarters cost about the same (±30 %), a twentieth
+diverges
+and costs 4 to 10 times as much; neighbours are alike, in runs of 8 chunks on average. Reading its boxes takes
+{seconds(READ)} for every chunk.
+
+* Runs of more than {MOST:.0e} chunks are simulated up to that, and prolonged at the rate of their middle.
+Sub-masters are
+simulated as groups that share nothing, with the mean of their times: what leads them would level them out.
+
+* Below {SCHEDULER_ONLY_FROM} ranks rank 0 works too; from there on it only schedules, and counts as a rank that idles.
+
+* `pixelSearchPropagate` is not in here: how much of it is ready at a time is what limits it.
+""")
 
 
 def groups_rows(measured: dict[str, Any]) -> list[str]:
@@ -470,6 +536,7 @@ def main() -> None:
             record = scaling_costs.measure_messages(folder)["record"]
             measured.setdefault("record", {})["mpio"] = record["mpio"]
     if args.check:
+        measured["oversleeping"] = scaling_costs.oversleeping()
         measured["check"] = check()
     if args.measure or args.measure_mpio or args.check:
         COSTS.write_text(json.dumps(measured, indent=1) + "\n")

@@ -145,7 +145,10 @@ def messages_program(folder: str) -> None:
             begun = clock()
             executor.map(_Instant(n_reports * size, rows), chosen)
             busy = clock() - begun - spent["idle"]
-            found[f"{driver} {size}"] = {"report": (busy - spent["send"]) / n_reports, "send": spent["send"] / n_reports}
+            found[f"{driver} {size}"] = {
+                "report": (busy - spent["send"]) / n_reports,
+                "send": spent["send"] / n_reports,
+            }
     import h5py
 
     records = np.zeros(POINTS, journal.slots["mpidvc/journal/records"].dtype)
@@ -259,6 +262,16 @@ def count_program(*arguments: str) -> None:
 
 
 # ---- on one process
+
+
+def oversleeping() -> float:
+    """Seconds by which a sleep is too long."""
+    spans = []
+    for _ in range(200):
+        begun = time.perf_counter()
+        time.sleep(1e-3)
+        spans.append(time.perf_counter() - begun - 1e-3)
+    return float(np.median(spans))
 
 
 def bookkeeping(size: int) -> dict[str, float]:
@@ -425,7 +438,10 @@ def measure_messages(folder: Path, times: int = 3) -> dict[str, Any]:
         name: {part: min(run["reports"][name][part] for run in runs) for part in value}
         for name, value in runs[0]["reports"].items()
     }
-    return {"reports": reports, "record": {name: min(run["record"][name] for run in runs) for name in runs[0]["record"]}}
+    return {
+        "reports": reports,
+        "record": {name: min(run["record"][name] for run in runs) for name in runs[0]["record"]},
+    }
 
 
 def measure(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import math
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from mpidvc.runtime.schedule import SCHEDULER_ONLY_FROM, Lease, Ledger, Schedule
 
-#: Longest nap of a process that waits, and by how much each is longer than the one before (`messages.Backoff`), seconds.
+#: Longest nap of a process that waits, and how much longer each is than the one before (`messages.Backoff`), seconds.
 LONGEST_NAP, NAP_STEP = 1e-3, 1e-5
 #: How chunks are distributed: share of all chunks and range of the cost over that of an ordinary chunk, and the number
 #: of neighbours that are alike, on average.
@@ -113,7 +114,7 @@ class Outcome:
     lost : int
         Ranks that were killed or stopped to answer, and that was found out.
     middle : float
-        Seconds that a chunk more would have taken in the middle of the run.
+        Seconds that a second of work more would have taken in the middle of the run.
     """
 
     seconds: float
@@ -220,9 +221,13 @@ def simulate(
     master = _Master()
     free = [0.0] * n
     link = 0.0
-    messages = handed = known_lost = taken = 0
-    marks: list[tuple[float, int]] = []
-    next_mark = 0.3 * n_chunks
+    messages = handed = known_lost = 0
+    # work that is done in the middle of the time that it would take at best
+    window, worked = (0.3 * total / n, 0.6 * total / n), 0.0
+
+    def in_window(begins: float, seconds: float, given: range) -> float:
+        inside = min(begins + seconds, window[1]) - max(begins, window[0])
+        return inside * (until[given.stop] - until[given.start]) / seconds if inside > 0 else 0.0
 
     def take(event: tuple[float, int, int, int, float, int]) -> tuple[int, range | None]:
         nonlocal messages, known_lost
@@ -246,6 +251,7 @@ def simulate(
             begins = max(arrives, free[rank])
             seconds = until[given.stop] - until[given.start] + len(given) * costs.write
             free[rank] = begins + seconds
+            worked += in_window(begins, seconds, given)
             if free[rank] <= ends.get(rank, math.inf):
                 order += 1
                 heapq.heappush(events, (free[rank] + costs.latency, order, rank, number, seconds, len(given)))
@@ -261,6 +267,7 @@ def simulate(
         elif (own := ledger.own()) is not None:
             number, given = own
             seconds = until[given.stop] - until[given.start] + len(given) * costs.write
+            worked += in_window(master.now, seconds, given)
             master.now += seconds
             assignment = ledger.returned(0, number, seconds, master.now)
         else:
@@ -272,12 +279,8 @@ def simulate(
                 master.now += sleeps + (nap(sleeps) if costs.latency else 0.0)
             continue
         if assignment is not None:
-            taken += len(assignment)
             for chunk in assignment:
                 times_done[chunk] += 1
-            if taken >= next_mark:
-                marks.append((master.now, taken))
-                next_mark += 0.3 * n_chunks
 
     # who still has something in hand is waited for, or given up
     least = master.now + lease.grace
@@ -293,7 +296,7 @@ def simulate(
             if deadline <= master.now:
                 ledger.lost(rank)
                 known_lost += 1
-    middle = (marks[1][0] - marks[0][0]) / (marks[1][1] - marks[0][1]) if len(marks) > 1 else 0.0
+    middle = (window[1] - window[0]) / worked if worked else 0.0
     return Outcome(
         master.now,
         total,
@@ -308,15 +311,18 @@ def simulate(
     )
 
 
+#: Runs that are prolonged differ in nothing but that.
+_beginning = lru_cache(maxsize=4)(simulate)
+
+
 def extended(case: Case, costs: Costs, most: float = 1e6, **other: Any) -> Outcome:
     """As `simulate`; a run of more chunks than `most` is simulated up to that, and its middle prolonged."""
     if case.n_chunks <= most:
         return simulate(case, costs, **other)
-    part = simulate(replace(case, work=case.work * most / case.n_chunks), costs, **other)
-    more = case.n_chunks - len(part.times_done)
+    part = _beginning(replace(case, work=most * case.chunk / case.ranks), costs, **other)
+    more = (case.n_chunks - len(part.times_done)) * case.chunk
     seconds = part.seconds + more * part.middle
-    grown = case.n_chunks / len(part.times_done)
-    return replace(part, seconds=seconds, work=part.work * grown, busy=part.busy * seconds / part.seconds)
+    return replace(part, seconds=seconds, work=part.work + more, busy=part.busy * seconds / part.seconds)
 
 
 def bound(case: Case) -> float:
