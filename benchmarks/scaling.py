@@ -28,6 +28,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 import scaling_costs  # noqa: E402
 from scaling_model import Case, Costs, Outcome, bound, extended, simulate  # noqa: E402
 
+from mpidvc.commands.results import ROWS  # noqa: E402
 from mpidvc.runtime.schedule import LONGEST_ASSIGNMENT, SCHEDULER_ONLY_FROM, Schedule  # noqa: E402
 
 COSTS = REPOSITORY / "benchmarks/scaling.json"
@@ -45,8 +46,10 @@ FILE_LATENCY, FILE_CLIENT, FILE_ALL = 0.5e-3, 1e9, 2e10
 RECORD_BYTES = 144
 #: What even a chunk of air takes, as its boxes are read.
 READ = 1e-3
-#: Most chunks that are simulated one by one.
-MOST = 4e5
+#: Most chunks that are simulated one by one, if they give every rank so many seconds of work.
+MOST, LEAST_WORK = 4e5, 20.0
+#: Seconds in which rank 0 should be able to serve a rank.
+SERVED = 5e-5
 #: Workers of a sub-master, where there are some.
 GROUP = 512
 
@@ -54,7 +57,8 @@ GROUP = 512
 class Wary(Schedule):
     """As `Schedule`, but it learns what chunks cost before it hands out many, and keeps more for the end.
 
-    What is back first is what was cheap: a mean over fewer chunks than there are ranks says little.
+    What is back first is what was cheap: a mean over fewer chunks than there are ranks says little. And where ranks are
+    many, no assignment is so short that rank 0 could not serve all in that time.
     """
 
     def take(self, rank: int, in_hand: int) -> range | None:
@@ -66,9 +70,12 @@ class Wary(Schedule):
         else:
             if in_hand > (left >= 8 * self.size):
                 return None
-            count = min(left // (8 * self.size), self._rate.done // self.size)
+            count = left // (8 * self.size)
             if self._rate.seconds > 0:
-                count = min(count, int(LONGEST_ASSIGNMENT * self._rate.done / self._rate.seconds))
+                per_second = self._rate.done / self._rate.seconds
+                count = max(count, int(SERVED * self.size * per_second))
+                count = min(count, int(max(LONGEST_ASSIGNMENT, 2 * SERVED * self.size) * per_second))
+            count = min(count, 2 * self._rate.done // self.size)
         if left <= 0:
             return None
         chunks = range(self._next, min(self._next + max(count, 1), self.n_chunks))
@@ -111,10 +118,11 @@ def run(case: Case, costs: Costs, wary: bool = False, group: int = 0) -> Outcome
     schedule = Wary if wary else Schedule
     print(f"  {case.ranks} ranks, {case.work:g} s, chunks of {case.chunk} s", file=sys.stderr, flush=True)
     n_groups = math.ceil(case.ranks / group) if group else 1
+    most = max(MOST, case.ranks * LEAST_WORK / case.chunk)
     if n_groups == 1:
-        return extended(case, costs, MOST, schedule=schedule)
+        return extended(case, costs, most, schedule=schedule)
     parts = [
-        extended(replace(case, ranks=case.ranks // n_groups, seed=100 + k), costs, MOST / n_groups, schedule=schedule)
+        extended(replace(case, ranks=case.ranks // n_groups, seed=100 + k), costs, most / n_groups, schedule=schedule)
         for k in range(n_groups)
     ]
     # a master of the sub-masters levels out what the groups have; here that is their mean
@@ -122,6 +130,27 @@ def run(case: Case, costs: Costs, wary: bool = False, group: int = 0) -> Outcome
     longest = max(parts, key=lambda part: part.peak)
     whole = replace(parts[0], seconds=seconds, ranks=case.ranks, work=sum(part.work for part in parts))
     return replace(whole, busy=longest.busy, peak=longest.peak)
+
+
+def alone(measured: dict[str, Any], n: int, n_points: float, tsv: bool = False) -> float:
+    """Seconds for what rank 0 does alone before and after the work, with `posix`."""
+    points, start = measured["points"], measured["start"]
+    send, message, _ = reports(measured, "lean")
+    each = points["lay out"] + points["summary"] + tsv * text_seconds(measured)
+    return n_points * each + n * (start["sent"] * send + start["got"] * message)
+
+
+def text_seconds(measured: dict[str, Any]) -> float:
+    """Seconds of rank 0 for a row of the TSV, which the others format."""
+    return float(measured["points"]["TSV: rank 0 reads"] + measured["points"]["TSV: rank 0 passes on"])
+
+
+def ordering(measured: dict[str, Any], ranks: int, n_points: float) -> float:
+    """Seconds to write the grid-ordered datasets by so many ranks."""
+    points = measured["points"]
+    bytes_moved = n_points * (points["bytes of the journal"] + points["bytes of the finished file"])
+    # rows are shared out in large blocks
+    return float(points["grid order"] * max(n_points / ranks, min(n_points, ROWS)) + bytes_moved / FILE_ALL)
 
 
 # ---- the report
@@ -192,50 +221,35 @@ def losses_table(measured: dict[str, Any]) -> list[str]:
 def around_table(measured: dict[str, Any]) -> list[str]:
     start, points = measured["start"], measured["points"]
     send, message, _ = reports(measured, "lean")
-    rate = measured["chunks"][TYPICAL]["points_per_second"]
     rows = []
     for n in RANKS:
-        work = 10.0
-        n_points = n * work * rate
-        disk = n_points * (points["bytes of the journal"] + points["bytes of the finished file"]) / FILE_ALL
-        tsv = points["TSV: rank 0 reads"] + points["TSV: rank 0 passes on"]
-        # a broadcast of the plan, 100 kB, along a tree
+        n_points = n * 10.0 * measured["chunks"][TYPICAL]["points_per_second"]
+        # a plan of 100 kB
         tree = math.ceil(math.log2(n)) * (LATENCY + 1e5 / BANDWIDTH + send)
-        rows.append(
-            [
-                f"{n}",
-                f"{n_points / 1e6:.3g}",
-                seconds(n * start["got"] * message),
-                seconds(n * start["sent"] * send),
-                seconds(tree),
-                seconds(n_points * points["lay out"]),
-                seconds(max(n_points * points["grid order"] / n, points["grid order"] * 65536) + disk),
-                seconds(n_points * points["grid order"] + disk),
-                seconds(n_points * tsv),
-            ]
+        times = (
+            n * start["got"] * message,
+            n * start["sent"] * send,
+            tree,
+            n_points * points["lay out"],
+            ordering(measured, n, n_points),
+            ordering(measured, 1, n_points),
+            n_points * text_seconds(measured),
         )
-    titles = ["ranks", "10⁶ points", "names, acknowledgements", "short broadcasts, ends of rounds", "plan along a tree"]
-    return table([*titles, "laying out", "grid order, posix", "grid order, gather", "TSV"], rows)
+        rows.append([f"{n}", f"{n_points / 1e6:.3g}", *map(seconds, times)])
+    titles = ["names, acknowledgements", "short messages", "plan, along a tree", "laying out"]
+    return table(["ranks", "10⁶ points", *titles, "grid order, posix", "grid order, gather", "TSV"], rows)
 
 
 def whole_table(measured: dict[str, Any], tsv: bool) -> list[str]:
     """Efficiency of a whole run, start and end included."""
-    points, start = measured["points"], measured["start"]
-    send, message, _ = reports(measured, "lean")
-    costs = costs_of(measured, "posix")
     rows = []
     for n in RANKS:
         cells = [f"{n}"]
         for work in WORK:
-            outcome = run(Case(n, work, CHUNK), costs)
+            outcome = run(Case(n, work, CHUNK), costs_of(measured, "posix"))
             n_points = n * work * measured["chunks"][TYPICAL]["points_per_second"]
-            serial = n_points * (points["lay out"] + points["summary"]) + n * (
-                start["sent"] * send + start["got"] * message
-            )
-            if tsv:
-                serial += n_points * (points["TSV: rank 0 reads"] + points["TSV: rank 0 passes on"])
-            end = points["grid order"] * max(n_points / n, 65536) + n_points * 464 / FILE_ALL
-            cells.append(percent(outcome.work / n / (outcome.seconds + serial + end)))
+            whole = outcome.seconds + alone(measured, n, n_points, tsv) + ordering(measured, n, n_points)
+            cells.append(percent(outcome.work / (n * whole)))
         rows.append(cells)
     return table(["ranks", *(f"{work:g} s" for work in WORK)], rows)
 
@@ -321,7 +335,6 @@ def report(measured: dict[str, Any]) -> str:
     typical, points, start = measured["chunks"][TYPICAL], measured["points"], measured["start"]
     books, machine = measured["bookkeeping"], measured["machine"]
     posix, mpio = (costs_of(measured, driver) for driver in ("posix", "mpio"))
-    tsv = points["TSV: rank 0 reads"] + points["TSV: rank 0 passes on"]
     best = [
         percent(run(Case(10000, 10.0, CHUNK), costs_of(measured, "posix", lean), wary, group).efficiency)
         for wary, lean, group in ((False, False, 0), (True, True, 0), (True, True, GROUP))
@@ -355,7 +368,7 @@ Chunks of 512 points take {lasts} (one core of the machine that is named below).
 is full much sooner (see below); it is meant for NFS, and for hundreds of ranks at most.
 
 * What rank 0 does alone for every point is not divided by the ranks: {seconds(points["lay out"])} to lay out the files,
-{seconds(tsv)} for the TSV. That is little beside {seconds(1 / typical["points_per_second"])} of work for a point
+{seconds(text_seconds(measured))} for the TSV. That is little beside {seconds(1 / typical["points_per_second"])} of work for a point
 (`{TYPICAL}`), but from some hundred ranks on it is most of a run. Use `-notsv` there, and read the HDF5 file.
 
 ![Efficiency over ranks](images/scaling-efficiency.png)
@@ -408,11 +421,12 @@ is the NumPy record in it.
 1. *Learn before handing out.* What comes back first is what was cheap: a chunk of air costs nothing. So the first
 estimate of the cost is far too low, and the ranks that ask next get a quarter of their whole share at once, with as
 much
-in reserve. The *wary* schedule (in `benchmarks/scaling.py`) hands out no more chunks at once than a rank has done on
-average, an eighth of the rest instead of a quarter, and stops giving reserves when eight chunks per rank are left. 512
+in reserve. The *wary* schedule (in `benchmarks/scaling.py`) hands out at most twice what a rank has done on average, an
+eighth of the rest instead of a quarter, nothing that is shorter than rank 0 needs to serve all ranks, and no reserves
+when fewer than eight chunks per rank are left. 512
 ranks with 100 s of work each: {few[0]} as it is, {few[1]} wary.
 
-2. *Reports without records*, where workers write their records themselves: half the time of a report.
+2. *Reports without records*, where workers write their records themselves: less than half the time of a report.
 
 3. *Sub-masters*, one for {GROUP} ranks, which get long ranges of chunks from rank 0. 10 000 ranks with 10 s of work
 each:
@@ -487,9 +501,8 @@ diverges
 and costs 4 to 10 times as much; neighbours are alike, in runs of 8 chunks on average. Reading its boxes takes
 {seconds(READ)} for every chunk.
 
-* Runs of more than {MOST:.0e} chunks are simulated up to that, and prolonged at the rate of their middle.
-Sub-masters are
-simulated as groups that share nothing, with the mean of their times: what leads them would level them out.
+* Long runs are simulated up to {MOST:.0e} chunks, or {LEAST_WORK:g} s per rank, and prolonged at the rate of their
+middle. Sub-masters are simulated as groups that share nothing, with the mean of their times: what leads them would level them out.
 
 * Below {SCHEDULER_ONLY_FROM} ranks rank 0 works too; from there on it only schedules, and counts as a rank that idles.
 
