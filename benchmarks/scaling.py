@@ -368,7 +368,8 @@ Chunks of 512 points take {lasts} (one core of the machine that is named below).
 is full much sooner (see below); it is meant for NFS, and for hundreds of ranks at most.
 
 * What rank 0 does alone for every point is not divided by the ranks: {seconds(points["lay out"])} to lay out the files,
-{seconds(text_seconds(measured))} for the TSV. That is little beside {seconds(1 / typical["points_per_second"])} of work for a point
+{seconds(text_seconds(measured))} for the TSV. That is little beside {seconds(1 / typical["points_per_second"])}
+of work for a point
 (`{TYPICAL}`), but from some hundred ranks on it is most of a run. Use `-notsv` there, and read the HDF5 file.
 
 ![Efficiency over ranks](images/scaling-efficiency.png)
@@ -412,9 +413,8 @@ do; it is full there with a fraction of these ranks.
 ![Rank 0's time spent on messages](images/scaling-master.png)
 
 The bookkeeping costs the same on any number of ranks, per report and median: {medians}. Only the look for late workers,
-once a second, grows: {seconds(books["10000"]["expire"])} with 10 000 ranks. The rest is MPI and pickle; half of a
-report
-is the NumPy record in it.
+once a second, grows: {seconds(books["10000"]["expire"])} with 10 000 ranks. The rest is MPI and pickle; more than
+half of a report is for the NumPy record in it.
 
 ## What would mend it
 
@@ -496,13 +496,17 @@ with chunks of {CHUNK} s write {written:.1f} GB/s in {2e4 / CHUNK / 1000:.0f} th
 system that
 takes less limits the run, and that is not simulated.
 
+* Assumed: MPI takes short messages at once. Rank 0 looks at all that it has not got rid of whenever it sends another, so
+that the first assignments of thousands of ranks would take it long otherwise.
+
 * Assumed: a fifth of the chunks are air and cost nothing, three quarters cost about the same (±30 %), a twentieth
 diverges
 and costs 4 to 10 times as much; neighbours are alike, in runs of 8 chunks on average. Reading its boxes takes
 {seconds(READ)} for every chunk.
 
 * Long runs are simulated up to {MOST:.0e} chunks, or {LEAST_WORK:g} s per rank, and prolonged at the rate of their
-middle. Sub-masters are simulated as groups that share nothing, with the mean of their times: what leads them would level them out.
+middle. Sub-masters are simulated as groups that share nothing, with the mean of their times: what leads them would
+level them out.
 
 * Below {SCHEDULER_ONLY_FROM} ranks rank 0 works too; from there on it only schedules, and counts as a rank that idles.
 
