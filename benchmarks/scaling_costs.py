@@ -1,0 +1,470 @@
+"""What messages, chunks and files cost here: the measured half of `scaling.py`, and the programs that its ranks run."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
+
+from mpidvc.runtime import executor as executors  # noqa: E402
+from mpidvc.runtime import messages, schedule  # noqa: E402
+from mpidvc.runtime.comm import connect, find_launcher  # noqa: E402
+from mpidvc.runtime.launch import find_mpiexec  # noqa: E402
+
+#: Points of the largest chunk, and of the fields with which what rank 0 does alone is timed.
+POINTS, FIELD_EDGE = 512, 80
+#: Chunks in an assignment, when what reports cost is measured.
+SIZES = (1, 8)
+N_REPORTS = 1500
+
+
+def run_ranks(n: int, *arguments: str, timeout: float = 120) -> str:
+    """What a program of this file prints, run on ranks of this host."""
+    mpiexec = find_mpiexec()
+    if mpiexec is None:
+        raise SystemExit("no MPI in this environment")
+    environment = mpiexec.environment(os.environ, n) | {"PYTHONPATH": str(REPOSITORY)}
+    del environment["MPIDVC_STARTED_RANKS"]
+    command = [*mpiexec.command(n), sys.executable, str(Path(__file__).resolve()), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+# ---- on ranks
+
+
+def _make_executor() -> executors.MPIExecutor:
+    made = executors.make_executor(connect(find_launcher()))
+    assert isinstance(made, executors.MPIExecutor)
+    return made
+
+
+def _journal(folder: Path, n_blocks: int) -> Any:
+    from mpidvc.kernels import correlation
+    from mpidvc.runtime import journal
+    from mpidvc.tasks.ldic import RECORD
+    from mpidvc.tasks.points import inputs_of
+
+    n = n_blocks * POINTS
+    positions = np.zeros((n, 3))
+    return journal.lay_out(
+        folder / "messages.h5",
+        {"command": "ldic"},
+        np.arange(n),
+        np.arange(n_blocks + 1) * POINTS,
+        positions,
+        lambda rows: inputs_of(positions[rows], np.zeros((len(rows), 3, 4))),
+        RECORD,
+        correlation.RESULT,
+    )
+
+
+class _Instant:
+    """Chunks that take no time and give what chunks give."""
+
+    def __init__(self, n_chunks: int, rows: int) -> None:
+        from mpidvc.tasks.ldic import RECORD
+
+        self.n_chunks = n_chunks
+        self._records = np.zeros(rows, RECORD)
+
+    def run(self, chunk: int) -> Any:
+        return self._records.copy()
+
+
+def messages_program(folder: str) -> None:
+    """CPU seconds of rank 0 for each report, by driver and number of chunks in it; times of writing a block."""
+    executor = _make_executor()
+    schedule.SCHEDULER_ONLY_FROM = 2
+    spent = {"idle": 0.0, "send": 0.0}
+    clock = time.thread_time
+
+    class Idle(messages.Backoff):
+        def __call__(self) -> None:
+            begun = clock()
+            super().__call__()
+            spent["idle"] += clock() - begun
+
+    executors.Backoff = Idle  # type: ignore[misc]
+    mail = executor._mail
+    poll, send = mail.poll, mail.send
+
+    def timed_poll() -> Any:
+        begun = clock()
+        message = poll()
+        if message is None:
+            spent["idle"] += clock() - begun
+        return message
+
+    def timed_send(value: Any, to: int, tag: int) -> None:
+        begun = clock()
+        send(value, to, tag)
+        spent["send"] += clock() - begun
+
+    mail.poll, mail.send = timed_poll, timed_send  # type: ignore[method-assign]
+    journal = executor.broadcast(_journal(Path(folder), 64) if executor.rank == 0 else None)
+    found: dict[str, Any] = {}
+    for driver, rows in (("posix", 1), ("gather", POINTS), ("lean", 0)):
+        for size in SIZES:
+
+            class Even(schedule.Schedule):
+                def take(self, rank: int, in_hand: int, size: int = size) -> range | None:
+                    if rank == 0 or in_hand > 1 or self._next >= self.n_chunks:
+                        return None
+                    self._next += size
+                    return range(self._next - size, self._next)
+
+            executors.Schedule = Even  # type: ignore[misc]
+            n_reports = N_REPORTS if rows < POINTS else N_REPORTS // 5
+
+            def sink(chunk: int, records: Any, rows: int = rows) -> None:
+                if rows == POINTS:
+                    journal.record(chunk % 64, records)
+                # as a command's progress
+                last = dict(zip(("a", "b", "c", "d", "e", "f"), records[-1:]["result"][-1], strict=True))
+                f"it={last['a']:02.0f} dPhiNorm={last['b']:.3e} rs={last['c']:+.0f}"
+
+            chosen = sink if executor.rank == 0 and rows else None
+            executor.map(_Instant(size, rows), chosen)
+            spent.update(idle=0.0, send=0.0)
+            begun = clock()
+            executor.map(_Instant(n_reports * size, rows), chosen)
+            busy = clock() - begun - spent["idle"]
+            found[f"{driver} {size}"] = {
+                "report": (busy - spent["send"]) / n_reports,
+                "send": spent["send"] / n_reports,
+            }
+    import h5py
+
+    records = np.zeros(POINTS, journal.slots["mpidvc/journal/records"].dtype)
+    times = {"posix": _record_seconds(journal, executor, records)}
+    if h5py.get_config().mpi:
+        journal.open_parallel(executor.communicator.mpi)
+        times["mpio"] = _record_seconds(journal, executor, records)
+        journal.close_parallel()
+    if executor.rank == 0:
+        print(json.dumps({"reports": found, "record": times}))
+    executor.finish(0)
+
+
+def _record_seconds(journal: Any, executor: Any, records: Any) -> float:
+    journal.record(executor.rank, records)
+    times = []
+    for k in range(200):
+        begun = time.perf_counter()
+        journal.record((2 * k + executor.rank) % 64, records)
+        times.append(time.perf_counter() - begun)
+    return float(np.median(times))
+
+
+def ping_program() -> None:
+    """Latency of a short message and bytes per second of a long one, between two ranks."""
+    executor = _make_executor()
+    comm = executor.communicator.mpi  # type: ignore[attr-defined]
+    found = {}
+    for n, times in ((8, 300), (2**22, 30)):
+        data = bytearray(n)
+        spans = []
+        for _ in range(times):
+            begun = time.perf_counter()
+            if executor.rank == 0:
+                comm.Send(data, 1)
+                comm.Recv(data, 1)
+            else:
+                comm.Recv(data, 0)
+                comm.Send(data, 0)
+            spans.append((time.perf_counter() - begun) / 2)
+        found[n] = float(np.median(spans))
+    if executor.rank == 0:
+        print(json.dumps({"latency": found[8], "bytes_per_second": 2**22 / found[2**22]}))
+    executor.finish(0)
+
+
+class _Sleeping:
+    """Chunks that sleep for as long as the simulation says that they take."""
+
+    def __init__(self, seconds: Any) -> None:
+        from mpidvc.tasks.ldic import RECORD
+
+        self._seconds = seconds
+        self.n_chunks = len(seconds)
+        self._records = np.zeros(1, RECORD)
+
+    def run(self, chunk: int) -> Any:
+        if self._seconds[chunk] > 0:
+            time.sleep(self._seconds[chunk])
+        return self._records
+
+
+def sleep_program(work: str, chunk: str, seed: str) -> None:
+    """Wall time of a map of chunks that sleep."""
+    from scaling_model import Case, chunk_costs
+
+    executor = _make_executor()
+    case = Case(executor.size, float(work), float(chunk), seed=int(seed))
+    task = _Sleeping(chunk_costs(case.n_chunks, case.chunk, case.even, case.seed))
+    executor.map(_Sleeping(np.full(2 * executor.size, 0.01)), None)
+    begun = time.perf_counter()
+    executor.map(task, (lambda chunk, records: None) if executor.rank == 0 else None)
+    if executor.rank == 0:
+        print(json.dumps({"seconds": time.perf_counter() - begun}))
+    executor.finish(0)
+
+
+def count_program(*arguments: str) -> None:
+    """Run a command; print how many messages rank 0 sent and got by tag, how many rounds and broadcasts there were."""
+    import mpidvc.main
+
+    counts: Counter[str] = Counter()
+    send, poll = messages.Mailbox.send_bytes, messages.Mailbox.poll
+
+    def counting_send(self: Any, data: Any, to: int, tag: int) -> None:
+        counts[f"sent {tag}"] += 1
+        send(self, data, to, tag)
+
+    def counting_poll(self: Any) -> Any:
+        message = poll(self)
+        if message is not None:
+            counts[f"got {message[1]}"] += 1
+        return message
+
+    messages.Mailbox.send_bytes = counting_send  # type: ignore[method-assign]
+    messages.Mailbox.poll = counting_poll  # type: ignore[method-assign]
+    for name in ("reduce", "broadcast", "map", "_broadcast_long"):
+        method = getattr(executors.MPIExecutor, name)
+
+        def counted(self: Any, *args: Any, method: Any = method, name: str = name) -> Any:
+            counts[name] += 1
+            return method(self, *args)
+
+        setattr(executors.MPIExecutor, name, counted)
+    rank = find_launcher()
+    with contextlib.redirect_stdout(io.StringIO()):
+        status = mpidvc.main.main(list(arguments))
+    if rank is not None and rank.rank == 0:
+        print(json.dumps(counts))
+    sys.exit(status)
+
+
+# ---- on one process
+
+
+def oversleeping() -> float:
+    """Seconds by which a sleep is too long."""
+    spans = []
+    for _ in range(200):
+        begun = time.perf_counter()
+        time.sleep(1e-3)
+        spans.append(time.perf_counter() - begun - 1e-3)
+    return float(np.median(spans))
+
+
+def bookkeeping(size: int) -> dict[str, float]:
+    """Seconds that the real classes take for a report with so many ranks: the median of thousands, and the longest."""
+    ledger = schedule.Ledger(schedule.Schedule(200 * size, size), range(1, size), schedule.Lease())
+    now, held = 0.0, []
+    begun = time.perf_counter()
+    for rank, number, _ in ledger.hand_out(now):
+        held.append((rank, number))
+    first = (time.perf_counter() - begun) / max(len(held), 1)
+    spans = []
+    for step in range(max(20_000, 3 * size) if size > 2 else 150):
+        if step >= len(held):
+            break
+        rank, number = held[step]
+        now += 1e-4
+        begun = time.perf_counter()
+        ledger.returned(rank, number, 0.3, now)
+        for other, given, _ in ledger.hand_out(now):
+            held.append((other, given))
+        spans.append(time.perf_counter() - begun)
+    looks = []
+    for _ in range(5):
+        now += 2
+        begun = time.perf_counter()
+        ledger.expire(now)
+        looks.append(time.perf_counter() - begun)
+    return {
+        "report": float(np.mean(spans)),
+        "median": float(np.median(spans)),
+        "first": first,
+        "expire": min(looks),
+    }
+
+
+def per_point(folder: Path) -> dict[str, float]:
+    """Seconds that every point costs in what comes before and after the work, by stage."""
+    from mpidvc.commands.results import ROWS, _Finish
+    from mpidvc.core.grid import chunk_points, make_grid
+    from mpidvc.fields import hdf5
+    from mpidvc.fields.phifield import PhiField
+    from mpidvc.fields.tsv import format_rows, tsv_table
+    from mpidvc.kernels import correlation
+    from mpidvc.rowfile import RowFile
+    from mpidvc.runtime import journal as journals
+    from mpidvc.tasks.ldic import RECORD
+    from mpidvc.tasks.points import inputs_of
+
+    edge = FIELD_EDGE
+    found = {}
+    begun = time.perf_counter()
+    positions, dims = make_grid((10 * edge + 1,) * 3, (10, 10, 10))
+    chunks = chunk_points(positions, np.full(3, 80.0))
+    n = len(positions)
+    layout = hdf5.FieldLayout.of_grid(positions[0], dims, (10, 10, 10), correlation.RESULT)
+    guess = np.eye(4)[None, :3]
+    journal = journals.lay_out(
+        folder / "points.h5",
+        {"command": "ldic"},
+        chunks.order,
+        chunks.start,
+        positions,
+        lambda rows: inputs_of(positions[rows], np.broadcast_to(guess, (len(rows), 3, 4))),
+        RECORD,
+        correlation.RESULT,
+    )
+    layout = hdf5.FieldLayout(**{**layout.__dict__, "attributes": {"command": "ldic", "determines": "{}"}})
+    (folder / "points.h5.part").unlink(missing_ok=True)
+    slots = hdf5.lay_out(folder / "points.h5.part", layout, folder / "points.h5")
+    found["lay out"] = time.perf_counter() - begun
+    journal.write("mpidvc/journal/records", 0, np.zeros(n, RECORD))
+    target = RowFile(folder / "points.h5.part", slots)
+    finish = _Finish(journal, target, layout)
+    begun = time.perf_counter()
+    for chunk in range(finish.n_chunks):
+        finish.run(chunk)
+    found["grid order"] = time.perf_counter() - begun
+    target.close()
+    with hdf5.ResultsFile(folder / "points.h5.part") as file:
+        begun = time.perf_counter()
+        for _ in range(2):
+            np.unique(file.column("returnStatus"), return_counts=True)
+        found["summary"] = time.perf_counter() - begun
+        begun = time.perf_counter()
+        tables = []
+        for start in range(0, n, ROWS):
+            rows = file.rows(start, min(start + ROWS, n))
+            tables.append(tsv_table(PhiField(rows.positions, rows.phi, {**rows.columns}), _ldic_names(), first=start))
+        found["TSV: rank 0 reads"] = time.perf_counter() - begun
+    begun = time.perf_counter()
+    texts = [format_rows(table) for table in tables]
+    found["TSV: workers format"] = time.perf_counter() - begun
+    import pickle
+
+    begun = time.perf_counter()
+    with (folder / "points.tsv").open("wb") as plain:
+        for table, text in zip(tables, texts, strict=True):
+            # a table goes out, its text comes back
+            memory = bytearray(pickle.dumps(table, protocol=5))
+            plain.write(pickle.loads(bytearray(pickle.dumps(text, protocol=5))))
+            del memory
+    found["TSV: rank 0 passes on"] = time.perf_counter() - begun
+    sizes = {"bytes of the journal": (folder / "points.h5").stat().st_size, "bytes of the TSV": sum(map(len, texts))}
+    sizes["bytes of the finished file"] = (folder / "points.h5.part").stat().st_size
+    for path in folder.glob("points.*"):
+        path.unlink()
+    return {name: value / n for name, value in {**found, **sizes}.items()}
+
+
+def _ldic_names() -> Any:
+    from mpidvc.fields.tsv import _names
+
+    return _names("LDIC")
+
+
+def chunk_seconds(folder: Path) -> dict[str, Any]:
+    """Points per second and core of ldic, for several windows, and how long chunks are then."""
+    import tifffile
+
+    from mpidvc.core.analytic import AnalyticPair
+
+    pair = AnalyticPair((100, 100, 100), 1)
+    tifffile.imwrite(folder / "one.tif", pair.image1())
+    tifffile.imwrite(folder / "two.tif", pair.image2())
+    found = {}
+    for hws, order in ((5, 1), (10, 1), (10, 3), (15, 3)):
+        arguments = ["ldic", "one.tif", "two.tif", "-hws", str(hws), "-o", str(order), "-ns", "8", "-np", "1"]
+        arguments += ["-pre", f"h{hws}", "-notsv", "--overwrite"]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "MPIDVC_TIMINGS": str(folder / "times.json")}
+        command = [sys.executable, "-m", "mpidvc", *arguments]
+        subprocess.run(command, env=environment, cwd=folder, check=True, capture_output=True, timeout=120)
+        times = json.loads((folder / "times.json").read_text())
+        rate = times["points"] / times["points_cpu"]
+        found[f"-hws {hws} -o {order}"] = {"points_per_second": rate, "chunk": POINTS / rate}
+    return found
+
+
+def start_messages(folder: Path) -> dict[str, float]:
+    """Messages of rank 0 for every worker of an ldic, besides assignments and their results: sent and got."""
+    counts = {}
+    for n in (2, 4):
+        arguments = ["ldic", "one.tif", "two.tif", "-hws", "5", "-o", "1", "-ns", "8", "-pre", f"n{n}", "-notsv"]
+        folded = ["--overwrite", "--hdf5-driver", "posix", "-od", str(folder)]
+        paths = [str(folder / name) if name.endswith(".tif") else name for name in arguments]
+        counts[n] = json.loads(run_ranks(n, "count", *paths, *folded).strip().splitlines()[-1])
+    # assignments of `reduce` are one for each rank, those of maps are the work's
+    slope = {
+        way: (
+            sum((counts[4].get(key, 0) - counts[2].get(key, 0)) / 2 for key in counts[4] if key.startswith(way))
+            - (counts[4].get(work, 0) - counts[2].get(work, 0)) / 2
+            + counts[2].get("reduce", 0)
+        )
+        for way, work in (("sent", "sent 2"), ("got", "got 9"))
+    }
+    slope["long broadcasts"] = counts[2].get("_broadcast_long", 0)
+    slope["rounds"] = counts[2].get("map", 0) + counts[2].get("reduce", 0)
+    return slope
+
+
+def measure_messages(folder: Path, times: int = 3) -> dict[str, Any]:
+    """What `messages_program` finds, the least of several times: whatever else this machine does only adds."""
+    runs = [json.loads(run_ranks(2, "messages", str(folder))) for _ in range(times)]
+    reports = {
+        name: {part: min(run["reports"][name][part] for run in runs) for part in value}
+        for name, value in runs[0]["reports"].items()
+    }
+    return {
+        "reports": reports,
+        "record": {name: min(run["record"][name] for run in runs) for name in runs[0]["record"]},
+    }
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """Everything, in half a minute or so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {"ping": json.loads(run_ranks(2, "ping"))}
+    found.update(measure_messages(folder))
+    found["bookkeeping"] = {str(size): bookkeeping(size) for size in (8, 128, 2048, 10000)}
+    found["points"] = per_point(folder)
+    found["chunks"] = chunk_seconds(folder)
+    found["start"] = start_messages(folder)
+    found["machine"] = {"processor": _processor(), "python": platform.python_version(), "numpy": np.__version__}
+    return found
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+PROGRAMS = {"messages": messages_program, "ping": ping_program, "sleep": sleep_program, "count": count_program}
+
+if __name__ == "__main__":
+    PROGRAMS[sys.argv[1]](*sys.argv[2:])
