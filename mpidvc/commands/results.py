@@ -272,6 +272,8 @@ class Results:
             self._opened = on_leader(executor, lambda: self._open_alone(describe()))
             if self._opened.journal is not None:
                 self._opened.journal.hold()
+                # what follows is the cost of the journal; the layout is a stage
+                self._opened.journal.seconds = 0.0
             if self._opened.journal is not None and self._opened.driver == "mpio":
                 self._opened.journal.open_parallel(executor.communicator.mpi)  # type: ignore[attr-defined]
 
@@ -465,6 +467,7 @@ class Results:
         if journal is None or target is None:
             return
         executor, driver = self._executor, self._opened.driver
+        self._stages.journal(journal.seconds)
         with self._stages.stage("finish"):
             task = _Finish(journal, target, layout)
             if driver == "gather":

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -99,13 +100,18 @@ class Journal(RowFile):
             raise ValueError(
                 f"block {block} has {self.starts[block + 1] - self.starts[block]} rows, not {len(records)}"
             )
+        begun = time.perf_counter()
+        mark = np.array([_mark(block, records)], np.uint32)
+        self.seconds += time.perf_counter() - begun
         self.write(f"{GROUP}/records", int(self.starts[block]), records)
-        self.write(f"{GROUP}/marks", block, np.array([_mark(block, records)], np.uint32))
+        self.write(f"{GROUP}/marks", block, mark)
 
     def record_singles(self, first: int, records: NDArray[np.void]) -> None:
         """The same for blocks ``first, first + 1, …`` of one row each."""
         records = np.ascontiguousarray(records, self.slots[f"{GROUP}/records"].dtype)
+        begun = time.perf_counter()
         marks = [_mark(first + k, records[k : k + 1]) for k in range(len(records))]
+        self.seconds += time.perf_counter() - begun
         self.write(f"{GROUP}/records", first, records)
         self.write(f"{GROUP}/marks", first, np.array(marks, np.uint32))
 
