@@ -33,7 +33,7 @@ from mpidvc.runtime.executor import Executor, Task
 from mpidvc.runtime.filesystems import COHERENT, file_system
 from mpidvc.runtime.journal import GROUP, Journal, JournalTask
 from mpidvc.runtime.runlog import RunLog, path_of
-from mpidvc.runtime.stop import Stopped, StopRequest, graceful
+from mpidvc.runtime.stop import Stopped, StopRequest, graceful, keep
 from mpidvc.tasks.points import inputs_of
 from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader
 
@@ -276,6 +276,7 @@ class Results:
                 self._opened.journal.seconds = 0.0
             if self._opened.journal is not None and self._opened.driver == "mpio":
                 self._opened.journal.open_parallel(executor.communicator.mpi)  # type: ignore[attr-defined]
+            keep(f"what is measured is in {self.path}; the same command with --resume goes on")
 
     def _stored_instruction_set(self) -> str | None:
         state = journals.state_of(self.path)
@@ -525,6 +526,7 @@ class Results:
 
     def close(self) -> None:
         """Remove the results file if it shall not stay; called when everything is written."""
+        keep(None)
         if self._executor.rank != 0:
             return
         if self._output.keep:

@@ -11,7 +11,7 @@ from types import FrameType
 
 from mpidvc.runtime.job import find_job
 
-__all__ = ["STOPPED", "Ended", "StopRequest", "Stopped", "describe", "graceful", "handling_signals"]
+__all__ = ["STOPPED", "Ended", "StopRequest", "Stopped", "describe", "graceful", "handling_signals", "keep"]
 
 #: Exit status of a run that was asked to stop and can be continued; job scripts requeue on it.
 STOPPED = 85
@@ -36,8 +36,19 @@ class Ended(KeyboardInterrupt):
         self.number = number
 
 
+_kept: str | None = None
+
+
+def keep(how_to_go_on: str | None) -> None:
+    """Say that from now on a run that is ended can be continued, and how; None: no more."""
+    global _kept
+    _kept = how_to_go_on
+
+
 def describe(number: int) -> tuple[str, int]:
     """Return the line and the exit status for a process that a signal ended."""
+    if _kept is not None:
+        return f"mpidvc: stopped by {signal.Signals(number).name}: {_kept}", STOPPED
     if number == signal.SIGINT:
         return "mpidvc: interrupted", 130
     if number == signal.SIGUSR1:

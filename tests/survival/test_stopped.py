@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from mpidvc.runtime.launch import Mpiexec, find_mpiexec
 from tests.conftest import Job as Run
 from tests.survival.conftest import LINES, Make
-from tests.survival.jobs import LONG, state, wait
+from tests.survival.jobs import LONG, is_at, same, state, step, wait
 
 Oracle = Callable[[str], Path]
 SIGNALS = {"USR1": signal.SIGUSR1, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
@@ -86,8 +87,6 @@ def test_the_line_that_status_shows_goes_on(
     (line,) = [line.partition("go on: ")[2] for line in shown.splitlines() if "go on: " in line]
     assert line.startswith("mpidvc pixelSearch ")
     python = 'mpidvc() { "$PYTHON" -m mpidvc "$@"; }; '
-    import sys
-
     done = subprocess.run(
         ["bash", "-c", python + line],
         env=environment | {"PYTHON": sys.executable},
@@ -97,8 +96,6 @@ def test_the_line_that_status_shows_goes_on(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    from tests.survival.jobs import same
-
     same(job.out, oracle(LINES["pixelSearch"]))
 
 
@@ -118,3 +115,28 @@ def test_stop_in_a_series(n: int, make: Make, oracle: Oracle) -> None:
     resumed = job.resume(oracle(line), n=n)
     assert f"{first} is finished: nothing is left to be measured" in resumed.out
     assert (first.stat().st_ino, first.stat().st_mtime_ns) == before
+
+
+@pytest.mark.parametrize("how", SIGNALS if LONG else ["TERM"])
+@pytest.mark.parametrize("stage", ["finish", "write"])
+def test_stop_when_everything_is_measured(stage: str, how: str, make: Make, oracle: Oracle) -> None:
+    job = make(LINES["ldic"])
+    with job.start(1) as started:
+        step(started, lambda: is_at(job, stage))
+        started.process.send_signal(SIGNALS[how])
+        started.process.send_signal(signal.SIGCONT)
+        assert started.end() == 85, started.err
+    assert "--resume" in (started.out + started.err).splitlines()[-1]
+    job.resume(oracle(LINES["ldic"]))
+
+
+def test_stop_before_anything_is_kept(make: Make) -> None:
+    job = make(LINES["ldic"])
+    with job.start(1) as started:
+        step(started, lambda: is_at(job, "layout"))
+        assert state(job.results) == "layout"
+        started.process.send_signal(signal.SIGUSR1)
+        started.process.send_signal(signal.SIGCONT)
+        assert started.end() == 85, started.err
+    assert "nothing was kept" in started.err
+    assert list(job.out.iterdir()) == []
