@@ -111,6 +111,7 @@ def handling_signals() -> Iterator[None]:
 
     Outside of `graceful` blocks they raise `Ended`, so that no half-written file is left.
     """
+    keep(None)
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in _HANDLED:

@@ -14,7 +14,7 @@ import pytest
 from mpidvc.runtime.launch import Mpiexec, find_mpiexec
 from tests.conftest import Job as Run
 from tests.survival.conftest import LINES, Make
-from tests.survival.jobs import LONG, is_at, same, state, step, wait
+from tests.survival.jobs import LONG, same, state, suspended, wait
 
 Oracle = Callable[[str], Path]
 SIGNALS = {"USR1": signal.SIGUSR1, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
@@ -118,25 +118,22 @@ def test_stop_in_a_series(n: int, make: Make, oracle: Oracle) -> None:
 
 
 @pytest.mark.parametrize("how", SIGNALS if LONG else ["TERM"])
-@pytest.mark.parametrize("stage", ["finish", "write"])
-def test_stop_when_everything_is_measured(stage: str, how: str, make: Make, oracle: Oracle) -> None:
+@pytest.mark.parametrize("stage", ["layout", "finish", "write"])
+def test_stop_in_every_stage(stage: str, how: str, make: Make, oracle: Oracle) -> None:
+    """As soon as there is a results file the run can be gone on with, measuring or not."""
     job = make(LINES["ldic"])
-    with job.start(1) as started:
-        step(started, lambda: is_at(job, stage))
+    with suspended(job, stage) as started:
         started.process.send_signal(SIGNALS[how])
         started.process.send_signal(signal.SIGCONT)
-        assert started.end() == 85, started.err
-    assert "--resume" in (started.out + started.err).splitlines()[-1]
+        status = started.end()
+    assert "Traceback" not in started.err
+    if stage == "layout":
+        assert status == {"USR1": 85, "TERM": 143, "INT": 130}[how]
+        assert list(job.out.iterdir()) == []
+    elif stage == "finish" and status == 0:
+        # with the last point just measured nothing was left to be stopped
+        same(job.out, oracle(LINES["ldic"]))
+    else:
+        assert status == 85
+        assert "--resume" in (started.out + started.err).splitlines()[-1]
     job.resume(oracle(LINES["ldic"]))
-
-
-def test_stop_before_anything_is_kept(make: Make) -> None:
-    job = make(LINES["ldic"])
-    with job.start(1) as started:
-        step(started, lambda: is_at(job, "layout"))
-        assert state(job.results) == "layout"
-        started.process.send_signal(signal.SIGUSR1)
-        started.process.send_signal(signal.SIGCONT)
-        assert started.end() == 85, started.err
-    assert "nothing was kept" in started.err
-    assert list(job.out.iterdir()) == []
