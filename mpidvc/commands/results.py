@@ -304,6 +304,10 @@ class Results:
         layout = replace(
             work.layout, attributes={"command": determines["command"], "determines": json.dumps(determines)}
         )
+
+        def inputs(rows: Ints) -> Records:
+            return inputs_of(work.positions[rows], work.guess(rows))
+
         state = "absent" if output.overwrite or not output.resume else journals.state_of(self.path)
         nothing = np.zeros(0, np.int64)
         resumed = state in ("unfinished", "damaged")
@@ -315,6 +319,10 @@ class Results:
             journal = journals.open_journal(self.path)
             journal.lock()
             self._refuse_changes(determines)
+            if not journal.fits(work.starts, inputs(work.order[:0]).dtype, work.record):
+                raise UserError(f"{self.path}: is damaged and cannot be continued; add --overwrite to start again")
+            # only records are checked, and the rest may have been lost with the end of the file
+            journal.fill(work.order, work.positions, inputs)
             todo = journal.todo()
         else:
             if output.overwrite and journals.state_of(self.path) == "unfinished":
@@ -325,7 +333,7 @@ class Results:
                 work.order,
                 work.starts,
                 work.positions,
-                lambda rows: inputs_of(work.positions[rows], work.guess(rows)),
+                inputs,
                 work.record,
                 layout.columns,
             )

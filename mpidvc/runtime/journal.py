@@ -127,6 +127,21 @@ class Journal(RowFile):
         places[order] = np.arange(len(order))
         self.write(f"{GROUP}/places", 0, places)
 
+    def fill(self, order: Ints, positions: NDArray[np.float64], inputs: Callable[[Ints], NDArray[np.void]]) -> None:
+        """Write everything that is known before anything is measured, as `lay_out` gets it, but the blocks."""
+        self.place(order)
+        self.write(f"{GROUP}/positions", 0, positions)
+        for first in range(0, len(order), AT_ONCE):
+            self.write(f"{GROUP}/inputs", first, inputs(order[first : first + AT_ONCE]))
+
+    def fits(self, starts: Ints, inputs: np.dtype[Any], records: np.dtype[Any]) -> bool:
+        """Whether it is laid out for these blocks, inputs and records."""
+        kinds = {"inputs": inputs, "records": records}
+        return np.array_equal(self.starts, starts) and all(
+            self.slots[f"{GROUP}/{name}"].dtype == kind and self.slots[f"{GROUP}/{name}"].lead == (int(starts[-1]),)
+            for name, kind in kinds.items()
+        )
+
     def todo(self) -> Ints:
         """Blocks that are not done, or whose records do not fit their mark."""
         marks = self.read(f"{GROUP}/marks", 0, self.n_blocks)
@@ -218,10 +233,7 @@ def lay_out(
             reserve(plain.fileno(), temporary.stat().st_size)
         journal = Journal(temporary, slots)
         journal.write(f"{GROUP}/starts", 0, starts)
-        journal.place(order)
-        journal.write(f"{GROUP}/positions", 0, positions)
-        for first in range(0, n, AT_ONCE):
-            journal.write(f"{GROUP}/inputs", first, inputs(order[first : first + AT_ONCE]))
+        journal.fill(order, positions, inputs)
     journal.path = path
     return journal
 
@@ -272,7 +284,8 @@ def determines_of(path: Path) -> dict[str, Any]:
 def open_journal(path: Path) -> Journal:
     """Open an unfinished results file to go on with it.
 
-    A file that was cut off gets its length back: what is missing becomes zeros, which do not count as done.
+    A file that was cut off gets its length back: what is missing becomes zeros, which do not count as done. What it
+    holds besides records and marks has no checksums, and should be written again by `Journal.fill`.
 
     Raises
     ------

@@ -20,12 +20,11 @@ Oracle = Callable[[str], Path]
 SIGNALS = {"USR1": signal.SIGUSR1, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
 
 
-@pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize(
-    ("name", "how"),
-    [(name, how) for name in LINES for how in SIGNALS]
+    ("name", "how", "n"),
+    [(name, how, n) for name in LINES for how in SIGNALS for n in (1, 2)]
     if LONG
-    else [("ldic", "INT"), ("pixelSearch", "TERM"), ("pixelSearchPropagate", "USR1")],
+    else [("ldic", "INT", 2), ("pixelSearch", "TERM", 1), ("pixelSearchPropagate", "USR1", 2)],
 )
 def test_stop(name: str, how: str, n: int, make: Make, oracle: Oracle, command: Run) -> None:
     if n > 1 and find_mpiexec() is None:
@@ -99,7 +98,7 @@ def test_the_line_that_status_shows_goes_on(
     same(job.out, oracle(LINES["pixelSearch"]))
 
 
-@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("n", [1, 2] if LONG else [2])
 def test_stop_in_a_series(n: int, make: Make, oracle: Oracle) -> None:
     """What is finished is not measured again."""
     if n > 1 and find_mpiexec() is None:
