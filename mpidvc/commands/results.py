@@ -413,12 +413,22 @@ class Results:
             try:
                 yield request
             except Stopped:
-                if leads:
-                    self._stopped(journal, request)
-                raise
-            finally:
-                journal.close_parallel(collective=not self._executor.losses)
+                self._close_parallel(journal)
                 journal.sync()
+                if leads:
+                    self._stopped(request)
+                raise
+            self._close_parallel(journal)
+            journal.sync()
+
+    def _close_parallel(self, file: RowFile) -> None:
+        """End parallel writing; after a loss without the others. Not where an error ends the job: that would wait."""
+        if self._opened.driver == "mpio":
+            file.close_parallel(collective=self._nobody_is_lost())
+
+    def _nobody_is_lost(self) -> bool:
+        """What only rank 0 knows, on every rank."""
+        return self._executor.broadcast(not self._executor.losses)
 
     def measure(self, task: Task, what: str, describe: Callable[[Records], str]) -> None:
         """Run the blocks that are to be done.
@@ -456,8 +466,7 @@ class Results:
         if self._log is not None:
             self._log.update(self._done)
 
-    def _stopped(self, journal: Journal, request: StopRequest) -> None:
-        journal.sync()
+    def _stopped(self, request: StopRequest) -> None:
         if self._log is not None:
             self._log.close("stopped", done=self._done)
         self._part.unlink(missing_ok=True)
@@ -484,11 +493,10 @@ class Results:
                 for chunk in range(task.n_chunks) if executor.rank == 0 else ():
                     task.run(chunk)
             else:
-                parallel = driver == "mpio" and not executor.losses
-                if parallel:
+                if driver == "mpio" and self._nobody_is_lost():
                     target.open_parallel(executor.communicator.mpi)  # type: ignore[attr-defined]
                 executor.map(task, None)
-                target.close_parallel(collective=not executor.losses)
+                self._close_parallel(target)
             on_leader(executor, lambda: self._publish(target))
             # its space is free from now on, which the other files may need
             journal.close()

@@ -34,6 +34,9 @@ FORMAT = 1
 #: Rows that are checked or copied at once.
 AT_ONCE = 65536
 
+#: What h5py raises where it finds metadata that make no sense.
+_DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
+
 Ints = NDArray[np.int64]
 
 
@@ -262,7 +265,7 @@ def state_of(path: Path) -> str:
             if GROUP in file:
                 return "unfinished"
             return "finished" if HOME in file and "determines" in file[HOME].attrs else "foreign"
-    except OSError:
+    except _DAMAGE:
         try:
             with path.open("rb") as plain:
                 return "damaged" if plain.read(8) == SIGNATURE else "foreign"
@@ -273,12 +276,25 @@ def state_of(path: Path) -> str:
 
 
 def determines_of(path: Path) -> dict[str, Any]:
-    """What determines the result that a file of ours holds or will hold."""
+    """What determines the result that a file of ours holds or will hold.
+
+    Raises
+    ------
+    UserError
+        If it is damaged.
+    """
     import h5py
 
-    with h5py.File(path, "r", locking=False) as file:
-        found: dict[str, Any] = json.loads(file[HOME].attrs["determines"])
-        return found
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            found: dict[str, Any] = dict(json.loads(file[HOME].attrs["determines"]))
+            return found
+    except _DAMAGE:
+        raise _is_damaged(path) from None
+
+
+def _is_damaged(path: Path) -> UserError:
+    return UserError(f"{path}: is damaged and cannot be continued; add --overwrite to start again")
 
 
 def open_journal(path: Path) -> Journal:
@@ -315,11 +331,11 @@ def open_journal(path: Path) -> Journal:
         journal = Journal(path, slots)
         starts = journal.starts
         good = bool(len(starts) == journal.n_blocks + 1 and starts[-1] == len(journal) and (np.diff(starts) >= 0).all())
-    except (OSError, KeyError, RuntimeError):
+    except _DAMAGE:
         good = False
     if not good:
         os.truncate(path, length)
-        raise UserError(f"{path}: is damaged and cannot be continued; add --overwrite to start again")
+        raise _is_damaged(path)
     return journal
 
 
