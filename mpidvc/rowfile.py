@@ -168,7 +168,7 @@ class RowFile:
     def __init__(self, path: Path, slots: Mapping[str, Slot]) -> None:
         self.path = path
         self.slots = dict(slots)
-        #: Wall time spent in writing and syncing, seconds.
+        #: Wall time spent in reading, writing and syncing, seconds.
         self.seconds = 0.0
         self._descriptor: int | None = None
         self._synced = time.monotonic()
@@ -176,7 +176,11 @@ class RowFile:
         self._parallel: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_descriptor": None, "_parallel": None}
+        return {**self.__dict__, "seconds": 0.0, "_descriptor": None, "_parallel": None, "_unsynced": False}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # other hosts count from another moment on
+        self.__dict__.update(state, _synced=time.monotonic())
 
     def open_parallel(self, communicator: Any) -> None:
         """Let parallel HDF5 write from now on; called by all ranks of the mpi4py communicator.
@@ -239,9 +243,7 @@ class RowFile:
             else:
                 _write_all(self.descriptor(), data.reshape(-1).view(np.uint8), slot.offset + start * slot.row_bytes)
         except OSError as error:
-            raise UserError(
-                f"{self.path}: cannot be written ({error.strerror or error}); what is in it is kept: --resume goes on"
-            ) from error
+            raise self._cannot_be_written(error) from error
         self._unsynced = True
         if time.monotonic() - self._synced > SYNC_EVERY:
             self.sync()
@@ -255,6 +257,7 @@ class RowFile:
         UserError
             If the file cannot be read or is too short.
         """
+        begun = time.perf_counter()
         slot = self.slots[name]
         data = np.empty((stop - start, *slot.row_shape), slot.dtype)
         view = memoryview(data.reshape(-1).view(np.uint8).data)
@@ -267,6 +270,7 @@ class RowFile:
                 at, view = at + got, view[got:]
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror or error})") from error
+        self.seconds += time.perf_counter() - begun
         return data
 
     def mapped(self, name: str) -> NDArray[Any]:
@@ -281,11 +285,24 @@ class RowFile:
         return rows
 
     def sync(self) -> None:
-        """Force what this process wrote to the disk."""
+        """Force what this process wrote to the disk.
+
+        Raises
+        ------
+        UserError
+            If it has not got there, as the disk is full or broken: some file systems know that only now.
+        """
         if self._unsynced:
-            os.fdatasync(self.descriptor())
+            try:
+                os.fdatasync(self.descriptor())
+            except OSError as error:
+                raise self._cannot_be_written(error) from error
         self._unsynced = False
         self._synced = time.monotonic()
+
+    def _cannot_be_written(self, error: OSError) -> UserError:
+        reason = error.strerror or error
+        return UserError(f"{self.path}: cannot be written ({reason}); what is in it is kept: --resume goes on")
 
     def close(self) -> None:
         """Close the file; it is opened again when it is used."""

@@ -34,7 +34,7 @@ from mpidvc.runtime.executor import Executor, Task
 from mpidvc.runtime.filesystems import COHERENT, file_system
 from mpidvc.runtime.journal import GROUP, Journal, JournalTask
 from mpidvc.runtime.runlog import RunLog, path_of
-from mpidvc.runtime.stop import Stopped, StopRequest, graceful
+from mpidvc.runtime.stop import Stopped, StopRequest, graceful, keep
 from mpidvc.tasks.memory import ROWS
 from mpidvc.tasks.points import inputs_of
 from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader
@@ -274,8 +274,11 @@ class Results:
             self._opened = on_leader(executor, lambda: self._open_alone(describe()))
             if self._opened.journal is not None:
                 self._opened.journal.hold()
+                # what follows is the cost of the journal; the layout is a stage
+                self._opened.journal.seconds = 0.0
             if self._opened.journal is not None and self._opened.driver == "mpio":
                 self._opened.journal.open_parallel(executor.communicator.mpi)  # type: ignore[attr-defined]
+            keep(f"what is measured is in {self.path}; the same command with --resume goes on")
 
     def _stored_instruction_set(self) -> str | None:
         state = journals.state_of(self.path)
@@ -303,6 +306,10 @@ class Results:
         layout = replace(
             work.layout, attributes={"command": determines["command"], "determines": json.dumps(determines)}
         )
+
+        def inputs(rows: Ints) -> Records:
+            return inputs_of(work.positions[rows], work.guess(rows))
+
         state = "absent" if output.overwrite or not output.resume else journals.state_of(self.path)
         nothing = np.zeros(0, np.int64)
         resumed = state in ("unfinished", "damaged")
@@ -314,6 +321,10 @@ class Results:
             journal = journals.open_journal(self.path)
             journal.lock()
             self._refuse_changes(determines)
+            if not journal.fits(work.starts, inputs(work.order[:0]).dtype, work.record):
+                raise UserError(f"{self.path}: is damaged and cannot be continued; add --overwrite to start again")
+            # only records are checked, and the rest may have been lost with the end of the file
+            journal.fill(work.order, work.positions, inputs)
             todo = journal.todo()
         else:
             if output.overwrite and journals.state_of(self.path) == "unfinished":
@@ -324,7 +335,7 @@ class Results:
                 work.order,
                 work.starts,
                 work.positions,
-                lambda rows: inputs_of(work.positions[rows], work.guess(rows)),
+                inputs,
                 work.record,
                 layout.columns,
             )
@@ -404,17 +415,22 @@ class Results:
             try:
                 yield request
             except Stopped:
-                self._leave_parallel(journal)
+                self._close_parallel(journal)
+                journal.sync()
                 if leads:
-                    self._stopped(journal, request)
+                    self._stopped(request)
                 raise
-            self._leave_parallel(journal)
+            self._close_parallel(journal)
             journal.sync()
 
-    def _leave_parallel(self, file: RowFile) -> None:
-        """Close what parallel HDF5 has opened; called by all ranks that are left."""
+    def _close_parallel(self, file: RowFile) -> None:
+        """End parallel writing; after a loss without the others. Not where an error ends the job: that would wait."""
         if self._opened.driver == "mpio":
-            file.close_parallel(collective=self._executor.broadcast(not self._executor.losses))
+            file.close_parallel(collective=self._nobody_is_lost())
+
+    def _nobody_is_lost(self) -> bool:
+        """What only rank 0 knows, on every rank."""
+        return self._executor.broadcast(not self._executor.losses)
 
     def measure(self, task: Task, what: str, describe: Callable[[Records], str]) -> None:
         """Run the blocks that are to be done.
@@ -452,8 +468,7 @@ class Results:
         if self._log is not None:
             self._log.update(self._done)
 
-    def _stopped(self, journal: Journal, request: StopRequest) -> None:
-        journal.sync()
+    def _stopped(self, request: StopRequest) -> None:
         if self._log is not None:
             self._log.close("stopped", done=self._done)
         self._part.unlink(missing_ok=True)
@@ -472,6 +487,7 @@ class Results:
         if journal is None or target is None:
             return
         executor, driver = self._executor, self._opened.driver
+        self._stages.journal(journal.seconds)
         with self._stages.stage("finish"):
             task = _Finish(journal, target, layout)
             if driver == "gather":
@@ -479,11 +495,10 @@ class Results:
                 for chunk in range(task.n_chunks) if executor.rank == 0 else ():
                     task.run(chunk)
             else:
-                # opening is collective: not after a loss
-                if driver == "mpio" and executor.broadcast(not executor.losses):
+                if driver == "mpio" and self._nobody_is_lost():
                     target.open_parallel(executor.communicator.mpi)  # type: ignore[attr-defined]
                 executor.map(task, None)
-                self._leave_parallel(target)
+                self._close_parallel(target)
             on_leader(executor, lambda: self._publish(target))
             # its space is free from now on, which the other files may need
             journal.close()
@@ -529,6 +544,7 @@ class Results:
 
     def close(self) -> None:
         """Remove the results file if it shall not stay; called when everything is written."""
+        keep(None)
         if self._executor.rank != 0:
             return
         if self._output.keep:

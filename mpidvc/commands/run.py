@@ -22,7 +22,7 @@ from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.placement import Needs, Placement, decide
-from mpidvc.tasks.ranks import agree_on_instruction_set, check_instruction_set, cpu_seconds
+from mpidvc.tasks.ranks import agree_on_instruction_set, check_instruction_set, sum_over_ranks
 from mpidvc.tasks.texture import texture_of
 
 __all__ = [
@@ -149,7 +149,7 @@ def warn_of_texture(
 
 
 class Stages:
-    """Wall times of the stages of a run, and the CPU time of all ranks in the one that counts.
+    """Wall times of the stages of a run; of all ranks the CPU time in the one that counts, and the journal's calls.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ class Stages:
         self._file = executor.broadcast(os.environ.get(TIMINGS))
         self._wanted = self._file is not None
         self._stages = {"startup": _age_of_process()}
-        self._cpu = 0.0
+        self._cpu = self._journal = 0.0
 
     @contextmanager
     def stage(self, name: str, count_cpu: bool = False) -> Iterator[None]:
@@ -171,12 +171,17 @@ class Stages:
         yield
         self._stages[name] = self._stages.get(name, 0.0) + time.perf_counter() - start
         if count_cpu and self._wanted:
-            self._cpu += cpu_seconds(self._executor, cpu)
+            self._cpu += float(sum_over_ranks(self._executor, [time.process_time() - cpu])[0])
+
+    def journal(self, seconds: float) -> None:
+        """Add the seconds that this rank spent in the journal's calls; by every rank."""
+        if self._wanted:
+            self._journal += float(sum_over_ranks(self._executor, [seconds])[0])
 
     def report(self, points: int) -> None:
         """Write the times, if the environment asks for them."""
         if self._wanted and self._executor.rank == 0:
-            told = {"stages": self._stages, "points_cpu": self._cpu, "points": points}
+            told = {"stages": self._stages, "points_cpu": self._cpu, "journal": self._journal, "points": points}
             Path(str(self._file)).write_text(json.dumps(told) + "\n", encoding="utf-8")
 
 

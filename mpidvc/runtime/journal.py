@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,28 +34,26 @@ FORMAT = 1
 #: Rows that are checked or copied at once.
 AT_ONCE = 65536
 
+#: What h5py raises where it finds metadata that make no sense.
+_DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
+
 Ints = NDArray[np.int64]
 
 
-#: Locks that belong to an open file, not to a process that may open it twice; Linux has them.
-SET_LOCK, GET_LOCK = getattr(fcntl, "F_OFD_SETLK", None), getattr(fcntl, "F_OFD_GETLK", None)
-
-
-def _lock(kind: int) -> bytes:
-    """The system's `struct flock` for the whole of a file."""
-    return struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
+#: Seconds that a lock is tried for: somebody may be asking just now whether there is one.
+LOCK_TRIED = 1.0
 
 
 def in_use(path: Path) -> bool:
     """Whether a run is writing a journal, as far as this host sees its lock."""
-    if GET_LOCK is None:
-        return False
     try:
         with path.open("rb") as file:
-            found = fcntl.fcntl(file.fileno(), GET_LOCK, _lock(fcntl.F_WRLCK))
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
     except OSError:
         return False
-    return bool(struct.unpack("hhqqi4x", found)[0] != fcntl.F_UNLCK)
+    return False
 
 
 class Journal(RowFile):
@@ -102,14 +101,19 @@ class Journal(RowFile):
         UserError
             If another one does.
         """
-        if SET_LOCK is None:
+        # not by fcntl, whose locks MPI-IO takes on the file
+        until = time.monotonic() + LOCK_TRIED
+        while True:
+            try:
+                fcntl.flock(self.descriptor(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < until:
+                    time.sleep(0.02)
+                    continue
+                raise UserError(f"{self.path}: another run is writing it; wait for its end, or stop it first") from None
+            except OSError:
+                pass  # file systems without locks
             return
-        try:
-            fcntl.fcntl(self.descriptor(), SET_LOCK, _lock(fcntl.F_WRLCK))
-        except (BlockingIOError, PermissionError):
-            raise UserError(f"{self.path}: another run is writing it; wait for its end, or stop it first") from None
-        except OSError:
-            pass  # file systems without locks
 
     def inputs(self, block: int) -> NDArray[np.void]:
         """What the points of a block start from."""
@@ -122,13 +126,18 @@ class Journal(RowFile):
             raise ValueError(
                 f"block {block} has {self.starts[block + 1] - self.starts[block]} rows, not {len(records)}"
             )
+        begun = time.perf_counter()
+        mark = np.array([_mark(block, records)], np.uint32)
+        self.seconds += time.perf_counter() - begun
         self.write(f"{GROUP}/records", int(self.starts[block]), records)
-        self.write(f"{GROUP}/marks", block, np.array([_mark(block, records)], np.uint32))
+        self.write(f"{GROUP}/marks", block, mark)
 
     def record_singles(self, first: int, records: NDArray[np.void]) -> None:
         """The same for blocks ``first, first + 1, …`` of one row each."""
         records = np.ascontiguousarray(records, self.slots[f"{GROUP}/records"].dtype)
+        begun = time.perf_counter()
         marks = [_mark(first + k, records[k : k + 1]) for k in range(len(records))]
+        self.seconds += time.perf_counter() - begun
         self.write(f"{GROUP}/records", first, records)
         self.write(f"{GROUP}/marks", first, np.array(marks, np.uint32))
 
@@ -143,6 +152,21 @@ class Journal(RowFile):
         places = np.empty(len(order), np.int64)
         places[order] = np.arange(len(order))
         self.write(f"{GROUP}/places", 0, places)
+
+    def fill(self, order: Ints, positions: NDArray[np.float64], inputs: Callable[[Ints], NDArray[np.void]]) -> None:
+        """Write everything that is known before anything is measured, as `lay_out` gets it, but the blocks."""
+        self.place(order)
+        self.write(f"{GROUP}/positions", 0, positions)
+        for first in range(0, len(order), AT_ONCE):
+            self.write(f"{GROUP}/inputs", first, inputs(order[first : first + AT_ONCE]))
+
+    def fits(self, starts: Ints, inputs: np.dtype[Any], records: np.dtype[Any]) -> bool:
+        """Whether it is laid out for these blocks, inputs and records."""
+        kinds = {"inputs": inputs, "records": records}
+        return np.array_equal(self.starts, starts) and all(
+            self.slots[f"{GROUP}/{name}"].dtype == kind and self.slots[f"{GROUP}/{name}"].lead == (int(starts[-1]),)
+            for name, kind in kinds.items()
+        )
 
     def todo(self) -> Ints:
         """Blocks that are not done, or whose records do not fit their mark."""
@@ -235,10 +259,7 @@ def lay_out(
             reserve(plain.fileno(), temporary.stat().st_size)
         journal = Journal(temporary, slots)
         journal.write(f"{GROUP}/starts", 0, starts)
-        journal.place(order)
-        journal.write(f"{GROUP}/positions", 0, positions)
-        for first in range(0, n, AT_ONCE):
-            journal.write(f"{GROUP}/inputs", first, inputs(order[first : first + AT_ONCE]))
+        journal.fill(order, positions, inputs)
     journal.path = path
     return journal
 
@@ -267,7 +288,7 @@ def state_of(path: Path) -> str:
             if GROUP in file:
                 return "unfinished"
             return "finished" if HOME in file and "determines" in file[HOME].attrs else "foreign"
-    except OSError:
+    except _DAMAGE:
         try:
             with path.open("rb") as plain:
                 return "damaged" if plain.read(8) == SIGNATURE else "foreign"
@@ -278,18 +299,32 @@ def state_of(path: Path) -> str:
 
 
 def determines_of(path: Path) -> dict[str, Any]:
-    """What determines the result that a file of ours holds or will hold."""
+    """What determines the result that a file of ours holds or will hold.
+
+    Raises
+    ------
+    UserError
+        If it is damaged.
+    """
     import h5py
 
-    with h5py.File(path, "r", locking=False) as file:
-        found: dict[str, Any] = json.loads(file[HOME].attrs["determines"])
-        return found
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            found: dict[str, Any] = dict(json.loads(file[HOME].attrs["determines"]))
+            return found
+    except _DAMAGE:
+        raise _is_damaged(path) from None
+
+
+def _is_damaged(path: Path) -> UserError:
+    return UserError(f"{path}: is damaged and cannot be continued; add --overwrite to start again")
 
 
 def open_journal(path: Path) -> Journal:
     """Open an unfinished results file to go on with it.
 
-    A file that was cut off gets its length back: what is missing becomes zeros, which do not count as done.
+    A file that was cut off gets its length back: what is missing becomes zeros, which do not count as done. What it
+    holds besides records and marks has no checksums, and should be written again by `Journal.fill`.
 
     Raises
     ------
@@ -319,11 +354,11 @@ def open_journal(path: Path) -> Journal:
         journal = Journal(path, slots)
         starts = journal.starts
         good = bool(len(starts) == journal.n_blocks + 1 and starts[-1] == len(journal) and (np.diff(starts) >= 0).all())
-    except (OSError, KeyError, RuntimeError):
+    except _DAMAGE:
         good = False
     if not good:
         os.truncate(path, length)
-        raise UserError(f"{path}: is damaged and cannot be continued; add --overwrite to start again")
+        raise _is_damaged(path)
     return journal
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from types import FrameType
 
 from mpidvc.runtime.job import find_job
 
-__all__ = ["STOPPED", "Ended", "StopRequest", "Stopped", "describe", "graceful", "handling_signals"]
+__all__ = ["STOPPED", "Ended", "StopRequest", "Stopped", "describe", "graceful", "handling_signals", "keep"]
 
 #: Exit status of a run that was asked to stop and can be continued; job scripts requeue on it.
 STOPPED = 85
@@ -36,8 +37,19 @@ class Ended(KeyboardInterrupt):
         self.number = number
 
 
+_kept: str | None = None
+
+
+def keep(how_to_go_on: str | None) -> None:
+    """Say that from now on a run that is ended can be continued, and how; None: no more."""
+    global _kept
+    _kept = how_to_go_on
+
+
 def describe(number: int) -> tuple[str, int]:
     """Return the line and the exit status for a process that a signal ended."""
+    if _kept is not None:
+        return f"mpidvc: stopped by {signal.Signals(number).name}: {_kept}", STOPPED
     if number == signal.SIGINT:
         return "mpidvc: interrupted", 130
     if number == signal.SIGUSR1:
@@ -85,13 +97,47 @@ def _handle(number: int, frame: FrameType | None) -> None:
     # Our own launcher sends SIGUSR1, which all MPIs pass on, for whatever it got.
     told = find_job() if number == signal.SIGUSR1 else None
     meant = (told and told.signal) or number
-    if _current is not None:
-        if not _current.requested:
-            _current.signal = meant
-            return
-        if number not in (signal.SIGINT, signal.SIGTERM):
-            return
+    if _current is not None and _current.requested and number not in (signal.SIGINT, signal.SIGTERM):
+        return
+    _heed(meant)
+
+
+def _heed(meant: int) -> None:
+    """Request the stop, or raise `Ended` where that is not looked at, or was the first time already."""
+    if _current is not None and not _current.requested:
+        _current.signal = meant
+        return
     raise Ended(meant)
+
+
+#: Seconds after which an `Ended` that was raised where Python drops exceptions is raised again.
+_AGAIN = 0.05
+
+
+@contextlib.contextmanager
+def _undropped() -> Iterator[None]:
+    """Raise an `Ended` again that came in a finalizer or in a callback of a weak reference: Python goes on there."""
+    before = sys.unraisablehook
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        ended = dropped.exc_value
+        if not isinstance(ended, Ended):
+            before(dropped)
+            return
+        number = ended.number
+
+        def again(_number: int, frame: FrameType | None) -> None:
+            _heed(number)
+
+        signal.signal(signal.SIGALRM, again)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = before
 
 
 @contextlib.contextmanager
@@ -100,6 +146,7 @@ def handling_signals() -> Iterator[None]:
 
     Outside of `graceful` blocks they raise `Ended`, so that no half-written file is left.
     """
+    keep(None)
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in _HANDLED:
@@ -110,7 +157,8 @@ def handling_signals() -> Iterator[None]:
         job = find_job()
         if before and job is not None and job.signal is not None:
             raise Ended(job.signal)
-        yield
+        with _undropped() if before else contextlib.nullcontext():
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

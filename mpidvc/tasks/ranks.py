@@ -1,9 +1,8 @@
-"""What all ranks have to agree on, or tell: the instruction set, and how much CPU time they used."""
+"""What all ranks have to agree on, or tell: the instruction set, and what adds up over them."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,14 +13,7 @@ from mpidvc.errors import AgreedError, UserError
 from mpidvc.kernels import correlation
 from mpidvc.runtime.executor import Executor
 
-__all__ = [
-    "ISA_VARIABLE",
-    "agree_on_instruction_set",
-    "check_instruction_set",
-    "cpu_seconds",
-    "on_leader",
-    "sum_over_ranks",
-]
+__all__ = ["ISA_VARIABLE", "agree_on_instruction_set", "check_instruction_set", "on_leader", "sum_over_ranks"]
 
 T = TypeVar("T")
 
@@ -106,8 +98,3 @@ def on_leader(executor: Executor, function: Callable[[], T]) -> T:
     if refusal is not None:
         raise AgreedError(refusal)
     return value  # type: ignore[return-value]
-
-
-def cpu_seconds(executor: Executor, since: float) -> float:
-    """CPU seconds that all ranks have used since their process time was `since`."""
-    return float(sum_over_ranks(executor, [time.process_time() - since])[0])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.survival.conftest import LINES, Make
-from tests.survival.jobs import state, step
+from tests.survival.jobs import LONG, state, step
 
 Oracle = Callable[[str], Path]
 LINE = LINES["pixelSearch"]
@@ -37,7 +37,7 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
         subprocess.run(["umount", "-l", str(folder)], check=True, timeout=60)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.2, 1.6])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.2, 1.6] if LONG else [0.1, 1.2])
 def test_no_room_for_the_results(share: float, make: Make, oracle: Oracle, mount: Mount) -> None:
     """Journal and finished file have their space, or the run does not begin."""
     size = (oracle(LINE) / "a-b-pixelSearch.h5").stat().st_size

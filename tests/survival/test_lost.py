@@ -12,7 +12,7 @@ import pytest
 
 from mpidvc.runtime.launch import Mpiexec
 from tests.survival.conftest import LINES, Make
-from tests.survival.jobs import LONG, same, seeds, until, wait
+from tests.survival.jobs import LONG, drivers, same, seeds, until, wait
 
 Oracle = Callable[[str], Path]
 
@@ -24,7 +24,7 @@ def test_lost_workers(seed: int, make: Make, oracle: Oracle) -> None:
     chance = random.Random(seed)
     line = list(LINES.values())[seed % len(LINES)]
     n, foreign = (2, 3, 4)[seed % 3], seed % 2 == 1
-    driver = ("posix", "gather")[seed // 2 % 2]
+    driver = drivers()[seed // 2 % len(drivers())]
     job = make(line)
     with job.start(n, "--hdf5-driver", driver, foreign=foreign) as started:
         wait(job, started, chance.uniform(0.0, 0.6))
@@ -60,7 +60,7 @@ def test_lost_worker_where_that_ends_the_job(foreign: bool, make: Make, oracle: 
 
 
 @pytest.mark.parametrize("name", LINES if LONG else ["ldic"])
-@pytest.mark.parametrize("foreign", [False, True])
+@pytest.mark.parametrize("foreign", [False, True] if LONG else [False])
 @pytest.mark.usefixtures("launcher")
 def test_suspended_worker(name: str, foreign: bool, make: Make, oracle: Oracle) -> None:
     """What it had goes to others; if it is continued in the end it changes nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,18 +14,17 @@ import pytest
 from mpidvc.runtime.launch import Mpiexec, find_mpiexec
 from tests.conftest import Job as Run
 from tests.survival.conftest import LINES, Make
-from tests.survival.jobs import LONG, state, wait
+from tests.survival.jobs import LONG, same, state, suspended, wait
 
 Oracle = Callable[[str], Path]
 SIGNALS = {"USR1": signal.SIGUSR1, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
 
 
-@pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize(
-    ("name", "how"),
-    [(name, how) for name in LINES for how in SIGNALS]
+    ("name", "how", "n"),
+    [(name, how, n) for name in LINES for how in SIGNALS for n in (1, 2)]
     if LONG
-    else [("ldic", "INT"), ("pixelSearch", "TERM"), ("pixelSearchPropagate", "USR1")],
+    else [("ldic", "INT", 2), ("pixelSearch", "TERM", 1), ("pixelSearchPropagate", "USR1", 2)],
 )
 def test_stop(name: str, how: str, n: int, make: Make, oracle: Oracle, command: Run) -> None:
     if n > 1 and find_mpiexec() is None:
@@ -86,8 +86,6 @@ def test_the_line_that_status_shows_goes_on(
     (line,) = [line.partition("go on: ")[2] for line in shown.splitlines() if "go on: " in line]
     assert line.startswith("mpidvc pixelSearch ")
     python = 'mpidvc() { "$PYTHON" -m mpidvc "$@"; }; '
-    import sys
-
     done = subprocess.run(
         ["bash", "-c", python + line],
         env=environment | {"PYTHON": sys.executable},
@@ -97,12 +95,10 @@ def test_the_line_that_status_shows_goes_on(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    from tests.survival.jobs import same
-
     same(job.out, oracle(LINES["pixelSearch"]))
 
 
-@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("n", [1, 2] if LONG else [2])
 def test_stop_in_a_series(n: int, make: Make, oracle: Oracle) -> None:
     """What is finished is not measured again."""
     if n > 1 and find_mpiexec() is None:
@@ -118,3 +114,25 @@ def test_stop_in_a_series(n: int, make: Make, oracle: Oracle) -> None:
     resumed = job.resume(oracle(line), n=n)
     assert f"{first} is finished: nothing is left to be measured" in resumed.out
     assert (first.stat().st_ino, first.stat().st_mtime_ns) == before
+
+
+@pytest.mark.parametrize("how", SIGNALS if LONG else ["TERM"])
+@pytest.mark.parametrize("stage", ["layout", "finish", "write"])
+def test_stop_in_every_stage(stage: str, how: str, make: Make, oracle: Oracle) -> None:
+    """As soon as there is a results file the run can be gone on with, measuring or not."""
+    job = make(LINES["ldic"])
+    with suspended(job, stage) as started:
+        started.process.send_signal(SIGNALS[how])
+        started.process.send_signal(signal.SIGCONT)
+        status = started.end()
+    assert "Traceback" not in started.err
+    if stage == "layout":
+        assert status == {"USR1": 85, "TERM": 143, "INT": 130}[how]
+        assert list(job.out.iterdir()) == []
+    elif stage == "finish" and status == 0:
+        # with the last point just measured nothing was left to be stopped
+        same(job.out, oracle(LINES["ldic"]))
+    else:
+        assert status == 85
+        assert "--resume" in (started.out + started.err).splitlines()[-1]
+    job.resume(oracle(LINES["ldic"]))

@@ -1,0 +1,48 @@
+"""Signals that ask a process to stop."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """\
+import os, signal, time, weakref
+from mpidvc.runtime.stop import Ended, graceful, handling_signals
+
+class Thing:
+    pass
+
+def strike(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0)
+
+def drop():
+    thing = Thing()
+    reference = weakref.ref(thing, strike)
+    del thing
+    return reference
+
+try:
+    with handling_signals():
+        if {graceful}:
+            with graceful() as request:
+                request.signal = None
+                drop()
+                print("requested", request.signal)
+        else:
+            drop()
+            time.sleep(60)
+            print("slept")
+except Ended as ended:
+    print("ended", ended.number)
+"""
+
+
+@pytest.mark.parametrize(("graceful", "told"), [(False, "ended 15"), (True, "requested 15")])
+def test_signal_where_python_drops_exceptions(graceful: bool, told: str) -> None:
+    program = PROGRAM.format(graceful=graceful)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stderr == ""
+    assert done.stdout.strip() == told
