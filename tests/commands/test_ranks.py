@@ -130,8 +130,8 @@ def test_same_bytes_by_all_drivers(
     lines = [" ".join([*words(name, images, tmp_path / name), "--hdf5-driver", driver]) for name in names]
     # the front of a propagation is written by rank 0, whoever writes the finished file
     for out, options in (("one", "-np 1"), ("all", f"--hdf5-driver {driver}")):
-        line = f"pixelSearchPropagate {images}/a.tif {images}/b.tif -hws 5 -ns 8 -nr 20 --ranking distance -sp 20 35 75 1 0 1"
-        lines.append(f"{line} -od {tmp_path / out} {options}")
+        line = f"pixelSearchPropagate {images}/a.tif {images}/b.tif -hws 5 -ns 8 -nr 20 --ranking distance"
+        lines.append(f"{line} -sp 20 35 75 1 0 1 -od {tmp_path / out} {options}")
     with contextlib.redirect_stdout(io.StringIO()):
         assert main(lines.pop(-2).split()) == 0
     (tmp_path / "lines").write_text("\n".join(lines))
