@@ -82,4 +82,7 @@ def _runs(pid: int) -> bool:
         return False
     except OSError:
         pass
+    with contextlib.suppress(OSError):
+        # it may have ended without anybody having asked for its status
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in "ZX"
     return True

@@ -43,7 +43,7 @@ Ints = NDArray[np.int64]
 
 
 #: Seconds that a lock is tried for: somebody may be asking just now whether there is one.
-LOCK_TRIED = 1.0
+LOCK_TRIED = 0.1
 
 
 def in_use(path: Path) -> bool:
@@ -119,7 +119,9 @@ class Journal(RowFile):
                 raise UserError(f"{self.path}: another run is writing it; wait for its end, or stop it first") from None
             except OSError:
                 pass  # file systems without locks
-            return
+            break
+        if not self.path.exists() or not os.path.samestat(os.fstat(self.descriptor()), self.path.stat()):
+            raise UserError(f"{self.path}: another run has finished it just now; start again")
 
     def inputs(self, block: int) -> NDArray[np.void]:
         """What the points of a block start from."""

@@ -186,9 +186,15 @@ def test_fewer_processes_where_more_do_not_fit(command: Job, images: Path, tmp_p
     """Work enough for all CPUs, by the estimate; all windows are skipped."""
     line = "ldic {1} {2} -ns 2 -hws 8 -o 3 -ght 1 --criterion ssd"
     words = line.replace("{1}", f"{images}/plain/one.tif").replace("{2}", f"{images}/plain/two.tif").split()
-    done = command(*words, "-od", str(tmp_path), "--memory", "150M")
+    told = re.search(r"one process needs (\d+) MB", command(*words, "-np", "1", "--memory", "1M").stderr)
+    assert told is not None
+    # room for one, and not for two
+    limit = int(told[1]) + 20
+    done = command(*words, "-od", str(tmp_path), "--memory", f"{limit}M")
     assert f"note: 1 of {available_cpus()} CPUs are used: more processes do not fit" in done.stdout
-    assert re.search(r"^Memory: .*, one process of \d+ MB on this node \(limit 150 MB: --memory\)$", done.stdout, re.M)
+    assert re.search(
+        rf"^Memory: .*, one process of \d+ MB on this node \(limit {limit} MB: --memory\)$", done.stdout, re.M
+    )
     assert re.search(r"^Starting Local DIC for \d+ nodes$", done.stdout, re.M)
     done = command(*words, "-od", str(tmp_path))
     assert re.search(rf"^Memory: .* mapped, {available_cpus()} processes of", done.stdout, re.M)
