@@ -116,7 +116,9 @@ class Journal(RowFile):
                 if time.monotonic() < until:
                     time.sleep(0.02)
                     continue
-                raise UserError(f"{self.path}: another run is writing it; wait for its end, or stop it first") from None
+                raise UserError(
+                    f"{self.path}: another run is writing it, or a program has it open; wait for its end, or end it first"
+                ) from None
             except OSError:
                 pass  # file systems without locks
             break
