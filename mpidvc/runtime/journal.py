@@ -117,7 +117,7 @@ class Journal(RowFile):
                     time.sleep(0.02)
                     continue
                 raise UserError(
-                    f"{self.path}: another run is writing it, or a program has it open; wait for its end, or end it first"
+                    f"{self.path}: another run is writing it, or a program has it open; wait for its end"
                 ) from None
             except OSError:
                 pass  # file systems without locks
