@@ -269,7 +269,7 @@ def _start(name: str, module: CommandModule, args: argparse.Namespace, arguments
         plan, n_ranks = _fit(plan, n_ranks, console, args.processes is None)
         if n_ranks > 1:
             console.close()
-            with tempfile.TemporaryDirectory(prefix="mpidvc-", ignore_cleanup_errors=True) as folder:
+            with tempfile.TemporaryDirectory(prefix=f"mpidvc-{os.getpid()}-", ignore_cleanup_errors=True) as folder:
                 job = Job(folder)
                 # Made once: preparing again in rank 0 would read and print everything again.
                 job.plan.write_bytes(pickle.dumps(plan, protocol=5))

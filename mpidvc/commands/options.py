@@ -519,6 +519,7 @@ def check_common(args: argparse.Namespace) -> None:
     check("min_delta_phi", "-dp", lambda norm: not math.isnan(norm), "is not a number")
     check("mask_coverage", "-mc", lambda fraction: 0 <= fraction <= 1, "has to be between 0 and 1")
     check("phi_file_bin_ratio", "-pfb", lambda ratio: 0 < ratio < math.inf, "has to be above 0 and finite")
+    check("unit", '--unit ""', lambda unit: unit != "", "is no name")
     check("voxel_size", "--voxel-size", lambda size: 0 < size < math.inf, "has to be above 0 and finite")
     check("processes", "-np", lambda n: n >= 1, "at least one process is needed")
     check("out_dir", '-od ""', lambda folder: folder != "", "is no folder")

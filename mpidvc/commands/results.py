@@ -282,8 +282,8 @@ class Results:
         state = journals.state_of(self.path)
         if not self._output.resume or state not in ("unfinished", "damaged"):
             return None
-        journals.open_journal(self.path)
-        return str(journals.determines_of(self.path)["instruction set"])
+        journals.open_journal(self.path).close()
+        return str(journals.determines_of(self.path).get("instruction set"))
 
     def _open_alone(self, work: Work) -> _Opened:
         """The same as `_open`, while no other run lays out files in the folder: two may have been begun at once."""
@@ -313,37 +313,25 @@ class Results:
         resumed = state in ("unfinished", "damaged")
         if state == "finished":
             self._refuse_changes(determines, ("instruction set",))
-            console.note(f"{self.path} is finished: nothing is left to be measured")
+            console.note(f"{self.path} is finished: nothing is left to be measured, and it stays as it is")
             return _Opened(None, nothing, None, layout, "posix")
-        if resumed:
-            journal = journals.open_journal(self.path)
-            journal.lock()
-            self._refuse_changes(determines)
-            if not journal.fits(work.starts, inputs(work.order[:0]).dtype, work.record):
-                raise UserError(f"{self.path}: is damaged and cannot be continued; add --overwrite to start again")
-            # only records are checked, and the rest may have been lost with the end of the file
-            journal.fill(work.order, work.positions, inputs)
-            todo = journal.todo()
-        else:
-            if output.overwrite and journals.state_of(self.path) == "unfinished":
-                journals.open_journal(self.path).lock()
-            journal = journals.lay_out(
-                self.path,
-                determines,
-                work.order,
-                work.starts,
-                work.positions,
-                inputs,
-                work.record,
-                layout.columns,
-            )
-            journal.lock()
-            todo = np.arange(journal.n_blocks)
+        if self.path.exists() and journals.in_use(self.path):
+            raise UserError(f"{self.path}: another run is writing it, or a program has it open; wait for its end")
+        before = self._reopen(work, determines, inputs) if resumed else None
+        # before anything is touched: there may be no room
         slots = lay_out(self._part, layout, self.path)
+        try:
+            journal, todo = (
+                self._begin(work, determines, inputs) if before is None else self._go_on(before, work, inputs)
+            )
+        except BaseException:
+            self._part.unlink(missing_ok=True)
+            raise
         for block in todo[np.isin(todo, list(work.kept))].tolist():
             journal.record(block, work.kept[block])
         todo = todo[~np.isin(todo, list(work.kept))]
         driver = self._choose_driver()
+        self._warn_of_files_seen_late(driver)
         hosts = Counter(host for host, _ in self._executor.processes)
         facts = {
             "command_line": output.command_line,
@@ -355,8 +343,30 @@ class Results:
         self._total, self._done = len(journal), len(journal) - int(sizes[todo].sum())
         if resumed:
             console.print(f"Going on with {self.path}: {self._done} of {self._total} points are done")
+        else:
+            console.print(f"Results go to {self.path}; if the run is interrupted, --resume goes on")
         self._log = RunLog(self.path, resumed, facts, self._done, self._total, console.warn)
         return _Opened(journal, todo, RowFile(self._part, slots), layout, driver)
+
+    def _reopen(self, work: Work, determines: dict[str, Any], inputs: Callable[[Ints], Records]) -> Journal:
+        """The journal of an earlier run that is the same."""
+        journal = journals.open_journal(self.path)
+        journal.lock()
+        self._refuse_changes(determines)
+        if not journal.fits(work.starts, inputs(work.order[:0]).dtype, work.record):
+            raise UserError(f"{self.path}: is damaged and cannot be continued; add --overwrite to start again")
+        return journal
+
+    def _go_on(self, journal: Journal, work: Work, inputs: Callable[[Ints], Records]) -> tuple[Journal, Ints]:
+        # only records are checked, and the rest may have been lost with the end of the file
+        journal.fill(work.order, work.positions, inputs)
+        return journal, journal.todo()
+
+    def _begin(self, work: Work, determines: dict[str, Any], inputs: Callable[[Ints], Records]) -> tuple[Journal, Ints]:
+        blocks = (work.order, work.starts, work.positions)
+        journal = journals.lay_out(self.path, determines, *blocks, inputs, work.record, work.layout.columns)
+        journal.lock()
+        return journal, np.arange(journal.n_blocks)
 
     def _refuse_changes(self, now: dict[str, Any], but: tuple[str, ...] = ()) -> None:
         """Refuse to go on if what determines the result is not what it was."""
@@ -383,6 +393,13 @@ class Results:
         if len({host for host, _ in self._executor.processes}) == 1:
             return "posix"
         return "posix" if file_system(self.path) in COHERENT else "gather"
+
+    def _warn_of_files_seen_late(self, driver: str) -> None:
+        hosts, kind = {host for host, _ in self._executor.processes}, file_system(self.path)
+        if driver == "posix" and len(hosts) > 1 and kind not in COHERENT:
+            self._console.warn(
+                f"--hdf5-driver posix: hosts may see a file on {kind or 'this file system'} differently; gather is safe"
+            )
 
     @property
     def _part(self) -> Path:
@@ -564,11 +581,11 @@ class Results:
 
     def close(self) -> None:
         """Remove the results file if it shall not stay; called when everything is written."""
-        keep(None)
         if self._executor.rank != 0:
             return
         if self._output.keep:
-            self._console.print(f"Written: {self.path}")
+            if self._opened.journal is not None:
+                self._console.print(f"Written: {self.path}")
         else:
             self.path.unlink(missing_ok=True)
             path_of(self.path).unlink(missing_ok=True)

@@ -191,6 +191,7 @@ def execute(plan: LdicPlan, executor: Executor, console: Console) -> int:
     stages = Stages(executor)
     status = 0
     points = 0
+    done = []
     for pair in plan.pairs:
         results = Results(executor, console, plan.output, pair.stem, stages)
         results.open(partial(_work, plan, pair))
@@ -205,7 +206,10 @@ def execute(plan: LdicPlan, executor: Executor, console: Console) -> int:
             points += len(results.work.order)
         with stages.stage("write"):
             _write(plan, pair, results, executor, console)
-            results.close()
+        done.append(results)
+    # not one by one: an interrupted series goes on after the pairs that are finished
+    for results in done:
+        results.close()
     stages.report(points)
     return status
 

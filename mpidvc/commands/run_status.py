@@ -244,9 +244,9 @@ def _read_journal(path: str) -> tuple[str, int, int, dict[int, int]] | None:
             "with --resume saves what can be saved"
         ) from None
     with opened as file:
-        if JOURNAL not in file:
-            return None
         try:
+            if JOURNAL not in file:
+                return None
             own, journal = file[GROUP], file[JOURNAL]
             command, points = str(own.attrs.get("command", "")), int(own.attrs["n_points"])
             # the marks first: records of a block that is marked now do not change any more
@@ -260,7 +260,7 @@ def _read_journal(path: str) -> tuple[str, int, int, dict[int, int]] | None:
             rows = np.repeat(finished, np.diff(starts))
             done = int(rows.sum())
             statuses = _count(_finished_rows(file.id.get_vfd_handle(), kind, offset, rows, column))
-        except (KeyError, ValueError, TypeError, AttributeError, IndexError, OSError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError, OSError) as error:
             raise UserError(
                 f"results file {path}: is damaged ({' '.join(str(error).split())[:200]}); "
                 "its command with --resume saves what can be saved"

@@ -415,13 +415,16 @@ class ResultsFile:
         except FileNotFoundError:
             raise UserError(f"field {path}: does not exist; check the path") from None
         except OSError as error:
+            if not is_hdf5(path):
+                raise UserError(f"field {path}: is no results file (.h5) of mpidvc") from None
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"field {path}: is no HDF5 file, or damaged ({reason}); run its command again") from None
+            raise UserError(f"field {path}: is cut off or damaged ({reason}); run its command again") from None
         try:
             self.layout = self._read_layout()
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, OSError) as error:
             self.close()
-            raise UserError(f"field {path}: is damaged ({error}); run its command again") from None
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"field {path}: is damaged ({reason}); run its command again") from None
         except BaseException:
             self.close()
             raise

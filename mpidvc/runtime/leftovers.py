@@ -17,8 +17,8 @@ __all__ = ["Leftover", "leftovers", "remove"]
 
 #: Names of shared memory: MPICH, Open MPI 5 and 4, UCX.
 _SEGMENT = re.compile(r"(mpich_shm_|mpich_shar_tmp|sm_segment\.|osc_sm\.|vader_segment\.|ucx_shm_posix_)")
-#: Names of Open MPI's session folders, which hold the number of the launcher's process.
-_SESSION = re.compile(r"ompi\.(\d+)$")
+#: Names of Open MPI's session folders and of our launcher's, which hold the number of the launcher's process.
+_SESSION = re.compile(r"(?:ompi\.(?=\d+$)|mpidvc-)(\d+)")
 #: A job that begins may have made a file that it has not opened yet.
 YOUNG = 10.0
 

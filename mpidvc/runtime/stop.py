@@ -41,7 +41,7 @@ _kept: str | None = None
 
 
 def keep(how_to_go_on: str | None) -> None:
-    """Say that from now on a run that is ended can be continued, and how; None: no more."""
+    """Say that from now on a run that is ended can be continued, and how; None: it cannot."""
     global _kept
     _kept = how_to_go_on
 

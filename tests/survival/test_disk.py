@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.outputs import outputs
 from tests.survival.conftest import LINES, Make
 from tests.survival.jobs import LONG, state, step
 
@@ -53,6 +54,21 @@ def test_no_room_for_the_results(share: float, make: Make, oracle: Oracle, mount
     mount(20 * size)
     job.resume(oracle(LINE))
     assert folder.is_mount()
+
+
+def test_no_room_for_other_results(make: Make, oracle: Oracle, mount: Mount) -> None:
+    """A run that cannot begin leaves what a finished one has left."""
+    size = (oracle(LINE) / "a-b-pixelSearch.h5").stat().st_size
+    mount(20 * size)
+    job = make(LINE, out="small/out")
+    job.resume(oracle(LINE))
+    before = outputs(job.out)
+    used = sum(map(len, before.values()))
+    mount(used + size)
+    ended = job.run(1, "-ns", "3")
+    assert ended.process.returncode == 2
+    assert "No space left" in ended.err
+    assert outputs(job.out) == before
 
 
 def test_no_room_for_the_text(make: Make, oracle: Oracle, mount: Mount) -> None:

@@ -64,6 +64,21 @@ def test_unfinished_without_options(make: Make, oracle: Oracle) -> None:
     same(job.out, oracle(LDIC))
 
 
+def test_overwrite_takes_whatever_is_there(make: Make, oracle: Oracle) -> None:
+    """Also what another version has begun, or nobody can read."""
+    job = make(LDIC)
+    interrupted(job)
+    with h5py.File(job.results, "r+") as file:
+        file[JOURNAL].attrs["format"] = 99
+    refused(job, ["--resume"], "another version of mpidvc", "--overwrite")
+    assert job.run(1, "--overwrite").process.returncode == 0
+    same(job.out, oracle(LDIC))
+    job.results.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    refused(job, [], "is damaged")
+    assert job.run(1, "--overwrite").process.returncode == 0
+    same(job.out, oracle(LDIC))
+
+
 def test_resume_where_nothing_is_and_where_nothing_is_left(make: Make, oracle: Oracle) -> None:
     job = make(LDIC)
     assert "Going on" not in job.resume(oracle(LDIC)).out

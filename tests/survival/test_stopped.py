@@ -58,7 +58,7 @@ def test_stop_under_a_launcher(name: str, make: Make, oracle: Oracle, launcher: 
         started.process.send_signal(signal.SIGUSR1)
         assert started.end() == 85, started.err
     assert "Traceback" not in started.err + started.out
-    assert started.out.count("--resume") == 1
+    assert started.out.count("Stopped by SIGUSR1: ") == 1
     assert state(job.results) == "points"
     job.resume(oracle(LINES[name]))
 
