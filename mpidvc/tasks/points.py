@@ -7,9 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mpidvc.core.grid import Chunks
-
-__all__ = ["INPUT", "Points", "PointsInMemory", "inputs_of"]
+__all__ = ["INPUT", "Points", "inputs_of"]
 
 Array = npt.NDArray[np.float64]
 
@@ -18,7 +16,7 @@ INPUT = np.dtype([("position", np.float64, (3,)), ("phi", np.float64, (3, 4))])
 
 
 class Points(Protocol):
-    """Where a task gets the points of its chunks from: memory, or the journal of a run."""
+    """Where a task gets the points of its chunks from: the journal of a run."""
 
     @property
     def n_blocks(self) -> int:
@@ -34,25 +32,3 @@ def inputs_of(positions: Array, phi: Array) -> npt.NDArray[np.void]:
     inputs["position"] = positions
     inputs["phi"] = phi[:, :3]
     return inputs
-
-
-class PointsInMemory:
-    """Points of a field held in memory.
-
-    Parameters
-    ----------
-    positions : (n, 3) float64
-        In image 1, voxels.
-    guess : (n, 4, 4) float64
-    chunks : Chunks
-    """
-
-    def __init__(self, positions: Array, guess: Array, chunks: Chunks) -> None:
-        self._inputs, self._chunks = inputs_of(positions, guess), chunks
-
-    @property
-    def n_blocks(self) -> int:
-        return len(self._chunks)
-
-    def inputs(self, block: int) -> npt.NDArray[np.void]:
-        return self._inputs[self._chunks.points(block)]
