@@ -216,8 +216,8 @@ class InlineExecutor:
 
 
 #: What rank 0 tells a worker: an assignment, to begin nothing more, the end of a round, the end of all, that it is not
-#: wanted any more, and the head of a broadcast that comes as bytes.
-_WORK, _RECALL, _END, _FAREWELL, _RETIRE, _HEAD = 2, 3, 4, 5, 6, 7
+#: wanted any more, the head of a broadcast that comes as bytes, and a short broadcast.
+_WORK, _RECALL, _END, _FAREWELL, _RETIRE, _HEAD, _SAID = 2, 3, 4, 5, 6, 7, 12
 #: What a worker tells rank 0: who it is, a result, what it gives back, and that it got a broadcast.
 _HELLO, _DONE, _BACK, _GOT = 8, 9, 10, 11
 
@@ -262,7 +262,7 @@ class MPIExecutor:
         self._looked = time.monotonic()
         #: Number of the next broadcast, those that came early, and heads of which the bytes are not there yet.
         self._broadcast = 0
-        self._heard: dict[int, bytearray] = {}
+        self._heard: dict[int, bytes | bytearray] = {}
         self._heads: dict[int, tuple[int, Sequence[int]]] = {}
         #: A worker's: what it has been given, and what it has been told.
         self._queue: deque[tuple[int, Any]] = deque()
@@ -297,8 +297,7 @@ class MPIExecutor:
             return cast("T", self._hear(number))
         data = memoryview(pickle.dumps(value, protocol=5))
         if len(data) <= SHORT:
-            for rank in self._living:
-                self._pass_on(data, number, [rank])
+            self._mail.send_all((number, bytes(data)), self._living, _SAID)
             self._mail.flush(_LONGEST_FLUSH)
         else:
             self._broadcast_long(data, number)
@@ -345,12 +344,17 @@ class MPIExecutor:
 
     def _hear_bytes(self, rank: int, data: bytearray) -> None:
         number, ranks = self._heads.pop(rank)
-        if number < self._broadcast - 1 or number in self._heard:
+        if not self._keep(number, data):
             return
-        self._heard[number] = data
         self._pass_on(memoryview(data), number, ranks)
-        if len(data) > SHORT:
-            self._mail.send(None, 0, _GOT)
+        self._mail.send(None, 0, _GOT)
+
+    def _keep(self, number: int, data: bytes | bytearray) -> bool:
+        """Keep a broadcast until it is asked for; return whether it is new."""
+        if number < self._broadcast - 1 or number in self._heard:
+            return False
+        self._heard[number] = data
+        return True
 
     # Rounds: rank 0 hands out, the workers serve, until rank 0 ends it
 
@@ -481,8 +485,7 @@ class MPIExecutor:
                 yield assignment, result
 
     def _recall(self, ledger: Ledger[Any]) -> None:
-        for rank in ledger.stop():
-            self._mail.send(None, rank, _RECALL)
+        self._mail.send_all(None, ledger.stop(), _RECALL)
 
     def _is_asked(self, message: tuple[int, int, Any]) -> bool:
         """Take what a worker gives back; return whether a signal told it to."""
@@ -509,8 +512,7 @@ class MPIExecutor:
             self._ledger = ledger
             self._settle(ledger)
             self._ledger = None
-        for rank in self._living:
-            self._mail.send((stopped, value), rank, _END)
+        self._mail.send_all((stopped, value), self._living, _END)
         self._mail.flush(_LONGEST_FLUSH)
         if stopped:
             raise Stopped
@@ -604,8 +606,7 @@ class MPIExecutor:
             backoff()
         self._mail.look(now=True)
         self._bury()
-        for rank in self._living:
-            self._mail.send(not self.losses, rank, _FAREWELL)
+        self._mail.send_all(not self.losses, self._living, _FAREWELL)
         self._mail.flush(_LONGEST_FLUSH)
         if not self.losses:
             return
@@ -684,6 +685,8 @@ class MPIExecutor:
                 self._leave()
             elif tag == _HEAD:
                 self._heads[rank] = value
+            elif tag == _SAID:
+                self._keep(*value)
             else:
                 self._hear_bytes(rank, value)
         return heard
