@@ -23,7 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from mpidvc.errors import UserError
 
-__all__ = ["METADATA", "SIGNATURE", "RowFile", "Slot", "boxes", "create_dataset", "create_file", "reserve"]
+__all__ = ["METADATA", "SIGNATURE", "RowFile", "Slot", "boxes", "create_dataset", "create_file", "reserve", "write_at"]
 
 #: Bytes that are more than enough for what is neither rows nor long texts.
 METADATA = 2**17
@@ -322,6 +322,24 @@ class RowFile:
 
 #: Parallel files that must not be closed, as closing them would wait for lost ranks.
 _KEPT: list[Any] = []
+
+
+def write_at(path: Path, at: int, data: bytes) -> None:
+    """Write into a file that exists, beginning at a byte of it.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            _write_all(descriptor, np.frombuffer(data, np.uint8), at)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _write_all(descriptor: int, data: NDArray[np.uint8], at: int) -> None:

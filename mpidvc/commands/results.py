@@ -11,7 +11,7 @@ import math
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mpidvc import __version__
+from mpidvc.atomic import replacing
 from mpidvc.commands.run import Stages
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, dataset_rows, lay_out
+from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, Rows, dataset_rows, lay_out, rows_of
 from mpidvc.fields.phifield import PhiField
-from mpidvc.fields.tsv import write_tsv_parts
+from mpidvc.fields.tsv import column_names, format_rows, header, tsv_table, write_tsv_parts
 from mpidvc.kernels import correlation
-from mpidvc.rowfile import RowFile
+from mpidvc.rowfile import RowFile, reserve, write_at
 from mpidvc.runtime import journal as journals
 from mpidvc.runtime.console import Console, Progress
 from mpidvc.runtime.executor import Executor, Task
@@ -44,9 +45,6 @@ __all__ = ["Output", "Results", "Work", "check_results", "digest", "registration
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Records = npt.NDArray[np.void]
-
-#: Rows that are formatted as text at once; rank 0 holds several such parts for every rank.
-TEXT_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -451,8 +449,9 @@ class Results:
         writes = self._opened.driver != "gather"
         sizes = np.diff(journal.starts)
 
-        def sink(chunk: int, records: Records) -> None:
+        def sink(chunk: int, data: Any) -> None:
             block = int(todo[chunk])
+            records = np.frombuffer(data, journal.record_dtype)
             if not writes:
                 journal.record(block, records)
             self.advance(int(sizes[block]), describe(records[-1:]))
@@ -523,24 +522,45 @@ class Results:
             return file.column(name)
 
     def write_tsv(self, family: str) -> None:
-        """Write the TSV file from the finished file; every rank takes a share of the formatting."""
-        from mpidvc.fields.tsv import format_rows
-
+        """Write the TSV file from the finished file, by all ranks where they may write it at the same time."""
         path = self.stem.with_name(f"{self.stem.name}.tsv")
-        if self._executor.rank != 0:
-            for _ in self._executor.stream(format_rows, None):
-                pass
-            return
-        with ResultsFile(self.path) as file:
-            layout = file.layout
-
-            def parts() -> Iterator[PhiField]:
-                for start in range(0, layout.n, TEXT_ROWS):
-                    rows = file.rows(start, min(start + TEXT_ROWS, layout.n))
-                    yield PhiField(rows.positions, rows.phi, {**rows.columns})
-
-            write_tsv_parts(path, parts(), family, layout.layout == "labels", self._executor.stream)
+        executor, source = self._executor, self._opened.finished
+        if source is not None and executor.size > 1 and self._opened.driver != "gather":
+            source.path = self.path
+            with contextlib.ExitStack() as stack:
+                temporary = on_leader(executor, lambda: stack.enter_context(replacing(path)))
+                self._write_text(source, temporary, family)
+        elif executor.rank == 0:
+            with ResultsFile(self.path) as file:
+                layout = file.layout
+                ranges = [(start, min(start + ROWS, layout.n)) for start in range(0, layout.n, ROWS)]
+                parts = (_as_field(file.rows(start, stop)) for start, stop in ranges)
+                write_tsv_parts(path, parts, family, layout.layout == "labels")
         self._console.print(f"Written: {path}")
+
+    def _write_text(self, source: RowFile, path: Path, family: str) -> None:
+        """Format twice: for the lengths, from which follows where in the file every part is, and to write."""
+        executor, layout = self._executor, self._opened.layout
+        names = column_names(family, layout.layout == "labels")
+        lengths = np.zeros(-(-layout.n // ROWS), np.int64)
+
+        def sink(chunk: int, length: Any) -> None:
+            lengths[chunk] = length
+
+        executor.map(_Text(source, layout, names), sink)
+
+        def begin() -> Ints:
+            head = header(names)
+            starts = len(head) + np.concatenate([[0], np.cumsum(lengths)])
+            try:
+                with path.open("wb") as file:
+                    file.write(head)
+                    reserve(file.fileno(), int(starts[-1]))
+            except OSError as error:
+                raise UserError(f"{path}: cannot be written ({error.strerror or error}); make room for it") from error
+            return starts
+
+        executor.map(_Text(source, layout, names, path, on_leader(executor, begin)), None)
 
     def close(self) -> None:
         """Remove the results file if it shall not stay; called when everything is written."""
@@ -552,6 +572,46 @@ class Results:
         else:
             self.path.unlink(missing_ok=True)
             path_of(self.path).unlink(missing_ok=True)
+
+
+class _Text:
+    """Formats the rows of a finished file, part by part; tells the length, or writes where it is told.
+
+    Parameters
+    ----------
+    source : RowFile
+        The finished file.
+    layout : FieldLayout
+    names : sequence of str
+        Columns of the text.
+    path : Path, optional
+        Where to write.
+    starts : int64 array, optional
+        Where in it the parts begin.
+    """
+
+    def __init__(
+        self,
+        source: RowFile,
+        layout: FieldLayout,
+        names: Sequence[str],
+        path: Path | None = None,
+        starts: Ints | None = None,
+    ) -> None:
+        self._source, self._layout, self._names, self._path, self._starts = source, layout, names, path, starts
+        self.n_chunks = -(-layout.n // ROWS)
+
+    def run(self, chunk: int) -> Any:
+        start, stop = chunk * ROWS, min((chunk + 1) * ROWS, self._layout.n)
+        values = {name: self._source.read(name, start, stop) for name in self._source.slots}
+        text = format_rows(tsv_table(_as_field(rows_of(self._layout, values)), self._names, first=start))
+        if self._path is not None and self._starts is not None:
+            write_at(self._path, int(self._starts[chunk]), text)
+        return len(text)
+
+
+def _as_field(rows: Rows) -> PhiField:
+    return PhiField(rows.positions, rows.phi, {**rows.columns})
 
 
 def _plain(value: Any) -> Any:

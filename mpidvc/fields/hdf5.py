@@ -35,6 +35,7 @@ __all__ = [
     "is_hdf5",
     "lay_out",
     "read_hdf5",
+    "rows_of",
     "write_hdf5",
 ]
 
@@ -366,6 +367,17 @@ def dataset_rows(
     return {name: np.ascontiguousarray(rows, "<f8") for name, rows in values.items()}
 
 
+def rows_of(layout: FieldLayout, values: Mapping[str, ArrayLike]) -> Rows:
+    """The reverse of `dataset_rows`: points from their rows of each dataset, all in voxels and z, y, x."""
+    displacement, F = (np.asarray(values[f"{GROUP}/{name}"], np.float64) for name in ("displacement", "F"))
+    phi = np.zeros((len(F), 4, 4))
+    phi[:, 3, 3] = 1
+    phi[:, :3, 3] = displacement[:, ::-1]
+    phi[:, :3, :3] = F.reshape(-1, 3, 3)[:, ::-1, ::-1]
+    columns = {name: np.asarray(values[f"{GROUP}/{name}"], np.float64) for name in layout.columns}
+    return Rows(np.asarray(values[f"{GROUP}/positions"], np.float64), phi, columns)
+
+
 def is_hdf5(path: str | os.PathLike[str]) -> bool:
     """Whether a file is HDF5 by its first bytes, or should be by its name if there is no such file."""
     try:
@@ -466,12 +478,8 @@ class ResultsFile:
         UserError
             If they cannot be read.
         """
-        values = {name: self._read(f"{GROUP}/{name}", start, stop) for name in (*OWN, *self.layout.columns)}
-        phi = np.zeros((stop - start, 4, 4))
-        phi[:, 3, 3] = 1
-        phi[:, :3, 3] = values["displacement"][:, ::-1]
-        phi[:, :3, :3] = values["F"].reshape(-1, 3, 3)[:, ::-1, ::-1]
-        return Rows(values["positions"], phi, {name: values[name] for name in self.layout.columns})
+        names = (*OWN, *self.layout.columns)
+        return rows_of(self.layout, {f"{GROUP}/{name}": self._read(f"{GROUP}/{name}", start, stop) for name in names})
 
     def column(self, name: str, start: int = 0, stop: int | None = None) -> Floats:
         """Read rows [start, stop) of one column, all of them if not given.

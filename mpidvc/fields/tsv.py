@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from mpidvc.errors import UserError
 from mpidvc.fields.phifield import Layout, PhiField
 from mpidvc.kernels import text
 
-__all__ = ["COLUMNS", "Stream", "format_rows", "header", "read_tsv", "tsv_table", "write_tsv", "write_tsv_parts"]
+__all__ = ["COLUMNS", "column_names", "format_rows", "header", "read_tsv", "tsv_table", "write_tsv", "write_tsv_parts"]
 
 #: Column families in their order. The first column of SEARCH is ``Label`` in fields of labels. To those of STRAIN the
 #: components are added: ``(*COLUMNS["STRAIN"], "ezz", …)`` is a family as well.
@@ -49,8 +49,6 @@ OLD_NAMES = {
 BLOCK = 65536
 
 Floats = NDArray[np.float64]
-#: Applies a function to items, anywhere, and yields the results in the items' order.
-Stream = Callable[[Callable[[Floats], bytes], Iterable[Floats]], Iterator[bytes]]
 
 
 def read_tsv(path: str | Path, bin_ratio: float = 1.0) -> PhiField:
@@ -161,6 +159,20 @@ def _names(family: str | Sequence[str]) -> tuple[str, ...]:
     return COLUMNS[family] if isinstance(family, str) else tuple(family)
 
 
+def column_names(family: str | Sequence[str], labels: bool = False) -> tuple[str, ...]:
+    """Names of a file's columns, in their order.
+
+    Parameters
+    ----------
+    family : str or sequence of str
+        A key of `COLUMNS`, or column names.
+    labels : bool
+        Whether the rows are labels: then ``Label`` stands for ``NodeNumber``.
+    """
+    names = _names(family)
+    return ("Label", *names[1:]) if labels and names[0] == "NodeNumber" else names
+
+
 def header(family: str | Sequence[str], first_column: str | None = None) -> bytes:
     """First line of a file.
 
@@ -223,7 +235,7 @@ def format_rows(table: Floats) -> bytes:
     return text.format_rows(np.ascontiguousarray(table, np.float64))
 
 
-def write_tsv(path: str | Path, field: PhiField, family: str | Sequence[str], stream: Stream | None = None) -> None:
+def write_tsv(path: str | Path, field: PhiField, family: str | Sequence[str]) -> None:
     """Write a field; the file appears whole or not at all.
 
     Parameters
@@ -232,9 +244,6 @@ def write_tsv(path: str | Path, field: PhiField, family: str | Sequence[str], st
     field : PhiField
     family : str or sequence of str
         A key of `COLUMNS`, or column names.
-    stream : callable, optional
-        ``stream(function, items)`` applies a function to each of the items and yields the results in order; by it
-        several processes can share the formatting. The built-in ``map`` if not given.
 
     Raises
     ------
@@ -242,7 +251,7 @@ def write_tsv(path: str | Path, field: PhiField, family: str | Sequence[str], st
         If the file cannot be written.
     """
     parts = (_rows_of(field, start, start + BLOCK) for start in range(0, len(field), BLOCK))
-    write_tsv_parts(path, parts, family, field.layout == "labels", stream)
+    write_tsv_parts(path, parts, family, field.layout == "labels")
 
 
 def write_tsv_parts(
@@ -250,7 +259,6 @@ def write_tsv_parts(
     parts: Iterable[PhiField],
     family: str | Sequence[str],
     labels: bool = False,
-    stream: Stream | None = None,
 ) -> None:
     """Write a field that comes in parts, rows one after the other; else as `write_tsv`.
 
@@ -261,16 +269,13 @@ def write_tsv_parts(
     family : str or sequence of str
     labels : bool
         Whether it is a field of labels.
-    stream : callable, optional
 
     Raises
     ------
     UserError
         If the file cannot be written.
     """
-    names = _names(family)
-    if labels and names[0] == "NodeNumber":
-        names = ("Label", *names[1:])
+    names = column_names(family, labels)
 
     def tables() -> Iterator[Floats]:
         first = 0
@@ -280,8 +285,8 @@ def write_tsv_parts(
 
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(header(names))
-        for rows in (stream or map)(format_rows, tables()):
-            file.write(rows)
+        for table in tables():
+            file.write(format_rows(table))
 
 
 def _rows_of(field: PhiField, start: int, stop: int) -> PhiField:

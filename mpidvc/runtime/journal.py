@@ -83,6 +83,10 @@ class Journal(RowFile):
         return self.slots[f"{GROUP}/marks"].lead[0]
 
     @property
+    def record_dtype(self) -> np.dtype[Any]:
+        return self.slots[f"{GROUP}/records"].dtype
+
+    @property
     def starts(self) -> Ints:
         """Block k has the journal's rows ``[starts[k], starts[k + 1])``."""
         if self._starts is None:
@@ -375,16 +379,18 @@ class JournalTask:
     writes : bool
         Whether the rank that ran a block writes it, and returns its last record only; otherwise all records are
         returned, for rank 0 to write.
+
+    Its chunks return the bytes of records: rank 0 gets one report after the other, and arrays take long to pack.
     """
 
     def __init__(self, task: Task, journal: Journal, todo: Ints, writes: bool) -> None:
         self._task, self._journal, self._todo, self._writes = task, journal, todo, writes
         self.n_chunks = len(todo)
 
-    def run(self, chunk: int) -> NDArray[Any]:
+    def run(self, chunk: int) -> Any:
         block = int(self._todo[chunk])
         records = self._task.run(block)
         if not self._writes:
-            return records
+            return records.tobytes()
         self._journal.record(block, records)
-        return records[-1:]
+        return records[-1:].tobytes()
