@@ -30,7 +30,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Assignment = TypeVar("Assignment")
 Batch = TypeVar("Batch", bound=Sized)
-Sink = Callable[[int, NDArray[Any]], None]
+Sink = Callable[[int, Any], None]
 
 #: Results in order; closing it early lets the workers go.
 Stream: TypeAlias = Generator[Result, None, None]
@@ -56,8 +56,8 @@ class Task(Protocol):
     @property
     def n_chunks(self) -> int: ...
 
-    def run(self, chunk: int) -> NDArray[Any]:
-        """Return the structured records of a chunk."""
+    def run(self, chunk: int) -> Any:
+        """Return what there is to say of a chunk; rank 0 has to unpack it, which for bytes costs next to nothing."""
 
 
 class SumTask(Protocol):
@@ -99,9 +99,9 @@ class Executor(Protocol):
         """Return rank 0's value on every rank; the other ranks pass None."""
 
     def map(self, task: Task, sink: Sink | None, stop: StopRequest | None = None) -> None:
-        """Run every chunk once, anywhere, and call ``sink(chunk, records)`` on rank 0, in any order.
+        """Run every chunk once, anywhere, and call ``sink(chunk, result)`` on rank 0, in any order.
 
-        The other ranks' `sink` is ignored; with None on rank 0 the records stay where they were made.
+        The other ranks' `sink` is ignored; with None on rank 0 the results stay where they were made.
 
         Raises
         ------
@@ -187,9 +187,9 @@ class InlineExecutor:
         for chunk in range(task.n_chunks):
             if stop is not None and stop.requested:
                 raise Stopped
-            records = task.run(chunk)
+            result = task.run(chunk)
             if sink is not None:
-                sink(chunk, records)
+                sink(chunk, result)
 
     def reduce(self, task: SumTask, argument: Any) -> NDArray[np.float64]:
         return _ordered_sum(task.run_sum(chunk, argument) for chunk in range(task.n_chunks))
@@ -361,23 +361,23 @@ class MPIExecutor:
     def map(self, task: Task, sink: Sink | None, stop: StopRequest | None = None) -> None:
         wanted = self.broadcast(sink is not None)
 
-        def run(chunks: range, ends: Callable[[], bool]) -> tuple[list[NDArray[Any]], bool]:
-            records: list[NDArray[Any]] = []
+        def run(chunks: range, ends: Callable[[], bool]) -> tuple[list[Any], bool]:
+            results: list[Any] = []
             for chunk in chunks:
                 if chunk != chunks.start and ends():
-                    return records, True
-                made = task.run(chunk)
+                    return results, True
+                result = task.run(chunk)
                 if wanted:
-                    records.append(made)
-            return records, False
+                    results.append(result)
+            return results, False
 
         if self.rank != 0:
             self._serve(run, stop)
             return
-        for chunks, records in self._lead(Schedule(task.n_chunks, self._size), run, stop):
+        for chunks, results in self._lead(Schedule(task.n_chunks, self._size), run, stop):
             if sink is not None:
-                for chunk, made in zip(chunks, records, strict=False):
-                    sink(chunk, made)
+                for chunk, result in zip(chunks, results, strict=False):
+                    sink(chunk, result)
         self._dismiss()
 
     def reduce(self, task: SumTask, argument: Any) -> NDArray[np.float64]:
