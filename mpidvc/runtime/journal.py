@@ -31,6 +31,8 @@ __all__ = ["GROUP", "HOME", "Journal", "JournalTask", "determines_of", "in_use",
 HOME, GROUP = "mpidvc", "mpidvc/journal"
 #: Version of the layout.
 FORMAT = 1
+#: What it consists of.
+DATASETS = ("marks", "starts", "places", "positions", "inputs", "records")
 #: Rows that are checked or copied at once.
 AT_ONCE = 65536
 
@@ -357,7 +359,13 @@ def open_journal(path: Path) -> Journal:
                 slots[f"{GROUP}/{name}"] = Slot(dataset.id.get_offset() or 0, dataset.dtype, shape[1:], shape[:1])
         journal = Journal(path, slots)
         starts = journal.starts
-        good = bool(len(starts) == journal.n_blocks + 1 and starts[-1] == len(journal) and (np.diff(starts) >= 0).all())
+        complete = {name.rpartition("/")[2] for name in slots} == set(DATASETS)
+        good = bool(
+            complete
+            and len(starts) == journal.n_blocks + 1
+            and starts[-1] == len(journal)
+            and (np.diff(starts) >= 0).all()
+        )
     except _DAMAGE:
         good = False
     if not good:

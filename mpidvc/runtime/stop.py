@@ -111,7 +111,7 @@ def _heed(meant: int) -> None:
 
 
 #: Seconds after which an `Ended` that was raised where Python drops exceptions is raised again.
-_AGAIN = 0.05
+_AGAIN = 0.001
 
 
 @contextlib.contextmanager

@@ -51,6 +51,16 @@ def test_scattered_points():
         assert (np.ptp(positions[chunks.points(k)], axis=0) <= (40, 50, 60)).all()
 
 
+@pytest.mark.parametrize("far", [100.0, 1e4, 2.0**39])
+def test_bricks_are_in_their_order(far):
+    """z slowest, and within a brick the order of the points, however many bricks there are."""
+    positions = np.random.default_rng(4).integers(0, int(far), (3000, 3)).astype(float)
+    edge = np.array([7.0, 9.0, 30.0])
+    brick = np.floor((positions - positions.min(axis=0) + 0.5) / edge)
+    expected = sorted(range(len(positions)), key=lambda k: (*brick[k], k))
+    assert chunk_points(positions, edge).order.tolist() == expected
+
+
 def test_coinciding_points():
     """More points than a chunk holds in one place."""
     chunks = chunk_points(np.ones((2 * MOST_POINTS + 7, 3)), (10, 10, 10))

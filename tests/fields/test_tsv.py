@@ -6,7 +6,7 @@ import pytest
 from mpidvc.errors import UserError
 from mpidvc.fields import tsv
 from mpidvc.fields.phifield import PhiField
-from mpidvc.fields.tsv import COLUMNS, format_rows, header, read_tsv, tsv_table, write_tsv
+from mpidvc.fields.tsv import COLUMNS, format_rows, header, read_tsv, tsv_table, write_tsv, write_tsv_parts
 
 STATUS = ("error", "iterations", "returnStatus", "deltaPhiNorm", "pixelSearchCC", "LabelDilate", "bin")
 
@@ -106,19 +106,16 @@ def test_header_of_labels():
     assert header("SEARCH").startswith(b"NodeNumber\tZpos\t")
 
 
-def test_stream_shares_blocks(tmp_path, monkeypatch):
+@pytest.mark.parametrize("layout", ["points", "labels", "registration"])
+def test_parts_make_the_whole(tmp_path, monkeypatch, layout):
     field = example()
-    write_tsv(tmp_path / "a.tsv", field, "LDIC")
+    if layout == "registration":
+        field = PhiField(field.positions[:1], field.phi[:1], {}, layout)
+    else:
+        field = PhiField(field.positions, field.phi, field.columns, layout)
+    write_tsv(tmp_path / "a.tsv", field, "SEARCH")
     monkeypatch.setattr(tsv, "BLOCK", 5)
-    sizes = []
-
-    def stream(function, items):
-        for item in items:
-            sizes.append(len(item))
-            yield function(item)
-
-    write_tsv(tmp_path / "b.tsv", field, "LDIC", stream)
-    assert sizes == [5, 5, 5, 5, 4]
+    write_tsv(tmp_path / "b.tsv", field, "SEARCH")
     assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
 
 
@@ -126,12 +123,12 @@ def test_failed_writing_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text("old")
 
-    def stream(function, items):
-        yield function(next(items))
+    def parts():
+        yield example()
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_tsv(path, example(), "LDIC", stream)
+        write_tsv_parts(path, parts(), "LDIC")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
