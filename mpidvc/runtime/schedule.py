@@ -23,8 +23,8 @@ Result = TypeVar("Result")
 SCHEDULER_ONLY_FROM = 24
 #: Longest piece of work that is handed out at once, in seconds; two of them outlast most chunks that rank 0 works on.
 LONGEST_ASSIGNMENT = 2.0
-#: An assignment is a rank's part of what is left, over this. Air, ordinary and diverging chunks come in runs, so that an
-#: assignment can cost ten times the mean as a single chunk can, and nobody shares it then.
+#: An assignment is a rank's part of what is left, over this. Air, ordinary and diverging chunks come in runs, so that
+#: an assignment can cost ten times the mean as a single chunk can, and nobody shares it then.
 SHARE = 8
 #: An assignment has at most so many times the chunks that each rank has done on average. What is back first is what was
 #: cheap, and a mean of that promises far too much; so nothing is expected to last longer than all that went before.
@@ -132,8 +132,8 @@ class Schedule:
         many = self.size >= SCHEDULER_ONLY_FROM
         if left <= 0 or (rank == 0 and many):
             return None
-        # Nobody else can take what is held in reserve: none where rank 0, which only schedules, answers at once, nor when
-        # there is less than one chunk for each rank.
+        # Nobody else can take what is held in reserve: none where rank 0 only schedules, and so answers at once, nor
+        # when there is less than one chunk for each rank.
         if in_hand > (not many and left >= self.size):
             return None
         count = 1 if rank == 0 else self._worth(left)
