@@ -24,8 +24,9 @@ SCHEDULER_ONLY_FROM = 24
 #: Longest piece of work that is handed out at once, in seconds; two of them outlast most chunks that rank 0 works on.
 LONGEST_ASSIGNMENT = 2.0
 #: An assignment is a rank's part of what is left, over this. Air, ordinary and diverging chunks come in runs, so that
-#: an assignment can cost ten times the mean as a single chunk can, and nobody shares it then.
-SHARE = 8
+#: an assignment can cost ten times the mean as a single chunk can, and nobody shares it then. Where rank 0 works they
+#: are longer, or workers would have nothing left before it answers.
+SHARE, SHARE_OF_FEW = 8, 4
 #: An assignment has at most so many times the chunks that each rank has done on average. What is back first is what was
 #: cheap, and a mean of that promises far too much; so nothing is expected to last longer than all that went before.
 GROWTH = 2
@@ -143,11 +144,12 @@ class Schedule:
 
     def _worth(self, left: int) -> int:
         """How many chunks a worker shall get at once."""
-        count = left // (SHARE * self.size)
+        share = SHARE if self.size >= SCHEDULER_ONLY_FROM else SHARE_OF_FEW
+        count = left // (share * self.size)
         if self._rate.seconds > 0:
             per_second = self._rate.done / self._rate.seconds
             served = SERVED * self.size
-            if left >= SHARE * self.size:
+            if left >= share * self.size:
                 count = max(count, int(served * per_second))
             count = min(count, int(max(LONGEST_ASSIGNMENT, 2 * served) * per_second))
         return max(1, min(count, GROWTH * self._rate.done // self.size))

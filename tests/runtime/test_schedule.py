@@ -16,6 +16,7 @@ from mpidvc.runtime.schedule import (
     SCHEDULER_ONLY_FROM,
     SERVED,
     SHARE,
+    SHARE_OF_FEW,
     Lease,
     Ledger,
     Schedule,
@@ -244,6 +245,7 @@ def test_rules(size: int) -> None:
     taken, done = play(costs, size)
     assert sorted(done) == list(range(len(costs)))
     many = size >= SCHEDULER_ONLY_FROM
+    share = SHARE if many else SHARE_OF_FEW
     reserves = 0
     for made in taken:
         count = len(made.chunks)
@@ -253,13 +255,13 @@ def test_rules(size: int) -> None:
             continue
         # a multiple of what each has done, and a share of what is left
         assert count <= max(1, GROWTH * made.done // size)
-        served = SERVED * size * made.done / made.seconds if made.seconds > 0 and made.left >= SHARE * size else 0
-        assert count <= max(1, made.left // (SHARE * size), served)
+        served = SERVED * size * made.done / made.seconds if made.seconds > 0 and made.left >= share * size else 0
+        assert count <= max(1, made.left // (share * size), served)
         assert made.in_hand <= (not many and made.left >= size)
         reserves += made.in_hand
     assert (reserves > 0) == (1 < size < SCHEDULER_ONLY_FROM)
     # and single chunks in the end
-    assert all(len(made.chunks) == 1 for made in taken if made.left < 2 * SHARE * size)
+    assert all(len(made.chunks) == 1 for made in taken if made.left < 2 * share * size)
 
 
 @pytest.mark.parametrize("size", [64, 500])
