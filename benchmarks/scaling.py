@@ -494,10 +494,10 @@ How
 long the end of a run takes is chance: it matters who gets a slow chunk last, and a fraction of a millisecond per chunk
 can change that. The column *before* is the same run, one of each, before the changes above.
 
-With 2 to 16 ranks the prediction is too good, by 10 to 20 % in runs of this kind: where rank 0 works, short assignments
-cost more than is simulated, and why is not known. An eighth instead of a quarter of the rest looked better there as
-well,
-and was worse by 5 % in eleven real pairs of runs of 4 ranks; so it is a quarter still.
+Below 24 ranks predictions are rather too good, and there they misled once: an eighth instead of a quarter of the rest
+looked better, but nine of eleven real runs of 4 ranks took longer, by 5 % on average, and predictions were up to 18 %
+too
+short. Why is not known; it is a quarter still.
 
 {rows(check_table(measured))}
 
