@@ -75,7 +75,7 @@ def _journal(folder: Path, n_blocks: int) -> Any:
 
 
 class _Instant:
-    """Chunks that take no time and give what chunks give."""
+    """Chunks that take no time and give what `JournalTask` gives: bytes of so many records."""
 
     def __init__(self, n_chunks: int, rows: int) -> None:
         from mpidvc.tasks.ldic import RECORD
@@ -84,7 +84,32 @@ class _Instant:
         self._records = np.zeros(rows, RECORD)
 
     def run(self, chunk: int) -> Any:
-        return self._records.copy()
+        return self._records.tobytes()
+
+
+def _count_idle_turns(executor: executors.MPIExecutor, spent: dict[str, float]) -> None:
+    """Add up the CPU seconds of those turns of rank 0 in which no message had come, and of sending."""
+    clock = time.thread_time
+    now, send = executor._now, executor._mail.send
+    began = [clock()]
+
+    def beginning() -> float:
+        began[0] = clock()
+        return now()
+
+    class Idle(messages.Backoff):
+        def __call__(self) -> None:
+            super().__call__()
+            spent["idle"] += clock() - began[0]
+            began[0] = clock()
+
+    def timed_send(value: Any, to: int, tag: int) -> None:
+        begun = clock()
+        send(value, to, tag)
+        spent["send"] += clock() - begun
+
+    executors.Backoff = Idle  # type: ignore[misc]
+    executor._now, executor._mail.send = beginning, timed_send  # type: ignore[method-assign]
 
 
 def messages_program(folder: str) -> None:
@@ -92,34 +117,13 @@ def messages_program(folder: str) -> None:
     executor = _make_executor()
     schedule.SCHEDULER_ONLY_FROM = 2
     spent = {"idle": 0.0, "send": 0.0}
+    if executor.rank == 0:
+        _count_idle_turns(executor, spent)
     clock = time.thread_time
-
-    class Idle(messages.Backoff):
-        def __call__(self) -> None:
-            begun = clock()
-            super().__call__()
-            spent["idle"] += clock() - begun
-
-    executors.Backoff = Idle  # type: ignore[misc]
-    mail = executor._mail
-    poll, send = mail.poll, mail.send
-
-    def timed_poll() -> Any:
-        begun = clock()
-        message = poll()
-        if message is None:
-            spent["idle"] += clock() - begun
-        return message
-
-    def timed_send(value: Any, to: int, tag: int) -> None:
-        begun = clock()
-        send(value, to, tag)
-        spent["send"] += clock() - begun
-
-    mail.poll, mail.send = timed_poll, timed_send  # type: ignore[method-assign]
     journal = executor.broadcast(_journal(Path(folder), 64) if executor.rank == 0 else None)
+    dtype = journal.record_dtype
     found: dict[str, Any] = {}
-    for driver, rows in (("posix", 1), ("gather", POINTS), ("lean", 0)):
+    for driver, rows in (("posix", 1), ("gather", POINTS)):
         for size in SIZES:
 
             class Even(schedule.Schedule):
@@ -132,14 +136,15 @@ def messages_program(folder: str) -> None:
             executors.Schedule = Even  # type: ignore[misc]
             n_reports = N_REPORTS if rows < POINTS else N_REPORTS // 5
 
-            def sink(chunk: int, records: Any, rows: int = rows) -> None:
+            def sink(chunk: int, data: Any, rows: int = rows) -> None:
+                # as that of a command
+                records = np.frombuffer(data, dtype)
                 if rows == POINTS:
                     journal.record(chunk % 64, records)
-                # as a command's progress
                 last = dict(zip(("a", "b", "c", "d", "e", "f"), records[-1:]["result"][-1], strict=True))
                 f"it={last['a']:02.0f} dPhiNorm={last['b']:.3e} rs={last['c']:+.0f}"
 
-            chosen = sink if executor.rank == 0 and rows else None
+            chosen = sink if executor.rank == 0 else None
             executor.map(_Instant(size, rows), chosen)
             spent.update(idle=0.0, send=0.0)
             begun = clock()
@@ -167,7 +172,7 @@ def _record_seconds(journal: Any, executor: Any, records: Any) -> float:
     times = []
     for k in range(200):
         begun = time.perf_counter()
-        journal.record((2 * k + executor.rank) % 64, records)
+        journal.record((executor.size * k + executor.rank) % 64, records)
         times.append(time.perf_counter() - begun)
     return float(np.median(times))
 
@@ -203,12 +208,12 @@ class _Sleeping:
 
         self._seconds = seconds
         self.n_chunks = len(seconds)
-        self._records = np.zeros(1, RECORD)
+        self._result = np.zeros(1, RECORD).tobytes()
 
     def run(self, chunk: int) -> Any:
         if self._seconds[chunk] > 0:
             time.sleep(self._seconds[chunk])
-        return self._records
+        return self._result
 
 
 def sleep_program(work: str, chunk: str, seed: str) -> None:
@@ -220,7 +225,7 @@ def sleep_program(work: str, chunk: str, seed: str) -> None:
     task = _Sleeping(chunk_costs(case.n_chunks, case.chunk, case.even, case.seed))
     executor.map(_Sleeping(np.full(2 * executor.size, 0.01)), None)
     begun = time.perf_counter()
-    executor.map(task, (lambda chunk, records: None) if executor.rank == 0 else None)
+    executor.map(task, (lambda chunk, result: None) if executor.rank == 0 else None)
     if executor.rank == 0:
         print(json.dumps({"seconds": time.perf_counter() - begun}))
     executor.finish(0)
@@ -309,11 +314,10 @@ def bookkeeping(size: int) -> dict[str, float]:
 
 def per_point(folder: Path) -> dict[str, float]:
     """Seconds that every point costs in what comes before and after the work, by stage."""
-    from mpidvc.commands.results import ROWS, _Finish
+    from mpidvc.commands.results import _Finish, _Text
     from mpidvc.core.grid import chunk_points, make_grid
     from mpidvc.fields import hdf5
-    from mpidvc.fields.phifield import PhiField
-    from mpidvc.fields.tsv import format_rows, tsv_table
+    from mpidvc.fields.tsv import column_names
     from mpidvc.kernels import correlation
     from mpidvc.rowfile import RowFile
     from mpidvc.runtime import journal as journals
@@ -355,36 +359,22 @@ def per_point(folder: Path) -> dict[str, float]:
         for _ in range(2):
             np.unique(file.column("returnStatus"), return_counts=True)
         found["summary"] = time.perf_counter() - begun
-        begun = time.perf_counter()
-        tables = []
-        for start in range(0, n, ROWS):
-            rows = file.rows(start, min(start + ROWS, n))
-            tables.append(tsv_table(PhiField(rows.positions, rows.phi, {**rows.columns}), _ldic_names(), first=start))
-        found["TSV: rank 0 reads"] = time.perf_counter() - begun
+    target.path = folder / "points.h5.part"
+    names = column_names("LDIC")
     begun = time.perf_counter()
-    texts = [format_rows(table) for table in tables]
-    found["TSV: workers format"] = time.perf_counter() - begun
-    import pickle
-
-    begun = time.perf_counter()
-    with (folder / "points.tsv").open("wb") as plain:
-        for table, text in zip(tables, texts, strict=True):
-            # a table goes out, its text comes back
-            memory = bytearray(pickle.dumps(table, protocol=5))
-            plain.write(pickle.loads(bytearray(pickle.dumps(text, protocol=5))))
-            del memory
-    found["TSV: rank 0 passes on"] = time.perf_counter() - begun
-    sizes = {"bytes of the journal": (folder / "points.h5").stat().st_size, "bytes of the TSV": sum(map(len, texts))}
+    lengths = [_Text(target, layout, names).run(chunk) for chunk in range(finish.n_chunks)]
+    starts = np.cumsum([0, *lengths])
+    text = folder / "points.tsv"
+    text.touch()
+    writer = _Text(target, layout, names, text, starts)
+    for chunk in range(writer.n_chunks):
+        writer.run(chunk)
+    found["TSV"] = time.perf_counter() - begun
+    sizes = {"bytes of the journal": (folder / "points.h5").stat().st_size, "bytes of the TSV": int(starts[-1])}
     sizes["bytes of the finished file"] = (folder / "points.h5.part").stat().st_size
     for path in folder.glob("points.*"):
         path.unlink()
     return {name: value / n for name, value in {**found, **sizes}.items()}
-
-
-def _ldic_names() -> Any:
-    from mpidvc.fields.tsv import _names
-
-    return _names("LDIC")
 
 
 def chunk_seconds(folder: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Assignment = TypeVar("Assignment")
 Batch = TypeVar("Batch", bound=Sized)
-Sink = Callable[[int, NDArray[Any]], None]
+Sink = Callable[[int, Any], None]
 
 #: Results in order; closing it early lets the workers go.
 Stream: TypeAlias = Generator[Result, None, None]
@@ -56,8 +56,8 @@ class Task(Protocol):
     @property
     def n_chunks(self) -> int: ...
 
-    def run(self, chunk: int) -> NDArray[Any]:
-        """Return the structured records of a chunk."""
+    def run(self, chunk: int) -> Any:
+        """Return what there is to say of a chunk; rank 0 has to unpack it, which for bytes costs next to nothing."""
 
 
 class SumTask(Protocol):
@@ -99,9 +99,9 @@ class Executor(Protocol):
         """Return rank 0's value on every rank; the other ranks pass None."""
 
     def map(self, task: Task, sink: Sink | None, stop: StopRequest | None = None) -> None:
-        """Run every chunk once, anywhere, and call ``sink(chunk, records)`` on rank 0, in any order.
+        """Run every chunk once, anywhere, and call ``sink(chunk, result)`` on rank 0, in any order.
 
-        The other ranks' `sink` is ignored; with None on rank 0 the records stay where they were made.
+        The other ranks' `sink` is ignored; with None on rank 0 the results stay where they were made.
 
         Raises
         ------
@@ -187,9 +187,9 @@ class InlineExecutor:
         for chunk in range(task.n_chunks):
             if stop is not None and stop.requested:
                 raise Stopped
-            records = task.run(chunk)
+            result = task.run(chunk)
             if sink is not None:
-                sink(chunk, records)
+                sink(chunk, result)
 
     def reduce(self, task: SumTask, argument: Any) -> NDArray[np.float64]:
         return _ordered_sum(task.run_sum(chunk, argument) for chunk in range(task.n_chunks))
@@ -216,8 +216,8 @@ class InlineExecutor:
 
 
 #: What rank 0 tells a worker: an assignment, to begin nothing more, the end of a round, the end of all, that it is not
-#: wanted any more, and the head of a broadcast that comes as bytes.
-_WORK, _RECALL, _END, _FAREWELL, _RETIRE, _HEAD = 2, 3, 4, 5, 6, 7
+#: wanted any more, the head of a broadcast that comes as bytes, and a short broadcast.
+_WORK, _RECALL, _END, _FAREWELL, _RETIRE, _HEAD, _SAID = 2, 3, 4, 5, 6, 7, 12
 #: What a worker tells rank 0: who it is, a result, what it gives back, and that it got a broadcast.
 _HELLO, _DONE, _BACK, _GOT = 8, 9, 10, 11
 
@@ -262,7 +262,7 @@ class MPIExecutor:
         self._looked = time.monotonic()
         #: Number of the next broadcast, those that came early, and heads of which the bytes are not there yet.
         self._broadcast = 0
-        self._heard: dict[int, bytearray] = {}
+        self._heard: dict[int, bytes | bytearray] = {}
         self._heads: dict[int, tuple[int, Sequence[int]]] = {}
         #: A worker's: what it has been given, and what it has been told.
         self._queue: deque[tuple[int, Any]] = deque()
@@ -297,8 +297,7 @@ class MPIExecutor:
             return cast("T", self._hear(number))
         data = memoryview(pickle.dumps(value, protocol=5))
         if len(data) <= SHORT:
-            for rank in self._living:
-                self._pass_on(data, number, [rank])
+            self._mail.send_all((number, bytes(data)), self._living, _SAID)
             self._mail.flush(_LONGEST_FLUSH)
         else:
             self._broadcast_long(data, number)
@@ -345,35 +344,40 @@ class MPIExecutor:
 
     def _hear_bytes(self, rank: int, data: bytearray) -> None:
         number, ranks = self._heads.pop(rank)
-        if number < self._broadcast - 1 or number in self._heard:
+        if not self._keep(number, data):
             return
-        self._heard[number] = data
         self._pass_on(memoryview(data), number, ranks)
-        if len(data) > SHORT:
-            self._mail.send(None, 0, _GOT)
+        self._mail.send(None, 0, _GOT)
+
+    def _keep(self, number: int, data: bytes | bytearray) -> bool:
+        """Keep a broadcast until it is asked for; return whether it is new."""
+        if number < self._broadcast - 1 or number in self._heard:
+            return False
+        self._heard[number] = data
+        return True
 
     # Rounds: rank 0 hands out, the workers serve, until rank 0 ends it
 
     def map(self, task: Task, sink: Sink | None, stop: StopRequest | None = None) -> None:
         wanted = self.broadcast(sink is not None)
 
-        def run(chunks: range, ends: Callable[[], bool]) -> tuple[list[NDArray[Any]], bool]:
-            records: list[NDArray[Any]] = []
+        def run(chunks: range, ends: Callable[[], bool]) -> tuple[list[Any], bool]:
+            results: list[Any] = []
             for chunk in chunks:
                 if chunk != chunks.start and ends():
-                    return records, True
-                made = task.run(chunk)
+                    return results, True
+                result = task.run(chunk)
                 if wanted:
-                    records.append(made)
-            return records, False
+                    results.append(result)
+            return results, False
 
         if self.rank != 0:
             self._serve(run, stop)
             return
-        for chunks, records in self._lead(Schedule(task.n_chunks, self._size), run, stop):
+        for chunks, results in self._lead(Schedule(task.n_chunks, self._size), run, stop):
             if sink is not None:
-                for chunk, made in zip(chunks, records, strict=False):
-                    sink(chunk, made)
+                for chunk, result in zip(chunks, results, strict=False):
+                    sink(chunk, result)
         self._dismiss()
 
     def reduce(self, task: SumTask, argument: Any) -> NDArray[np.float64]:
@@ -481,8 +485,7 @@ class MPIExecutor:
                 yield assignment, result
 
     def _recall(self, ledger: Ledger[Any]) -> None:
-        for rank in ledger.stop():
-            self._mail.send(None, rank, _RECALL)
+        self._mail.send_all(None, ledger.stop(), _RECALL)
 
     def _is_asked(self, message: tuple[int, int, Any]) -> bool:
         """Take what a worker gives back; return whether a signal told it to."""
@@ -509,8 +512,7 @@ class MPIExecutor:
             self._ledger = ledger
             self._settle(ledger)
             self._ledger = None
-        for rank in self._living:
-            self._mail.send((stopped, value), rank, _END)
+        self._mail.send_all((stopped, value), self._living, _END)
         self._mail.flush(_LONGEST_FLUSH)
         if stopped:
             raise Stopped
@@ -604,8 +606,7 @@ class MPIExecutor:
             backoff()
         self._mail.look(now=True)
         self._bury()
-        for rank in self._living:
-            self._mail.send(not self.losses, rank, _FAREWELL)
+        self._mail.send_all(not self.losses, self._living, _FAREWELL)
         self._mail.flush(_LONGEST_FLUSH)
         if not self.losses:
             return
@@ -684,6 +685,8 @@ class MPIExecutor:
                 self._leave()
             elif tag == _HEAD:
                 self._heads[rank] = value
+            elif tag == _SAID:
+                self._keep(*value)
             else:
                 self._hear_bytes(rank, value)
         return heard

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import time
+from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from mpidvc.runtime.comm import MPICommunicator
@@ -19,6 +21,9 @@ LOOK_EVERY = 0.05
 ORPHANED = 75
 
 _MOST_ARRIVING = 64
+#: Sends that are asked for at once whether they are through: each question moves them all, and with thousands of ranks
+#: there are thousands of them.
+_MOST_TESTED = 4
 
 
 class Backoff:
@@ -62,7 +67,7 @@ class Mailbox:
         self._communicator = communicator
         self._rank = communicator.rank
         self._status = MPI.Status()
-        self._sends: list[tuple[Any, Any, int]] = []
+        self._sends: deque[tuple[Any, Any, int]] = deque()
         self._abandoned: list[Any] = []
         self._arriving: list[tuple[int, int, Any, bytearray]] = []
         self._parts: dict[int, list[bytearray]] = {}
@@ -74,6 +79,12 @@ class Mailbox:
     def send(self, value: Any, to: int, tag: int) -> None:
         """Begin to send a value."""
         self.send_bytes(memoryview(pickle.dumps(value, protocol=5)), to, tag)
+
+    def send_all(self, value: Any, ranks: Iterable[int], tag: int) -> None:
+        """Begin to send a value to several."""
+        data = memoryview(pickle.dumps(value, protocol=5))
+        for to in ranks:
+            self.send_bytes(data, to, tag)
 
     def send_bytes(self, data: memoryview, to: int, tag: int) -> None:
         """Begin to send bytes, which must stay as they are."""
@@ -92,10 +103,12 @@ class Mailbox:
             self._sends.append((request, part, to))
         self.progress()
 
-    def progress(self) -> None:
-        """Let MPI move what is being sent."""
-        if self._sends:
-            self._sends = [send for send in self._sends if not self._sent(*send)]
+    def progress(self, most: int = _MOST_TESTED) -> None:
+        """Let MPI move what is being sent, and forget what is through among the `most` that have waited longest."""
+        for _ in range(min(most, len(self._sends))):
+            send = self._sends.popleft()
+            if not self._sent(*send):
+                self._sends.append(send)
 
     def _sent(self, request: Any, part: Any, to: int) -> bool:
         if to in self.silenced:
@@ -113,7 +126,7 @@ class Mailbox:
         backoff = Backoff()
         until = time.monotonic() + seconds
         while self._sends and time.monotonic() < until:
-            self.progress()
+            self.progress(len(self._sends))
             self.look()
             backoff()
 
@@ -181,7 +194,7 @@ class Mailbox:
         self._parts.pop(rank, None)
         self._abandoned += [item for item in self._arriving if item[0] == rank]
         self._arriving = [item for item in self._arriving if item[0] != rank]
-        self.progress()
+        self.progress(len(self._sends))
 
     def look(self, now: bool = False) -> None:
         """Notice ranks that have died, from time to time or now."""

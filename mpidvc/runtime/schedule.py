@@ -19,10 +19,20 @@ Batch = TypeVar("Batch", bound=Sized)
 Given = TypeVar("Given", contravariant=True)
 Result = TypeVar("Result")
 
-#: From this number of ranks on, rank 0 only schedules.
-SCHEDULER_ONLY_FROM = 48
-#: Longest piece of work that is handed out at once, in seconds.
-LONGEST_ASSIGNMENT = 1.0
+#: From this number of ranks on, rank 0 only schedules: the more wait for its answers, the dearer is a chunk of its own.
+SCHEDULER_ONLY_FROM = 24
+#: Longest piece of work that is handed out at once, in seconds; two of them outlast most chunks that rank 0 works on.
+LONGEST_ASSIGNMENT = 2.0
+#: An assignment is a rank's part of what is left, over this. Air, ordinary and diverging chunks come in runs, so that
+#: an assignment can cost ten times the mean as a single chunk can, and nobody shares it then. Where rank 0 works they
+#: are longer, or workers would have nothing left before it answers.
+SHARE, SHARE_OF_FEW = 8, 4
+#: An assignment has at most so many times the chunks that each rank has done on average. What is back first is what was
+#: cheap, and a mean of that promises far too much; so nothing is expected to last longer than all that went before.
+GROWTH = 2
+#: Seconds that rank 0 needs for an assignment and its report, a little more than measured (docs/scaling.md). Until the
+#: end no assignment is shorter than this for every rank: all would wait for rank 0.
+SERVED = 7e-5
 #: Longest batch of a flow, in seconds: what waits for its results waits no longer for the rest of the batch.
 LONGEST_BATCH = 0.05
 
@@ -96,10 +106,9 @@ class _Rate:
 
 
 class Schedule:
-    """Numbered chunks.
+    """Numbered chunks, many at once while there are many, single ones in the end.
 
-    Chunks cost from nothing to ten times the mean, so a worker gets as many as should last `LONGEST_ASSIGNMENT`, and
-    fewer when the work runs out.
+    Chunks cost from nothing to ten times the mean, and it is not known which; see the constants for what follows.
 
     Parameters
     ----------
@@ -121,24 +130,29 @@ class Schedule:
 
     def take(self, rank: int, in_hand: int) -> range | None:
         left = self.n_chunks - self._next
-        if rank == 0:
-            if self.size >= SCHEDULER_ONLY_FROM:
-                return None
-            count = 1
-        else:
-            # Nobody else can take what is held in reserve: no reserves once there is less than one chunk for each rank.
-            if in_hand > (left >= self.size):
-                return None
-            count = left // (4 * self.size)
-            if self._rate.seconds > 0:
-                count = min(count, int(LONGEST_ASSIGNMENT * self._rate.done / self._rate.seconds))
-            elif self._rate.done == 0:
-                count = 1
-        if left <= 0:
+        many = self.size >= SCHEDULER_ONLY_FROM
+        if left <= 0 or (rank == 0 and many):
             return None
-        chunks = range(self._next, min(self._next + max(count, 1), self.n_chunks))
+        # Nobody else can take what is held in reserve: none where rank 0 only schedules, and so answers at once, nor
+        # when there is less than one chunk for each rank.
+        if in_hand > (not many and left >= self.size):
+            return None
+        count = 1 if rank == 0 else self._worth(left)
+        chunks = range(self._next, min(self._next + count, self.n_chunks))
         self._next = chunks.stop
         return chunks
+
+    def _worth(self, left: int) -> int:
+        """How many chunks a worker shall get at once."""
+        share = SHARE if self.size >= SCHEDULER_ONLY_FROM else SHARE_OF_FEW
+        count = left // (share * self.size)
+        if self._rate.seconds > 0:
+            per_second = self._rate.done / self._rate.seconds
+            served = SERVED * self.size
+            if left >= share * self.size:
+                count = max(count, int(served * per_second))
+            count = min(count, int(max(LONGEST_ASSIGNMENT, 2 * served) * per_second))
+        return max(1, min(count, GROWTH * self._rate.done // self.size))
 
     def finished(self, chunks: range, seconds: float) -> None:
         self._rate.note(len(chunks), seconds)

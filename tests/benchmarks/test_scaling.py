@@ -22,8 +22,8 @@ from scaling_model import Case, Costs, chunk_costs, extended, simulate  # noqa: 
 COSTS = Costs(send=2e-5, message=1e-4, chunk=1e-5, write=1e-3, payload=7e4, latency=1e-5, bandwidth=1e10)
 
 
-@pytest.mark.parametrize("schedule", [scaling.Schedule, scaling.Wary])
-@pytest.mark.parametrize("ranks", [1, 2, 5, 47, 48, 300])
+@pytest.mark.parametrize("schedule", [scaling.Schedule, scaling.Before])
+@pytest.mark.parametrize("ranks", [1, 2, 5, 23, 24, 300])
 def test_every_chunk_is_done_once(ranks: int, schedule: type) -> None:
     outcome = simulate(Case(ranks, 5.0, 0.2), COSTS, schedule)
     assert (outcome.times_done == 1).all()
@@ -35,14 +35,14 @@ def test_every_chunk_is_done_once(ranks: int, schedule: type) -> None:
         == pytest.approx(
             outcome.messages * (COSTS.send + COSTS.message) + COSTS.chunk * len(outcome.times_done), rel=0.1
         )
-        or ranks < 48
+        or ranks < scaling.SCHEDULER_ONLY_FROM
     )
 
 
 @pytest.mark.parametrize("ranks", [2, 16, 64, 256])
 def test_equal_chunks_and_free_messages_leave_nobody_idle(ranks: int) -> None:
     outcome = simulate(Case(ranks, 60.0, 0.1, even=True), Costs())
-    # from 48 ranks on rank 0 does nothing
+    # where ranks are many rank 0 does nothing
     workers = ranks - (ranks >= scaling.SCHEDULER_ONLY_FROM)
     assert outcome.efficiency * ranks / workers > 0.98
     assert outcome.busy == 0
@@ -122,9 +122,19 @@ def test_chunks_cost_from_nothing_to_ten_times_the_mean() -> None:
 
 def test_a_prolonged_run_takes_about_as_long_as_the_whole() -> None:
     case = Case(64, 60.0, 0.1)
-    whole, part = simulate(case, COSTS, scaling.Wary), extended(case, COSTS, 15_000, schedule=scaling.Wary)
+    whole, part = simulate(case, COSTS), extended(case, COSTS, 15_000)
     assert len(part.times_done) < len(whole.times_done)
     assert part.efficiency == pytest.approx(whole.efficiency, abs=0.05)
+
+
+@pytest.mark.parametrize(("ranks", "gain"), [(2, -0.015), (4, -0.015), (8, -0.015), (32, 0.15), (128, 0.2)])
+def test_the_schedule_is_better_than_the_first_and_no_worse_with_few_ranks(ranks: int, gain: float) -> None:
+    cases = [Case(ranks, 10.0, 0.3, seed=seed) for seed in range(100, 104 + 400 // ranks)]
+    before, now = (
+        np.mean([simulate(case, COSTS, schedule).efficiency for case in cases])
+        for schedule in (scaling.Before, scaling.Schedule)
+    )
+    assert now - before > gain
 
 
 def test_the_costs_that_are_kept_are_complete() -> None:

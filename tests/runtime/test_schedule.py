@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import heapq
 import time
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from mpidvc.errors import UserError
-from mpidvc.runtime.schedule import SCHEDULER_ONLY_FROM, Lease, Ledger, Schedule, Shares, Window
+from mpidvc.runtime.schedule import (
+    GROWTH,
+    LONGEST_ASSIGNMENT,
+    SCHEDULER_ONLY_FROM,
+    SERVED,
+    SHARE,
+    SHARE_OF_FEW,
+    Lease,
+    Ledger,
+    Schedule,
+    Shares,
+    Window,
+)
 
 LEASE = Lease(first=100.0, least=10.0, times=5.0, grace=1.0)
 
@@ -160,3 +175,124 @@ def test_cost_does_not_grow_with_the_ranks() -> None:
 
     few, many = min(seconds(100) for _ in range(3)), min(seconds(10_000) for _ in range(3))
     assert many < 5 * few + 0.05
+
+
+@dataclass
+class Taken:
+    """An assignment, and what was known when it was taken."""
+
+    rank: int
+    in_hand: int
+    chunks: range
+    left: int
+    done: int
+    seconds: float
+
+
+class Watched(Schedule):
+    """Keeps what it gives."""
+
+    def __init__(self, n_chunks: int, size: int) -> None:
+        super().__init__(n_chunks, size)
+        self.taken: list[Taken] = []
+
+    def take(self, rank: int, in_hand: int) -> range | None:
+        left = self.n_chunks - self._next
+        chunks = super().take(rank, in_hand)
+        if chunks is not None:
+            self.taken.append(Taken(rank, in_hand, chunks, left, self._rate.done, self._rate.seconds))
+        return chunks
+
+
+def uneven(n: int, mean: float, seed: int) -> list[float]:
+    """Seconds of chunks in runs of eight: a third next to nothing, a twentieth ten times as long as the others."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.choice([1e-3, 1.0, 10.0], n // 8 + 1, p=[0.33, 0.62, 0.05])
+    costs = np.repeat(kinds, 8)[:n]
+    return (costs * (mean / (0.62 + 0.5))).tolist()
+
+
+def play(costs: list[float], size: int) -> tuple[list[Taken], list[int]]:
+    """Run a schedule with these costs; return all assignments and the chunks in the order in which they were done."""
+    schedule = Watched(len(costs), size)
+    book: Ledger[range] = Ledger(schedule, range(1, size), Lease())
+    free = [0.0] * size
+    coming: list[tuple[float, int, int, float]] = []
+    done: list[int] = []
+    now = 0.0
+    while True:
+        for rank, number, chunks in book.hand_out(now):
+            seconds = sum(costs[chunk] for chunk in chunks)
+            free[rank] = max(free[rank], now) + seconds
+            heapq.heappush(coming, (free[rank], number, rank, seconds))
+        if book.finished:
+            return schedule.taken, done
+        if coming and coming[0][0] <= now:
+            _, number, rank, seconds = heapq.heappop(coming)
+        elif (own := book.own()) is not None:
+            rank, number = 0, own[0]
+            seconds = sum(costs[chunk] for chunk in own[1])
+            now += seconds
+        else:
+            now = coming[0][0]
+            continue
+        done += book.returned(rank, number, seconds, now) or ()
+
+
+@pytest.mark.parametrize("size", [1, 2, 8, SCHEDULER_ONLY_FROM - 1, SCHEDULER_ONLY_FROM, 300])
+def test_rules(size: int) -> None:
+    costs = uneven(40 * size, 0.3, size)
+    taken, done = play(costs, size)
+    assert sorted(done) == list(range(len(costs)))
+    many = size >= SCHEDULER_ONLY_FROM
+    share = SHARE if many else SHARE_OF_FEW
+    reserves = 0
+    for made in taken:
+        count = len(made.chunks)
+        if made.rank == 0:
+            assert not many
+            assert count == 1
+            continue
+        # a multiple of what each has done, and a share of what is left
+        assert count <= max(1, GROWTH * made.done // size)
+        served = SERVED * size * made.done / made.seconds if made.seconds > 0 and made.left >= share * size else 0
+        assert count <= max(1, made.left // (share * size), served)
+        assert made.in_hand <= (not many and made.left >= size)
+        reserves += made.in_hand
+    assert (reserves > 0) == (1 < size < SCHEDULER_ONLY_FROM)
+    # and single chunks in the end
+    assert all(len(made.chunks) == 1 for made in taken if made.left < 2 * share * size)
+
+
+@pytest.mark.parametrize("size", [64, 500])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_nobody_gets_much_on_the_word_of_what_was_cheap(size: int, seed: int) -> None:
+    """What is back first is nearly all air; what it costs on average is known to this test alone."""
+    mean = 0.3
+    costs = uneven(400 * size, mean, seed)
+    taken, _ = play(costs, size)
+    believed = [made.seconds / made.done for made in taken if made.done]
+    assert min(believed) < mean / 20
+    assert max(len(made.chunks) for made in taken) * mean < 3 * LONGEST_ASSIGNMENT
+
+
+def test_many_ranks_get_no_less_than_rank_0_can_serve() -> None:
+    size, each = 10_000, 0.01
+    schedule = Schedule(1000 * size, size)
+    schedule.finished(range(100 * size), each * 100 * size)
+    assert len(schedule.take(1, 0) or ()) == 125
+    schedule = Schedule(20 * size, size)
+    schedule.finished(range(100 * size), each * 100 * size)
+    assert len(schedule.take(1, 0) or ()) == int(SERVED * size / each)
+    # two make a long one, or what rank 0 needs for all
+    assert int(2 * SERVED * 3 * size / each) > LONGEST_ASSIGNMENT / each
+    schedule = Schedule(10**5 * size, 3 * size)
+    schedule.finished(range(10**5 * size), each * 10**5 * size)
+    assert len(schedule.take(1, 0) or ()) == pytest.approx(2 * SERVED * 3 * size / each, abs=1)
+
+
+def test_an_assignment_lasts_no_longer_than_is_allowed() -> None:
+    schedule = Schedule(10**6, 4)
+    schedule.finished(range(10_000), 100.0)
+    assert len(schedule.take(1, 0) or ()) == LONGEST_ASSIGNMENT / 0.01
+    assert len(schedule.take(0, 0) or ()) == 1
