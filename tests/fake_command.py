@@ -57,7 +57,9 @@ class Squares:
     n_chunks = 40
 
     def run(self, chunk: int) -> np.ndarray:
-        return np.array([(chunk, chunk**2)], dtype=[("chunk", "i8"), ("square", "i8")])
+        time.sleep(0.005)
+        kind = [("chunk", "i8"), ("square", "i8"), ("pid", "i8")]
+        return np.array([(chunk, chunk**2, os.getpid())], dtype=kind)
 
 
 class Long:
@@ -124,12 +126,12 @@ def execute(plan: FakePlan, executor: Executor, console: Console) -> int:
                     console.warn("half of it is done: [bold]δΦ[/bold]")
         console.table("Local DIC summary", ["Status", "Points", "Percent"], [["Converged: RS=2", 990_000, 99.0]])
     total = 0
-    ranks = executor.stream(lambda _: (time.sleep(0.002), os.getpid())[1], range(40) if executor.rank == 0 else None)
-    pids = set(ranks)
+    pids: set[int] = set()
 
     def sink(chunk: int, records: np.ndarray) -> None:
         nonlocal total
         total += int(records["square"][0])
+        pids.add(int(records["pid"][0]))
 
     executor.map(Squares(), sink if executor.rank == 0 else None)
     cpus = len(os.sched_getaffinity(0))

@@ -211,7 +211,8 @@ def _what_next(plan: DemoPlan, lines: list[str], console: Console) -> None:
     console.print(
         f"\nThe command lines were\n{used}\n"
         f"and everything is in {plan.folder}: the field as {'-'.join(NAMES)}-ldic.tsv (all numbers),\n"
-        f"{'-'.join(NAMES)}-ldic.h5 and .vtk (for ParaView), and {'-'.join(NAMES)}-ldic-*.tif (a volume for each component).\n\n"
+        f"{'-'.join(NAMES)}-ldic.h5 and .vtk (for ParaView), and {'-'.join(NAMES)}-ldic-*.tif (a volume for each\n"
+        "component).\n\n"
         "With your own images, TIFF files or folders of slices:\n"
         "  mpidvc reg im1.tif im2.tif\n"
         "  mpidvc ldic im1.tif im2.tif -pf im1-im2-registration.tsv -ns 10 -hws 10 -tif -vtk\n"

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mpidvc.runtime.comm import Communicator, MPICommunicator, SerialCommunicator
 from mpidvc.runtime.job import find_job
 from mpidvc.runtime.messages import Backoff, Mailbox
-from mpidvc.runtime.schedule import STUCK, Feed, FlowSchedule, Lease, Ledger, Policy, Schedule, Shares, Window
+from mpidvc.runtime.schedule import STUCK, Feed, FlowSchedule, Lease, Ledger, Policy, Schedule, Shares
 from mpidvc.runtime.stop import Stopped, StopRequest
 
 __all__ = ["Executor", "Feed", "InlineExecutor", "MPIExecutor", "SumTask", "Task", "make_executor"]
@@ -31,9 +31,6 @@ Result = TypeVar("Result")
 Assignment = TypeVar("Assignment")
 Batch = TypeVar("Batch", bound=Sized)
 Sink = Callable[[int, Any], None]
-
-#: Results in order; closing it early lets the workers go.
-Stream: TypeAlias = Generator[Result, None, None]
 
 #: Pieces of a batch where there is one process only.
 INLINE_BATCH = 16
@@ -116,13 +113,6 @@ class Executor(Protocol):
         The argument is rank 0's; the other ranks' is ignored. The bits do not depend on the number of ranks.
         """
 
-    def stream(self, function: Callable[[Item], Result], items: Iterable[Item] | None) -> Stream[Result]:
-        """Return ``function(item)`` for rank 0's items, in their order, with a bounded number in flight.
-
-        Rank 0 gets the results as they come and has to use the iterator up or close it; the other ranks work inside the
-        call and get an exhausted iterator.
-        """
-
     def flow(
         self,
         function: Callable[[Batch], Result],
@@ -193,9 +183,6 @@ class InlineExecutor:
 
     def reduce(self, task: SumTask, argument: Any) -> NDArray[np.float64]:
         return _ordered_sum(task.run_sum(chunk, argument) for chunk in range(task.n_chunks))
-
-    def stream(self, function: Callable[[Item], Result], items: Iterable[Item] | None) -> Stream[Result]:
-        return (function(item) for item in items or ())
 
     def flow(
         self,
@@ -394,19 +381,6 @@ class MPIExecutor:
         self._dismiss(total)
         return total
 
-    def stream(self, function: Callable[[Item], Result], items: Iterable[Item] | None) -> Stream[Result]:
-        def run(pair: tuple[int, Item], ends: Callable[[], bool]) -> tuple[Result, bool]:
-            return function(pair[1]), False
-
-        if self.rank != 0:
-            self._serve(run)
-            nobody: tuple[Result, ...] = ()
-            return (result for result in nobody)
-        results = self._in_order(Window(items or (), self._size), run)
-        # Run to the first, empty, yield: closing an iterator that never started would not let the workers go.
-        next(results)
-        return cast("Stream[Result]", results)
-
     def flow(
         self,
         function: Callable[[Batch], Result],
@@ -423,23 +397,6 @@ class MPIExecutor:
             raise TypeError("rank 0 needs a feed")
         for batch, result in self._lead(FlowSchedule(feed, self._size), run, stop):
             feed.finished(batch, result)
-        self._dismiss()
-
-    def _in_order(self, window: Window[Item], run: _Run) -> Stream[Result | None]:
-        early: dict[int, Result] = {}
-        following = 0
-        self._ledger = None
-        try:
-            yield None
-            for (number, _item), result in self._lead(window, run):
-                early[number] = result
-                while following in early:
-                    yield early.pop(following)
-                    following += 1
-                    window.release()
-        except GeneratorExit:
-            self._dismiss()
-            raise
         self._dismiss()
 
     @property

@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 from mpidvc.errors import UserError
 
-__all__ = ["Feed", "FlowSchedule", "Lease", "Ledger", "Policy", "Schedule", "Shares", "Window"]
+__all__ = ["Feed", "FlowSchedule", "Lease", "Ledger", "Policy", "Schedule", "Shares"]
 
 Item = TypeVar("Item")
 Assignment = TypeVar("Assignment")
@@ -195,45 +195,6 @@ class Shares:
 
     def expected(self, chunks: range) -> float | None:
         return self._rate.expected(len(chunks))
-
-
-class Window(Generic[Item]):
-    """Items of a stream with their numbers, no more of them in flight than the window is wide.
-
-    Parameters
-    ----------
-    items : iterable
-    size : int
-        Number of ranks.
-    """
-
-    def __init__(self, items: Iterable[Item], size: int) -> None:
-        self.size = size
-        self.exhausted = False
-        self._items = enumerate(items)
-        self._free = 4 * size
-        self._rate = _Rate()
-
-    def take(self, rank: int, in_hand: int) -> tuple[int, Item] | None:
-        if self.exhausted or self._free == 0 or in_hand > 1:
-            return None
-        try:
-            pair = next(self._items)
-        except StopIteration:
-            self.exhausted = True
-            return None
-        self._free -= 1
-        return pair
-
-    def finished(self, pair: tuple[int, Item], seconds: float) -> None:
-        self._rate.note(1, seconds)
-
-    def expected(self, pair: tuple[int, Item]) -> float | None:
-        return self._rate.expected(1)
-
-    def release(self) -> None:
-        """Note that a result has left the window."""
-        self._free += 1
 
 
 class FlowSchedule(Generic[Batch, Result]):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -21,19 +19,11 @@ class Wide:
         return np.arange(200_000, dtype="f8") * chunk
 
 
-def numbers(n: int) -> Iterator[int]:
-    for number in range(n):
-        assert number < seen[0] + bound, "too many items in flight"
-        yield number
-
-
 communicator = connect(find_launcher())
 install_abort_hook(communicator)
 me = make_executor(communicator)
 inline = InlineExecutor()
 assert me.size == int(sys.argv[1])
-bound = 4 * me.size + 1
-seen = [0]
 
 
 def check(task: Uneven | Wide) -> None:
@@ -57,14 +47,6 @@ for n_chunks in (0, 1, 2, 3, 5, 100):
     expected = inline.reduce(Uneven(n_chunks), np.linspace(1, 2, 30))
     assert total.tobytes() == expected.tobytes()
     assert total.dtype == np.float64
-    results = []
-    for result in me.stream(
-        lambda number: (time.sleep(number % 5 * 1e-3), number**2)[1], numbers(n_chunks) if me.rank == 0 else None
-    ):
-        results.append(result)
-        seen[0] = len(results)
-    seen[0] = 0
-    assert results == ([number**2 for number in range(n_chunks)] if me.rank == 0 else [])
 
 for n_pieces in (0, 1, 2, 3, 100, 1000):
     feed = Sums(n_pieces)
@@ -81,13 +63,8 @@ check(Wide())
 assert np.array_equal(me.broadcast(np.arange(1e5) if me.rank == 0 else None), np.arange(1e5))
 messages.LONGEST_MESSAGE = 2**29
 
-# Records that nobody wants, streams that are left early or never started, rank 0 as scheduler only.
+# Records that nobody wants, rank 0 as scheduler only.
 me.map(Uneven(10), None)
-for taken in (0, 3):
-    stream = me.stream(lambda number: number, range(1000) if me.rank == 0 else None)
-    assert [next(stream) for _ in range(taken if me.rank == 0 else 0)] == list(range(taken if me.rank == 0 else 0))
-    if me.rank == 0:
-        stream.close()
 if me.size > 1:
     schedule.SCHEDULER_ONLY_FROM = 2
     check(Uneven(50))

@@ -106,15 +106,6 @@ def run_flow() -> bool:
     return stopped
 
 
-def run_stream() -> bool:
-    results = []
-    for result in me.stream(lambda number: working([(number, 1)])[0], range(CHUNKS) if me.rank == 0 else None):
-        results.append(result)
-        strike(len(results))
-    assert me.rank != 0 or results == [work([(number, 1)])[0] for number in range(CHUNKS)]
-    return False
-
-
 def run_reduce() -> bool:
     for k in range(2, 2 + SUMS):
         argument = np.full(30, float(k))
@@ -130,7 +121,7 @@ with handling_signals(), graceful() as stop:
         for size in (1, 10**5):
             values = me.broadcast(np.arange(size) if me.rank == 0 else None)
             assert np.array_equal(values, np.arange(size))
-        assert run_stream() is False
+        assert run_reduce() is False
 if me.rank == 0:
     print(f"{'stopped' if stopped else 'all equal'} {len(me.losses)} lost", flush=True)
 me.finish(0)

@@ -15,7 +15,7 @@ from tests.conftest import Job
 PROGRAM = str(Path(__file__).with_name("executor_program.py"))
 LOSS_PROGRAM = str(Path(__file__).with_name("loss_program.py"))
 MAILBOX_PROGRAM = str(Path(__file__).with_name("mailbox_program.py"))
-WHATS = ["map", "stream", "flow", "reduce"]
+WHATS = ["map", "flow", "reduce"]
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from mpidvc.runtime.schedule import (
     Ledger,
     Schedule,
     Shares,
-    Window,
 )
 
 LEASE = Lease(first=100.0, least=10.0, times=5.0, grace=1.0)
@@ -148,15 +147,6 @@ def test_shares_are_the_same_every_time() -> None:
         ]
         assert book.own() == (3, range(2))
         assert book.own() is None
-
-
-def test_window() -> None:
-    window = Window(iter("abcdefghij"), 2)
-    taken = [window.take(1, 0) for _ in range(9)]
-    assert taken[0] == (0, "a")
-    assert taken[8] is None
-    window.release()
-    assert window.take(1, 1) == (8, "i")
 
 
 def test_cost_does_not_grow_with_the_ranks() -> None:
