@@ -26,7 +26,6 @@ from mpidvc.runtime.stop import Stopped, StopRequest
 __all__ = ["Executor", "Feed", "InlineExecutor", "MPIExecutor", "SumTask", "Task", "make_executor"]
 
 T = TypeVar("T")
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 Assignment = TypeVar("Assignment")
 Batch = TypeVar("Batch", bound=Sized)

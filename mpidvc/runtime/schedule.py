@@ -13,7 +13,6 @@ from mpidvc.errors import UserError
 
 __all__ = ["Feed", "FlowSchedule", "Lease", "Ledger", "Policy", "Schedule", "Shares"]
 
-Item = TypeVar("Item")
 Assignment = TypeVar("Assignment")
 Batch = TypeVar("Batch", bound=Sized)
 Given = TypeVar("Given", contravariant=True)
