@@ -415,7 +415,7 @@ class ResultsFile:
         except FileNotFoundError:
             raise UserError(f"field {path}: does not exist; check the path") from None
         except OSError as error:
-            if not is_hdf5(path):
+            if not (Path(path).is_file() and is_hdf5(path)):
                 raise UserError(f"field {path}: is no results file (.h5) of mpidvc") from None
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"field {path}: is cut off or damaged ({reason}); run its command again") from None
