@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("-np", dest="processes", type=int, default=2)
     parser.add_argument("-o", dest="order", type=int, default=1)
     options = parser.parse_args()
+    options.scratch.mkdir(parents=True, exist_ok=True)
     edge = round((options.gigabytes * 1e9 / 2) ** (1 / 3))
     paths = [options.scratch / f"out-of-core-{edge}-{k}.tif" for k in (1, 2)]
     for path, tile in zip(paths, tiles(), strict=True):
