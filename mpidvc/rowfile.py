@@ -23,8 +23,23 @@ from numpy.typing import DTypeLike, NDArray
 
 from mpidvc.errors import UserError
 
-__all__ = ["METADATA", "SIGNATURE", "RowFile", "Slot", "boxes", "create_dataset", "create_file", "reserve", "write_at"]
+__all__ = [
+    "HOME",
+    "JOURNAL",
+    "METADATA",
+    "SIGNATURE",
+    "RowFile",
+    "Slot",
+    "boxes",
+    "create_dataset",
+    "create_file",
+    "reserve",
+    "write_at",
+]
 
+#: Our group in results files, and the journal's, which finished files do not have.
+HOME = "mpidvc"
+JOURNAL = f"{HOME}/journal"
 #: Bytes that are more than enough for what is neither rows nor long texts.
 METADATA = 2**17
 #: How HDF5 files begin.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from mpidvc.core.grid import make_grid
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import is_hdf5, read_hdf5
+from mpidvc.fields.hdf5 import FieldLayout, is_hdf5, read_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import read_tsv
 from mpidvc.images.image import Image, open_image
@@ -22,6 +23,7 @@ __all__ = [
     "folder_of",
     "make_folder",
     "nodes_of",
+    "nodes_to_measure",
     "open_mask",
     "open_pair",
     "read_guess",
@@ -205,6 +207,34 @@ def nodes_of(shape: Triple, spacing: Triple | None) -> tuple[npt.NDArray[np.floa
         shown = " ".join(map(str, spacing))
         raise UserError(f"-ns {shown}: leaves no node inside an image of {shape}; make it smaller")
     return positions, dims
+
+
+def nodes_to_measure(
+    guess: PhiField | None, shape: Triple, spacing: Triple | None, columns: tuple[str, ...]
+) -> tuple[FieldLayout, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Nodes of a field that is given as a guess, else of a grid.
+
+    Returns
+    -------
+    layout : FieldLayout
+        Of the results file, with these columns.
+    positions : (n, 3) float64
+    distance : (3,) float64
+        Typical distance of neighbouring nodes along each axis.
+    """
+    if guess is not None and guess.layout != "registration":
+        return replace(FieldLayout.of(guess), columns=columns), guess.positions, typical_spacing(guess, shape[0] == 1)
+    positions, dims = nodes_of(shape, spacing)
+    assert spacing is not None
+    return FieldLayout.of_grid(positions[0], dims, spacing, columns), positions, np.array(spacing, np.float64)
+
+
+def typical_spacing(field: PhiField, two_d: bool) -> npt.NDArray[np.float64]:
+    """Distance of neighbouring points along each axis; for scattered points about what it would be on a grid."""
+    if field.spacing is not None:
+        return np.array(field.spacing)
+    extent = np.ptp(field.positions, axis=0) + 1
+    return np.full(3, (float(np.prod(extent)) / max(len(field), 1)) ** (1 / (2 if two_d else 3)))
 
 
 def check_guess(command: str, guess: PhiField | None, path: str, spacing: Triple | None) -> None:

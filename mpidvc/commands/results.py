@@ -40,7 +40,7 @@ from mpidvc.tasks.memory import ROWS
 from mpidvc.tasks.points import inputs_of
 from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader
 
-__all__ = ["Output", "Results", "Work", "check_results", "digest", "registration_options"]
+__all__ = ["Output", "Results", "Work", "check_results", "checksum", "digest", "registration_options"]
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -131,15 +131,19 @@ def check_results(stem: Path, output: Output, guess: str | None = None) -> None:
         raise UserError(f"-pf {guess}: is where the results go; choose another name for them by -pre, or rename it")
 
 
+def checksum(*arrays: npt.NDArray[Any]) -> str:
+    """A checksum of numbers, taken as float64."""
+    found = hashlib.sha256()
+    for values in arrays:
+        found.update(np.ascontiguousarray(values, np.float64).data)
+    return found.hexdigest()
+
+
 def digest(guess: PhiField | None) -> str | None:
     """A checksum of a field: the same for the same numbers, whatever the file that holds them."""
     if guess is None:
         return None
-    checksum = hashlib.sha256()
-    columns = [guess.columns[name] for name in sorted(guess.columns)]
-    for values in (guess.positions, guess.phi, *columns):
-        checksum.update(np.ascontiguousarray(values, np.float64).data)
-    return checksum.hexdigest()
+    return checksum(guess.positions, guess.phi, *(guess.columns[name] for name in sorted(guess.columns)))
 
 
 def registration_options(settings: RegistrationSettings) -> dict[str, Any]:
@@ -268,22 +272,26 @@ class Results:
         executor = self._executor
         with self._stages.stage("layout"):
             begun_with = on_leader(executor, self._stored_instruction_set)
-            agree_on_instruction_set(executor, begun_with)
+            if begun_with is not None:
+                # otherwise that of the plan stays
+                agree_on_instruction_set(executor, begun_with)
             self._opened = on_leader(executor, lambda: self._open_alone(describe()))
-            if self._opened.journal is not None:
-                self._opened.journal.hold()
+            journal = self._opened.journal
+            if journal is not None:
+                journal.hold()
                 # what follows is the cost of the journal; the layout is a stage
-                self._opened.journal.seconds = 0.0
-            if self._opened.journal is not None and self._opened.driver == "mpio":
-                self._opened.journal.open_parallel(executor.communicator.mpi)  # type: ignore[attr-defined]
+                journal.seconds = 0.0
+                if self._opened.driver == "mpio":
+                    journal.open_parallel(executor.communicator.mpi)  # type: ignore[attr-defined]
             keep(f"what is measured is in {self.path}; the same command with --resume goes on")
 
     def _stored_instruction_set(self) -> str | None:
-        state = journals.state_of(self.path)
-        if not self._output.resume or state not in ("unfinished", "damaged"):
+        if not self._output.resume or journals.state_of(self.path) not in ("unfinished", "damaged"):
             return None
+        # a file that was cut off can be read again afterwards
         journals.open_journal(self.path).close()
-        return str(journals.determines_of(self.path).get("instruction set"))
+        stored = journals.determines_of(self.path).get("instruction set")
+        return stored if isinstance(stored, str) else None
 
     def _open_alone(self, work: Work) -> _Opened:
         """The same as `_open`, while no other run lays out files in the folder: two may have been begun at once."""
@@ -309,30 +317,34 @@ class Results:
             return inputs_of(work.positions[rows], work.guess(rows))
 
         state = "absent" if output.overwrite or not output.resume else journals.state_of(self.path)
-        nothing = np.zeros(0, np.int64)
         resumed = state in ("unfinished", "damaged")
         if state == "finished":
             self._refuse_changes(determines, ("instruction set",))
             console.note(f"{self.path} is finished: nothing is left to be measured, and it stays as it is")
-            return _Opened(None, nothing, None, layout, "posix")
-        if self.path.exists() and journals.in_use(self.path):
-            raise UserError(f"{self.path}: another run is writing it, or a program has it open; wait for its end")
-        before = self._reopen(work, determines, inputs) if resumed else None
+            return _Opened(None, np.zeros(0, np.int64), None, layout, "posix")
+        if self.path.exists():
+            journals.refuse_in_use(self.path)
+        journal = self._reopen(work, determines, inputs) if resumed else None
         # before anything is touched: there may be no room
         slots = lay_out(self._part, layout, self.path)
         try:
-            journal, todo = (
-                self._begin(work, determines, inputs) if before is None else self._go_on(before, work, inputs)
-            )
+            if journal is None:
+                blocks = (work.order, work.starts, work.positions)
+                journal = journals.lay_out(self.path, determines, *blocks, inputs, work.record, layout.columns)
+                journal.lock()
+            else:
+                # only records are checked, and the rest may have been lost with the end of the file
+                journal.fill(work.order, work.positions, inputs)
+            todo = journal.todo()
         except BaseException:
             self._part.unlink(missing_ok=True)
             raise
-        for block in todo[np.isin(todo, list(work.kept))].tolist():
+        kept = np.isin(todo, list(work.kept))
+        for block in todo[kept].tolist():
             journal.record(block, work.kept[block])
-        todo = todo[~np.isin(todo, list(work.kept))]
-        driver = self._choose_driver()
-        self._warn_of_files_seen_late(driver)
+        todo = todo[~kept]
         hosts = Counter(host for host, _ in self._executor.processes)
+        driver = self._choose_driver(len(hosts))
         facts = {
             "command_line": output.command_line,
             "ranks": self._executor.size,
@@ -357,17 +369,6 @@ class Results:
             raise UserError(f"{self.path}: is damaged and cannot be continued; add --overwrite to start again")
         return journal
 
-    def _go_on(self, journal: Journal, work: Work, inputs: Callable[[Ints], Records]) -> tuple[Journal, Ints]:
-        # only records are checked, and the rest may have been lost with the end of the file
-        journal.fill(work.order, work.positions, inputs)
-        return journal, journal.todo()
-
-    def _begin(self, work: Work, determines: dict[str, Any], inputs: Callable[[Ints], Records]) -> tuple[Journal, Ints]:
-        blocks = (work.order, work.starts, work.positions)
-        journal = journals.lay_out(self.path, determines, *blocks, inputs, work.record, work.layout.columns)
-        journal.lock()
-        return journal, np.arange(journal.n_blocks)
-
     def _refuse_changes(self, now: dict[str, Any], but: tuple[str, ...] = ()) -> None:
         """Refuse to go on if what determines the result is not what it was."""
         then = journals.determines_of(self.path)
@@ -384,22 +385,18 @@ class Results:
                 "another name by -pre"
             )
 
-    def _choose_driver(self) -> str:
+    def _choose_driver(self, n_hosts: int) -> str:
         wanted = self._output.driver
         if self._executor.size == 1:
             return "posix"
-        if wanted != "auto":
-            return wanted
-        if len({host for host, _ in self._executor.processes}) == 1:
-            return "posix"
-        return "posix" if file_system(self.path) in COHERENT else "gather"
-
-    def _warn_of_files_seen_late(self, driver: str) -> None:
-        hosts, kind = {host for host, _ in self._executor.processes}, file_system(self.path)
-        if driver == "posix" and len(hosts) > 1 and kind not in COHERENT:
-            self._console.warn(
-                f"--hdf5-driver posix: hosts may see a file on {kind or 'this file system'} differently; gather is safe"
-            )
+        if n_hosts > 1 and wanted in ("auto", "posix"):
+            kind = file_system(self.path)
+            if kind not in COHERENT and wanted == "auto":
+                return "gather"
+            if kind not in COHERENT:
+                where = kind or "this file system"
+                self._console.warn(f"--hdf5-driver posix: hosts may see a file on {where} differently; gather is safe")
+        return "posix" if wanted == "auto" else wanted
 
     @property
     def _part(self) -> Path:
@@ -460,8 +457,7 @@ class Results:
             Tells of a record what the progress shows.
         """
         journal = self.journal
-        if journal is None:
-            return
+        assert journal is not None
         todo = self.todo
         writes = self._opened.driver != "gather"
         sizes = np.diff(journal.starts)

@@ -1,4 +1,4 @@
-"""What the runs of several commands share: the start on all ranks, writing fields, and the times of the stages."""
+"""What the runs of several commands share: the start on all ranks, first guesses, memory, and the times of stages."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ __all__ = [
     "WithInstructionSet",
     "WithPlacement",
     "describe_criterion",
+    "displacements_of",
     "first_guess",
     "gradient_of",
     "settings_of",
-    "typical_spacing",
     "warn_of_texture",
 ]
 
@@ -85,6 +85,11 @@ def gradient_of(guess: PhiField | None) -> npt.NDArray[np.float64]:
     return np.asarray(guess.F[0] - np.eye(3), np.float64)
 
 
+def displacements_of(guess: PhiField | None) -> npt.NDArray[np.float64] | None:
+    """Displacements (n, 3) of a field that is the guess; None if that is a registration, or missing."""
+    return None if guess is None or guess.layout == "registration" else guess.displacements
+
+
 def describe_criterion(choice: Choice) -> str:
     """The line that says what is minimised and why."""
     return f"Criterion: {choice.criterion} ({choice.reason})"
@@ -122,14 +127,6 @@ def first_guess(
 def settings_of(args: argparse.Namespace) -> dict[str, object]:
     """The options as they are printed."""
     return {name: value for name, value in vars(args).items() if name not in ("processes", "command_line")}
-
-
-def typical_spacing(field: PhiField, two_d: bool) -> npt.NDArray[np.float64]:
-    """Distance of neighbouring points along each axis; for scattered points about what it would be on a grid."""
-    if field.spacing is not None:
-        return np.array(field.spacing)
-    extent = np.ptp(field.positions, axis=0) + 1
-    return np.full(3, (float(np.prod(extent)) / max(len(field), 1)) ** (1 / (2 if two_d else 3)))
 
 
 def warn_of_texture(

@@ -18,16 +18,16 @@ from mpidvc.commands.run import (
     WithInstructionSet,
     WithPlacement,
     describe_criterion,
+    displacements_of,
     first_guess,
     gradient_of,
     settings_of,
-    typical_spacing,
     warn_of_texture,
 )
 from mpidvc.core.grey import choose_criterion
 from mpidvc.core.registration import STATUS, RegistrationSettings
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, read_hdf5
+from mpidvc.fields.hdf5 import read_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tiff import write_field_tiffs
 from mpidvc.fields.vtk import write_grid_vtk, write_points_vtk
@@ -86,10 +86,8 @@ class LdicPlan(WithInstructionSet, WithPlacement):
     def needs(self) -> Needs:
         """What the run needs of memory."""
         image1 = self.pairs[0].image1
-        layout, positions, spacing = _nodes(self, image1)
-        given = self.guess is not None and self.guess.layout != "registration"
-        moved = self.guess.displacements if self.guess is not None and given else None
-        gradient = gradient_of(self.guess)
+        layout, positions, spacing = files.nodes_to_measure(self.guess, image1.shape, self.spacing, RESULT)
+        moved, gradient = displacements_of(self.guess), gradient_of(self.guess)
         n, regular = len(positions), layout.dims is not None
         chunk = max(
             ldic_bytes(*(pair.image1, pair.image2, self.mask1, n, spacing, pair.settings, regular, moved, gradient))
@@ -214,20 +212,9 @@ def execute(plan: LdicPlan, executor: Executor, console: Console) -> int:
     return status
 
 
-def _nodes(plan: LdicPlan, image1: Image) -> tuple[FieldLayout, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Layout of the finished file, positions of the nodes, and their typical distance."""
-    guess = plan.guess
-    if guess is not None and guess.layout != "registration":
-        layout = replace(FieldLayout.of(guess), columns=RESULT)
-        return layout, guess.positions, typical_spacing(guess, image1.shape[0] == 1)
-    positions, dims = files.nodes_of(image1.shape, plan.spacing)
-    assert plan.spacing is not None
-    return FieldLayout.of_grid(positions[0], dims, plan.spacing, RESULT), positions, np.array(plan.spacing, np.float64)
-
-
 def _work(plan: LdicPlan, pair: Pair) -> Work:
     """The nodes, and those rows of the file of -pf that -skp keeps."""
-    layout, positions, distance = _nodes(plan, pair.image1)
+    layout, positions, distance = files.nodes_to_measure(plan.guess, pair.image1.shape, plan.spacing, RESULT)
     guess = plan.guess
     field = guess if guess is not None and guess.layout != "registration" else None
     keep = np.zeros(len(positions), bool)
@@ -275,8 +262,7 @@ def _correlate(
     plan: LdicPlan, pair: Pair, results: Results, executor: Executor, console: Console, stages: Stages
 ) -> None:
     """Measure what is not in the results file yet."""
-    if results.journal is None:
-        return
+    assert results.journal is not None
     task = LdicTask(pair.image1, pair.image2, plan.mask1, results.journal, pair.settings)
     if results.work is not None:
         measured, kept = results.work.measured, results.work.n_kept

@@ -16,21 +16,20 @@ from mpidvc.commands.run import (
     Stages,
     WithInstructionSet,
     WithPlacement,
+    displacements_of,
     first_guess,
     gradient_of,
     settings_of,
-    typical_spacing,
     warn_of_texture,
 )
 from mpidvc.core.pixel_search import RESULT, STATUS, SearchSettings
-from mpidvc.fields.hdf5 import FieldLayout
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.memory import field_bytes, looking_bytes, search_bytes
 from mpidvc.tasks.pixel_search import RECORD, PixelSearchTask, make_chunks
-from mpidvc.tasks.placement import Needs, placed
+from mpidvc.tasks.placement import Needs
 
 __all__ = ["SearchPlan", "execute", "prepare"]
 
@@ -66,15 +65,14 @@ class SearchPlan(WithInstructionSet, WithPlacement):
     def needs(self) -> Needs:
         """What the run needs of memory."""
         images = (self.image1, self.image2, self.mask1, self.mask2)
-        layout, positions, spacing = _nodes(self)
-        given = self.guess is not None and self.guess.layout != "registration"
+        layout, positions, spacing = files.nodes_to_measure(self.guess, self.image1.shape, self.spacing, RESULT)
         chunk = search_bytes(
             *images,
             len(positions),
             spacing,
             self.settings,
             layout.dims is not None,
-            self.guess.displacements if self.guess is not None and given else None,
+            displacements_of(self.guess),
             gradient_of(self.guess),
         )
         finishing, rank0 = field_bytes(len(positions))
@@ -126,9 +124,7 @@ def execute(plan: SearchPlan, executor: Executor, console: Console) -> int:
     results = Results(executor, console, plan.output, plan.stem, stages)
     results.open(lambda: _work(plan))
     if results.journal is not None:
-        images = (plan.image1, plan.image2, plan.mask1, plan.mask2)
-        with placed(executor, plan.placement, images, console.note) as (image1, image2, mask1, mask2):
-            here = replace(plan, image1=image1, image2=image2, mask1=mask1, mask2=mask2)
+        with search.placed_images(plan, executor, console) as here:
             _search(here, results, executor, console, stages)
     results.finish()
     status = points = 0
@@ -140,19 +136,9 @@ def execute(plan: SearchPlan, executor: Executor, console: Console) -> int:
     return status
 
 
-def _nodes(plan: SearchPlan) -> tuple[FieldLayout, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Layout of the finished file, positions of the nodes, and their typical distance."""
-    guess = plan.guess
-    if guess is not None and guess.layout != "registration":
-        return replace(FieldLayout.of(guess), columns=RESULT), guess.positions, typical_spacing(guess, plan.two_d)
-    positions, dims = files.nodes_of(plan.image1.shape, plan.spacing)
-    assert plan.spacing is not None
-    return FieldLayout.of_grid(positions[0], dims, plan.spacing, RESULT), positions, np.array(plan.spacing, np.float64)
-
-
 def _work(plan: SearchPlan) -> Work:
     guess, settings = plan.guess, plan.settings
-    layout, positions, distance = _nodes(plan)
+    layout, positions, distance = files.nodes_to_measure(guess, plan.image1.shape, plan.spacing, RESULT)
     chunks = make_chunks(positions, distance, settings, plan.two_d, layout.dims is not None)
     images = (plan.image1, plan.image2, plan.mask1, plan.mask2)
     determines = search.determining("pixelSearch", *images, settings)
@@ -163,8 +149,7 @@ def _work(plan: SearchPlan) -> Work:
 
 def _search(plan: SearchPlan, results: Results, executor: Executor, console: Console, stages: Stages) -> None:
     """Search what is not in the results file yet."""
-    if results.journal is None:
-        return
+    assert results.journal is not None
     settings = plan.settings
     task = PixelSearchTask(plan.image1, plan.image2, plan.mask1, plan.mask2, results.journal, settings)
     if results.work is not None:

@@ -12,19 +12,18 @@ import numpy.typing as npt
 
 from mpidvc.commands import files, search
 from mpidvc.commands.options import image_mode
-from mpidvc.commands.results import Output, Results, Work, check_results, digest
+from mpidvc.commands.results import Output, Results, Work, check_results, checksum
 from mpidvc.commands.run import Stages, WithInstructionSet, WithPlacement, first_guess, settings_of
 from mpidvc.core.pixel_search import RESULT, SearchSettings
 from mpidvc.core.propagation import GUESS, Propagation, rank_points
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import FieldLayout
-from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.memory import field_bytes, search_bytes
 from mpidvc.tasks.pixel_search import CC, RECORD, STATUS
-from mpidvc.tasks.placement import Needs, placed
+from mpidvc.tasks.placement import Needs
 from mpidvc.tasks.propagation import GuidedSearch
 
 __all__ = ["PropagatePlan", "execute", "prepare"]
@@ -70,10 +69,6 @@ class PropagatePlan(WithInstructionSet, WithPlacement):
     vtk: bool
     output: Output
     estimated_seconds: float
-
-    @property
-    def two_d(self) -> bool:
-        return self.image1.shape[0] == 1
 
     def for_workers(self) -> PropagatePlan:
         """What the other ranks need of it: rank 0 tells them the points."""
@@ -268,7 +263,7 @@ def _work(plan: PropagatePlan) -> Work:
     determines = {
         **search.determining("pixelSearchPropagate", *images, plan.settings),
         "-ns": plan.spacing if plan.dims is not None else None,
-        "points (-gp)": digest(PhiField.from_positions(plan.points)),
+        "points (-gp)": checksum(plan.points),
         "-sp": [*plan.start_point.tolist(), *plan.start_displacement],
         "--ranking": plan.ranking,
         "-nr": plan.radius,
@@ -286,9 +281,7 @@ def execute(plan: PropagatePlan, executor: Executor, console: Console) -> int:
     results = Results(executor, console, plan.output, plan.stem, stages)
     results.open(lambda: _work(plan))
     if results.journal is not None:
-        images = (plan.image1, plan.image2, plan.mask1, plan.mask2)
-        with placed(executor, plan.placement, images, console.note) as (image1, image2, mask1, mask2):
-            here = replace(plan, image1=image1, image2=image2, mask1=mask1, mask2=mask2)
+        with search.placed_images(plan, executor, console) as here:
             _propagate(here, results, executor, console, stages)
     results.finish()
     if results.work is not None:

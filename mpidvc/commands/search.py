@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -21,8 +24,18 @@ from mpidvc.images.image import Image, open_image
 from mpidvc.kernels.pixel_search import choose_method, memory_of
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
+from mpidvc.tasks.placement import Placement, placed
 
-__all__ = ["Outputs", "determining", "open_images", "search_settings", "seconds_of_point", "stem_name", "write"]
+__all__ = [
+    "Outputs",
+    "determining",
+    "open_images",
+    "placed_images",
+    "search_settings",
+    "seconds_of_point",
+    "stem_name",
+    "write",
+]
 
 Triple = tuple[int, int, int]
 
@@ -43,6 +56,36 @@ class Outputs(Protocol):
 
     @property
     def vtk(self) -> bool: ...
+
+
+class Searched(Protocol):
+    """A plan of a search; a frozen dataclass."""
+
+    @property
+    def image1(self) -> Image: ...
+
+    @property
+    def image2(self) -> Image: ...
+
+    @property
+    def mask1(self) -> Image | None: ...
+
+    @property
+    def mask2(self) -> Image | None: ...
+
+    @property
+    def placement(self) -> Placement | None: ...
+
+
+P = TypeVar("P", bound=Searched)
+
+
+@contextmanager
+def placed_images(plan: P, executor: Executor, console: Console) -> Iterator[P]:
+    """The plan with its images as they are read during the search; collective."""
+    images = (plan.image1, plan.image2, plan.mask1, plan.mask2)
+    with placed(executor, plan.placement, images, console.note) as ways:
+        yield replace(plan, **dict(zip(("image1", "image2", "mask1", "mask2"), ways, strict=True)))  # type: ignore[type-var]
 
 
 def open_images(args: argparse.Namespace) -> tuple[Image, Image, Image | None, Image | None]:

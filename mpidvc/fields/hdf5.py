@@ -22,7 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import Layout, PhiField
-from mpidvc.rowfile import METADATA, SIGNATURE, Slot, boxes, create_dataset, create_file, reserve
+from mpidvc.rowfile import HOME as GROUP
+from mpidvc.rowfile import JOURNAL, METADATA, SIGNATURE, Slot, boxes, create_dataset, create_file, reserve
 
 __all__ = [
     "FORMAT",
@@ -39,10 +40,8 @@ __all__ = [
     "write_hdf5",
 ]
 
-#: Our group, the attribute `format` in it, and the group that only the file of an unfinished run has.
-GROUP = "mpidvc"
+#: The attribute `format` of our group.
 FORMAT = "mpidvc results 1"
-JOURNAL = f"{GROUP}/journal"
 
 VTK = "VTKHDF"
 POINTS = f"{VTK}/Points"

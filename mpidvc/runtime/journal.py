@@ -22,13 +22,22 @@ from numpy.typing import NDArray
 
 from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
-from mpidvc.rowfile import METADATA, SIGNATURE, RowFile, Slot, create_dataset, create_file, reserve
+from mpidvc.rowfile import HOME, METADATA, SIGNATURE, RowFile, Slot, create_dataset, create_file, reserve
+from mpidvc.rowfile import JOURNAL as GROUP
 from mpidvc.runtime.executor import Task
 
-__all__ = ["GROUP", "HOME", "Journal", "JournalTask", "determines_of", "in_use", "lay_out", "open_journal", "state_of"]
+__all__ = [
+    "GROUP",
+    "Journal",
+    "JournalTask",
+    "determines_of",
+    "in_use",
+    "lay_out",
+    "open_journal",
+    "refuse_in_use",
+    "state_of",
+]
 
-#: Our group in results files; the journal's, which finished files do not have.
-HOME, GROUP = "mpidvc", "mpidvc/journal"
 #: Version of the layout.
 FORMAT = 1
 #: What it consists of.
@@ -56,6 +65,21 @@ def in_use(path: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def refuse_in_use(path: Path) -> None:
+    """Go on if no other run is writing a journal.
+
+    Raises
+    ------
+    UserError
+    """
+    if in_use(path):
+        raise _is_used(path)
+
+
+def _is_used(path: Path) -> UserError:
+    return UserError(f"{path}: another run is writing it, or a program has it open; wait for its end")
 
 
 class Journal(RowFile):
@@ -116,9 +140,7 @@ class Journal(RowFile):
                 if time.monotonic() < until:
                     time.sleep(0.02)
                     continue
-                raise UserError(
-                    f"{self.path}: another run is writing it, or a program has it open; wait for its end"
-                ) from None
+                raise _is_used(self.path) from None
             except OSError:
                 pass  # file systems without locks
             break
@@ -153,8 +175,9 @@ class Journal(RowFile):
 
     def records(self, blocks: Ints) -> NDArray[np.void]:
         """Records of these blocks, one after the other, from a map of the file."""
-        rows = [np.arange(self.starts[block], self.starts[block + 1]) for block in blocks.tolist()]
-        picked: NDArray[np.void] = self.mapped(f"{GROUP}/records")[np.concatenate([np.zeros(0, np.int64), *rows])]
+        starts, lengths = self.starts[blocks], np.diff(self.starts)[blocks]
+        rows = np.arange(lengths.sum()) + np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
+        picked: NDArray[np.void] = self.mapped(f"{GROUP}/records")[rows]
         return picked
 
     def place(self, order: Ints) -> None:

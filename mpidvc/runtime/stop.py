@@ -75,6 +75,8 @@ class StopRequest:
 
 
 _current: StopRequest | None = None
+#: Whether a signal has ended what was being done.
+_ending = False
 
 
 @contextlib.contextmanager
@@ -107,6 +109,8 @@ def _heed(meant: int) -> None:
     if _current is not None and not _current.requested:
         _current.signal = meant
         return
+    global _ending
+    _ending = True
     raise Ended(meant)
 
 
@@ -121,6 +125,8 @@ def _undropped() -> Iterator[None]:
 
     def hook(dropped: sys.UnraisableHookArgs) -> None:
         ended = dropped.exc_value
+        if isinstance(ended, ResourceWarning) and _ending:
+            return  # the signal came in the middle of an open(): nobody is to blame for the file
         if not isinstance(ended, Ended):
             before(dropped)
             return
