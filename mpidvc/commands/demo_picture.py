@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mpidvc.arrays import Array
 from mpidvc.atomic import replacing
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
@@ -21,7 +21,7 @@ __all__ = ["draw"]
 EVERY, STRETCH = 2, 3
 
 
-def draw(path: Path, images: Sequence[Image], field: PhiField, errors: npt.NDArray[np.float64]) -> None:
+def draw(path: Path, images: Sequence[Image], field: PhiField, errors: Array) -> None:
     """Write the middle plane of both images, of the field and of its error as PNG.
 
     Parameters

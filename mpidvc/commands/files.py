@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from mpidvc.arrays import Array, Triple, is_two_d
 from mpidvc.core.grid import make_grid
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import FieldLayout, is_hdf5, read_hdf5
@@ -31,7 +31,6 @@ __all__ = [
     "window_sizes",
 ]
 
-Triple = tuple[int, int, int]
 
 #: Coordinates beyond any image, which would overflow the integers of a window.
 FARTHEST = 2.0**40
@@ -73,8 +72,8 @@ def make_folder(option: str | None, default: str, prefix: str | None = None) -> 
     return folder
 
 
-def _by(shape: tuple[int, int, int]) -> str:
-    return " × ".join(map(str, shape[1:] if shape[0] == 1 else shape))
+def _by(shape: Triple) -> str:
+    return " × ".join(map(str, shape[1:] if is_two_d(shape) else shape))
 
 
 def open_pair(path1: str, path2: str) -> tuple[Image, Image]:
@@ -131,7 +130,7 @@ def read_guess(path: str | None, bin_ratio: float) -> PhiField | None:
     return guess
 
 
-def read_points(option: str, path: str) -> npt.NDArray[np.float64]:
+def read_points(option: str, path: str) -> Array:
     """Read a text file with ``Z Y X`` in each line.
 
     Empty lines and what follows ``#`` do not count.
@@ -179,7 +178,7 @@ def window_sizes(hws: Triple, spacing: Triple | None, shape: Triple) -> tuple[Tr
     UserError
         If it is 0 in 3D, or half a window is larger than the image.
     """
-    two_d = shape[0] == 1
+    two_d = is_two_d(shape)
     if any(h > n for h, n in zip(hws[two_d:], shape[two_d:], strict=True)):
         raise UserError(
             f"-hws {' '.join(map(str, hws))}: is larger than the image ({_by(shape)} voxels); make it smaller"
@@ -192,7 +191,7 @@ def window_sizes(hws: Triple, spacing: Triple | None, shape: Triple) -> tuple[Tr
     return hws, spacing
 
 
-def nodes_of(shape: Triple, spacing: Triple | None) -> tuple[npt.NDArray[np.float64], Triple]:
+def nodes_of(shape: Triple, spacing: Triple | None) -> tuple[Array, Triple]:
     """Nodes of a grid and their number per axis.
 
     Raises
@@ -211,7 +210,7 @@ def nodes_of(shape: Triple, spacing: Triple | None) -> tuple[npt.NDArray[np.floa
 
 def nodes_to_measure(
     guess: PhiField | None, shape: Triple, spacing: Triple | None, columns: tuple[str, ...]
-) -> tuple[FieldLayout, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+) -> tuple[FieldLayout, Array, Array]:
     """Nodes of a field that is given as a guess, else of a grid.
 
     Returns
@@ -223,13 +222,13 @@ def nodes_to_measure(
         Typical distance of neighbouring nodes along each axis.
     """
     if guess is not None and guess.layout != "registration":
-        return replace(FieldLayout.of(guess), columns=columns), guess.positions, typical_spacing(guess, shape[0] == 1)
+        return replace(FieldLayout.of(guess), columns=columns), guess.positions, typical_spacing(guess, is_two_d(shape))
     positions, dims = nodes_of(shape, spacing)
     assert spacing is not None
     return FieldLayout.of_grid(positions[0], dims, spacing, columns), positions, np.array(spacing, np.float64)
 
 
-def typical_spacing(field: PhiField, two_d: bool) -> npt.NDArray[np.float64]:
+def typical_spacing(field: PhiField, two_d: bool) -> Array:
     """Distance of neighbouring points along each axis; for scattered points about what it would be on a grid."""
     if field.spacing is not None:
         return np.array(field.spacing)

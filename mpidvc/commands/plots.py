@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from mpidvc.arrays import Array
 from mpidvc.atomic import replacing
 from mpidvc.images.image import Image
 from mpidvc.tasks.warp import sample_block
 
 __all__ = ["RegistrationPlot"]
-
-Array = npt.NDArray[np.float64]
 
 
 class RegistrationPlot:
@@ -59,7 +57,7 @@ class RegistrationPlot:
             figure.savefig(temporary, format="png")
 
     def _axes(self) -> tuple[int, ...]:
-        return (0,) if self.image1.shape[0] == 1 else (0, 1, 2)
+        return (0,) if self.image1.two_d else (0, 1, 2)
 
     def _draw(self, figure: Any, phi: Array) -> None:
         figure.clear()

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpidvc import __version__
+from mpidvc.arrays import Array, Ints, Records
 from mpidvc.atomic import replacing
 from mpidvc.commands.run import Stages
 from mpidvc.core.registration import RegistrationSettings
@@ -41,10 +42,6 @@ from mpidvc.tasks.points import inputs_of
 from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader
 
 __all__ = ["Output", "Results", "Work", "check_results", "checksum", "digest", "registration_options"]
-
-Array = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Records = npt.NDArray[np.void]
 
 
 @dataclass(frozen=True)

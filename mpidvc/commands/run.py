@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from mpidvc.arrays import Array, Ints, Triple
 from mpidvc.core import deformation
 from mpidvc.core.grey import Choice
 from mpidvc.fields.phifield import PhiField
@@ -78,14 +78,14 @@ class WithPlacement:
         return replace(self, placement=placement)
 
 
-def gradient_of(guess: PhiField | None) -> npt.NDArray[np.float64]:
+def gradient_of(guess: PhiField | None) -> Array:
     """F - I of a registration that is the guess, else 0 (3, 3)."""
     if guess is None or guess.layout != "registration":
         return np.zeros((3, 3))
     return np.asarray(guess.F[0] - np.eye(3), np.float64)
 
 
-def displacements_of(guess: PhiField | None) -> npt.NDArray[np.float64] | None:
+def displacements_of(guess: PhiField | None) -> Array | None:
     """Displacements (n, 3) of a field that is the guess; None if that is a registration, or missing."""
     return None if guess is None or guess.layout == "registration" else guess.displacements
 
@@ -95,9 +95,7 @@ def describe_criterion(choice: Choice) -> str:
     return f"Criterion: {choice.criterion} ({choice.reason})"
 
 
-def first_guess(
-    guess: PhiField | None, stored_f: str, positions: npt.NDArray[np.float64]
-) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float64]]:
+def first_guess(guess: PhiField | None, stored_f: str, positions: Array) -> Callable[[Ints], Array]:
     """What gives the Phi (k, 4, 4) that k nodes start from; not all at once, as there may be many.
 
     Parameters
@@ -112,7 +110,7 @@ def first_guess(
     if guess is not None and guess.layout == "registration" and stored_f != "no":
         F = guess.F[0] if stored_f == "all" else deformation.polar(guess.F[0])[0]
 
-    def at(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def at(rows: Ints) -> Array:
         if guess is not None and guess.layout != "registration":
             return guess.phi[rows]
         phi = np.tile(np.eye(4), (len(rows), 1, 1))
@@ -133,8 +131,8 @@ def warn_of_texture(
     console: Console,
     image: Image,
     mask: Image | None,
-    positions: npt.NDArray[np.float64],
-    hws: tuple[int, int, int],
+    positions: Array,
+    hws: Triple,
     min_coverage: float,
     grey_low: float,
     grey_high: float,

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import tifffile
 
+from mpidvc.arrays import Array
 from mpidvc.atomic import replacing
 from mpidvc.commands import ldic, reg
 from mpidvc.commands.options import Parser
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PAIR", "DemoPlan", "Errors", "compare", "execute", "prepare"]
 
-Array = npt.NDArray[np.float64]
 
 #: A compressed and turned sample with a little noise.
 PAIR = AnalyticPair(

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from mpidvc.arrays import Ints, Records, Triple
 from mpidvc.commands import files
 from mpidvc.commands.options import image_mode
 from mpidvc.commands.results import Output, Results, Work, check_results, digest, registration_options
@@ -33,6 +33,7 @@ from mpidvc.fields.tiff import write_field_tiffs
 from mpidvc.fields.vtk import write_grid_vtk, write_points_vtk
 from mpidvc.images.fingerprint import fingerprint
 from mpidvc.images.image import Image
+from mpidvc.images.pair import ImagePair
 from mpidvc.kernels.correlation import RESULT
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
@@ -43,7 +44,6 @@ from mpidvc.tasks.placement import Needs, placed
 
 __all__ = ["LdicPlan", "execute", "prepare"]
 
-Triple = tuple[int, int, int]
 
 #: Statuses of nodes that -skp correlates again.
 AGAIN = (1, -1, -2, -3)
@@ -90,7 +90,9 @@ class LdicPlan(WithInstructionSet, WithPlacement):
         moved, gradient = displacements_of(self.guess), gradient_of(self.guess)
         n, regular = len(positions), layout.dims is not None
         chunk = max(
-            ldic_bytes(*(pair.image1, pair.image2, self.mask1, n, spacing, pair.settings, regular, moved, gradient))
+            ldic_bytes(
+                ImagePair(pair.image1, pair.image2, self.mask1), *(n, spacing, pair.settings, regular, moved, gradient)
+            )
             for pair in self.pairs
         )
         finishing, rank0 = field_bytes(n)
@@ -106,7 +108,7 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Ldi
     opened = [files.open_pair(first, second) for first, second in zip(firsts, names[1:], strict=True)]
     image1 = opened[0][0]
     mask1 = files.open_mask(args.mask1, image1)
-    two_d = image1.shape[0] == 1
+    two_d = image1.two_d
     hws, spacing = files.window_sizes(args.half_window_size, args.node_spacing, image1.shape)
     # beyond the image there is nothing to compare
     z, y, x = (min(m, n) for m, n in zip(args.margin, image1.shape, strict=True))
@@ -140,7 +142,7 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Ldi
     )
     pairs = []
     for (one, two), stem in zip(opened, stems, strict=True):
-        levels = grey_levels(one, two, mask1, args.grey_low_threshold, args.grey_high_threshold)
+        levels = grey_levels(ImagePair(one, two, mask1), args.grey_low_threshold, args.grey_high_threshold)
         choice = choose_criterion(args.criterion, levels)
         settings = LdicSettings(
             replace(registration, criterion=choice.criterion, gain=choice.gain, bias=choice.bias),
@@ -222,7 +224,7 @@ def _work(plan: LdicPlan, pair: Pair) -> Work:
         status = np.asarray(field.columns.get("returnStatus", np.zeros(len(field))), np.float64)
         keep = ~np.isin(status, AGAIN)
     again, kept = np.flatnonzero(~keep), np.flatnonzero(keep)
-    two_d = pair.image1.shape[0] == 1
+    two_d = pair.image1.two_d
     chunks = make_chunks(positions[again], distance, pair.settings, two_d, layout.dims is not None)
     registration = pair.settings.registration
     determines = {
@@ -247,7 +249,7 @@ def _work(plan: LdicPlan, pair: Pair) -> Work:
     return work
 
 
-def _kept(field: PhiField | None, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.void]:
+def _kept(field: PhiField | None, rows: Ints) -> Records:
     """Records of rows as they are in a field; what it does not have is 0."""
     records = np.zeros(len(rows), RECORD)
     if field is not None:
@@ -263,7 +265,7 @@ def _correlate(
 ) -> None:
     """Measure what is not in the results file yet."""
     assert results.journal is not None
-    task = LdicTask(pair.image1, pair.image2, plan.mask1, results.journal, pair.settings)
+    task = LdicTask(ImagePair(pair.image1, pair.image2, plan.mask1), results.journal, pair.settings)
     if results.work is not None:
         measured, kept = results.work.measured, results.work.n_kept
         processes = f" (with {executor.size} processes)" if executor.size > 1 else ""
@@ -277,7 +279,7 @@ def _correlate(
             positions = results.work.positions[measured]
             warn_of_texture(console, pair.image1, plan.mask1, positions, plan.hws, *limits)
 
-    def describe(records: npt.NDArray[np.void]) -> str:
+    def describe(records: Records) -> str:
         last = dict(zip(RESULT, records["result"][-1], strict=True))
         return f"it={last['iterations']:02.0f} dPhiNorm={last['deltaPhiNorm']:.3e} rs={last['returnStatus']:+.0f}"
 
@@ -316,7 +318,7 @@ def _write(plan: LdicPlan, pair: Pair, results: Results, executor: Executor, con
     if executor.rank != 0 or not (plan.tif or plan.vtk):
         return
     field = read_hdf5(results.path)
-    two_d = pair.image1.shape[0] == 1
+    two_d = pair.image1.two_d
     told = {name: field.columns[name] for name in ("error", "iterations", "returnStatus", "deltaPhiNorm")}
     if plan.tif and field.dims is not None:
         parts = {f"{axis}disp": field.displacements[:, a] for a, axis in enumerate("ZYX") if not (two_d and a == 0)}

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from mpidvc.arrays import Records, Triple
 from mpidvc.commands import files, search
 from mpidvc.commands.options import image_mode
 from mpidvc.commands.results import Output, Results, Work, check_results, digest
@@ -25,6 +25,7 @@ from mpidvc.commands.run import (
 from mpidvc.core.pixel_search import RESULT, STATUS, SearchSettings
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
+from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.memory import field_bytes, looking_bytes, search_bytes
@@ -32,8 +33,6 @@ from mpidvc.tasks.pixel_search import RECORD, PixelSearchTask, make_chunks
 from mpidvc.tasks.placement import Needs
 
 __all__ = ["SearchPlan", "execute", "prepare"]
-
-Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class SearchPlan(WithInstructionSet, WithPlacement):
 
     @property
     def two_d(self) -> bool:
-        return self.image1.shape[0] == 1
+        return self.image1.two_d
 
     def for_workers(self) -> SearchPlan:
         """What the other ranks need of it: they read what their points start from in the results file."""
@@ -67,7 +66,7 @@ class SearchPlan(WithInstructionSet, WithPlacement):
         images = (self.image1, self.image2, self.mask1, self.mask2)
         layout, positions, spacing = files.nodes_to_measure(self.guess, self.image1.shape, self.spacing, RESULT)
         chunk = search_bytes(
-            *images,
+            ImagePair(*images),
             len(positions),
             spacing,
             self.settings,
@@ -84,7 +83,7 @@ def prepare(args: argparse.Namespace, console: Console) -> SearchPlan:
     """Open and check everything; print the settings."""
     guess = files.read_guess(args.phi_file, args.phi_file_bin_ratio)
     image1, image2, mask1, mask2 = search.open_images(args)
-    two_d = image1.shape[0] == 1
+    two_d = image1.two_d
     hws, spacing = files.window_sizes(args.half_window_size, args.node_spacing, image1.shape)
     settings = search.search_settings(args, hws, two_d, args.apply_F)
     files.check_guess("pixelSearch", guess, args.phi_file, spacing)
@@ -151,7 +150,7 @@ def _search(plan: SearchPlan, results: Results, executor: Executor, console: Con
     """Search what is not in the results file yet."""
     assert results.journal is not None
     settings = plan.settings
-    task = PixelSearchTask(plan.image1, plan.image2, plan.mask1, plan.mask2, results.journal, settings)
+    task = PixelSearchTask(ImagePair(plan.image1, plan.image2, plan.mask1, plan.mask2), results.journal, settings)
     if results.work is not None:
         processes = f" (with {executor.size} processes)" if executor.size > 1 else ""
         console.print(f"Starting Pixel Search for {results.left} nodes{processes}")
@@ -159,7 +158,7 @@ def _search(plan: SearchPlan, results: Results, executor: Executor, console: Con
             limits = (settings.min_coverage, settings.grey_low, settings.grey_high)
             warn_of_texture(console, plan.image1, plan.mask1, results.work.positions, settings.hws, *limits)
 
-    def describe(records: npt.NDArray[np.void]) -> str:
+    def describe(records: Records) -> str:
         last = dict(zip(RESULT, records["result"][-1], strict=True))
         return f"NCC={last['pixelSearchCC']:.5f} rs={last['returnStatus']:+.0f}"
 

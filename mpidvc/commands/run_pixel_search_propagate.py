@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from mpidvc.arrays import Array, Ints, Records, Triple
 from mpidvc.commands import files, search
 from mpidvc.commands.options import image_mode
 from mpidvc.commands.results import Output, Results, Work, check_results, checksum
@@ -19,6 +19,7 @@ from mpidvc.core.propagation import GUESS, Propagation, rank_points
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import FieldLayout
 from mpidvc.images.image import Image
+from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.memory import field_bytes, search_bytes
@@ -28,8 +29,6 @@ from mpidvc.tasks.propagation import GuidedSearch
 
 __all__ = ["PropagatePlan", "execute", "prepare"]
 
-Triple = tuple[int, int, int]
-Floats = npt.NDArray[np.float64]
 
 #: Half-window size where none is given, voxels.
 HALF_WINDOW = 5
@@ -53,10 +52,10 @@ class PropagatePlan(WithInstructionSet, WithPlacement):
     mask1: Image | None
     mask2: Image | None
     settings: SearchSettings
-    points: Floats
+    points: Array
     dims: Triple | None
     spacing: Triple | None
-    start_point: Floats
+    start_point: Array
     start_is_first: bool
     start_displacement: Triple
     ranking: str
@@ -77,7 +76,7 @@ class PropagatePlan(WithInstructionSet, WithPlacement):
     def needs(self) -> Needs:
         """What the run needs of memory."""
         images = (self.image1, self.image2, self.mask1, self.mask2)
-        chunk = search_bytes(*images, 1, 1, self.settings, False, None, np.zeros((3, 3)))
+        chunk = search_bytes(ImagePair(*images), 1, 1, self.settings, False, None, np.zeros((3, 3)))
         finishing, rank0 = field_bytes(len(self.points))
         less = "smaller windows or ranges (-hws, -sr)"
         # the propagation itself needs about as much again
@@ -85,14 +84,14 @@ class PropagatePlan(WithInstructionSet, WithPlacement):
 
     def search(self) -> GuidedSearch:
         """What searches points."""
-        return GuidedSearch(self.image1, self.image2, self.mask1, self.mask2, self.settings)
+        return GuidedSearch(ImagePair(self.image1, self.image2, self.mask1, self.mask2), self.settings)
 
 
 def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> PropagatePlan:
     """Open and check everything, search the starting point; print the settings."""
     listed = None if args.guiding_points is None else files.read_points("-gp", args.guiding_points)
     image1, image2, mask1, mask2 = search.open_images(args)
-    two_d = image1.shape[0] == 1
+    two_d = image1.two_d
     given_hws = args.half_window_size or (HALF_WINDOW,) * 3
     given_spacing = args.node_spacing or (2 * min(given_hws[1:] if two_d else given_hws),) * 3
     hws, spacing = files.window_sizes(given_hws, given_spacing, image1.shape)
@@ -173,9 +172,7 @@ class _Feed:
     Points that an earlier run has recorded are taken as soon as they are ready, and not searched again.
     """
 
-    def __init__(
-        self, propagation: Propagation, order: npt.NDArray[np.int64], plan: PropagatePlan, results: Results
-    ) -> None:
+    def __init__(self, propagation: Propagation, order: Ints, plan: PropagatePlan, results: Results) -> None:
         self._propagation = propagation
         # rows of the field; -1: the starting point, which is none of them
         self._rows = order if plan.start_is_first else order - 1
@@ -188,8 +185,8 @@ class _Feed:
         self._known[recorded["row"]] = np.arange(len(recorded))
         self._recorded = recorded
         self._left = len(recorded)
-        self._waiting: list[npt.NDArray[np.void]] = []
-        self._unwritten: list[npt.NDArray[np.void]] = []
+        self._waiting: list[Records] = []
+        self._unwritten: list[Records] = []
         self._since = time.monotonic()
         self._replay()
 
@@ -201,14 +198,14 @@ class _Feed:
     def exhausted(self) -> bool:
         return not self._waiting and self._propagation.exhausted
 
-    def take(self, most: int) -> npt.NDArray[np.void]:
+    def take(self, most: int) -> Records:
         if not self._waiting:
             return self._propagation.take(most)
         batch, rest = self._waiting[0][:most], self._waiting[0][most:]
         self._waiting[:1] = [rest] if len(rest) else []
         return batch
 
-    def finished(self, batch: npt.NDArray[np.void], records: npt.NDArray[np.void]) -> None:
+    def finished(self, batch: Records, records: Records) -> None:
         rows = self._rows[batch["point"]]
         mine = (rows >= 0) & (self._known[rows] < 0)
         logged = np.zeros(int(mine.sum()), LOGGED)
@@ -234,7 +231,7 @@ class _Feed:
             self._journal.record_singles(first, logged[:stretch])
             self._free, logged = self._free[stretch:], logged[stretch:]
 
-    def _tell(self, batch: npt.NDArray[np.void], records: npt.NDArray[np.void]) -> None:
+    def _tell(self, batch: Records, records: Records) -> None:
         """Tell the propagation; points without a displacement guide no others, whatever the threshold."""
         searched = records["result"][:, STATUS] == 1
         cc = np.where(searched, records["result"][:, CC], -np.inf)

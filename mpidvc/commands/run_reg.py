@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.arrays import Array
 from mpidvc.atomic import replacing
 from mpidvc.commands import files
 from mpidvc.commands.options import image_mode
@@ -24,6 +25,7 @@ from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import write_tsv
 from mpidvc.images.image import Image
+from mpidvc.images.pair import ImagePair
 from mpidvc.images.source import CACHE
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
@@ -35,7 +37,6 @@ from mpidvc.tasks.warp import WarpTask
 
 __all__ = ["RegPlan", "execute", "prepare"]
 
-Array = npt.NDArray[np.float64]
 
 #: Rough CPU seconds per voxel: some iterations on every level.
 COST = {1: 4.0e-8, 3: 1.2e-7}
@@ -64,7 +65,7 @@ class RegPlan(WithInstructionSet, WithPlacement):
     def needs(self) -> Needs:
         """What the run needs of memory."""
         images = (self.image1, self.image2, self.mask1)
-        chunk = registration_bytes(*images, self.settings, self.guess[:3, :3] - np.eye(3))
+        chunk = registration_bytes(ImagePair(*images), self.settings, self.guess[:3, :3] - np.eye(3))
         if self.deformed_stem is not None:
             chunk = max(chunk, warp_bytes(self.image1))
         begin = self.levels.begin
@@ -103,7 +104,7 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Reg
         console.note(note)
     if guess is not None:
         console.print(files.describe_guess(guess, args.phi_file, args.phi_file_bin_ratio))
-    grey = grey_levels(image1, image2, mask1)
+    grey = grey_levels(ImagePair(image1, image2, mask1))
     choice = choose_criterion(args.criterion, grey)
     settings = RegistrationSettings(
         order=args.interpolation_order,
@@ -160,9 +161,7 @@ def _register(plan: RegPlan, executor: Executor, console: Console) -> int:
     with stages.stage("points", count_cpu=True):
         outcome = register_multiscale(
             executor,
-            plan.image1,
-            plan.image2,
-            plan.mask1,
+            ImagePair(plan.image1, plan.image2, plan.mask1),
             plan.settings,
             plan.levels,
             plan.guess,
@@ -234,7 +233,7 @@ def _write_journal(path: Path, outcome: Outcome) -> None:
 
 def _write_deformed(plan: RegPlan, outcome: Outcome, executor: Executor, console: Console) -> None:
     """Image 1 deformed by Phi: trilinear in 3D, cubic in 2D; one TIFF, or a folder of slices for a folder."""
-    two_d = plan.image1.shape[0] == 1
+    two_d = plan.image1.two_d
     task = WarpTask(plan.image1, outcome.phi, outcome.centre, 3 if two_d else 1)
     name = str(plan.deformed_stem)
     if executor.rank != 0:
@@ -254,7 +253,7 @@ def _planes_to(
     import tifffile
 
     if not slices:
-        shape = image.shape[1:] if image.shape[0] == 1 else image.shape
+        shape = image.shape[1:] if image.two_d else image.shape
         with replacing(target) as temporary:
             volume = tifffile.memmap(
                 temporary,

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.arrays import Array
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import GROUP, JOURNAL, ResultsFile, is_hdf5
 from mpidvc.runtime.console import Console
@@ -270,7 +271,7 @@ def _read_journal(path: str) -> tuple[str, int, int, dict[int, int]] | None:
 
 def _finished_rows(
     handle: int, kind: np.dtype[Any], offset: int, finished: npt.NDArray[np.bool_], column: int
-) -> Iterator[npt.NDArray[np.float64]]:
+) -> Iterator[Array]:
     # Past HDF5, which takes ten times as long to pick a member of a record; by the same handle, as the finished file
     # may take the name at any moment.
     for start in range(0, len(finished), BLOCK):
@@ -280,12 +281,12 @@ def _finished_rows(
             yield np.frombuffer(data, kind)["result"][mine, column]
 
 
-def _column(file: ResultsFile) -> Iterator[npt.NDArray[np.float64]]:
+def _column(file: ResultsFile) -> Iterator[Array]:
     for start in range(0, file.layout.n, BLOCK):
         yield file.column("returnStatus", start, min(start + BLOCK, file.layout.n))
 
 
-def _count(parts: Iterable[npt.NDArray[np.float64]]) -> dict[int, int]:
+def _count(parts: Iterable[Array]) -> dict[int, int]:
     """Number of points by return status, the best first."""
     counts: Counter[int] = Counter()
     for part in parts:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from mpidvc.arrays import Triple
 from mpidvc.commands import files
 from mpidvc.commands.results import Results
 from mpidvc.core.pixel_search import SearchSettings
@@ -37,7 +38,6 @@ __all__ = [
     "write",
 ]
 
-Triple = tuple[int, int, int]
 
 #: Bytes for one search above which a range is refused.
 MOST_MEMORY = 8e9
@@ -97,8 +97,8 @@ def open_images(args: argparse.Namespace) -> tuple[Image, Image, Image | None, I
         If one cannot be opened, a mask has not its image's shape, or only one image is 2D.
     """
     image1, image2 = open_image(args.im1), open_image(args.im2)
-    two_d = image1.shape[0] == 1
-    if two_d != (image2.shape[0] == 1):
+    two_d = image1.two_d
+    if two_d != (image2.two_d):
         flat, deep = (args.im1, args.im2) if two_d else (args.im2, args.im1)
         raise UserError(f"{flat}: has 2 dimensions but {deep} has 3; both images need the same number")
     return image1, image2, files.open_mask(args.mask1, image1), files.open_mask(args.mask2, image2, 2)

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-__all__ = ["AnalyticPair"]
+from mpidvc.arrays import Array, Float32Array, Triple, is_two_d
 
-Floats = NDArray[np.float64]
+__all__ = ["AnalyticPair"]
 
 
 @dataclass
@@ -56,7 +56,7 @@ class AnalyticPair:
         Standard deviation of the white noise in both images, as a fraction of full scale.
     """
 
-    shape: tuple[int, int, int]
+    shape: Triple
     seed: int = 0
     rotation: ArrayLike = (1.6, 0.8, 0.8)
     strain: ArrayLike = (-0.010, 0.003, 0.003)
@@ -73,18 +73,18 @@ class AnalyticPair:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        self._flat = self.shape[0] == 1
+        self._flat = is_two_d(self.shape)
         in_plane = np.array([not self._flat, True, True])
         about = np.array([True, not self._flat, not self._flat])
         rotation = about * np.radians(np.asarray(self.rotation, float))
-        self._centre: Floats = (np.array(self.shape) - 1) / 2.0
-        self._F0: Floats = _rotation_matrix(rotation) @ np.diag(1 + in_plane * np.asarray(self.strain, float))
-        self._t: Floats = in_plane * np.asarray(self.translation, float)
+        self._centre: Array = (np.array(self.shape) - 1) / 2.0
+        self._F0: Array = _rotation_matrix(rotation) @ np.diag(1 + in_plane * np.asarray(self.strain, float))
+        self._t: Array = in_plane * np.asarray(self.translation, float)
         self._wave_number = 2 * np.pi / self.wavelength
-        self._amplitude: Floats = in_plane * self.amplitude
+        self._amplitude: Array = in_plane * self.amplitude
         # Displacement component i varies along axis _along[i] (never along itself, nor along z in 2D).
         self._along = np.array([1, 2, 1 if self._flat else 0])
-        self._phase: Floats = np.random.default_rng([self.seed, 0]).uniform(0, 2 * np.pi, 3)
+        self._phase: Array = np.random.default_rng([self.seed, 0]).uniform(0, 2 * np.pi, 3)
         if self.amplitude * self._wave_number > 0.3:
             raise ValueError(
                 f"sinusoid too steep: 2 pi amplitude / wavelength = {self.amplitude * self._wave_number:.2f}"
@@ -92,18 +92,18 @@ class AnalyticPair:
 
     # ---- motion
 
-    def phi(self, points: ArrayLike) -> Floats:
+    def phi(self, points: ArrayLike) -> Array:
         """Positions in state 2 of the material points that are at `points` (…, 3) in state 1."""
         points = np.asarray(points, float)
-        moved: Floats = (points - self._centre) @ self._F0.T + (self._centre + self._t) + self._sinusoid(points)
+        moved: Array = (points - self._centre) @ self._F0.T + (self._centre + self._t) + self._sinusoid(points)
         return moved
 
-    def inverse_phi(self, points: ArrayLike) -> Floats:
+    def inverse_phi(self, points: ArrayLike) -> Array:
         """Positions in state 1 of the material points that are at `points` (…, 3) in state 2, to 1e-9 voxels."""
         inverse = np.linalg.inv(self._F0).T
         target = np.asarray(points, float) - (self._centre + self._t)
         start = target @ inverse + self._centre
-        current: Floats = start
+        current: Array = start
         for _ in range(60):
             following = start - self._sinusoid(current) @ inverse
             change = np.abs(following - current).max(initial=0.0)
@@ -112,32 +112,32 @@ class AnalyticPair:
                 break
         return current
 
-    def displacement(self, points: ArrayLike) -> Floats:
+    def displacement(self, points: ArrayLike) -> Array:
         """Displacement (…, 3) at `points` (…, 3) of state 1, voxels."""
-        shift: Floats = self.phi(points) - np.asarray(points, float)
+        shift: Array = self.phi(points) - np.asarray(points, float)
         return shift
 
-    def gradient(self, points: ArrayLike) -> Floats:
+    def gradient(self, points: ArrayLike) -> Array:
         """Deformation gradient F (…, 3, 3) = d phi_i / d X_j at `points` (…, 3) of state 1."""
         points = np.asarray(points, float)
-        F: Floats = np.broadcast_to(self._F0, (*points.shape[:-1], 3, 3)).copy()
+        F: Array = np.broadcast_to(self._F0, (*points.shape[:-1], 3, 3)).copy()
         slope = self._amplitude * self._wave_number * np.cos(self._angle(points))
         for i, j in enumerate(self._along):
             F[..., i, j] += slope[..., i]
         return F
 
-    def _angle(self, points: Floats) -> Floats:
-        angle: Floats = self._wave_number * points[..., self._along] + self._phase
+    def _angle(self, points: Array) -> Array:
+        angle: Array = self._wave_number * points[..., self._along] + self._phase
         return angle
 
-    def _sinusoid(self, points: Floats) -> Floats:
-        sinusoid: Floats = self._amplitude * np.sin(self._angle(points))
+    def _sinusoid(self, points: Array) -> Array:
+        sinusoid: Array = self._amplitude * np.sin(self._angle(points))
         return sinusoid
 
     # ---- texture
 
     @cached_property
-    def _blobs(self) -> tuple[Floats, Floats, Floats]:
+    def _blobs(self) -> tuple[Array, Array, Array]:
         """Centres (n, 3), extents R (n,) and heights (n,), sorted by z; also around the image, for what moves in."""
         rng = np.random.default_rng([self.seed, 1])
         margin = self._margin * np.array([not self._flat, True, True])
@@ -175,7 +175,7 @@ class AnalyticPair:
         dtype = np.dtype(self.dtype)
         return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
 
-    def texture(self, points: ArrayLike) -> Floats:
+    def texture(self, points: ArrayLike) -> Array:
         """Grey level of image 1, neither rounded nor noisy, at any points (…, 3) of state 1. Slow: for checks."""
         points = np.asarray(points, float)
         centres, radii, heights = self._blobs
@@ -211,7 +211,7 @@ class AnalyticPair:
         summand = self.gain2 * summand + self.offset2 * self._full_scale
         return self._to_grey(self._render(back), self.gain2 * factor, summand, stream=3)
 
-    def _render(self, back: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    def _render(self, back: Float32Array | None) -> Float32Array:
         """Sum of blobs at every voxel x: at x itself, or at x + `back` (3, nz, ny, nx).
 
         Only `back` is in single precision, never a position: the error is some 1e-6 voxels whatever the image's size.
@@ -250,7 +250,7 @@ class AnalyticPair:
             out[box] += q
         return out
 
-    def _to_grey(self, sums: NDArray[np.float32], factor: float, summand: float, stream: int) -> NDArray[Any]:
+    def _to_grey(self, sums: Float32Array, factor: float, summand: float, stream: int) -> NDArray[Any]:
         dtype = np.dtype(self.dtype)
         grey = np.empty(self.shape, dtype)
         rng = np.random.default_rng([self.seed, stream])
@@ -265,7 +265,7 @@ class AnalyticPair:
 _SIDES = ((-1, 1, 1), (1, -1, 1), (1, 1, -1))
 
 
-def _rotation_matrix(vector: Floats) -> Floats:
+def _rotation_matrix(vector: Array) -> Array:
     """Rotation by a vector (z, y, x) in radians, acting on (z, y, x): Rodrigues' formula."""
     angle = float(np.linalg.norm(vector))
     if angle == 0:

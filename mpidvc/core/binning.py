@@ -7,23 +7,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.arrays import Float32Array, Triple
+
 __all__ = ["bin_any", "bin_mean", "binned_shape", "first_voxel"]
 
-Shape = tuple[int, int, int]
 
-
-def binned_shape(shape: Shape, factor: Shape) -> Shape:
+def binned_shape(shape: Triple, factor: Triple) -> Triple:
     """Shape of the binned image: whole bins only."""
     return (shape[0] // factor[0], shape[1] // factor[1], shape[2] // factor[2])
 
 
-def first_voxel(shape: Shape, factor: Shape) -> Shape:
+def first_voxel(shape: Triple, factor: Triple) -> Triple:
     """Where the first bin begins: what does not fill a bin is cut off, half of it (rounded down) at this side."""
     first = [(n % b) // 2 for n, b in zip(shape, factor, strict=True)]
     return (first[0], first[1], first[2])
 
 
-def bin_mean(box: npt.NDArray[np.generic], factor: Shape) -> npt.NDArray[np.float32]:
+def bin_mean(box: npt.NDArray[np.generic], factor: Triple) -> Float32Array:
     """Block means, whatever the dtype; a bin with a voxel that is not a number is none either.
 
     Parameters
@@ -48,7 +48,7 @@ def bin_mean(box: npt.NDArray[np.generic], factor: Shape) -> npt.NDArray[np.floa
     return np.ascontiguousarray(total / np.float32(np.prod(factor)), dtype=np.float32)
 
 
-def bin_any(box: npt.NDArray[np.generic], factor: Shape) -> npt.NDArray[np.uint8]:
+def bin_any(box: npt.NDArray[np.generic], factor: Triple) -> npt.NDArray[np.uint8]:
     """1 where any voxel of the bin is not 0."""
     result = box != 0
     for axis, b in enumerate(factor):

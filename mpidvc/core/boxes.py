@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.arrays import Float32Array, Triple
 from mpidvc.kernels import correlation
 
-__all__ = ["HALO", "TAPS", "Scratch", "Shape", "Slices", "float_box", "gradient_voxels", "spline_box"]
+__all__ = ["HALO", "TAPS", "Scratch", "Slices", "float_box", "gradient_voxels", "spline_box"]
 
 Slices = tuple[slice, slice, slice]
-Shape = tuple[int, int, int]
 
 #: Voxels beyond the last sample that its taps can touch.
 TAPS = correlation.FRAME
@@ -24,7 +24,7 @@ class Scratch:
     def __init__(self) -> None:
         self._memory = np.zeros(0, np.float32)
 
-    def box(self, shape: Shape) -> npt.NDArray[np.float32]:
+    def box(self, shape: Triple) -> Float32Array:
         """An array of this shape with anything in it; it replaces the one given before."""
         size = int(np.prod(shape))
         if self._memory.size < size + correlation.PADDING:
@@ -33,8 +33,8 @@ class Scratch:
 
 
 def float_box(
-    part: npt.NDArray[np.generic], inside: Slices, shape: Shape, scratch: Scratch | None = None
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8] | None]:
+    part: npt.NDArray[np.generic], inside: Slices, shape: Triple, scratch: Scratch | None = None
+) -> tuple[Float32Array, npt.NDArray[np.uint8] | None]:
     """A float32 box and the map of its voxels that exist.
 
     Parameters
@@ -78,7 +78,7 @@ def float_box(
     return box, real
 
 
-def spline_box(box: npt.NDArray[np.float32], inside: Slices, order: int) -> None:
+def spline_box(box: Float32Array, inside: Slices, order: int) -> None:
     """Turn a box into what an interpolation of the given order reads: B-spline coefficients for order 3."""
     if order == 3:
         correlation.prefilter(box, [s.start for s in inside], [s.stop for s in inside])

@@ -12,6 +12,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.arrays import Array
+
 __all__ = [
     "apply",
     "compose",
@@ -24,7 +26,6 @@ __all__ = [
     "scale_translation",
 ]
 
-Array = npt.NDArray[np.float64]
 
 #: Rotations below this (degrees) are none: spam's threshold.
 SMALLEST_ROTATION = 1e-4

@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.arrays import Ints, Triple
+
 __all__ = ["CRITERIA", "Criterion", "GreyLevels", "choose_criterion", "lattice"]
 
 Criterion = Literal["ssd", "znssd"]
@@ -21,7 +23,7 @@ LARGEST_RATIO = 1.1
 SMALLEST_RATIO = 0.9
 
 
-def lattice(shape: tuple[int, int, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
+def lattice(shape: Triple) -> tuple[Ints, Ints, int]:
     """Fixed sample of an image: planes, rows of each, and the step along the rows (whole rows read fastest).
 
     Returns
@@ -38,7 +40,7 @@ def lattice(shape: tuple[int, int, int]) -> tuple[npt.NDArray[np.int64], npt.NDA
     return _spread(nz, n_z), _spread(ny, n_y), step
 
 
-def _spread(n: int, count: int) -> npt.NDArray[np.int64]:
+def _spread(n: int, count: int) -> Ints:
     """``count`` indices spread evenly over ``range(n)``."""
     return (np.arange(count, dtype=np.int64) * 2 + 1) * n // (2 * count)
 

@@ -8,6 +8,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.arrays import Array, Ints, Triple, is_two_d
+
 __all__ = ["Chunks", "brick_edge", "chunk_points", "make_grid"]
 
 #: More points than this never share a chunk.
@@ -16,15 +18,13 @@ MOST_POINTS = 512
 FEWEST_CHUNKS = 48
 
 
-def make_grid(
-    shape: tuple[int, int, int], spacing: tuple[int, int, int]
-) -> tuple[npt.NDArray[np.float64], tuple[int, int, int]]:
+def make_grid(shape: Triple, spacing: Triple) -> tuple[Array, Triple]:
     """Nodes at ``spacing, 2 spacing, …`` below the image's size, Z slowest; Z = 0 in 2D.
 
     Parameters
     ----------
     shape : 3 ints
-        Shape of the image; ``shape[0] == 1`` is 2D.
+        Shape of the image; (1, ny, nx) is 2D.
     spacing : 3 ints
         Node spacing in voxels.
 
@@ -35,7 +35,7 @@ def make_grid(
         Nodes per axis.
     """
     axes = [np.arange(s, n, s, dtype=np.float64) for n, s in zip(shape, spacing, strict=True)]
-    if shape[0] == 1:
+    if is_two_d(shape):
         axes[0] = np.zeros(1)
     z, y, x = np.meshgrid(*axes, indexing="ij")
     positions = np.stack([z.ravel(), y.ravel(), x.ravel()], axis=-1)
@@ -46,20 +46,20 @@ def make_grid(
 class Chunks:
     """A division of points into chunks: chunk ``k`` has the points ``order[start[k]:start[k + 1]]``."""
 
-    order: npt.NDArray[np.int64]
-    start: npt.NDArray[np.int64]
+    order: Ints
+    start: Ints
 
     def __len__(self) -> int:
         return len(self.start) - 1
 
-    def points(self, chunk: int) -> npt.NDArray[np.int64]:
+    def points(self, chunk: int) -> Ints:
         """Indices of the points of a chunk."""
         return self.order[self.start[chunk] : self.start[chunk + 1]]
 
 
 def brick_edge(
     n_points: int, spacing: npt.ArrayLike, frame: npt.ArrayLike, largest_box: int, regular: bool = True
-) -> npt.NDArray[np.float64]:
+) -> Array:
     """Edges (voxels) of the bricks whose points share a box.
 
     As many points as possible share a box, so that little is read twice, but there are enough chunks to share out and a
@@ -84,14 +84,14 @@ def brick_edge(
     per_axis = max(1, min(per_axis, int(MOST_POINTS ** (1 / axes) + 1e-9)))
     while per_axis > 1 and np.prod((per_axis - 1) * spacing[-axes:] + frame[-axes:]) > largest_box:
         per_axis -= 1
-    edge: npt.NDArray[np.float64] = per_axis * spacing
+    edge: Array = per_axis * spacing
     if not regular:
         room = largest_box ** (1 / axes) - frame
         edge = np.minimum(edge, np.maximum(room, 1.0))
     return edge
 
 
-def chunk_points(positions: npt.NDArray[np.float64], edge: npt.ArrayLike) -> Chunks:
+def chunk_points(positions: Array, edge: npt.ArrayLike) -> Chunks:
     """Divide points into bricks of space, in the order of the bricks, at most `MOST_POINTS` in each chunk.
 
     Parameters

@@ -8,16 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.arrays import Array, Float32Array, Ints, Triple, is_two_d
 from mpidvc.core import deformation
 from mpidvc.kernels import correlation
 
 __all__ = ["RESULT", "STATUS", "SearchSettings", "Window", "applied_gradients", "cut_window", "pad_of", "warp_window"]
 
-Floats = npt.NDArray[np.float32]
-Array = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 Map = npt.NDArray[np.uint8] | None
-Triple = tuple[int, int, int]
 
 #: What a search says of a point, in the order of its records. ``coverage``: fraction of window 1 that exists and is not
 #: masked; ``atLimit``: 1 if the best offset is an end of the search range.
@@ -72,7 +69,7 @@ class SearchSettings:
 class Window:
     """Window 1 of a point: grey levels (0 outside), usable voxels (None: all), and whether it shall be searched."""
 
-    values: Floats
+    values: Float32Array
     usable: Map
     accepted: bool
 
@@ -105,7 +102,7 @@ def pad_of(hws: Triple) -> int:
     return int(0.5 * math.ceil(max(hws)))
 
 
-def _accepted(values: Floats, covered: Map, real: Map, settings: SearchSettings) -> bool:
+def _accepted(values: Float32Array, covered: Map, real: Map, settings: SearchSettings) -> bool:
     """Whether coverage and mean grey level are as asked for; voxels that do not exist have no grey level."""
     if covered is not None and not covered.any():
         return False
@@ -117,14 +114,14 @@ def _accepted(values: Floats, covered: Map, real: Map, settings: SearchSettings)
     return bool(settings.grey_low < float(grey.mean(dtype=np.float64)) < settings.grey_high)
 
 
-def cut_window(box: Floats, covered: Map, real: Map, centre: Ints, settings: SearchSettings) -> Window:
+def cut_window(box: Float32Array, covered: Map, real: Map, centre: Ints, settings: SearchSettings) -> Window:
     """The window about a voxel of box 1; `covered`: voxels that exist and are not masked, `real`: that exist."""
     part = tuple(slice(int(c) - h, int(c) + h + 1) for c, h in zip(centre, settings.hws, strict=True))
     usable, there = (None if voxels is None else voxels[part] for voxels in (covered, real))
     return Window(box[part], usable, _accepted(box[part], usable, there, settings))
 
 
-def warp_window(box: Floats, covered: Map, real: Map, centre: Ints, F: Array, settings: SearchSettings) -> Window:
+def warp_window(box: Float32Array, covered: Map, real: Map, centre: Ints, F: Array, settings: SearchSettings) -> Window:
     """The window about a voxel of box 1, deformed by F about its centre: the value at x is that at ``F⁻¹ x``.
 
     Samples farther from the window than `pad_of` are no data, nor are those next to voxels that do not exist; masks are
@@ -140,7 +137,7 @@ def warp_window(box: Floats, covered: Map, real: Map, centre: Ints, F: Array, se
     settings : SearchSettings
     """
     hws = np.array(settings.hws)
-    two_d = box.shape[0] == 1
+    two_d = is_two_d(box.shape)
     inverse = np.linalg.inv(F)
     if two_d:
         inverse[0], inverse[:, 0] = (1, 0, 0), (1, 0, 0)
@@ -148,7 +145,7 @@ def warp_window(box: Floats, covered: Map, real: Map, centre: Ints, F: Array, se
     low, high = (centre - reach).astype(np.float64), (centre + reach).astype(np.float64)
     shape = tuple(2 * hws + 1)
 
-    def sampled(source: Floats) -> Floats:
+    def sampled(source: Float32Array) -> Float32Array:
         out = correlation.empty_box(shape)
         correlation.warp(source, 1, two_d, inverse, centre.astype(np.float64), low, high, out)
         return out

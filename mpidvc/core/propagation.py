@@ -17,12 +17,11 @@ from collections import defaultdict
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.arrays import Array, Ints, Records
 from mpidvc.kernels import neighbours
 
 __all__ = ["GUESS", "RANKINGS", "Propagation", "rank_points"]
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 #: Orders of points that `rank_points` knows.
 RANKINGS = ("distance", "walk")
@@ -34,7 +33,7 @@ AT_ONCE = 2_000_000
 FARTHEST = 2.0**40
 
 
-def rank_points(positions: Floats, ranking: str, radius: float) -> Ints:
+def rank_points(positions: Array, ranking: str, radius: float) -> Ints:
     """Order of points, the first of which is the starting point.
 
     Parameters
@@ -78,7 +77,7 @@ class Propagation:
     """
 
     def __init__(
-        self, positions: Floats, displacement: npt.ArrayLike, radius: float, distance: float, threshold: float
+        self, positions: Array, displacement: npt.ArrayLike, radius: float, distance: float, threshold: float
     ) -> None:
         n = len(positions)
         self._positions = np.ascontiguousarray(positions, np.float64)
@@ -120,7 +119,7 @@ class Propagation:
         """Mean number of points that may be searched at the same time: all by the longest chain of dependencies."""
         return len(self._positions) / max(int(self._depth.max(initial=0)), 1)
 
-    def take(self, most: int) -> npt.NDArray[np.void]:
+    def take(self, most: int) -> Records:
         """Return at most so many points that are ready, the first ones of the order."""
         points = [heapq.heappop(self._ready) for _ in range(min(most, len(self._ready)))]
         self._taken += len(points)
@@ -130,7 +129,7 @@ class Propagation:
         batch["guess"] = self._guess[points]
         return batch
 
-    def finished(self, batch: npt.NDArray[np.void], displacement: Floats, cc: Floats) -> None:
+    def finished(self, batch: Records, displacement: Array, cc: Array) -> None:
         """Take the results of a batch: displacements (m, 3), which count where points are good, and CC (m,)."""
         points = batch["point"]
         self._done[points] = True

@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.arrays import Array
 from mpidvc.core import deformation
 from mpidvc.core.grey import Criterion
 from mpidvc.kernels import correlation
 
 __all__ = ["STATUS", "BlockSums", "GaussNewton", "RegistrationSettings", "Step"]
 
-Array = npt.NDArray[np.float64]
 
 #: Meaning of the return statuses.
 STATUS = {

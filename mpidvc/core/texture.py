@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.arrays import Array, Ints
+
 __all__ = ["MOST_WINDOWS", "Texture", "sample_of", "structure"]
 
-Array = npt.NDArray[np.float64]
 
 #: Windows that are looked at.
 MOST_WINDOWS = 48
@@ -23,7 +24,7 @@ LEAST_SHARE = 0.02
 LARGE_SHARE = 0.25
 
 
-def sample_of(n: int, count: int = MOST_WINDOWS) -> npt.NDArray[np.int64]:
+def sample_of(n: int, count: int = MOST_WINDOWS) -> Ints:
     """At most `count` of n indices, spread evenly; steps of the golden ratio never fall in with the rows of a grid."""
     if n <= count:
         return np.arange(n, dtype=np.int64)

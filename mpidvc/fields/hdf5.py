@@ -17,8 +17,9 @@ from types import TracebackType
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from mpidvc.arrays import Array, Triple
 from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import Layout, PhiField
@@ -66,8 +67,6 @@ SCALARS = ("returnStatus", "pixelSearchCC")
 #: Rows written or read at a time where a whole field is.
 BLOCK = 2**18
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class FieldLayout:
@@ -98,7 +97,7 @@ class FieldLayout:
 
     n: int
     layout: Layout = "points"
-    dims: tuple[int, int, int] | None = None
+    dims: Triple | None = None
     spacing: tuple[float, float, float] | None = None
     origin: tuple[float, float, float] | None = None
     columns: tuple[str, ...] = ()
@@ -151,9 +150,7 @@ class FieldLayout:
         )
 
     @classmethod
-    def of_grid(
-        cls, origin: Floats, dims: tuple[int, int, int], spacing: tuple[int, int, int], columns: tuple[str, ...]
-    ) -> FieldLayout:
+    def of_grid(cls, origin: Array, dims: Triple, spacing: Triple, columns: tuple[str, ...]) -> FieldLayout:
         """Layout of the nodes of a regular grid that begins at `origin` (z, y, x; voxels)."""
         first = (float(origin[0]), float(origin[1]), float(origin[2]))
         step = (float(spacing[0]), float(spacing[1]), float(spacing[2]))
@@ -199,9 +196,9 @@ class FieldLayout:
 class Rows(NamedTuple):
     """Some rows of a field: positions (k, 3), phi (k, 4, 4), and the columns (k,) each."""
 
-    positions: Floats
-    phi: Floats
-    columns: dict[str, Floats]
+    positions: Array
+    phi: Array
+    columns: dict[str, Array]
 
 
 def lay_out(
@@ -289,7 +286,7 @@ def _add_vtk(file: Any, layout: FieldLayout) -> list[tuple[int, int]]:
     ascii_attribute(group, "Type", "ImageData" if layout.is_image else "PolyData")
     counts = []
     if layout.is_image:
-        nz, ny, nx = cast("tuple[int, int, int]", layout.dims)
+        nz, ny, nx = cast("Triple", layout.dims)
         group.attrs["WholeExtent"] = np.array([0, nx - 1, 0, ny - 1, 0, nz - 1], "<i8")
         group.attrs["Origin"] = np.array(layout.origin, "<f8")[::-1] * layout.voxel_size
         group.attrs["Spacing"] = np.array(layout.spacing, "<f8")[::-1] * layout.voxel_size
@@ -330,7 +327,7 @@ def _small(file: Any, name: str, values: Sequence[float], dtype: str = "<i8") ->
 
 def dataset_rows(
     layout: FieldLayout, positions: ArrayLike, phi: ArrayLike, columns: Mapping[str, ArrayLike]
-) -> dict[str, Floats]:
+) -> dict[str, Array]:
     """What goes to the rows of each dataset, for k points.
 
     Parameters
@@ -483,7 +480,7 @@ class ResultsFile:
         names = (*OWN, *self.layout.columns)
         return rows_of(self.layout, {f"{GROUP}/{name}": self._read(f"{GROUP}/{name}", start, stop) for name in names})
 
-    def column(self, name: str, start: int = 0, stop: int | None = None) -> Floats:
+    def column(self, name: str, start: int = 0, stop: int | None = None) -> Array:
         """Read rows [start, stop) of one column, all of them if not given.
 
         Raises
@@ -497,7 +494,7 @@ class ResultsFile:
             raise KeyError(name)
         return self._read(f"{GROUP}/{name}", start, self.layout.n if stop is None else stop)
 
-    def _read(self, name: str, start: int, stop: int) -> Floats:
+    def _read(self, name: str, start: int, stop: int) -> Array:
         dataset = self._file[name]
         row_shape = dataset.shape[len(self.layout.shape) :]
         try:

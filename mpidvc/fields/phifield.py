@@ -8,10 +8,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mpidvc.arrays import Array, Triple
+
 __all__ = ["Layout", "PhiField", "grid_of"]
 
 Layout = Literal["registration", "grid", "labels", "points"]
-Floats = NDArray[np.float64]
 
 
 @dataclass
@@ -40,11 +41,11 @@ class PhiField:
         If the shapes do not belong together.
     """
 
-    positions: Floats
-    phi: Floats
+    positions: Array
+    phi: Array
     columns: dict[str, NDArray[np.generic]] = field(default_factory=dict)
     layout: Layout = "points"
-    dims: tuple[int, int, int] | None = None
+    dims: Triple | None = None
     spacing: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -64,8 +65,8 @@ class PhiField:
     @classmethod
     def from_positions(
         cls,
-        positions: Floats,
-        phi: Floats | None = None,
+        positions: Array,
+        phi: Array | None = None,
         columns: dict[str, NDArray[np.generic]] | None = None,
     ) -> PhiField:
         """Field at these points: a ``grid`` if they are all nodes of one in its order, otherwise ``points``.
@@ -89,17 +90,17 @@ class PhiField:
         return len(self.positions)
 
     @property
-    def displacements(self) -> Floats:
+    def displacements(self) -> Array:
         """Displacements (n, 3) in voxels: a view of `phi`."""
         return self.phi[:, :3, 3]
 
     @property
-    def F(self) -> Floats:
+    def F(self) -> Array:
         """Deformation gradients (n, 3, 3): a view of `phi`."""
         return self.phi[:, :3, :3]
 
 
-def grid_of(positions: Floats) -> tuple[tuple[int, int, int], tuple[float, float, float]] | None:
+def grid_of(positions: Array) -> tuple[Triple, tuple[float, float, float]] | None:
     """Number of nodes and spacing of the grid whose nodes these are, in the order z slowest, x fastest.
 
     Parameters

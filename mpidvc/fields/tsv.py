@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mpidvc.arrays import Array
 from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import Layout, PhiField
@@ -47,8 +48,6 @@ OLD_NAMES = {
     "PSCC": "pixelSearchCC",
 }
 BLOCK = 65536
-
-Floats = NDArray[np.float64]
 
 
 def read_tsv(path: str | Path, bin_ratio: float = 1.0) -> PhiField:
@@ -121,7 +120,7 @@ def _split_header(lines: list[str], path: str | Path) -> tuple[list[str], list[s
     return names, lines[1:]
 
 
-def _numbers(rows: list[str], names: list[str], path: str | Path) -> dict[str, Floats]:
+def _numbers(rows: list[str], names: list[str], path: str | Path) -> dict[str, Array]:
     """Columns by name; those that are not ours and start with something else than a number are left out."""
     for i, row in enumerate(rows):
         if row.count("\t") != len(names) - 1:
@@ -191,7 +190,7 @@ def header(family: str | Sequence[str], first_column: str | None = None) -> byte
 
 def tsv_table(
     field: PhiField, family: str | Sequence[str], start: int = 0, stop: int | None = None, first: int = 0
-) -> Floats:
+) -> Array:
     """Rows of a field as numbers in the order of a file's columns.
 
     Parameters
@@ -227,7 +226,7 @@ def tsv_table(
     return table
 
 
-def format_rows(table: Floats) -> bytes:
+def format_rows(table: Array) -> bytes:
     """Text of an (n, k) table: a line per row, tabs between numbers.
 
     ``'%.7f'``, but ``'%.7e'`` where 0 < |v| < 1e-3, so that small numbers keep their digits; nan, inf, -inf.
@@ -277,7 +276,7 @@ def write_tsv_parts(
     """
     names = column_names(family, labels)
 
-    def tables() -> Iterator[Floats]:
+    def tables() -> Iterator[Array]:
         first = 0
         for part in parts:
             yield tsv_table(part, names, first=first)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from mpidvc.arrays import Array
 from mpidvc.atomic import replacing
 from mpidvc.kernels import text
 
@@ -124,7 +125,7 @@ def _write_fields(file: BinaryIO, n: int, fields: Mapping[str, ArrayLike], keep_
             raise ValueError(f"field {name} has the shape {values.shape}, not ({n},), ({n}, 3) or ({n}, 3, 3)")
 
 
-def _rows(table: NDArray[np.float64]) -> bytes:
+def _rows(table: Array) -> bytes:
     return text.format_rows(np.ascontiguousarray(table), b" ", b"    ")
 
 

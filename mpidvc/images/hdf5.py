@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpidvc.arrays import Triple
 from mpidvc.errors import UserError
 from mpidvc.images.plain import PlainImage
 from mpidvc.images.source import Box, Source, stored_dtype, volume_axes, volume_shape
@@ -40,7 +41,7 @@ class Hdf5Image(Source):
     def __init__(
         self,
         path: str,
-        shape: tuple[int, int, int],
+        shape: Triple,
         stored: np.dtype[Any],
         dataset_shape: tuple[int, ...],
         chunks: tuple[int, ...] | None = None,
@@ -55,7 +56,7 @@ class Hdf5Image(Source):
         return [self.path.partition(SEPARATOR)[0]]
 
     @property
-    def grain(self) -> tuple[int, int, int]:
+    def grain(self) -> Triple:
         if self.chunks is None:
             return (1, 1, 1)
         sizes = [1, *(self.chunks[axis] for axis in self.axes)]

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mpidvc.arrays import Triple
 from mpidvc.errors import UserError
 from mpidvc.images.hdf5 import SEPARATOR, SUFFIXES, open_hdf5
 from mpidvc.images.slices import open_slices
@@ -22,7 +23,7 @@ class Image(Protocol):
     """Volume (z, y, x) of which boxes can be read; a 2D image has the shape (1, ny, nx). Can be pickled."""
 
     path: str
-    shape: tuple[int, int, int]
+    shape: Triple
     dtype: np.dtype[Any]
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpidvc.arrays import Ints, Triple
 from mpidvc.errors import UserError
 from mpidvc.images.files import PositionedFile
 from mpidvc.images.source import Box, Source
@@ -42,9 +43,9 @@ class PlainImage(Source):
     def __init__(
         self,
         path: str,
-        shape: tuple[int, int, int],
+        shape: Triple,
         stored: np.dtype[Any],
-        offsets: Sequence[int] | NDArray[np.int64],
+        offsets: Sequence[int] | Ints,
         file: str | None = None,
     ) -> None:
         super().__init__(path, shape, stored)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpidvc.arrays import Triple
 from mpidvc.errors import UserError
 from mpidvc.images.source import CACHE, Box, Source
 from mpidvc.images.tiff import open_tiff
@@ -39,7 +40,7 @@ class SliceImage(Source):
         return [self.path]
 
     @property
-    def grain(self) -> tuple[int, int, int]:
+    def grain(self) -> Triple:
         return self.planes[0].grain
 
     def _share(self) -> None:

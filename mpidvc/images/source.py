@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from mpidvc.arrays import Triple, is_two_d
 from mpidvc.errors import UserError
 
 __all__ = ["CACHE", "Decoded", "Source", "crop", "stored_dtype", "volume_axes", "volume_shape"]
@@ -65,7 +66,7 @@ def volume_axes(shape: Sequence[int]) -> list[int]:
     return [axis for axis in range(len(shape)) if axis not in spare]
 
 
-def volume_shape(shape: Sequence[int], name: str) -> tuple[int, int, int]:
+def volume_shape(shape: Sequence[int], name: str) -> Triple:
     """Shape (z, y, x) of stored data; two dimensions get a first one of length 1, surplus ones of length 1 are dropped.
 
     Raises
@@ -140,7 +141,7 @@ class Source:
     maps = False
     cache_bytes = CACHE
 
-    def __init__(self, path: str, shape: tuple[int, int, int], stored: np.dtype[Any]) -> None:
+    def __init__(self, path: str, shape: Triple, stored: np.dtype[Any]) -> None:
         self.path = path
         self.shape = shape
         self.stored = stored
@@ -156,7 +157,7 @@ class Source:
     @property
     def two_d(self) -> bool:
         """Whether this is a 2D image, a single plane."""
-        return self.shape[0] == 1
+        return is_two_d(self.shape)
 
     @property
     def nbytes(self) -> int:
@@ -169,7 +170,7 @@ class Source:
         return [self.path]
 
     @property
-    def grain(self) -> tuple[int, int, int]:
+    def grain(self) -> Triple:
         """Shape of the pieces that can only be decoded together; (1, 1, 1) where every voxel can be read alone."""
         return (1, 1, 1)
 

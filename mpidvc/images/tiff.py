@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpidvc.arrays import Ints, Triple
 from mpidvc.errors import UserError
 from mpidvc.images.files import PositionedFile
 from mpidvc.images.plain import PlainImage
@@ -43,18 +44,18 @@ class SegmentedTiff(Source):
     def __init__(
         self,
         path: str,
-        shape: tuple[int, int, int],
+        shape: Triple,
         stored: np.dtype[Any],
         segment: tuple[int, int],
-        offsets: NDArray[np.int64],
-        counts: NDArray[np.int64],
+        offsets: Ints,
+        counts: Ints,
     ) -> None:
         super().__init__(path, shape, stored)
         self.segment = segment
         self.offsets, self.counts = offsets, counts
 
     @property
-    def grain(self) -> tuple[int, int, int]:
+    def grain(self) -> Triple:
         return (1, *self.segment)
 
     def _read(self, box: Box) -> NDArray[Any]:
@@ -108,7 +109,7 @@ class WholeTiff(Source):
         return 2 * self.nbytes
 
     @property
-    def grain(self) -> tuple[int, int, int]:
+    def grain(self) -> Triple:
         return self.shape
 
     def _read(self, box: Box) -> NDArray[Any]:
@@ -210,9 +211,7 @@ def _image(tif: Any, path: str, size: int, name: str) -> PlainImage | SegmentedT
     return SegmentedTiff(path, shape, native, segment, offsets, counts)
 
 
-def _segments(
-    series: Any, tif: Any, shape: tuple[int, int, int]
-) -> tuple[tuple[int, int] | None, NDArray[np.int64], NDArray[np.int64]]:
+def _segments(series: Any, tif: Any, shape: Triple) -> tuple[tuple[int, int] | None, Ints, Ints]:
     """Shape, positions and lengths of strips or tiles; None for the shape if pages cannot be decoded one by one."""
     page = series.keyframe
     pages: list[Any] = list(series.pages)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mpidvc.arrays import Array
 from mpidvc.runtime.comm import Communicator, MPICommunicator, SerialCommunicator
 from mpidvc.runtime.job import find_job
 from mpidvc.runtime.messages import Backoff, Mailbox
@@ -62,7 +62,7 @@ class SumTask(Protocol):
     @property
     def n_chunks(self) -> int: ...
 
-    def run_sum(self, chunk: int, argument: Any) -> NDArray[np.float64]:
+    def run_sum(self, chunk: int, argument: Any) -> Array:
         """Return the chunk's share of the sum, a vector of the same length for every chunk."""
 
 
@@ -106,7 +106,7 @@ class Executor(Protocol):
             those that were done have gone to the sink.
         """
 
-    def reduce(self, task: SumTask, argument: Any) -> NDArray[np.float64]:
+    def reduce(self, task: SumTask, argument: Any) -> Array:
         """Return the sum of ``task.run_sum(chunk, argument)``, added in chunk order, on every rank.
 
         The argument is rank 0's; the other ranks' is ignored. The bits do not depend on the number of ranks.
@@ -151,8 +151,8 @@ def make_executor(communicator: Communicator, warn: Callable[[str], None] | None
     return InlineExecutor(communicator)
 
 
-def _ordered_sum(vectors: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
-    total: NDArray[np.float64] | None = None
+def _ordered_sum(vectors: Iterable[Array]) -> Array:
+    total: Array | None = None
     for vector in vectors:
         total = np.array(vector, dtype=np.float64) if total is None else np.add(total, vector, out=total)
     return np.zeros(0) if total is None else total
@@ -180,7 +180,7 @@ class InlineExecutor:
             if sink is not None:
                 sink(chunk, result)
 
-    def reduce(self, task: SumTask, argument: Any) -> NDArray[np.float64]:
+    def reduce(self, task: SumTask, argument: Any) -> Array:
         return _ordered_sum(task.run_sum(chunk, argument) for chunk in range(task.n_chunks))
 
     def flow(
@@ -366,14 +366,14 @@ class MPIExecutor:
                     sink(chunk, result)
         self._dismiss()
 
-    def reduce(self, task: SumTask, argument: Any) -> NDArray[np.float64]:
-        def run(assignment: tuple[range, Any], ends: Callable[[], bool]) -> tuple[NDArray[np.float64], bool]:
+    def reduce(self, task: SumTask, argument: Any) -> Array:
+        def run(assignment: tuple[range, Any], ends: Callable[[], bool]) -> tuple[Array, bool]:
             chunks, argument = assignment
             return np.array([task.run_sum(chunk, argument) for chunk in chunks], dtype=np.float64), False
 
         if self.rank != 0:
-            return cast("NDArray[np.float64]", self._serve(run))
-        found: dict[int, NDArray[np.float64]] = {}
+            return cast("Array", self._serve(run))
+        found: dict[int, Array] = {}
         for (chunks, _), vectors in self._lead(_Argued(Shares(task.n_chunks, self._size), argument), run):
             found[chunks.start] = vectors
         total = _ordered_sum(vector for start in sorted(found) for vector in found[start])

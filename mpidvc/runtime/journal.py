@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mpidvc.arrays import Array, Ints, Records
 from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
 from mpidvc.rowfile import HOME, METADATA, SIGNATURE, RowFile, Slot, create_dataset, create_file, reserve
@@ -47,8 +47,6 @@ AT_ONCE = 65536
 
 #: What h5py raises where it finds metadata that make no sense.
 _DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
-
-Ints = NDArray[np.int64]
 
 
 #: Seconds that a lock is tried for: somebody may be asking just now whether there is one.
@@ -147,11 +145,11 @@ class Journal(RowFile):
         if not self.path.exists() or not os.path.samestat(os.fstat(self.descriptor()), self.path.stat()):
             raise UserError(f"{self.path}: another run has finished it just now; start again")
 
-    def inputs(self, block: int) -> NDArray[np.void]:
+    def inputs(self, block: int) -> Records:
         """What the points of a block start from."""
         return self.read(f"{GROUP}/inputs", int(self.starts[block]), int(self.starts[block + 1]))
 
-    def record(self, block: int, records: NDArray[np.void]) -> None:
+    def record(self, block: int, records: Records) -> None:
         """Write the records of a block, then its mark."""
         records = np.ascontiguousarray(records, self.slots[f"{GROUP}/records"].dtype)
         if len(records) != self.starts[block + 1] - self.starts[block]:
@@ -164,7 +162,7 @@ class Journal(RowFile):
         self.write(f"{GROUP}/records", int(self.starts[block]), records)
         self.write(f"{GROUP}/marks", block, mark)
 
-    def record_singles(self, first: int, records: NDArray[np.void]) -> None:
+    def record_singles(self, first: int, records: Records) -> None:
         """The same for blocks ``first, first + 1, …`` of one row each."""
         records = np.ascontiguousarray(records, self.slots[f"{GROUP}/records"].dtype)
         begun = time.perf_counter()
@@ -173,11 +171,11 @@ class Journal(RowFile):
         self.write(f"{GROUP}/records", first, records)
         self.write(f"{GROUP}/marks", first, np.array(marks, np.uint32))
 
-    def records(self, blocks: Ints) -> NDArray[np.void]:
+    def records(self, blocks: Ints) -> Records:
         """Records of these blocks, one after the other, from a map of the file."""
         starts, lengths = self.starts[blocks], np.diff(self.starts)[blocks]
         rows = np.arange(lengths.sum()) + np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
-        picked: NDArray[np.void] = self.mapped(f"{GROUP}/records")[rows]
+        picked: Records = self.mapped(f"{GROUP}/records")[rows]
         return picked
 
     def place(self, order: Ints) -> None:
@@ -186,7 +184,7 @@ class Journal(RowFile):
         places[order] = np.arange(len(order))
         self.write(f"{GROUP}/places", 0, places)
 
-    def fill(self, order: Ints, positions: NDArray[np.float64], inputs: Callable[[Ints], NDArray[np.void]]) -> None:
+    def fill(self, order: Ints, positions: Array, inputs: Callable[[Ints], Records]) -> None:
         """Write everything that is known before anything is measured, as `lay_out` gets it, but the blocks."""
         self.place(order)
         self.write(f"{GROUP}/positions", 0, positions)
@@ -217,7 +215,7 @@ class Journal(RowFile):
         return np.flatnonzero(undone).astype(np.int64)
 
 
-def _mark(block: int, records: NDArray[np.void]) -> int:
+def _mark(block: int, records: Records) -> int:
     """A checksum that is never 0, and that other blocks' records do not have."""
     return zlib.crc32(records.tobytes(), zlib.crc32(struct.pack("<q", block))) or 1
 
@@ -236,8 +234,8 @@ def lay_out(
     determines: Mapping[str, Any],
     order: Ints,
     starts: Ints,
-    positions: NDArray[np.float64],
-    inputs: Callable[[Ints], NDArray[np.void]],
+    positions: Array,
+    inputs: Callable[[Ints], Records],
     records: np.dtype[Any],
     columns: Sequence[str],
 ) -> Journal:

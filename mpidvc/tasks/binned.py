@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mpidvc.core.binning import Shape, bin_any, bin_mean, binned_shape, first_voxel
+from mpidvc.arrays import Triple, is_two_d
+from mpidvc.core.binning import bin_any, bin_mean, binned_shape, first_voxel
 from mpidvc.core.boxes import Slices
 from mpidvc.images.image import Image
 from mpidvc.images.source import CACHE, Decoded, crop
@@ -37,7 +38,7 @@ class BinnedImage:
 
     def __init__(self, image: Image, bins: int, mask: bool = False, cache_bytes: int = CACHE) -> None:
         self.path = image.path
-        self.factor: Shape = (1 if image.shape[0] == 1 else bins, bins, bins)
+        self.factor: Triple = (1 if image.two_d else bins, bins, bins)
         self.shape = binned_shape(image.shape, self.factor)
         self.dtype = np.dtype(np.uint8 if mask else np.float32)
         self.first = first_voxel(image.shape, self.factor)
@@ -48,7 +49,7 @@ class BinnedImage:
     @property
     def two_d(self) -> bool:
         """Whether the image is a plane."""
-        return self.shape[0] == 1
+        return is_two_d(self.shape)
 
     def read_box(self, low: Sequence[int], high: Sequence[int]) -> tuple[npt.NDArray[np.generic], Slices]:
         """See `Image.read_box`."""
@@ -69,7 +70,7 @@ class BinnedImage:
                     part[to] = tile[of]
         return part, inside
 
-    def _make(self, index: Shape) -> npt.NDArray[np.generic]:
+    def _make(self, index: Triple) -> npt.NDArray[np.generic]:
         low = [i * t for i, t in zip(index, TILE, strict=True)]
         high = [min(a + t, n) for a, t, n in zip(low, TILE, self.shape, strict=True)]
         start = [a * b + f for a, b, f in zip(low, self.factor, self.first, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.arrays import Float32Array, Ints, Triple
 from mpidvc.core.boxes import HALO, TAPS, Scratch, Slices, float_box, gradient_voxels, spline_box
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.images.image import Image
@@ -12,8 +13,6 @@ from mpidvc.kernels import correlation
 
 __all__ = ["Ints", "Map", "around_samples", "read_float_box", "read_reference_box", "read_sampled_box"]
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 #: Voxels of a box that are something; None: all are.
 Map = npt.NDArray[np.uint8] | None
 
@@ -23,7 +22,9 @@ def around_samples(order: int) -> int:
     return TAPS + (HALO if order == 3 else 0)
 
 
-def read_float_box(image: Image, start: Ints, stop: Ints, scratch: Scratch | None = None) -> tuple[Floats, Slices, Map]:
+def read_float_box(
+    image: Image, start: Ints, stop: Ints, scratch: Scratch | None = None
+) -> tuple[Float32Array, Slices, Map]:
     """A box of an image as float32, where in it the image is, and the map of its voxels that exist (None: all)."""
     part, inside = image.read_box(_ints(start), _ints(stop))
     box, real = float_box(part, inside, _ints(stop - start), scratch)
@@ -32,7 +33,7 @@ def read_float_box(image: Image, start: Ints, stop: Ints, scratch: Scratch | Non
 
 def read_sampled_box(
     image: Image, low: Ints, high: Ints, order: int, scratch: Scratch | None = None
-) -> tuple[Floats, Map, Ints]:
+) -> tuple[Float32Array, Map, Ints]:
     """An image from `low` to `high` (inclusive, inside it) with what interpolation needs around.
 
     Returns
@@ -47,7 +48,7 @@ def read_sampled_box(
     around = around_samples(order)
     start = np.maximum(low - around, -TAPS)
     stop = np.minimum(high + 1 + around, np.array(image.shape) + TAPS)
-    if image.shape[0] == 1:
+    if image.two_d:
         start[0], stop[0] = 0, 1
     box, inside, real = read_float_box(image, start, stop, scratch)
     spline_box(box, inside, order)
@@ -66,7 +67,7 @@ def read_reference_box(
     settings: RegistrationSettings,
     reach: int,
     scratch: Scratch | None = None,
-) -> tuple[Floats, tuple[Map, Map, Map], Floats | None]:
+) -> tuple[Float32Array, tuple[Map, Map, Map], Float32Array | None]:
     """Image 1 from `start` to `stop` (exclusive).
 
     Returns
@@ -80,7 +81,7 @@ def read_reference_box(
     box, inside, real = read_float_box(image, start, stop, scratch)
     # Shift-DVC takes gradients beside the voxels, between eight of them
     cube = settings.sigma is not None or settings.shift
-    usable = gradient_voxels(real, reach + settings.shift, cube, image.shape[0] == 1)
+    usable = gradient_voxels(real, reach + settings.shift, cube, image.two_d)
     covered = real
     if mask is not None:
         open_ = np.zeros(box.shape, np.uint8)
@@ -96,5 +97,5 @@ def read_reference_box(
     return box, (usable, covered, real), sampled
 
 
-def _ints(values: Ints) -> tuple[int, int, int]:
+def _ints(values: Ints) -> Triple:
     return (int(values[0]), int(values[1]), int(values[2]))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from mpidvc.arrays import Array, Ints
 from mpidvc.core.grey import GreyLevels, lattice
 from mpidvc.images.image import Image
+from mpidvc.images.pair import ImagePair
 
 __all__ = ["grey_levels"]
 
@@ -15,13 +16,12 @@ __all__ = ["grey_levels"]
 MOST_VOXELS = 4_000_000
 
 
-def grey_levels(
-    image1: Image, image2: Image, mask1: Image | None, grey_low: float = -np.inf, grey_high: float = np.inf
-) -> GreyLevels:
+def grey_levels(images: ImagePair, grey_low: float = -np.inf, grey_high: float = np.inf) -> GreyLevels:
     """Mean and standard deviation of both images on the lattice of image 1.
 
     Voxels outside the mask, with a grey level of image 1 outside the thresholds, or that are not finite do not count.
     """
+    image1, image2, mask1, _ = images
     planes, rows, step = lattice(image1.shape)
     samples1, samples2 = [], []
     for z in planes:
@@ -34,7 +34,7 @@ def grey_levels(
     return GreyLevels.of(np.concatenate(samples1), np.concatenate(samples2))
 
 
-def _rows(image: Image, z: int, rows: npt.NDArray[np.int64], step: int) -> npt.NDArray[np.float64]:
+def _rows(image: Image, z: int, rows: Ints, step: int) -> Array:
     _, _, nx = image.shape
     values = np.empty((len(rows), -(-nx // step)))
     at = 0

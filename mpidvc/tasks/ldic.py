@@ -11,18 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.arrays import Array, Float32Array, Records, Triple
 from mpidvc.core.boxes import Scratch
 from mpidvc.core.grid import Chunks, brick_edge, chunk_points
 from mpidvc.core.registration import RegistrationSettings
-from mpidvc.images.image import Image
+from mpidvc.images.pair import ImagePair
 from mpidvc.kernels import correlation
 from mpidvc.tasks.boxes import Ints, Map, around_samples, read_reference_box, read_sampled_box
 from mpidvc.tasks.points import Points
 
 __all__ = ["RECORD", "LdicSettings", "LdicTask", "brick", "make_chunks"]
 
-Array = npt.NDArray[np.float64]
-Samples = npt.NDArray[np.float32] | None
+Samples = Float32Array | None
 
 #: What is known of a point afterwards.
 RECORD = np.dtype([("phi", np.float64, (3, 4)), ("result", np.float64, (len(correlation.RESULT),))])
@@ -50,8 +50,8 @@ class LdicSettings:
     """
 
     registration: RegistrationSettings
-    hws: tuple[int, int, int]
-    margin: tuple[int, int, int]
+    hws: Triple
+    margin: Triple
     min_coverage: float = 0.5
     grey_low: float = -np.inf
     grey_high: float = np.inf
@@ -82,9 +82,8 @@ class LdicTask:
 
     Parameters
     ----------
-    image1, image2 : Image
-    mask1 : Image or None
-        Voxels that are 0 are not compared.
+    images : ImagePair
+        Mask 2 does not count.
     points : Points
         Points in image 1, of which fractions are dropped; guesses that are not finite become return status -7.
     settings : LdicSettings
@@ -94,20 +93,18 @@ class LdicTask:
 
     def __init__(
         self,
-        image1: Image,
-        image2: Image,
-        mask1: Image | None,
+        images: ImagePair,
         points: Points,
         settings: LdicSettings,
     ) -> None:
-        self.image1, self.image2, self.mask1 = image1, image2, mask1
+        self.images = images
         self.points, self.settings = points, settings
         self.n_chunks = points.n_blocks
-        self._two_d = image1.shape[0] == 1
+        self._two_d = images.two_d
         self._kernel_settings = settings.registration.for_kernels(self._two_d)
         self._scratch = (Scratch(), Scratch())
 
-    def run(self, chunk: int) -> npt.NDArray[np.void]:
+    def run(self, chunk: int) -> Records:
         """Records of the chunk's points, in the chunk's order."""
         inputs = self.points.inputs(chunk)
         records = np.zeros(len(inputs), RECORD)
@@ -132,11 +129,11 @@ class LdicTask:
         records["phi"][skipped, :, 3] = np.nan
         return records
 
-    def _register(self, nodes: Ints, rounded: Ints, records: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    def _register(self, nodes: Ints, rounded: Ints, records: Records) -> Records:
         """Register points that share boxes; `records` hold their guess."""
         settings = self.settings
         hws, margin = np.array(settings.hws), np.array(settings.margin)
-        last = np.array(self.image2.shape) - 1
+        last = np.array(self.images.image2.shape) - 1
         low2 = np.maximum(nodes + rounded - hws - margin, 0)
         high2 = np.minimum(nodes + rounded + hws + margin, last)
         if self._two_d:
@@ -145,7 +142,7 @@ class LdicTask:
         box_low = low2[meets].min(axis=0) if meets.any() else np.zeros(3, np.int64)
         box_high = high2[meets].max(axis=0) if meets.any() else np.zeros(3, np.int64)
         order = settings.registration.order
-        box2, valid2, origin2 = read_sampled_box(self.image2, box_low, box_high, order, self._scratch[1])
+        box2, valid2, origin2 = read_sampled_box(self.images.image2, box_low, box_high, order, self._scratch[1])
         box1, (usable, covered, real), sampled1, origin1 = self._reference_box(nodes)
         phi = np.ascontiguousarray(records["phi"].reshape(len(nodes), 12))
         result = np.ascontiguousarray(records["result"])
@@ -174,7 +171,7 @@ class LdicTask:
         records["result"] = result
         return records
 
-    def _reference_box(self, nodes: Ints) -> tuple[npt.NDArray[np.float32], tuple[Map, Map, Map], Samples, Ints]:
+    def _reference_box(self, nodes: Ints) -> tuple[Float32Array, tuple[Map, Map, Map], Samples, Ints]:
         """Image 1 around nodes: grey levels, maps (usable, covered, real), samples for Shift-DVC, and the origin."""
         registration = self.settings.registration
         reach = self._kernel_settings.gradient_reach
@@ -185,6 +182,6 @@ class LdicTask:
             around[0] = 0
         start, stop = nodes.min(axis=0) - around, nodes.max(axis=0) + around + 1
         box, maps, sampled1 = read_reference_box(
-            self.image1, self.mask1, start, stop, registration, reach, self._scratch[0]
+            self.images.image1, self.images.mask1, start, stop, registration, reach, self._scratch[0]
         )
         return box, maps, sampled1, start

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.arrays import Array
 from mpidvc.core.binning import binned_shape
 from mpidvc.core.boxes import TAPS
 from mpidvc.core.pixel_search import SearchSettings, pad_of
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.images.image import Image
+from mpidvc.images.pair import ImagePair
 from mpidvc.images.source import Source
 from mpidvc.kernels.pixel_search import memory_of
 from mpidvc.tasks import ldic, pixel_search
@@ -32,7 +34,6 @@ __all__ = [
     "warp_bytes",
 ]
 
-Floats = npt.NDArray[np.float64]
 
 #: Bytes of a point's row while it goes to the finished file, and rows that go there at once.
 ROW, ROWS = 900, 65536
@@ -61,7 +62,7 @@ def looking_bytes(hws: Sequence[int] | None, grey: bool = True) -> int:
     return max(GREY if grey else 0, texture)
 
 
-def spread_of(displacements: Floats | None, gradient: Floats, extent: Floats) -> Floats:
+def spread_of(displacements: Array | None, gradient: Array, extent: Array) -> Array:
     """By how many voxels the guesses of points that share boxes can differ (3,).
 
     Parameters
@@ -79,10 +80,10 @@ def spread_of(displacements: Floats | None, gradient: Floats, extent: Floats) ->
     return np.minimum(spread, 2.0 * NEAR)
 
 
-def _extent(edge: Floats, spacing: npt.ArrayLike, shape: Sequence[int], regular: bool) -> Floats:
+def _extent(edge: Array, spacing: npt.ArrayLike, shape: Sequence[int], regular: bool) -> Array:
     """Distance of the outermost points of a chunk."""
     across = edge - np.maximum(np.asarray(spacing, np.float64), 1.0) if regular else edge
-    result: Floats = np.clip(across, 0, np.array(shape) - 1.0)
+    result: Array = np.clip(across, 0, np.array(shape) - 1.0)
     return result
 
 
@@ -94,18 +95,17 @@ def _read(image: Image) -> float:
 
 
 def _work(
-    images: tuple[Image, Image],
-    masks: tuple[Image | None, Image | None],
-    box1: Floats,
-    box2: Floats,
+    images: ImagePair,
+    box1: Array,
+    box2: Array,
     more: float = 0.0,
     kernel: float = 0.0,
 ) -> int:
     """Bytes for boxes of these shapes of both images; `more`: per voxel of box 1, `kernel`: once they are made."""
     n1, n2 = (float(np.prod(np.maximum(box, 1))) for box in (box1, box2))
-    maps1, maps2 = (MAPS + (mask.dtype.itemsize if mask is not None else 0) for mask in masks)
-    making2 = (_read(images[1]) + (1.0 if masks[1] is None else maps2)) * n2 + MAPS * n1
-    making1 = (_read(images[0]) + maps1) * n1 + n2
+    maps1, maps2 = (MAPS + (mask.dtype.itemsize if mask is not None else 0) for mask in (images.mask1, images.mask2))
+    making2 = (_read(images.image2) + (1.0 if images.mask2 is None else maps2)) * n2 + MAPS * n1
+    making1 = (_read(images.image1) + maps1) * n1 + n2
     return int((FLOAT + more) * n1 + FLOAT * n2 + max(making1, making2, KEPT_MAPS * n1 + n2 + kernel))
 
 
@@ -121,53 +121,48 @@ def _kernel(voxels: float, settings: RegistrationSettings, reach: int) -> float:
 
 
 def ldic_bytes(
-    image1: Image,
-    image2: Image,
-    mask1: Image | None,
+    images: ImagePair,
     n_points: int,
     spacing: npt.ArrayLike,
     settings: LdicSettings,
     regular: bool,
-    displacements: Floats | None,
-    gradient: Floats,
+    displacements: Array | None,
+    gradient: Array,
 ) -> int:
     """Bytes of the largest chunk of an ldic; the guess as of `spread_of`."""
-    two_d = image1.shape[0] == 1
+    two_d = images.two_d
     registration = settings.registration
-    extent = _extent(ldic.brick(n_points, spacing, settings, two_d, regular), spacing, image1.shape, regular)
+    extent = _extent(ldic.brick(n_points, spacing, settings, two_d, regular), spacing, images.image1.shape, regular)
     hws, around = np.array(settings.hws), around_samples(registration.order)
     reach = np.maximum(hws, hws - 1 + registration.for_kernels(two_d).gradient_reach)
     if registration.shift:
         reach = reach + around
     box1 = extent + 2 * reach + 1
     box2 = extent + spread_of(displacements, gradient, extent) + 2 * (hws + np.array(settings.margin) + around) + 1
-    box2 = np.minimum(box2, np.array(image2.shape) + 2 * TAPS)
+    box2 = np.minimum(box2, np.array(images.image2.shape) + 2 * TAPS)
     if two_d:
         box1[0] = box2[0] = 1
     window = float(np.prod(2 * hws + 1))
     kernel = _kernel(window, registration, registration.for_kernels(two_d).gradient_reach)
     shift = FLOAT if registration.shift else 0.0
-    return _work((image1, image2), (mask1, None), box1, box2, shift, kernel)
+    return _work(images, box1, box2, shift, kernel)
 
 
 def search_bytes(
-    image1: Image,
-    image2: Image,
-    mask1: Image | None,
-    mask2: Image | None,
+    images: ImagePair,
     n_points: int,
     spacing: npt.ArrayLike,
     settings: SearchSettings,
     regular: bool,
-    displacements: Floats | None,
-    gradient: Floats,
+    displacements: Array | None,
+    gradient: Array,
 ) -> int:
     """Bytes of the largest chunk of a pixel search; of one point for `n_points` 1."""
-    two_d = image1.shape[0] == 1
+    two_d = images.two_d
     extent = np.zeros(3)
     if n_points > 1:
         extent = _extent(
-            pixel_search.brick(n_points, spacing, settings, two_d, regular), spacing, image1.shape, regular
+            pixel_search.brick(n_points, spacing, settings, two_d, regular), spacing, images.image1.shape, regular
         )
     hws = np.array(settings.hws)
     deformed = settings.apply_f != "no" and (displacements is not None or bool(np.any(gradient)))
@@ -178,30 +173,28 @@ def search_bytes(
         box1[0] = box2[0] = 1
     # maps of box 1 as float32, where windows are deformed
     kernel = float(memory_of(settings.hws, settings.low, settings.high))
-    return _work((image1, image2), (mask1, mask2), box1, box2, 8.0 if deformed else 0.0, kernel)
+    return _work(images, box1, box2, 8.0 if deformed else 0.0, kernel)
 
 
-def registration_bytes(
-    image1: Image, image2: Image, mask1: Image | None, settings: RegistrationSettings, gradient: Floats
-) -> int:
+def registration_bytes(images: ImagePair, settings: RegistrationSettings, gradient: Array) -> int:
     """Bytes of a block of a registration, whose F may depart from the guess's by as much as a fifth."""
-    two_d = image1.shape[0] == 1
+    two_d = images.two_d
     block = np.array((BLOCK_2D if two_d else BLOCK)[settings.order], np.float64)
     kernel, around = settings.for_kernels(two_d), around_samples(settings.order)
     box1 = block + 2 * (kernel.gradient_reach + (around if settings.shift else 0))
     box2 = (np.abs(gradient + np.eye(3)) + 0.2) @ (block + 2 * kernel.gradient_reach + 2) + 2 * around + 1
-    box2 = np.minimum(box2, np.array(image2.shape) + 2 * TAPS)
+    box2 = np.minimum(box2, np.array(images.image2.shape) + 2 * TAPS)
     if two_d:
         box1[0] = box2[0] = 1
     scratch = _kernel(float(np.prod(block)), settings, kernel.gradient_reach)
-    return _work((image1, image2), (mask1, None), box1, box2, FLOAT if settings.shift else 0.0, scratch)
+    return _work(images, box1, box2, FLOAT if settings.shift else 0.0, scratch)
 
 
 def tile_bytes(image: Image, first: int, mask: bool) -> int:
     """Bytes of the largest binned image of a registration that begins at this binning; 0 if it does not bin."""
     if first < 2:
         return 0
-    factor = (1 if image.shape[0] == 1 else 2, 2, 2)
+    factor = (1 if image.two_d else 2, 2, 2)
     return math.prod(binned_shape(image.shape, factor)) * (1 if mask else 4)
 
 
@@ -213,6 +206,6 @@ def warp_bytes(image: Image) -> int:
     slab = planes * ny * nx * image.dtype.itemsize
     # the box about a tile that is turned by a tenth, its samples, and these in double precision twice
     box = math.prod(n + 0.1 * 2 * TILE + 2 * around_samples(1) for n in (planes, min(TILE, ny), min(TILE, nx)))
-    if image.shape[0] == 1:
+    if image.two_d:
         box /= planes + 0.1 * 2 * TILE
     return int(2 * slab + (FLOAT + _read(image) + 1) * box + 20 * tile)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.arrays import Array, Float32Array, Ints, Records
 from mpidvc.core.boxes import TAPS, Scratch
 from mpidvc.core.grid import Chunks, brick_edge, chunk_points
 from mpidvc.core.pixel_search import RESULT, SearchSettings, applied_gradients, cut_window, pad_of, warp_window
 from mpidvc.images.image import Image
+from mpidvc.images.pair import ImagePair
 from mpidvc.kernels import pixel_search
 from mpidvc.tasks.boxes import read_float_box
 from mpidvc.tasks.ldic import LARGEST_BOX, NEAR
@@ -16,9 +18,6 @@ from mpidvc.tasks.points import Points
 
 __all__ = ["RECORD", "PixelSearch", "PixelSearchTask", "brick", "make_chunks"]
 
-Array = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 Map = npt.NDArray[np.uint8] | None
 
 #: What is known of a point afterwards: Phi, and a number for each of `RESULT`.
@@ -53,21 +52,17 @@ class PixelSearch:
 
     Parameters
     ----------
-    image1, image2 : Image
-    mask1, mask2 : Image or None
-        Voxels of the two images that are 0 there are not compared.
+    images : ImagePair
     settings : SearchSettings
     """
 
-    def __init__(
-        self, image1: Image, image2: Image, mask1: Image | None, mask2: Image | None, settings: SearchSettings
-    ) -> None:
-        self.image1, self.image2, self.mask1, self.mask2 = image1, image2, mask1, mask2
+    def __init__(self, images: ImagePair, settings: SearchSettings) -> None:
+        self.images = images
         self.settings = settings
-        self._two_d = image1.shape[0] == 1
+        self._two_d = images.two_d
         self._scratch = (Scratch(), Scratch())
 
-    def search(self, positions: Array, guess: Array) -> npt.NDArray[np.void]:
+    def search(self, positions: Array, guess: Array) -> Records:
         """Records of points that lie close together: they share boxes.
 
         Parameters
@@ -97,7 +92,7 @@ class PixelSearch:
         if self._two_d:
             rounded[:, 0] = 0
         first, last = self._searched(nodes, rounded)
-        meets = ((last >= 0) & (first < np.array(self.image2.shape))).all(axis=1)
+        meets = ((last >= 0) & (first < np.array(self.images.image2.shape))).all(axis=1)
         chosen, nodes, rounded = chosen[meets], nodes[meets], rounded[meets]
         if len(chosen) == 0:
             return records
@@ -122,7 +117,7 @@ class PixelSearch:
         rounded: Ints,
         deformed: npt.NDArray[np.bool_],
         gradients: Array,
-        records: npt.NDArray[np.void],
+        records: Records,
     ) -> None:
         """Search points that share boxes, and complete their records."""
         settings = self.settings
@@ -131,10 +126,12 @@ class PixelSearch:
         if self._two_d:
             around[0] = 0
         box1, real1, covered1, start1 = self._box(
-            self.image1, self.mask1, nodes.min(axis=0) - around, nodes.max(axis=0) + around + 1, 0
+            self.images.image1, self.images.mask1, nodes.min(axis=0) - around, nodes.max(axis=0) + around + 1, 0
         )
         first, last = self._searched(nodes, rounded)
-        box2, _, usable2, start2 = self._box(self.image2, self.mask2, first.min(axis=0), last.max(axis=0) + 1, 1)
+        box2, _, usable2, start2 = self._box(
+            self.images.image2, self.images.mask2, first.min(axis=0), last.max(axis=0) + 1, 1
+        )
         centre1, centre2 = nodes - start1, nodes + rounded - start2
         n = len(nodes)
         offset, cc, error = np.zeros((n, 3), np.int64), np.zeros(n), np.full(n, np.inf)
@@ -179,7 +176,7 @@ class PixelSearch:
 
     def _box(
         self, image: Image, mask: Image | None, start: Ints, stop: Ints, scratch: int
-    ) -> tuple[Floats, Map, Map, Ints]:
+    ) -> tuple[Float32Array, Map, Map, Ints]:
         """Grey levels, the maps of voxels that exist and of those that are not masked either, and the box's origin."""
         box, _, real = read_float_box(image, start, stop, self._scratch[scratch])
         usable = real
@@ -199,8 +196,7 @@ class PixelSearchTask:
 
     Parameters
     ----------
-    image1, image2 : Image
-    mask1, mask2 : Image or None
+    images : ImagePair
     points : Points
     settings : SearchSettings
     """
@@ -209,18 +205,15 @@ class PixelSearchTask:
 
     def __init__(
         self,
-        image1: Image,
-        image2: Image,
-        mask1: Image | None,
-        mask2: Image | None,
+        images: ImagePair,
         points: Points,
         settings: SearchSettings,
     ) -> None:
-        self._search = PixelSearch(image1, image2, mask1, mask2, settings)
+        self._search = PixelSearch(images, settings)
         self.points = points
         self.n_chunks = points.n_blocks
 
-    def run(self, chunk: int) -> npt.NDArray[np.void]:
+    def run(self, chunk: int) -> Records:
         """Records of the chunk's points, in the chunk's order."""
         inputs = self.points.inputs(chunk)
         return self._search.search(inputs["position"], inputs["phi"])

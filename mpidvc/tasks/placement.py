@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 import numpy.typing as npt
 
-from mpidvc.core.boxes import Shape
+from mpidvc.arrays import Triple
 from mpidvc.errors import AgreedError, UserError
 from mpidvc.images.image import Image
 from mpidvc.images.source import CACHE, Box, Source
@@ -365,7 +365,7 @@ def _copy(node: NodeGroup, source: Source) -> SharedImage:
     return SharedImage(source, values)
 
 
-def _pieces(source: Source) -> Iterator[tuple[Shape, Shape]]:
+def _pieces(source: Source) -> Iterator[tuple[Triple, Triple]]:
     """Boxes of about `PIECE` bytes that together are the image, none of which cuts what is decoded together."""
     size = list(source.grain)
     most = PIECE // source.dtype.itemsize

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
+
+from mpidvc.arrays import Array, Records
 
 __all__ = ["INPUT", "Points", "inputs_of"]
 
-Array = npt.NDArray[np.float64]
 
 #: A point: position in image 1 (z, y, x; voxels) and the first guess of Phi about it, without its last row.
 INPUT = np.dtype([("position", np.float64, (3,)), ("phi", np.float64, (3, 4))])
@@ -22,11 +22,11 @@ class Points(Protocol):
     def n_blocks(self) -> int:
         """Number of chunks."""
 
-    def inputs(self, block: int) -> npt.NDArray[np.void]:
+    def inputs(self, block: int) -> Records:
         """`INPUT` of a chunk's points, in the chunk's order."""
 
 
-def inputs_of(positions: Array, phi: Array) -> npt.NDArray[np.void]:
+def inputs_of(positions: Array, phi: Array) -> Records:
     """`INPUT` of positions (n, 3) and guesses (n, 3 or 4, 4)."""
     inputs = np.zeros(len(positions), INPUT)
     inputs["position"] = positions

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from mpidvc.arrays import Records
 from mpidvc.core.pixel_search import SearchSettings
-from mpidvc.images.image import Image
+from mpidvc.images.pair import ImagePair
 from mpidvc.tasks.pixel_search import RECORD, PixelSearch
 
 __all__ = ["GuidedSearch"]
@@ -19,17 +19,14 @@ class GuidedSearch:
 
     Parameters
     ----------
-    image1, image2 : Image
-    mask1, mask2 : Image or None
+    images : ImagePair
     settings : SearchSettings
     """
 
-    def __init__(
-        self, image1: Image, image2: Image, mask1: Image | None, mask2: Image | None, settings: SearchSettings
-    ) -> None:
-        self._search = PixelSearch(image1, image2, mask1, mask2, settings)
+    def __init__(self, images: ImagePair, settings: SearchSettings) -> None:
+        self._search = PixelSearch(images, settings)
 
-    def search(self, batch: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    def search(self, batch: Records) -> Records:
         """Records (`mpidvc.tasks.pixel_search.RECORD`) of a batch, in its order."""
         records = np.zeros(len(batch), RECORD)
         phi = np.eye(4)[None]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.arrays import Array
 from mpidvc.errors import AgreedError, UserError
 from mpidvc.kernels import correlation
 from mpidvc.runtime.executor import Executor
@@ -24,15 +25,15 @@ ISA_VARIABLE = "MPIDVC_ISA"
 class _EveryRank:
     """A sum with one share from every rank: chunk k of a reduction is rank k's."""
 
-    def __init__(self, executor: Executor, share: npt.NDArray[np.float64]) -> None:
+    def __init__(self, executor: Executor, share: Array) -> None:
         self.n_chunks = executor.size
         self._share = share
 
-    def run_sum(self, chunk: int, argument: Any) -> npt.NDArray[np.float64]:
+    def run_sum(self, chunk: int, argument: Any) -> Array:
         return self._share
 
 
-def sum_over_ranks(executor: Executor, share: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def sum_over_ranks(executor: Executor, share: npt.ArrayLike) -> Array:
     """Sum of the vectors that the ranks give, on every rank."""
     return executor.reduce(_EveryRank(executor, np.array(share, np.float64)), None)
 

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from mpidvc.arrays import Array, Float32Array, Triple, is_two_d
 from mpidvc.core import deformation
 from mpidvc.core.binning import binned_shape
 from mpidvc.core.boxes import Scratch
 from mpidvc.core.registration import BlockSums, GaussNewton, RegistrationSettings, Step
 from mpidvc.errors import UserError
 from mpidvc.images.image import Image
+from mpidvc.images.pair import ImagePair
 from mpidvc.images.source import CACHE
 from mpidvc.kernels import correlation
 from mpidvc.runtime.executor import Executor
@@ -27,7 +28,6 @@ from mpidvc.tasks.boxes import Ints, Map, around_samples, read_reference_box, re
 
 __all__ = ["LevelSettings", "Outcome", "RegistrationTask", "mask_centre", "register_multiscale"]
 
-Array = npt.NDArray[np.float64]
 
 #: Compared voxels of a block; larger for a spline, whose boxes need a halo.
 BLOCK = {1: (32, 64, 128), 3: (64, 64, 128)}
@@ -55,9 +55,8 @@ class RegistrationTask:
 
     Parameters
     ----------
-    image1, image2 : Image
-        Of equal shape.
-    mask1 : Image or None
+    images : ImagePair
+        Of equal shape; mask 2 does not count.
     settings : RegistrationSettings
     margin : 3 ints
         Voxels at every face of image 1 that are not compared.
@@ -65,20 +64,19 @@ class RegistrationTask:
 
     def __init__(
         self,
-        image1: Image,
-        image2: Image,
-        mask1: Image | None,
+        images: ImagePair,
         settings: RegistrationSettings,
-        margin: tuple[int, int, int],
+        margin: Triple,
     ) -> None:
-        self.image1, self.image2, self.mask1 = image1, image2, mask1
+        self.images = images
         self.settings = settings
-        self._two_d = image1.shape[0] == 1
+        self._two_d = images.two_d
         self._kernel_settings = settings.for_kernels(self._two_d)
         self._scratch = (Scratch(), Scratch())
-        self.centre = (np.array(image1.shape) - 1) / 2
+        shape = images.image1.shape
+        self.centre = (np.array(shape) - 1) / 2
         self._low = np.array(margin)
-        self._high = np.array(image1.shape) - self._low
+        self._high = np.array(shape) - self._low
         self._block = np.array((BLOCK_2D if self._two_d else BLOCK)[settings.order])
         self._counts = -(-(self._high - self._low) // self._block)
         self.n_chunks = int(np.prod(self._counts))
@@ -90,7 +88,7 @@ class RegistrationTask:
         F, t = argument.phi[:3, :3], argument.phi[:3, 3]
         offset = low + (n - 1) / 2 - self.centre
         target = self.centre + F @ offset + t
-        shape2 = np.array(self.image2.shape)
+        shape2 = np.array(self.images.image2.shape)
         # what the block's frame of gradients reaches with -ug, plus a quarter of a voxel of Shift-DVC
         reach = np.abs(F) @ ((n - 1) / 2 + self._kernel_settings.gradient_reach + 1)
         first = np.maximum(np.floor(target - reach), 0)
@@ -100,10 +98,10 @@ class RegistrationTask:
         if (first > last).any():
             return BlockSums.of(np.zeros(correlation.SUMS)).packed()
         box2, valid2, start2 = read_sampled_box(
-            self.image2, first.astype(np.int64), last.astype(np.int64), self.settings.order, self._scratch[1]
+            self.images.image2, first.astype(np.int64), last.astype(np.int64), self.settings.order, self._scratch[1]
         )
         box1, usable, sampled1, start1 = self._reference(low, n)
-        _, ny, nx = self.image1.shape
+        _, ny, nx = self.images.image1.shape
         index = (int((low[0] * ny + low[1]) * nx + low[2]), nx, ny * nx)
         sums = correlation.block_sums(
             self._kernel_settings,
@@ -125,9 +123,7 @@ class RegistrationTask:
         )
         return BlockSums.of(sums).moved(offset).packed()
 
-    def _reference(
-        self, low: Ints, n: Ints
-    ) -> tuple[npt.NDArray[np.float32], Map, npt.NDArray[np.float32] | None, Ints]:
+    def _reference(self, low: Ints, n: Ints) -> tuple[Float32Array, Map, Float32Array | None, Ints]:
         """Image 1 around a block: grey levels, usable voxels, samples for Shift-DVC, and the origin."""
         settings = self.settings
         reach = self._kernel_settings.gradient_reach
@@ -138,7 +134,7 @@ class RegistrationTask:
             around[0] = 0
         start, stop = low - around, low + n + around
         box, (usable, _, _), sampled1 = read_reference_box(
-            self.image1, self.mask1, start, stop, settings, reach, self._scratch[0]
+            self.images.image1, self.images.mask1, start, stop, settings, reach, self._scratch[0]
         )
         return box, usable, sampled1, start
 
@@ -157,15 +153,15 @@ class LevelSettings:
 
     begin: int = 4
     end: int = 1
-    margin: tuple[int, int, int] | None = None
+    margin: Triple | None = None
 
     def levels(self) -> list[int]:
         """Binning of every level."""
         return [2**k for k in range(self.begin.bit_length() - 1, self.end.bit_length() - 2, -1)]
 
-    def margin_of(self, shape: tuple[int, int, int], binning: int) -> tuple[int, int, int]:
+    def margin_of(self, shape: Triple, binning: int) -> Triple:
         """Margin of a level whose (binned) image has this shape."""
-        two_d = shape[0] == 1
+        two_d = is_two_d(shape)
         if self.margin is None:
             m = 1 + int(0.1 * min(shape[1:] if two_d else shape))
             margin = (m, m, m)
@@ -173,7 +169,7 @@ class LevelSettings:
             margin = (self.margin[0] // binning, self.margin[1] // binning, self.margin[2] // binning)
         return (0, *margin[1:]) if two_d else margin
 
-    def usable(self, image: Image, settings: RegistrationSettings) -> dict[int, tuple[int, int, int]]:
+    def usable(self, image: Image, settings: RegistrationSettings) -> dict[int, Triple]:
         """Binning and margin of the levels that have something to compare.
 
         Raises
@@ -181,7 +177,7 @@ class LevelSettings:
         UserError
             If the last level has not.
         """
-        two_d = image.shape[0] == 1
+        two_d = image.two_d
         reach = settings.for_kernels(two_d).gradient_reach if settings.sigma is not None else 0
         found = {}
         for binning in self.levels():
@@ -224,9 +220,7 @@ class Outcome:
 
 def register_multiscale(
     executor: Executor,
-    image1: Image,
-    image2: Image,
-    mask1: Image | None,
+    images: ImagePair,
     settings: RegistrationSettings,
     levels: LevelSettings,
     guess: Array,
@@ -241,7 +235,8 @@ def register_multiscale(
     Parameters
     ----------
     executor : Executor
-    image1, image2, mask1 : Image
+    images : ImagePair
+        Of equal shape; mask 2 does not count.
     settings : RegistrationSettings
     levels : LevelSettings
     guess : (4, 4) float64
@@ -258,6 +253,7 @@ def register_multiscale(
     UserError
         If the margin leaves nothing to compare.
     """
+    image1, image2, mask1, _ = images
     centre = (np.array(image1.shape) - 1) / 2
     phi = np.array(guess, dtype=np.float64)
     outcome: Outcome | None = None
@@ -266,11 +262,12 @@ def register_multiscale(
         if binning not in usable:
             say(f"working on binning:  {binning} - too coarse for an image of {_by(image1.shape)}, left out")
             continue
-        small1, small2, small_mask = image1, image2, mask1
+        level = images
         own = centre
         if binning > 1:
             small1, small2 = (BinnedImage(image, binning, False, cache_bytes) for image in (image1, image2))
             small_mask = None if mask1 is None else BinnedImage(mask1, binning, True, cache_bytes)
+            level = ImagePair(small1, small2, small_mask)
             # the binned image's own centre, in voxels of the full image
             own = np.array(small1.first) + (np.array(small1.shape) * small1.factor - 1) / 2
         say(f"working on binning:  {binning}")
@@ -279,7 +276,7 @@ def register_multiscale(
             return deformation.move_centre(deformation.scale_translation(phi, binning), own, centre)
 
         start = deformation.scale_translation(deformation.move_centre(phi, centre, own), 1 / binning)
-        task = RegistrationTask(small1, small2, small_mask, settings, usable[binning])
+        task = RegistrationTask(level, settings, usable[binning])
         solver = _run_level(executor, task, start, say, None if watch is None else lambda phi: watch(full(phi)))
         phi = full(solver.phi)
         outcome = Outcome(phi, centre, solver, binning)
@@ -296,7 +293,7 @@ def _run_level(
     say: Callable[[str], None],
     watch: Callable[[Array], None] | None,
 ) -> GaussNewton:
-    solver = GaussNewton(task.settings, phi, task.image1.shape[0] == 1)
+    solver = GaussNewton(task.settings, phi, task.images.two_d)
     running = True
     while running:
         vector = executor.reduce(task, Pass(solver.phi, solver.gain, solver.bias))
@@ -337,7 +334,7 @@ def _line(iteration: int, step: Step) -> str:
     )
 
 
-def _by(shape: tuple[int, int, int]) -> str:
+def _by(shape: Triple) -> str:
     return " × ".join(map(str, shape)) + " voxels"
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from mpidvc.arrays import Array, Triple
 from mpidvc.core.texture import Texture, sample_of, structure
 from mpidvc.images.image import Image
 
@@ -14,8 +14,8 @@ __all__ = ["texture_of"]
 def texture_of(
     image: Image,
     mask: Image | None,
-    positions: npt.NDArray[np.float64],
-    hws: tuple[int, int, int],
+    positions: Array,
+    hws: Triple,
     min_coverage: float = 0.0,
     grey_low: float = -np.inf,
     grey_high: float = np.inf,

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.arrays import Array, Float32Array
 from mpidvc.images.image import Image
 from mpidvc.kernels import correlation
 from mpidvc.tasks.boxes import read_sampled_box
 
 __all__ = ["WarpTask", "sample_block", "to_dtype"]
 
-Array = npt.NDArray[np.float64]
 
 #: Voxels of a slab, about.
 SLAB_VOXELS = 4_000_000
@@ -24,7 +24,7 @@ TILE = 256
 
 def sample_block(
     image: Image, phi: Array, centre: npt.ArrayLike, low: Sequence[int], n: Sequence[int], order: int
-) -> npt.NDArray[np.float32]:
+) -> Float32Array:
     """``image(Phi x)`` for the voxels x of the block ``[low, low + n)``; 0 where that lies outside the image.
 
     Parameters
@@ -50,12 +50,12 @@ def sample_block(
     if (first > last).any():
         return out
     box, _, start = read_sampled_box(image, first.astype(np.int64), last.astype(np.int64), order)
-    two_d = image.shape[0] == 1
+    two_d = image.two_d
     correlation.warp(box, order, two_d, F, target - start, first - start, last - start, out)
     return out
 
 
-def to_dtype(values: npt.NDArray[np.float32], dtype: np.dtype[Any]) -> npt.NDArray[np.generic]:
+def to_dtype(values: Float32Array, dtype: np.dtype[Any]) -> npt.NDArray[np.generic]:
     """Grey levels in an image's dtype: rounded and kept inside its range, where it is an integer type."""
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
