@@ -1,3 +1,40 @@
-"""Digital image and volume correlation with MPI."""
+"""Digital image and volume correlation with MPI.
+
+Every command is a function here: ``mpidvc.ldic([im1, im2], node_spacing=20, half_window_size=10)``. ``read_field`` reads
+what commands have written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
 
 __version__ = "0.1.0"
+
+__all__ = ["PhiField", "UserError", "__version__", "read_field"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is used: importing the package loads neither numpy nor MPI."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    found: Any
+    if name == "UserError":
+        from mpidvc.errors import UserError as found
+    elif name == "PhiField":
+        from mpidvc.fields.phifield import PhiField as found
+    elif name == "read_field":
+        from mpidvc.fields.read import read_field as found
+    else:
+        from mpidvc.api import functions
+
+        found = functions().get(name)
+        if found is None:
+            raise AttributeError(f"module 'mpidvc' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    from mpidvc.api import functions
+
+    return sorted({*globals(), *__all__, *functions()})

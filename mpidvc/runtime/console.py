@@ -18,10 +18,12 @@ from mpidvc.errors import UserError
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
-__all__ = ["TERMINAL", "Console", "Progress", "terminal_columns"]
+__all__ = ["SILENT", "TERMINAL", "Console", "Progress", "terminal_columns"]
 
 #: Columns of the terminal (0: none), told to ranks, which see a pipe at best.
 TERMINAL = "MPIDVC_TERMINAL"
+#: 1: the ranks of a job that a Python program started say nothing; their warnings are handed over.
+SILENT = "MPIDVC_SILENT"
 #: Seconds between progress lines where there is no terminal.
 LINE_EVERY = 60.0
 
@@ -58,7 +60,7 @@ class Console:
     log : str, optional
         File that gets every line too, with a time stamp; lines are added to what it holds.
     silent : bool
-        Say nothing and open nothing: all ranks but rank 0.
+        Show nothing: all ranks but rank 0. A log file is written nevertheless.
     clock : callable
         Seconds; replaced in tests.
     """
@@ -72,10 +74,12 @@ class Console:
     ) -> None:
         self.columns = 0 if silent else columns
         self.silent = silent
+        #: What `warn` was told, whether it was shown or not.
+        self.warnings: list[str] = []
         self._clock = clock
         self._progress: Progress | None = None
         self._log: TextIO | None = None
-        if log is not None and not silent:
+        if log is not None:
             _refuse_binary(log)
             try:
                 self._log = Path(log).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115
@@ -108,6 +112,7 @@ class Console:
 
     def warn(self, text: str) -> None:
         """Print something that a user has to know, on stderr."""
+        self.warnings.append(text)
         self._show(f"warning: {text}", sys.stderr)
 
     def error(self, text: str) -> None:
@@ -174,12 +179,12 @@ class Console:
             self._progress = None
 
     def _show(self, text: str, stream: TextIO) -> None:
+        self._to_log(text)
         if self.silent:
             return
         live = self._progress is not None and self._progress.print_above(text)
         if not live:
             _write(stream, text + "\n")
-        self._to_log(text)
 
     def _to_log(self, text: str) -> None:
         if self._log is not None:

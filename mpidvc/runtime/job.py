@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 __all__ = ["JOB", "Job", "find_job"]
 
@@ -31,10 +33,24 @@ class Job:
         self.folder = Path(folder)
         #: The pickled plan, made before the ranks were started.
         self.plan = self.folder / "plan"
+        self._value = self.folder / "value"
         self._signal = self.folder / "signal"
         self._claim = self.folder / "claim"
         self._status = self.folder / "status"
         self._started = self.folder / "started"
+
+    def tell_value(self, value: object) -> None:
+        """Hand over, on rank 0, what the command returns; before its status is reported."""
+        with contextlib.suppress(OSError):
+            self._value.write_bytes(pickle.dumps(value, protocol=5))
+
+    @property
+    def value(self) -> Any:
+        """What the command has returned, None if it has not got so far."""
+        try:
+            return pickle.loads(self._value.read_bytes())
+        except OSError:
+            return None
 
     def tell_started(self) -> None:
         """Say, on rank 0, that all ranks have met."""
