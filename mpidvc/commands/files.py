@@ -11,9 +11,9 @@ import numpy as np
 from mpidvc.arrays import Array, Triple, is_two_d
 from mpidvc.core.grid import make_grid
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, is_hdf5, read_hdf5
+from mpidvc.fields.hdf5 import FieldLayout
 from mpidvc.fields.phifield import PhiField
-from mpidvc.fields.tsv import read_tsv
+from mpidvc.fields.read import read_field
 from mpidvc.images.image import Image, open_image
 
 __all__ = [
@@ -121,7 +121,7 @@ def read_guess(path: str | None, bin_ratio: float) -> PhiField | None:
     """
     if path is None:
         return None
-    guess = (read_hdf5 if is_hdf5(path) else read_tsv)(path, bin_ratio)
+    guess = read_field(path, bin_ratio)
     lost = np.nonzero(~(np.abs(guess.positions) < FARTHEST).all(axis=1))[0]
     if len(lost):
         raise UserError(f"-pf {path}: the position in row {lost[0] + 1} is not finite, or absurd; drop such rows")

@@ -25,7 +25,8 @@ from mpidvc.commands.run import (
     warn_of_texture,
 )
 from mpidvc.core.grey import choose_criterion
-from mpidvc.core.registration import STATUS, RegistrationSettings
+from mpidvc.core.registration import RegistrationSettings
+from mpidvc.core.statuses import CORRELATION
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import read_hdf5
 from mpidvc.fields.phifield import PhiField
@@ -292,13 +293,13 @@ def _summary(results: Results, console: Console) -> int:
     values = results.column("returnStatus")
     foreground = int(np.sum(values != -5))
     rows = []
-    for value, meaning in STATUS.items():
+    for value, status in CORRELATION.items():
         count = int(np.sum(values == value))
         if count == 0 and value not in (2, 1, -5):
             continue
         share = "" if value == -5 else f"{100 * count / foreground:.1f}%" if foreground else "-"
-        rows.append([f"RS={value:+d}", count, share, meaning])
-    other = int(np.sum(~np.isin(values, list(STATUS))))
+        rows.append([f"RS={value:+d}", count, share, status.meaning])
+    other = int(np.sum(~np.isin(values, list(CORRELATION))))
     if other:
         rows.append(["other", other, f"{100 * other / foreground:.1f}%", "kept from the file of -pf as they are"])
     console.table("Local DIC summary", ["Status", "Points", "Percent of non-background", "Meaning"], rows)

@@ -22,7 +22,8 @@ from mpidvc.commands.run import (
     settings_of,
     warn_of_texture,
 )
-from mpidvc.core.pixel_search import RESULT, STATUS, SearchSettings
+from mpidvc.core.pixel_search import RESULT, SearchSettings
+from mpidvc.core.statuses import SEARCH
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
@@ -169,10 +170,10 @@ def _summary(results: Results, settings: SearchSettings, console: Console) -> in
     """Print what became of the points; 1 if windows were tried and none was found."""
     status, at_limit = results.column("returnStatus"), results.column("atLimit")
     rows = []
-    for value, meaning in STATUS.items():
+    for value, known in SEARCH.items():
         count = int(np.sum(status == value))
         if count or value != -7:
-            rows.append([f"RS={value:+d}", count, f"{100 * count / len(status):.1f}%", meaning])
+            rows.append([f"RS={value:+d}", count, f"{100 * count / len(status):.1f}%", known.meaning])
     found, limit = int(np.sum(status == 1)), int(at_limit.sum())
     share = f"{100 * limit / found:.1f}% of found" if found else "-"
     rows.insert(1, ["at the limit", limit, share, "found at an end of the search range"])

@@ -23,7 +23,7 @@ from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.memory import field_bytes, search_bytes
-from mpidvc.tasks.pixel_search import CC, RECORD, STATUS
+from mpidvc.tasks.pixel_search import CC, RECORD, RETURN_STATUS
 from mpidvc.tasks.placement import Needs
 from mpidvc.tasks.propagation import GuidedSearch
 
@@ -233,7 +233,7 @@ class _Feed:
 
     def _tell(self, batch: Records, records: Records) -> None:
         """Tell the propagation; points without a displacement guide no others, whatever the threshold."""
-        searched = records["result"][:, STATUS] == 1
+        searched = records["result"][:, RETURN_STATUS] == 1
         cc = np.where(searched, records["result"][:, CC], -np.inf)
         self._propagation.finished(batch, records["phi"][:, :, 3], cc)
 

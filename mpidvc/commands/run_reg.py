@@ -20,7 +20,8 @@ from mpidvc.commands.options import image_mode
 from mpidvc.commands.run import Stages, WithInstructionSet, WithPlacement, describe_criterion, settings_of
 from mpidvc.core import deformation
 from mpidvc.core.grey import choose_criterion
-from mpidvc.core.registration import STATUS, RegistrationSettings
+from mpidvc.core.registration import RegistrationSettings
+from mpidvc.core.statuses import CORRELATION
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import write_tsv
@@ -190,13 +191,13 @@ def _register(plan: RegPlan, executor: Executor, console: Console) -> int:
         console.print("Registration converged")
     elif last.status == 1:
         console.warn(
-            f"the registration has not converged at binning {outcome.binning} (return status 1: {STATUS[1]}); the last "
-            "Phi is saved"
+            f"the registration has not converged at binning {outcome.binning} "
+            f"(return status 1: {CORRELATION[1].meaning}); the last Phi is saved"
         )
     else:
         console.warn(
-            f"the registration failed (return status {last.status}: {STATUS[last.status]}); Phi is saved, but do not "
-            "trust it"
+            f"the registration failed (return status {last.status}: {CORRELATION[last.status].meaning}); Phi is "
+            "saved, but do not trust it"
         )
     # stopped by -it on the last level is what was asked for; on a coarser one it is no result for the images
     return 0 if last.status == 2 or (last.status == 1 and outcome.binning == plan.levels.end) else 1

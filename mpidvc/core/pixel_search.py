@@ -12,20 +12,13 @@ from mpidvc.arrays import Array, Float32Array, Ints, Triple, is_two_d
 from mpidvc.core import deformation
 from mpidvc.kernels import correlation
 
-__all__ = ["RESULT", "STATUS", "SearchSettings", "Window", "applied_gradients", "cut_window", "pad_of", "warp_window"]
+__all__ = ["RESULT", "SearchSettings", "Window", "applied_gradients", "cut_window", "pad_of", "warp_window"]
 
 Map = npt.NDArray[np.uint8] | None
 
 #: What a search says of a point, in the order of its records. ``coverage``: fraction of window 1 that exists and is not
 #: masked; ``atLimit``: 1 if the best offset is an end of the search range.
 RESULT = ("pixelSearchCC", "returnStatus", "error", "deltaPhiNorm", "iterations", "coverage", "atLimit")
-#: Return statuses of a search.
-STATUS = {
-    1: "found",
-    -5: "skipped: grey level, mask coverage, outside image 2, or nothing correlates",
-    -7: "skipped: the first guess is not finite or cannot be applied",
-}
-
 #: A few voxels always agree somewhere: a candidate has to compare this fraction of window 1, or ``-mc`` if less.
 LEAST_OVERLAP = 0.25
 

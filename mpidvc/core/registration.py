@@ -18,21 +18,9 @@ from mpidvc.core import deformation
 from mpidvc.core.grey import Criterion
 from mpidvc.kernels import correlation
 
-__all__ = ["STATUS", "BlockSums", "GaussNewton", "RegistrationSettings", "Step"]
+__all__ = ["BlockSums", "GaussNewton", "RegistrationSettings", "Step"]
 
 
-#: Meaning of the return statuses.
-STATUS = {
-    2: "converged: the change of Phi fell below the limit",
-    1: "not converged: maximum number of iterations reached",
-    0: "not computed",
-    -1: "diverged: the error grew",
-    -2: "singular system: too little texture",
-    -3: "diverged: volume change too large, or moved off the data",
-    -4: "singular Phi",
-    -5: "skipped: mask, grey level threshold, or outside image 2",
-    -7: "skipped: no finite initial guess",
-}
 #: deltaPhiNorm before the first iteration.
 NOT_YET = 100.0
 #: Divergence: det U outside these, or an error that grew by this factor in the second half of the iterations.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from mpidvc.arrays import Array
 from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
-from mpidvc.fields.phifield import Layout, PhiField
+from mpidvc.fields.phifield import PHI, POSITIONS, Layout, PhiField
 from mpidvc.kernels import text
 
 __all__ = ["COLUMNS", "column_names", "format_rows", "header", "read_tsv", "tsv_table", "write_tsv", "write_tsv_parts"]
@@ -33,9 +34,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     }.items()
 }
 
-#: Rows of Phi in the order of the text: z, y, x.
-PHI = ("Fzz", "Fzy", "Fzx", "Zdisp", "Fyz", "Fyy", "Fyx", "Ydisp", "Fxz", "Fxy", "Fxx", "Xdisp")
-POSITIONS = ("Zpos", "Ypos", "Xpos")
 CONVERGENCE = ("returnStatus", "deltaPhiNorm", "iterations")
 #: Names of old files, used where today's name is absent.
 OLD_NAMES = {
@@ -50,7 +48,7 @@ OLD_NAMES = {
 BLOCK = 65536
 
 
-def read_tsv(path: str | Path, bin_ratio: float = 1.0) -> PhiField:
+def read_tsv(path: str | os.PathLike[str], bin_ratio: float = 1.0) -> PhiField:
     """Read a field. Column order is free; other columns are kept if they are numbers.
 
     Parameters
@@ -98,7 +96,7 @@ def read_tsv(path: str | Path, bin_ratio: float = 1.0) -> PhiField:
     raise UserError(f"field {path}: lacks the column NodeNumber or Label, which files of several rows need; add it")
 
 
-def _split_header(lines: list[str], path: str | Path) -> tuple[list[str], list[str]]:
+def _split_header(lines: list[str], path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
     """Today's names of the columns, and the lines after the header."""
     while lines and not lines[-1].strip():
         lines.pop()
@@ -120,7 +118,7 @@ def _split_header(lines: list[str], path: str | Path) -> tuple[list[str], list[s
     return names, lines[1:]
 
 
-def _numbers(rows: list[str], names: list[str], path: str | Path) -> dict[str, Array]:
+def _numbers(rows: list[str], names: list[str], path: str | os.PathLike[str]) -> dict[str, Array]:
     """Columns by name; those that are not ours and start with something else than a number are left out."""
     for i, row in enumerate(rows):
         if row.count("\t") != len(names) - 1:
@@ -212,14 +210,9 @@ def tsv_table(
     rows = range(len(field))[start:stop]
     part = slice(rows.start, rows.stop)
     table = np.zeros((len(rows), len(names)))
-    phi = field.phi[part, :3].reshape(-1, 12)
     for i, name in enumerate(names):
-        if name in POSITIONS:
-            table[:, i] = field.positions[part, POSITIONS.index(name)]
-        elif name in PHI:
-            table[:, i] = phi[:, PHI.index(name)]
-        elif (key := OLD_NAMES.get(name, name)) in field.columns:
-            table[:, i] = field.columns[key][part]
+        if (key := OLD_NAMES.get(name, name)) in field:
+            table[:, i] = field[key][part]
         elif name in {"NodeNumber", "Label", "StrainPointNumber"}:
             single = name == "NodeNumber" and field.layout == "registration"
             table[:, i] = 1 if single else np.arange(rows.start, rows.stop) + first

@@ -23,7 +23,7 @@ Map = npt.NDArray[np.uint8] | None
 #: What is known of a point afterwards: Phi, and a number for each of `RESULT`.
 RECORD = np.dtype([("phi", np.float64, (3, 4)), ("result", np.float64, (len(RESULT),))])
 #: Columns of `RESULT`.
-CC, STATUS, ERROR = (RESULT.index(name) for name in ("pixelSearchCC", "returnStatus", "error"))
+CC, RETURN_STATUS, ERROR = (RESULT.index(name) for name in ("pixelSearchCC", "returnStatus", "error"))
 COVERAGE, AT_LIMIT = RESULT.index("coverage"), RESULT.index("atLimit")
 
 
@@ -85,7 +85,7 @@ class PixelSearch:
         chosen = np.flatnonzero(usable)
         if len(chosen) == 0:
             return records
-        records["result"][chosen, STATUS] = -5
+        records["result"][chosen, RETURN_STATUS] = -5
         nodes = positions[chosen].astype(np.int64)
         # a guess beyond any image must not overflow the integers of its window
         rounded = np.clip(np.rint(guess[chosen, :3, 3]), -(2.0**40), 2.0**40).astype(np.int64)
@@ -167,7 +167,7 @@ class PixelSearch:
         found = cc > 0
         records["phi"][found, :, 3] = (offset + rounded)[found]
         result = records["result"]
-        result[found, STATUS] = 1
+        result[found, RETURN_STATUS] = 1
         result[:, COVERAGE] = coverage
         result[found, CC], result[found, ERROR] = cc[found], error[found]
         low_, high_ = np.array(low), np.array(high)
