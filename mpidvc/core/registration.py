@@ -23,14 +23,15 @@ __all__ = ["BlockSums", "GaussNewton", "RegistrationSettings", "Step"]
 
 #: deltaPhiNorm before the first iteration.
 NOT_YET = 100.0
-#: Divergence: det U outside these, or an error that grew by this factor in the second half of the iterations.
+#: Divergence: det U outside these limits, or, in the second half of the iterations, an error of which the one before is
+#: less than this fraction.
 LARGEST_VOLUME, SMALLEST_VOLUME = 3.0, 0.2
 GROWTH = 0.8
 
 
 @dataclass(frozen=True)
 class RegistrationSettings:
-    """What determines a registration besides the images.
+    """Settings that determine a registration, besides the images.
 
     Attributes
     ----------
@@ -38,11 +39,11 @@ class RegistrationSettings:
         Interpolation of image 2: linear or cubic B-spline.
     max_iterations : int
     min_delta_phi : float
-        Converged when the norm of the change of Phi is at most this.
+        Largest norm of the change of Phi at which a registration has converged.
     rigid : bool
-        Rotation and translation only.
+        Whether Phi is rotation and translation only.
     update_gradient : bool
-        Gradient of the deformed image 2, anew in every iteration, instead of image 1's.
+        Whether the gradient is that of the deformed image 2, anew in every iteration, instead of image 1's.
     sigma : float or None
         Gaussian derivatives of this standard deviation (voxels); None: central differences.
     shift : bool
@@ -51,7 +52,7 @@ class RegistrationSettings:
     gain, bias : float
         znssd: first estimate of the map ``im1 = gain * im2 + bias`` of grey levels.
     level : float
-        About the mean grey level of image 1; subtracted in sums over the whole image, which keeps them precise.
+        Approximate mean grey level of image 1, subtracted in sums over the whole image to keep them precise.
     """
 
     order: int = 1
@@ -67,7 +68,7 @@ class RegistrationSettings:
     level: float = 0.0
 
     def for_kernels(self, two_d: bool) -> correlation.Settings:
-        """The same in the kernels' form."""
+        """The settings in the kernels' form."""
         return correlation.Settings(
             order=self.order,
             two_d=two_d,
@@ -129,7 +130,7 @@ class BlockSums:
 
 
 class Step(NamedTuple):
-    """Where a registration was: Phi, the error there, and the norm of the change that led there."""
+    """State of a registration after an iteration: Phi, the error there, and the norm of the last change of Phi."""
 
     phi: Array
     error: float
@@ -152,7 +153,7 @@ class GaussNewton:
     Attributes
     ----------
     history : list of Step
-        The start and where every iteration led.
+        The start, and the state after every iteration.
     """
 
     def __init__(self, settings: RegistrationSettings, phi: Array, two_d: bool) -> None:

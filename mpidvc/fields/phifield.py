@@ -46,7 +46,7 @@ class PhiField:
     Raises
     ------
     ValueError
-        If the shapes do not belong together.
+        If the shapes contradict each other.
     """
 
     positions: Array

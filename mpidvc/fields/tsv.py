@@ -17,8 +17,8 @@ from mpidvc.kernels import text
 
 __all__ = ["COLUMNS", "column_names", "format_rows", "header", "read_tsv", "tsv_table", "write_tsv", "write_tsv_parts"]
 
-#: Column families in their order. The first column of SEARCH is ``Label`` in fields of labels. To those of STRAIN the
-#: components are added: ``(*COLUMNS["STRAIN"], "ezz", …)`` is a family as well.
+#: Column families, each in its order. The first column of SEARCH is ``Label`` in fields of labels. To the columns of
+#: STRAIN the components are added: ``(*COLUMNS["STRAIN"], "ezz", …)`` is a family as well.
 COLUMNS: dict[str, tuple[str, ...]] = {
     family: tuple(names.split())
     for family, names in {
@@ -119,16 +119,16 @@ def _split_header(lines: list[str], path: str | os.PathLike[str]) -> tuple[list[
 
 
 def _numbers(rows: list[str], names: list[str], path: str | os.PathLike[str]) -> dict[str, Array]:
-    """Columns by name; those that are not ours and start with something else than a number are left out."""
+    """Columns by name. A column of an unknown name is left out if its first cell is no number."""
     for i, row in enumerate(rows):
         if row.count("\t") != len(names) - 1:
             raise UserError(
                 f"field {path}: line {i + 2} has {row.count(chr(9)) + 1} values but the header names "
                 f"{len(names)} columns; correct this line"
             )
-    ours = {*POSITIONS, *PHI, *CONVERGENCE, "NodeNumber", "Label", "error", "pixelSearchCC", "LabelDilate"}
+    known = {*POSITIONS, *PHI, *CONVERGENCE, "NodeNumber", "Label", "error", "pixelSearchCC", "LabelDilate"}
     first = rows[0].split("\t")
-    wanted = [i for i, name in enumerate(names) if name in ours or _is_number(first[i])]
+    wanted = [i for i, name in enumerate(names) if name in known or _is_number(first[i])]
     try:
         table = np.loadtxt(rows, delimiter="\t", comments=None, ndmin=2, usecols=wanted)
     except ValueError:
@@ -164,7 +164,7 @@ def column_names(family: str | Sequence[str], labels: bool = False) -> tuple[str
     family : str or sequence of str
         A key of `COLUMNS`, or column names.
     labels : bool
-        Whether the rows are labels: then ``Label`` stands for ``NodeNumber``.
+        Whether the rows are labels: then ``Label`` replaces ``NodeNumber``.
     """
     names = _names(family)
     return ("Label", *names[1:]) if labels and names[0] == "NodeNumber" else names
@@ -178,7 +178,7 @@ def header(family: str | Sequence[str], first_column: str | None = None) -> byte
     family : str or sequence of str
         A key of `COLUMNS`, or column names.
     first_column : str, optional
-        Stands for the family's own first name: ``Label`` for ``NodeNumber``.
+        Replaces the family's own first name: ``Label`` for ``NodeNumber``.
     """
     names = _names(family)
     if first_column is not None:
@@ -199,7 +199,7 @@ def tsv_table(
     start, stop : int
         Rows [start, stop); all of them if not given.
     first : int
-        Number of the first row of `field`, if that is a part of a larger one.
+        Number of the first row of `field`, where it is a part of a larger field.
 
     Returns
     -------
@@ -252,7 +252,7 @@ def write_tsv_parts(
     family: str | Sequence[str],
     labels: bool = False,
 ) -> None:
-    """Write a field that comes in parts, rows one after the other; else as `write_tsv`.
+    """Write a field that comes in parts, in the order of its rows; otherwise as `write_tsv`.
 
     Parameters
     ----------
@@ -260,7 +260,7 @@ def write_tsv_parts(
     parts : iterable of PhiField
     family : str or sequence of str
     labels : bool
-        Whether it is a field of labels.
+        Whether the field is one of labels.
 
     Raises
     ------
