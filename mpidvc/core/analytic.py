@@ -6,7 +6,7 @@ tail is cut off. Both states evaluate this closed form; nothing is ever interpol
     grey1(X) = texture(X)        phi(X) = F0 (X - C) + C + t + s(X)        grey2(x) = gain2 * grey1(phi⁻¹(x)) + offset2
 
 with C the centre of the image and s a small sinusoid. The blobs depend on shape, seed, spacing and radii only: pairs
-that differ in their motion share image 1 and are a series. A seed gives the same image on every machine, but for
+that differ in their motion share image 1 and are a series. A seed gives the same image on every machine, except for
 differences of one grey level where the last digit of a sum decides the rounding.
 """
 
@@ -39,15 +39,16 @@ class AnalyticPair:
     strain : (3,) floats
         Stretches minus one along z, y, x, applied before the rotation: F0 = R (I + diag(strain)). No z component in 2D.
     translation : (3,) floats
-        Displacement of the image's centre but for the sinusoid, voxels. No z component in 2D.
+        Displacement of the image's centre without the sinusoid, voxels. No z component in 2D.
     amplitude, wavelength : float
-        Of the sinusoidal part of each displacement component, voxels. Its gradient has to stay well below 1.
+        Amplitude and wavelength of the sinusoidal part of each displacement component, voxels. The gradient of
+        this part has to stay well below 1.
     spacing : float
         Mean distance between blobs, voxels: one per spacing³ (spacing² in 2D).
     radii : (2,) floats
         Smallest and largest extent R of a blob, voxels.
     dtype : uint8, uint16 or float32
-        Of the images. Full scale is the largest value of an integer type, and 1 for float32.
+        Type of the images. Full scale is the largest value of an integer type, and 1 for float32.
     mean, contrast : float
         Mean and standard deviation of the texture in image 1, as fractions of full scale.
     gain2, offset2 : float
@@ -138,7 +139,7 @@ class AnalyticPair:
 
     @cached_property
     def _blobs(self) -> tuple[Array, Array, Array]:
-        """Centres (n, 3), extents R (n,) and heights (n,), sorted by z; also around the image, for what moves in."""
+        """Centres (n, 3), extents R (n,) and heights (n,), sorted by z; also around the image (material moves in)."""
         rng = np.random.default_rng([self.seed, 1])
         margin = self._margin * np.array([not self._flat, True, True])
         size = np.array(self.shape) - 1 + 2 * margin

@@ -18,13 +18,13 @@ def binned_shape(shape: Triple, factor: Triple) -> Triple:
 
 
 def first_voxel(shape: Triple, factor: Triple) -> Triple:
-    """Where the first bin begins: what does not fill a bin is cut off, half of it (rounded down) at this side."""
+    """First voxel of the first bin: voxels that fill no bin are cut off, half of them (rounded down) at this side."""
     first = [(n % b) // 2 for n, b in zip(shape, factor, strict=True)]
     return (first[0], first[1], first[2])
 
 
 def bin_mean(box: npt.NDArray[np.generic], factor: Triple) -> Float32Array:
-    """Block means, whatever the dtype; a bin with a voxel that is not a number is none either.
+    """Block means, whatever the dtype; a bin that holds a nan is nan.
 
     Parameters
     ----------

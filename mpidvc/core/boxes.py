@@ -1,4 +1,4 @@
-"""Boxes of voxels in the form that the kernels take: float32, with maps of what is data."""
+"""Boxes of voxels in the form that the kernels take: float32, with maps of the voxels that are data."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["HALO", "TAPS", "Scratch", "Slices", "float_box", "gradient_voxels", 
 
 Slices = tuple[slice, slice, slice]
 
-#: Voxels beyond the last sample that its taps can touch.
+#: Voxels beyond the last sample that the taps of an interpolation can touch.
 TAPS = correlation.FRAME
-#: Further voxels read around a box before the spline prefilter: its memory fades by 0.27 a voxel.
+#: Further voxels read around a box before the spline prefilter, whose memory fades by a factor of 0.27 per voxel.
 HALO = 10
 
 
@@ -25,7 +25,7 @@ class Scratch:
         self._memory = np.zeros(0, np.float32)
 
     def box(self, shape: Triple) -> Float32Array:
-        """An array of this shape with anything in it; it replaces the one given before."""
+        """Return an array of this shape with arbitrary values; it takes the memory of the one before."""
         size = int(np.prod(shape))
         if self._memory.size < size + correlation.PADDING:
             self._memory = np.zeros(size + size // 8 + correlation.PADDING, np.float32)
@@ -42,18 +42,18 @@ def float_box(
     part : (z, y, x)
         The real part of the box, any dtype.
     inside : 3 slices
-        Where in the box it sits.
+        Place of `part` in the box.
     shape : 3 ints
         Shape of the box.
     scratch : Scratch, optional
-        Where to make the box; new memory if not given.
+        Memory for the box; new memory if not given.
 
     Returns
     -------
     box : (z, y, x) float32
         0 outside the image; voxels that are not finite get the mean of the others.
     real : (z, y, x) uint8 or None
-        1 where there is a finite grey level; None if everywhere.
+        1 where there is a finite grey level; None if there is one everywhere.
     """
     whole = part.shape == tuple(shape)
     if scratch is None:
@@ -79,7 +79,7 @@ def float_box(
 
 
 def spline_box(box: Float32Array, inside: Slices, order: int) -> None:
-    """Turn a box into what an interpolation of the given order reads: B-spline coefficients for order 3."""
+    """Prepare a box for interpolation of the given order: order 3 takes B-spline coefficients."""
     if order == 3:
         correlation.prefilter(box, [s.start for s in inside], [s.stop for s in inside])
 
@@ -87,7 +87,7 @@ def spline_box(box: Float32Array, inside: Slices, order: int) -> None:
 def gradient_voxels(
     real: npt.NDArray[np.uint8] | None, reach: int, gaussian: bool, two_d: bool
 ) -> npt.NDArray[np.uint8] | None:
-    """Voxels that exist and whose gradient touches only voxels that exist (None: all).
+    """Map of the voxels that exist and whose gradient touches only voxels that exist (None: all).
 
     Central differences touch the neighbours along each axis, Gaussian derivatives the cube of ``reach`` around.
     """

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-#: Rotations below this (degrees) are none: spam's threshold.
+#: Rotations below this angle (degrees) count as none: spam's threshold.
 SMALLEST_ROTATION = 1e-4
 
 
@@ -95,7 +95,7 @@ def polar(F: npt.ArrayLike) -> tuple[Array, Array]:
     Returns
     -------
     R, U : (..., 3, 3) float64
-        Rotation and symmetric stretch; NaN where F is singular, not finite or turns space inside out.
+        Rotation and symmetric stretch; nan where F is not finite or its determinant is not above 0.
     """
     F = np.asarray(F, dtype=np.float64)
     good = np.isfinite(F).all(axis=(-2, -1))

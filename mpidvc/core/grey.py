@@ -17,7 +17,7 @@ CRITERIA = ("auto", "ssd", "znssd")
 
 #: Most voxels of the lattice on which grey levels are compared.
 LATTICE_VOXELS = 1_000_000
-#: ssd needs means that differ by less than this many standard deviations, and standard deviations this equal.
+#: Limits within which ssd is chosen: difference of the means in standard deviations, ratio of the standard deviations.
 LARGEST_SHIFT = 0.1
 LARGEST_RATIO = 1.1
 SMALLEST_RATIO = 0.9
@@ -56,7 +56,7 @@ class GreyLevels:
 
     @classmethod
     def of(cls, sample1: npt.ArrayLike, sample2: npt.ArrayLike) -> GreyLevels:
-        """Of two samples of grey levels; an empty sample counts as constant 0."""
+        """Statistics of two samples of grey levels; an empty sample counts as constant 0."""
         a, b = np.asarray(sample1, np.float64), np.asarray(sample2, np.float64)
         if a.size == 0:
             return cls(0.0, 0.0, 0.0, 0.0)

@@ -12,9 +12,9 @@ from mpidvc.arrays import Array, Ints, Triple, is_two_d
 
 __all__ = ["Chunks", "brick_edge", "chunk_points", "make_grid"]
 
-#: More points than this never share a chunk.
+#: Most points of a chunk.
 MOST_POINTS = 512
-#: A run has about this many chunks at least, if it has the points for it.
+#: A run has at least about this many chunks, if it has enough points.
 FEWEST_CHUNKS = 48
 
 
@@ -62,8 +62,8 @@ def brick_edge(
 ) -> Array:
     """Edges (voxels) of the bricks whose points share a box.
 
-    As many points as possible share a box, so that little is read twice, but there are enough chunks to share out and a
-    box stays small. The result follows from the settings alone, never from the number of ranks.
+    Many points share a box, so that few voxels are read twice; but a box stays small, and there are enough chunks for
+    all ranks. The result follows from the settings alone, never from the number of ranks.
 
     Parameters
     ----------
@@ -71,11 +71,12 @@ def brick_edge(
     spacing : 3 floats
         Distance of neighbouring points.
     frame : 3 ints
-        What a box has around the outermost points, both sides together, in voxels.
+        Voxels of a box around the outermost points, both sides together.
     largest_box : int
         Most voxels of a box.
     regular : bool
-        The points are nodes of a grid. Scattered ones may lie anywhere in a brick, and their box is as large as it.
+        Whether the points are nodes of a grid. Scattered points may lie anywhere in a brick, so that their box is as
+        large as the brick.
     """
     spacing = np.asarray(spacing, dtype=np.float64)
     frame = np.asarray(frame, dtype=np.float64)

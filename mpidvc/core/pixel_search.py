@@ -1,4 +1,4 @@
-"""Integer displacement of windows: settings, window 1 as it is searched, and what a search found."""
+"""Integer displacement of windows: settings of a search, window 1 as it is searched, numbers of a result."""
 
 from __future__ import annotations
 
@@ -12,27 +12,20 @@ from mpidvc.arrays import Array, Float32Array, Ints, Triple, is_two_d
 from mpidvc.core import deformation
 from mpidvc.kernels import correlation
 
-__all__ = ["RESULT", "STATUS", "SearchSettings", "Window", "applied_gradients", "cut_window", "pad_of", "warp_window"]
+__all__ = ["RESULT", "SearchSettings", "Window", "applied_gradients", "cut_window", "pad_of", "warp_window"]
 
 Map = npt.NDArray[np.uint8] | None
 
-#: What a search says of a point, in the order of its records. ``coverage``: fraction of window 1 that exists and is not
+#: Numbers of a searched point, in the order of its records. ``coverage``: fraction of window 1 that exists and is not
 #: masked; ``atLimit``: 1 if the best offset is an end of the search range.
 RESULT = ("pixelSearchCC", "returnStatus", "error", "deltaPhiNorm", "iterations", "coverage", "atLimit")
-#: Return statuses of a search.
-STATUS = {
-    1: "found",
-    -5: "skipped: grey level, mask coverage, outside image 2, or nothing correlates",
-    -7: "skipped: the first guess is not finite or cannot be applied",
-}
-
 #: A few voxels always agree somewhere: a candidate has to compare this fraction of window 1, or ``-mc`` if less.
 LEAST_OVERLAP = 0.25
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What determines a pixel search besides images and points.
+    """Settings that determine a pixel search, besides images and points.
 
     Attributes
     ----------
@@ -41,13 +34,13 @@ class SearchSettings:
     low, high : 3 ints
         Range of the search about the rounded guess, both ends included; 0 along z in 2D.
     apply_f : {"all", "rigid", "no"}
-        Which part of the guess's F deforms window 1.
+        Part of the guess's F that deforms window 1.
     zero_mean : bool
-        Whether the means are taken off before windows are compared.
+        Whether the means are subtracted before windows are compared.
     min_coverage : float
         Least fraction of window 1 inside the image and not masked.
     grey_low, grey_high : float
-        The mean of window 1 must lie strictly between.
+        Limits of the mean grey level of window 1, both excluded.
     """
 
     hws: Triple
@@ -61,13 +54,13 @@ class SearchSettings:
 
     @property
     def min_overlap(self) -> float:
-        """Least fraction of the usable voxels of window 1 that a window of image 2 has to offer."""
+        """Least fraction of the usable voxels of window 1 that have a usable partner in a window of image 2."""
         return min(self.min_coverage, LEAST_OVERLAP)
 
 
 @dataclass(frozen=True)
 class Window:
-    """Window 1 of a point: grey levels (0 outside), usable voxels (None: all), and whether it shall be searched."""
+    """Window 1 of a point: grey levels (0 outside), usable voxels (None: all), and whether it is to be searched."""
 
     values: Float32Array
     usable: Map
@@ -80,7 +73,7 @@ class Window:
 
 
 def applied_gradients(F: Array, apply_f: str) -> tuple[npt.NDArray[np.bool_], Array]:
-    """Which points have a window to deform, and the F to deform it by (NaN where it cannot be applied).
+    """Mask of the points whose window is deformed, and the F to deform it by (nan where it cannot be applied).
 
     Parameters
     ----------
@@ -98,12 +91,12 @@ def applied_gradients(F: Array, apply_f: str) -> tuple[npt.NDArray[np.bool_], Ar
 
 
 def pad_of(hws: Triple) -> int:
-    """Voxels beyond its window that image 1 is looked at when the window is deformed."""
+    """Voxels of image 1 that are read beyond a window when it is deformed."""
     return int(0.5 * math.ceil(max(hws)))
 
 
 def _accepted(values: Float32Array, covered: Map, real: Map, settings: SearchSettings) -> bool:
-    """Whether coverage and mean grey level are as asked for; voxels that do not exist have no grey level."""
+    """Whether coverage and mean grey level are within the limits; voxels that do not exist have no grey level."""
     if covered is not None and not covered.any():
         return False
     if covered is not None and np.count_nonzero(covered) < settings.min_coverage * covered.size:
@@ -115,14 +108,17 @@ def _accepted(values: Float32Array, covered: Map, real: Map, settings: SearchSet
 
 
 def cut_window(box: Float32Array, covered: Map, real: Map, centre: Ints, settings: SearchSettings) -> Window:
-    """The window about a voxel of box 1; `covered`: voxels that exist and are not masked, `real`: that exist."""
+    """Cut the window about a voxel of box 1.
+
+    `covered` is the map of the voxels that exist and are not masked, `real` that of the voxels that exist.
+    """
     part = tuple(slice(int(c) - h, int(c) + h + 1) for c, h in zip(centre, settings.hws, strict=True))
     usable, there = (None if voxels is None else voxels[part] for voxels in (covered, real))
     return Window(box[part], usable, _accepted(box[part], usable, there, settings))
 
 
 def warp_window(box: Float32Array, covered: Map, real: Map, centre: Ints, F: Array, settings: SearchSettings) -> Window:
-    """The window about a voxel of box 1, deformed by F about its centre: the value at x is that at ``F⁻¹ x``.
+    """Cut the window about a voxel of box 1, deformed by F about its centre: the value at x is that at ``F⁻¹ x``.
 
     Samples farther from the window than `pad_of` are no data, nor are those next to voxels that do not exist; masks are
     sampled to the nearest voxel.
@@ -132,7 +128,7 @@ def warp_window(box: Float32Array, covered: Map, real: Map, centre: Ints, F: Arr
     box : (z, y, x) float32
     covered, real : maps or None
     centre : 3 ints
-        In the box, which reaches `pad_of` voxels and the taps of an interpolation beyond the window.
+        Voxel of the box, which reaches `pad_of` voxels and the taps of an interpolation beyond the window.
     F : (3, 3)
     settings : SearchSettings
     """

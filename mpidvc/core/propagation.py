@@ -1,12 +1,12 @@
-"""Propagation of a first guess from point to point: their order, and what each starts from.
+"""Propagation of a first guess from point to point: the order of the points, and the start of each.
 
 The points have an order, the starting point being the first. Every other point looks at the earlier ones within a
 radius R, which is doubled until it finds one that is good, and starts from the mean of the good ones' displacements,
 weighted by ``exp(-d²/D²)`` with the distance d and a given D.
 
-What a point starts from is therefore settled once all earlier points within the radius that is finally used are done,
-and no sooner: a radius may be doubled only when every earlier point within it is done and none is good. Whoever
-observes this gets the result of one point after the other, in whatever order and wherever the points are searched.
+The start of a point is therefore settled when all earlier points within its final radius are done, and no sooner: a
+radius may be doubled only when every earlier point within it is done and none is good. Under this rule the result is
+that of one point after the other, in whatever order and on whatever ranks the points are searched.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ __all__ = ["GUESS", "RANKINGS", "Propagation", "rank_points"]
 
 #: Orders of points that `rank_points` knows.
 RANKINGS = ("distance", "walk")
-#: A point that is ready: its place in the order, its position, and the displacement that it starts from.
+#: A point that is ready: its place in the order, its position, and the displacement from which it starts.
 GUESS = np.dtype([("point", np.int64), ("position", np.float64, (3,)), ("guess", np.int64, (3,))])
-#: Neighbours that are looked up at once (memory).
+#: Most neighbours that are looked up at once, which limits the memory.
 AT_ONCE = 2_000_000
-#: Displacements beyond any image must not overflow integers.
+#: Largest displacement (voxels), beyond any image: larger ones would overflow integers.
 FARTHEST = 2.0**40
 
 
@@ -44,7 +44,7 @@ def rank_points(positions: Array, ranking: str, radius: float) -> Ints:
         points not yet in it within `radius` follow by ascending index, or if there are none the nearest one. Equal
         distances: the lowest index first.
     radius : float
-        Of the walk.
+        Radius of the walk, voxels.
 
     Returns
     -------
@@ -60,18 +60,18 @@ def rank_points(positions: Array, ranking: str, radius: float) -> Ints:
 
 
 class Propagation:
-    """Which points may be searched, and from which displacement; knows neither images nor ranks.
+    """Points that may be searched now, and the displacement from which each starts; knows neither images nor ranks.
 
     Parameters
     ----------
     positions : (n, 3) float64
         The points in their order, the starting point first.
     displacement : 3 ints
-        What the starting point starts from, as does a point for which no earlier one is good.
+        Displacement from which the starting point starts, as does a point without a good earlier one.
     radius : float
-        Within which good points are looked for at first (> 0).
+        Radius within which good points are looked for at first (> 0), voxels.
     distance : float
-        D of the weights (> 0).
+        Distance D of the weights (> 0), voxels.
     threshold : float
         Points with at least this CC are good.
     """
@@ -116,11 +116,11 @@ class Propagation:
 
     @property
     def mean_width(self) -> float:
-        """Mean number of points that may be searched at the same time: all by the longest chain of dependencies."""
+        """Mean number of points that may be searched at the same time: their number by the longest chain."""
         return len(self._positions) / max(int(self._depth.max(initial=0)), 1)
 
     def take(self, most: int) -> Records:
-        """Return at most so many points that are ready, the first ones of the order."""
+        """Take at most `most` of the points that are ready, the first ones of the order."""
         points = [heapq.heappop(self._ready) for _ in range(min(most, len(self._ready)))]
         self._taken += len(points)
         batch = np.zeros(len(points), GUESS)
@@ -149,7 +149,7 @@ class Propagation:
             points = np.concatenate([again, points])
 
     def _look(self, points: Ints, start: Ints, earlier: Ints) -> Ints:
-        """Consider points with these earlier ones near them; return those that have to look farther."""
+        """Consider points with these earlier ones near them; return those that need a larger radius."""
         owner = np.repeat(np.arange(len(points)), np.diff(start))
         last = np.full(len(points), -1)
         unfinished = ~self._done[earlier]

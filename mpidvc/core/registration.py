@@ -18,31 +18,20 @@ from mpidvc.core import deformation
 from mpidvc.core.grey import Criterion
 from mpidvc.kernels import correlation
 
-__all__ = ["STATUS", "BlockSums", "GaussNewton", "RegistrationSettings", "Step"]
+__all__ = ["BlockSums", "GaussNewton", "RegistrationSettings", "Step"]
 
 
-#: Meaning of the return statuses.
-STATUS = {
-    2: "converged: the change of Phi fell below the limit",
-    1: "not converged: maximum number of iterations reached",
-    0: "not computed",
-    -1: "diverged: the error grew",
-    -2: "singular system: too little texture",
-    -3: "diverged: volume change too large, or moved off the data",
-    -4: "singular Phi",
-    -5: "skipped: mask, grey level threshold, or outside image 2",
-    -7: "skipped: no finite initial guess",
-}
 #: deltaPhiNorm before the first iteration.
 NOT_YET = 100.0
-#: Divergence: det U outside these, or an error that grew by this factor in the second half of the iterations.
+#: Divergence: det U outside these limits, or, in the second half of the iterations, an error of which the one before is
+#: less than this fraction.
 LARGEST_VOLUME, SMALLEST_VOLUME = 3.0, 0.2
 GROWTH = 0.8
 
 
 @dataclass(frozen=True)
 class RegistrationSettings:
-    """What determines a registration besides the images.
+    """Settings that determine a registration, besides the images.
 
     Attributes
     ----------
@@ -50,11 +39,11 @@ class RegistrationSettings:
         Interpolation of image 2: linear or cubic B-spline.
     max_iterations : int
     min_delta_phi : float
-        Converged when the norm of the change of Phi is at most this.
+        Largest norm of the change of Phi at which a registration has converged.
     rigid : bool
-        Rotation and translation only.
+        Whether Phi is rotation and translation only.
     update_gradient : bool
-        Gradient of the deformed image 2, anew in every iteration, instead of image 1's.
+        Whether the gradient is that of the deformed image 2, anew in every iteration, instead of image 1's.
     sigma : float or None
         Gaussian derivatives of this standard deviation (voxels); None: central differences.
     shift : bool
@@ -63,7 +52,7 @@ class RegistrationSettings:
     gain, bias : float
         znssd: first estimate of the map ``im1 = gain * im2 + bias`` of grey levels.
     level : float
-        About the mean grey level of image 1; subtracted in sums over the whole image, which keeps them precise.
+        Approximate mean grey level of image 1, subtracted in sums over the whole image to keep them precise.
     """
 
     order: int = 1
@@ -79,7 +68,7 @@ class RegistrationSettings:
     level: float = 0.0
 
     def for_kernels(self, two_d: bool) -> correlation.Settings:
-        """The same in the kernels' form."""
+        """The settings in the kernels' form."""
         return correlation.Settings(
             order=self.order,
             two_d=two_d,
@@ -141,7 +130,7 @@ class BlockSums:
 
 
 class Step(NamedTuple):
-    """Where a registration was: Phi, the error there, and the norm of the change that led there."""
+    """State of a registration after an iteration: Phi, the error there, and the norm of the last change of Phi."""
 
     phi: Array
     error: float
@@ -164,7 +153,7 @@ class GaussNewton:
     Attributes
     ----------
     history : list of Step
-        The start and where every iteration led.
+        The start, and the state after every iteration.
     """
 
     def __init__(self, settings: RegistrationSettings, phi: Array, two_d: bool) -> None:

@@ -13,14 +13,14 @@ from mpidvc.arrays import Array, Ints
 __all__ = ["MOST_WINDOWS", "Texture", "sample_of", "structure"]
 
 
-#: Windows that are looked at.
+#: Most windows that are looked at.
 MOST_WINDOWS = 48
 #: Correlation of neighbouring voxels below which a window is noise: noise has none, texture that can be interpolated
 #: between voxels has 0.5 and more.
 LEAST_CORRELATION = 0.1
-#: Least standard deviation of a window, as a fraction of what the most textured windows have.
+#: Least standard deviation of a window, as a fraction of that of the most textured windows.
 LEAST_SHARE = 0.02
-#: Share of windows without texture that is told.
+#: Share of windows without texture from which a warning is given.
 LARGE_SHARE = 0.25
 
 
@@ -65,7 +65,7 @@ def structure(values: npt.ArrayLike, usable: npt.NDArray[np.bool_] | None = None
 
 @dataclass(frozen=True)
 class Texture:
-    """What was found on a sample of windows."""
+    """Texture of a sample of windows: how many, how many without variation and with noise only, and the limit."""
 
     looked_at: int
     flat: int
@@ -74,7 +74,7 @@ class Texture:
 
     @classmethod
     def of(cls, windows: Array, step: float) -> Texture:
-        """From rows (mean, deviation, correlation); `step`: smallest difference of grey levels that can be stored."""
+        """Texture from rows (mean, deviation, correlation); `step`: smallest difference of stored grey levels."""
         if len(windows) == 0:
             return cls(0, 0, 0, 0.0)
         deviation = windows[:, 1]
@@ -84,7 +84,7 @@ class Texture:
         return cls(len(windows), int(flat.sum()), int(noise.sum()), least)
 
     def warning(self) -> str | None:
-        """What to tell, if it is a large share."""
+        """Warning, if a large share of the windows has too little texture."""
         bad = self.flat + self.noise
         if self.looked_at == 0 or bad < LARGE_SHARE * self.looked_at:
             return None

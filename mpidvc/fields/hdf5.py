@@ -47,7 +47,7 @@ FORMAT = "mpidvc results 1"
 VTK = "VTKHDF"
 POINTS = f"{VTK}/Points"
 SHOWN = f"{VTK}/PointData"
-#: Datasets of ours that are no columns, and the shape of a row.
+#: Datasets of every field besides its columns, and the shape of a row.
 OWN = {"positions": (3,), "displacement": (3,), "F": (9,)}
 #: Attributes of our group that the layout determines.
 OWN_ATTRIBUTES = {
@@ -62,15 +62,17 @@ OWN_ATTRIBUTES = {
     "origin",
     "regular",
 }
-#: What ParaView colours by first: the first of these that there is.
+#: Columns that ParaView colours by at first: the first of these that exists.
 SCALARS = ("returnStatus", "pixelSearchCC")
-#: Rows written or read at a time where a whole field is.
+#: Rows of a whole field that are written at a time.
 BLOCK = 2**18
 
 
 @dataclass(frozen=True)
 class FieldLayout:
-    """What is known of a field before anything is measured; it determines where everything is in the file.
+    """Layout of the file of a field: all that is known of the field before anything is measured.
+
+    It determines the place of every number in the file.
 
     Parameters
     ----------
@@ -80,11 +82,11 @@ class FieldLayout:
     dims, spacing, origin : tuples of 3, optional
         Nodes along z, y, x, their distance, and the first node (z, y, x), voxels; of grids only.
     columns : tuple of str
-        Names of what else is known of each point.
+        Names of the further numbers of each point.
     regular : bool
-        Whether the nodes of the grid are `spacing` apart everywhere; others are points to ParaView.
+        Whether the nodes of the grid are `spacing` apart everywhere; otherwise ParaView is shown points.
     voxel_size : float
-        Edge of a voxel in `unit`: what ParaView shows are these lengths. Rows are given and read in voxels.
+        Edge of a voxel in `unit`, for the lengths that ParaView shows. Rows are written and read in voxels.
     unit : str
     attributes : dict of str
         Texts that go with the field: the command, its settings, fingerprints …
@@ -92,7 +94,7 @@ class FieldLayout:
     Raises
     ------
     ValueError
-        If they contradict each other, or a column has a name that no dataset can have.
+        If the parameters contradict each other, or a column has a name that no dataset can have.
     """
 
     n: int
@@ -158,9 +160,9 @@ class FieldLayout:
 
     @property
     def is_image(self) -> bool:
-        """Whether the file is an ImageData to VTK; else a PolyData.
+        """Whether VTK sees an ImageData; otherwise it sees a PolyData.
 
-        VTK reads a volume, an image that is flat along z, and a line along x, but nothing that is flat otherwise.
+        VTK reads a volume, an image that is flat along z, and a line along x, but no other flat image.
         """
         if self.dims is None or not self.regular:
             return False
@@ -173,7 +175,7 @@ class FieldLayout:
         if self.dims is None or not self.is_image:
             return (self.n,)
         flat = self.dims[0] == 1
-        # as VTK wants them
+        # VTK expects flat axes to be left out
         return self.dims[1 + (self.dims[1] == 1) :] if flat else self.dims
 
     @property
@@ -212,7 +214,7 @@ def lay_out(
         Replaced if it exists; removed again if the file cannot be made.
     layout : FieldLayout
     named : path-like, optional
-        What messages call the file: the name that it will get.
+        Name of the file in messages: the name that it will get at the end.
 
     Returns
     -------
@@ -222,7 +224,7 @@ def lay_out(
     Raises
     ------
     UserError
-        If the file cannot be made, or the disk has not the space for it.
+        If the file cannot be made, or the disk has no room for it.
     """
 
     path = Path(path)
@@ -255,7 +257,7 @@ def lay_out(
 
 
 def _describe(own: Any, layout: FieldLayout) -> None:
-    """Say in our group what the file holds."""
+    """Describe the content of the file in the attributes of our group."""
     own.attrs["format"] = FORMAT
     own.attrs["layout"] = layout.layout
     own.attrs["n_points"] = np.int64(layout.n)
@@ -275,7 +277,7 @@ def _describe(own: Any, layout: FieldLayout) -> None:
 
 
 def _add_vtk(file: Any, layout: FieldLayout) -> list[tuple[int, int]]:
-    """Add the group that VTK reads; (offset, length) of the datasets that are to hold 0, 1, 2, …"""
+    """Add the group that VTK reads; return (offset, length) of the datasets that will hold 0, 1, 2, …"""
     import h5py
 
     def ascii_attribute(group: Any, name: str, text: str) -> None:
@@ -314,7 +316,7 @@ def _add_vtk(file: Any, layout: FieldLayout) -> list[tuple[int, int]]:
     if scalars is not None:
         active["Scalars"] = scalars
     for role, name in active.items():
-        # The group's attribute is the documented way, that of the dataset the one that VTK reads.
+        # The attribute of the group is documented; VTK reads the attribute of the dataset.
         ascii_attribute(shown, role, name)
         ascii_attribute(shown[name], "Attribute", role)
     _small(file, f"{VTK}/FieldData/voxel_size", [layout.voxel_size], "<f8")
@@ -328,7 +330,7 @@ def _small(file: Any, name: str, values: Sequence[float], dtype: str = "<i8") ->
 def dataset_rows(
     layout: FieldLayout, positions: ArrayLike, phi: ArrayLike, columns: Mapping[str, ArrayLike]
 ) -> dict[str, Array]:
-    """What goes to the rows of each dataset, for k points.
+    """Values for the rows of each dataset, for k points.
 
     Parameters
     ----------
@@ -336,9 +338,9 @@ def dataset_rows(
     positions : (k, 3) array
         z, y, x in voxels.
     phi : (k, 3, 4) or (k, 4, 4) array
-        Of the points, in z, y, x and voxels; the last row of (k, 4, 4), always 0, 0, 0, 1, is not stored.
+        Phi of the points, in z, y, x and voxels; the last row of (k, 4, 4), always 0, 0, 0, 1, is not stored.
     columns : mapping of (k,) arrays
-        Those of the layout; others do not count.
+        Columns of the layout; others are ignored.
 
     Returns
     -------
@@ -364,7 +366,7 @@ def dataset_rows(
 
 
 def rows_of(layout: FieldLayout, values: Mapping[str, ArrayLike]) -> Rows:
-    """The reverse of `dataset_rows`: points from their rows of each dataset, all in voxels and z, y, x."""
+    """The inverse of `dataset_rows`: points from their rows in each dataset, all in voxels and z, y, x."""
     displacement, F = (np.asarray(values[f"{GROUP}/{name}"], np.float64) for name in ("displacement", "F"))
     phi = np.zeros((len(F), 4, 4))
     phi[:, 3, 3] = 1
@@ -375,7 +377,7 @@ def rows_of(layout: FieldLayout, values: Mapping[str, ArrayLike]) -> Rows:
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is HDF5 by its first bytes, or should be by its name if there is no such file."""
+    """Whether a file is HDF5 by its first bytes, or by its name if there is no such file."""
     try:
         with Path(path).open("rb") as file:
             return file.read(len(SIGNATURE)) == SIGNATURE
@@ -393,12 +395,12 @@ class ResultsFile:
     Attributes
     ----------
     layout : FieldLayout
-        With all texts of the file in its `attributes`.
+        Layout of the field; its `attributes` hold all texts of the file.
 
     Raises
     ------
     UserError
-        If the file is missing, damaged, not one of ours, or that of an unfinished run.
+        If the file is missing, damaged, not written by mpidvc, or that of an unfinished run.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -406,7 +408,7 @@ class ResultsFile:
 
         self._path = path
         try:
-            # Never written again: no lock is needed, and some file systems have none.
+            # A finished file is never written again: no lock is needed, and some file systems have none.
             self._file = h5py.File(path, "r", locking=False)
         except FileNotFoundError:
             raise UserError(f"field {path}: does not exist; check the path") from None
@@ -470,25 +472,25 @@ class ResultsFile:
         return layout
 
     def rows(self, start: int, stop: int) -> Rows:
-        """Read rows [start, stop), whatever their number; all in voxels and z, y, x.
+        """Read rows [start, stop), all in voxels and z, y, x.
 
         Raises
         ------
         UserError
-            If they cannot be read.
+            If the rows cannot be read.
         """
         names = (*OWN, *self.layout.columns)
         return rows_of(self.layout, {f"{GROUP}/{name}": self._read(f"{GROUP}/{name}", start, stop) for name in names})
 
     def column(self, name: str, start: int = 0, stop: int | None = None) -> Array:
-        """Read rows [start, stop) of one column, all of them if not given.
+        """Read rows [start, stop) of one column; all rows if not given.
 
         Raises
         ------
         KeyError
             If there is no such column.
         UserError
-            If they cannot be read.
+            If the rows cannot be read.
         """
         if name not in self.layout.columns:
             raise KeyError(name)
@@ -505,7 +507,7 @@ class ResultsFile:
 
 
 def read_hdf5(path: str | os.PathLike[str], bin_ratio: float = 1.0) -> PhiField:
-    """Read a field: with a `bin_ratio` of 1 every bit as it was written, whatever the voxel size.
+    """Read a field. With a `bin_ratio` of 1 every bit is as it was written, whatever the voxel size.
 
     Parameters
     ----------
@@ -516,7 +518,7 @@ def read_hdf5(path: str | os.PathLike[str], bin_ratio: float = 1.0) -> PhiField:
     Raises
     ------
     UserError
-        If the file is missing, damaged, not one of ours, or that of an unfinished run.
+        If the file is missing, damaged, not written by mpidvc, or that of an unfinished run.
     """
     with ResultsFile(path) as file:
         layout = file.layout
@@ -545,7 +547,7 @@ def write_hdf5(
     field : PhiField
         Columns become float64; the last rows of `phi` are taken to be 0, 0, 0, 1.
     voxel_size : float
-        Edge of a voxel in `unit`; what ParaView shows are these lengths.
+        Edge of a voxel in `unit`, for the lengths that ParaView shows.
     unit : str
     attributes : mapping of str, optional
         Texts that go with the field.

@@ -1,23 +1,31 @@
-"""The type that every command reads or makes: Phi at points, and what these points are."""
+"""The type that every command reads or makes: Phi at points, and the kind of these points."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mpidvc.arrays import Array, Triple
+from mpidvc.core.statuses import CORRELATION, SEARCH
 
-__all__ = ["Layout", "PhiField", "grid_of"]
+__all__ = ["PHI", "POSITIONS", "Layout", "PhiField", "grid_of"]
 
 Layout = Literal["registration", "grid", "labels", "points"]
 
+#: Names of the coordinates, and of the first three rows of Phi, row by row, as in the text files.
+POSITIONS = ("Zpos", "Ypos", "Xpos")
+PHI = ("Fzz", "Fzy", "Fzx", "Zdisp", "Fyz", "Fyy", "Fyx", "Ydisp", "Fxz", "Fxy", "Fxx", "Xdisp")
 
-@dataclass
+
+@dataclass(repr=False)
 class PhiField:
     """Deformation functions at points.
+
+    ``field[name]`` is one number per point, by the names of the text files: ``field["Zdisp"]``, ``field["Fzy"]``,
+    ``field["returnStatus"]``. `names` lists them; ``name in field`` tells whether there is such an array.
 
     Parameters
     ----------
@@ -26,7 +34,7 @@ class PhiField:
     phi : (n, 4, 4) float64
         Deformation functions about the positions.
     columns : dict of (n,) arrays
-        What else is known of each point, by the names of the text files: ``returnStatus``, ``error`` …
+        Further numbers of each point, by the names of the text files: ``returnStatus``, ``error`` …
     layout : {"registration", "grid", "labels", "points"}
         A single registration of whole images, the nodes of a regular grid (z slowest, x fastest), labels (one row each,
         row 0 the background), or scattered points.
@@ -38,7 +46,7 @@ class PhiField:
     Raises
     ------
     ValueError
-        If the shapes do not belong together.
+        If the shapes contradict each other.
     """
 
     positions: Array
@@ -89,6 +97,43 @@ class PhiField:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def __repr__(self) -> str:
+        if self.dims is not None and self.spacing is not None:
+            points = "grid of " + " × ".join(map(str, self.dims)) + " nodes, "
+            points += " × ".join(f"{step:g}" for step in self.spacing) + " voxels apart"
+        elif self.layout == "registration":
+            points = "registration"
+        else:
+            points = f"{len(self)} {self.layout}"
+        return f"<PhiField: {points}; {np.count_nonzero(self.good)} good; columns: {', '.join(self.columns) or 'none'}>"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the arrays that ``field[name]`` gives."""
+        return (*POSITIONS, *PHI, *self.columns)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Return the array (n,) of this name: a view of `positions` or `phi` (voxels), or a column.
+
+        Raises
+        ------
+        KeyError
+            If there is none.
+        """
+        if name in POSITIONS:
+            return self.positions[:, POSITIONS.index(name)]
+        if name in PHI:
+            return self.phi[:, PHI.index(name) // 4, PHI.index(name) % 4]
+        if name in self.columns:
+            return self.columns[name]
+        raise KeyError(f"there is no array {name!r}; there are {', '.join(self.names)}")
+
+    # A field has points, names and columns: none of them is what a loop over it would obviously give.
+    __iter__ = None
+
     @property
     def displacements(self) -> Array:
         """Displacements (n, 3) in voxels: a view of `phi`."""
@@ -98,6 +143,71 @@ class PhiField:
     def F(self) -> Array:
         """Deformation gradients (n, 3, 3): a view of `phi`."""
         return self.phi[:, :3, :3]
+
+    @property
+    def good(self) -> NDArray[np.bool_]:
+        """Mask (n,) of the points to trust: their position and Phi are finite, and their return status is good.
+
+        Good is 2 for a correlation. It is 1 or 2 in a field with the column ``pixelSearchCC``, which pixel searches
+        have, and fields that were passed on or filtered, where 1 stands for an interpolated value. (A discrete
+        correlation may also have this column; its column ``LabelDilate`` tells them apart.) In a field without return
+        statuses a finite Phi is enough.
+        """
+        finite = np.isfinite(self.positions).all(axis=1) & np.isfinite(self.phi[:, :3]).all(axis=(1, 2))
+        if "returnStatus" not in self.columns:
+            return np.asarray(finite)
+        status = self.columns["returnStatus"]
+        return np.asarray(finite & ((status == 2) | (self._searched & (status == 1))))
+
+    @property
+    def statuses(self) -> dict[str, NDArray[np.bool_]]:
+        """Masks (n,) of the points with each return status, by its short name.
+
+        The names of a correlation are ``converged`` (2), ``not converged`` (1), ``not computed`` (0), ``diverged``
+        (-1), ``singular system`` (-2), ``volume change`` (-3), ``singular Phi`` (-4), ``skipped`` (-5) and ``no guess``
+        (-7); those of a field with pixel search CC (see `good`) are the same, but for ``found`` (1). Every name is
+        there, if no point has this status its mask is all False. Another number gets the name ``status <number>``.
+        """
+        if "returnStatus" not in self.columns:
+            return {}
+        status = np.asarray(self.columns["returnStatus"], np.float64)
+        known = {**CORRELATION, **SEARCH} if self._searched else CORRELATION
+        masks = {known[value].name: np.asarray(status == value) for value in known}
+        for value in np.unique(status[~np.isin(status, list(known))]):
+            masks[f"status {value:g}"] = np.isnan(status) if np.isnan(value) else np.asarray(status == value)
+        return masks
+
+    @property
+    def _searched(self) -> bool:
+        """Whether the return statuses are those of a pixel search."""
+        return "pixelSearchCC" in self.columns and "LabelDilate" not in self.columns
+
+    def grid(self, array: str | ArrayLike) -> NDArray[Any]:
+        """Values at the nodes of a grid in its shape.
+
+        Parameters
+        ----------
+        array : str or (n, ...) array
+            A name as of ``field[name]``, or one value per node: ``field.good``, ``field.displacements``, ``field.F``.
+
+        Returns
+        -------
+        (nz, ny, nx, ...) array
+            A view where that is possible. 2D fields have nz = 1.
+
+        Raises
+        ------
+        KeyError
+            If there is no array of this name.
+        ValueError
+            If the field is no grid, or the array has not one value per node.
+        """
+        if self.dims is None:
+            raise ValueError(f"a field of layout {self.layout!r} has no grid shape")
+        values = self[array] if isinstance(array, str) else np.asarray(array)
+        if values.ndim == 0 or len(values) != len(self):
+            raise ValueError(f"an array of shape {values.shape} has not one value for each of the {len(self)} nodes")
+        return values.reshape(*self.dims, *values.shape[1:])
 
 
 def grid_of(positions: Array) -> tuple[Triple, tuple[float, float, float]] | None:

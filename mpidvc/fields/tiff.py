@@ -19,11 +19,11 @@ def write_field_tiffs(stem: str | Path, dims: Sequence[int], components: Mapping
     Parameters
     ----------
     stem : str or Path
-        Begin of the file names.
+        Beginning of the file names.
     dims : sequence of 3 ints
         Number of nodes along z, y, x: the shape of the volumes, (1, ny, nx) for 2D fields.
     components : mapping of (n,) arrays
-        By suffix, for instance ``"Zdisp"``; z slowest. Written as float32, nan stays nan.
+        Values by suffix, for instance ``"Zdisp"``; z slowest. Written as float32, nan stays nan.
 
     Raises
     ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,13 +12,13 @@ from numpy.typing import NDArray
 from mpidvc.arrays import Array
 from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
-from mpidvc.fields.phifield import Layout, PhiField
+from mpidvc.fields.phifield import PHI, POSITIONS, Layout, PhiField
 from mpidvc.kernels import text
 
 __all__ = ["COLUMNS", "column_names", "format_rows", "header", "read_tsv", "tsv_table", "write_tsv", "write_tsv_parts"]
 
-#: Column families in their order. The first column of SEARCH is ``Label`` in fields of labels. To those of STRAIN the
-#: components are added: ``(*COLUMNS["STRAIN"], "ezz", …)`` is a family as well.
+#: Column families, each in its order. The first column of SEARCH is ``Label`` in fields of labels. To the columns of
+#: STRAIN the components are added: ``(*COLUMNS["STRAIN"], "ezz", …)`` is a family as well.
 COLUMNS: dict[str, tuple[str, ...]] = {
     family: tuple(names.split())
     for family, names in {
@@ -33,9 +34,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     }.items()
 }
 
-#: Rows of Phi in the order of the text: z, y, x.
-PHI = ("Fzz", "Fzy", "Fzx", "Zdisp", "Fyz", "Fyy", "Fyx", "Ydisp", "Fxz", "Fxy", "Fxx", "Xdisp")
-POSITIONS = ("Zpos", "Ypos", "Xpos")
 CONVERGENCE = ("returnStatus", "deltaPhiNorm", "iterations")
 #: Names of old files, used where today's name is absent.
 OLD_NAMES = {
@@ -50,7 +48,7 @@ OLD_NAMES = {
 BLOCK = 65536
 
 
-def read_tsv(path: str | Path, bin_ratio: float = 1.0) -> PhiField:
+def read_tsv(path: str | os.PathLike[str], bin_ratio: float = 1.0) -> PhiField:
     """Read a field. Column order is free; other columns are kept if they are numbers.
 
     Parameters
@@ -98,7 +96,7 @@ def read_tsv(path: str | Path, bin_ratio: float = 1.0) -> PhiField:
     raise UserError(f"field {path}: lacks the column NodeNumber or Label, which files of several rows need; add it")
 
 
-def _split_header(lines: list[str], path: str | Path) -> tuple[list[str], list[str]]:
+def _split_header(lines: list[str], path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
     """Today's names of the columns, and the lines after the header."""
     while lines and not lines[-1].strip():
         lines.pop()
@@ -120,17 +118,17 @@ def _split_header(lines: list[str], path: str | Path) -> tuple[list[str], list[s
     return names, lines[1:]
 
 
-def _numbers(rows: list[str], names: list[str], path: str | Path) -> dict[str, Array]:
-    """Columns by name; those that are not ours and start with something else than a number are left out."""
+def _numbers(rows: list[str], names: list[str], path: str | os.PathLike[str]) -> dict[str, Array]:
+    """Columns by name. A column of an unknown name is left out if its first cell is no number."""
     for i, row in enumerate(rows):
         if row.count("\t") != len(names) - 1:
             raise UserError(
                 f"field {path}: line {i + 2} has {row.count(chr(9)) + 1} values but the header names "
                 f"{len(names)} columns; correct this line"
             )
-    ours = {*POSITIONS, *PHI, *CONVERGENCE, "NodeNumber", "Label", "error", "pixelSearchCC", "LabelDilate"}
+    known = {*POSITIONS, *PHI, *CONVERGENCE, "NodeNumber", "Label", "error", "pixelSearchCC", "LabelDilate"}
     first = rows[0].split("\t")
-    wanted = [i for i, name in enumerate(names) if name in ours or _is_number(first[i])]
+    wanted = [i for i, name in enumerate(names) if name in known or _is_number(first[i])]
     try:
         table = np.loadtxt(rows, delimiter="\t", comments=None, ndmin=2, usecols=wanted)
     except ValueError:
@@ -166,7 +164,7 @@ def column_names(family: str | Sequence[str], labels: bool = False) -> tuple[str
     family : str or sequence of str
         A key of `COLUMNS`, or column names.
     labels : bool
-        Whether the rows are labels: then ``Label`` stands for ``NodeNumber``.
+        Whether the rows are labels: then ``Label`` replaces ``NodeNumber``.
     """
     names = _names(family)
     return ("Label", *names[1:]) if labels and names[0] == "NodeNumber" else names
@@ -180,7 +178,7 @@ def header(family: str | Sequence[str], first_column: str | None = None) -> byte
     family : str or sequence of str
         A key of `COLUMNS`, or column names.
     first_column : str, optional
-        Stands for the family's own first name: ``Label`` for ``NodeNumber``.
+        Replaces the family's own first name: ``Label`` for ``NodeNumber``.
     """
     names = _names(family)
     if first_column is not None:
@@ -201,7 +199,7 @@ def tsv_table(
     start, stop : int
         Rows [start, stop); all of them if not given.
     first : int
-        Number of the first row of `field`, if that is a part of a larger one.
+        Number of the first row of `field`, where it is a part of a larger field.
 
     Returns
     -------
@@ -212,14 +210,9 @@ def tsv_table(
     rows = range(len(field))[start:stop]
     part = slice(rows.start, rows.stop)
     table = np.zeros((len(rows), len(names)))
-    phi = field.phi[part, :3].reshape(-1, 12)
     for i, name in enumerate(names):
-        if name in POSITIONS:
-            table[:, i] = field.positions[part, POSITIONS.index(name)]
-        elif name in PHI:
-            table[:, i] = phi[:, PHI.index(name)]
-        elif (key := OLD_NAMES.get(name, name)) in field.columns:
-            table[:, i] = field.columns[key][part]
+        if (key := OLD_NAMES.get(name, name)) in field:
+            table[:, i] = field[key][part]
         elif name in {"NodeNumber", "Label", "StrainPointNumber"}:
             single = name == "NodeNumber" and field.layout == "registration"
             table[:, i] = 1 if single else np.arange(rows.start, rows.stop) + first
@@ -259,7 +252,7 @@ def write_tsv_parts(
     family: str | Sequence[str],
     labels: bool = False,
 ) -> None:
-    """Write a field that comes in parts, rows one after the other; else as `write_tsv`.
+    """Write a field that comes in parts, in the order of its rows; otherwise as `write_tsv`.
 
     Parameters
     ----------
@@ -267,7 +260,7 @@ def write_tsv_parts(
     parts : iterable of PhiField
     family : str or sequence of str
     labels : bool
-        Whether it is a field of labels.
+        Whether the field is one of labels.
 
     Raises
     ------

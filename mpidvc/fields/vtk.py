@@ -33,7 +33,7 @@ def write_grid_vtk(
     dims : sequence of 3 ints
         Number of cells along z, y, x.
     spacing : sequence of 3 floats
-        Size of a cell (z, y, x) in voxels; what is not positive (z of 2D fields) becomes 1.
+        Size of a cell (z, y, x) in voxels; a size that is not positive (z of 2D fields) becomes 1.
     origin : sequence of 3 floats
         Corner (z, y, x) of the first cell in voxels.
     fields : mapping of arrays

@@ -1,4 +1,4 @@
-"""An image seen binned, computed tile by tile where it is read."""
+"""A binned image, computed tile by tile where it is read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_VOXELS = 4_000_000
 
 
 class BinnedImage:
-    """An `Image` of block means of another, or of "any voxel is not 0" for masks.
+    """An `Image` of the block means of another; of a mask, 1 where any voxel of the block is not 0.
 
     Tiles are kept once they are made, up to `cache_bytes` of them: a rank holds those that its own blocks need.
 

@@ -1,4 +1,4 @@
-"""Boxes read from images in the form that the kernels take: what ldic, reg, warps and searches share."""
+"""Boxes read from images in the form that the kernels take, for ldic, reg, warps and searches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mpidvc.kernels import correlation
 
 __all__ = ["Ints", "Map", "around_samples", "read_float_box", "read_reference_box", "read_sampled_box"]
 
-#: Voxels of a box that are something; None: all are.
+#: Map of voxels of a box; None stands for all of them.
 Map = npt.NDArray[np.uint8] | None
 
 
@@ -25,7 +25,7 @@ def around_samples(order: int) -> int:
 def read_float_box(
     image: Image, start: Ints, stop: Ints, scratch: Scratch | None = None
 ) -> tuple[Float32Array, Slices, Map]:
-    """A box of an image as float32, where in it the image is, and the map of its voxels that exist (None: all)."""
+    """Read a box as float32; return it, the place of the image in it, and the map of the voxels that exist."""
     part, inside = image.read_box(_ints(start), _ints(stop))
     box, real = float_box(part, inside, _ints(stop - start), scratch)
     return box, inside, real
@@ -34,16 +34,16 @@ def read_float_box(
 def read_sampled_box(
     image: Image, low: Ints, high: Ints, order: int, scratch: Scratch | None = None
 ) -> tuple[Float32Array, Map, Ints]:
-    """An image from `low` to `high` (inclusive, inside it) with what interpolation needs around.
+    """Read an image from `low` to `high` (inclusive, inside it), with the frame that interpolation needs.
 
     Returns
     -------
     box : (z, y, x) float32
         Spline coefficients for order 3.
     valid : (z, y, x) uint8 or None
-        0 at holes of the image. Outside of it samples are refused by their bounds, and need no map.
+        0 at holes of the image. Outside of the image samples are refused by their bounds, without a map.
     origin : (3,) int64
-        Where the box begins.
+        First voxel of the box.
     """
     around = around_samples(order)
     start = np.maximum(low - around, -TAPS)
@@ -68,13 +68,14 @@ def read_reference_box(
     reach: int,
     scratch: Scratch | None = None,
 ) -> tuple[Float32Array, tuple[Map, Map, Map], Float32Array | None]:
-    """Image 1 from `start` to `stop` (exclusive).
+    """Read image 1 from `start` to `stop` (exclusive).
 
     Returns
     -------
     box : (z, y, x) float32
     usable, covered, real : maps
-        Voxels that may be compared with gradients of this `reach`, that exist and are not masked, that exist.
+        Voxels that may be compared, because gradients of this `reach` touch data only; voxels that exist and are not
+        masked; voxels that exist.
     sampled : (z, y, x) float32 or None
         The box as it is interpolated, for Shift-DVC.
     """

@@ -19,7 +19,8 @@ MOST_VOXELS = 4_000_000
 def grey_levels(images: ImagePair, grey_low: float = -np.inf, grey_high: float = np.inf) -> GreyLevels:
     """Mean and standard deviation of both images on the lattice of image 1.
 
-    Voxels outside the mask, with a grey level of image 1 outside the thresholds, or that are not finite do not count.
+    Voxels outside the mask, voxels whose grey level in image 1 is outside the thresholds, and voxels that are not
+    finite do not count.
     """
     image1, image2, mask1, _ = images
     planes, rows, step = lattice(image1.shape)
@@ -39,7 +40,7 @@ def _rows(image: Image, z: int, rows: Ints, step: int) -> Array:
     values = np.empty((len(rows), -(-nx // step)))
     at = 0
     while at < len(rows):
-        # with what lies between, but never much of a large plane
+        # with the rows between them, but never much of a large plane
         end = int(np.searchsorted(rows, rows[at] + max(1, MOST_VOXELS // nx)))
         part, _ = image.read_box((int(z), int(rows[at]), 0), (int(z) + 1, int(rows[end - 1]) + 1, nx))
         values[at:end] = part[0][rows[at:end] - rows[at], ::step]

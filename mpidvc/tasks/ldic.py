@@ -25,7 +25,7 @@ __all__ = ["RECORD", "LdicSettings", "LdicTask", "brick", "make_chunks", "record
 
 Samples = Float32Array | None
 
-#: What is known of a point afterwards.
+#: Result of a point: Phi, and a number for each of `correlation.RESULT`.
 RECORD = np.dtype([("phi", np.float64, (3, 4)), ("result", np.float64, (len(correlation.RESULT),))])
 #: Most voxels of a box of image 2 that points share.
 LARGEST_BOX = 16_000_000
@@ -35,7 +35,7 @@ NEAR = 16
 
 @dataclass(frozen=True)
 class LdicSettings:
-    """What determines a local correlation besides images and points.
+    """Settings that determine a local correlation, besides images and points.
 
     Attributes
     ----------
@@ -43,11 +43,11 @@ class LdicSettings:
     hws : 3 ints
         Half-window size, voxels; ``2 * hws - 1`` voxels per axis are compared. 0 along z in 2D.
     margin : 3 ints
-        How far window 2 reaches beyond window 1, voxels.
+        Voxels by which window 2 reaches beyond window 1 at each side.
     min_coverage : float
         Least fraction of window 1 inside the image and not masked.
     grey_low, grey_high : float
-        Window means must lie strictly between.
+        Limits of the mean grey level of window 1, both excluded.
     """
 
     registration: RegistrationSettings
@@ -61,15 +61,15 @@ class LdicSettings:
 def make_chunks(
     positions: Array, spacing: npt.ArrayLike, settings: LdicSettings, two_d: bool, regular: bool = True
 ) -> Chunks:
-    """The division of points into chunks that belongs to these settings.
+    """Divide points into the chunks of a run with these settings.
 
-    `spacing`: typical distance of points; `regular`: they are nodes of a grid.
+    `spacing` is the typical distance of points, `regular` says whether they are nodes of a grid.
     """
     return chunk_points(positions, brick(len(positions), spacing, settings, two_d, regular))
 
 
 def brick(n_points: int, spacing: npt.ArrayLike, settings: LdicSettings, two_d: bool, regular: bool = True) -> Array:
-    """Edges (voxels) of the bricks whose points share boxes; parameters as of `make_chunks`."""
+    """Edges (voxels) of the bricks whose points share boxes; parameters as in `make_chunks`."""
     hws, margin = np.array(settings.hws), np.array(settings.margin)
     frame = 2 * hws + 1 + 2 * margin + 2 * around_samples(settings.registration.order)
     if two_d:
@@ -84,9 +84,9 @@ class LdicTask:
     Parameters
     ----------
     images : ImagePair
-        Mask 2 does not count.
+        Mask 2 is not used.
     points : Points
-        Points in image 1, of which fractions are dropped; guesses that are not finite become return status -7.
+        Points in image 1, at whole voxels (fractions are dropped); a guess that is not finite gives return status -7.
     settings : LdicSettings
     """
 
@@ -159,7 +159,7 @@ class LdicTask:
             hws,
             origin1 - origin2,
             np.ascontiguousarray(nodes - origin1),
-            # a window that misses image 2 is told by bounds in the wrong order
+            # bounds in the wrong order mark a window that misses image 2
             np.where(meets[:, None], low2 - origin2, 1.0).astype(np.float64),
             np.where(meets[:, None], high2 - origin2, 0.0).astype(np.float64),
             phi,

@@ -1,4 +1,4 @@
-"""How much memory pieces of work need, from the geometry of chunks; upper bounds, measured against real runs."""
+"""Memory that pieces of work need, from the geometry of chunks: upper bounds, measured against real runs."""
 
 from __future__ import annotations
 
@@ -39,42 +39,42 @@ __all__ = [
 
 #: Bytes of a point's row while it goes to the finished file, and rows that go there at once.
 ROW, ROWS = 900, 65536
-#: Bytes of the HDF5 library, which rank 0 alone has (and whoever reads images in HDF5).
+#: Bytes of the HDF5 library, which is loaded on rank 0, and on all ranks only if images are HDF5.
 HDF5 = 25_000_000
 #: Bytes of a point on rank 0: position, guess, place, and columns of the result.
 POINT_RANK0 = 400
-#: Bytes of the scratch of a voxel: float32, an eighth more than asked for.
+#: Bytes of scratch memory per voxel: float32, and an eighth more.
 FLOAT = 4.5
-#: Bytes of a voxel's maps while they are made: exists, usable, covered, mask, and a copy of two of them.
+#: Bytes of the maps per voxel while they are made: exists, usable, covered, mask, and a copy of two of them.
 MAPS = 6.0
-#: Of these, those that are still there when the points are registered.
+#: Bytes of these maps that are left when the points are registered.
 KEPT_MAPS = 3.0
-#: What rank 0 needs to look at grey levels, and at the texture for every voxel of a window.
+#: Bytes that rank 0 needs to look at grey levels, and, per voxel of a window, to look at its texture.
 GREY, TEXTURE = 45_000_000, 40
 
 
 def field_bytes(n_points: int) -> tuple[int, int]:
-    """Bytes that a rank needs to finish the results file, and what rank 0 has all the time."""
+    """Bytes that a rank needs to finish the results file, and bytes that rank 0 holds all the time."""
     return ROW * min(n_points, ROWS), HDF5 + POINT_RANK0 * n_points
 
 
 def looking_bytes(hws: Sequence[int] | None, grey: bool = True) -> int:
-    """What rank 0 needs to look at the texture of windows of this half size, and at grey levels."""
+    """Bytes that rank 0 needs to look at the texture of windows of this half size, and at grey levels."""
     texture = 0 if hws is None else TEXTURE * math.prod(2 * h + 1 for h in hws)
     return max(GREY if grey else 0, texture)
 
 
 def spread_of(displacements: Array | None, gradient: Array, extent: Array) -> Array:
-    """By how many voxels the guesses of points that share boxes can differ (3,).
+    """Largest difference (3,) between the guesses of points that share boxes, voxels.
 
     Parameters
     ----------
     displacements : (n, 3) or None
-        Of a field that is given.
+        Displacements of a field given as a guess.
     gradient : (3, 3)
-        F - I of a registration that is given, else 0.
+        F - I of a registration given as a guess, else 0.
     extent : (3,)
-        Of the points of a chunk.
+        Extent of the points of a chunk, voxels.
     """
     spread = np.abs(gradient) @ extent + 1
     if displacements is not None and len(displacements):
@@ -103,7 +103,7 @@ def _work(
     more: float = 0.0,
     kernel: float = 0.0,
 ) -> int:
-    """Bytes for boxes of these shapes of both images; `more`: per voxel of box 1, `kernel`: once they are made."""
+    """Bytes for boxes of these shapes of both images; `more`: further ones per voxel of box 1, `kernel`: its own."""
     n1, n2 = (float(np.prod(np.maximum(box, 1))) for box in (box1, box2))
     maps1, maps2 = (MAPS + (mask.dtype.itemsize if mask is not None else 0) for mask in (images.mask1, images.mask2))
     making2 = (_read(images.image2) + (1.0 if images.mask2 is None else maps2)) * n2 + MAPS * n1
@@ -194,7 +194,7 @@ def search_bytes(images: ImagePair, points: PointSet, settings: SearchSettings) 
 
 
 def registration_bytes(images: ImagePair, settings: RegistrationSettings, gradient: Array) -> int:
-    """Bytes of a block of a registration, whose F may depart from the guess's by as much as a fifth."""
+    """Bytes of a block of a registration, whose F may differ from the guess's by up to a fifth."""
     two_d = images.two_d
     block = np.array((BLOCK_2D if two_d else BLOCK)[settings.order], np.float64)
     kernel, around = settings.for_kernels(two_d), around_samples(settings.order)

@@ -20,25 +20,25 @@ __all__ = ["RECORD", "PixelSearch", "PixelSearchTask", "brick", "make_chunks"]
 
 Map = npt.NDArray[np.uint8] | None
 
-#: What is known of a point afterwards: Phi, and a number for each of `RESULT`.
+#: Result of a point: Phi, and a number for each of `RESULT`.
 RECORD = np.dtype([("phi", np.float64, (3, 4)), ("result", np.float64, (len(RESULT),))])
-#: Columns of `RESULT`.
-CC, STATUS, ERROR = (RESULT.index(name) for name in ("pixelSearchCC", "returnStatus", "error"))
+#: Indices of the columns in `RESULT`.
+CC, RETURN_STATUS, ERROR = (RESULT.index(name) for name in ("pixelSearchCC", "returnStatus", "error"))
 COVERAGE, AT_LIMIT = RESULT.index("coverage"), RESULT.index("atLimit")
 
 
 def make_chunks(
     positions: Array, spacing: npt.ArrayLike, settings: SearchSettings, two_d: bool, regular: bool = True
 ) -> Chunks:
-    """The division of points into chunks that belongs to these settings.
+    """Divide points into the chunks of a run with these settings.
 
-    `spacing`: typical distance of points; `regular`: they are nodes of a grid.
+    `spacing` is the typical distance of points, `regular` says whether they are nodes of a grid.
     """
     return chunk_points(positions, brick(len(positions), spacing, settings, two_d, regular))
 
 
 def brick(n_points: int, spacing: npt.ArrayLike, settings: SearchSettings, two_d: bool, regular: bool = True) -> Array:
-    """Edges (voxels) of the bricks whose points share boxes; parameters as of `make_chunks`."""
+    """Edges (voxels) of the bricks whose points share boxes; parameters as in `make_chunks`."""
     low, high = np.array(settings.low), np.array(settings.high)
     frame = 2 * np.array(settings.hws) + 1 + np.maximum(high - low, 2 * (pad_of(settings.hws) + TAPS))
     if two_d:
@@ -63,16 +63,15 @@ class PixelSearch:
         self._scratch = (Scratch(), Scratch())
 
     def search(self, positions: Array, guess: Array) -> Records:
-        """Records of points that lie close together: they share boxes.
+        """Search points that lie close together, and so share boxes; return their records.
 
         Parameters
         ----------
         positions : (n, 3) float64
             Points in image 1; fractions are dropped.
         guess : (n, 3 or 4, 4) float64
-            First guess of Phi about each point: its rounded translation is where the search begins, its F deforms
-            window 1 as far as the settings say, and is kept in the result. Rows that are not finite become return
-            status -7.
+            First guess of Phi about each point: the search begins at its rounded translation, its F deforms window 1
+            as far as the settings say, and is kept in the result. A guess that is not finite gives return status -7.
         """
         records = np.zeros(len(positions), RECORD)
         F = guess[:, :3, :3]
@@ -85,7 +84,7 @@ class PixelSearch:
         chosen = np.flatnonzero(usable)
         if len(chosen) == 0:
             return records
-        records["result"][chosen, STATUS] = -5
+        records["result"][chosen, RETURN_STATUS] = -5
         nodes = positions[chosen].astype(np.int64)
         # a guess beyond any image must not overflow the integers of its window
         rounded = np.clip(np.rint(guess[chosen, :3, 3]), -(2.0**40), 2.0**40).astype(np.int64)
@@ -106,7 +105,7 @@ class PixelSearch:
         return records
 
     def _searched(self, nodes: Ints, rounded: Ints) -> tuple[Ints, Ints]:
-        """First and last voxel of image 2 that the search of each point looks at."""
+        """First and last voxel of image 2 within the search of each point."""
         settings = self.settings
         hws = np.array(settings.hws)
         return nodes + rounded - hws + np.array(settings.low), nodes + rounded + hws + np.array(settings.high)
@@ -167,7 +166,7 @@ class PixelSearch:
         found = cc > 0
         records["phi"][found, :, 3] = (offset + rounded)[found]
         result = records["result"]
-        result[found, STATUS] = 1
+        result[found, RETURN_STATUS] = 1
         result[:, COVERAGE] = coverage
         result[found, CC], result[found, ERROR] = cc[found], error[found]
         low_, high_ = np.array(low), np.array(high)
@@ -177,7 +176,7 @@ class PixelSearch:
     def _box(
         self, image: Image, mask: Image | None, start: Ints, stop: Ints, scratch: int
     ) -> tuple[Float32Array, Map, Map, Ints]:
-        """Grey levels, the maps of voxels that exist and of those that are not masked either, and the box's origin."""
+        """Read grey levels, the maps of voxels that exist and that may be compared, and the first voxel of the box."""
         box, _, real = read_float_box(image, start, stop, self._scratch[scratch])
         usable = real
         if mask is not None:
@@ -192,7 +191,7 @@ class PixelSearch:
 
 
 class PixelSearchTask:
-    """The search of many points, chunk by chunk; parameters as of `PixelSearch`.
+    """The search of many points, chunk by chunk; parameters as in `PixelSearch`.
 
     Parameters
     ----------

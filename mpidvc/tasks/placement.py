@@ -1,6 +1,6 @@
-"""Where the images of a run are: mapped from their files, copied to memory once per node, or read box by box.
+"""Placement of the images of a run: mapped from their files, copied to memory once per node, or read box by box.
 
-Which way is chosen follows from sizes and from the memory that may be used; the results do not depend on it.
+The choice follows from sizes and from the memory that may be used; the results do not depend on it.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ class _Console(Protocol):
 
 @dataclass(frozen=True)
 class Needs:
-    """What a run needs besides what every process has.
+    """Images and memory that a run needs, besides the memory that every process takes.
 
     Attributes
     ----------
     images : sequence of sequences of Image or None
-        The images that are used at the same time, for every part of the run.
+        For every part of the run, the images that are used at the same time.
     chunk : int
         Bytes that a rank needs for its largest piece of work.
     rank0 : int
-        Bytes that rank 0 needs besides.
+        Further bytes that rank 0 needs.
     tiles : sequence of int
-        Sizes in bytes of what else is kept by all ranks together, if there is room: binned images.
+        Bytes of each binned image, which all ranks together keep if there is room.
     less : str
-        What a user can make smaller.
+        Things that a user can make smaller, for messages.
     """
 
     images: Sequence[Sequence[Image | None]]
@@ -68,21 +68,21 @@ class Needs:
 
 @dataclass(frozen=True)
 class Placement:
-    """How the ranks of a run read their images.
+    """Way in which the ranks of a run read their images.
 
     Attributes
     ----------
     mode : {"shared", "mapped", "boxes"}
     ranks : int
-        Of the node it was decided for.
+        Ranks of the node for which it was decided.
     cache_bytes : int
-        What each reader, and each binned image, may keep decoded on every rank.
+        Decoded bytes that each reader, and each binned image, may keep on every rank.
     per_node : int or None
-        As of `NodeGroup`.
+        As in `NodeGroup`.
     private : int
         Expected bytes of every rank.
     shared : int
-        Bytes of the images, where they are in memory as a whole.
+        Bytes of the images that are in memory as a whole.
     """
 
     mode: Mode = "mapped"
@@ -96,25 +96,25 @@ class Placement:
 def decide(
     needs: Needs, ranks: int, mode: str, memory: str | None, console: _Console, may_take_fewer: bool = False
 ) -> Placement:
-    """Choose how images are read, and say what memory is expected on this node.
+    """Choose the way to read images, and print the memory that is expected on this node.
 
     Parameters
     ----------
     needs : Needs
     ranks : int
-        Of this node.
+        Ranks of this node.
     mode : {"auto", "shared", "mapped", "boxes"}
-        What was asked for.
+        The value of ``--image-mode``.
     memory : str or None
         The value of ``--memory``.
     console : Console
     may_take_fewer : bool
-        Whether fewer ranks may be taken if so many have no room.
+        Whether fewer ranks may be taken if there is no room for so many.
 
     Raises
     ------
     UserError
-        If there is not enough memory in any way.
+        If there is not enough memory for any way.
     """
     limit, why = memory_limit(memory)
     sources = {id(image): image for images in needs.images for image in images if isinstance(image, Source)}.values()
@@ -152,7 +152,7 @@ def _placement(needs: Needs, mode: Mode, ranks: int, limit: int, asked: str) -> 
         sources = _distinct(images)
         copied = sources if mode == "shared" else [source for source in sources if mode == "mapped" and source.plain]
         shared = sum(source.nbytes for source in copied)
-        # the system takes mapped pages back when it needs them: who asks for them may have more than memory
+        # the system takes mapped pages back when it needs memory: on request, images larger than memory are mapped
         held = 0 if asked == "mapped" else shared
         room = limit - needs.rank0 - held - ranks * _private(needs, mode, sources, LEAST_CACHE, ranks)
         if room < 0:
@@ -166,8 +166,8 @@ def _placement(needs: Needs, mode: Mode, ranks: int, limit: int, asked: str) -> 
 
 
 def _private(needs: Needs, mode: Mode, sources: Sequence[Source], cache_bytes: int, ranks: int) -> int:
-    """Bytes of a rank whose readers may keep so much each."""
-    # where the shares of ranks meet, both need what lies there
+    """Bytes of a rank whose readers may keep `cache_bytes` each."""
+    # tiles where the shares of two ranks meet are kept by both
     work, kept = needs.chunk, sum(min(int(1.5 * tile / ranks), cache_bytes) for tile in needs.tiles)
     if mode == "shared":
         # copied before there is any other work
@@ -186,13 +186,13 @@ def _largest(needs: Needs) -> int:
 
 
 def _fill_bytes(source: Source) -> int:
-    """What a rank needs while it fills its share of a copy."""
+    """Bytes that a rank needs while it fills its share of a copy."""
     piece = min(source.nbytes, max(PIECE, math.prod(source.grain) * source.dtype.itemsize))
     return piece + source.boxed(LEAST_CACHE).held
 
 
 def _explain(placement: Placement, mode: str, sources: Iterable[Source], limit: int, console: _Console) -> None:
-    """Say where it is another way than was asked for."""
+    """Tell the user where the way is not the one that was asked for."""
     if mode == "mapped":
         encoded = [source.path for source in sources if not source.plain]
         if placement.mode == "mapped" and encoded:
@@ -235,7 +235,7 @@ class SharedImage(Source):
     ----------
     source : Source
     values : (nz, ny, nx) array
-        In its dtype.
+        Grey levels in the dtype of the source.
     """
 
     def __init__(self, source: Source, values: npt.NDArray[Any]) -> None:
@@ -271,7 +271,7 @@ def placed(
     images: Sequence[Image | None],
     note: Callable[[str], None] | None = None,
 ) -> Iterator[list[Any]]:
-    """The images as they are read during a part of the run; collective.
+    """Give the images as they are read during a part of the run; collective.
 
     Parameters
     ----------
@@ -279,14 +279,14 @@ def placed(
     placement : Placement or None
         The same on all ranks; None: mapped where they can be.
     images : sequence of Image or None
-        What has no file stays what it is.
+        An image without a file is given back as it is.
     note : callable, optional
-        Told if there is no shared memory.
+        Called with a line for the user if there is no shared memory.
 
     Raises
     ------
     AgreedError
-        If an image cannot be read, on all ranks.
+        On all ranks, if an image cannot be read.
     """
     placement = placement or Placement()
     if placement.mode == "shared":
@@ -295,7 +295,7 @@ def placed(
             try:
                 yield [copies[image.path] if isinstance(image, Source) else image for image in images]
             finally:
-                # whoever still holds one must not keep its memory while the next ones are copied
+                # a reference to one that is left must not hold its memory while the next ones are copied
                 for copy in copies.values():
                     copy.close()
             return
@@ -329,7 +329,7 @@ def _copies(executor: Executor, placement: Placement, images: Sequence[Image | N
             copies = {source.path: _copy(node, source.boxed(LEAST_CACHE)) for source in _distinct(images)}
         except _NoMemoryError:
             copies = None
-        # not where a rank ends by itself: the others would not come here
+        # not in a `finally`: where a rank alone fails, the others do not come here
         node.close()
     except Exception as error:
         if not is_mpi_error(error):
@@ -339,7 +339,7 @@ def _copies(executor: Executor, placement: Placement, images: Sequence[Image | N
 
 
 class _NoMemoryError(Exception):
-    """There is no shared memory; said on all ranks."""
+    """There is no shared memory; raised on all ranks of the node."""
 
 
 def _copy(node: NodeGroup, source: Source) -> SharedImage:
@@ -366,7 +366,7 @@ def _copy(node: NodeGroup, source: Source) -> SharedImage:
 
 
 def _pieces(source: Source) -> Iterator[tuple[Triple, Triple]]:
-    """Boxes of about `PIECE` bytes that together are the image, none of which cuts what is decoded together."""
+    """Boxes of about `PIECE` bytes that make up the image; none divides a part that is decoded as a whole."""
     size = list(source.grain)
     most = PIECE // source.dtype.itemsize
     for axis in (2, 1, 0):

@@ -1,4 +1,4 @@
-"""Points to be measured, chunk by chunk: where they are and what they start from."""
+"""Points to be measured, chunk by chunk: their positions and first guesses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INPUT = np.dtype([("position", np.float64, (3,)), ("phi", np.float64, (3, 4))])
 
 
 class Points(Protocol):
-    """Where a task gets the points of its chunks from: the journal of a run."""
+    """Source of the points of a task, chunk by chunk: the journal of a run."""
 
     @property
     def n_blocks(self) -> int:

@@ -1,4 +1,4 @@
-"""What every rank does in a propagation: pixel search at points that come with a guess each."""
+"""Work of every rank in a propagation: pixel search of points that come with a guess each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["GuidedSearch"]
 
 
 class GuidedSearch:
-    """Searches batches of `mpidvc.core.propagation.GUESS`; parameters as of `PixelSearch`.
+    """Searches batches of `mpidvc.core.propagation.GUESS`; parameters as in `PixelSearch`.
 
     Points that are ready at the same time lie on a front, far from one another: each gets boxes of its own.
 

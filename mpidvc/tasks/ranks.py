@@ -1,4 +1,4 @@
-"""What all ranks have to agree on, or tell: the instruction set, and what adds up over them."""
+"""Agreement of all ranks: the instruction set, sums over the ranks, and results of rank 0."""
 
 from __future__ import annotations
 
@@ -39,11 +39,12 @@ def sum_over_ranks(executor: Executor, share: npt.ArrayLike) -> Array:
 
 
 def check_instruction_set() -> None:
-    """Refuse an instruction set that is asked for and that this process does not have.
+    """Refuse an instruction set that is asked for but not available to this process.
 
     Raises
     ------
     UserError
+        If it is not available.
     """
     name = os.environ.get(ISA_VARIABLE)
     if name and name not in correlation.instruction_sets():
@@ -59,7 +60,7 @@ def agree_on_instruction_set(executor: Executor, wanted: str | None = None) -> s
     ----------
     executor : Executor
     wanted : str, optional
-        The one that a run was begun with, on rank 0; goes before all others.
+        Instruction set with which a run was begun, on rank 0; it takes precedence.
 
     Raises
     ------
@@ -82,12 +83,12 @@ def agree_on_instruction_set(executor: Executor, wanted: str | None = None) -> s
 
 
 def on_leader(executor: Executor, function: Callable[[], T]) -> T:
-    """What a function returns on rank 0, which alone calls it, on every rank.
+    """Call a function on rank 0 only, and return its result on every rank.
 
     Raises
     ------
     AgreedError
-        On every rank, if it raises a `UserError`.
+        On every rank, if the function raises a `UserError`.
     """
     outcome: tuple[T | None, str | None] | None = None
     if executor.rank == 0:

@@ -34,7 +34,7 @@ BLOCK = {1: (32, 64, 128), 3: (64, 64, 128)}
 BLOCK_2D = {1: (1, 256, 512), 3: (1, 256, 512)}
 
 
-#: Least voxels along an axis that the last level compares; coarser ones that compare less than the second are left out.
+#: Fewest voxels to compare along an axis: on the last level, and on coarser levels, which are left out with fewer.
 FEWEST_VOXELS, FEWEST_COARSE = 3, 6
 
 
@@ -43,7 +43,7 @@ SLAB_VOXELS = 16_000_000
 
 
 class Pass(NamedTuple):
-    """What a block needs to know of the present iteration."""
+    """State of the present iteration, as every block needs it."""
 
     phi: Array
     gain: float
@@ -56,7 +56,7 @@ class RegistrationTask:
     Parameters
     ----------
     images : ImagePair
-        Of equal shape; mask 2 does not count.
+        Two images of equal shape; mask 2 is not used.
     settings : RegistrationSettings
     margin : 3 ints
         Voxels at every face of image 1 that are not compared.
@@ -89,7 +89,7 @@ class RegistrationTask:
         offset = low + (n - 1) / 2 - self.centre
         target = self.centre + F @ offset + t
         shape2 = np.array(self.images.image2.shape)
-        # what the block's frame of gradients reaches with -ug, plus a quarter of a voxel of Shift-DVC
+        # with the frame of gradients of -ug, and a quarter of a voxel of Shift-DVC
         reach = np.abs(F) @ ((n - 1) / 2 + self._kernel_settings.gradient_reach + 1)
         first = np.maximum(np.floor(target - reach), 0)
         last = np.minimum(np.ceil(target + reach), shape2 - 1)
@@ -148,7 +148,7 @@ class LevelSettings:
     begin, end : int
         Binning of the first and the last level, powers of two.
     margin : 3 ints or None
-        In voxels of the full image; None: a tenth of the level's shortest side and one voxel.
+        Margin in voxels of the full image; None: a tenth of the level's shortest side and one voxel.
     """
 
     begin: int = 4
@@ -170,12 +170,12 @@ class LevelSettings:
         return (0, *margin[1:]) if two_d else margin
 
     def usable(self, image: Image, settings: RegistrationSettings) -> dict[int, Triple]:
-        """Binning and margin of the levels that have something to compare.
+        """Binning and margin of the levels with voxels to compare.
 
         Raises
         ------
         UserError
-            If the last level has not.
+            If the last level has none.
         """
         two_d = image.two_d
         reach = settings.for_kernels(two_d).gradient_reach if settings.sigma is not None else 0
@@ -204,12 +204,12 @@ class RegistrationResult:
     Attributes
     ----------
     phi : (4, 4) float64
-        About `centre`.
+        Phi about `centre`.
     centre : (3,) float64
     last : GaussNewton
-        The last level that was run, in its own voxels: error, iterations, status, history …
+        State of the last level that was run, in voxels of this level: error, iterations, status, history …
     binning : int
-        Of the last level.
+        Binning of this level.
     """
 
     phi: Array
@@ -230,23 +230,23 @@ def register_multiscale(
 ) -> RegistrationResult:
     """Register image 2 to image 1, from binned images to full ones; every rank calls it.
 
-    A level that does not converge ends the registration, and its result is the result.
+    A level that does not converge ends the registration; its result is returned.
 
     Parameters
     ----------
     executor : Executor
     images : ImagePair
-        Of equal shape; mask 2 does not count.
+        Two images of equal shape; mask 2 is not used.
     settings : RegistrationSettings
     levels : LevelSettings
     guess : (4, 4) float64
-        First Phi about the image's centre, translations in voxels of the full image.
+        First guess of Phi about the image's centre, translations in voxels of the full image.
     say : callable
-        Gets the lines to show.
+        Called with every line to show.
     watch : callable, optional
-        Gets Phi about the image's centre, in voxels of the full image, after every iteration (on rank 0).
+        Called on rank 0 after every iteration, with Phi about the image's centre in voxels of the full image.
     cache_bytes : int
-        What every rank may keep of each binned image.
+        Bytes that every rank may keep of each binned image.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Texture of a sample of the windows that are going to be followed."""
+"""Texture of a sample of the windows that will be correlated."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from mpidvc.tasks.boxes import read_sampled_box
 __all__ = ["WarpTask", "sample_block", "to_dtype"]
 
 
-#: Voxels of a slab, about.
+#: Approximate number of voxels of a slab.
 SLAB_VOXELS = 4_000_000
 #: Rows and columns of a slab that are sampled together.
 TILE = 256
@@ -34,6 +34,7 @@ def sample_block(
     centre : (3,)
         Centre of Phi, voxels.
     low, n : 3 ints
+        First voxel and size of the block.
     order : {1, 3}
         Linear or cubic B-spline interpolation.
     """
@@ -56,7 +57,7 @@ def sample_block(
 
 
 def to_dtype(values: Float32Array, dtype: np.dtype[Any]) -> npt.NDArray[np.generic]:
-    """Grey levels in an image's dtype: rounded and kept inside its range, where it is an integer type."""
+    """Grey levels in an image's dtype: for integer types, rounded and clipped to their range."""
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         return np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max).astype(dtype)

@@ -12,9 +12,9 @@ from mpidvc.arrays import Array, Ints, Triple, is_two_d
 from mpidvc.core import deformation
 from mpidvc.core.grid import make_grid
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, is_hdf5, read_hdf5
+from mpidvc.fields.hdf5 import FieldLayout
 from mpidvc.fields.phifield import PhiField
-from mpidvc.fields.tsv import read_tsv
+from mpidvc.fields.read import read_field
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.memory import PointSet
 from mpidvc.workflow.determines import checksum
@@ -128,7 +128,7 @@ def read_guess(given: str | PhiField | None, bin_ratio: float) -> Guess:
         field = replace(given, positions=given.positions * bin_ratio, phi=phi, spacing=spacing)
     else:
         name = given
-        field = (read_hdf5 if is_hdf5(given) else read_tsv)(given, bin_ratio)
+        field = read_field(given, bin_ratio)
     lost = np.nonzero(~(np.abs(field.positions) < FARTHEST).all(axis=1))[0]
     if len(lost):
         raise UserError(f"-pf {name}: the position in row {lost[0] + 1} is not finite, or absurd; drop such rows")

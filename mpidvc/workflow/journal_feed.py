@@ -9,7 +9,7 @@ import numpy as np
 from mpidvc.arrays import Ints, Records
 from mpidvc.core.pixel_search import RESULT
 from mpidvc.core.propagation import Propagation
-from mpidvc.tasks.pixel_search import CC, RECORD, STATUS
+from mpidvc.tasks.pixel_search import CC, RECORD, RETURN_STATUS
 from mpidvc.workflow.measurement import Measurement
 
 __all__ = ["LOGGED", "JournalFeed"]
@@ -98,7 +98,7 @@ class JournalFeed:
 
     def _tell(self, batch: Records, records: Records) -> None:
         """Tell the propagation; points without a displacement guide no others, whatever the threshold."""
-        searched = records["result"][:, STATUS] == 1
+        searched = records["result"][:, RETURN_STATUS] == 1
         cc = np.where(searched, records["result"][:, CC], -np.inf)
         self._propagation.finished(batch, records["phi"][:, :, 3], cc)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mpidvc.arrays import Array, Ints
-from mpidvc.core.registration import STATUS
+from mpidvc.core.statuses import CORRELATION
 from mpidvc.runtime.console import Console
 
 __all__ = ["summarise"]
@@ -30,13 +30,13 @@ def summarise(console: Console, title: str, values: Array, measured: Ints) -> in
     """
     foreground = int(np.sum(values != -5))
     rows = []
-    for value, meaning in STATUS.items():
+    for value, status in CORRELATION.items():
         count = int(np.sum(values == value))
         if count == 0 and value not in (2, 1, -5):
             continue
         share = "" if value == -5 else f"{100 * count / foreground:.1f}%" if foreground else "-"
-        rows.append([f"RS={value:+d}", count, share, meaning])
-    other = int(np.sum(~np.isin(values, list(STATUS))))
+        rows.append([f"RS={value:+d}", count, share, status.meaning])
+    other = int(np.sum(~np.isin(values, list(CORRELATION))))
     if other:
         rows.append(["other", other, f"{100 * other / foreground:.1f}%", "kept from the file of -pf as they are"])
     console.table(title, ["Status", "Points", "Percent of non-background", "Meaning"], rows)

@@ -9,7 +9,8 @@ import numpy as np
 
 from mpidvc.arrays import Records, Triple
 from mpidvc.cli.options import image_mode
-from mpidvc.core.pixel_search import RESULT, STATUS, SearchSettings
+from mpidvc.core.pixel_search import RESULT, SearchSettings
+from mpidvc.core.statuses import SEARCH
 from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.memory import field_bytes, looking_bytes, search_bytes
@@ -107,10 +108,10 @@ class Plan(PointwisePlan):
     def summarise(self, work: Work, results: ResultsFile, console: Console) -> int:
         status, at_limit = results.column("returnStatus"), results.column("atLimit")
         rows = []
-        for value, meaning in STATUS.items():
+        for value, known in SEARCH.items():
             count = int(np.sum(status == value))
             if count or value != -7:
-                rows.append([f"RS={value:+d}", count, f"{100 * count / len(status):.1f}%", meaning])
+                rows.append([f"RS={value:+d}", count, f"{100 * count / len(status):.1f}%", known.meaning])
         found, limit = int(np.sum(status == 1)), int(at_limit.sum())
         share = f"{100 * limit / found:.1f}% of found" if found else "-"
         rows.insert(1, ["at the limit", limit, share, "found at an end of the search range"])

@@ -15,7 +15,8 @@ from mpidvc.cli.command import Outcome
 from mpidvc.cli.options import image_mode
 from mpidvc.core import deformation
 from mpidvc.core.grey import choose_criterion
-from mpidvc.core.registration import STATUS, RegistrationSettings
+from mpidvc.core.registration import RegistrationSettings
+from mpidvc.core.statuses import CORRELATION
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import write_tsv
@@ -189,12 +190,12 @@ class Plan(CorrelationPlan):
             console.print("Registration converged")
         elif status == 1:
             console.warn(
-                f"the registration has not converged at binning {found.binning} (return status 1: {STATUS[1]}); the "
+                f"the registration has not converged at binning {found.binning} (return status 1: {CORRELATION[1].meaning}); the "
                 "last Phi is saved"
             )
         else:
             console.warn(
-                f"the registration failed (return status {status}: {STATUS[status]}); Phi is saved, but do not trust it"
+                f"the registration failed (return status {status}: {CORRELATION[status].meaning}); Phi is saved, but do not trust it"
             )
         # stopped by -it on the last level is what was asked for; on a coarser one it is no result for the images
         good = status == 2 or (status == 1 and found.binning == self.levels.end)

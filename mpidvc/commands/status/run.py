@@ -21,6 +21,7 @@ import numpy.typing as npt
 from mpidvc.arrays import Array
 from mpidvc.cli import command
 from mpidvc.cli.command import Outcome
+from mpidvc.core.statuses import CORRELATION, SEARCH
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import GROUP, JOURNAL, ResultsFile, is_hdf5
 from mpidvc.runtime.console import Console
@@ -347,10 +348,5 @@ def _resume_line(state: State) -> str:
 
 
 def _meanings(command: str) -> dict[int, str]:
-    if command.startswith("pixelSearch"):
-        from mpidvc.core import pixel_search
-
-        return pixel_search.STATUS
-    from mpidvc.core import registration
-
-    return registration.STATUS
+    known = SEARCH if command.startswith("pixelSearch") else CORRELATION
+    return {value: status.meaning for value, status in known.items()}

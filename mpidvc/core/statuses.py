@@ -1,0 +1,34 @@
+"""Return statuses: the numbers of the column ``returnStatus``, their names and their meanings."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["CORRELATION", "SEARCH", "Status"]
+
+
+class Status(NamedTuple):
+    """A return status: its short name, and its meaning in words."""
+
+    name: str
+    meaning: str
+
+
+#: Return statuses of a correlation (Gauss–Newton registration of a window or of a whole image).
+CORRELATION = {
+    2: Status("converged", "converged: the change of Phi fell below the limit"),
+    1: Status("not converged", "not converged: maximum number of iterations reached"),
+    0: Status("not computed", "not computed"),
+    -1: Status("diverged", "diverged: the error grew"),
+    -2: Status("singular system", "singular system: too little texture"),
+    -3: Status("volume change", "diverged: volume change too large, or moved off the data"),
+    -4: Status("singular Phi", "singular Phi"),
+    -5: Status("skipped", "skipped: mask, grey level threshold, or outside image 2"),
+    -7: Status("no guess", "skipped: no finite initial guess"),
+}
+#: Return statuses of a pixel search.
+SEARCH = {
+    1: Status("found", "found"),
+    -5: Status("skipped", "skipped: grey level, mask coverage, outside image 2, or nothing correlates"),
+    -7: Status("no guess", "skipped: the first guess is not finite or cannot be applied"),
+}
