@@ -62,12 +62,8 @@ def _function(command: Command) -> Callable[..., Any]:
 
 
 def _documentation(command: Command, parser: argparse.ArgumentParser) -> str:
-    lines = [
-        f"{command.summary[:1].upper()}{command.summary[1:]}: ``mpidvc {command.name}``.",
-        "",
-        "Parameters",
-        "----------",
-    ]
+    summary = f"{command.summary[:1].upper()}{command.summary[1:]}: ``mpidvc {command.name}``."
+    lines = [summary, "", "Parameters", "----------"]
     formatter = parser._get_formatter()
     for action in parser._actions:
         if action.dest != "help" and action.help:
@@ -260,7 +256,7 @@ def _opened(
     """An image in memory as the run reads it: without a copy in this process, or from memory that ranks share."""
     if option == FIELD:
         return value
-    from mpidvc.images.image import ArrayImage, image_of, images_at_hand, shared_image
+    from mpidvc.images.image import ArrayImage, image_at_hand, image_of, shared_image
     from mpidvc.runtime.launch import available_cpus, find_mpiexec
 
     image = image_of(value, _label(option, index))
@@ -268,7 +264,7 @@ def _opened(
         return image
     if ranks is not None:
         # every rank has its own
-        return stack.enter_context(images_at_hand(image))
+        return stack.enter_context(image_at_hand(image))
     if args.processes != 1 and (args.processes or available_cpus()) > 1 and find_mpiexec() is not None:
         return stack.enter_context(shared_image(image))
     return image

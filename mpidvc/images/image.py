@@ -18,10 +18,10 @@ from mpidvc.images.files import identity_of
 from mpidvc.images.hdf5 import SEPARATOR, SUFFIXES, open_hdf5
 from mpidvc.images.plain import PlainImage
 from mpidvc.images.slices import open_slices
-from mpidvc.images.source import Source, stored_dtype, volume_shape
+from mpidvc.images.source import CACHE, Source, stored_dtype, volume_shape
 from mpidvc.images.tiff import open_tiff
 
-__all__ = ["ArrayImage", "Image", "image_of", "open_image", "shared_image"]
+__all__ = ["ArrayImage", "Image", "image_at_hand", "image_of", "open_image", "shared_image"]
 
 #: Bytes of a piece, and number of pieces, that are compared between a memory map and the file of its name.
 SAMPLE, SAMPLES = 4096, 16
@@ -71,6 +71,9 @@ class ArrayImage(Source):
         If the array is empty or masked, or has an unsupported dtype or number of dimensions.
     """
 
+    # memory needs no copy, like a file that is mapped
+    plain = True
+
     def __init__(self, array: ArrayLike, path: str = "<array>") -> None:
         if np.ma.isMaskedArray(array):
             raise UserError(f"{path}: is a masked array; give its data, and its mask as a mask")
@@ -82,8 +85,50 @@ class ArrayImage(Source):
         self.array: NDArray[Any] = values.reshape(self.shape)
         self.array.flags.writeable = False
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        if _at_hand.get(self.path) is self:
+            return _find, (self.path,)
+        return ArrayImage, (self.array, self.path)
+
+    @property
+    def files(self) -> list[str]:
+        return []
+
+    def mapped(self) -> Source:
+        return self
+
+    def boxed(self, cache_bytes: int = CACHE) -> Source:
+        return self
+
+    def close(self) -> None:
+        """Nothing is open."""
+
     def _read(self, box: tuple[slice, slice, slice]) -> NDArray[Any]:
         return self.array[box]
+
+
+#: Images that every rank of a job has, by their paths.
+_at_hand: dict[str, ArrayImage] = {}
+
+
+def _find(path: str) -> ArrayImage:
+    return _at_hand[path]
+
+
+@contextmanager
+def image_at_hand(image: ArrayImage) -> Iterator[ArrayImage]:
+    """An image that every rank of a job has: its pickle is a name, as long as the block lasts.
+
+    Parameters
+    ----------
+    image : ArrayImage
+        The same voxels, by the same path, on every rank.
+    """
+    _at_hand[image.path] = image
+    try:
+        yield image
+    finally:
+        del _at_hand[image.path]
 
 
 def open_image(path: str | Path | Image, what: str = "image") -> Image:

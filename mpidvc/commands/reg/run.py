@@ -186,17 +186,15 @@ class Plan(CorrelationPlan):
                 self._write_deformed(self.deformed, found, executor, console)
         stages.report(1)
         status = found.last.status
+        told = f"return status {status}: {CORRELATION[status].meaning}"
         if status == 2:
             console.print("Registration converged")
         elif status == 1:
             console.warn(
-                f"the registration has not converged at binning {found.binning} (return status 1: {CORRELATION[1].meaning}); the "
-                "last Phi is saved"
+                f"the registration has not converged at binning {found.binning} ({told}); the last Phi is saved"
             )
         else:
-            console.warn(
-                f"the registration failed (return status {status}: {CORRELATION[status].meaning}); Phi is saved, but do not trust it"
-            )
+            console.warn(f"the registration failed ({told}); Phi is saved, but do not trust it")
         # stopped by -it on the last level is what was asked for; on a coarser one it is no result for the images
         good = status == 2 or (status == 1 and found.binning == self.levels.end)
         return Outcome(0 if good else 1, field)
