@@ -18,8 +18,8 @@ from pathlib import Path
 
 import tifffile
 
-from mpidvc.commands.run import TIMINGS
 from mpidvc.core.analytic import AnalyticPair
+from mpidvc.workflow.stages import TIMINGS
 
 #: Largest share of the journal in the time of a run.
 LIMIT = 0.02

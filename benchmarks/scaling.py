@@ -28,7 +28,6 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 import scaling_costs  # noqa: E402
 from scaling_model import Case, Costs, Outcome, bound, extended, simulate  # noqa: E402
 
-from mpidvc.commands.results import ROWS  # noqa: E402
 from mpidvc.runtime.schedule import (  # noqa: E402
     GROWTH,
     LONGEST_ASSIGNMENT,
@@ -36,6 +35,7 @@ from mpidvc.runtime.schedule import (  # noqa: E402
     SERVED,
     Schedule,
 )
+from mpidvc.tasks.memory import ROWS  # noqa: E402
 
 COSTS = REPOSITORY / "benchmarks/scaling.json"
 REPORT = REPOSITORY / "docs/scaling.md"

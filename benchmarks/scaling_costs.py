@@ -314,7 +314,6 @@ def bookkeeping(size: int) -> dict[str, float]:
 
 def per_point(folder: Path) -> dict[str, float]:
     """Seconds that every point costs in what comes before and after the work, by stage."""
-    from mpidvc.commands.results import _Finish, _Text
     from mpidvc.core.grid import chunk_points, make_grid
     from mpidvc.fields import hdf5
     from mpidvc.fields.tsv import column_names
@@ -323,6 +322,8 @@ def per_point(folder: Path) -> dict[str, float]:
     from mpidvc.runtime import journal as journals
     from mpidvc.tasks.ldic import RECORD
     from mpidvc.tasks.points import inputs_of
+    from mpidvc.workflow.finish import FinishTask
+    from mpidvc.workflow.write import TextTask
 
     edge = FIELD_EDGE
     found = {}
@@ -348,7 +349,7 @@ def per_point(folder: Path) -> dict[str, float]:
     found["lay out"] = time.perf_counter() - begun
     journal.write("mpidvc/journal/records", 0, np.zeros(n, RECORD))
     target = RowFile(folder / "points.h5.part", slots)
-    finish = _Finish(journal, target, layout)
+    finish = FinishTask(journal, target, layout)
     begun = time.perf_counter()
     for chunk in range(finish.n_chunks):
         finish.run(chunk)
@@ -362,11 +363,11 @@ def per_point(folder: Path) -> dict[str, float]:
     target.path = folder / "points.h5.part"
     names = column_names("LDIC")
     begun = time.perf_counter()
-    lengths = [_Text(target, layout, names).run(chunk) for chunk in range(finish.n_chunks)]
+    lengths = [TextTask(target, layout, names).run(chunk) for chunk in range(finish.n_chunks)]
     starts = np.cumsum([0, *lengths])
     text = folder / "points.tsv"
     text.touch()
-    writer = _Text(target, layout, names, text, starts)
+    writer = TextTask(target, layout, names, text, starts)
     for chunk in range(writer.n_chunks):
         writer.run(chunk)
     found["TSV"] = time.perf_counter() - begun

@@ -17,7 +17,7 @@ from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.files import RunFiles, close_parallel, nobody_is_lost, part_of
 from mpidvc.workflow.measurement import Measurement
 
-__all__ = ["finish"]
+__all__ = ["FinishTask", "finish"]
 
 
 def finish(executor: Executor, files: RunFiles, measurement: Measurement) -> None:
@@ -26,7 +26,7 @@ def finish(executor: Executor, files: RunFiles, measurement: Measurement) -> Non
     assert target is not None
     measurement.stages.journal(journal.seconds)
     with measurement.stages.stage("finish"):
-        task = _FinishTask(journal, target, files.layout)
+        task = FinishTask(journal, target, files.layout)
         if files.driver == "gather":
             # the other hosts need not see yet what this one has written
             for chunk in range(task.n_chunks) if executor.rank == 0 else ():
@@ -51,7 +51,7 @@ def _publish(files: RunFiles, target: RowFile, measurement: Measurement) -> None
     measurement.finished({f"{value:g}": int(count) for value, count in zip(values, counts, strict=True)})
 
 
-class _FinishTask:
+class FinishTask:
     """Copies the records of a journal to the rows of the finished file, block of rows by block of rows."""
 
     def __init__(self, journal: Journal, target: RowFile, layout: FieldLayout) -> None:
