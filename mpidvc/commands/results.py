@@ -25,16 +25,16 @@ from mpidvc.atomic import replacing
 from mpidvc.commands.run import Stages
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, Rows, dataset_rows, lay_out, rows_of
+from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, Rows, create_results_file, dataset_rows, rows_of
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import column_names, format_rows, header, tsv_table, write_tsv_parts
 from mpidvc.kernels import correlation
-from mpidvc.rowfile import RowFile, reserve, write_at
+from mpidvc.rowfile import JOURNAL, RowFile, reserve, write_at
 from mpidvc.runtime import journal as journals
 from mpidvc.runtime.console import Console, Progress
 from mpidvc.runtime.executor import Executor, Task
 from mpidvc.runtime.filesystems import COHERENT, file_system
-from mpidvc.runtime.journal import GROUP, Journal, JournalTask
+from mpidvc.runtime.journal import Journal, JournalLayout, JournalTask
 from mpidvc.runtime.runlog import RunLog, path_of
 from mpidvc.runtime.stop import Stopped, StopRequest, graceful, keep
 from mpidvc.tasks.memory import ROWS
@@ -113,7 +113,7 @@ def check_results(stem: Path, output: Output, guess: str | None = None) -> None:
         If there is an unfinished one and nothing says what to do with it, something else is there, or it is `guess`.
     """
     path = results_path(stem)
-    state = journals.state_of(path)
+    state = journals.kind_of_file(path)
     if state == "unfinished" and not (output.resume or output.overwrite):
         raise UserError(
             f"{path}: holds the results of an unfinished run; add --resume to go on, or --overwrite to begin again"
@@ -283,7 +283,7 @@ class Results:
             keep(f"what is measured is in {self.path}; the same command with --resume goes on")
 
     def _stored_instruction_set(self) -> str | None:
-        if not self._output.resume or journals.state_of(self.path) not in ("unfinished", "damaged"):
+        if not self._output.resume or journals.kind_of_file(self.path) not in ("unfinished", "damaged"):
             return None
         # a file that was cut off can be read again afterwards
         journals.open_journal(self.path).close()
@@ -313,7 +313,7 @@ class Results:
         def inputs(rows: Ints) -> Records:
             return inputs_of(work.positions[rows], work.guess(rows))
 
-        state = "absent" if output.overwrite or not output.resume else journals.state_of(self.path)
+        state = "absent" if output.overwrite or not output.resume else journals.kind_of_file(self.path)
         resumed = state in ("unfinished", "damaged")
         if state == "finished":
             self._refuse_changes(determines, ("instruction set",))
@@ -323,11 +323,24 @@ class Results:
             journals.refuse_in_use(self.path)
         journal = self._reopen(work, determines, inputs) if resumed else None
         # before anything is touched: there may be no room
-        slots = lay_out(self._part, layout, self.path)
+        slots = create_results_file(self._part, layout, self.path)
         try:
             if journal is None:
-                blocks = (work.order, work.starts, work.positions)
-                journal = journals.lay_out(self.path, determines, *blocks, inputs, work.record, layout.columns)
+                journal = journals.create_journal(
+                    self.path,
+                    JournalLayout(
+                        determines=determines,
+                        columns=layout.columns,
+                        n_points=len(work.order),
+                        n_blocks=len(work.starts) - 1,
+                        inputs=inputs(work.order[:0]).dtype,
+                        records=work.record,
+                    ),
+                    order=work.order,
+                    starts=work.starts,
+                    positions=work.positions,
+                    inputs=inputs,
+                )
                 journal.lock()
             else:
                 # only records are checked, and the rest may have been lost with the end of the file
@@ -498,7 +511,7 @@ class Results:
         executor, driver = self._executor, self._opened.driver
         self._stages.journal(journal.seconds)
         with self._stages.stage("finish"):
-            task = _Finish(journal, target, layout)
+            task = OrderedRows(journal, target, layout)
             if driver == "gather":
                 # the other hosts need not see yet what this one has written
                 for chunk in range(task.n_chunks) if executor.rank == 0 else ():
@@ -557,7 +570,7 @@ class Results:
         def sink(chunk: int, length: Any) -> None:
             lengths[chunk] = length
 
-        executor.map(_Text(source, layout, names), sink)
+        executor.map(TextRows(source, layout, names), sink)
 
         def begin() -> Ints:
             head = header(names)
@@ -570,7 +583,7 @@ class Results:
                 raise UserError(f"{path}: cannot be written ({error.strerror or error}); make room for it") from error
             return starts
 
-        executor.map(_Text(source, layout, names, path, on_leader(executor, begin)), None)
+        executor.map(TextRows(source, layout, names, path, on_leader(executor, begin)), None)
 
     def close(self) -> None:
         """Remove the results file if it shall not stay; called when everything is written."""
@@ -584,7 +597,7 @@ class Results:
             path_of(self.path).unlink(missing_ok=True)
 
 
-class _Text:
+class TextRows:
     """Formats the rows of a finished file, part by part; tells the length, or writes where it is told.
 
     Parameters
@@ -633,7 +646,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class _Finish:
+class OrderedRows:
     """Copies the records of a journal to the rows of the finished file, block of rows by block of rows."""
 
     def __init__(self, journal: Journal, target: RowFile, layout: FieldLayout) -> None:
@@ -642,9 +655,9 @@ class _Finish:
 
     def run(self, chunk: int) -> npt.NDArray[Any]:
         start, stop = chunk * ROWS, min((chunk + 1) * ROWS, self._layout.n)
-        places = self._journal.read(f"{GROUP}/places", start, stop)
-        records = self._journal.mapped(f"{GROUP}/records")[places]
-        positions = self._journal.read(f"{GROUP}/positions", start, stop)
+        places = self._journal.read(f"{JOURNAL}/places", start, stop)
+        records = self._journal.mapped(f"{JOURNAL}/records")[places]
+        positions = self._journal.read(f"{JOURNAL}/positions", start, stop)
         columns = {name: records["result"][:, k] for k, name in enumerate(self._layout.columns)}
         for name, rows in dataset_rows(self._layout, positions, records["phi"], columns).items():
             self._target.write(name, start, rows)
