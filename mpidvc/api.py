@@ -122,16 +122,16 @@ def call(
             from mpidvc.runtime.console import Console, terminal_columns
 
             leads = ranks is None or ranks.rank == 0
-            console = Console(terminal_columns(ranks is not None) if verbose else 0, args.log, not (verbose and leads))
+            console = Console(terminal_columns(ranks is not None), args.log, silent=not leads, quiet=not verbose)
         results = _Results(args, stack)
         if ranks is not None:
             outcome = _execute_on(ranks, command, args, results, console if executor is None else None, console)
         else:
             from mpidvc.cli.execution import execute_here
-            from mpidvc.runtime.console import SILENT, TERMINAL
+            from mpidvc.runtime.console import QUIET, TERMINAL
 
             results.settle()
-            variables = {TERMINAL: str(console.columns), SILENT: str(int(console.silent))}
+            variables = {TERMINAL: str(console.columns), QUIET: str(int(console.quiet))}
             outcome = execute_here(command, args, console, [command.name, *words], variables)
         for text in console.warnings if executor is None else ():
             warnings.warn(text, stacklevel=3)

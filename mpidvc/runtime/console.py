@@ -18,12 +18,12 @@ from mpidvc.errors import UserError
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
-__all__ = ["SILENT", "TERMINAL", "Console", "Progress", "terminal_columns"]
+__all__ = ["QUIET", "TERMINAL", "Console", "Progress", "terminal_columns"]
 
 #: Environment variable of the ranks, whose stdout is a pipe: columns of the terminal, 0 if there is none.
 TERMINAL = "MPIDVC_TERMINAL"
-#: 1: the ranks of a job that a Python program started say nothing; their warnings are handed over.
-SILENT = "MPIDVC_SILENT"
+#: Environment variable of the ranks that a Python program started: 1 if they print nothing.
+QUIET = "MPIDVC_QUIET"
 #: Seconds between progress lines where there is no terminal.
 LINE_EVERY = 60.0
 
@@ -60,7 +60,9 @@ class Console:
     log : str, optional
         File to which every line is appended, with a time stamp.
     silent : bool
-        Whether to print nothing: all ranks but rank 0. A log file is written nevertheless.
+        Whether to print nothing and open no file: all ranks but rank 0.
+    quiet : bool
+        Whether to print nothing but errors; the log file is written.
     clock : callable
         Seconds; replaced in tests.
     """
@@ -70,16 +72,18 @@ class Console:
         columns: int = 0,
         log: str | None = None,
         silent: bool = False,
+        quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.columns = 0 if silent else columns
+        self.columns = 0 if silent or quiet else columns
         self.silent = silent
+        self.quiet = quiet
         #: What `warn` was told, whether it was shown or not.
         self.warnings: list[str] = []
         self._clock = clock
         self._progress: Progress | None = None
         self._log: TextIO | None = None
-        if log is not None:
+        if log is not None and not silent:
             _refuse_binary(log)
             try:
                 self._log = Path(log).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115
@@ -179,12 +183,12 @@ class Console:
             self._progress = None
 
     def _show(self, text: str, stream: TextIO) -> None:
-        self._to_log(text)
         if self.silent:
             return
         live = self._progress is not None and self._progress.print_above(text)
-        if not live:
+        if not (live or self.quiet):
             _write(stream, text + "\n")
+        self._to_log(text)
 
     def _to_log(self, text: str) -> None:
         if self._log is not None:
@@ -279,7 +283,7 @@ class Progress:
         if now - self._last_line >= LINE_EVERY:
             self._last_line = now
             line = self._line(now, f"{_hours(self._left(now))} left")
-            if self._bar is None:
+            if self._bar is None and not console.quiet:
                 _write(sys.stdout, line + "\n")
             console._to_log(line)
 
