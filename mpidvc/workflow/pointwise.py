@@ -25,7 +25,7 @@ from mpidvc.workflow.output import Output
 from mpidvc.workflow.plan import CorrelationPlan
 from mpidvc.workflow.stages import Stages
 from mpidvc.workflow.work import Work
-from mpidvc.workflow.write import FieldFiles, write
+from mpidvc.workflow.write import FieldFiles, note_stale, write
 
 __all__ = ["Part", "PointwisePlan"]
 
@@ -100,6 +100,8 @@ class PointwisePlan(CorrelationPlan):
                 points += len(work.order)
             with stages.stage("write"):
                 write(executor, console, self.output, files, self.files, self.hws)
+                if executor.rank == 0 and files.journal is not None:
+                    note_stale(console, self.output, files.stem, self.files)
             done.append(files)
         # not one by one: an interrupted series is resumed after the pairs that are finished
         for files in done:
