@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(LdicTask, "run", end)
         assert main(arguments) != 0
+    # the lock on the journal ends with the process otherwise
+    gc.collect()
 
 
 def test_other_settings_do_not_replace(line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
