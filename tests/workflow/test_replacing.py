@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import gc
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,6 @@ import tifffile
 from mpidvc.core.analytic import AnalyticPair
 from mpidvc.main import main
 from mpidvc.runtime.journal import kind_of_file
-from mpidvc.tasks.ldic import LdicTask
 
 
 @pytest.fixture
@@ -22,17 +22,25 @@ def line(tmp_path: Path) -> list[str]:
     return ["ldic", str(tmp_path / "a.tif"), str(tmp_path / "b.tif"), "-ns", "8", "-np", "1", "-pre", "out"]
 
 
-def interrupted(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
-    """Run a command that ends before its first chunk."""
+#: Ends before its first chunk.
+INTERRUPTED = """\
+import sys
+from mpidvc.main import main
+from mpidvc.tasks.ldic import LdicTask
 
-    def end(task: LdicTask, chunk: int) -> None:
-        raise KeyboardInterrupt
+def end(task, chunk):
+    raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(LdicTask, "run", end)
-        assert main(arguments) != 0
-    # the lock on the journal ends with the process otherwise
-    gc.collect()
+LdicTask.run = end
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def interrupted(environment: dict[str, str], arguments: list[str]) -> None:
+    """Run a command that ends before its first chunk, in a process of its own, with which its lock ends."""
+    words = [sys.executable, "-c", INTERRUPTED, *arguments]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 85, done.stderr
 
 
 def test_other_settings_do_not_replace(line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,12 +67,12 @@ def test_same_settings_replace(line: list[str], tmp_path: Path) -> None:
 
 
 def test_interrupted_rerun_leaves_the_finished_file(
-    line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    line: list[str], tmp_path: Path, environment: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*line, "-hws", "5"]) == 0
     before = {path.name: path.read_bytes() for path in tmp_path.glob("out*")}
     other = [*line, "-hws", "6", "--overwrite"]
-    interrupted(monkeypatch, other)
+    interrupted(environment, other)
     now = {path.name: path.read_bytes() for path in tmp_path.glob("out*")}
     assert now.items() >= before.items()
     begun = tmp_path / "out-ldic.h5.new"
@@ -83,11 +91,11 @@ def test_interrupted_rerun_leaves_the_finished_file(
     assert (again / "out-ldic.h5").read_bytes() == (tmp_path / "out-ldic.h5").read_bytes()
 
 
-def test_journal_left_by_a_killed_run(line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_journal_left_by_a_killed_run(line: list[str], tmp_path: Path, environment: dict[str, str]) -> None:
     """Killed after the results were put in place, before the journal was removed."""
     assert main([*line, "-hws", "5"]) == 0
     before = (tmp_path / "out-ldic.h5").read_bytes()
-    interrupted(monkeypatch, [*line, "-hws", "5"])
+    interrupted(environment, [*line, "-hws", "5"])
     assert (tmp_path / "out-ldic.h5.new").exists()
     assert main([*line, "-hws", "5", "--resume"]) == 0
     assert (tmp_path / "out-ldic.h5").read_bytes() == before
