@@ -85,7 +85,7 @@ class PointwisePlan(CorrelationPlan):
         """Measure the points that are still to be measured, with images as they are placed; on every rank."""
 
     @abstractmethod
-    def summarise(self, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(self, part: Part, work: Work, results: ResultsFile, console: Console) -> int:
         """Print how many points came to which end; return the exit status; on rank 0."""
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
@@ -96,7 +96,7 @@ class PointwisePlan(CorrelationPlan):
             files, work = self._run(part, executor, console, stages)
             if work is not None:
                 with ResultsFile(files.path) as results:
-                    status = status or self.summarise(work, results, console)
+                    status = status or self.summarise(part, work, results, console)
                 points += len(work.order)
             with stages.stage("write"):
                 write(executor, console, self.output, files, self.files, self.hws)

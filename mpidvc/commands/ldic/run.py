@@ -29,7 +29,8 @@ from mpidvc.workflow.guess import nodes_to_measure, read_guess
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, series_stems
 from mpidvc.workflow.pointwise import Part, PointwisePlan
-from mpidvc.workflow.summary import summarise
+from mpidvc.workflow.summary import show_statuses
+from mpidvc.workflow.verdict import judge_correlation
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles
 
@@ -87,7 +88,7 @@ class Plan(PointwisePlan):
         for stem in stems:
             check_results(stem, output, args.phi_file)
         announce(console, "ldic", args)
-        guess.announce(console, args.tif)
+        guess.announce(console, shape, args.tif)
         # beyond the image there is nothing to compare
         z, y, x = (min(m, n) for m, n in zip(args.margin, shape, strict=True))
         settings = LdicSettings(
@@ -181,8 +182,11 @@ class Plan(PointwisePlan):
 
         measurement.run(LdicTask(pair.images, measurement.journal, pair.settings), "ldic", describe)
 
-    def summarise(self, work: Work, results: ResultsFile, console: Console) -> int:
-        return summarise(console, "Local DIC summary", results.column("returnStatus"), work.measured)
+    def summarise(self, part: Part, work: Work, results: ResultsFile, console: Console) -> int:
+        status = results.column("returnStatus")
+        show_statuses(console, "Local DIC summary", status)
+        rows, settings = work.measured, cast("Pair", part).settings.registration
+        return judge_correlation(console, part.images, work.positions[rows], status[rows], self.hws, settings)
 
 
 def _pair(images: ImagePair, stem: Path, settings: LdicSettings, asked: str) -> Pair:

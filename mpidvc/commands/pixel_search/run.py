@@ -57,7 +57,7 @@ class Plan(PointwisePlan):
         output = Output.of(args)
         check_results(stem, output, args.phi_file)
         announce(console, "pixelSearch", args)
-        guess.announce(console, args.tif)
+        guess.announce(console, shape, args.tif)
         return cls(
             parts=[Part(images=images, stem=stem)],
             nodes=nodes,
@@ -105,7 +105,7 @@ class Plan(PointwisePlan):
 
         measurement.run(PixelSearchTask(part.images, measurement.journal, self.settings), "pixelSearch", describe)
 
-    def summarise(self, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(self, part: Part, work: Work, results: ResultsFile, console: Console) -> int:
         status, at_limit = results.column("returnStatus"), results.column("atLimit")
         rows = []
         for value, known in SEARCH.items():
