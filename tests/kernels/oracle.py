@@ -1,4 +1,4 @@
-"""What the kernels compute, in plain float64 numpy and scipy: samples, sums of a pass, whole registrations."""
+"""What the kernels compute, in plain float64 numpy and scipy: samples, sums, whole registrations, pixel searches."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -510,3 +511,34 @@ def points_call(**changes: Any) -> None:
         "result": np.zeros((2, 6)),
     }
     correlation.correlate_points(**(arguments | changes))
+
+
+def search_oracle(
+    a: np.ndarray,
+    usable1: np.ndarray | None,
+    region: np.ndarray,
+    usable2: np.ndarray | None,
+    zero_mean: bool,
+    min_overlap: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """CC of every offset, -inf where there is none, and the error, all in float64."""
+    a, region = a.astype(np.float64), region.astype(np.float64)
+    u1 = np.ones(a.shape, bool) if usable1 is None else usable1 != 0
+    u2 = np.ones(region.shape, bool) if usable2 is None else usable2 != 0
+    windows, maps = sliding_window_view(region, a.shape), sliding_window_view(u2, a.shape)
+    cc = np.full(windows.shape[:3], -np.inf)
+    error = np.full(windows.shape[:3], np.inf)
+    for o in np.ndindex(cc.shape):
+        both = u1 & maps[o]
+        if both.sum() == 0 or both.sum() < min_overlap * u1.sum():
+            continue
+        f, g = a[both], windows[o][both]
+        error[o] = np.sum((f - g) ** 2) / f.sum() if f.sum() else np.inf
+        if zero_mean:
+            f, g = f - f.mean(), g - g.mean()
+            if f.std() < 1e-9 or g.std() < 1e-9:
+                continue
+        norm = np.sqrt(np.sum(f * f) * np.sum(g * g))
+        if norm > 0:
+            cc[o] = np.sum(f * g) / norm
+    return cc, error

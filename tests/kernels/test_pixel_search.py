@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.lib.stride_tricks import sliding_window_view
 
 from mpidvc.kernels import pixel_search
+from tests.kernels.oracle import search_oracle
 
 PATHS = ("direct", "fft")
 
@@ -20,30 +20,6 @@ def texture(shape, seed, smooth=1.5):
     )
     values = np.fft.ifftn(np.fft.fftn(values) * np.exp(-2 * (np.pi * smooth) ** 2 * frequency)).real
     return values / values.std()
-
-
-def oracle(a, usable1, region, usable2, zero_mean, min_overlap=0.0):
-    """CC of every offset, -inf where there is none, and the error, all in float64."""
-    a, region = a.astype(np.float64), region.astype(np.float64)
-    u1 = np.ones(a.shape, bool) if usable1 is None else usable1 != 0
-    u2 = np.ones(region.shape, bool) if usable2 is None else usable2 != 0
-    windows, maps = sliding_window_view(region, a.shape), sliding_window_view(u2, a.shape)
-    cc = np.full(windows.shape[:3], -np.inf)
-    error = np.full(windows.shape[:3], np.inf)
-    for o in np.ndindex(cc.shape):
-        both = u1 & maps[o]
-        if both.sum() == 0 or both.sum() < min_overlap * u1.sum():
-            continue
-        f, g = a[both], windows[o][both]
-        error[o] = np.sum((f - g) ** 2) / f.sum() if f.sum() else np.inf
-        if zero_mean:
-            f, g = f - f.mean(), g - g.mean()
-            if f.std() < 1e-9 or g.std() < 1e-9:
-                continue
-        norm = np.sqrt(np.sum(f * f) * np.sum(g * g))
-        if norm > 0:
-            cc[o] = np.sum(f * g) / norm
-    return cc, error
 
 
 def search(box1, usable1, box2, usable2, hws, low, high, zero_mean, centre1, centre2, **more):
@@ -74,7 +50,7 @@ def check(box1, usable1, box2, usable2, hws, low, high, zero_mean, centre1, cent
         np.testing.assert_array_equal(direct, fft)
     offset, cc, error = found["direct"]
     for k, (c1, c2) in enumerate(zip(centre1, centre2, strict=True)):
-        true, errors = oracle(
+        true, errors = search_oracle(
             cut(np.float32(box1), c1, hws),
             cut(usable1, c1, hws),
             cut(np.float32(box2), c2, hws, low, high),
