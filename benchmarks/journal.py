@@ -1,4 +1,4 @@
-"""What the journal costs: the share of its own calls in the time of an ldic with many points.
+"""Cost of the journal: the share of its calls in the time of an ldic with many points.
 
     python benchmarks/journal.py [-np RANKS] [-ns SPACING]
 

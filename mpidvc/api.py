@@ -142,7 +142,7 @@ def _run(command: Command, options: Mapping[str, Any], verbose: bool) -> tuple[A
 
         def console() -> Console:
             columns = terminal_columns(launched=ranks is not None) if verbose else 0
-            opened = stack.enter_context(Console(columns, prepared.args.log, silent=not verbose))
+            opened = stack.enter_context(Console(columns, prepared.args.log, quiet=not verbose))
             opened.warnings = warned
             return opened
 
@@ -209,10 +209,10 @@ class _Call:
     def here(self, console: Console) -> Any:
         """Run in this process, or in ranks that are started where they pay; return the result."""
         from mpidvc.cli.execution import execute_here
-        from mpidvc.runtime.console import SILENT, TERMINAL
+        from mpidvc.runtime.console import QUIET, TERMINAL
 
         self._settle(1)
-        variables = {TERMINAL: str(console.columns), SILENT: str(int(console.silent))}
+        variables = {TERMINAL: str(console.columns), QUIET: str(int(console.quiet))}
         return self._value(
             execute_here(self._command, self.args, console, [self._command.name, *self._words], variables)
         )

@@ -209,7 +209,7 @@ def _start(command: Command, args: argparse.Namespace, arguments: list[str]) -> 
 def _join(command: Command, args: argparse.Namespace, communicator: Communicator, launcher: Launcher) -> int:
     """Run a command as one of the ranks that a launcher started."""
     from mpidvc.cli.execution import execute_on
-    from mpidvc.runtime.console import SILENT, Console, terminal_columns
+    from mpidvc.runtime.console import QUIET, Console, terminal_columns
     from mpidvc.runtime.executor import make_executor
 
     install_abort_hook(communicator)
@@ -219,7 +219,7 @@ def _join(command: Command, args: argparse.Namespace, communicator: Communicator
 
     def prepare() -> tuple[Plan, Console]:
         nonlocal console
-        console = Console(terminal_columns(launched=True), args.log, silent=os.environ.get(SILENT) == "1")
+        console = Console(terminal_columns(launched=True), args.log, quiet=os.environ.get(QUIET) == "1")
         return _prepare(command, args, console, launcher), console
 
     try:
@@ -230,7 +230,7 @@ def _join(command: Command, args: argparse.Namespace, communicator: Communicator
             outcome = execute_on(executor, prepare)
         except AgreedError as error:
             outcome = Outcome(2, error)
-            if leads and os.environ.get(SILENT) != "1":
+            if leads and os.environ.get(QUIET) != "1":
                 console.error(_line(command.name, error))
         except Stopped:
             outcome = Outcome(STOPPED)

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, lay_out
+from mpidvc.fields.hdf5 import FieldLayout, create_results_file
 from mpidvc.rowfile import RowFile
 from mpidvc.runtime import journal as journals
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.filesystems import COHERENT, file_system
-from mpidvc.runtime.journal import Journal
+from mpidvc.runtime.journal import Journal, JournalLayout
 from mpidvc.runtime.stop import keep
 from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader
 from mpidvc.workflow.determines import plain, refuse_changes, version
@@ -85,7 +85,7 @@ def begin(
 
 def _stored_instruction_set(path: Path, output: Output) -> str | None:
     """Instruction set of the run that is resumed, None if there is none."""
-    if not output.resume or journals.state_of(path) not in ("unfinished", "damaged"):
+    if not output.resume or journals.kind_of_file(path) not in ("unfinished", "damaged"):
         return None
     # a file that was cut off can be read again afterwards
     journals.open_journal(path).close()
@@ -114,7 +114,7 @@ def _open(executor: Executor, console: Console, output: Output, stem: Path, work
         unit=output.unit,
         attributes={"command": determines["command"], "determines": json.dumps(determines)},
     )
-    state = "absent" if output.overwrite or not output.resume else journals.state_of(path)
+    state = "absent" if output.overwrite or not output.resume else journals.kind_of_file(path)
     if state == "finished":
         refuse_changes(path, journals.determines_of(path), determines, ("instruction set",))
         console.note(f"{path} is finished: nothing is left to be measured, and it stays as it is")
@@ -125,7 +125,7 @@ def _open(executor: Executor, console: Console, output: Output, stem: Path, work
     journal = _reopen(path, work, determines) if resumed else None
     part = part_of(path)
     # before anything is touched: there may be no room
-    slots = lay_out(part, layout, path)
+    slots = create_results_file(part, layout, path)
     try:
         if journal is None:
             journal = _make_journal(path, work, determines, layout)
@@ -144,8 +144,17 @@ def _open(executor: Executor, console: Console, output: Output, stem: Path, work
 
 
 def _make_journal(path: Path, work: Work, determines: dict[str, Any], layout: FieldLayout) -> Journal:
-    blocks = (work.order, work.starts, work.positions)
-    journal = journals.lay_out(path, determines, *blocks, work.inputs, work.record, layout.columns)
+    described = JournalLayout(
+        determines=determines,
+        columns=layout.columns,
+        n_points=len(work.order),
+        n_blocks=len(work.starts) - 1,
+        inputs=work.inputs(work.order[:0]).dtype,
+        records=work.record,
+    )
+    journal = journals.create_journal(
+        path, described, order=work.order, starts=work.starts, positions=work.positions, inputs=work.inputs
+    )
     journal.lock()
     return journal
 

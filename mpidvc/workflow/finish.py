@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, dataset_rows
-from mpidvc.rowfile import RowFile
+from mpidvc.rowfile import JOURNAL, RowFile
 from mpidvc.runtime.executor import Executor
-from mpidvc.runtime.journal import GROUP, Journal
+from mpidvc.runtime.journal import Journal
 from mpidvc.tasks.memory import ROWS
 from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.files import RunFiles, close_parallel, nobody_is_lost, part_of
 from mpidvc.workflow.measurement import Measurement
 
-__all__ = ["FinishTask", "finish"]
+__all__ = ["OrderedRows", "finish"]
 
 
 def finish(executor: Executor, files: RunFiles, measurement: Measurement) -> None:
@@ -26,7 +26,7 @@ def finish(executor: Executor, files: RunFiles, measurement: Measurement) -> Non
     assert target is not None
     measurement.stages.journal(journal.seconds)
     with measurement.stages.stage("finish"):
-        task = FinishTask(journal, target, files.layout)
+        task = OrderedRows(journal, target, files.layout)
         if files.driver == "gather":
             # the other hosts need not see yet what this one has written
             for chunk in range(task.n_chunks) if executor.rank == 0 else ():
@@ -51,7 +51,7 @@ def _publish(files: RunFiles, target: RowFile, measurement: Measurement) -> None
     measurement.finished({f"{value:g}": int(count) for value, count in zip(values, counts, strict=True)})
 
 
-class FinishTask:
+class OrderedRows:
     """Copies the records of a journal to the rows of the finished file, block of rows by block of rows."""
 
     def __init__(self, journal: Journal, target: RowFile, layout: FieldLayout) -> None:
@@ -60,9 +60,9 @@ class FinishTask:
 
     def run(self, chunk: int) -> npt.NDArray[Any]:
         start, stop = chunk * ROWS, min((chunk + 1) * ROWS, self._layout.n)
-        places = self._journal.read(f"{GROUP}/places", start, stop)
-        records = self._journal.mapped(f"{GROUP}/records")[places]
-        positions = self._journal.read(f"{GROUP}/positions", start, stop)
+        places = self._journal.read(f"{JOURNAL}/places", start, stop)
+        records = self._journal.mapped(f"{JOURNAL}/records")[places]
+        positions = self._journal.read(f"{JOURNAL}/positions", start, stop)
         columns = {name: records["result"][:, k] for k, name in enumerate(self._layout.columns)}
         for name, rows in dataset_rows(self._layout, positions, records["phi"], columns).items():
             self._target.write(name, start, rows)

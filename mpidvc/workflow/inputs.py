@@ -33,7 +33,8 @@ def open_pair(path1: str, path2: str, mask1: str | None) -> ImagePair:
     image1, image2 = open_image(path1), open_image(path2)
     if image1.shape != image2.shape:
         raise UserError(
-            f"{path2}: has {_by(image2.shape)} voxels but {path1} has {_by(image1.shape)}; both need the same shape"
+            f"{image2.path}: has {_by(image2.shape)} voxels but {image1.path} has {_by(image1.shape)}; "
+            "both need the same shape"
         )
     return ImagePair(image1, image2, open_mask(mask1, image1))
 

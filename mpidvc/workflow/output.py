@@ -179,7 +179,7 @@ def check_results(stem: Path, output: Output, guess: str | PhiField | None = Non
         If there is an unfinished one and nothing says what to do with it, something else is there, or it is `guess`.
     """
     path = results_path(stem)
-    state = journals.state_of(path)
+    state = journals.kind_of_file(path)
     if state == "unfinished" and not (output.resume or output.overwrite):
         raise UserError(
             f"{path}: holds the results of an unfinished run; add --resume to go on, or --overwrite to begin again"

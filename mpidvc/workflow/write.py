@@ -26,7 +26,7 @@ from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.files import RunFiles
 from mpidvc.workflow.output import Output
 
-__all__ = ["FieldFiles", "TextTask", "write"]
+__all__ = ["FieldFiles", "TextRows", "write"]
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _write_text_together(executor: Executor, source: RowFile, layout: FieldLayou
     def sink(chunk: int, length: Any) -> None:
         lengths[chunk] = length
 
-    executor.map(TextTask(source, layout, names), sink)
+    executor.map(TextRows(source, layout, names), sink)
 
     def begin() -> Ints:
         head = header(names)
@@ -123,10 +123,10 @@ def _write_text_together(executor: Executor, source: RowFile, layout: FieldLayou
             raise UserError(f"{path}: cannot be written ({error.strerror or error}); make room for it") from error
         return starts
 
-    executor.map(TextTask(source, layout, names, path, on_leader(executor, begin)), None)
+    executor.map(TextRows(source, layout, names, path, on_leader(executor, begin)), None)
 
 
-class TextTask:
+class TextRows:
     """Formats the rows of a finished file, part by part; returns the length, and writes if it has a file.
 
     Parameters

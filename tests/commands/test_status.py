@@ -20,6 +20,7 @@ from mpidvc.core.analytic import AnalyticPair
 from mpidvc.fields.hdf5 import read_hdf5, write_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.main import main
+from mpidvc.rowfile import JOURNAL
 from mpidvc.runtime import journal as journals
 from mpidvc.runtime.launch import Mpiexec
 from tests.conftest import Job
@@ -34,17 +35,24 @@ def journal(path: Path, statuses: list[float], block: int, done: list[int], comm
     records = np.zeros(n, RECORD)
     records["result"][:, 2] = statuses
     starts = np.minimum(np.arange(0, n + block, block), n)
-    made = journals.lay_out(
-        path,
-        {"command": command},
-        np.arange(n),
-        starts,
-        np.zeros((n, 3)),
-        lambda rows: np.zeros(len(rows), [("phi", "f8", (3, 4))]),
-        RECORD,
-        RESULT,
+    inputs = np.dtype([("phi", "f8", (3, 4))])
+    layout = journals.JournalLayout(
+        determines={"command": command},
+        columns=RESULT,
+        n_points=n,
+        n_blocks=len(starts) - 1,
+        inputs=inputs,
+        records=RECORD,
     )
-    made.write(f"{journals.GROUP}/records", 0, records)
+    made = journals.create_journal(
+        path,
+        layout,
+        order=np.arange(n),
+        starts=starts,
+        positions=np.zeros((n, 3)),
+        inputs=lambda rows: np.zeros(len(rows), inputs),
+    )
+    made.write(f"{JOURNAL}/records", 0, records)
     for k in done:
         made.record(k, records[starts[k] : starts[k + 1]])
     made.close()

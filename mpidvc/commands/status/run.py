@@ -23,7 +23,8 @@ from mpidvc.cli import command
 from mpidvc.cli.command import Outcome
 from mpidvc.core.statuses import CORRELATION, SEARCH
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import GROUP, JOURNAL, ResultsFile, is_hdf5
+from mpidvc.fields.hdf5 import ResultsFile, is_hdf5
+from mpidvc.rowfile import HOME, JOURNAL
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.journal import in_use
@@ -109,7 +110,7 @@ class Plan(command.Plan):
             try:
                 states.append(state_of_run(file))
             except UserError as error:
-                if not console.silent:
+                if not console.quiet:
                     console.error(f"mpidvc status: error: {error}")
                 refused = refused or error
                 continue
@@ -258,7 +259,7 @@ def _read_journal(path: str) -> tuple[str, int, int, dict[int, int]] | None:
         try:
             if JOURNAL not in file:
                 return None
-            own, journal = file[GROUP], file[JOURNAL]
+            own, journal = file[HOME], file[JOURNAL]
             command, points = str(own.attrs.get("command", "")), int(own.attrs["n_points"])
             # the marks first: records of a block that is marked now do not change any more
             finished = journal["marks"][()] != 0
