@@ -250,7 +250,8 @@ class _Call:
         value = outcome.value
         if isinstance(value, UserError):
             raise value
-        if outcome.status == STOPPED:
+        if outcome.status == STOPPED or outcome.status > 128:
+            # ranks that were ended by a signal, which came to this process
             raise KeyboardInterrupt
         if outcome.status not in (0, 1):
             raise RuntimeError(f"mpidvc {self._command.name} ended with exit status {outcome.status}")

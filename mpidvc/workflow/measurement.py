@@ -19,7 +19,7 @@ from mpidvc.runtime.runlog import RunLog
 from mpidvc.runtime.stop import Stopped, StopRequest, graceful
 from mpidvc.tasks.texture import Windows
 from mpidvc.workflow.announce import warn_of_texture
-from mpidvc.workflow.files import RunFiles, close_parallel, part_of
+from mpidvc.workflow.files import RunFiles, close_parallel
 from mpidvc.workflow.output import Output
 from mpidvc.workflow.stages import Stages
 from mpidvc.workflow.work import Work
@@ -165,7 +165,6 @@ class Measurement:
     def _stopped(self, request: StopRequest) -> None:
         if self._log is not None:
             self._log.close("stopped", done=self.done)
-        part_of(self.files.path).unlink(missing_ok=True)
         self.console.close_progress()
         name = signal.Signals(request.signal or signal.SIGTERM).name
         self.console.print(

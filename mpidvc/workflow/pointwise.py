@@ -17,7 +17,7 @@ from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.runlog import path_of
 from mpidvc.tasks.placement import placed
 from mpidvc.workflow.begin import begin
-from mpidvc.workflow.files import RunFiles
+from mpidvc.workflow.files import RunFiles, closing
 from mpidvc.workflow.finish import finish
 from mpidvc.workflow.guess import Guess, Nodes
 from mpidvc.workflow.measurement import Measurement
@@ -113,10 +113,11 @@ class PointwisePlan(CorrelationPlan):
         with stages.stage("layout"):
             files, work = begin(executor, console, self.output, part.stem, lambda: self.work(part))
         if files.journal is not None:
-            measurement = Measurement(executor, console, stages, self.output, files, work)
-            with placed(executor, self.placement, part.images, console.note) as images:
-                self.measure(replace(part, images=ImagePair._make(images)), measurement)
-            finish(executor, files, measurement)
+            with closing(executor, files):
+                measurement = Measurement(executor, console, stages, self.output, files, work)
+                with placed(executor, self.placement, part.images, console.note) as images:
+                    self.measure(replace(part, images=ImagePair._make(images)), measurement)
+                finish(executor, files, measurement)
         return files, work
 
 
