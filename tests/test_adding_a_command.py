@@ -15,7 +15,6 @@ import tifffile
 import mpidvc
 from mpidvc import read_field
 from mpidvc.core.analytic import AnalyticPair
-from tests.conftest import Job
 from tests.outputs import outputs
 
 PAGE = Path(__file__).parents[1] / "docs/adding-a-command.md"

@@ -76,10 +76,23 @@ class RunLog:
         if time.monotonic() - self._written > EVERY:
             self._write()
 
-    def close(self, state: str, **facts: Any) -> None:
-        """Note the end of the run: ``finished`` or ``stopped``."""
+    def close(self, state: str, results: Path | None = None, **facts: Any) -> None:
+        """Note the end of the run: ``finished`` or ``stopped``.
+
+        Parameters
+        ----------
+        state : str
+        results : Path, optional
+            Results file that the file goes to, if the run was kept beside it.
+        **facts
+            Facts to add.
+        """
         self._facts |= {"state": state, **facts}
+        before = self.path
+        self.path = before if results is None else path_of(results)
         self._write()
+        if before != self.path:
+            before.unlink(missing_ok=True)
 
     def _write(self) -> None:
         self._written = time.monotonic()

@@ -23,9 +23,9 @@ from mpidvc.runtime.filesystems import COHERENT, file_system
 from mpidvc.runtime.journal import Journal, JournalLayout
 from mpidvc.runtime.stop import keep
 from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader
-from mpidvc.workflow.determines import plain, refuse_changes, version
+from mpidvc.workflow.determines import plain, refuse_changes, refuse_replacing, version
 from mpidvc.workflow.files import RunFiles, part_of
-from mpidvc.workflow.output import Output, check_results, results_path
+from mpidvc.workflow.output import Output, check_results, journal_place, results_path
 from mpidvc.workflow.work import Work
 
 __all__ = ["begin"]
@@ -79,17 +79,18 @@ def begin(
         journal.seconds = 0.0
         if files.driver == "mpio":
             journal.open_parallel(executor.communicator.mpi)  # type: ignore[attr-defined]
-    keep(f"what is measured is in {path}; the same command with --resume goes on")
+        keep(f"what is measured is in {journal.path}; the same command with --resume goes on")
     return files, work
 
 
 def _stored_instruction_set(path: Path, output: Output) -> str | None:
     """Instruction set of the run that is resumed, None if there is none."""
-    if not output.resume or journals.kind_of_file(path) not in ("unfinished", "damaged"):
+    place = journal_place(path)
+    if not output.resume or journals.kind_of_file(place) not in ("unfinished", "damaged"):
         return None
     # a file that was cut off can be read again afterwards
-    journals.open_journal(path).close()
-    stored = journals.determines_of(path).get("instruction set")
+    journals.open_journal(place).close()
+    stored = journals.determines_of(place).get("instruction set")
     return stored if isinstance(stored, str) else None
 
 
@@ -114,22 +115,29 @@ def _open(executor: Executor, console: Console, output: Output, stem: Path, work
         unit=output.unit,
         attributes={"command": determines["command"], "determines": json.dumps(determines)},
     )
-    state = "absent" if output.overwrite or not output.resume else journals.kind_of_file(path)
-    if state == "finished":
-        refuse_changes(path, journals.determines_of(path), determines, ("instruction set",))
-        console.note(f"{path} is finished: nothing is left to be measured, and it stays as it is")
-        return RunFiles(stem, None, np.zeros(0, np.int64), None, layout, "posix")
-    if path.exists():
-        journals.refuse_in_use(path)
-    resumed = state in ("unfinished", "damaged")
+    place = journal_place(path)
+    resumed = output.resume and journals.kind_of_file(place) in ("unfinished", "damaged")
+    if place != path and not output.overwrite:
+        then = journals.determines_of(path)
+        if output.resume and (not resumed or then == determines):
+            refuse_changes(path, then, determines, ("instruction set",))
+            if resumed and journals.kind_of_file(place) == "unfinished" and journals.determines_of(place) == then:
+                # left by a run that was killed when it had just put its results in place
+                place.unlink()
+            console.note(f"{path} is finished: nothing is left to be measured, and it stays as it is")
+            return RunFiles(stem, None, np.zeros(0, np.int64), None, layout, "posix")
+        if not output.resume:
+            refuse_replacing(path, then, determines)
+    if place.exists():
+        journals.refuse_in_use(place)
     part = part_of(path)
     with contextlib.ExitStack() as undo:
-        journal = _reopen(path, work, determines, undo) if resumed else None
+        journal = _reopen(place, work, determines, undo) if resumed else None
         # before anything is touched: there may be no room
         undo.callback(part.unlink, missing_ok=True)
         slots = create_results_file(part, layout, path)
         if journal is None:
-            journal = _make_journal(path, work, determines, layout, undo)
+            journal = _make_journal(place, work, determines, layout, undo)
         else:
             # records alone have checksums, and the rest may have been lost with the end of the file
             journal.fill(work.order, work.positions, work.inputs)

@@ -16,7 +16,7 @@ from mpidvc.images.fingerprint import fingerprint
 from mpidvc.images.pair import ImagePair
 from mpidvc.kernels import correlation
 
-__all__ = ["checksum", "fingerprints", "plain", "refuse_changes", "version"]
+__all__ = ["checksum", "fingerprints", "plain", "refuse_changes", "refuse_replacing", "version"]
 
 
 def checksum(*arrays: npt.NDArray[Any]) -> str:
@@ -60,32 +60,54 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def refuse_changes(path: Path, then: dict[str, Any], now: dict[str, Any], but: tuple[str, ...] = ()) -> None:
-    """Refuse to resume a run if something that determines its result has changed.
+def first_difference(then: dict[str, Any], now: dict[str, Any], but: tuple[str, ...] = ()) -> str | None:
+    """The first difference between what determines two results, in words; None if they are the same.
 
     Parameters
     ----------
-    path : Path
-        The results file.
     then, now : dict
-        What determined its beginning, and what determines the present run.
     but : tuple of str
         Names that do not count.
+    """
+    for name in [name for name in {**then, **now} if name not in but]:
+        if then.get(name) == now.get(name):
+            continue
+        shown = [value for value in (then.get(name), now.get(name)) if not isinstance(value, dict)]
+        if len(shown) == 2 and max(len(str(value)) for value in shown) < 60:
+            old, new = (" ".join(map(str, v)) if isinstance(v, list) else str(v) for v in shown)
+            return f"{name} {old}, now it is {new}"
+        return f"another {name}"
+    return None
+
+
+def refuse_changes(path: Path, then: dict[str, Any], now: dict[str, Any], but: tuple[str, ...] = ()) -> None:
+    """Refuse to resume a run if something that determines its result has changed; parameters as of `first_difference`.
 
     Raises
     ------
     UserError
         Names the first difference.
     """
-    for name in [name for name in {**then, **now} if name not in but]:
-        if then.get(name) == now.get(name):
-            continue
-        what = f"was begun with another {name}"
-        shown = [value for value in (then.get(name), now.get(name)) if not isinstance(value, dict)]
-        if len(shown) == 2 and max(len(str(value)) for value in shown) < 60:
-            old, new = (" ".join(map(str, v)) if isinstance(v, list) else str(v) for v in shown)
-            what = f"was begun with {name} {old}, now it is {new}"
+    difference = first_difference(then, now, but)
+    if difference is not None:
         raise UserError(
-            f"--resume: {path} {what}; give what it was begun with, add --overwrite to begin again, or choose "
-            "another name by -pre"
+            f"--resume: {path} was begun with {difference}; give what it was begun with, add --overwrite to begin "
+            "again, or choose another name by -pre"
+        )
+
+
+def refuse_replacing(path: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to replace results made with other settings; parameters as of `first_difference`.
+
+    Raises
+    ------
+    UserError
+        Names the first difference.
+    """
+    # what another version or processor makes of the same settings is the same but for rounding
+    difference = first_difference(then, now, ("version", "instruction set"))
+    if difference is not None:
+        raise UserError(
+            f"{path}: holds results made with {difference}; add --overwrite to replace them, or choose another name "
+            "by -pre"
         )

@@ -46,6 +46,8 @@ def _publish(files: RunFiles, target: RowFile, measurement: Measurement) -> None
     target.sync()
     target.close()
     part_of(files.path).replace(os.path.realpath(files.path))
+    if measurement.journal.path != files.path:
+        measurement.journal.path.unlink(missing_ok=True)
     with ResultsFile(files.path) as file:
         values, counts = np.unique(file.column("returnStatus"), return_counts=True)
     measurement.finished({f"{value:g}": int(count) for value, count in zip(values, counts, strict=True)})

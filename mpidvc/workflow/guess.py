@@ -86,9 +86,25 @@ class Guess:
             phi[:, :3, 3] = deformation.apply(given.phi[0], given.positions[0], positions[rows])
         return phi
 
-    def announce(self, console: Console, tif: bool) -> None:
-        """Print what the registration says; note, where TIFF files are asked for, that a field fills no grid."""
+    def announce(self, console: Console, shape: Triple, tif: bool) -> None:
+        """Print what the registration says; warn of a field that seems to be one of other images.
+
+        Parameters
+        ----------
+        console : Console
+        shape : 3 ints
+            Of the image.
+        tif : bool
+            Whether TIFF files are asked for, which need a grid.
+        """
         if self.field is not None:
+            positions = self.field.positions
+            outside = int(np.sum(((positions < 0) | (positions > np.array(shape) - 1)).any(axis=1)))
+            if outside:
+                console.warn(
+                    f"-pf {self.name}: {outside} of its {len(positions)} points lie outside of the image; is it of "
+                    "other images, or of another binning (-pfb)?"
+                )
             if tif and self.field.layout == "points":
                 console.note("the nodes of -pf are no full grid: no TIFF is written")
             return
@@ -218,6 +234,7 @@ def nodes_to_measure(command: str, guess: Guess, shape: Triple, spacing: Triple 
         apart.
     """
     field = guess.field
+    _refuse_other_images(guess, shape)
     if field is None:
         return grid_nodes(shape, spacing)
     if field.layout == "labels":
@@ -231,6 +248,31 @@ def nodes_to_measure(command: str, guess: Guess, shape: Triple, spacing: Triple 
                 f"{' '.join(f'{s:g}' for s in own)} apart; drop -ns or pass the field to another grid first"
             )
     return Nodes(replace(FieldLayout.of(field), columns=()), _typical_distance(field, is_two_d(shape)), field.positions)
+
+
+def _refuse_other_images(guess: Guess, shape: Triple) -> None:
+    """Refuse a guess that cannot be one of these images.
+
+    Raises
+    ------
+    UserError
+        If it is one of 2D images for 3D ones or the reverse, or no point of it lies inside the image.
+    """
+    given = guess.registration or guess.field
+    if given is None:
+        return
+    positions, last = given.positions, np.array(shape) - 1
+    remedy = "give a guess of these images, or -pfb if it is of another binning"
+    flat = bool(np.all(positions[:, 0] == 0))
+    # a registration about the first voxel may be of either
+    if flat != is_two_d(shape) and positions.any():
+        kinds = ("2D", "3D") if flat else ("3D", "2D")
+        raise UserError(f"-pf {guess.name}: is of {kinds[0]} images, but these are {kinds[1]}; {remedy}")
+    inside = ((positions >= 0) & (positions <= last)).all(axis=1)
+    if not inside.any():
+        what = "its point lies" if len(given) == 1 else f"all of its {len(given)} points lie"
+        sizes = " × ".join(map(str, shape[1:] if is_two_d(shape) else shape))
+        raise UserError(f"-pf {guess.name}: {what} outside of an image of {sizes} voxels; {remedy}")
 
 
 def _typical_distance(field: PhiField, two_d: bool) -> tuple[float, float, float]:

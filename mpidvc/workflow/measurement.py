@@ -62,20 +62,20 @@ class Measurement:
 
     def _announce(self, output: Output) -> None:
         """Say how far the run is, and begin its log."""
-        path, executor = self.files.path, self.executor
+        executor = self.executor
         self.total = len(self.journal)
         self.done = self.total - int(np.diff(self.journal.starts)[self.files.todo].sum())
         if self.files.resumed:
-            self.console.print(f"Going on with {path}: {self.done} of {self.total} points are done")
+            self.console.print(f"Going on with {self.journal.path}: {self.done} of {self.total} points are done")
         else:
-            self.console.print(f"Results go to {path}; if the run is interrupted, --resume goes on")
+            self.console.print(f"Results go to {self.files.path}; if the run is interrupted, --resume goes on")
         facts = {
             "command_line": output.command_line,
             "ranks": executor.size,
             "hosts": dict(Counter(host for host, _ in executor.processes)),
             "driver": self.files.driver,
         }
-        self._log = RunLog(path, self.files.resumed, facts, self.done, self.total, self.console.warn)
+        self._log = RunLog(self.journal.path, self.files.resumed, facts, self.done, self.total, self.console.warn)
 
     @property
     def left(self) -> int:
@@ -170,7 +170,7 @@ class Measurement:
         self.console.close_progress()
         name = signal.Signals(request.signal or signal.SIGTERM).name
         self.console.print(
-            f"Stopped by {name}: {self.done} of {self.total} points are in {self.files.path}; the same command with "
+            f"Stopped by {name}: {self.done} of {self.total} points are in {self.journal.path}; the same command with "
             "--resume goes on"
         )
 
@@ -183,4 +183,5 @@ class Measurement:
             Number of points by return status.
         """
         if self._log is not None:
-            self._log.close("finished", done=self.done, statuses=statuses, lost=list(self.executor.losses))
+            facts = {"done": self.done, "statuses": statuses, "lost": list(self.executor.losses)}
+            self._log.close("finished", self.files.path, **facts)

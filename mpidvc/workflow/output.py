@@ -18,6 +18,7 @@ __all__ = [
     "base_name",
     "check_results",
     "folder_of",
+    "journal_place",
     "make_folder",
     "pair_name",
     "pair_stem",
@@ -174,6 +175,11 @@ def results_path(stem: Path) -> Path:
     return stem.with_name(f"{stem.name}.h5")
 
 
+def journal_place(path: Path) -> Path:
+    """Place of a run's journal: that of the results file, or beside it while a finished file is there, which stays."""
+    return path.with_name(f"{path.name}.new") if journals.kind_of_file(path) == "finished" else path
+
+
 def check_results(stem: Path, output: Output, guess: str | PhiField | None = None) -> None:
     """Check, before anything is done, that a run may write its results file.
 
@@ -192,12 +198,14 @@ def check_results(stem: Path, output: Output, guess: str | PhiField | None = Non
     """
     path = results_path(stem)
     state = journals.kind_of_file(path)
-    if state == "unfinished" and not (output.resume or output.overwrite):
+    place = journal_place(path)
+    begun = journals.kind_of_file(place)
+    if begun == "unfinished" and not (output.resume or output.overwrite):
         raise UserError(
-            f"{path}: holds the results of an unfinished run; add --resume to go on, or --overwrite to begin again"
+            f"{place}: holds the results of an unfinished run; add --resume to go on, or --overwrite to begin again"
         )
-    if state == "damaged" and not (output.resume or output.overwrite):
-        raise UserError(f"{path}: is damaged; add --resume to save what can be saved, or --overwrite to begin again")
+    if begun == "damaged" and not (output.resume or output.overwrite):
+        raise UserError(f"{place}: is damaged; add --resume to save what can be saved, or --overwrite to begin again")
     if state == "foreign" and not output.overwrite:
         raise UserError(
             f"{path}: is no results file of mpidvc; move it away, choose another name by -pre, or add --overwrite"

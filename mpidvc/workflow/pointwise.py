@@ -26,7 +26,7 @@ from mpidvc.workflow.output import Output
 from mpidvc.workflow.plan import CorrelationPlan
 from mpidvc.workflow.stages import Stages
 from mpidvc.workflow.work import Work
-from mpidvc.workflow.write import FieldFiles, write
+from mpidvc.workflow.write import FieldFiles, note_stale, write
 
 __all__ = ["Part", "PointwisePlan"]
 
@@ -102,7 +102,7 @@ class PointwisePlan(CorrelationPlan, Generic[PartT]):
         """Measure the points that are still to be measured, with images as they are placed; on every rank."""
 
     @abstractmethod
-    def summarise(self, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(self, part: PartT, work: Work, results: ResultsFile, console: Console) -> int:
         """Print how many points came to which end; return the exit status; on rank 0."""
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
@@ -113,10 +113,12 @@ class PointwisePlan(CorrelationPlan, Generic[PartT]):
             files, work = self._run(part, executor, console, stages)
             if work is not None:
                 with ResultsFile(files.path) as results:
-                    status = status or self.summarise(work, results, console)
+                    status = status or self.summarise(part, work, results, console)
                 points += len(work.order)
             with stages.stage("write"):
                 write(executor, console, self.output, files, self.files, self.hws)
+                if executor.rank == 0 and files.journal is not None:
+                    note_stale(console, self.output, files.stem, self.files)
             done.append(files)
         # not one by one: an interrupted series is resumed after the pairs that are finished
         for files in done:

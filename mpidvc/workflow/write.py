@@ -26,7 +26,7 @@ from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.files import RunFiles
 from mpidvc.workflow.output import Output
 
-__all__ = ["FieldFiles", "TextRows", "write"]
+__all__ = ["FieldFiles", "TextRows", "note_stale", "write"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,21 @@ def write(
         else:
             write_points_vtk(path, found.positions, shown)
         console.print(f"Written: {path}")
+
+
+def note_stale(console: Console, output: Output, stem: Path, kind: FieldFiles) -> None:
+    """Name files of an earlier run that this one has not written again."""
+    suffixes = [*(f"-{axis}disp" for axis in "ZYX"), *(f"-{suffix}" for suffix in kind.tif)]
+    asked = {
+        "-tif": (output.tif, [f"{suffix}.tif" for suffix in suffixes]),
+        "-vtk": (output.vtk, [".vtk"]),
+        "without -notsv": (output.tsv, [".tsv"]),
+    }
+    for option, (written, endings) in asked.items():
+        old = [path for ending in endings if (path := stem.with_name(f"{stem.name}{ending}")).exists()]
+        if old and not written:
+            more = f" and {len(old) - 1} more" if len(old) > 1 else ""
+            console.note(f"{old[0]}{more}: of an earlier run; remove what is no longer valid, or renew it ({option})")
 
 
 def _write_text(executor: Executor, console: Console, files: RunFiles, family: str | Sequence[str]) -> None:

@@ -55,7 +55,7 @@ def ldic(tmp_path: Path, images: Path) -> Run:
         paths = [name if "/" in name else str(images / f"{name}.tif") for name in names or ("a", "b")]
         folder = tmp_path / out
         words = line.replace("@", f"{images}/").split()
-        assert main(["ldic", *paths, "-np", "1", "-od", str(folder), "-pre", "P", *words]) == status
+        assert main(["ldic", *paths, "-np", "1", "-od", str(folder), "-pre", "P", "--overwrite", *words]) == status
         return read_tsv(folder / "P-ldic.tsv")
 
     return run

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.lib.stride_tricks import sliding_window_view
 
-from mpidvc.kernels import correlation, pixel_search, processor
+from mpidvc.kernels import pixel_search
+from tests.kernels.oracle import search_oracle
 
 PATHS = ("direct", "fft")
-
-
-@pytest.fixture(params=processor.instruction_sets())
-def instruction_set(request):
-    before = processor.instruction_set()
-    processor.use_instruction_set(request.param)
-    yield request.param
-    processor.use_instruction_set(before)
 
 
 def texture(shape, seed, smooth=1.5):
@@ -28,30 +20,6 @@ def texture(shape, seed, smooth=1.5):
     )
     values = np.fft.ifftn(np.fft.fftn(values) * np.exp(-2 * (np.pi * smooth) ** 2 * frequency)).real
     return values / values.std()
-
-
-def oracle(a, usable1, region, usable2, zero_mean, min_overlap=0.0):
-    """CC of every offset, -inf where there is none, and the error, all in float64."""
-    a, region = a.astype(np.float64), region.astype(np.float64)
-    u1 = np.ones(a.shape, bool) if usable1 is None else usable1 != 0
-    u2 = np.ones(region.shape, bool) if usable2 is None else usable2 != 0
-    windows, maps = sliding_window_view(region, a.shape), sliding_window_view(u2, a.shape)
-    cc = np.full(windows.shape[:3], -np.inf)
-    error = np.full(windows.shape[:3], np.inf)
-    for o in np.ndindex(cc.shape):
-        both = u1 & maps[o]
-        if both.sum() == 0 or both.sum() < min_overlap * u1.sum():
-            continue
-        f, g = a[both], windows[o][both]
-        error[o] = np.sum((f - g) ** 2) / f.sum() if f.sum() else np.inf
-        if zero_mean:
-            f, g = f - f.mean(), g - g.mean()
-            if f.std() < 1e-9 or g.std() < 1e-9:
-                continue
-        norm = np.sqrt(np.sum(f * f) * np.sum(g * g))
-        if norm > 0:
-            cc[o] = np.sum(f * g) / norm
-    return cc, error
 
 
 def search(box1, usable1, box2, usable2, hws, low, high, zero_mean, centre1, centre2, **more):
@@ -82,7 +50,7 @@ def check(box1, usable1, box2, usable2, hws, low, high, zero_mean, centre1, cent
         np.testing.assert_array_equal(direct, fft)
     offset, cc, error = found["direct"]
     for k, (c1, c2) in enumerate(zip(centre1, centre2, strict=True)):
-        true, errors = oracle(
+        true, errors = search_oracle(
             cut(np.float32(box1), c1, hws),
             cut(usable1, c1, hws),
             cut(np.float32(box2), c2, hws, low, high),
@@ -135,7 +103,7 @@ CENTRES = np.array([[z, y, x] for z, y, x in ((8, 10, 7), (13, 15, 16), (17, 15,
 
 @pytest.mark.parametrize("zero_mean", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_equals_brute_force(kind, zero_mean, instruction_set):
+def test_equals_brute_force(kind, zero_mean, isa):
     one, two = pair(kind)
     offset = check(one, None, two, None, HWS, LOW, HIGH, zero_mean, CENTRES, CENTRES)
     if kind not in ("16-bit offset", "float offset") or zero_mean:
@@ -145,7 +113,7 @@ def test_equals_brute_force(kind, zero_mean, instruction_set):
 @pytest.mark.parametrize("zero_mean", [False, True])
 @pytest.mark.parametrize("which", ["first", "second", "both"])
 @pytest.mark.parametrize("kind", ["8-bit", "16-bit offset", "float around 0"])
-def test_masks(kind, which, zero_mean, instruction_set):
+def test_masks(kind, which, zero_mean, isa):
     one, two = pair(kind, seed=5)
     rng = np.random.default_rng(3)
     usable1 = (rng.random(one.shape) > 0.3) if which != "second" else None
@@ -168,7 +136,7 @@ def test_values_outside_masks_do_not_count():
             np.testing.assert_array_equal(a, b)
 
 
-def test_large_offset_small_contrast(instruction_set):
+def test_large_offset_small_contrast(isa):
     """Windows searched in their own image, on a grey offset: every answer is 0 with CC 1."""
     for contrast in (10000, 3000, 1000):
         image = np.rint(30000 + contrast * (texture((60, 60, 60), 7, 2.0) / 8)).astype(np.uint16)
@@ -184,7 +152,7 @@ def test_large_offset_small_contrast(instruction_set):
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("zero_mean", [False, True])
-def test_first_of_equals_wins(path, zero_mean, instruction_set):
+def test_first_of_equals_wins(path, zero_mean, isa):
     """A texture that repeats every 3, 4 and 2 voxels: many windows are equal to the last bit."""
     tile = np.random.default_rng(0).integers(1, 255, (3, 4, 2))
     image = np.tile(tile, (10, 8, 16)).astype(np.float32)
@@ -197,7 +165,7 @@ def test_first_of_equals_wins(path, zero_mean, instruction_set):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_nothing_to_find(path, instruction_set):
+def test_nothing_to_find(path, isa):
     shape, centre = (14, 14, 14), np.array([[7, 7, 7]])
     zeros, some = np.zeros(shape), np.random.default_rng(0).random(shape)
     none = np.zeros(shape, bool)
@@ -250,7 +218,7 @@ def test_empty_surroundings():
     ],
 )
 @pytest.mark.parametrize("masked", [False, True])
-def test_sizes(hws, low, high, masked, instruction_set):
+def test_sizes(hws, low, high, masked, isa):
     rng = np.random.default_rng(8)
     one, two = rng.integers(0, 255, (2, 17, 31, 33))
     usable1, usable2 = rng.random((2, *one.shape)) > 0.3 if masked else (None, None)
@@ -263,7 +231,7 @@ def test_sizes(hws, low, high, masked, instruction_set):
     check(one, usable1, two, usable2, hws, low, high, False, centres, centres)
 
 
-def test_every_block_of_offsets(instruction_set):
+def test_every_block_of_offsets(isa):
     """All numbers of offsets along y and x, with a marked voxel: a block in the wrong place would show."""
     rng = np.random.default_rng(4)
     one, two = rng.integers(0, 255, (2, 9, 40, 41)).astype(np.float32)
@@ -319,12 +287,3 @@ def test_method_follows_from_sizes():
     assert pixel_search.choose_method((10,) * 3, (-4,) * 3, (4,) * 3) == "direct"
     assert pixel_search.choose_method((10,) * 3, (-12,) * 3, (12,) * 3) == "fft"
     assert pixel_search.choose_method((0, 10, 10), (0, -4, -4), (0, 4, 4)) == "direct"
-
-
-def test_one_choice_of_instruction_set():
-    before = processor.instruction_set()
-    correlation.use_instruction_set("baseline")
-    try:
-        assert processor.instruction_set() == correlation.instruction_set() == "baseline"
-    finally:
-        correlation.use_instruction_set(before)

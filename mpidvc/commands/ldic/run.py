@@ -27,7 +27,8 @@ from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, series_stems
 from mpidvc.workflow.pointwise import Part, PointwisePlan
 from mpidvc.workflow.registration import describe_criterion, registration_options, registration_settings
-from mpidvc.workflow.summary import summarise
+from mpidvc.workflow.summary import show_statuses
+from mpidvc.workflow.verdict import judge_correlation
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles
 
@@ -85,7 +86,7 @@ class Plan(PointwisePlan[Pair]):
         for stem in stems:
             check_results(stem, output, args.phi_file)
         announce(console, "ldic", args)
-        guess.announce(console, args.tif)
+        guess.announce(console, shape, args.tif)
         pairs = [_pair(args, *part, hws) for part in zip(opened, stems, strict=True)]
         voxels = float(np.prod([2 * h + 1 for h in hws]))
         cost = voxels * COST[args.interpolation_order] * (3 if args.update_gradient else 1)
@@ -159,8 +160,11 @@ class Plan(PointwisePlan[Pair]):
             ),
         )
 
-    def summarise(self, work: Work, results: ResultsFile, console: Console) -> int:
-        return summarise(console, "Local DIC summary", results.column("returnStatus"), work.measured)
+    def summarise(self, part: Pair, work: Work, results: ResultsFile, console: Console) -> int:
+        status = results.column("returnStatus")
+        show_statuses(console, "Local DIC summary", status)
+        rows, settings = work.measured, part.settings.registration
+        return judge_correlation(console, part.images, work.positions[rows], status[rows], self.hws, settings)
 
 
 def _pair(args: argparse.Namespace, images: ImagePair, stem: Path, hws: Triple) -> Pair:

@@ -55,7 +55,7 @@ class Plan(PointwisePlan[Part]):
         output = Output.of(args)
         check_results(stem, output, args.phi_file)
         announce(console, "pixelSearch", args)
-        guess.announce(console, args.tif)
+        guess.announce(console, shape, args.tif)
         return cls(
             parts=[Part(images=images, stem=stem)],
             nodes=nodes,
@@ -96,7 +96,7 @@ class Plan(PointwisePlan[Part]):
             lambda last: f"NCC={last['pixelSearchCC']:.5f} rs={last['returnStatus']:+.0f}",
         )
 
-    def summarise(self, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(self, part: Part, work: Work, results: ResultsFile, console: Console) -> int:
         status, at_limit = results.column("returnStatus"), results.column("atLimit")
         rows = []
         for value, known in SEARCH.items():

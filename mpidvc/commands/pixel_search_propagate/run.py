@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -147,7 +148,8 @@ class Plan(PointwisePlan[Part]):
         if not found["pixelSearchCC"] >= self.threshold:
             raise UserError(
                 f"{named} is not found: the best CC, {found['pixelSearchCC']:.4f}, is below -cct {self.threshold:g}; "
-                "give its displacement by -sp, enlarge -sr, or lower -cct"
+                "give its displacement by -sp, enlarge -sr, or lower -cct "
+                f"(-cct {math.floor(100 * found['pixelSearchCC']) / 100:g} lets it begin)"
             )
 
     def chunk_bytes(self, part: Part) -> int:
@@ -209,7 +211,7 @@ class Plan(PointwisePlan[Part]):
             hint = "--ranking distance has a wider front" if self.ranking == "walk" else "a smaller -nr widens it"
             console.note(f"the front is too narrow to keep {executor.size} processes busy; {hint}")
 
-    def summarise(self, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(self, part: Part, work: Work, results: ResultsFile, console: Console) -> int:
         cc, searched = results.column("pixelSearchCC"), results.column("returnStatus") == 1
         found = searched & (cc >= self.threshold)
         limit = int(np.sum(found & (results.column("atLimit") == 1)))

@@ -103,7 +103,7 @@ class Plan(CorrelationPlan):
         folder = make_folder(args.out_dir, folder_of(args.im1, real=True), args.prefix)
         console.print("")
         announce(console, "reg", args)
-        guess.announce(console, tif=False)
+        guess.announce(console, image1.shape, tif=False)
         grey = grey_levels(images)
         choice = choose_criterion(args.criterion, grey)
         settings = replace(

@@ -1,0 +1,126 @@
+"""The verdict on a finished run: whether its result is one to trust, where it failed, and what helps."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from mpidvc.arrays import Array, Triple
+from mpidvc.core.failures import WEAK, describe_place, sample
+from mpidvc.core.registration import RegistrationSettings
+from mpidvc.images.image import Image
+from mpidvc.images.pair import ImagePair
+from mpidvc.runtime.console import Console
+
+__all__ = ["judge_correlation"]
+
+#: Default of -it.
+DEFAULT_ITERATIONS = 50
+#: Statuses of windows that were not compared.
+NOT_COMPARED = (-5, -7)
+#: A result is one to trust if at least this share of the compared windows converged.
+LEAST_CONVERGED = 0.5
+#: A verdict is given from this share of failures on, and images that may not belong together below this convergence.
+MUCH, HARDLY_ANY = 0.1, 0.1
+#: Share of windows stopped by -it from which on the criterion is mentioned.
+MANY_STOPPED = 0.1
+
+
+def judge_correlation(
+    console: Console,
+    images: ImagePair,
+    positions: Array,
+    status: Array,
+    hws: Triple,
+    settings: RegistrationSettings,
+) -> int:
+    """Say where a correlation failed and what helps, where much of it failed.
+
+    Parameters
+    ----------
+    console : Console
+    images : ImagePair
+    positions : (n, 3) float64
+        Points that this run has measured, voxels.
+    status : (n,) float64
+        Their return statuses.
+    hws : 3 ints
+        Half-window size, voxels.
+    settings : RegistrationSettings
+
+    Returns
+    -------
+    int
+        Exit status: 0 if at least half of the windows that were compared converged, else 1. Windows that were skipped
+        (return status -5 or -7) do not count; windows stopped by a smaller ``-it`` than the default are as asked for.
+        1 also if all were skipped.
+    """
+    if len(status) == 0:
+        return 0
+    compared = ~np.isin(status, NOT_COMPARED)
+    n = int(compared.sum())
+    if n == 0:
+        console.warn("all windows were skipped: see -mf1, -mc, -glt, -ght, and whether the guess leads out of image 2")
+        return 1
+    good = (status == 2) | ((status == 1) & (settings.max_iterations < DEFAULT_ITERATIONS))
+    failed = compared & ~good
+    converged = 1 - failed.sum() / n
+    trusted = converged >= LEAST_CONVERGED
+    if failed.sum() < MUCH * n:
+        return 0
+    counts = Counter(status[failed].astype(int).tolist())
+    listed = ", ".join(f"RS={value:+d}: {count}" for value, count in counts.most_common())
+    place = describe_place(positions[compared], failed[compared], images.image1.shape, hws)
+    weak = _weak(images.image1, positions, failed, compared & good, hws)
+    texture = ", where image 1 has little texture" if weak else ""
+    distrust = "" if trusted else ": the result is not one to trust"
+    told = f"{100 * converged:.1f}% of {n} compared windows converged{distrust}"
+    console.warn(f"{told}; the others ({listed}) are {place}{texture}")
+    for line in _advice(counts, n, converged, weak, place, settings.criterion):
+        console.note(line)
+    return 0 if trusted else 1
+
+
+def _advice(counts: Counter[int], n: int, converged: float, weak: bool, place: str, criterion: str) -> list[str]:
+    """What helps, the most likely first."""
+    lines = []
+    lost = sum(counts[value] for value in (-1, -3, -4))
+    if converged < HARDLY_ANY:
+        lines.append(
+            "the images may not belong together: check their order of axes (z, y, x) and orientation; if they do, find "
+            "the motion of the whole first (mpidvc reg) and give it by -pf"
+        )
+    elif lost >= MUCH * n and not weak:
+        lines.append(
+            "windows diverge where the first guess is too far off: start from mpidvc reg, or from mpidvc pixelSearch "
+            "where the motion differs from place to place (-pf)"
+        )
+    if weak or counts[-2] >= MUCH * n:
+        lines.append(
+            "windows without texture cannot be followed: skip them by their grey level (-glt, -ght) or a mask (-mf1), "
+            "or enlarge them (-hws)"
+        )
+    if counts[1] >= MANY_STOPPED * n:
+        contrast = ", and --criterion znssd where brightness or contrast drift" if criterion == "ssd" else ""
+        lines.append(
+            f"{counts[1]} windows were stopped by -it before they converged: more iterations (-it) help{contrast}"
+        )
+    if place.endswith("border of the image"):
+        lines.append("windows at the border leave image 2: -mc asks for more of a window to lie inside image 1")
+    return lines
+
+
+def _weak(image: Image, positions: Array, failed: Array, good: Array, hws: Triple) -> bool:
+    """Whether the windows that failed have clearly less contrast than those that converged, by a sample of both."""
+    found = []
+    for chosen in (failed, good):
+        deviations = []
+        for node in positions[sample(np.asarray(chosen, bool))].astype(np.int64):
+            part, _ = image.read_box(tuple(node - np.array(hws)), tuple(node + np.array(hws) + 1))
+            values = part[np.isfinite(part)] if part.dtype.kind == "f" else part
+            if values.size:
+                deviations.append(float(np.std(values, dtype=np.float64)))
+        found.append(deviations)
+    weak, strong = found
+    return bool(weak and strong and np.median(weak) <= WEAK * np.median(strong))

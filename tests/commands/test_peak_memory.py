@@ -1,0 +1,51 @@
+"""What a run says that it needs is not less than what it takes, and not much more."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from tests import peak_memory
+from tests.conftest import Job
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    image = np.random.default_rng(1).integers(0, 60000, (150, 260, 270), dtype=np.uint16)
+    for name, values in {"one": image, "two": np.roll(image, 1, 2), "mask": (image > 3000).astype(np.uint8)}.items():
+        tifffile.imwrite(folder / f"{name}.tif", values, photometric="minisblack")
+        tifffile.imwrite(folder / f"{name}z.tif", values, photometric="minisblack", compression="zlib", rowsperstrip=32)
+    tifffile.imwrite(folder / "float.tif", image.astype(np.float32), photometric="minisblack")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ldic one.tif two.tif -ns 30 -hws 10 -it 2 -mf1 mask.tif",
+        "ldic one.tif two.tif -ns 14 -hws 8 -it 1 -o 3",
+        "ldic float.tif float.tif -ns 60 -hws 45 -it 1 -o 3 -mf1 mask.tif",
+        "ldic onez.tif twoz.tif -ns 60 -hws 30 -it 1 -ug -shift -mf1 maskz.tif",
+        "pixelSearch one.tif two.tif -ns 40 -hws 12 -sr -9 9 -9 9 -9 9 -mf1 mask.tif",
+        "pixelSearch one.tif two.tif -ns 20 -hws 5",
+        "reg one.tif two.tif -it 2 -o 3 -bb 2 -be 2 -mf1 mask.tif",
+        "reg onez.tif twoz.tif -it 2 -bb 1",
+    ],
+)
+def test_expected_and_measured(mpiexec: Job, images: Path, tmp_path: Path, line: str) -> None:
+    words = [str(images / word) if word.endswith(".tif") else word for word in line.split()]
+    done = mpiexec(2, peak_memory.__file__, *words, "-od", str(tmp_path), "--image-mode", "boxes")
+    assert done.returncode in (0, 1), done.stderr
+    peaks = sorted(int(peak) / 1e6 for peak in re.findall(r"^peak (\d+)$", done.stderr, re.MULTILINE))
+    found = re.search(r"2 processes of (\d+) MB each(?:, the first with (\d+) MB more)?", done.stdout)
+    assert found is not None
+    each, more = int(found[1]), int(found[2] or 0)
+    print(peaks, each, more)
+    assert peaks[0] <= each
+    assert peaks[1] <= each + more
+    assert each <= 1.6 * peaks[0]

@@ -1,0 +1,221 @@
+"""Sums of one pass over a block of image 1, against plain float64 numpy and scipy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mpidvc.kernels import correlation
+from tests.kernels.oracle import DIMENSIONS, ORDERS, Pair, check_block, pair_of, placed, texture, turned
+
+
+@DIMENSIONS
+@ORDERS
+def test_sums_at_every_length_of_rows(isa, order, two_d):
+    """Rows of 1 to 40 voxels: whole groups of lanes, tails, and the two together."""
+    pair = pair_of(two_d, order)
+    for nx in range(1, 41):
+        n = (1 if two_d else 5, 4, nx)
+        low1, centre2 = placed(pair, n)
+        check_block(pair, low1, n, turned(1.5, nx, two_d) * 1.01, centre2, 1.02, -1.5)
+
+
+def test_sums_of_a_large_block(isa):
+    """Single precision is left often enough: as precise as a small block."""
+    image = texture(41, (24, 96, 200))
+    pair = Pair(image, texture(42, (30, 100, 206)))
+    check_block(pair, (1, 1, 1), (22, 94, 198), turned(0.5, 3), (14.6, 49.7, 102.4))
+
+
+@pytest.mark.parametrize("degrees", [0, 2, 6, 15, 60, 120, 180])
+@DIMENSIONS
+@ORDERS
+def test_sums_of_rotations(isa, order, two_d, degrees):
+    """From groups of eight lanes over shorter ones to samples one by one."""
+    pair = pair_of(two_d, order)
+    n = (1 if two_d else 7, 9, 21)
+    low1, centre2 = placed(pair, n)
+    for seed in range(4):
+        F = turned(degrees, seed, two_d) @ np.diag([1, 0.97, 1.04])
+        window = check_block(pair, low1, n, F, centre2)
+        assert window.data.all()
+
+
+@DIMENSIONS
+@ORDERS
+def test_sums_where_positions_are_whole(isa, order, two_d):
+    """Identity at whole voxels up to the image's last one: taps of weight zero must not count."""
+    pair = pair_of(two_d, order)
+    n = (1, 9, 11) if two_d else (5, 9, 11)
+    low1, _ = placed(pair, n)
+    for corner in (np.zeros(3), np.array(pair.im2.shape) - n):
+        centre2 = corner + (np.array(n) - 1) / 2
+        for F in (np.eye(3), np.diag([1, 1, 0.99])):
+            window = check_block(pair, low1, n, F, centre2)
+            assert window.data.all()
+
+
+@pytest.mark.parametrize("degrees", [2, 15, 60])
+@DIMENSIONS
+@ORDERS
+def test_sums_with_masks_and_holes(isa, order, two_d, degrees):
+    random = np.random.default_rng(7)
+    shapes = pair_of(two_d, order)
+    usable = random.random(shapes.im1.shape) < 0.8
+    valid2 = random.random(shapes.im2.shape) < (0.98 if order == 3 else 0.9)
+    n = (1 if two_d else 6, 7, 19)
+    for mask, holes in ((usable, None), (None, valid2), (usable, valid2)):
+        pair = pair_of(two_d, order, usable=mask, valid2=holes)
+        low1, centre2 = placed(pair, n)
+        window = check_block(pair, low1, n, turned(degrees, 3, two_d), centre2, 0.9, 8.0)
+        assert 0.05 < window.data.mean() < 0.95
+
+
+@ORDERS
+def test_zero_weight_taps_in_holes(isa, order):
+    """At whole positions linear interpolation needs one voxel only, whatever its neighbours are; the spline all."""
+    pair = pair_of(False, order)
+    valid2 = np.ones(pair.im2.shape, np.uint8)
+    valid2[20, 20, 20] = 0
+    pair = pair_of(False, order, valid2=valid2)
+    window = check_block(pair, (1, 1, 1), (9, 9, 9), np.eye(3), (20.0, 20.0, 20.0))
+    assert (~window.data).sum() == (1 if order == 1 else 64)
+
+
+@pytest.mark.parametrize("degrees", [1, 12, 50])
+@pytest.mark.parametrize("update_gradient", [False, True], ids=["gradient1", "gradient2"])
+@DIMENSIONS
+@ORDERS
+def test_sums_with_bounds(isa, order, two_d, update_gradient, degrees):
+    """Bounds that cut through the block; they are not at voxels."""
+    low2 = np.array([0 if two_d else 21.3, 20.6, 19.2])
+    high2 = np.array([0 if two_d else 26.7, 28.1, 31.9]) + (0 if not two_d else np.array([0, 10, 9]))
+    pair = pair_of(two_d, order, low2=low2, high2=high2)
+    n = (1 if two_d else 9, 10, 23)
+    low1, centre2 = placed(pair, n)
+    window = check_block(pair, low1, n, turned(degrees, 5, two_d), centre2, update_gradient=update_gradient)
+    assert 0.05 < window.data.mean() < 0.9
+
+
+@pytest.mark.parametrize("sigma", [1, 1.5])
+@pytest.mark.parametrize("update_gradient", [False, True], ids=["gradient1", "gradient2"])
+@DIMENSIONS
+def test_sums_with_gaussian_gradients(isa, two_d, update_gradient, sigma):
+    for nx in (1, 3, 8, 13):
+        pair = pair_of(two_d, 1, sigma=sigma)
+        n = (1 if two_d else 4, 5, nx)
+        low1, centre2 = placed(pair, n)
+        F = turned(3, 2, two_d)
+        window = check_block(pair, low1, n, F, centre2, 1.1, -9.0, update_gradient=update_gradient)
+        assert window.data.all()
+
+
+@DIMENSIONS
+@ORDERS
+def test_sums_with_updated_gradients(isa, order, two_d):
+    for nx in (1, 2, 7, 8, 16, 29):
+        for degrees in (0, 4, 25):
+            pair = pair_of(two_d, order, usable=np.random.default_rng(nx).random(pair_of(two_d, 1).im1.shape) < 0.9)
+            n = (1 if two_d else 5, 6, nx)
+            low1, centre2 = placed(pair, n)
+            check_block(pair, low1, n, turned(degrees, 1, two_d), centre2, 0.95, 4.0, update_gradient=True)
+
+
+@pytest.mark.parametrize("sigma", [None, 1.0])
+@DIMENSIONS
+@ORDERS
+def test_shifted_samples(isa, order, two_d, sigma):
+    """Shift-DVC: f = im1(x + s), g = im2(Phi (x + s)), G linearly at x + s; the lever x is that of the voxel.
+
+    The signs of s follow the flattened index.
+    """
+    pair = pair_of(two_d, order, sigma=sigma)
+    n = (1 if two_d else 5, 6, 13)
+    low1, centre2 = placed(pair, n)
+    low1 = low1 + np.where([two_d, False, False], 0, 3)
+    for index in ((0, 15, 120), (3, 16, 133), (17, 17, 17 * 9)):
+        check_block(pair, low1, n, turned(4, 6, two_d) * 1.1, centre2, index=index)
+
+
+def test_taps_stay_inside_the_frame(isa):
+    """Where samples end at a voxel, the next voxels are read with weight 0: they must exist, but not count."""
+    frame = correlation.FRAME
+    image = np.random.default_rng(5).random((9, 9, 60)).astype(np.float32)
+    box1 = correlation.empty_box(image.shape)
+    box1[...] = image
+    shape = tuple(n + 2 * frame for n in image.shape)
+    memory = np.full(int(np.prod(shape)) + correlation.PADDING + 4000, np.nan, np.float32)
+    box2 = memory[: int(np.prod(shape))].reshape(shape)
+    box2[...] = 0
+    memory[box2.size : box2.size + correlation.PADDING] = 0
+    inside = tuple(slice(frame, frame + n) for n in image.shape)
+    box2[inside] = image
+    correlation.prefilter(box2, [frame] * 3, [frame + n for n in image.shape])
+    n = np.array([5, 5, 40])
+    last = np.array(image.shape) - 1
+    F = np.diag([1.0, 1.0, 0.99])
+    centre2 = last + frame - np.diag(F) * (n - 1) / 2
+    sums = correlation.block_sums(
+        correlation.Settings(order=3),
+        box1,
+        None,
+        None,
+        box2,
+        None,
+        (1, 1, 1),
+        n,
+        F,
+        centre2,
+        [frame] * 3,
+        last + frame,
+        0.0,
+        1.0,
+        0.0,
+    )
+    assert np.isfinite(sums).all()
+    assert sums[0] == n.prod()
+
+
+def block_call(**changes: Any) -> None:
+    arguments = {
+        "settings": correlation.Settings(),
+        "box1": correlation.empty_box((12, 13, 14)),
+        "usable": None,
+        "sampled1": None,
+        "box2": correlation.empty_box((20, 20, 20)),
+        "valid2": None,
+        "low1": (1, 1, 1),
+        "n": (10, 11, 12),
+        "F": np.eye(3),
+        "centre2": (9, 9, 9),
+        "low2": (3, 3, 3),
+        "high2": (16, 16, 16),
+        "level": 0.0,
+        "gain": 1.0,
+        "bias": 0.0,
+    }
+    correlation.block_sums(**(arguments | changes))
+
+
+BLOCK_ERRORS = {
+    "usable": ({"usable": np.zeros((12, 13, 15), np.uint8)}, "map of voxels"),
+    "valid2": ({"valid2": np.zeros((12, 13, 14), np.uint8)}, "map of voxels"),
+    "sampled1": ({"sampled1": np.zeros((12, 13, 15), np.float32)}, "samples must have the shape"),
+    "no samples": ({"settings": correlation.Settings(shift=True)}, "needs sampled1"),
+    "low": ({"low1": (0, 1, 1)}, "must lie inside box 1"),
+    "high": ({"n": (10, 11, 13)}, "must lie inside box 1"),
+    "gradients": ({"settings": correlation.Settings(sigma=0.5)}, "must lie inside box 1"),
+    "n": ({"n": (10, 0, 12)}, "at least one voxel"),
+    "low2": ({"low2": (3, 2.5, 3)}, "must lie inside box 2"),
+    "high2": ({"high2": (16, 16, 16.5)}, "must lie inside box 2"),
+}
+
+
+@pytest.mark.parametrize("name", BLOCK_ERRORS)
+def test_bad_blocks(name):
+    changes, message = BLOCK_ERRORS[name]
+    block_call()
+    with pytest.raises(ValueError, match=message):
+        block_call(**changes)

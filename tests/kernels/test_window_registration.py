@@ -1,0 +1,227 @@
+"""Registrations of windows against a Gauss-Newton in float64, and their return statuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from tests.kernels.oracle import (
+    DIMENSIONS,
+    LEVEL,
+    ORDERS,
+    Pair,
+    Run,
+    agree,
+    correlate,
+    expected_outcome,
+    guess_at,
+    moving,
+    moving_phi,
+    nodes_of,
+    points_call,
+    run_for,
+    texture,
+)
+
+
+@pytest.mark.parametrize("update_gradient", [False, True], ids=["gradient1", "gradient2"])
+@pytest.mark.parametrize("rigid", [False, True], ids=["all", "rigid"])
+@pytest.mark.parametrize("criterion", ["ssd", "znssd"])
+@DIMENSIONS
+@ORDERS
+def test_registration_equals_oracle(isa, order, two_d, criterion, rigid, update_gradient):
+    pair = moving(two_d, order)
+    run = run_for(pair, znssd=criterion == "znssd", rigid=rigid, update_gradient=update_gradient)
+    nodes = nodes_of(pair)
+    guesses = np.array([guess_at(pair, node) for node in nodes])
+    for node, phi, got in zip(nodes, guesses, correlate(pair, run, nodes, guesses), strict=True):
+        agree(got, expected_outcome(pair, run, node, phi))
+        assert got.status == 2
+        if rigid:
+            np.testing.assert_allclose(got.F @ got.F.T, np.eye(3), rtol=0, atol=1e-12)
+
+
+@ORDERS
+def test_registration_finds_the_truth(isa, order):
+    """Not only what the oracle finds: the deformation that the images were made with."""
+    pair = moving(False, order, 2.0)
+    run = Run(hws=(9, 9, 9))
+    node = np.array([18, 20, 22])
+    (got,) = correlate(pair, run, node, guess_at(pair, node))
+    F, t = moving_phi(False)
+    t = t + (F - np.eye(3)) @ (node - (np.array(pair.im1.shape) - 1) / 2)
+    assert got.status == 2
+    # what is left is the interpolation's own error
+    np.testing.assert_allclose(got.F, F, rtol=0, atol=1e-4 if order == 3 else 5e-3)
+    np.testing.assert_allclose(got.t, t, rtol=0, atol=2e-4 if order == 3 else 1e-2)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 1.5])
+@pytest.mark.parametrize("update_gradient", [False, True], ids=["gradient1", "gradient2"])
+def test_registration_with_gaussian_gradients(isa, sigma, update_gradient):
+    pair = moving(False, 1)
+    pair = Pair(pair.im1, pair.im2, 1, sigma=sigma)
+    # smoothed gradients are too small, and steps too long: it need not converge
+    run = run_for(pair, update_gradient=update_gradient, max_iterations=3)
+    node = np.array([18, 20, 22])
+    phi = guess_at(pair, node)
+    (got,) = correlate(pair, run, node, phi)
+    agree(got, expected_outcome(pair, run, node, phi))
+
+
+@pytest.mark.parametrize("update_gradient", [False, True], ids=["gradient1", "gradient2"])
+@DIMENSIONS
+@ORDERS
+def test_znssd_does_not_see_gain_and_offset(isa, order, two_d, update_gradient):
+    plain, changed = moving(two_d, order), moving(two_d, order, grey=(1.7, -40.0))
+    for run in (run_for(plain, znssd=True, update_gradient=update_gradient, gain=1 / 1.7, bias=40 / 1.7),):
+        nodes = nodes_of(plain)
+        phi = np.array([guess_at(plain, node) for node in nodes])
+        start = run_for(plain, znssd=True, update_gradient=update_gradient)
+        for got, reference, node, guess in zip(
+            correlate(changed, run, nodes, phi), correlate(plain, start, nodes, phi), nodes, phi, strict=True
+        ):
+            agree(got, reference)
+            agree(got, expected_outcome(changed, run, node, guess))
+        # nor does the first estimate of the two matter
+        for got, reference in zip(
+            correlate(changed, start, nodes, phi), correlate(plain, start, nodes, phi), strict=True
+        ):
+            agree(got, reference)
+            assert got.status == 2
+
+
+def test_rigid_drops_the_stretch_of_the_guess(isa):
+    pair = moving(False, 1)
+    run = run_for(pair, rigid=True)
+    (got,) = correlate(pair, run, np.array([18, 20, 22]), np.diag([1.05, 1.0, 0.97, 1.0]))
+    np.testing.assert_allclose(got.F.T @ got.F, np.eye(3), atol=1e-12)
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 3])
+@pytest.mark.parametrize("criterion", ["ssd", "znssd"])
+def test_most_iterations(isa, most, criterion):
+    pair = moving(False, 1)
+    run = run_for(pair, max_iterations=most, znssd=criterion == "znssd", min_delta_phi=1e-9)
+    node = nodes_of(pair)[0]
+    phi = guess_at(pair, node)
+    (got,) = correlate(pair, run, node, phi)
+    agree(got, expected_outcome(pair, run, node, phi))
+    assert (got.status, got.iterations) == (1, most)
+    if most == 0:
+        assert got.norm == 100
+        assert np.array_equal(got.F, phi[:3, :3])
+        assert np.array_equal(got.t, phi[:3, 3])
+
+
+def test_converged_on_the_last_iteration(isa):
+    """The change of Phi is looked at last: it overrides the number of iterations."""
+    pair = moving(False, 1)
+    node = nodes_of(pair)[0]
+    phi = guess_at(pair, node)
+    (free,) = correlate(pair, run_for(pair), node, phi)
+    (got,) = correlate(pair, run_for(pair, max_iterations=free.iterations), node, phi)
+    assert (got.status, got.iterations) == (2, free.iterations)
+
+
+def test_growing_error(isa):
+    """Late growth by more than a quarter ends a registration with -1; the bad step is not undone."""
+    random = np.random.default_rng(3)
+    im1, im2 = texture(21, (30, 32, 34), 0.7), texture(22, (30, 32, 34), 0.7)
+    pair = Pair(im1, im2)
+    run = Run(hws=(3, 3, 3), max_iterations=4, min_delta_phi=1e-6)
+    nodes = random.integers(9, 20, (600, 3))
+    seen = 0
+    for node, got in zip(nodes, correlate(pair, run, nodes, np.eye(4)), strict=True):
+        if got.status == -1:
+            expected = expected_outcome(pair, run, node, np.eye(4))
+            # chaotic on unrelated images, but these four steps are short
+            assert (expected.status, expected.iterations) == (-1, got.iterations)
+            np.testing.assert_allclose(got.error, expected.error, rtol=1e-2)
+            assert got.iterations == 3
+            seen += 1
+    assert seen >= 5
+
+
+@pytest.mark.parametrize("criterion", ["ssd", "znssd"])
+@DIMENSIONS
+def test_flat_window(isa, two_d, criterion):
+    shape = (1, 40, 40) if two_d else (24, 26, 28)
+    node = np.array([0 if two_d else 12, 13, 14])
+    phi = np.eye(4)
+    phi[:3, 3] = [0 if two_d else 0.5, 1.25, -0.5]
+    flat, textured = np.full(shape, 50.0), texture(8, shape)
+    for im1, im2 in ((flat, textured), (flat, flat), (np.zeros(shape), np.zeros(shape))):
+        pair = Pair(im1, im2)
+        run = Run(hws=(0, 5, 5) if two_d else (4, 5, 5), znssd=criterion == "znssd")
+        (got,) = correlate(pair, run, node, phi)
+        assert (got.status, got.iterations, got.norm) == (-2, 0, 100)
+        assert np.array_equal(got.F, phi[:3, :3])
+        assert np.array_equal(got.t, phi[:3, 3])
+        if criterion == "ssd" and im1.any():
+            agree(got, expected_outcome(pair, run, node, phi))
+
+
+@pytest.mark.parametrize("criterion", ["ssd", "znssd"])
+def test_stripes(isa, criterion):
+    """Texture along one axis only: gradients along the others vanish."""
+    stripes = np.broadcast_to(LEVEL + 20 * np.sin(0.7 * np.arange(30)), (24, 26, 30)).copy()
+    pair = Pair(stripes, stripes)
+    (got,) = correlate(pair, Run(hws=(4, 4, 4), znssd=criterion == "znssd"), np.array([12, 13, 14]), np.eye(4))
+    assert (got.status, got.iterations) == (-2, 0)
+    # oblique stripes: no gradient vanishes, yet the system is singular
+    z, y, x = np.indices((24, 26, 30))
+    oblique = LEVEL + 20 * np.sin(0.4 * z + 0.3 * y + 0.5 * x)
+    pair = Pair(oblique, oblique)
+    (got,) = correlate(pair, Run(hws=(4, 4, 4), znssd=criterion == "znssd"), np.array([12, 13, 14]), np.eye(4))
+    assert (got.status, got.iterations) == (-2, 0)
+
+
+@pytest.mark.parametrize("volume", [3.05, 0.19, 2.95, 0.21])
+def test_volume_change(isa, volume):
+    """The step ends in a volume change on either side of the limits of 3 and 0.2."""
+    pair = moving(False, 1)
+    node = np.array([18, 20, 22])
+    phi = guess_at(pair, node, 0.0)
+    phi[:3, :3] = moving_phi(False)[0] * volume ** (1 / 3)
+    # image 2 enlarged by as much about the node: its true Phi is the guess, and the step small
+    x = np.indices(pair.im2.shape) - np.reshape(node + phi[:3, 3], (3, 1, 1, 1))
+    at = x / volume ** (1 / 3) + np.reshape(node + phi[:3, 3], (3, 1, 1, 1))
+    pair = Pair(pair.im1, np.float32(ndimage.map_coordinates(pair.im2, at, order=5, mode="mirror")).astype(float))
+    run = Run(hws=(5, 5, 5), max_iterations=2, min_delta_phi=1e-9)
+    (got,) = correlate(pair, run, node, phi)
+    expected = expected_outcome(pair, run, node, phi)
+    agree(got, expected, 1e-4)
+    inside = 0.2 < volume < 3
+    assert (got.status, got.iterations) == ((1, 2) if inside else (-3, 0))
+
+
+@pytest.mark.parametrize(
+    ("bad", "places"),
+    [
+        (np.nan, [(0, 3), (2, 3), (1, 1), (2, 0)]),
+        (np.inf, [(0, 3), (2, 3), (1, 1), (2, 0)]),
+        (1e300, [(0, 3), (2, 3)]),
+        (-1e12, [(0, 3), (2, 3)]),
+    ],
+)
+def test_absurd_guesses_are_rows(isa, bad, places):
+    """Nothing but a status comes of a guess that is no number or far beyond any image."""
+    pair = moving(False, 1)
+    for place in places:
+        phi = np.eye(4)
+        phi[place] = bad
+        (got,) = correlate(pair, run_for(pair), np.array([18, 20, 22]), phi)
+        assert (got.status, got.iterations) == (-3, 0)
+
+
+@pytest.mark.parametrize("value", [1e5, 1e8, -1e12, 1e300])
+@pytest.mark.parametrize("entry", [(i, j) for i in range(3) for j in range(4)])
+def test_absurd_guess_is_a_row(isa, entry, value):
+    """Positions beyond the fixed-point range must not become addresses."""
+    phi = np.eye(4)[:3]
+    phi[entry] = value
+    result = np.zeros((2, 6))
+    points_call(phi=np.stack([phi.ravel(), np.eye(4)[:3].ravel()]), result=result)
+    assert (result[:, 2] < 0).all()  # no texture, or no samples

@@ -1,0 +1,119 @@
+"""The verdict after the summary: what it says, and the exit status of a result that is not one to trust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from mpidvc.core.analytic import AnalyticPair
+from mpidvc.core.failures import describe_place
+from mpidvc.core.grey import Criterion
+from mpidvc.core.registration import RegistrationSettings
+from mpidvc.images.image import ArrayImage
+from mpidvc.images.pair import ImagePair
+from mpidvc.main import main
+from mpidvc.runtime.console import Console
+from mpidvc.workflow.verdict import judge_correlation
+
+SHAPE = (60, 60, 60)
+HWS = (4, 4, 4)
+
+
+def nodes() -> np.ndarray:
+    axis = np.arange(3.0, 60, 6)
+    return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+
+
+def test_places() -> None:
+    positions = nodes()
+    border = ((positions < 4) | (positions > 55)).any(axis=1)
+    scattered = np.random.default_rng(0).random(len(positions)) < 0.3
+    assert describe_place(positions, np.ones(len(positions), bool), SHAPE, HWS) == "everywhere"
+    assert describe_place(positions, border, SHAPE, HWS) == "mostly at the border of the image"
+    assert describe_place(positions, scattered, SHAPE, HWS) == "scattered"
+    low, high = (
+        describe_place(positions, positions[:, 1] < 20, SHAPE, HWS).removeprefix("mostly at y from ").split(" to ")
+    )
+    assert 3 <= float(low) < float(high) <= 20
+
+
+def judged(status: np.ndarray, criterion: Criterion = "ssd") -> tuple[int, list[str], str]:
+    """Exit status, warnings, and notes, in an image whose part with x < 20 is air."""
+    image = np.random.default_rng(1).normal(1000, 100, SHAPE).astype(np.float32)
+    image[:, :, :20] = 10 + 0.01 * image[:, :, :20]
+    pair = ImagePair(ArrayImage(image, "a"), ArrayImage(image, "b"))
+    told: list[str] = []
+    console = Console(silent=True)
+    console.note = told.append  # type: ignore[method-assign]
+    result = judge_correlation(console, pair, nodes(), status, HWS, RegistrationSettings(criterion=criterion))
+    return result, console.warnings, " ".join(told)
+
+
+def test_good_result_has_no_verdict() -> None:
+    assert judged(np.full(1000, 2.0)) == (0, [], "")
+
+
+def test_air_is_named() -> None:
+    status = np.where(nodes()[:, 2] < 16, -2.0, 2.0)
+    exit_status, (warning,), notes = judged(status)
+    assert exit_status == 0
+    assert "where image 1 has little texture" in warning
+    assert "70.0% of 1000 compared windows converged" in warning
+    assert "-glt" in notes
+
+
+def test_skipped_windows_do_not_count() -> None:
+    status = np.where(nodes()[:, 2] < 40, -7.0, 2.0)
+    assert judged(status) == (0, [], "")
+    exit_status, (warning,), _ = judged(np.full(1000, -5.0))
+    assert (exit_status, "all windows were skipped" in warning) == (1, True)
+
+
+@pytest.mark.parametrize(("converged", "status"), [(0.49, 1), (0.51, 0)])
+def test_half_of_the_windows_have_to_converge(converged: float, status: int) -> None:
+    given = np.where(np.arange(1000) % 100 < 100 * converged, 2.0, 1.0)
+    exit_status, (warning,), notes = judged(given)
+    assert exit_status == status
+    assert ("not one to trust" in warning) == bool(status)
+    assert "--criterion znssd" in notes
+    assert "znssd" not in judged(given, "znssd")[2]
+
+
+def test_swapped_axes_are_no_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = AnalyticPair((50, 54, 58), seed=4)
+    tifffile.imwrite(tmp_path / "a.tif", pair.image1()[:50, :50, :50], photometric="minisblack")
+    swapped = np.ascontiguousarray(pair.image2()[:50, :50, :50].transpose(2, 1, 0))
+    tifffile.imwrite(tmp_path / "b.tif", swapped, photometric="minisblack")
+    assert main(["ldic", f"{tmp_path}/a.tif", f"{tmp_path}/b.tif", "-ns", "8", "-hws", "5", "-np", "1"]) == 1
+    told = capsys.readouterr()
+    assert "the result is not one to trust" in told.err
+    assert "order of axes" in told.out
+    assert (tmp_path / "a-b-ldic.tsv").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (["0 5 5", "0 5 10", "0 10 5", "0 10 10"], "is of 2D images, but these are 3D"),
+        (
+            ["90 5 5", "90 5 10", "90 10 5", "90 10 10"],
+            "all of its 4 points lie outside of an image of 24 × 26 × 28 voxels",
+        ),
+    ],
+)
+def test_guess_of_other_images(tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: list[str], says: str) -> None:
+    pair = AnalyticPair((24, 26, 28), seed=4)
+    tifffile.imwrite(tmp_path / "a.tif", pair.image1(), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "b.tif", pair.image2(), photometric="minisblack")
+    names = "NodeNumber Zpos Ypos Xpos Fzz Fzy Fzx Zdisp Fyz Fyy Fyx Ydisp Fxz Fxy Fxx Xdisp error iterations "
+    names += "returnStatus deltaPhiNorm"
+    phi = "1 0 0 0 0 1 0 0 0 0 1 0 0 5 2 0"
+    lines = [f"{k} {row} {phi}".replace(" ", "\t") for k, row in enumerate(rows)]
+    (tmp_path / "guess.tsv").write_text("\n".join([names.strip().replace(" ", "\t"), *lines]) + "\n")
+    assert main(["ldic", f"{tmp_path}/a.tif", f"{tmp_path}/b.tif", "-pf", f"{tmp_path}/guess.tsv", "-hws", "4"]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
