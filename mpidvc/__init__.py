@@ -1,17 +1,19 @@
 """Digital image and volume correlation with MPI.
 
-Every command is a function here: ``mpidvc.ldic([im1, im2], node_spacing=20, half_window_size=10)``. ``read_field``
-reads what commands have written.
+Every command is a function: ``mpidvc.ldic([im1, im2], node_spacing=20, half_window_size=10)``. `read_field` reads the
+files that commands have written.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpidvc.errors import UserError as UserError
+    from mpidvc.fields.phifield import PhiField as PhiField
+    from mpidvc.fields.read import read_field as read_field
 
 __version__ = "0.1.0"
-
-__all__ = ["PhiField", "UserError", "__version__", "read_field"]
 
 #: Modules of names that are loaded when they are used.
 _PLACES = {
@@ -23,21 +25,24 @@ _PLACES = {
 
 def __getattr__(name: str) -> Any:
     """Load what is used: importing the package loads neither numpy nor MPI."""
-    if name.startswith("__"):
-        raise AttributeError(name)
+    if name == "__all__":
+        return __dir__()
+    found = None
     if name in _PLACES:
-        found = getattr(importlib.import_module(_PLACES[name]), name)
-    else:
-        from mpidvc.api import functions
+        import importlib
 
-        found = functions().get(name)
-        if found is None:
-            raise AttributeError(f"module 'mpidvc' has no attribute {name!r}")
+        found = getattr(importlib.import_module(_PLACES[name]), name)
+    elif not name.startswith("_"):
+        from mpidvc.api import function
+
+        found = function(name)
+    if found is None:
+        raise AttributeError(f"module 'mpidvc' has no attribute {name!r}", name=name, obj=__import__(__name__))
     globals()[name] = found
     return found
 
 
 def __dir__() -> list[str]:
-    from mpidvc.api import functions
+    from mpidvc.api import names
 
-    return sorted({*globals(), *__all__, *functions()})
+    return sorted(["__version__", *_PLACES, *names()])

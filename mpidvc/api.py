@@ -6,204 +6,255 @@ Every command is a function, whose parameters are the command's options by the n
 
 from __future__ import annotations
 
+import argparse
 import atexit
 import contextlib
-import functools
+import inspect
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpidvc.cli import keywords
 from mpidvc.cli.command import Command, Outcome
 from mpidvc.commands import COMMANDS
 from mpidvc.errors import UserError
 
 if TYPE_CHECKING:
-    import argparse
-
     from mpidvc.cli.command import Plan
     from mpidvc.runtime.console import Console
     from mpidvc.runtime.executor import Executor
 
-__all__ = ["call", "functions"]
+__all__ = ["call", "function", "names"]
 
-#: Options that take an image, and the one that takes a field.
-IMAGES, FIELD = ("images", "im1", "im2", "mask1", "mask2"), "phi_file"
+#: What every function has in common, below its parameters.
+_EPILOGUE = """\
+verbose : bool, default False
+    print what the command prints
+
+Returns
+-------
+{returns}
+
+Raises
+------
+UserError
+    If an option or a file makes no sense, or there is not enough memory.
+TypeError
+    If there is no parameter of that name.
+KeyboardInterrupt
+    If the run was interrupted. With ``out_dir`` it can be resumed, where there is a parameter ``resume``.
+
+Warns
+-----
+UserWarning
+    With each warning of the command, for instance if the result should not be trusted.
+"""
 
 
-@functools.cache
-def functions() -> dict[str, Callable[..., Any]]:
-    """The functions by their names in Python: those of the commands' packages.
+def names() -> list[str]:
+    """Names of the functions: those of the commands' packages."""
+    return [command.function for command in COMMANDS.values()]
 
-    The parameters of a function, and their defaults, are the options of the command's parser, and ``verbose``.
+
+def function(name: str) -> Callable[..., Any] | None:
+    """The function of this name, None if there is none.
+
+    Its parameters, and their defaults, are the options of the command's parser, and ``verbose``.
     """
-    return {command.package.rpartition(".")[2]: _function(command) for command in COMMANDS.values()}
-
-
-def _function(command: Command) -> Callable[..., Any]:
-    import inspect
-
+    command = next((command for command in COMMANDS.values() if command.function == name), None)
+    if command is None:
+        return None
     parser = command.parser()
-    own = parser.signature()
-    name = command.package.rpartition(".")[2]
+    own = keywords.signature(parser)
     verbose = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False)
     signature = own.replace(parameters=[*own.parameters.values(), verbose])
 
     def run(*args: Any, **options: Any) -> Any:
-        bound = signature.bind(*args, **options)
-        return call(command.name, bound.arguments, verbose=bound.arguments.pop("verbose", False))
+        try:
+            given = signature.bind(*args, **options).arguments
+        except TypeError as error:
+            raise TypeError(f"{name}() {error}") from None
+        try:
+            value, warned = _run(command, given, bool(given.pop("verbose", False)))
+        except UserError as error:
+            raise UserError(keywords.spoken(parser, str(error))) from None
+        for text in warned:
+            warnings.warn(keywords.spoken(parser, text), stacklevel=2)
+        return value
 
     run.__name__ = run.__qualname__ = name
     run.__module__ = "mpidvc"
-    run.__doc__ = _documentation(command, parser)
     run.__signature__ = signature  # type: ignore[attr-defined]
+    summary = f"{command.summary[:1].upper()}{command.summary[1:]}."
+    same = f"The same as ``mpidvc {command.name}``, whose options stand in brackets."
+    head = f"{summary}\n\n{same}\n\nParameters\n----------\n{keywords.describe(parser)}\n"
+    run.__doc__ = head + _EPILOGUE.format(returns=command.returns)
     return run
 
 
-def _documentation(command: Command, parser: argparse.ArgumentParser) -> str:
-    summary = f"{command.summary[:1].upper()}{command.summary[1:]}: ``mpidvc {command.name}``."
-    lines = [summary, "", "Parameters", "----------"]
-    formatter = parser._get_formatter()
-    for action in parser._actions:
-        if action.dest != "help" and action.help:
-            spelling = f" : {action.option_strings[0]}" if action.option_strings else ""
-            lines += [f"{action.dest}{spelling}", f"    {formatter._expand_help(action)}"]
-    lines += ["verbose", "    print what the command prints", ""]
-    return "\n".join(lines)
-
-
-def call(
-    name: str,
-    options: Mapping[str, Any],
-    verbose: bool = False,
-    executor: Executor | None = None,
-    console: Console | None = None,
-) -> Any:
-    """Run a command and return its result.
+def call(name: str, options: Mapping[str, Any], executor: Executor, console: Console) -> Any:
+    """Run a command as a part of another one; every rank calls it.
 
     Parameters
     ----------
     name : str
         As typed.
     options : mapping
-        By the names of the parser's result. Images and masks are paths, arrays or images; ``phi_file`` is a path or a
-        `PhiField`. Without ``out_dir`` nothing is written.
-    verbose : bool
-        Whether the command prints what it prints on the command line.
-    executor : Executor, optional
-        The ranks of a job, each of which calls this; found out if not given.
-    console : Console, optional
-        Speaks on rank 0 instead of one of its own, without the settings.
+        By the names of the parameters.
+    executor : Executor
+    console : Console
+        Speaks on rank 0, without the settings.
 
     Returns
     -------
     PhiField, list of PhiField, or other
-        A field; one for each pair of a series of several; what else the command returns.
+        The result, on every rank.
+
+    Raises
+    ------
+    AgreedError
+        If an option or a file makes no sense, or there is not enough memory; on every rank.
+    """
+    from mpidvc.runtime.console import Console
+
+    with contextlib.ExitStack() as stack:
+        return _Call(COMMANDS[name], options, executor, stack).on(executor, lambda: (Console(silent=True), console))
+
+
+def _run(command: Command, options: Mapping[str, Any], verbose: bool) -> tuple[Any, list[str]]:
+    """Run a command: by all ranks of the job that this process is a rank of, or as the command line would.
+
+    Returns
+    -------
+    object
+        The result.
+    list of str
+        Warnings; in a job on rank 0 only.
+    """
+    from mpidvc.runtime.console import Console, terminal_columns
+
+    ranks = _ranks()
+    warned: list[str] = []
+    with contextlib.ExitStack() as stack:
+        prepared = _Call(command, options, ranks, stack)
+
+        def console() -> Console:
+            columns = terminal_columns(launched=ranks is not None) if verbose else 0
+            opened = stack.enter_context(Console(columns, prepared.args.log, quiet=not verbose))
+            opened.warnings = warned
+            return opened
+
+        if ranks is None:
+            return prepared.here(console()), warned
+        return prepared.on(ranks, lambda: (one := console(), one)), warned
+
+
+class _Call:
+    """A command, and its options as they were given in Python.
+
+    Parameters
+    ----------
+    command : Command
+    options : mapping
+        By the names of the parameters. Without ``out_dir`` the files of the command are removed after the call.
+    ranks : Executor or None
+        The ranks of the job that this process is a rank of.
+    stack : ExitStack
+        Ends with the call.
 
     Raises
     ------
     UserError
-        If an option or a file makes no sense, or there is not enough memory; on every rank.
-    TypeError
-        If there is no option of that name.
-    KeyboardInterrupt
-        If a signal has stopped the run.
+        If they make no sense; in a job on every rank.
     """
-    command = COMMANDS[name]
-    given, objects = _texts(options)
-    words = command.parser().words(given)
-    args = command.parse(words)
-    ranks = _ranks() if executor is None else executor
-    with contextlib.ExitStack() as stack:
+
+    def __init__(
+        self, command: Command, options: Mapping[str, Any], ranks: Executor | None, stack: contextlib.ExitStack
+    ) -> None:
+        self._command, self._stack = command, stack
+        parser = command.parser()
+        texts, objects = _texts(options)
+        self._writes = "out_dir" in keywords.signature(parser).parameters and texts.get("out_dir") is not None
+        if not self._writes:
+            texts = _for_no_folder(parser, texts)
+        self._words = keywords.words(parser, texts)
+        self.args: argparse.Namespace = command.parse(self._words)
         for option, index, value in objects:
-            _set(args, option, index, _opened(option, index, value, args, ranks, stack))
-        if console is None:
-            from mpidvc.runtime.console import Console, terminal_columns
-
-            leads = ranks is None or ranks.rank == 0
-            console = Console(terminal_columns(ranks is not None), args.log, silent=not leads, quiet=not verbose)
-        results = _Results(args, stack)
-        if ranks is not None:
-            outcome = _execute_on(ranks, command, args, results, console if executor is None else None, console)
-        else:
-            from mpidvc.cli.execution import execute_here
-            from mpidvc.runtime.console import QUIET, TERMINAL
-
-            results.settle()
-            variables = {TERMINAL: str(console.columns), QUIET: str(int(console.quiet))}
-            outcome = execute_here(command, args, console, [command.name, *words], variables)
-        for text in console.warnings if executor is None else ():
-            warnings.warn(text, stacklevel=3)
-        if isinstance(outcome.value, UserError):
-            raise outcome.value
-        if outcome.status not in (0, 1):
-            raise RuntimeError(f"mpidvc {name} ended with exit status {outcome.status}")
-        value = results.read(outcome.value) if ranks is None or ranks.rank == 0 else None
-        return value if ranks is None else ranks.broadcast(value)
-
-
-def _execute_on(
-    ranks: Executor,
-    command: Command,
-    args: argparse.Namespace,
-    results: _Results,
-    told: Console | None,
-    console: Console,
-) -> Outcome:
-    """Execute on the ranks of a job; `told` gets the settings."""
-    from mpidvc.cli.execution import execute_on, prepare_for
-    from mpidvc.runtime.console import Console
-
-    def prepare() -> tuple[Plan, Console]:
-        results.settle({host for host, _ in ranks.processes})
-        return prepare_for(command, args, told or Console(silent=True), ranks.size), console
-
-    return execute_on(ranks, prepare)
-
-
-class _Results:
-    """The files of a call: in the folder that is asked for, or in one that is removed after the call.
-
-    Parameters
-    ----------
-    args : Namespace
-        The options, which are changed.
-    stack : ExitStack
-        Ends with the call.
-    """
-
-    def __init__(self, args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
-        self._args, self._stack = args, stack
-        #: Whether the results file is to be removed after it has been read.
+            self._set(option, index, _opened(option, index, value, ranks, stack))
+        #: Whether the results file is removed after it has been read.
         self._drop = False
 
-    def settle(self, hosts: set[str] | frozenset[str] = frozenset()) -> None:
-        """Choose the folder, on rank 0 of a job on these hosts.
+    def on(self, ranks: Executor, consoles: Callable[[], tuple[Console, Console]]) -> Any:
+        """Run on the ranks of a job; return the result on each of them.
+
+        Parameters
+        ----------
+        ranks : Executor
+        consoles : callable
+            Gives, on rank 0, the consoles for the preparation and for the rest.
+        """
+        from mpidvc.cli.execution import execute_on, prepare_for
+        from mpidvc.tasks.ranks import on_leader
+
+        def prepare() -> tuple[Plan, Console]:
+            first, then = consoles()
+            self._settle(len({host for host, _ in ranks.processes}))
+            return prepare_for(self._command, self.args, first, ranks.size), then
+
+        outcome = execute_on(ranks, prepare)
+        return on_leader(ranks, lambda: self._value(outcome))
+
+    def here(self, console: Console) -> Any:
+        """Run in this process, or in ranks that are started where they pay; return the result."""
+        from mpidvc.cli.execution import execute_here
+        from mpidvc.runtime.console import QUIET, TERMINAL
+
+        self._settle(1)
+        variables = {TERMINAL: str(console.columns), QUIET: str(int(console.quiet))}
+        return self._value(
+            execute_here(self._command, self.args, console, [self._command.name, *self._words], variables)
+        )
+
+    def _set(self, option: str, index: int | None, value: Any) -> None:
+        if index is None:
+            setattr(self.args, option, value)
+        else:
+            getattr(self.args, option)[index] = value
+
+    def _settle(self, hosts: int) -> None:
+        """Choose the files and their folder, on rank 0.
 
         Raises
         ------
         UserError
-            If there is none that all hosts see.
+            If there is no folder that all hosts see.
         """
-        args = self._args
-        if "out_dir" not in args:
-            return
-        if args.out_dir is None:
-            if len(hosts) > 1:
-                raise UserError("out_dir: is needed on several hosts; give a folder that all of them see")
-            if getattr(args, "resume", False):
-                raise UserError("resume: there is nothing to resume without out_dir")
-            args.out_dir = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="mpidvc-"))
-            if "tsv" in args:
-                # read from the results file, which is exact, and removed
-                args.tsv = args.tif = args.vtk = False
-        args.out_dir = str(args.out_dir)
+        args = self.args
         if "h5" in args:
+            # the result is read from there
             self._drop, args.h5 = not args.h5, True
+        if "out_dir" not in args or self._writes:
+            return
+        if hosts > 1:
+            raise UserError("out_dir: is needed on several hosts; give a folder that all of them see")
+        args.out_dir = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="mpidvc-"))
+        if "tsv" in args:
+            args.tsv = False
 
-    def read(self, value: Any) -> Any:
-        """The value of a call: fields for the paths of results files."""
+    def _value(self, outcome: Outcome) -> Any:
+        """The result: fields for the paths of results files."""
+        from mpidvc.runtime.stop import STOPPED
+
+        value = outcome.value
+        if isinstance(value, UserError):
+            raise value
+        if outcome.status == STOPPED or outcome.status > 128:
+            # ranks that were ended by a signal, which came to this process
+            raise KeyboardInterrupt
+        if outcome.status not in (0, 1):
+            raise RuntimeError(f"mpidvc {self._command.name} ended with exit status {outcome.status}")
         if not (isinstance(value, list) and value and all(isinstance(one, Path) for one in value)):
             return value
         from mpidvc.fields.hdf5 import read_hdf5
@@ -216,20 +267,34 @@ class _Results:
         return fields[0] if len(fields) == 1 else fields
 
 
+def _for_no_folder(parser: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Options without a folder for files: files need not be turned off, and cannot be asked for."""
+    kept = dict(options)
+    for name in ("tsv", "h5"):
+        if name in kept and not kept[name]:
+            del kept[name]
+    asked = [name for name in (*sorted(keywords.output_names(parser)), "resume") if kept.get(name)]
+    if asked and asked != ["tsv"]:
+        raise UserError(f"{asked[0]}: needs out_dir, a folder for the files; without it nothing is written")
+    return kept
+
+
 def _texts(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, int | None, Any]]]:
     """Options as texts and numbers, with names for the images and fields in memory; and these, by option and index."""
     texts: dict[str, Any] = {}
     objects: list[tuple[str, int | None, Any]] = []
 
     def text(option: str, index: int | None, value: Any) -> Any:
-        if value is None or isinstance(value, str | Path) or option not in (*IMAGES, FIELD):
+        if value is None or isinstance(value, str | Path) or option not in (*keywords.IMAGES, *keywords.FIELDS):
             return value
         objects.append((option, index, value))
         return _label(option, index)
 
     for option, value in options.items():
-        several = option == "images" and not isinstance(value, str | Path) and not hasattr(value, "read_box")
-        texts[option] = [text(option, k, one) for k, one in enumerate(value)] if several else text(option, None, value)
+        if option == "images" and not isinstance(value, str | Path) and hasattr(value, "__iter__"):
+            texts[option] = [text(option, k, one) for k, one in enumerate(value)]
+        else:
+            texts[option] = text(option, None, value)
     return texts, objects
 
 
@@ -238,35 +303,19 @@ def _label(option: str, index: int | None) -> str:
     return option if index is None else f"im{index + 1}"
 
 
-def _set(args: argparse.Namespace, option: str, index: int | None, value: Any) -> None:
-    if index is None:
-        setattr(args, option, value)
-    else:
-        getattr(args, option)[index] = value
+def _opened(option: str, index: int | None, value: Any, ranks: Executor | None, stack: contextlib.ExitStack) -> Any:
+    """A field, or an image in memory; in a job every rank has its own."""
+    if option in keywords.FIELDS:
+        from mpidvc.fields.phifield import PhiField
 
-
-def _opened(
-    option: str,
-    index: int | None,
-    value: Any,
-    args: argparse.Namespace,
-    ranks: Executor | None,
-    stack: contextlib.ExitStack,
-) -> Any:
-    """An image in memory as the run reads it: without a copy in this process, or from memory that ranks share."""
-    if option == FIELD:
+        if not isinstance(value, PhiField):
+            raise UserError(f"{option}: is a {type(value).__name__}; give a path or a PhiField")
         return value
-    from mpidvc.images.image import ArrayImage, image_at_hand, image_of, shared_image
-    from mpidvc.runtime.launch import available_cpus, find_mpiexec
+    from mpidvc.images.image import ArrayImage, image_at_hand, image_of
 
     image = image_of(value, _label(option, index))
-    if not isinstance(image, ArrayImage):
-        return image
-    if ranks is not None:
-        # every rank has its own
+    if ranks is not None and isinstance(image, ArrayImage):
         return stack.enter_context(image_at_hand(image))
-    if args.processes != 1 and (args.processes or available_cpus()) > 1 and find_mpiexec() is not None:
-        return stack.enter_context(shared_image(image))
     return image
 
 

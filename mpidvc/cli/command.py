@@ -120,12 +120,20 @@ class Command:
         For the list of commands.
     group : str
         Its heading there.
+    returns : str
+        Type of the result in Python.
     """
 
     name: str
     package: str
     summary: str
     group: str
+    returns: str = "PhiField"
+
+    @property
+    def function(self) -> str:
+        """Name of the command in Python."""
+        return self.package.rpartition(".")[2]
 
     @property
     def plan(self) -> type[Plan]:

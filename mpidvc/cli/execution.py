@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import pickle
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from mpidvc.cli.command import Command, Outcome, Plan
 from mpidvc.errors import UserError
+from mpidvc.images.image import ArrayImage, shared_image
+from mpidvc.images.plain import PlainImage
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor, InlineExecutor
 from mpidvc.runtime.job import Job
@@ -90,10 +95,11 @@ def execute_here(
     if n_ranks == 1:
         return execute_on(InlineExecutor(), lambda: (plan, console))
     console.close()
-    with tempfile.TemporaryDirectory(prefix=f"mpidvc-{os.getpid()}-", ignore_cleanup_errors=True) as folder:
-        job = Job(folder)
+    folder = tempfile.TemporaryDirectory(prefix=f"mpidvc-{os.getpid()}-", ignore_cleanup_errors=True)
+    with contextlib.ExitStack() as stack:
+        job = Job(stack.enter_context(folder))
         # made once: preparing again in rank 0 would read and print everything again
-        job.plan.write_bytes(pickle.dumps(plan, protocol=5))
+        _write_plan(plan, job.plan, stack)
         try:
             status = run_ranks(n_ranks, words, job, variables)
         except OSError as error:
@@ -101,3 +107,20 @@ def execute_here(
         value, warned = job.value or (None, [])
         console.warnings += warned
         return Outcome(status, value)
+
+
+def _same(image: PlainImage) -> PlainImage:
+    return image
+
+
+def _write_plan(plan: Plan, path: Path, stack: contextlib.ExitStack) -> None:
+    """Write a plan for ranks; they share the images that it has in memory, until the stack ends."""
+
+    class Pickler(pickle.Pickler):
+        def reducer_override(self, value: object) -> Any:
+            if isinstance(value, ArrayImage):
+                return _same, (stack.enter_context(shared_image(value)),)
+            return NotImplemented
+
+    with path.open("wb") as file:
+        Pickler(file, protocol=5).dump(plan)

@@ -13,6 +13,7 @@ from mpidvc.runtime.memory import parse_size
 __all__ = [
     "add_correlation",
     "add_criterion",
+    "add_field_run",
     "add_grey_thresholds",
     "add_grid",
     "add_guess",
@@ -25,6 +26,7 @@ __all__ = [
     "add_voxel_size",
     "add_zero_mean",
     "check_common",
+    "check_grid",
     "check_outputs",
     "image_mode",
     "require",
@@ -361,6 +363,24 @@ def add_run(parser: Parser, group: Group, spam_has_processes: bool = True) -> No
     )
 
 
+def add_field_run(parser: Parser, no_tsv: str = "--noTSV", spam_has_processes: bool = True) -> None:
+    """Add the groups of a command that writes fields: ``output``, ``results file`` and ``running``.
+
+    Parameters
+    ----------
+    parser : Parser
+    no_tsv : str
+        As in `add_output`.
+    spam_has_processes : bool
+        As in `add_run`.
+    """
+    add_output(parser.add_argument_group("output"), fields=True, no_tsv=no_tsv)
+    add_results(parser, parser.add_argument_group("results file"))
+    run = parser.add_argument_group("running")
+    add_images(parser, run)
+    add_run(parser, run, spam_has_processes)
+
+
 def require(condition: bool, option: str, value: object, rule: str) -> None:
     """Raise the `UserError` ``option value: rule`` unless the condition holds."""
     if not condition:
@@ -417,6 +437,21 @@ def check_common(args: argparse.Namespace) -> None:
             args.grey_low_threshold,
             f"has to be below -ght ({args.grey_high_threshold}), or no window is left",
         )
+
+
+def check_grid(args: argparse.Namespace) -> None:
+    """Check that there are windows, and nodes or a field.
+
+    Raises
+    ------
+    UserError
+        If not.
+    """
+    if args.half_window_size is None:
+        raise UserError("the size of the windows is missing: give -hws or -hws3")
+    field = ", or a field by -pf" if "phi_file" in args else ""
+    if args.node_spacing is None and not (field and args.phi_file is not None):
+        raise UserError(f"the distance of the nodes is missing: give -ns or -ns3{field}")
 
 
 def check_outputs(args: argparse.Namespace, grid: bool = True) -> None:

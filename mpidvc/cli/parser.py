@@ -7,18 +7,15 @@ abbreviations stay unique.
 from __future__ import annotations
 
 import argparse
-import difflib
-import inspect
-import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from mpidvc.errors import UserError
 
-__all__ = ["Group", "Parser", "UsageError", "add_triple"]
+__all__ = ["Group", "Parser", "Triple", "UsageError", "add_triple"]
 
 Group = argparse._ArgumentGroup
 
@@ -54,58 +51,9 @@ class Parser(argparse.ArgumentParser):
         parsed.command_line = shlex.join([*self.prog.split(), *given])
         return parsed
 
-    def signature(self) -> inspect.Signature:
-        """The options as parameters of a Python function: positional arguments first, the others by keyword only."""
-        parameters = {}
-        for action in self._actions:
-            name = action.dest
-            if name in parameters or action.default == argparse.SUPPRESS:
-                continue
-            if action.option_strings:
-                parameters[name] = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=action.default)
-            else:
-                default = inspect.Parameter.empty if action.required else action.default
-                parameters[name] = inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
-        return inspect.Signature(list(parameters.values()))
-
-    def words(self, values: Mapping[str, Any]) -> list[str]:
-        """Words of the command line that gives these options.
-
-        Parameters
-        ----------
-        values : mapping
-            By the names in the result of `parse_args`. Texts and numbers; sequences of them where the option takes
-            several; a number or three for what is given along z, y, x; None, like the default, is left out.
-
-        Raises
-        ------
-        TypeError
-            If there is no option of that name.
-        """
-        arguments: list[str] = []
-        options: list[str] = []
-        for name, value in values.items():
-            actions = [action for action in self._actions if action.dest == name]
-            if not actions:
-                near = difflib.get_close_matches(name, [action.dest for action in self._actions], n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise TypeError(f"{self.prog}: there is no option {name!r}{hint}")
-            action = actions[0]
-            if value is None or (type(value) is type(action.default) and value == action.default):
-                continue
-            if isinstance(action, argparse._StoreConstAction):
-                options += [action.option_strings[0]] if bool(value) == bool(action.const) else []
-                continue
-            given = [value] if isinstance(value, str | os.PathLike) or not isinstance(value, Iterable) else [*value]
-            if isinstance(action, _Triple) and len(given) > 1:
-                # the option with one number where one says it all
-                action, given = (action, given[:1]) if len({*given}) == 1 and len(given) == 3 else (actions[1], given)
-            texts = [_text(one) for one in given]
-            if action.option_strings:
-                options += [action.option_strings[0], *texts]
-            else:
-                arguments += texts
-        return [*arguments, *options]
+    def explain(self, action: argparse.Action) -> str:
+        """The help of an option, in a line."""
+        return self._get_formatter()._expand_help(action) if action.help else ""
 
     def add_own_argument(self, *names: str, group: Group | None = None, **settings: Any) -> argparse.Action:
         """Add an option that is matched exactly only and takes no part in abbreviation.
@@ -150,7 +98,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         return f"{', '.join(action.option_strings)} {value}"
 
 
-class _Triple(argparse.Action):
+class Triple(argparse.Action):
     """Store one number for all axes, or one for each, as a tuple (z, y, x)."""
 
     def __call__(
@@ -161,13 +109,6 @@ class _Triple(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         setattr(namespace, self.dest, tuple(values) if isinstance(values, list) else (values,) * 3)
-
-
-def _text(value: object) -> str:
-    """A value as a word of a command line."""
-    text = str(value)
-    # a file of such a name is not an option
-    return f"./{text}" if isinstance(value, str | os.PathLike) and text.startswith("-") else text
 
 
 def add_triple(
@@ -193,11 +134,11 @@ def add_triple(
         Makes the number of the first option from text.
     default : tuple, optional
     """
-    group.add_argument(*scalar, dest=name, action=_Triple, type=kind, default=default, metavar="N", help=meaning)
+    group.add_argument(*scalar, dest=name, action=Triple, type=kind, default=default, metavar="N", help=meaning)
     group.add_argument(
         *vector,
         dest=name,
-        action=_Triple,
+        action=Triple,
         type=int,
         nargs=3,
         default=default,

@@ -23,6 +23,7 @@ COMMANDS = {
             "mpidvc.commands.ldic",
             "local correlation: a deformation function at every node of a grid",
             _CORRELATION,
+            "PhiField, or a list with one for each pair of a series",
         ),
         Command(
             "pixelSearch",
@@ -36,18 +37,26 @@ COMMANDS = {
             "the same from a starting point on: the guess travels over the whole image",
             _CORRELATION,
         ),
-        Command("status", "mpidvc.commands.status", "say how far the run of a results file (.h5) is", _RUNS),
+        Command(
+            "status",
+            "mpidvc.commands.status",
+            "say how far the run of a results file (.h5) is",
+            _RUNS,
+            "list of State, one for each file",
+        ),
         Command(
             "doctor",
             "mpidvc.commands.doctor",
             "check what a run needs here: MPI, HDF5, memory; and say how to mend it",
             _RUNS,
+            "list of Finding",
         ),
         Command(
             "demo",
             "mpidvc.commands.demo",
             "try it: make two images, correlate them, compare with the known truth",
             _FIRST_STEPS,
+            "Errors of the displacement found",
         ),
     )
 }

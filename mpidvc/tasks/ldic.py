@@ -19,14 +19,14 @@ from mpidvc.fields.phifield import PhiField
 from mpidvc.images.pair import ImagePair
 from mpidvc.kernels import correlation
 from mpidvc.tasks.boxes import Ints, Map, around_samples, read_reference_box, read_sampled_box
-from mpidvc.tasks.points import Points
+from mpidvc.tasks.points import Points, record_of
 
 __all__ = ["RECORD", "LdicSettings", "LdicTask", "brick", "make_chunks", "records_of"]
 
 Samples = Float32Array | None
 
 #: Result of a point: Phi, and a number for each of `correlation.RESULT`.
-RECORD = np.dtype([("phi", np.float64, (3, 4)), ("result", np.float64, (len(correlation.RESULT),))])
+RECORD = record_of(correlation.RESULT)
 #: Most voxels of a box of image 2 that points share.
 LARGEST_BOX = 16_000_000
 #: Points whose rounded guess is farther than this (voxels) from the chunk's median get boxes of their own.

@@ -14,14 +14,14 @@ from mpidvc.images.pair import ImagePair
 from mpidvc.kernels import pixel_search
 from mpidvc.tasks.boxes import read_float_box
 from mpidvc.tasks.ldic import LARGEST_BOX, NEAR
-from mpidvc.tasks.points import Points
+from mpidvc.tasks.points import Points, record_of
 
 __all__ = ["RECORD", "PixelSearch", "PixelSearchTask", "brick", "make_chunks"]
 
 Map = npt.NDArray[np.uint8] | None
 
 #: Result of a point: Phi, and a number for each of `RESULT`.
-RECORD = np.dtype([("phi", np.float64, (3, 4)), ("result", np.float64, (len(RESULT),))])
+RECORD = record_of(RESULT)
 #: Indices of the columns in `RESULT`.
 CC, RETURN_STATUS, ERROR = (RESULT.index(name) for name in ("pixelSearchCC", "returnStatus", "error"))
 COVERAGE, AT_LIMIT = RESULT.index("coverage"), RESULT.index("atLimit")

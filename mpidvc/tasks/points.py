@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from mpidvc.arrays import Array, Records
 
-__all__ = ["INPUT", "Points", "inputs_of"]
-
+__all__ = ["INPUT", "Points", "inputs_of", "record_of"]
 
 #: A point: position in image 1 (z, y, x; voxels) and the first guess of Phi about it, without its last row.
 INPUT = np.dtype([("position", np.float64, (3,)), ("phi", np.float64, (3, 4))])
+
+
+def record_of(columns: Sequence[str]) -> np.dtype[Any]:
+    """Dtype of the result of a point: Phi without its last row, and a number for each of these columns."""
+    return np.dtype([("phi", np.float64, (3, 4)), ("result", np.float64, (len(columns),))])
 
 
 class Points(Protocol):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 
 from mpidvc.arrays import Array
-from mpidvc.core.grey import Choice
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.texture import Windows, texture_of
 
-__all__ = ["announce", "describe_criterion", "warn_of_texture"]
+__all__ = ["announce", "warn_of_texture"]
 
 #: Not settings of the correlation.
 _UNSHOWN = ("processes", "command_line", "notes")
@@ -32,11 +31,6 @@ def announce(console: Console, command: str, args: argparse.Namespace, **used: o
     console.settings(f"mpidvc {command}", {**shown, **used})
     for note in args.notes:
         console.note(note)
-
-
-def describe_criterion(choice: Choice) -> str:
-    """The line that says what is minimised and why."""
-    return f"Criterion: {choice.criterion} ({choice.reason})"
 
 
 def warn_of_texture(console: Console, images: ImagePair, positions: Array, windows: Windows) -> None:

@@ -130,28 +130,29 @@ def _open(executor: Executor, console: Console, output: Output, stem: Path, work
             refuse_replacing(path, then, determines)
     if place.exists():
         journals.refuse_in_use(place)
-    journal = _reopen(place, work, determines) if resumed else None
     part = part_of(path)
-    # before anything is touched: there may be no room
-    slots = create_results_file(part, layout, path)
-    try:
+    with contextlib.ExitStack() as undo:
+        journal = _reopen(place, work, determines, undo) if resumed else None
+        # before anything is touched: there may be no room
+        undo.callback(part.unlink, missing_ok=True)
+        slots = create_results_file(part, layout, path)
         if journal is None:
-            journal = _make_journal(place, work, determines, layout)
+            journal = _make_journal(place, work, determines, layout, undo)
         else:
             # records alone have checksums, and the rest may have been lost with the end of the file
             journal.fill(work.order, work.positions, work.inputs)
         todo = journal.todo()
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    kept = np.isin(todo, list(work.kept))
-    for block in todo[kept].tolist():
-        journal.record(block, work.kept[block])
-    driver = _choose_driver(executor, console, output.driver, path)
+        kept = np.isin(todo, list(work.kept))
+        for block in todo[kept].tolist():
+            journal.record(block, work.kept[block])
+        driver = _choose_driver(executor, console, output.driver, path)
+        undo.pop_all()
     return RunFiles(stem, journal, todo[~kept], RowFile(part, slots), layout, driver, resumed)
 
 
-def _make_journal(path: Path, work: Work, determines: dict[str, Any], layout: FieldLayout) -> Journal:
+def _make_journal(
+    path: Path, work: Work, determines: dict[str, Any], layout: FieldLayout, undo: contextlib.ExitStack
+) -> Journal:
     described = JournalLayout(
         determines=determines,
         columns=layout.columns,
@@ -163,13 +164,15 @@ def _make_journal(path: Path, work: Work, determines: dict[str, Any], layout: Fi
     journal = journals.create_journal(
         path, described, order=work.order, starts=work.starts, positions=work.positions, inputs=work.inputs
     )
+    undo.callback(journal.close)
     journal.lock()
     return journal
 
 
-def _reopen(path: Path, work: Work, determines: dict[str, Any]) -> Journal:
+def _reopen(path: Path, work: Work, determines: dict[str, Any], undo: contextlib.ExitStack) -> Journal:
     """The journal of an earlier run of the same work."""
     journal = journals.open_journal(path)
+    undo.callback(journal.close)
     journal.lock()
     refuse_changes(path, journals.determines_of(path), determines)
     if not journal.fits(work.starts, work.inputs(work.order[:0]).dtype, work.record):

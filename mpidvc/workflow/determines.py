@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mpidvc import __version__
-from mpidvc.core.registration import RegistrationSettings
 from mpidvc.errors import UserError
 from mpidvc.images.fingerprint import fingerprint
 from mpidvc.images.pair import ImagePair
 from mpidvc.kernels import correlation
 
-__all__ = ["checksum", "fingerprints", "plain", "refuse_changes", "refuse_replacing", "registration_options", "version"]
+__all__ = ["checksum", "fingerprints", "plain", "refuse_changes", "refuse_replacing", "version"]
 
 
 def checksum(*arrays: npt.NDArray[Any]) -> str:
@@ -45,19 +44,6 @@ def fingerprints(images: ImagePair, second_mask: bool) -> dict[str, Any]:
     if second_mask:
         found["mask (-mf2)"] = None if images.mask2 is None else fingerprint(images.mask2)
     return found
-
-
-def registration_options(settings: RegistrationSettings) -> dict[str, Any]:
-    """Settings of a registration, by the names of their options."""
-    return {
-        "-o": settings.order,
-        "-it": settings.max_iterations,
-        "-dp": settings.min_delta_phi,
-        "-rig": settings.rigid,
-        "-ug": settings.update_gradient,
-        "-shift": settings.shift,
-        "--criterion": [settings.criterion, settings.gain, settings.bias],
-    }
 
 
 def version() -> dict[str, str]:

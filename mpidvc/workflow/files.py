@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.journal import Journal
 from mpidvc.workflow.output import results_path
 
-__all__ = ["RunFiles", "close_parallel", "nobody_is_lost", "part_of"]
+__all__ = ["RunFiles", "close_parallel", "closing", "nobody_is_lost", "part_of"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,20 @@ def part_of(path: Path) -> Path:
     """The finished file until it takes the journal's place: beside it, where a symbolic link may lead."""
     place = path.resolve()
     return place.with_name(f"{place.name}.part")
+
+
+@contextlib.contextmanager
+def closing(executor: Executor, files: RunFiles) -> Iterator[None]:
+    """Close the files if the run ends early: the process may live on, and resume the run."""
+    try:
+        yield
+    except BaseException:
+        for file in (files.journal, files.finished):
+            if file is not None:
+                file.close()
+        if executor.rank == 0:
+            part_of(files.path).unlink(missing_ok=True)
+        raise
 
 
 def close_parallel(executor: Executor, files: RunFiles, file: RowFile) -> None:

@@ -180,6 +180,11 @@ class Nodes:
     distance: tuple[float, float, float]
     given: Array | None = None
 
+    @classmethod
+    def at(cls, points: Array) -> Nodes:
+        """Scattered points (n, 3) in voxels."""
+        return cls(FieldLayout(len(points), "points"), (1.0, 1.0, 1.0), points)
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "positions"}
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from mpidvc.arrays import Array, Records
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console, Progress
 from mpidvc.runtime.executor import Executor, Task
@@ -19,7 +18,7 @@ from mpidvc.runtime.runlog import RunLog
 from mpidvc.runtime.stop import Stopped, StopRequest, graceful
 from mpidvc.tasks.texture import Windows
 from mpidvc.workflow.announce import warn_of_texture
-from mpidvc.workflow.files import RunFiles, close_parallel, part_of
+from mpidvc.workflow.files import RunFiles, close_parallel
 from mpidvc.workflow.output import Output
 from mpidvc.workflow.stages import Stages
 from mpidvc.workflow.work import Work
@@ -83,22 +82,24 @@ class Measurement:
         """Points that are still to be measured, on rank 0."""
         return self.total - self.done
 
-    def start(self, line: str, images: ImagePair, positions: Array, windows: Windows) -> None:
-        """Print on rank 0 what begins, and warn if windows have too little texture.
+    def start(self, line: str, images: ImagePair, windows: Windows | None = None) -> None:
+        """Print on rank 0 that the work begins, and warn if windows have too little texture.
 
         Parameters
         ----------
         line : str
             Begin of the line, up to the number of nodes.
         images : ImagePair
-        positions : (n, 3) float64
-            Of the points that are measured, voxels.
-        windows : Windows
+        windows : Windows, optional
+            Settings of the windows whose texture is looked at.
         """
+        if self.work is None:
+            return
         processes = f" (with {self.executor.size} processes)" if self.executor.size > 1 else ""
         self.console.print(f"{line} for {self.left} nodes{processes}")
-        with self.stages.stage("texture"):
-            warn_of_texture(self.console, images, positions, windows)
+        if windows is not None:
+            with self.stages.stage("texture"):
+                warn_of_texture(self.console, images, self.work.positions[np.sort(self.work.measured)], windows)
 
     @contextlib.contextmanager
     def measuring(self, what: str) -> Iterator[StopRequest]:
@@ -128,7 +129,7 @@ class Measurement:
         close_parallel(self.executor, self.files, self.journal)
         self.journal.sync()
 
-    def run(self, task: Task, what: str, describe: Callable[[Records], str]) -> None:
+    def run(self, task: Task, what: str, describe: Callable[[dict[str, float]], str]) -> None:
         """Run the blocks that are still to be measured.
 
         Parameters
@@ -138,7 +139,7 @@ class Measurement:
         what : str
             A word for the progress.
         describe : callable
-            Gives the progress's words about a record.
+            Gives the progress's words about the numbers of a point, by the names of the columns.
         """
         journal, todo = self.journal, self.files.todo
         writes = self.files.driver != "gather"
@@ -149,7 +150,8 @@ class Measurement:
             records = np.frombuffer(data, journal.record_dtype)
             if not writes:
                 journal.record(block, records)
-            self.advance(int(sizes[block]), describe(records[-1:]))
+            last = dict(zip(self.files.layout.columns, records["result"][-1].tolist(), strict=True))
+            self.advance(int(sizes[block]), describe(last))
 
         with self.measuring(what) as request:
             self.executor.map(JournalTask(task, journal, todo, writes), sink, request)
@@ -165,7 +167,6 @@ class Measurement:
     def _stopped(self, request: StopRequest) -> None:
         if self._log is not None:
             self._log.close("stopped", done=self.done)
-        part_of(self.files.path).unlink(missing_ok=True)
         self.console.close_progress()
         name = signal.Signals(request.signal or signal.SIGTERM).name
         self.console.print(

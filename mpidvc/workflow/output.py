@@ -21,6 +21,7 @@ __all__ = [
     "journal_place",
     "make_folder",
     "pair_name",
+    "pair_stem",
     "results_path",
     "series_stems",
 ]
@@ -110,6 +111,17 @@ def pair_name(args: argparse.Namespace, command: str) -> str:
     if args.prefix is not None:
         return f"{args.prefix}-{command}"
     return f"{base_name(args.im1)}-{base_name(args.im2)}-{command}"
+
+
+def pair_stem(args: argparse.Namespace, command: str) -> Path:
+    """Stem of the files of a command with two images, `im1` and `im2`, in the folder asked for, which is made.
+
+    Raises
+    ------
+    UserError
+        If it cannot be made or written to.
+    """
+    return make_folder(args.out_dir, folder_of(args.im1, real=True), args.prefix) / pair_name(args, command)
 
 
 def make_folder(option: str | None, default: str, prefix: str | None = None) -> Path:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from mpidvc.arrays import Triple
 from mpidvc.cli.command import Outcome
@@ -15,9 +15,10 @@ from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.runlog import path_of
-from mpidvc.tasks.placement import placed
+from mpidvc.tasks.memory import field_bytes, looking_bytes
+from mpidvc.tasks.placement import Needs, placed
 from mpidvc.workflow.begin import begin
-from mpidvc.workflow.files import RunFiles
+from mpidvc.workflow.files import RunFiles, closing
 from mpidvc.workflow.finish import finish
 from mpidvc.workflow.guess import Guess, Nodes
 from mpidvc.workflow.measurement import Measurement
@@ -29,7 +30,8 @@ from mpidvc.workflow.write import FieldFiles, note_stale, write
 
 __all__ = ["Part", "PointwisePlan"]
 
-P = TypeVar("P", bound="PointwisePlan")
+P = TypeVar("P", bound="PointwisePlan[Any]")
+PartT = TypeVar("PartT", bound="Part")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +50,16 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointwisePlan(CorrelationPlan):
+class PointwisePlan(CorrelationPlan, Generic[PartT]):
     """Plan of a command that measures points, one independent of the other or along a front.
 
     Attributes
     ----------
     parts : sequence of Part
     nodes : Nodes
-        The points; on rank 0 only.
+        The points; on rank 0 with the positions that were given.
     guess : Guess
-        Their first guess; on rank 0 only.
+        Their first guess, on rank 0.
     hws : 3 ints
         Half-window size, voxels; 0 along z in 2D.
     output : Output
@@ -65,27 +67,42 @@ class PointwisePlan(CorrelationPlan):
 
     #: The text, TIFF and VTK files of the command.
     files: ClassVar[FieldFiles]
+    #: Things that a user can make smaller where there is not enough memory.
+    less: ClassVar[str] = "smaller windows (-hws)"
 
-    parts: Sequence[Part]
-    nodes: Nodes | None
+    parts: Sequence[PartT]
+    nodes: Nodes
     guess: Guess = field(default_factory=Guess)
     hws: Triple
     output: Output
 
     def for_workers(self: P) -> P:
         # they read their points and first guesses in the journal
-        return replace(self, nodes=None, guess=Guess())
+        return replace(self, nodes=replace(self.nodes, given=None), guess=Guess())
 
     @abstractmethod
-    def work(self, part: Part) -> Work:
+    def chunk_bytes(self, part: PartT) -> int:
+        """Bytes that a rank needs for its largest block of points."""
+
+    def rank0_bytes(self) -> int:
+        """Bytes that rank 0 needs besides the field."""
+        return looking_bytes(self.hws, grey=False)
+
+    def needs(self) -> Needs:
+        finishing, rank0 = field_bytes(len(self.nodes))
+        chunk = max(finishing, *(self.chunk_bytes(part) for part in self.parts))
+        return Needs([part.images for part in self.parts], chunk, rank0=rank0 + self.rank0_bytes(), less=self.less)
+
+    @abstractmethod
+    def work(self, part: PartT) -> Work:
         """The points of a part in blocks, and what determines their results; on rank 0."""
 
     @abstractmethod
-    def measure(self, part: Part, measurement: Measurement) -> None:
+    def measure(self, part: PartT, measurement: Measurement) -> None:
         """Measure the points that are still to be measured, with images as they are placed; on every rank."""
 
     @abstractmethod
-    def summarise(self, part: Part, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(self, part: PartT, work: Work, results: ResultsFile, console: Console) -> int:
         """Print how many points came to which end; return the exit status; on rank 0."""
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
@@ -110,15 +127,16 @@ class PointwisePlan(CorrelationPlan):
         stages.report(points)
         return Outcome(status, [files.path for files in done])
 
-    def _run(self, part: Part, executor: Executor, console: Console, stages: Stages) -> tuple[RunFiles, Work | None]:
+    def _run(self, part: PartT, executor: Executor, console: Console, stages: Stages) -> tuple[RunFiles, Work | None]:
         """Measure what is not in the results file of a part yet, and finish it."""
         with stages.stage("layout"):
             files, work = begin(executor, console, self.output, part.stem, lambda: self.work(part))
         if files.journal is not None:
-            measurement = Measurement(executor, console, stages, self.output, files, work)
-            with placed(executor, self.placement, part.images, console.note) as images:
-                self.measure(replace(part, images=ImagePair._make(images)), measurement)
-            finish(executor, files, measurement)
+            with closing(executor, files):
+                measurement = Measurement(executor, console, stages, self.output, files, work)
+                with placed(executor, self.placement, part.images, console.note) as images:
+                    self.measure(replace(part, images=ImagePair._make(images)), measurement)
+                finish(executor, files, measurement)
         return files, work
 
 

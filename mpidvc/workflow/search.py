@@ -15,11 +15,13 @@ from mpidvc.kernels.pixel_search import choose_method, memory_of
 from mpidvc.workflow.determines import fingerprints
 from mpidvc.workflow.write import FieldFiles
 
-__all__ = ["FILES", "search_options", "search_settings", "seconds_of_point"]
+__all__ = ["FILES", "LESS", "search_options", "search_settings", "seconds_of_point"]
 
 #: Files of a search.
 FILES = FieldFiles("SEARCH", {"CC": "pixelSearchCC", "returnStatus": "returnStatus"}, ("pixelSearchCC",))
 
+#: Things that a user can make smaller where there is not enough memory.
+LESS = "smaller windows or ranges (-hws, -sr)"
 #: Bytes for one search above which a range is refused.
 MOST_MEMORY = 8e9
 #: Rough CPU seconds per compared pair of voxels by direct sums, and per point and voxel searched by FFT.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,43 +12,67 @@ from mpidvc.arrays import Array, Ints, Records
 from mpidvc.fields.hdf5 import FieldLayout
 from mpidvc.tasks.memory import ROWS
 from mpidvc.tasks.points import inputs_of
+from mpidvc.workflow.guess import Guess, Nodes
 
 __all__ = ["Work"]
 
+#: Points of a block, where a command does not choose.
+BLOCK = 64
 
-@dataclass
+
+@dataclass(kw_only=True)
 class Work:
-    """What is to be measured; known on rank 0 only.
+    """The points of a run; on rank 0.
 
     Attributes
     ----------
     determines : dict
         What determines the result, by the names of options where there are such; can be written as JSON.
-    layout : FieldLayout
-        Of the finished file, without attributes.
-    positions : (n, 3) float64
-    guess : callable
-        Gives the first guesses (k, 3 or 4, 4) of these rows of the field.
-    order, starts : int64 arrays
-        Rows of the field in the order of the blocks, and where in it these begin.
+    nodes : Nodes
+        The points, a row of the field each.
+    columns : sequence of str
+        Names of the numbers of a result.
     record : dtype
-        Of a record: fields ``phi`` (3, 4) and ``result``, a number for each of the layout's columns.
+        Of a result: fields ``phi`` (3, 4) and ``result``, a number for each of the columns.
+    guess : Guess
+        The first guess of the points; the identity by default.
+    stored_f : {"all", "rigid", "no"}
+        As in `Guess.at`.
+    order, starts : int64 arrays, optional
+        Rows of the field in the order of the blocks, and the place in it where each block begins. By default blocks of
+        neighbouring rows.
     kept : dict
         Records of blocks that are not to be measured, the last ones, by block.
     """
 
     determines: dict[str, Any]
-    layout: FieldLayout
-    positions: Array
-    guess: Callable[[Ints], Array]
-    order: Ints
-    starts: Ints
+    nodes: Nodes
+    columns: Sequence[str]
     record: np.dtype[Any]
+    guess: Guess = field(default_factory=Guess)
+    stored_f: str = "no"
+    order: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    starts: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     kept: dict[int, Records] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.starts) == 0:
+            n = len(self.nodes)
+            self.order, self.starts = np.arange(n), np.append(np.arange(0, n, BLOCK), n)
+
+    @property
+    def layout(self) -> FieldLayout:
+        """Layout of the finished file, without attributes."""
+        return replace(self.nodes.layout, columns=tuple(self.columns))
+
+    @property
+    def positions(self) -> Array:
+        """Positions (n, 3) in voxels."""
+        return self.nodes.positions
 
     def inputs(self, rows: Ints) -> Records:
         """Positions and first guesses of these rows of the field, as the journal holds them."""
-        return inputs_of(self.positions[rows], self.guess(rows))
+        return inputs_of(self.positions[rows], self.guess.at(rows, self.positions, self.stored_f))
 
     @property
     def measured(self) -> Ints:

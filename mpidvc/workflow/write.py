@@ -35,15 +35,15 @@ class FieldFiles:
 
     Attributes
     ----------
-    family : str
-        Columns of the text file: a key of `mpidvc.fields.tsv.COLUMNS`.
+    family : str or sequence of str
+        Columns of the text file: a key of `mpidvc.fields.tsv.COLUMNS`, or their names.
     tif : mapping of str to str
         Columns that are written as TIFF files, by the suffix of the file; displacements are always.
     vtk : tuple of str
         Columns in the VTK file; displacements are always.
     """
 
-    family: str
+    family: str | Sequence[str]
     tif: Mapping[str, str] = field(default_factory=dict)
     vtk: tuple[str, ...] = ()
 
@@ -99,7 +99,7 @@ def note_stale(console: Console, output: Output, stem: Path, kind: FieldFiles) -
             console.note(f"{old[0]}{more}: of an earlier run; remove what is no longer valid, or renew it ({option})")
 
 
-def _write_text(executor: Executor, console: Console, files: RunFiles, family: str) -> None:
+def _write_text(executor: Executor, console: Console, files: RunFiles, family: str | Sequence[str]) -> None:
     """Write the TSV file, by all ranks where they may write it at the same time."""
     path = files.stem.with_name(f"{files.stem.name}.tsv")
     source = files.finished
@@ -117,7 +117,9 @@ def _write_text(executor: Executor, console: Console, files: RunFiles, family: s
     console.print(f"Written: {path}")
 
 
-def _write_text_together(executor: Executor, source: RowFile, layout: FieldLayout, path: Path, family: str) -> None:
+def _write_text_together(
+    executor: Executor, source: RowFile, layout: FieldLayout, path: Path, family: str | Sequence[str]
+) -> None:
     """Format twice: for the lengths, which give the place of every part in the file, and to write."""
     names = column_names(family, layout.layout == "labels")
     lengths = np.zeros(-(-layout.n // ROWS), np.int64)

@@ -18,7 +18,7 @@ from pathlib import Path
 from mpidvc.runtime.job import Job
 from mpidvc.runtime.launch import run_ranks
 from mpidvc.runtime.stop import graceful, handling_signals
-from tests.fake_command import FakePlan
+from tests.fake_command.run import Plan
 
 WHAT = "hang after finish"
 
@@ -45,7 +45,7 @@ def states() -> dict[int, str]:
 
 def run(folder: str, statuses: list[int]) -> None:
     job = Job(folder)
-    job.plan.write_bytes(pickle.dumps(FakePlan(0.0, WHAT, 1, os.getpid())))
+    job.plan.write_bytes(pickle.dumps(Plan(what=WHAT, at=1, prepared_by=os.getpid())))
     with handling_signals(), graceful():
         statuses.append(run_ranks(2, ["fake", WHAT], job))
 

@@ -18,6 +18,7 @@ from mpidvc.arrays import Array
 from mpidvc.atomic import replacing
 from mpidvc.cli import command
 from mpidvc.cli.command import Outcome
+from mpidvc.cli.keywords import words
 from mpidvc.commands import COMMANDS
 from mpidvc.core.analytic import AnalyticPair
 from mpidvc.errors import UserError
@@ -124,13 +125,13 @@ class Plan(command.Plan):
                 },
             ),
         ]
-        lines = [shlex.join(["mpidvc", name, *COMMANDS[name].parser().words(options)]) for name, options in commands]
+        lines = [shlex.join(["mpidvc", name, *words(COMMANDS[name].parser(), options)]) for name, options in commands]
         seconds = 0.0
         field: Any = None
         for line, (name, options) in zip(lines, commands, strict=True):
             console.print(f"\n$ {line}")
             start = time.perf_counter()
-            field = api.call(name, options | {"out_dir": self.folder}, executor=executor, console=console)
+            field = api.call(name, options | {"out_dir": self.folder}, executor, console)
             seconds = time.perf_counter() - start
             if not field.good.any():
                 return Outcome(1)

@@ -62,12 +62,7 @@ def add_options(parser: Parser) -> None:
     how = parser.add_argument_group("correlation")
     options.add_correlation(how, min_delta_phi=1e-3)
     options.add_criterion(parser, how)
-    output = parser.add_argument_group("output")
-    options.add_output(output, fields=True)
-    options.add_results(parser, parser.add_argument_group("results file"))
-    run = parser.add_argument_group("running")
-    options.add_images(parser, run)
-    options.add_run(parser, run)
+    options.add_field_run(parser)
 
 
 def check(args: argparse.Namespace) -> list[str]:
@@ -75,10 +70,7 @@ def check(args: argparse.Namespace) -> list[str]:
     options.check_common(args)
     if len(args.images) < 2:
         raise UserError(f"{args.images[0]} alone: at least two images are needed")
-    if args.half_window_size is None:
-        raise UserError("the size of the windows is missing: give -hws or -hws3")
-    if args.node_spacing is None and args.phi_file is None:
-        raise UserError("the distance of the nodes is missing: give -ns or -ns3, or a field by -pf")
+    options.check_grid(args)
     if args.skip and args.phi_file is None:
         raise UserError("-skp needs the field that it continues (-pf)")
     options.check_outputs(args)

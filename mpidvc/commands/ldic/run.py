@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
-from mpidvc.arrays import Records, Triple
+from mpidvc.arrays import Triple
 from mpidvc.cli.options import image_mode
 from mpidvc.core.grey import choose_criterion
-from mpidvc.core.registration import RegistrationSettings
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.images.pair import ImagePair
@@ -20,15 +18,15 @@ from mpidvc.kernels.correlation import RESULT
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.grey import grey_levels
 from mpidvc.tasks.ldic import RECORD, LdicSettings, LdicTask, make_chunks, records_of
-from mpidvc.tasks.memory import field_bytes, ldic_bytes, looking_bytes
-from mpidvc.tasks.placement import Needs
+from mpidvc.tasks.memory import ldic_bytes, looking_bytes
 from mpidvc.workflow import inputs
-from mpidvc.workflow.announce import announce, describe_criterion
-from mpidvc.workflow.determines import fingerprints, registration_options
+from mpidvc.workflow.announce import announce
+from mpidvc.workflow.determines import fingerprints
 from mpidvc.workflow.guess import nodes_to_measure, read_guess
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, series_stems
 from mpidvc.workflow.pointwise import Part, PointwisePlan
+from mpidvc.workflow.registration import describe_criterion, registration_options, registration_settings
 from mpidvc.workflow.summary import show_statuses
 from mpidvc.workflow.verdict import judge_correlation
 from mpidvc.workflow.work import Work
@@ -53,7 +51,7 @@ class Pair(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(PointwisePlan):
+class Plan(PointwisePlan[Pair]):
     """Pairs of images to be correlated.
 
     Attributes
@@ -89,27 +87,11 @@ class Plan(PointwisePlan):
             check_results(stem, output, args.phi_file)
         announce(console, "ldic", args)
         guess.announce(console, shape, args.tif)
-        # beyond the image there is nothing to compare
-        z, y, x = (min(m, n) for m, n in zip(args.margin, shape, strict=True))
-        settings = LdicSettings(
-            RegistrationSettings(
-                order=args.interpolation_order,
-                max_iterations=args.max_iterations,
-                min_delta_phi=args.min_delta_phi,
-                rigid=args.rigid,
-                update_gradient=args.update_gradient,
-                shift=args.shift,
-            ),
-            hws=hws,
-            margin=(0 if opened[0].two_d else z, y, x),
-            min_coverage=args.mask_coverage,
-            grey_low=args.grey_low_threshold,
-            grey_high=args.grey_high_threshold,
-        )
+        pairs = [_pair(args, *part, hws) for part in zip(opened, stems, strict=True)]
         voxels = float(np.prod([2 * h + 1 for h in hws]))
         cost = voxels * COST[args.interpolation_order] * (3 if args.update_gradient else 1)
         return cls(
-            parts=[_pair(*part, settings, args.criterion) for part in zip(opened, stems, strict=True)],
+            parts=pairs,
             nodes=nodes,
             guess=guess,
             hws=hws,
@@ -117,32 +99,28 @@ class Plan(PointwisePlan):
             stored_f=args.apply_F,
             skip=args.skip,
             spacing=spacing,
-            estimated_seconds=len(opened) * len(nodes) * cost,
+            estimated_seconds=len(pairs) * len(nodes) * cost,
             image_mode=image_mode(args),
             memory=args.memory,
         )
 
-    def needs(self) -> Needs:
-        assert self.nodes is not None
-        pairs = cast("list[Pair]", self.parts)
-        points = self.nodes.point_set(self.guess)
-        chunk = max(ldic_bytes(pair.images, points, pair.settings) for pair in pairs)
-        finishing, rank0 = field_bytes(len(self.nodes))
-        return Needs([pair.images for pair in pairs], max(chunk, finishing), rank0=rank0 + looking_bytes(self.hws))
+    def chunk_bytes(self, part: Pair) -> int:
+        return ldic_bytes(part.images, self.nodes.point_set(self.guess), part.settings)
 
-    def work(self, part: Part) -> Work:
-        pair, nodes, guess = cast("Pair", part), self.nodes, self.guess
-        assert nodes is not None
+    def rank0_bytes(self) -> int:
+        return looking_bytes(self.hws)
+
+    def work(self, part: Pair) -> Work:
+        nodes, guess, settings = self.nodes, self.guess, part.settings
         keep = np.zeros(len(nodes), bool)
         if self.skip and guess.field is not None:
             status = np.asarray(guess.field.columns.get("returnStatus", np.zeros(len(nodes))), np.float64)
             keep = ~np.isin(status, AGAIN)
         again, kept = np.flatnonzero(~keep), np.flatnonzero(keep)
-        settings = pair.settings
-        chunks = make_chunks(nodes.positions[again], nodes.distance, settings, pair.images.two_d, nodes.regular)
+        chunks = make_chunks(nodes.positions[again], nodes.distance, settings, part.images.two_d, nodes.regular)
         determines = {
             "command": "ldic",
-            **fingerprints(pair.images, second_mask=False),
+            **fingerprints(part.images, second_mask=False),
             "first guess (-pf)": guess.digest,
             "-F": self.stored_f,
             "-skp": self.skip,
@@ -156,46 +134,50 @@ class Plan(PointwisePlan):
         }
         work = Work(
             determines=determines,
-            layout=replace(nodes.layout, columns=RESULT),
-            positions=nodes.positions,
-            guess=lambda rows: guess.at(rows, nodes.positions, self.stored_f),
+            nodes=nodes,
+            columns=RESULT,
+            record=RECORD,
+            guess=guess,
+            stored_f=self.stored_f,
             order=again[chunks.order],
             starts=chunks.start,
-            record=RECORD,
         )
         work.keep(kept, lambda rows: records_of(guess.field, rows))
         return work
 
-    def measure(self, part: Part, measurement: Measurement) -> None:
-        pair, work, console = cast("Pair", part), measurement.work, measurement.console
-        if work is not None:
-            console.print(f"Correlating: {pair.stem.name}")
-            console.print(pair.criterion)
+    def measure(self, part: Pair, measurement: Measurement) -> None:
+        if measurement.work is not None:
+            measurement.console.print(f"Correlating: {part.stem.name}")
+            measurement.console.print(part.criterion)
             if self.skip:
-                console.print(f"-skp: {work.n_kept} nodes are kept as they are in the file")
-            measured = work.positions[work.measured]
-            measurement.start("Starting Local DIC", pair.images, measured, pair.settings)
+                measurement.console.print(f"-skp: {measurement.work.n_kept} nodes are kept as they are in the file")
+        measurement.start("Starting Local DIC", part.images, part.settings)
+        measurement.run(
+            LdicTask(part.images, measurement.journal, part.settings),
+            "ldic",
+            lambda last: (
+                f"it={last['iterations']:02.0f} dPhiNorm={last['deltaPhiNorm']:.3e} rs={last['returnStatus']:+.0f}"
+            ),
+        )
 
-        def describe(records: Records) -> str:
-            last = dict(zip(RESULT, records["result"][-1], strict=True))
-            return f"it={last['iterations']:02.0f} dPhiNorm={last['deltaPhiNorm']:.3e} rs={last['returnStatus']:+.0f}"
-
-        measurement.run(LdicTask(pair.images, measurement.journal, pair.settings), "ldic", describe)
-
-    def summarise(self, part: Part, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(self, part: Pair, work: Work, results: ResultsFile, console: Console) -> int:
         status = results.column("returnStatus")
         show_statuses(console, "Local DIC summary", status)
-        rows, settings = work.measured, cast("Pair", part).settings.registration
+        rows, settings = work.measured, part.settings.registration
         return judge_correlation(console, part.images, work.positions[rows], status[rows], self.hws, settings)
 
 
-def _pair(images: ImagePair, stem: Path, settings: LdicSettings, asked: str) -> Pair:
+def _pair(args: argparse.Namespace, images: ImagePair, stem: Path, hws: Triple) -> Pair:
     """A pair, with the criterion that its grey levels call for."""
-    choice = choose_criterion(asked, grey_levels(images, settings.grey_low, settings.grey_high))
-    registration = replace(settings.registration, criterion=choice.criterion, gain=choice.gain, bias=choice.bias)
-    return Pair(
-        images=images,
-        stem=stem,
-        settings=replace(settings, registration=registration),
-        criterion=describe_criterion(choice),
+    choice = choose_criterion(args.criterion, grey_levels(images, args.grey_low_threshold, args.grey_high_threshold))
+    # beyond the image there is nothing to compare
+    z, y, x = (min(m, n) for m, n in zip(args.margin, images.image1.shape, strict=True))
+    settings = LdicSettings(
+        registration_settings(args, choice),
+        hws=hws,
+        margin=(0 if images.two_d else z, y, x),
+        min_coverage=args.mask_coverage,
+        grey_low=args.grey_low_threshold,
+        grey_high=args.grey_high_threshold,
     )
+    return Pair(images=images, stem=stem, settings=settings, criterion=describe_criterion(choice))

@@ -57,12 +57,7 @@ def add_options(parser: Parser) -> None:
         default=100,
         help="least volume of labels",
     )
-    output = parser.add_argument_group("output")
-    options.add_output(output, fields=True, no_tsv="--noTSVout")
-    options.add_results(parser, parser.add_argument_group("results file"))
-    run = parser.add_argument_group("running")
-    options.add_images(parser, run)
-    options.add_run(parser, run)
+    options.add_field_run(parser, no_tsv="--noTSVout")
 
 
 def check(args: argparse.Namespace) -> list[str]:
@@ -70,9 +65,6 @@ def check(args: argparse.Namespace) -> list[str]:
     options.check_common(args)
     if args.labels1 is not None:
         raise UserError(f"-lab1 {args.labels1}: labels cannot be searched yet; search the nodes of a grid (-ns, -hws)")
-    if args.half_window_size is None:
-        raise UserError("the size of the windows is missing: give -hws or -hws3")
-    if args.node_spacing is None and args.phi_file is None:
-        raise UserError("the distance of the nodes is missing: give -ns or -ns3, or a field by -pf")
+    options.check_grid(args)
     options.check_outputs(args)
     return []

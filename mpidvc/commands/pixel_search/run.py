@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from mpidvc.arrays import Records, Triple
+from mpidvc.arrays import Triple
 from mpidvc.cli.options import image_mode
 from mpidvc.core.pixel_search import RESULT, SearchSettings
 from mpidvc.core.statuses import SEARCH
 from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.runtime.console import Console
-from mpidvc.tasks.memory import field_bytes, looking_bytes, search_bytes
+from mpidvc.tasks.memory import search_bytes
 from mpidvc.tasks.pixel_search import RECORD, PixelSearchTask, make_chunks
-from mpidvc.tasks.placement import Needs
 from mpidvc.workflow.announce import announce
 from mpidvc.workflow.guess import nodes_to_measure, read_guess
 from mpidvc.workflow.inputs import open_search_pair, window_sizes
 from mpidvc.workflow.measurement import Measurement
-from mpidvc.workflow.output import Output, check_results, folder_of, make_folder, pair_name
+from mpidvc.workflow.output import Output, check_results, pair_stem
 from mpidvc.workflow.pointwise import Part, PointwisePlan
-from mpidvc.workflow.search import FILES, search_options, search_settings, seconds_of_point
+from mpidvc.workflow.search import FILES, LESS, search_options, search_settings, seconds_of_point
 from mpidvc.workflow.work import Work
 
 __all__ = ["Plan"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(PointwisePlan):
+class Plan(PointwisePlan[Part]):
     """Two images to be searched.
 
     Attributes
@@ -39,7 +38,7 @@ class Plan(PointwisePlan):
         Node spacing as asked for, voxels.
     """
 
-    files = FILES
+    files, less = FILES, LESS
 
     settings: SearchSettings
     spacing: Triple | None
@@ -52,8 +51,7 @@ class Plan(PointwisePlan):
         hws, spacing = window_sizes(args.half_window_size, args.node_spacing, shape)
         settings = search_settings(args, hws, images.two_d, args.apply_F)
         nodes = nodes_to_measure("pixelSearch", guess, shape, spacing)
-        folder = make_folder(args.out_dir, folder_of(args.im1, real=True), args.prefix)
-        stem = folder / pair_name(args, "pixelSearch")
+        stem = pair_stem(args, "pixelSearch")
         output = Output.of(args)
         check_results(stem, output, args.phi_file)
         announce(console, "pixelSearch", args)
@@ -71,39 +69,32 @@ class Plan(PointwisePlan):
             memory=args.memory,
         )
 
-    def needs(self) -> Needs:
-        assert self.nodes is not None
-        images = self.parts[0].images
-        chunk = search_bytes(images, self.nodes.point_set(self.guess), self.settings)
-        finishing, rank0 = field_bytes(len(self.nodes))
-        rank0 += looking_bytes(self.hws, grey=False)
-        return Needs([images], max(chunk, finishing), rank0=rank0, less="smaller windows or ranges (-hws, -sr)")
+    def chunk_bytes(self, part: Part) -> int:
+        return search_bytes(part.images, self.nodes.point_set(self.guess), self.settings)
 
     def work(self, part: Part) -> Work:
-        nodes, guess, settings = self.nodes, self.guess, self.settings
-        assert nodes is not None
+        nodes, settings = self.nodes, self.settings
         chunks = make_chunks(nodes.positions, nodes.distance, settings, part.images.two_d, nodes.regular)
         determines = search_options("pixelSearch", part.images, settings)
-        determines |= {"first guess (-pf)": guess.digest, "-ns": self.spacing}
+        determines |= {"first guess (-pf)": self.guess.digest, "-ns": self.spacing}
         return Work(
             determines=determines,
-            layout=replace(nodes.layout, columns=RESULT),
-            positions=nodes.positions,
-            guess=lambda rows: guess.at(rows, nodes.positions, settings.apply_f),
+            nodes=nodes,
+            columns=RESULT,
+            record=RECORD,
+            guess=self.guess,
+            stored_f=settings.apply_f,
             order=chunks.order,
             starts=chunks.start,
-            record=RECORD,
         )
 
     def measure(self, part: Part, measurement: Measurement) -> None:
-        if measurement.work is not None:
-            measurement.start("Starting Pixel Search", part.images, measurement.work.positions, self.settings)
-
-        def describe(records: Records) -> str:
-            last = dict(zip(RESULT, records["result"][-1], strict=True))
-            return f"NCC={last['pixelSearchCC']:.5f} rs={last['returnStatus']:+.0f}"
-
-        measurement.run(PixelSearchTask(part.images, measurement.journal, self.settings), "pixelSearch", describe)
+        measurement.start("Starting Pixel Search", part.images, self.settings)
+        measurement.run(
+            PixelSearchTask(part.images, measurement.journal, self.settings),
+            "pixelSearch",
+            lambda last: f"NCC={last['pixelSearchCC']:.5f} rs={last['returnStatus']:+.0f}",
+        )
 
     def summarise(self, part: Part, work: Work, results: ResultsFile, console: Console) -> int:
         status, at_limit = results.column("returnStatus"), results.column("atLimit")

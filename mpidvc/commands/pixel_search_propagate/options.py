@@ -95,12 +95,7 @@ def add_options(parser: Parser) -> None:
         "turn those within -nr follow, or the nearest one; where -nr is below -ns one point follows the other, and "
         "only one process has work (default: %(default)s)",
     )
-    output = parser.add_argument_group("output")
-    options.add_output(output, fields=True, no_tsv="--noTSVout")
-    options.add_results(parser, parser.add_argument_group("results file"))
-    run = parser.add_argument_group("running")
-    options.add_images(parser, run)
-    options.add_run(parser, run, spam_has_processes=False)
+    options.add_field_run(parser, no_tsv="--noTSVout", spam_has_processes=False)
 
 
 def check(args: argparse.Namespace) -> list[str]:

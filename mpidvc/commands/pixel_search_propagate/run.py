@@ -13,21 +13,20 @@ from mpidvc.cli.options import image_mode
 from mpidvc.core.pixel_search import RESULT, SearchSettings
 from mpidvc.core.propagation import GUESS, Propagation, rank_points
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, ResultsFile
+from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.memory import PointSet, field_bytes, search_bytes
-from mpidvc.tasks.placement import Needs
 from mpidvc.tasks.propagation import GuidedSearch
 from mpidvc.workflow.announce import announce
 from mpidvc.workflow.determines import checksum
-from mpidvc.workflow.guess import Guess, Nodes, grid_nodes
+from mpidvc.workflow.guess import Nodes, grid_nodes
 from mpidvc.workflow.inputs import open_search_pair, read_points, window_sizes
 from mpidvc.workflow.journal_feed import LOGGED, JournalFeed
 from mpidvc.workflow.measurement import Measurement
-from mpidvc.workflow.output import Output, check_results, folder_of, make_folder, pair_name
+from mpidvc.workflow.output import Output, check_results, pair_stem
 from mpidvc.workflow.pointwise import Part, PointwisePlan
-from mpidvc.workflow.search import FILES, search_options, search_settings, seconds_of_point
+from mpidvc.workflow.search import FILES, LESS, search_options, search_settings, seconds_of_point
 from mpidvc.workflow.work import Work
 
 __all__ = ["Plan"]
@@ -58,7 +57,7 @@ class Start:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(PointwisePlan):
+class Plan(PointwisePlan[Part]):
     """Two images to be searched from point to point.
 
     Attributes
@@ -72,7 +71,7 @@ class Plan(PointwisePlan):
         Least CC of a point that guides others.
     """
 
-    files = FILES
+    files, less = FILES, LESS
 
     settings: SearchSettings
     start: Start
@@ -91,7 +90,7 @@ class Plan(PointwisePlan):
         given_spacing = args.node_spacing or (2 * min(given_hws[1:] if two_d else given_hws),) * 3
         hws, spacing = window_sizes(given_hws, given_spacing, shape)
         settings = search_settings(args, hws, two_d, "no")
-        nodes = grid_nodes(shape, spacing) if listed is None else _listed_nodes(listed)
+        nodes = grid_nodes(shape, spacing) if listed is None else Nodes.at(listed)
         if args.start is not None and two_d and (args.start[0] != 0 or args.start[3] != 0):
             shown = " ".join(map(str, args.start))
             raise UserError(f"-sp {shown}: the images are 2D; Z and its displacement have to be 0")
@@ -126,8 +125,7 @@ class Plan(PointwisePlan):
             memory=args.memory,
         )
         plan._check_start(args, images)
-        folder = make_folder(args.out_dir, folder_of(args.im1, real=True), args.prefix)
-        stem = folder / pair_name(args, "pixelSearchPropagate")
+        stem = pair_stem(args, "pixelSearchPropagate")
         check_results(stem, plan.output)
         used = {"node_spacing": spacing, "half_window_size": hws, "radius": radius, "weighting_distance": distance}
         announce(console, "pixelSearchPropagate", args, **used)
@@ -154,19 +152,15 @@ class Plan(PointwisePlan):
                 f"(-cct {math.floor(100 * found['pixelSearchCC']) / 100:g} lets it begin)"
             )
 
-    def needs(self) -> Needs:
-        assert self.nodes is not None
-        images = self.parts[0].images
-        chunk = search_bytes(images, PointSet(1, 1, False, None, np.zeros((3, 3))), self.settings)
-        finishing, rank0 = field_bytes(len(self.nodes))
-        less = "smaller windows or ranges (-hws, -sr)"
-        # the propagation itself needs about as much again
-        return Needs([images], max(chunk, finishing), rank0=2 * rank0, less=less)
+    def chunk_bytes(self, part: Part) -> int:
+        return search_bytes(part.images, PointSet(1, 1, False, None, np.zeros((3, 3))), self.settings)
+
+    def rank0_bytes(self) -> int:
+        # the propagation itself needs about as much as the field
+        return field_bytes(len(self.nodes))[1]
 
     def work(self, part: Part) -> Work:
-        nodes = self.nodes
-        assert nodes is not None
-        n, start = len(nodes), self.start
+        nodes, start = self.nodes, self.start
         determines = {
             **search_options("pixelSearchPropagate", part.images, self.settings),
             "-ns": nodes.layout.spacing and [int(step) for step in nodes.layout.spacing],
@@ -179,18 +173,18 @@ class Plan(PointwisePlan):
         }
         return Work(
             determines=determines,
-            layout=replace(nodes.layout, columns=RESULT),
-            positions=nodes.positions,
-            guess=lambda rows: Guess().at(rows, nodes.positions),
-            order=np.arange(n),
-            starts=np.arange(n + 1),
+            nodes=nodes,
+            columns=RESULT,
             record=LOGGED,
+            # a block for every point: they come in no order
+            order=np.arange(len(nodes)),
+            starts=np.arange(len(nodes) + 1),
         )
 
     def measure(self, part: Part, measurement: Measurement) -> None:
         what, search = "search", GuidedSearch(part.images, self.settings)
         executor, console = measurement.executor, measurement.console
-        if self.nodes is None:
+        if measurement.work is None:
             with measurement.measuring(what) as request:
                 executor.flow(search.search, None, request)
             return
@@ -232,7 +226,3 @@ class Plan(PointwisePlan):
         if limit:
             console.note(f"{limit} points were found at the limit of the search range: enlarge -sr if they look wrong")
         return 0
-
-
-def _listed_nodes(points: Array) -> Nodes:
-    return Nodes(FieldLayout(len(points), "points"), (1.0, 1.0, 1.0), points)

@@ -30,11 +30,12 @@ from mpidvc.tasks.memory import looking_bytes, registration_bytes, tile_bytes, w
 from mpidvc.tasks.placement import Needs, placed
 from mpidvc.tasks.registration import LevelSettings, RegistrationResult, mask_centre, register_multiscale
 from mpidvc.tasks.warp import WarpTask
-from mpidvc.workflow.announce import announce, describe_criterion
+from mpidvc.workflow.announce import announce
 from mpidvc.workflow.guess import read_guess
 from mpidvc.workflow.inputs import open_pair
 from mpidvc.workflow.output import base_name, folder_of, make_folder, pair_name
 from mpidvc.workflow.plan import CorrelationPlan
+from mpidvc.workflow.registration import describe_criterion, registration_settings
 from mpidvc.workflow.stages import Stages
 
 __all__ = ["Plan"]
@@ -105,17 +106,9 @@ class Plan(CorrelationPlan):
         guess.announce(console, image1.shape, tif=False)
         grey = grey_levels(images)
         choice = choose_criterion(args.criterion, grey)
-        settings = RegistrationSettings(
-            order=args.interpolation_order,
-            max_iterations=args.max_iterations,
-            min_delta_phi=args.min_delta_phi,
-            rigid=args.rigid,
-            update_gradient=args.update_gradient,
+        settings = replace(
+            registration_settings(args, choice),
             sigma=args.gaussian_sigma if args.gradient_method == "gaussian" else None,
-            shift=args.shift,
-            criterion=choice.criterion,
-            gain=choice.gain,
-            bias=choice.bias,
             level=grey.mean1,
         )
         levels = LevelSettings(args.bin_begin, args.bin_end, args.margin)

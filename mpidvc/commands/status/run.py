@@ -105,19 +105,22 @@ class Plan(command.Plan):
     def execute(self, executor: Executor, console: Console) -> Outcome:
         if executor.rank != 0:
             return Outcome(0)
-        states, bad = [], False
+        states, refused = [], None
         for file in self.files:
             try:
                 states.append(state_of_run(file))
             except UserError as error:
-                console.error(f"mpidvc status: error: {error}")
-                bad = True
+                if not console.quiet:
+                    console.error(f"mpidvc status: error: {error}")
+                refused = refused or error
                 continue
             if not (self.json or self.quiet):
                 _show(states[-1], console)
         if self.json:
             console.print(json.dumps([asdict(state) for state in states], indent=2))
-        return Outcome(2 if bad else int(any(state.state != "finished" for state in states)), states)
+        if refused is not None:
+            return Outcome(2, refused)
+        return Outcome(int(any(state.state != "finished" for state in states)), states)
 
 
 def state_of_run(path: str, now: float | None = None) -> State:
