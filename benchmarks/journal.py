@@ -1,4 +1,4 @@
-"""What the journal costs: the share of its own calls in the time of an ldic with many points.
+"""Cost of the journal: the share of its calls in the time of an ldic with many points.
 
     python benchmarks/journal.py [-np RANKS] [-ns SPACING]
 
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import tifffile
 
-from mpidvc.commands.run import TIMINGS
 from mpidvc.core.analytic import AnalyticPair
+from mpidvc.workflow.stages import TIMINGS
 
 #: Largest share of the journal in the time of a run.
 LIMIT = 0.02

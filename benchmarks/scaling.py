@@ -28,7 +28,6 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 import scaling_costs  # noqa: E402
 from scaling_model import Case, Costs, Outcome, bound, extended, simulate  # noqa: E402
 
-from mpidvc.commands.results import ROWS  # noqa: E402
 from mpidvc.runtime.schedule import (  # noqa: E402
     GROWTH,
     LONGEST_ASSIGNMENT,
@@ -36,25 +35,26 @@ from mpidvc.runtime.schedule import (  # noqa: E402
     SERVED,
     Schedule,
 )
+from mpidvc.tasks.memory import ROWS  # noqa: E402
 
 COSTS = REPOSITORY / "benchmarks/scaling.json"
 REPORT = REPOSITORY / "docs/scaling.md"
 RANKS = (2, 8, 32, 128, 512, 2048, 10000)
 WORK = (1.0, 10.0, 100.0, 1000.0)
 DRIVERS = ("posix", "mpio", "gather")
-#: Mean seconds of a chunk, and what the tables are about.
+#: Mean seconds of a chunk: all, and the one of most tables.
 CHUNKS, CHUNK = (0.1, 0.3, 1.0), 0.3
-#: The run whose points the whole run is reckoned for.
+#: The run whose points per second are used for whole runs.
 TYPICAL = "-hws 10 -o 3"
 #: A cluster, which cannot be measured here: network, and a shared file system as one client sees it and as a whole.
 LATENCY, BANDWIDTH = 2e-6, 1e10
 FILE_LATENCY, FILE_CLIENT, FILE_ALL = 0.5e-3, 1e9, 2e10
 RECORD_BYTES = 144
-#: What even a chunk of air takes, as its boxes are read.
+#: Seconds of a chunk of air, whose boxes are read.
 READ = 1e-3
-#: Most chunks that are simulated one by one, if they give every rank so many seconds of work.
+#: Most chunks that are simulated one by one, unless that leaves a rank less than `LEAST_WORK` seconds of work.
 MOST, LEAST_WORK = 2e5, 12.0
-#: Every number is the median of so many seeds, by the chunks that are simulated.
+#: Number of seeds of which every result is the median, by the number of simulated chunks.
 SEEDS = ((2e4, 5), (5e5, 3), (math.inf, 1))
 #: Real runs: ranks, seconds of work for each, mean seconds of a chunk, seed, and seconds that it took before.
 CHECKS = (
@@ -66,19 +66,19 @@ COSTS_BEFORE = (19e-6, 45e-6, 4.9e-6)
 
 
 class Before(Schedule):
-    """The schedule that the first simulation was of: it believed the first mean, and gave reserves to the end."""
+    """The schedule of the first simulation: it trusted the first mean, and gave reserves to the end."""
 
     def take(self, rank: int, in_hand: int) -> range | None:
-        left = self.n_chunks - self._next
+        left = self.n_chunks - self.handed_out
         if left <= 0 or (rank == 0 and self.size >= 48) or in_hand > (left >= self.size):
             return None
         count = 1
-        if rank != 0 and self._rate.done:
+        if rank != 0 and self.rate.done:
             count = left // (4 * self.size)
-            if self._rate.seconds > 0:
-                count = min(count, int(self._rate.done / self._rate.seconds))
-        chunks = range(self._next, min(self._next + max(count, 1), self.n_chunks))
-        self._next = chunks.stop
+            if self.rate.seconds > 0:
+                count = min(count, int(self.rate.done / self.rate.seconds))
+        chunks = range(self.handed_out, min(self.handed_out + max(count, 1), self.n_chunks))
+        self.handed_out = chunks.stop
         return chunks
 
 
@@ -102,17 +102,31 @@ def costs_of(measured: dict[str, Any], driver: str, before: bool = False) -> Cos
     if driver != "gather":
         # records and mark are a call each
         write += measured["record"][driver] + 2 * FILE_LATENCY + record / FILE_CLIENT
-    return Costs(send, message, chunk, write, record if driver == "gather" else RECORD_BYTES, LATENCY, BANDWIDTH)
+    return Costs(
+        send=send,
+        message=message,
+        chunk=chunk,
+        write=write,
+        payload=record if driver == "gather" else RECORD_BYTES,
+        latency=LATENCY,
+        bandwidth=BANDWIDTH,
+    )
 
 
 def here(measured: dict[str, Any]) -> Costs:
-    """Costs of sleeping chunks on this machine: nothing is written, and who sleeps sleeps a little too long."""
+    """Costs of sleeping chunks on this machine: nothing is written, and sleeps are a little too long."""
     send, message, chunk = reports(measured, "posix")
-    return Costs(send, message, chunk, measured["oversleeping"], latency=measured["ping"]["latency"])
+    return Costs(
+        send=send,
+        message=message,
+        chunk=chunk,
+        write=measured["oversleeping"],
+        latency=measured["ping"]["latency"],
+    )
 
 
 def most_chunks(case: Case) -> float:
-    """How many chunks of a case are simulated one by one."""
+    """Number of chunks of a case that are simulated one by one."""
     return max(MOST, case.ranks * LEAST_WORK / case.chunk)
 
 
@@ -128,7 +142,7 @@ def run(case: Case, costs: Costs, before: bool = False) -> Outcome:
 
 
 def alone(measured: dict[str, Any], n: int, n_points: float) -> float:
-    """Seconds for what rank 0 does alone before and after the work, with `posix`."""
+    """Seconds of rank 0 alone before and after the work, with `posix`."""
     points, start = measured["points"], measured["start"]
     send, message, _ = reports(measured, "posix")
     return float(
@@ -172,7 +186,7 @@ def seconds(value: float) -> str:
 
 
 def cell(outcome: Outcome, case: Case) -> str:
-    """Efficiency, marked where the master is what is missing, and where the run was prolonged."""
+    """Efficiency, marked where the master is the limit, and where the run was prolonged."""
     marks = " *" * (outcome.load > 0.8) + " †" * (case.n_chunks > most_chunks(case))
     return percent(outcome.efficiency) + marks
 
@@ -555,7 +569,7 @@ def main() -> None:
             if mpio is not None:
                 measured["record"].setdefault("mpio", mpio)
         if args.measure_mpio:
-            # what parallel HDF5 takes more than plain writing
+            # the additional time of parallel HDF5
             record = scaling_costs.measure_messages(folder)["record"]
             measured.setdefault("record", {})["mpio"] = record["mpio"]
     if args.check:

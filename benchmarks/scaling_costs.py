@@ -1,4 +1,4 @@
-"""What messages, chunks and files cost here: the measured half of `scaling.py`, and the programs that its ranks run."""
+"""Costs of messages, chunks and files on this machine, measured for `scaling.py`, and the programs of its ranks."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from mpidvc.runtime import messages, schedule  # noqa: E402
 from mpidvc.runtime.comm import connect, find_launcher  # noqa: E402
 from mpidvc.runtime.launch import find_mpiexec  # noqa: E402
 
-#: Points of the largest chunk, and of the fields with which what rank 0 does alone is timed.
+#: Points of the largest chunk, and nodes along the edge of the field with which rank 0's own work is timed.
 POINTS, FIELD_EDGE = 512, 80
-#: Chunks in an assignment, when what reports cost is measured.
+#: Chunks in an assignment when the costs of reports are measured.
 SIZES = (1, 8)
 N_REPORTS = 1500
 
 
 def run_ranks(n: int, *arguments: str, timeout: float = 120) -> str:
-    """What a program of this file prints, run on ranks of this host."""
+    """Run a program of this file on ranks of this host, and return its output."""
     mpiexec = find_mpiexec()
     if mpiexec is None:
         raise SystemExit("no MPI in this environment")
@@ -62,20 +62,27 @@ def _journal(folder: Path, n_blocks: int) -> Any:
 
     n = n_blocks * POINTS
     positions = np.zeros((n, 3))
-    return journal.lay_out(
-        folder / "messages.h5",
-        {"command": "ldic"},
-        np.arange(n),
-        np.arange(n_blocks + 1) * POINTS,
-        positions,
-        lambda rows: inputs_of(positions[rows], np.zeros((len(rows), 3, 4))),
-        RECORD,
-        correlation.RESULT,
+
+    def inputs(rows: Any) -> Any:
+        return inputs_of(positions[rows], np.zeros((len(rows), 3, 4)))
+
+    order = np.arange(n)
+    layout = journal.JournalLayout(
+        determines={"command": "ldic"},
+        columns=correlation.RESULT,
+        n_points=n,
+        n_blocks=n_blocks,
+        inputs=inputs(order[:0]).dtype,
+        records=RECORD,
+    )
+    starts = np.arange(n_blocks + 1) * POINTS
+    return journal.create_journal(
+        folder / "messages.h5", layout, order=order, starts=starts, positions=positions, inputs=inputs
     )
 
 
 class _Instant:
-    """Chunks that take no time and give what `JournalTask` gives: bytes of so many records."""
+    """Chunks that take no time and return bytes of records, as those of `JournalTask`."""
 
     def __init__(self, n_chunks: int, rows: int) -> None:
         from mpidvc.tasks.ldic import RECORD
@@ -88,9 +95,9 @@ class _Instant:
 
 
 def _count_idle_turns(executor: executors.MPIExecutor, spent: dict[str, float]) -> None:
-    """Add up the CPU seconds of those turns of rank 0 in which no message had come, and of sending."""
+    """Add up the CPU seconds of rank 0's turns without a message, and of sending."""
     clock = time.thread_time
-    now, send = executor._now, executor._mail.send
+    now, send = executor.now, executor.mail.send
     began = [clock()]
 
     def beginning() -> float:
@@ -109,7 +116,7 @@ def _count_idle_turns(executor: executors.MPIExecutor, spent: dict[str, float]) 
         spent["send"] += clock() - begun
 
     executors.Backoff = Idle  # type: ignore[misc]
-    executor._now, executor._mail.send = beginning, timed_send  # type: ignore[method-assign]
+    executor.now, executor.mail.send = beginning, timed_send  # type: ignore[method-assign]
 
 
 def messages_program(folder: str) -> None:
@@ -128,16 +135,16 @@ def messages_program(folder: str) -> None:
 
             class Even(schedule.Schedule):
                 def take(self, rank: int, in_hand: int, size: int = size) -> range | None:
-                    if rank == 0 or in_hand > 1 or self._next >= self.n_chunks:
+                    if rank == 0 or in_hand > 1 or self.exhausted:
                         return None
-                    self._next += size
-                    return range(self._next - size, self._next)
+                    self.handed_out += size
+                    return range(self.handed_out - size, self.handed_out)
 
             executors.Schedule = Even  # type: ignore[misc]
             n_reports = N_REPORTS if rows < POINTS else N_REPORTS // 5
 
             def sink(chunk: int, data: Any, rows: int = rows) -> None:
-                # as that of a command
+                # as the sink of a command
                 records = np.frombuffer(data, dtype)
                 if rows == POINTS:
                     journal.record(chunk % 64, records)
@@ -201,7 +208,7 @@ def ping_program() -> None:
 
 
 class _Sleeping:
-    """Chunks that sleep for as long as the simulation says that they take."""
+    """Chunks that sleep for their time in the simulation."""
 
     def __init__(self, seconds: Any) -> None:
         from mpidvc.tasks.ldic import RECORD
@@ -232,7 +239,7 @@ def sleep_program(work: str, chunk: str, seed: str) -> None:
 
 
 def count_program(*arguments: str) -> None:
-    """Run a command; print how many messages rank 0 sent and got by tag, how many rounds and broadcasts there were."""
+    """Run a command; print the numbers of rank 0's messages by tag, of rounds and of broadcasts."""
     import mpidvc.main
 
     counts: Counter[str] = Counter()
@@ -250,7 +257,7 @@ def count_program(*arguments: str) -> None:
 
     messages.Mailbox.send_bytes = counting_send  # type: ignore[method-assign]
     messages.Mailbox.poll = counting_poll  # type: ignore[method-assign]
-    for name in ("reduce", "broadcast", "map", "_broadcast_long"):
+    for name in ("reduce", "broadcast", "map"):
         method = getattr(executors.MPIExecutor, name)
 
         def counted(self: Any, *args: Any, method: Any = method, name: str = name) -> Any:
@@ -280,7 +287,7 @@ def oversleeping() -> float:
 
 
 def bookkeeping(size: int) -> dict[str, float]:
-    """Seconds that the real classes take for a report with so many ranks: the median of thousands, and the longest."""
+    """Seconds of the real classes for a report with `size` ranks (mean, median), and for the other calls."""
     ledger = schedule.Ledger(schedule.Schedule(200 * size, size), range(1, size), schedule.Lease())
     now, held = 0.0, []
     begun = time.perf_counter()
@@ -313,8 +320,7 @@ def bookkeeping(size: int) -> dict[str, float]:
 
 
 def per_point(folder: Path) -> dict[str, float]:
-    """Seconds that every point costs in what comes before and after the work, by stage."""
-    from mpidvc.commands.results import _Finish, _Text
+    """Seconds per point of the stages before and after the work."""
     from mpidvc.core.grid import chunk_points, make_grid
     from mpidvc.fields import hdf5
     from mpidvc.fields.tsv import column_names
@@ -323,6 +329,8 @@ def per_point(folder: Path) -> dict[str, float]:
     from mpidvc.runtime import journal as journals
     from mpidvc.tasks.ldic import RECORD
     from mpidvc.tasks.points import inputs_of
+    from mpidvc.workflow.finish import OrderedRows
+    from mpidvc.workflow.write import TextRows
 
     edge = FIELD_EDGE
     found = {}
@@ -332,23 +340,32 @@ def per_point(folder: Path) -> dict[str, float]:
     n = len(positions)
     layout = hdf5.FieldLayout.of_grid(positions[0], dims, (10, 10, 10), correlation.RESULT)
     guess = np.eye(4)[None, :3]
-    journal = journals.lay_out(
+
+    def inputs(rows: Any) -> Any:
+        return inputs_of(positions[rows], np.broadcast_to(guess, (len(rows), 3, 4)))
+
+    journal = journals.create_journal(
         folder / "points.h5",
-        {"command": "ldic"},
-        chunks.order,
-        chunks.start,
-        positions,
-        lambda rows: inputs_of(positions[rows], np.broadcast_to(guess, (len(rows), 3, 4))),
-        RECORD,
-        correlation.RESULT,
+        journals.JournalLayout(
+            determines={"command": "ldic"},
+            columns=correlation.RESULT,
+            n_points=n,
+            n_blocks=len(chunks.start) - 1,
+            inputs=inputs(chunks.order[:0]).dtype,
+            records=RECORD,
+        ),
+        order=chunks.order,
+        starts=chunks.start,
+        positions=positions,
+        inputs=inputs,
     )
     layout = hdf5.FieldLayout(**{**layout.__dict__, "attributes": {"command": "ldic", "determines": "{}"}})
     (folder / "points.h5.part").unlink(missing_ok=True)
-    slots = hdf5.lay_out(folder / "points.h5.part", layout, folder / "points.h5")
+    slots = hdf5.create_results_file(folder / "points.h5.part", layout, folder / "points.h5")
     found["lay out"] = time.perf_counter() - begun
     journal.write("mpidvc/journal/records", 0, np.zeros(n, RECORD))
     target = RowFile(folder / "points.h5.part", slots)
-    finish = _Finish(journal, target, layout)
+    finish = OrderedRows(journal, target, layout)
     begun = time.perf_counter()
     for chunk in range(finish.n_chunks):
         finish.run(chunk)
@@ -362,11 +379,11 @@ def per_point(folder: Path) -> dict[str, float]:
     target.path = folder / "points.h5.part"
     names = column_names("LDIC")
     begun = time.perf_counter()
-    lengths = [_Text(target, layout, names).run(chunk) for chunk in range(finish.n_chunks)]
+    lengths = [TextRows(target, layout, names).run(chunk) for chunk in range(finish.n_chunks)]
     starts = np.cumsum([0, *lengths])
     text = folder / "points.tsv"
     text.touch()
-    writer = _Text(target, layout, names, text, starts)
+    writer = TextRows(target, layout, names, text, starts)
     for chunk in range(writer.n_chunks):
         writer.run(chunk)
     found["TSV"] = time.perf_counter() - begun
@@ -378,7 +395,7 @@ def per_point(folder: Path) -> dict[str, float]:
 
 
 def chunk_seconds(folder: Path) -> dict[str, Any]:
-    """Points per second and core of ldic, for several windows, and how long chunks are then."""
+    """Points per second and core of ldic, for several windows, and the seconds of a chunk."""
     import tifffile
 
     from mpidvc.core.analytic import AnalyticPair
@@ -407,22 +424,23 @@ def start_messages(folder: Path) -> dict[str, float]:
         folded = ["--overwrite", "--hdf5-driver", "posix", "-od", str(folder)]
         paths = [str(folder / name) if name.endswith(".tif") else name for name in arguments]
         counts[n] = json.loads(run_ranks(n, "count", *paths, *folded).strip().splitlines()[-1])
-    # assignments of `reduce` are one for each rank, those of maps are the work's
+    # a sum has one assignment for each rank; those of maps belong to the work
     slope = {
         way: (
             sum((counts[4].get(key, 0) - counts[2].get(key, 0)) / 2 for key in counts[4] if key.startswith(way))
             - (counts[4].get(work, 0) - counts[2].get(work, 0)) / 2
             + counts[2].get("reduce", 0)
         )
-        for way, work in (("sent", "sent 2"), ("got", "got 9"))
+        for way, work in (("sent", f"sent {messages.Tag.WORK}"), ("got", f"got {messages.Tag.DONE}"))
     }
-    slope["long broadcasts"] = counts[2].get("_broadcast_long", 0)
+    # with a single worker each of them has one head
+    slope["long broadcasts"] = counts[2].get(f"sent {messages.Tag.HEAD}", 0)
     slope["rounds"] = counts[2].get("map", 0) + counts[2].get("reduce", 0)
     return slope
 
 
 def measure_messages(folder: Path, times: int = 3) -> dict[str, Any]:
-    """What `messages_program` finds, the least of several times: whatever else this machine does only adds."""
+    """Results of `messages_program`, the least of several runs: other load only adds."""
     runs = [json.loads(run_ranks(2, "messages", str(folder))) for _ in range(times)]
     reports = {
         name: {part: min(run["reports"][name][part] for run in runs) for part in value}
@@ -435,7 +453,7 @@ def measure_messages(folder: Path, times: int = 3) -> dict[str, Any]:
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """Everything, in half a minute or so."""
+    """Measure everything, in about half a minute."""
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {"ping": json.loads(run_ranks(2, "ping"))}
     found.update(measure_messages(folder))

@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 
 from mpidvc.runtime.schedule import SCHEDULER_ONLY_FROM, Lease, Ledger, Schedule
 
-#: Longest nap of a process that waits, and how much longer each is than the one before (`messages.Backoff`), seconds.
+#: Longest nap of a waiting process, and the growth from nap to nap (`messages.Backoff`), seconds.
 LONGEST_NAP, NAP_STEP = 1e-3, 1e-5
 #: How chunks are distributed: share of all chunks and range of the cost over that of an ordinary chunk, and the number
 #: of neighbours that are alike, on average.
 AIR, DIVERGING, SLOWEST, ALIKE = 0.2, 0.05, (4.0, 10.0), 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Where time goes besides the chunks, in seconds.
+    """Times besides those of the chunks, in seconds.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Case:
-    """What is to be simulated.
+    """A run to be simulated.
 
     Attributes
     ----------
@@ -90,9 +90,9 @@ class Case:
         return max(1, round(self.ranks * self.work / self.chunk))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Outcome:
-    """What came out.
+    """Outcome of a simulated run.
 
     Attributes
     ----------
@@ -150,14 +150,14 @@ def chunk_costs(n: int, mean: float, even: bool, seed: int) -> NDArray[np.float6
     slow = rng.uniform(*SLOWEST, len(lengths))
     kind, slow = np.repeat(kinds, lengths)[:n], np.repeat(slow, lengths)[:n]
     costs = np.choose(kind, [np.zeros(n), rng.lognormal(0.0, 0.3, n), slow])
-    # the expected mean, not this sample's: else a single chunk would always cost the mean
+    # the expected mean, not that of this sample: a single chunk would always cost the mean
     expected = (1 - AIR - DIVERGING) * math.exp(0.045) + DIVERGING * sum(SLOWEST) / 2
     result: NDArray[np.float64] = costs * (mean / expected)
     return result
 
 
 def nap(idle: float) -> float:
-    """Mean delay until a process that has waited so long sees a message."""
+    """Mean delay until a process that has waited for `idle` seconds sees a message."""
     return min(LONGEST_NAP, math.sqrt(2 * NAP_STEP * max(idle, 0.0))) / 2
 
 
@@ -209,7 +209,7 @@ def simulate(
     n_lost, n_hung = math.ceil(case.lost * workers), math.ceil(case.hung * workers)
     unlucky = (rng.permutation(workers)[: n_lost + n_hung] + 1).tolist()
     ends = dict(zip(unlucky, rng.uniform(0.0, case.work, len(unlucky)).tolist(), strict=True))
-    #: What comes to the master: time, order, worker (minus it: it was killed), number, seconds, chunks.
+    #: Messages to the master: time, order, worker (negative: it was killed), number, seconds, chunks.
     events: list[tuple[float, int, int, int, float, int]] = []
     order = 0
     for rank in unlucky[:n_lost]:
@@ -222,7 +222,7 @@ def simulate(
     free = [0.0] * n
     link = 0.0
     messages = handed = known_lost = 0
-    # work that is done in the middle of the time that it would take at best
+    # work done in the middle of the shortest possible run
     window, worked = (0.3 * total / n, 0.6 * total / n), 0.0
 
     def in_window(begins: float, seconds: float, given: range) -> float:
@@ -282,7 +282,7 @@ def simulate(
             for chunk in assignment:
                 times_done[chunk] += 1
 
-    # who still has something in hand is waited for, or given up
+    # workers that still have assignments are waited for, or given up
     least = master.now + lease.grace
     while ledger.n_owing:
         if events:
@@ -298,16 +298,16 @@ def simulate(
                 known_lost += 1
     middle = (window[1] - window[0]) / worked if worked else 0.0
     return Outcome(
-        master.now,
-        total,
-        n,
-        master.busy,
-        master.peak,
-        messages,
-        handed,
-        np.array(times_done),
-        known_lost,
-        middle,
+        seconds=master.now,
+        work=total,
+        ranks=n,
+        busy=master.busy,
+        peak=master.peak,
+        messages=messages,
+        handed=handed,
+        times_done=np.array(times_done),
+        lost=known_lost,
+        middle=middle,
     )
 
 

@@ -1,25 +1,206 @@
 #!/usr/bin/env python3
-"""Make the pictures of the documentation from a demonstration run: python docs/make_pictures.py"""
+"""Make the pictures of the documentation: python docs/make_pictures.py [NAME …]
+
+All of them without a name. The pictures of real specimens need the folder with their images in MPIDVC_DATA, and are
+left as they are without it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import h5py
+import numpy as np
+import tifffile
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from mpidvc.core.analytic import AnalyticPair
 from mpidvc.main import main
 
 IMAGES = Path(__file__).resolve().parent / "images"
+DATA = Path(os.environ["MPIDVC_DATA"]).resolve() if os.environ.get("MPIDVC_DATA") else None
 
 
-def make() -> None:
-    """Run the demonstration on one process and keep its picture."""
-    with tempfile.TemporaryDirectory() as folder:
-        if main(["demo", folder, "-np", "1"]) != 0:
-            raise SystemExit("the demonstration failed: no picture")
-        IMAGES.mkdir(exist_ok=True)
-        shutil.copyfile(Path(folder, "im1-im2-field.png"), IMAGES / "demo.png")
+def run(*arguments: str, may_fail: bool = False) -> None:
+    """Run a command on one process, without its output; `may_fail`: also for a result that is not to be trusted."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        status = main([*arguments, "-np", "1"])
+    if status > may_fail:
+        raise SystemExit(f"mpidvc {' '.join(arguments)}: exit status {status}, no picture")
+
+
+def read(name: str) -> dict[str, Any]:
+    """All datasets of a results file."""
+    with h5py.File(name) as file:
+        return {key: values[()] for key, values in file["mpidvc"].items()}
+
+
+def real(name: str) -> Path:
+    """A folder with images of a real specimen."""
+    if DATA is None:
+        raise SystemExit(f"{name}: MPIDVC_DATA is not set")
+    return DATA / name
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure, inches."""
+    made = Figure((width, height), layout="constrained")
+    FigureCanvasAgg(made)
+    return made
+
+
+def save(made: Figure, name: str) -> None:
+    """Write a picture without the date, so that the same figure is the same file."""
+    made.savefig(IMAGES / name, dpi=90, metadata={"Software": None})
+
+
+def show(axes: Any, values: Any, title: str, spacing: int = 1, colours: bool = True, **settings: Any) -> None:
+    """A map of nodes, or an image where the spacing is 1; axes are voxels."""
+    ny, nx = values.shape
+    first = spacing / 2 if spacing > 1 else -0.5
+    extent = (first, first + nx * spacing, first + ny * spacing, first)
+    drawn = axes.imshow(values, extent=extent, interpolation="nearest", **settings)
+    axes.set_title(title, fontsize=10)
+    axes.tick_params(labelsize=7)
+    if colours:
+        axes.figure.colorbar(drawn, ax=axes, shrink=0.7).ax.tick_params(labelsize=7)
+
+
+def demo() -> None:
+    """The picture that the demonstration makes."""
+    run("demo", ".")
+    shutil.copyfile("im1-im2-field.png", IMAGES / "demo.png")
+
+
+def grid() -> None:
+    """Nodes and windows of the correlation grid, for overlapping and for touching windows."""
+    ny, nx = 46, 64
+    image = AnalyticPair((1, ny, nx), seed=5).image1()[0]
+    made = figure(10, 3.7)
+    for axes, (spacing, hws) in zip(made.subplots(1, 2), ((10, 10), (10, 5)), strict=True):
+        axes.imshow(image, cmap="gray", alpha=0.6)
+        nodes = [(y, x) for y in range(spacing, ny, spacing) for x in range(spacing, nx, spacing)]
+        overlapping, at_border = [(20, 20), (20, 30)], (40, 60)
+        for y, x in [*overlapping, at_border] if hws == spacing else nodes:
+            colour = "tab:red" if (y, x) == at_border else "tab:orange"
+            for half, style in ((hws, ":"), (hws - 1, "-")):
+                corner, side = (x - half - 0.5, y - half - 0.5), 2 * half + 1
+                axes.add_patch(Rectangle(corner, side, side, fill=False, ls=style, color=colour, lw=1.3))
+        axes.plot([x for _, x in nodes], [y for y, _ in nodes], "o", color="tab:blue", ms=4)
+        axes.set(xlim=(-1.5, nx + 8), ylim=(ny + 6, -1.5), xlabel="x (voxels)", ylabel="y (voxels)")
+        axes.set_title(f"-ns {spacing} -hws {hws}", fontsize=10)
+    save(made, "grid.png")
+
+
+def windows() -> None:
+    """The same displacement measured with small, suitable and large windows."""
+    pair = AnalyticPair(
+        *((1, 300, 300), 3, (0, 0, 0), (0, 0, 0), (0, 0.3, -0.4)), amplitude=0.5, wavelength=90, noise=0.03
+    )
+    tifffile.imwrite("im1.tif", pair.image1()[0])
+    tifffile.imwrite("im2.tif", pair.image2()[0])
+    made = figure(12, 2.9)
+    axes = made.subplots(1, 4)
+    limits: dict[str, Any] = {"vmin": -1.1, "vmax": 0.3, "cmap": "viridis"}
+    for place, hws in zip(axes[1:], (4, 12, 30), strict=True):
+        run("ldic", "im1.tif", "im2.tif", "-ns", "6", "-hws", str(hws), "-o", "3", "-pre", f"h{hws}")
+        field = read(f"h{hws}-ldic.h5")
+        good = field["returnStatus"] == 2
+        found = np.where(good, field["displacement"][..., 0], np.nan)
+        show(place, found, f"-hws {hws}", 6, hws == 30, **limits)
+    show(axes[0], pair.displacement(field["positions"])[..., 2], "true x displacement", 6, False, **limits)
+    save(made, "window-size.png")
+
+
+def rock() -> None:
+    """A sandstone before and after loading: what reg and ldic make of a real scan (3D)."""
+    folder = real("3d/v4_sandstone")
+    one, two = str(folder / "V4_bin2_Intact.tif"), str(folder / "V4_bin2_Deformed.tif")
+    run("reg", one, two, "-od", ".", "-pre", "v4")
+    run(
+        "ldic",
+        one,
+        two,
+        "-od",
+        ".",
+        "-pre",
+        "v4",
+        "-pf",
+        "v4-registration.tsv",
+        *["-ns", "10", "-hws", "7", "-glt", "8000"],
+    )
+    field = read("v4-ldic.h5")
+    status = field["returnStatus"][:, 11]
+    good = status == 2
+    made = figure(12, 3.2)
+    axes = made.subplots(1, 5)
+    for place, name, title in zip(axes, (one, two), ("image 1", "image 2"), strict=False):
+        plane = tifffile.imread(name)[:, 112].astype(float)
+        lowest, highest = np.quantile(plane, (0.02, 0.98))
+        show(place, plane, title, colours=False, cmap="gray", vmin=lowest, vmax=highest)
+    show(axes[2], status, "returnStatus", 10, cmap="RdYlGn", vmin=-5, vmax=2)
+    error = np.where(good, field["error"][:, 11], np.nan)
+    show(axes[3], error, "error", 10, cmap="magma", vmin=0, vmax=25)
+    moved = np.where(good, field["displacement"][:, 11, :, 2], np.nan)
+    show(axes[4], moved, "z displacement", 10)
+    save(made, "workflow-3d.png")
+
+
+def plate() -> None:
+    """A plate with a hole in tension: the same line without and with a first guess (2D)."""
+    folder = real("2d/dic_challenge_12")
+    one, two = str(folder / "oht_cfrp_00.tiff"), str(folder / "oht_cfrp_11.tiff")
+    line = ["ldic", one, two, "-od", ".", *["-ns", "20", "-hws", "14", "-o", "3"]]
+    run("reg", one, two, "-od", ".", "-pre", "plate")
+    run(*line, "-pre", "none", may_fail=True)
+    run(*line, "-pre", "plate", "-pf", "plate-registration.tsv", "-glt", "30")
+    made = figure(12, 4.2)
+    axes = made.subplots(1, 6)
+    show(axes[0], tifffile.imread(one), "image 1", colours=False, cmap="gray")
+    for k, (name, told) in enumerate((("none", "no guess"), ("plate", "guess of reg"))):
+        field = read(f"{name}-ldic.h5")
+        good = field["returnStatus"] == 2
+        moved = np.where(good, field["displacement"][..., 1], np.nan)
+        show(axes[1 + 2 * k], moved, f"{told}:\ny displacement", 20, vmin=-14, vmax=0)
+        if k == 0:
+            error = np.where(good, field["error"], np.nan)
+            show(axes[2], error, f"{told}:\nerror", 20, cmap="magma", vmin=0, vmax=1)
+    error = np.where(good, field["error"], np.nan)
+    show(axes[4], error, f"{told}:\nerror", 20, cmap="magma", vmin=0, vmax=1)
+    show(axes[5], field["returnStatus"], f"{told}:\nreturnStatus", 20, cmap="RdYlGn", vmin=-5, vmax=2)
+    save(made, "workflow-2d.png")
+
+
+MADE: dict[str, Callable[[], None]] = {"demo": demo, "grid": grid, "windows": windows, "rock": rock, "plate": plate}
+REAL = ("rock", "plate")
+
+
+def make(names: list[str]) -> None:
+    """Make these pictures, each in a folder of its own."""
+    IMAGES.mkdir(exist_ok=True)
+    for name in names or MADE:
+        if name in REAL and DATA is None:
+            print(f"{name}: left as it is, MPIDVC_DATA is not set")
+            continue
+        before = Path.cwd()
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            try:
+                MADE[name]()
+            finally:
+                os.chdir(before)
+        print(f"{name}: made")
 
 
 if __name__ == "__main__":
-    make()
+    make(sys.argv[1:])

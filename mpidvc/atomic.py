@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files so that they appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from mpidvc.errors import UserError
 
 __all__ = ["replacing"]
 
-#: Seconds without a change after which what another host was writing is what was left of a killed process.
+#: Seconds without a change after which the temporary file of another host is taken for that of a killed process.
 ABANDONED = 3600.0
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary name beside a file, which takes the file's place when the block ends without an exception.
+    """Write a file under a temporary name beside it; it takes its place when the block ends without an exception.
 
     Parameters
     ----------
     path : path-like
-        The file to write; a symbolic link stays one. Its permissions become those that a plain ``open`` would leave.
+        The file to write. A symbolic link stays one. The permissions are those that a plain ``open`` would leave.
 
     Yields
     ------
     Path
-        Where to write. Removed if the block raises, or, if the process is killed, by the next one that writes the same
-        file. A device or a pipe is yielded as it is.
+        The temporary file. It is removed if the block raises; if the process is killed, the next one that writes the
+        same file removes it. For a device or a pipe its own name.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _remove_abandoned(folder: Path, prefix: str) -> None:
-    """Remove what processes that were killed have left."""
+    """Remove the temporary files of killed processes."""
     with contextlib.suppress(OSError, ValueError):
         for path in list(folder.glob(f"{prefix}*.tmp")):
             _, pid, host = path.name[len(prefix) : -len(".tmp")].split("-", 2)
@@ -83,6 +83,6 @@ def _runs(pid: int) -> bool:
     except OSError:
         pass
     with contextlib.suppress(OSError):
-        # it may have ended without anybody having asked for its status
+        # a zombie has an id, but does not run
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in "ZX"
     return True

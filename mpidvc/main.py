@@ -1,105 +1,32 @@
-"""The command line: finds the command, decides how many processes run it, and turns errors into one line."""
+"""The command line: finds the command, has it executed, and turns errors into one line."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import difflib
-import importlib
 import io
 import os
 import pickle
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from mpidvc.cli.command import Command, Outcome
+from mpidvc.commands import COMMANDS
 from mpidvc.errors import AgreedError, UserError
 from mpidvc.runtime.comm import Launcher, connect, find_launcher, install_abort_hook
-from mpidvc.runtime.job import Job, find_job
+from mpidvc.runtime.job import find_job
 from mpidvc.runtime.stop import STOPPED, Ended, Stopped, describe, handling_signals
 
 if TYPE_CHECKING:
-    from mpidvc.commands.options import Parser
+    from mpidvc.cli.command import Plan
     from mpidvc.runtime.comm import Communicator
     from mpidvc.runtime.console import Console
-    from mpidvc.runtime.executor import Executor
 
-__all__ = ["COMMANDS", "CommandEntry", "CommandModule", "Plan", "main"]
-
-
-class Plan(Protocol):
-    """What `prepare` makes on rank 0 and `execute` gets on every rank; it can be pickled.
-
-    If it has a method ``configure(executor)``, every rank calls it before `execute`. If it has a method ``fit(ranks on
-    this node, console, may_take_fewer)``, rank 0 calls it before other ranks are started or take part; it returns the
-    plan with its `placement`, whose ``ranks`` may be fewer if they may.
-    """
-
-    def for_workers(self) -> Any:
-        """What of it the other ranks get."""
-
-    @property
-    def estimated_seconds(self) -> float:
-        """CPU seconds that the whole job will take."""
-
-
-class CommandModule(Protocol):
-    """What a module in `mpidvc.commands` offers.
-
-    If it has ``refused(args, error) -> status``, that speaks where the launcher's processes do not find each other.
-    """
-
-    HELP: str
-    EXAMPLES: str
-
-    def add_options(self, parser: Parser) -> None: ...
-
-    def prepare(self, args: argparse.Namespace, console: Console) -> Plan:
-        """Check the arguments, open the files and return the plan; on rank 0 only."""
-
-    def execute(self, plan: Any, executor: Executor, console: Console) -> int:
-        """Do the work and return the exit status; on every rank, rank 0's status counts.
-
-        A `Stopped` that comes out of it, on every rank, is exit status 85; the command has said how to go on.
-        """
-
-
-@dataclass(frozen=True)
-class CommandEntry:
-    """A line of the table of commands."""
-
-    module: str
-    summary: str
-    group: str
-
-
-COMMANDS = {
-    "reg": CommandEntry(
-        "mpidvc.commands.reg", "register two images: one deformation function for the whole image", "Correlation"
-    ),
-    "ldic": CommandEntry(
-        "mpidvc.commands.ldic", "local correlation: a deformation function at every node of a grid", "Correlation"
-    ),
-    "pixelSearch": CommandEntry(
-        "mpidvc.commands.pixelSearch", "integer displacements at every node of a grid: a first guess", "Correlation"
-    ),
-    "pixelSearchPropagate": CommandEntry(
-        "mpidvc.commands.pixelSearchPropagate",
-        "the same from a starting point on: the guess travels over the whole image",
-        "Correlation",
-    ),
-    "status": CommandEntry("mpidvc.commands.status", "say how far the run of a results file (.h5) is", "Runs"),
-    "doctor": CommandEntry(
-        "mpidvc.commands.doctor", "check what a run needs here: MPI, HDF5, memory; and say how to mend it", "Runs"
-    ),
-    "demo": CommandEntry(
-        "mpidvc.commands.demo", "try it: make two images, correlate them, compare with the known truth", "First steps"
-    ),
-}
+__all__ = ["main"]
 
 _EXAMPLES = """\
 Examples:
@@ -180,19 +107,20 @@ def _main(arguments: list[str], launcher: Launcher | None) -> int:
             return _status_of(2, leads)
     if isinstance(parsed, int):
         return parsed
-    name, module, args = parsed
+    command, args = parsed
     try:
         communicator = connect(launcher)
     except UserError as error:
-        refused = getattr(module, "refused", None)
-        if refused is not None:
-            return int(refused(args, error)) if leads else 0
-        if leads:
-            print(_line(name, error), file=sys.stderr)
-        return _status_of(2, leads)
+        if not leads:
+            return 0
+        status = command.plan.refused(args, error)
+        if status is None:
+            status = 2
+            print(_line(command.name, error), file=sys.stderr)
+        return status
     if launcher is None:
-        return _start(name, module, args, arguments)
-    return _join(name, module, args, communicator, launcher)
+        return _start(command, args, arguments)
+    return _join(command, args, communicator, launcher)
 
 
 def _status_of(status: int, leads: bool) -> int:
@@ -210,7 +138,7 @@ def _line(name: str, error: UserError) -> str:
     return f"{f'mpidvc {name}'.strip()}: error: {error}"
 
 
-def _parse(arguments: list[str]) -> int | tuple[str, CommandModule, argparse.Namespace]:
+def _parse(arguments: list[str]) -> int | tuple[Command, argparse.Namespace]:
     """Return the command and its options, or the exit status if that was all."""
     name = arguments[0] if arguments else "--help"
     if name in ("--help", "-h", "help"):
@@ -228,18 +156,12 @@ def _parse(arguments: list[str]) -> int | tuple[str, CommandModule, argparse.Nam
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else "see mpidvc --help"
         raise UserError(f"unknown {what} {name!r} ({hint})")
-
-    from mpidvc.commands.options import Parser
-
-    module = cast("CommandModule", importlib.import_module(COMMANDS[name].module))
-    parser = Parser(f"mpidvc {name}", f"{module.HELP[:1].upper()}{module.HELP[1:]}.", module.EXAMPLES)
-    module.add_options(parser)
+    command = COMMANDS[name]
     try:
-        args = parser.parse_args(arguments[1:])
+        return command, command.parse(arguments[1:])
     except SystemExit as end:
         sys.stdout.flush()
         return int(end.code or 0)
-    return name, module, args
 
 
 def _help() -> str:
@@ -255,40 +177,27 @@ def _help() -> str:
     return "\n".join([*lines, "", _EXAMPLES])
 
 
-def _start(name: str, module: CommandModule, args: argparse.Namespace, arguments: list[str]) -> int:
+def _start(command: Command, args: argparse.Namespace, arguments: list[str]) -> int:
     """Run a command that the user started: here, or in ranks that this process starts."""
+    from mpidvc.cli.execution import execute_here
     from mpidvc.runtime.console import TERMINAL, Console, terminal_columns
-    from mpidvc.runtime.launch import RanksLostError, choose_ranks, run_ranks
+    from mpidvc.runtime.launch import RanksLostError
 
     columns = terminal_columns(launched=False)
     console = Console(silent=True)
     try:
         console = Console(columns, args.log)
-        plan = module.prepare(args, console)
-        n_ranks = choose_ranks(args.processes, plan.estimated_seconds, console.note)
-        plan, n_ranks = _fit(plan, n_ranks, console, args.processes is None)
-        if n_ranks > 1:
-            console.close()
-            with tempfile.TemporaryDirectory(prefix=f"mpidvc-{os.getpid()}-", ignore_cleanup_errors=True) as folder:
-                job = Job(folder)
-                # Made once: preparing again in rank 0 would read and print everything again.
-                job.plan.write_bytes(pickle.dumps(plan, protocol=5))
-                try:
-                    return run_ranks(n_ranks, arguments, job, {TERMINAL: str(columns)})
-                except OSError as error:
-                    raise UserError(f"mpiexec cannot be started: {error}") from None
-                except RanksLostError as lost:
-                    kept = "what was measured is kept: --resume continues" if "resume" in args else "run it again"
-                    with Console(0, args.log) as console:
-                        console.error(f"mpidvc {name}: {lost}; {kept}")
-                    return lost.status
-
-        from mpidvc.runtime.executor import InlineExecutor
-
-        return _execute(module, plan, InlineExecutor(), console)
+        return execute_here(command, args, console, arguments, {TERMINAL: str(columns)}).status
     except UserError as error:
-        console.error(_line(name, error))
+        console.error(_line(command.name, error))
         return 2
+    except Stopped:
+        return STOPPED
+    except RanksLostError as lost:
+        kept = "what was measured is kept: --resume continues" if "resume" in args else "run it again"
+        with Console(0, args.log) as console:
+            console.error(f"mpidvc {command.name}: {lost}; {kept}")
+        return lost.status
     except KeyboardInterrupt as interrupt:
         line, status = _why(interrupt)
         console.error(line)
@@ -297,44 +206,41 @@ def _start(name: str, module: CommandModule, args: argparse.Namespace, arguments
         console.close()
 
 
-def _join(
-    name: str, module: CommandModule, args: argparse.Namespace, communicator: Communicator, launcher: Launcher
-) -> int:
+def _join(command: Command, args: argparse.Namespace, communicator: Communicator, launcher: Launcher) -> int:
     """Run a command as one of the ranks that a launcher started."""
-    from mpidvc.runtime.console import Console, terminal_columns
+    from mpidvc.cli.execution import execute_on
+    from mpidvc.runtime.console import QUIET, Console, terminal_columns
     from mpidvc.runtime.executor import make_executor
 
     install_abort_hook(communicator)
     leads = communicator.rank == 0
     console = Console(silent=True)
+    job = find_job()
+
+    def prepare() -> tuple[Plan, Console]:
+        nonlocal console
+        console = Console(terminal_columns(launched=True), args.log, quiet=os.environ.get(QUIET) == "1")
+        return _prepare(command, args, console, launcher), console
+
     try:
         executor = make_executor(communicator, lambda text: console.warn(text))
-        if leads and (job := find_job()) is not None:
+        if leads and job is not None:
             job.tell_started()
-        plan: Plan | None = None
-        verdict: UserError | None = None
-        if leads:
-            try:
-                console = Console(terminal_columns(launched=True), args.log)
-                plan = _prepare(module, args, console, launcher)
-            except UserError as error:
-                verdict = error
-        if verdict is not None:
-            console.error(_line(name, verdict))
-        # Before any other collective: all ranks go on or none does.
-        status = 2
-        if not executor.broadcast(verdict is not None):
-            try:
-                shared = executor.broadcast(None if plan is None else plan.for_workers())
-                status = _execute(module, shared if plan is None else plan, executor, console)
-            except AgreedError as error:
-                if leads:
-                    console.error(_line(name, error))
+        try:
+            outcome = execute_on(executor, prepare)
+        except AgreedError as error:
+            outcome = Outcome(2, error)
+            if leads and os.environ.get(QUIET) != "1":
+                console.error(_line(command.name, error))
+        except Stopped:
+            outcome = Outcome(STOPPED)
+        if leads and job is not None:
+            job.tell_value((outcome.value, console.warnings))
         console.close()
-        executor.finish(status)
-        return _status_of(status, leads)
+        executor.finish(outcome.status)
+        return _status_of(outcome.status, leads)
     except UserError as error:
-        told = _line(name, error)
+        told = _line(command.name, error)
         communicator.abort(2, lambda: console.error(told))
     except KeyboardInterrupt as interrupt:
         line, status = _why(interrupt)
@@ -350,7 +256,10 @@ def _join(
         console.close()
 
 
-def _prepare(module: CommandModule, args: argparse.Namespace, console: Console, launcher: Launcher) -> Plan:
+def _prepare(command: Command, args: argparse.Namespace, console: Console, launcher: Launcher) -> Plan:
+    """The plan, on rank 0: from the process that started the ranks, or made here."""
+    from mpidvc.cli.execution import prepare_for
+
     job = find_job()
     if job is not None and launcher.ours:
         plan = cast("Plan", pickle.loads(job.plan.read_bytes()))
@@ -358,25 +267,4 @@ def _prepare(module: CommandModule, args: argparse.Namespace, console: Console, 
         return plan
     if args.processes is not None:
         console.note(f"-np {args.processes} is ignored: the launcher decides the number of processes")
-    from mpidvc.runtime.nodes import ranks_on_node
-
-    return _fit(module.prepare(args, console), ranks_on_node(launcher.size), console)[0]
-
-
-def _fit(plan: Plan, n_ranks: int, console: Console, may_take_fewer: bool = False) -> tuple[Plan, int]:
-    """Let the plan decide how it uses this node's memory; return it and the number of ranks that have room."""
-    fit = getattr(plan, "fit", None)
-    if fit is None:
-        return plan, n_ranks
-    plan = fit(n_ranks, console, may_take_fewer)
-    return plan, plan.placement.ranks  # type: ignore[attr-defined]
-
-
-def _execute(module: CommandModule, plan: Plan, executor: Executor, console: Console) -> int:
-    configure = getattr(plan, "configure", None)
-    if configure is not None:
-        configure(executor)
-    try:
-        return module.execute(plan, executor, console)
-    except Stopped:
-        return STOPPED
+    return prepare_for(command, args, console, launcher.size)

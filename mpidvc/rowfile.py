@@ -1,9 +1,8 @@
-"""HDF5 files that are laid out once, and whose rows are then written in place by any process.
+"""HDF5 files that are created with all their metadata, and whose rows any process then writes in place.
 
-All metadata are written at the beginning and never change; every dataset is contiguous and lies at a known offset, and
-the file has its full size from then on. So rows can be written with plain system calls, by all ranks at once and in any
-order, without parallel HDF5 and without collectives; the file is valid HDF5 at every moment, and its bytes depend on
-its content only.
+The metadata never change, every dataset is contiguous at a known offset, and the file has its full size from the
+beginning. So all ranks can write rows with plain system calls, at once and in any order, without parallel HDF5 and
+without collectives. The file is valid HDF5 at every moment, and its bytes depend on its content only.
 """
 
 from __future__ import annotations
@@ -39,29 +38,29 @@ __all__ = [
     "write_at",
 ]
 
-#: Our group in results files, and the journal's, which finished files do not have.
+#: Our group in results files, and the group of the journal, which finished files do not have.
 HOME = "mpidvc"
 JOURNAL = f"{HOME}/journal"
-#: Bytes that are more than enough for what is neither rows nor long texts.
+#: Bytes that suffice for everything but rows and long texts.
 METADATA = 2**17
-#: How HDF5 files begin.
+#: First bytes of an HDF5 file.
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 #: Objects of a heap of texts: they are counted in 16 bits.
 MOST_TEXTS = 2**16
-#: Seconds after which what was written is forced to the disk.
+#: Seconds after which written rows are forced to the disk.
 SYNC_EVERY = 30.0
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where the rows of a dataset are in its file.
+    """Place of a dataset's rows in its file.
 
     Attributes
     ----------
     offset : int
-        Of the first row, bytes.
+        Offset of the first row, bytes.
     dtype : dtype
-        Of a row's elements (compound types count as one element).
+        Dtype of a row's elements (a compound value is one element).
     row_shape : tuple of ints
         Shape of a row.
     lead : tuple of ints
@@ -80,28 +79,28 @@ class Slot:
 
 
 def create_file(path: Path, need: int) -> Any:
-    """Create an `h5py.File` whose bytes depend on what is put into it only.
+    """Create an `h5py.File` whose bytes depend on its content only.
 
     Parameters
     ----------
     path : Path
         Must not exist.
     need : int
-        Bytes that it will have at least.
+        Least size in bytes of the complete file.
 
     Raises
     ------
     OSError
-        If it cannot be made so long.
+        If the file exists, or cannot be made so long.
     """
     import h5py
 
-    # HDF5 crashes where it cannot make a file so long, or write its metadata: this is found out without it.
+    # HDF5 crashes if it cannot make the file so long or write its metadata: this is tried without HDF5 first.
     with path.open("xb") as plain:
         reserve(plain.fileno(), METADATA)
         plain.truncate(need)
     path.unlink()
-    # The newest format that old readers (VTK's, too) understand; it has no marks of files being open.
+    # The newest format that old readers (VTK's too) understand; it has no marks of open files.
     return h5py.File(path, "x", libver=("earliest", "v110"), locking=False)
 
 
@@ -190,15 +189,15 @@ def _attributes(piece: Callable[[int, int], bytes], header: int) -> Iterator[byt
 def create_dataset(
     group: Any, name: str, lead: tuple[int, ...], dtype: DTypeLike, row_shape: tuple[int, ...] = ()
 ) -> Slot:
-    """Create a contiguous dataset that has its place in the file at once, and return where.
+    """Create a contiguous dataset, allocated at once, and return its place in the file.
 
     Parameters
     ----------
     group : h5py.Group
     name : str
-        Groups on its way are made.
+        Missing groups in the path are created.
     lead, row_shape : tuples of ints
-        As of `Slot`. A dataset without elements has no place: its offset is 0.
+        As of `Slot`. A dataset without elements is not allocated: its offset is 0.
     dtype : dtype
     """
     import h5py
@@ -206,7 +205,7 @@ def create_dataset(
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     creation.set_layout(h5py.h5d.CONTIGUOUS)
     creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    # what is not written yet are the zeros of a fresh file
+    # rows that are not written yet are the zeros of a fresh file
     creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     creation.set_obj_track_times(False)
     links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
@@ -219,23 +218,23 @@ def create_dataset(
 
 
 def reserve(descriptor: int, size: int) -> None:
-    """Take so much disk space now, as zeros: a full disk shows before the work and not after it.
+    """Take `size` bytes of disk space now, as zeros: a full disk shows before the work and not after it.
 
     Raises
     ------
     OSError
-        If there is not enough.
+        If there is not enough space.
     """
     try:
         os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
-        # Some file systems cannot; a disk that is full then shows when rows are written.
+        # Some file systems cannot reserve space; a full disk shows when rows are written.
         if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
             raise
 
 
 def boxes(shape: tuple[int, ...], start: int, stop: int) -> list[tuple[slice, ...]]:
-    """Indices of the boxes that make up a range of rows of an array whose leading axes have this shape, in order."""
+    """Boxes that make up the rows [start, stop) of an array with these leading axes, in order, as indices."""
     if not 0 <= start < stop <= math.prod(shape):
         raise ValueError(f"there are no rows {start} to {stop} in the shape {shape}")
     if len(shape) == 1:
@@ -257,19 +256,19 @@ def boxes(shape: tuple[int, ...], start: int, stop: int) -> list[tuple[slice, ..
 
 
 class RowFile:
-    """Rows of a laid-out file, read and written in place; can be pickled, and is then opened anew.
+    """Rows of a file with fixed slots, read and written in place. It can be pickled: a receiver opens the file itself.
 
     Parameters
     ----------
     path : Path
     slots : mapping of str to Slot
-        By the names of the datasets in the file.
+        Places of the datasets, by their paths in the file.
     """
 
     def __init__(self, path: Path, slots: Mapping[str, Slot]) -> None:
         self.path = path
         self.slots = dict(slots)
-        #: Wall time spent in reading, writing and syncing, seconds.
+        #: Wall time of reads, writes and syncs, seconds.
         self.seconds = 0.0
         self._descriptor: int | None = None
         self._synced = time.monotonic()
@@ -280,18 +279,18 @@ class RowFile:
         return {**self.__dict__, "seconds": 0.0, "_descriptor": None, "_parallel": None, "_unsynced": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # other hosts count from another moment on
+        # monotonic clocks of other hosts differ
         self.__dict__.update(state, _synced=time.monotonic())
 
     def open_parallel(self, communicator: Any) -> None:
-        """Let parallel HDF5 write from now on; called by all ranks of the mpi4py communicator.
+        """Write by parallel HDF5 from now on; called by all ranks of the mpi4py communicator.
 
-        h5py has to be built with ``HDF5_MPI=ON`` for the MPI that mpi4py uses.
+        h5py has to be built with ``HDF5_MPI=ON`` for mpi4py's MPI.
 
         Raises
         ------
         UserError
-            If it cannot be opened, for instance as a rank was lost a moment ago.
+            If it cannot be opened, for instance because a rank was just lost.
         """
         import h5py
 
@@ -312,9 +311,9 @@ class RowFile:
             done += len(rows)
 
     def close_parallel(self, collective: bool = True) -> None:
-        """Go back to plain writing; called by all ranks, or `collective` is False as some are lost.
+        """Return to plain writing; called by all ranks, with `collective` False if some are lost.
 
-        A file that cannot be closed together stays open until the process ends without finalizing.
+        A file that cannot be closed collectively stays open until the process ends without finalizing.
         """
         if self._parallel is None:
             return
@@ -324,7 +323,7 @@ class RowFile:
                 file.close()
                 return
         except (OSError, RuntimeError):
-            pass  # a rank was lost just now; what is written is written
+            pass  # a rank was just lost; its rows so far are in the file
         _KEPT.append(file)
 
     def write(self, name: str, start: int, rows: NDArray[Any]) -> None:
@@ -375,23 +374,23 @@ class RowFile:
         return data
 
     def mapped(self, name: str) -> NDArray[Any]:
-        """All rows of a dataset as a read-only map of the file, for picking scattered ones."""
+        """All rows of a dataset as a read-only map of the file, for reading scattered ones."""
         slot = self.slots[name]
         shape = (math.prod(slot.lead), *slot.row_shape)
         if shape[0] == 0:
             return np.zeros(shape, slot.dtype)
-        # not by its name, under which there may be another file by now
+        # not by name: another file may have it by now
         held = mmap.mmap(self.descriptor(), 0, access=mmap.ACCESS_READ)
         rows: NDArray[Any] = np.ndarray(shape, slot.dtype, held, slot.offset)
         return rows
 
     def sync(self) -> None:
-        """Force what this process wrote to the disk.
+        """Force the rows written by this process to the disk.
 
         Raises
         ------
         UserError
-            If it has not got there, as the disk is full or broken: some file systems know that only now.
+            If that fails, as the disk is full or broken: some file systems report it only now.
         """
         if self._unsynced:
             try:
@@ -406,13 +405,13 @@ class RowFile:
         return UserError(f"{self.path}: cannot be written ({reason}); what is in it is kept: --resume goes on")
 
     def close(self) -> None:
-        """Close the file; it is opened again when it is used."""
+        """Close the file; the next use opens it again."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def descriptor(self) -> int:
-        """The open file: the one that had its name when this was first called, whatever has it now."""
+        """Descriptor of the file that had the name at the first call, whichever file has it now."""
         if self._descriptor is None:
             try:
                 self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
@@ -421,12 +420,12 @@ class RowFile:
         return self._descriptor
 
 
-#: Parallel files that must not be closed, as closing them would wait for lost ranks.
+#: Parallel files that must not be closed: that would wait for lost ranks.
 _KEPT: list[Any] = []
 
 
 def write_at(path: Path, at: int, data: bytes) -> None:
-    """Write into a file that exists, beginning at a byte of it.
+    """Write bytes at an offset of an existing file.
 
     Raises
     ------

@@ -19,8 +19,9 @@ Job = Callable[..., "subprocess.CompletedProcess[str]"]
 
 #: Fake commands, put into the table of every interpreter that finds this on its path.
 SITE = """\
-import mpidvc.main
-mpidvc.main.COMMANDS["fake"] = mpidvc.main.CommandEntry("tests.fake_command", "for tests", "Tests")
+from mpidvc.cli.command import Command
+from mpidvc.commands import COMMANDS
+COMMANDS["fake"] = Command("fake", "tests.fake_command", "for tests", "Tests")
 """
 
 

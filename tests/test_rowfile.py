@@ -1,4 +1,4 @@
-"""Files that are laid out once and filled in place."""
+"""Files with fixed slots, filled in place."""
 
 import pickle
 from pathlib import Path

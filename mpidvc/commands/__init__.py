@@ -1,1 +1,53 @@
-"""The commands, one module each."""
+"""The commands, a package each, and their table."""
+
+from __future__ import annotations
+
+from mpidvc.cli.command import Command
+
+__all__ = ["COMMANDS"]
+
+_CORRELATION, _RUNS, _FIRST_STEPS = "Correlation", "Runs", "First steps"
+
+#: By name, in the order of the help.
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command(
+            "reg",
+            "mpidvc.commands.reg",
+            "register two images: one deformation function for the whole image",
+            _CORRELATION,
+        ),
+        Command(
+            "ldic",
+            "mpidvc.commands.ldic",
+            "local correlation: a deformation function at every node of a grid",
+            _CORRELATION,
+        ),
+        Command(
+            "pixelSearch",
+            "mpidvc.commands.pixel_search",
+            "integer displacements at every node of a grid: a first guess",
+            _CORRELATION,
+        ),
+        Command(
+            "pixelSearchPropagate",
+            "mpidvc.commands.pixel_search_propagate",
+            "the same from a starting point on: the guess travels over the whole image",
+            _CORRELATION,
+        ),
+        Command("status", "mpidvc.commands.status", "say how far the run of a results file (.h5) is", _RUNS),
+        Command(
+            "doctor",
+            "mpidvc.commands.doctor",
+            "check what a run needs here: MPI, HDF5, memory; and say how to mend it",
+            _RUNS,
+        ),
+        Command(
+            "demo",
+            "mpidvc.commands.demo",
+            "try it: make two images, correlate them, compare with the known truth",
+            _FIRST_STEPS,
+        ),
+    )
+}

@@ -23,8 +23,8 @@ from mpidvc.arrays import Array, Triple
 from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import Layout, PhiField
-from mpidvc.rowfile import HOME as GROUP
 from mpidvc.rowfile import (
+    HOME,
     JOURNAL,
     METADATA,
     SIGNATURE,
@@ -38,14 +38,12 @@ from mpidvc.rowfile import (
 
 __all__ = [
     "FORMAT",
-    "GROUP",
-    "JOURNAL",
     "FieldLayout",
     "ResultsFile",
     "Rows",
+    "create_results_file",
     "dataset_rows",
     "is_hdf5",
-    "lay_out",
     "read_hdf5",
     "rows_of",
     "write_hdf5",
@@ -200,8 +198,8 @@ class FieldLayout:
     @property
     def datasets(self) -> dict[str, tuple[int, ...]]:
         """Paths of the datasets that rows are written to, and the shape of a row."""
-        paths: dict[str, tuple[int, ...]] = {f"{GROUP}/{name}": shape for name, shape in OWN.items()}
-        paths |= {f"{GROUP}/{name}": () for name in self.columns}
+        paths: dict[str, tuple[int, ...]] = {f"{HOME}/{name}": shape for name, shape in OWN.items()}
+        paths |= {f"{HOME}/{name}": () for name in self.columns}
         if self.real:
             paths[f"{SHOWN}/displacement"] = (3,)
         if not self.is_image:
@@ -217,7 +215,7 @@ class Rows(NamedTuple):
     columns: dict[str, Array]
 
 
-def lay_out(
+def create_results_file(
     path: str | os.PathLike[str], layout: FieldLayout, named: str | os.PathLike[str] | None = None
 ) -> dict[str, Slot]:
     """Make a file with everything but the rows, and reserve the space for these.
@@ -251,7 +249,7 @@ def lay_out(
             slots = {
                 name: create_dataset(file, name, layout.shape, "<f8", row) for name, row in layout.datasets.items()
             }
-            own = file[GROUP]
+            own = file[HOME]
             _describe(own, layout)
             counts = _add_vtk(file, layout)
         with path.open("r+b") as raw:
@@ -324,7 +322,7 @@ def _add_vtk(file: Any, layout: FieldLayout) -> list[tuple[int, int]]:
     shown = file.require_group(SHOWN)
     for name in ("displacement", "F", *layout.columns):
         if name not in shown:
-            shown[name] = file[f"{GROUP}/{name}"]
+            shown[name] = file[f"{HOME}/{name}"]
     active = {"Vectors": "displacement", "Tensors": "F"}
     scalars = next((name for name in SCALARS if name in layout.columns), None)
     if scalars is not None:
@@ -359,16 +357,16 @@ def dataset_rows(
     Returns
     -------
     dict of arrays (k, …)
-        By the paths of `lay_out`; contiguous, little-endian, k rows of the slot's `row_shape`.
+        By the paths of `create_results_file`; contiguous, little-endian, k rows of the slot's `row_shape`.
     """
     points = np.asarray(positions, np.float64)
     functions = np.asarray(phi, np.float64)
     displacement = functions[:, :3, 3][:, ::-1]
     values = {
-        f"{GROUP}/positions": points,
-        f"{GROUP}/displacement": displacement,
-        f"{GROUP}/F": functions[:, :3, :3][:, ::-1, ::-1].reshape(-1, 9),
-        **{f"{GROUP}/{name}": np.asarray(columns[name], np.float64) for name in layout.columns},
+        f"{HOME}/positions": points,
+        f"{HOME}/displacement": displacement,
+        f"{HOME}/F": functions[:, :3, :3][:, ::-1, ::-1].reshape(-1, 9),
+        **{f"{HOME}/{name}": np.asarray(columns[name], np.float64) for name in layout.columns},
     }
     if layout.real:
         values[f"{SHOWN}/displacement"] = displacement * layout.voxel_size
@@ -381,13 +379,13 @@ def dataset_rows(
 
 def rows_of(layout: FieldLayout, values: Mapping[str, ArrayLike]) -> Rows:
     """The inverse of `dataset_rows`: points from their rows in each dataset, all in voxels and z, y, x."""
-    displacement, F = (np.asarray(values[f"{GROUP}/{name}"], np.float64) for name in ("displacement", "F"))
+    displacement, F = (np.asarray(values[f"{HOME}/{name}"], np.float64) for name in ("displacement", "F"))
     phi = np.zeros((len(F), 4, 4))
     phi[:, 3, 3] = 1
     phi[:, :3, 3] = displacement[:, ::-1]
     phi[:, :3, :3] = F.reshape(-1, 3, 3)[:, ::-1, ::-1]
-    columns = {name: np.asarray(values[f"{GROUP}/{name}"], np.float64) for name in layout.columns}
-    return Rows(np.asarray(values[f"{GROUP}/positions"], np.float64), phi, columns)
+    columns = {name: np.asarray(values[f"{HOME}/{name}"], np.float64) for name in layout.columns}
+    return Rows(np.asarray(values[f"{HOME}/positions"], np.float64), phi, columns)
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:
@@ -460,7 +458,7 @@ class ResultsFile:
         self._file.close()
 
     def _read_layout(self) -> FieldLayout:
-        own = self._file.get(GROUP)
+        own = self._file.get(HOME)
         if JOURNAL in self._file:
             raise UserError(
                 f"field {self._path}: is the results file of an unfinished run; "
@@ -500,7 +498,7 @@ class ResultsFile:
             If the rows cannot be read.
         """
         names = (*OWN, *self.layout.columns)
-        return rows_of(self.layout, {f"{GROUP}/{name}": self._read(f"{GROUP}/{name}", start, stop) for name in names})
+        return rows_of(self.layout, {f"{HOME}/{name}": self._read(f"{HOME}/{name}", start, stop) for name in names})
 
     def column(self, name: str, start: int = 0, stop: int | None = None) -> Array:
         """Read rows [start, stop) of one column; all rows if not given.
@@ -514,7 +512,7 @@ class ResultsFile:
         """
         if name not in self.layout.columns:
             raise KeyError(name)
-        return self._read(f"{GROUP}/{name}", start, self.layout.n if stop is None else stop)
+        return self._read(f"{HOME}/{name}", start, self.layout.n if stop is None else stop)
 
     def _read(self, name: str, start: int, stop: int) -> Array:
         dataset = self._file[name]
@@ -619,7 +617,7 @@ def write_hdf5(
     """
     layout = FieldLayout.of(field, voxel_size, unit, attributes)
     with replacing(path) as temporary:
-        slots = lay_out(temporary, layout, path)
+        slots = create_results_file(temporary, layout, path)
         with temporary.open("r+b") as file:
             for start in range(0, layout.n, BLOCK):
                 part = slice(start, start + BLOCK)

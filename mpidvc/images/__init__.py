@@ -1,1 +1,1 @@
-"""Image sources behind `read_box`."""
+"""Images of every storage, read box by box."""

@@ -1,7 +1,8 @@
-"""Files read at positions; what is missing, too short or unreadable is a `UserError` that names the file."""
+"""Files that are read at given positions; a missing, short or unreadable one is a `UserError` that names it."""
 
 from __future__ import annotations
 
+import mmap
 import os
 from typing import Any, cast
 
@@ -10,10 +11,16 @@ from numpy.typing import NDArray
 
 from mpidvc.errors import UserError
 
-__all__ = ["PositionedFile"]
+__all__ = ["PositionedFile", "identity_of"]
 
-#: Systems read at most about 2 GB at once.
+#: Bytes of one read: systems return at most about 2 GB.
 LONGEST_READ = 2**30
+
+
+def identity_of(fd: int) -> tuple[int, int]:
+    """Device and inode of an open file: the same for every process of the host that opens this file."""
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
 
 
 class PositionedFile:
@@ -22,32 +29,36 @@ class PositionedFile:
     Parameters
     ----------
     path : str
+    identity : tuple of 2 ints, optional
+        `identity_of` the file that `path` must lead to.
 
     Raises
     ------
     UserError
-        If it cannot be opened.
+        If the file cannot be opened, or is another one.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, identity: tuple[int, int] | None = None) -> None:
         self.path = path
         self._fd = -1
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise UserError(f"image {path}: cannot be opened any more ({error.strerror}); was it moved?") from error
+        if identity is not None and identity != identity_of(self._fd):
+            raise UserError(f"image {path}: is another file by now; keep the image open until all processes have ended")
 
     def __del__(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
 
     def fill(self, array: NDArray[Any], offset: int) -> None:
-        """Read a contiguous array from this position on.
+        """Fill a contiguous array with the bytes of the file from position `offset` on.
 
         Raises
         ------
         UserError
-            If the file ends before, or cannot be read.
+            If the file ends before the array is full, or cannot be read.
         """
         view = memoryview(cast("Any", array.reshape(-1).view(np.uint8)))
         offset = int(offset)
@@ -62,3 +73,17 @@ class PositionedFile:
                     "export it again"
                 )
             view, offset = view[count:], offset + count
+
+    def map(self) -> NDArray[np.uint8]:
+        """The bytes of the file as a read-only array, which stays when this object goes.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be mapped into memory.
+        """
+        try:
+            return np.frombuffer(mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ), np.uint8)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"image {self.path}: cannot be mapped ({reason}); copy or export it again") from error

@@ -1,4 +1,4 @@
-"""What tells one image from another without reading all of it, where it is large."""
+"""Fingerprint of an image: a resumed run recognises its images without reading all of a large one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ from mpidvc.images.image import Image
 
 __all__ = ["fingerprint"]
 
-#: Voxels that are looked at, in so many slabs of neighbouring planes.
+#: Voxels that are read at most, and number of slabs of neighbouring planes that they are in.
 MOST_VOXELS, SLABS = 2**26, 16
 
 
 def fingerprint(image: Image) -> dict[str, Any]:
-    """Shape, dtype and a checksum of fixed blocks: the same for the same voxels, whatever the file that holds them.
+    """Shape, dtype and a checksum of voxels: the same for the same voxels, whatever file holds them.
 
-    Images of up to `MOST_VOXELS` are covered as a whole; of larger ones slabs of planes, spread evenly.
+    An image of up to `MOST_VOXELS` is read as a whole, a larger one in slabs of planes, evenly spread.
+
+    Parameters
+    ----------
+    image : Image
+
+    Returns
+    -------
+    dict
+        ``shape``, ``dtype`` and ``blocks``, the checksum (SHA-256).
     """
     nz, ny, nx = image.shape
     planes = max(1, min(nz, MOST_VOXELS // (ny * nx)))

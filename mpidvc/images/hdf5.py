@@ -17,12 +17,12 @@ from mpidvc.images.source import Box, Source, stored_dtype, volume_axes, volume_
 __all__ = ["SEPARATOR", "SUFFIXES", "Hdf5Image", "open_hdf5"]
 
 SEPARATOR = "::"
-#: File names that ask for a dataset name.
+#: Suffixes of files that hold datasets, of which one has to be named.
 SUFFIXES = {".h5", ".hdf5", ".hdf", ".nx", ".nxs", ".nexus", ".cxi"}
 
 
 class Hdf5Image(Source):
-    """Dataset that is chunked, compressed or put together from several places; h5py reads its boxes.
+    """Dataset that is chunked, compressed or spread over several files; h5py reads its boxes.
 
     Parameters
     ----------
@@ -31,9 +31,9 @@ class Hdf5Image(Source):
     shape : tuple of 3 ints
         (z, y, x).
     stored : dtype
-        Of the stored values.
+        Dtype of the stored values.
     dataset_shape : tuple of ints
-        That of the dataset, which may have fewer or more axes.
+        Shape of the dataset, which may have fewer or more axes.
     chunks : tuple of ints, optional
         Shape of the dataset's chunks.
     """
@@ -71,8 +71,8 @@ class Hdf5Image(Source):
             index[axis] = extent
         try:
             if self._opened is None:
-                # Neighbouring boxes share chunks, which the default cache of 1 MB would decompress again for each.
-                # It is a hash table: with fewer places chunks would push each other out before it is full.
+                # Neighbouring boxes share chunks; the default cache of 1 MB would decompress them again for each box.
+                # The cache is a hash table: with fewer places, chunks would displace each other before it is full.
                 places = 10 * self.cache_bytes // (math.prod(self.grain) * self.dtype.itemsize)
                 options = {"rdcc_nbytes": self.cache_bytes, "rdcc_nslots": min(max(places, 521), 1_000_003) | 1}
                 self._opened = h5py.File(file, "r", **options)[dataset]
@@ -84,19 +84,23 @@ class Hdf5Image(Source):
 
 
 def open_hdf5(path: str, what: str = "image") -> PlainImage | Hdf5Image:
-    """Open an HDF5 dataset: read by position where it is contiguous and not encoded, else through h5py.
+    """Open an HDF5 dataset: a contiguous one without filters is read by position, any other through h5py.
 
     Parameters
     ----------
     path : str
         ``file.h5::/dataset``.
     what : str
-        What messages call it.
+        Name of the image in messages.
+
+    Returns
+    -------
+    PlainImage or Hdf5Image
 
     Raises
     ------
     UserError
-        If the file or dataset is missing or is not an image of 2 or 3 dimensions and supported dtype.
+        If the file or dataset is missing, or the dataset is no image of 2 or 3 dimensions and a supported dtype.
     """
     import h5py
 
@@ -134,7 +138,7 @@ def open_hdf5(path: str, what: str = "image") -> PlainImage | Hdf5Image:
 
 
 def _available(file: Any, file_name: str) -> str:
-    """Remedy: the datasets of a file that could be meant."""
+    """Remedy of a wrong name: the datasets of the file that can be images."""
     import h5py
 
     names: list[str] = []

@@ -1,4 +1,4 @@
-"""The two images of a correlation and their masks, which travel together."""
+"""The two images of a correlation and their masks, as one value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ImagePair(NamedTuple):
     image1, image2 : Image
         Before and after.
     mask1, mask2 : Image or None
-        Of the shape of their image: voxels that are 0 there are not compared.
+        Images of the same shape as theirs; voxels where the mask is 0 are not compared.
     """
 
     image1: Image

@@ -1,4 +1,4 @@
-"""Values that are in a file as they are: boxes are read by position, or are views of a memory map."""
+"""Values that a file holds unencoded: boxes are read by position, or are views of a memory map."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from mpidvc.images.source import Box, Source
 
 __all__ = ["PlainImage"]
 
-#: Rows of this many bytes are read whole: the system reads such pieces anyway, and a call costs more than the rest.
+#: Rows of up to this many bytes are read whole: the system reads such pieces anyway, and calls cost more than bytes.
 SHORT_ROW = 8192
-#: Wider boxes than this share of the rows are read with what lies between, in one piece.
+#: A box wider than a row divided by this is read in one piece per plane, with the voxels between its rows.
 WIDE = 4
 
 
 class PlainImage(Source):
-    """Volume in one contiguous piece of a file, or in one piece per plane; no header is parsed.
+    """Volume in one contiguous piece of a file, or in one piece per plane; opening it parses no header.
 
     Parameters
     ----------
     path : str
-        What messages call it.
+        Name of the image in messages.
     shape : tuple of 3 ints
         (z, y, x).
     stored : dtype
-        Of the values in the file, with its byte order.
+        Dtype of the values in the file, with its byte order.
     offsets : sequence of ints
         Position in bytes of the volume, or of each of its planes.
     file : str, optional
         The file to read, if it is not `path`.
+    identity : tuple of 2 ints, optional
+        Device and inode of the file, checked when it is opened; for names that may come to mean another file.
     """
 
     plain = True
@@ -47,9 +49,11 @@ class PlainImage(Source):
         stored: np.dtype[Any],
         offsets: Sequence[int] | Ints,
         file: str | None = None,
+        identity: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(path, shape, stored)
         self.file = path if file is None else file
+        self.identity = identity
         self.offsets = np.array(offsets, dtype=np.int64)
 
     @property
@@ -63,7 +67,7 @@ class PlainImage(Source):
 
     def _copy(self, box: Box) -> NDArray[Any]:
         if self._opened is None:
-            self._opened = PositionedFile(self.file)
+            self._opened = PositionedFile(self.file, self.identity)
         file: PositionedFile = self._opened
         _, ny, nx = self.shape
         z, y, x = box
@@ -98,10 +102,7 @@ class PlainImage(Source):
 
     def _piece(self, shape: tuple[int, ...], offset: int) -> NDArray[Any]:
         if self._opened is None:
-            try:
-                self._opened = np.memmap(self.file, dtype=np.uint8, mode="r")
-            except OSError as error:
-                raise UserError(f"image {self.file}: cannot be mapped ({error.strerror}); was it moved?") from error
+            self._opened = PositionedFile(self.file, self.identity).map()
         try:
             piece: NDArray[Any] = np.ndarray(shape, self.stored, buffer=self._opened, offset=int(offset))
         except TypeError as error:

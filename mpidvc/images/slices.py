@@ -22,7 +22,15 @@ MOST_OPEN = 64
 
 
 class SliceImage(Source):
-    """Stack of 2D images of the same shape and dtype, one per plane."""
+    """Stack of 2D images of the same shape and dtype, one per plane.
+
+    Parameters
+    ----------
+    path : str
+        The directory.
+    planes : sequence of Source
+        2D images, in the order of z.
+    """
 
     def __init__(self, path: str, planes: Sequence[Source]) -> None:
         first = planes[0]
@@ -44,7 +52,7 @@ class SliceImage(Source):
         return self.planes[0].grain
 
     def _share(self) -> None:
-        """Let the planes read as this image shall; those that are open share its cache."""
+        """Give the planes this image's way of reading; open planes share its cache."""
         self.planes = [plane.mapped() if self.maps else plane.boxed(self.cache_bytes) for plane in self.planes]
         plane_bytes = self.planes[0].nbytes
         self._most_open = MOST_OPEN if self.plain else max(1, min(MOST_OPEN, self.cache_bytes // plane_bytes))
@@ -80,10 +88,21 @@ class SliceImage(Source):
 def open_slices(path: str, what: str = "image") -> SliceImage:
     """Open all ``*.tif`` and ``*.tiff`` files of a directory, sorted by name, as the planes of a volume.
 
+    Parameters
+    ----------
+    path : str
+        The directory.
+    what : str
+        Name of the image in messages.
+
+    Returns
+    -------
+    SliceImage
+
     Raises
     ------
     UserError
-        If there are none, or if they are not 2D images of the same shape and dtype.
+        If there is no such file, or the files are no 2D images of one shape and dtype.
     """
     try:
         entries = list(Path(path).iterdir())

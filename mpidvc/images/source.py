@@ -1,4 +1,4 @@
-"""What all kinds of images share: shape and dtype rules, clipping of boxes, native byte order, pickling."""
+"""Base of all images: rules of shape and dtype, clipping of boxes, native byte order, pickling."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mpidvc.errors import UserError
 
 __all__ = ["CACHE", "Decoded", "Source", "crop", "stored_dtype", "volume_axes", "volume_shape"]
 
-#: Kind and size in bytes of what can be read.
+#: Kinds and sizes in bytes of the dtypes that can be read.
 SUPPORTED = {"b1", "u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"}
 
-#: Bytes of decoded values that an image keeps for the next box, if nobody says otherwise.
+#: Bytes of decoded values that an image keeps for the next box, by default.
 CACHE = 32 * 2**20
 
 Box = tuple[slice, slice, slice]
@@ -32,7 +32,7 @@ def crop(shape: Sequence[int], low: Sequence[int], high: Sequence[int]) -> tuple
     Returns
     -------
     source, inside : tuple of 3 slices each
-        Where the part is in the array, and where it is in the box; of length 0 along an axis that does not meet.
+        Place of the part in the array and in the box; of length 0 along an axis where box and array do not meet.
     """
     source, inside = [], []
     for n, first, last in zip(shape, low, high, strict=True):
@@ -45,12 +45,12 @@ def crop(shape: Sequence[int], low: Sequence[int], high: Sequence[int]) -> tuple
 
 
 def stored_dtype(dtype: DTypeLike, name: str) -> np.dtype[Any]:
-    """Dtype in which to read stored values: bool as uint8, the byte order kept.
+    """Dtype for reading stored values: uint8 for bool, with the byte order of the file.
 
     Raises
     ------
     UserError
-        If images of that dtype are not supported.
+        If the dtype is not supported.
     """
     stored = np.dtype(dtype)
     if f"{stored.kind}{stored.itemsize}" not in SUPPORTED:
@@ -61,18 +61,18 @@ def stored_dtype(dtype: DTypeLike, name: str) -> np.dtype[Any]:
 
 
 def volume_axes(shape: Sequence[int]) -> list[int]:
-    """Axes that are left when those of length 1 in front of the last two are dropped until 3 remain."""
+    """Axes of a volume: of more than 3, axes of length 1 before the last two are dropped until 3 remain."""
     spare = [axis for axis, n in enumerate(shape[:-2]) if n == 1][: max(len(shape) - 3, 0)]
     return [axis for axis in range(len(shape)) if axis not in spare]
 
 
 def volume_shape(shape: Sequence[int], name: str) -> Triple:
-    """Shape (z, y, x) of stored data; two dimensions get a first one of length 1, surplus ones of length 1 are dropped.
+    """Shape (z, y, x) of stored data: a 2D shape gets a first axis of length 1, surplus axes of length 1 are dropped.
 
     Raises
     ------
     UserError
-        If the data are empty, have fewer than 2 or more than 3 dimensions.
+        If the data are empty, or have fewer than 2 or more than 3 dimensions.
     """
     if 0 in shape:
         raise UserError(f"{name}: is empty, its shape is {tuple(shape)}; give an image with at least one voxel")
@@ -85,12 +85,12 @@ def volume_shape(shape: Sequence[int], name: str) -> Triple:
 
 
 class Decoded:
-    """What was decoded last, up to a number of bytes.
+    """Cache of the pieces that were used last, up to a number of bytes.
 
     Parameters
     ----------
     most : int
-        Bytes; one piece is kept whatever its size.
+        Bytes that are kept; one piece is kept whatever its size.
     """
 
     def __init__(self, most: int) -> None:
@@ -99,7 +99,7 @@ class Decoded:
         self._bytes = 0
 
     def get(self, key: Key, make: Callable[[Key], NDArray[Any]]) -> NDArray[Any]:
-        """The piece of this name, made if it is not there."""
+        """The piece with this key; `make` makes it if it is not there."""
         piece = self._pieces.get(key)
         if piece is not None:
             self._pieces.move_to_end(key)
@@ -113,28 +113,28 @@ class Decoded:
 
 
 class Source:
-    """Base of the images: a volume whose values are opened on first use, and anew after unpickling.
+    """Base of the images: a volume whose file is opened on first use, and anew after unpickling.
 
-    It reads boxes into memory of their own and keeps at most `cache_bytes` of what it has decoded. `mapped` and `boxed`
-    give the same image read in another way.
+    A box is read into memory of its own; at most `cache_bytes` of decoded values are kept. `mapped` and `boxed` give
+    the same image, read in another way.
 
     Parameters
     ----------
     path : str
-        Where it comes from, for messages.
+        Name of the image in messages.
     shape : tuple of 3 ints
-        (z, y, x); 2D images are (1, ny, nx).
+        (z, y, x); (1, ny, nx) for 2D images.
     stored : dtype
-        Of the stored values; `dtype` is the same in native byte order.
+        Dtype of the stored values; `dtype` is the same in native byte order.
 
     Attributes
     ----------
     plain : bool
-        Whether the values are in the file as they are, so that it can be mapped into memory.
+        Whether the file holds the values unencoded, so that it can be mapped into memory.
     maps : bool
-        Whether boxes are views of a memory map, where they can be.
+        Whether boxes are views of a memory map, if the image is plain.
     cache_bytes : int
-        Most bytes of decoded values that are kept.
+        Decoded values that are kept at most.
     """
 
     plain = False
@@ -166,20 +166,20 @@ class Source:
 
     @property
     def files(self) -> list[str]:
-        """Where the values are."""
+        """Files or directories that hold the values."""
         return [self.path]
 
     @property
     def grain(self) -> Triple:
-        """Shape of the pieces that can only be decoded together; (1, 1, 1) where every voxel can be read alone."""
+        """Shape of the pieces that are decoded as a whole; (1, 1, 1) if every voxel can be read alone."""
         return (1, 1, 1)
 
     @property
     def held(self) -> int:
-        """Bytes that reading boxes keeps in memory at most, whatever their size."""
+        """Bytes that stay in memory between boxes at most."""
         if self.plain:
             return 0
-        # the least that has to be decoded at once is there, too
+        # one piece that is being decoded, and its result, are there too
         return min(self.nbytes, max(self.cache_bytes, 2 * math.prod(self.grain) * self.dtype.itemsize))
 
     def mapped(self) -> Source:
@@ -195,7 +195,7 @@ class Source:
         return other
 
     def close(self) -> None:
-        """Give back what was opened and kept; the next box opens it again."""
+        """Close the file and drop the cache; the next box opens the file again."""
         self._opened = None
 
     def read_box(self, low: Sequence[int], high: Sequence[int]) -> tuple[NDArray[Any], Box]:
@@ -211,7 +211,7 @@ class Source:
         part : (a, b, c) array of `dtype`
             May be empty, and may be a read-only view of the file.
         inside : tuple of 3 slices
-            Where `part` is in the box.
+            Place of `part` in the box.
         """
         source, inside = crop(self.shape, low, high)
         size = [s.stop - s.start for s in source]
@@ -223,5 +223,5 @@ class Source:
         return part, inside
 
     def _read(self, box: Box) -> NDArray[Any]:
-        """Values of a box that lies in the image and is not empty, as stored."""
+        """Stored values of a box that lies inside the image and is not empty."""
         raise NotImplementedError

@@ -20,12 +20,12 @@ from mpidvc.images.source import Box, Decoded, Source, stored_dtype, volume_shap
 
 __all__ = ["SegmentedTiff", "WholeTiff", "open_tiff"]
 
-#: JPEG in TIFF, whose tables stand apart from its segments.
+#: Compressions of the JPEG kind: their tables stand apart from the segments.
 JPEG = {6, 7, 33007, 34892}
 
 
 class SegmentedTiff(Source):
-    """Compressed, tiled or otherwise encoded TIFF with a page per plane: boxes decode the strips or tiles they meet.
+    """Compressed, tiled or otherwise encoded TIFF with a page per plane; a box decodes the strips or tiles it meets.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class SegmentedTiff(Source):
     shape : tuple of 3 ints
         (z, y, x).
     stored : dtype
-        Of the decoded values.
+        Dtype of the decoded values.
     segment : 2 ints
         Rows and columns of a strip or tile.
     offsets, counts : (planes, segments) int64
@@ -85,7 +85,7 @@ class SegmentedTiff(Source):
         return part
 
     def _decode(self, place: tuple[int, int]) -> NDArray[Any]:
-        """Strip or tile of a plane; parts of it beyond the image may be missing."""
+        """Strip or tile of a plane, perhaps without its part beyond the image."""
         plane, index = place
         file, decode, nodata, _ = self._opened
         count = int(self.counts[plane, index])
@@ -101,11 +101,11 @@ class SegmentedTiff(Source):
 
 
 class WholeTiff(Source):
-    """TIFF whose pages are no planes, decoded to memory as a whole on first use."""
+    """TIFF whose pages are not its planes; the first box decodes the whole image into memory."""
 
     @property
     def held(self) -> int:
-        # while it is decoded it may be there twice
+        # during decoding the image may be in memory twice
         return 2 * self.nbytes
 
     @property
@@ -117,7 +117,7 @@ class WholeTiff(Source):
             import tifffile
 
             with _quiet(), _reading(self.path):
-                # One thread: all ranks of a machine may be decoding at this moment.
+                # one thread: all ranks of a machine may be decoding at this moment
                 data = tifffile.imread(self.path, series=0, maxworkers=1)
             self._opened = np.asarray(data).astype(self.dtype, copy=False).reshape(self.shape)
         view: NDArray[Any] = self._opened[box]
@@ -125,19 +125,23 @@ class WholeTiff(Source):
 
 
 def open_tiff(path: str, what: str = "image") -> PlainImage | SegmentedTiff | WholeTiff:
-    """Open a TIFF file: read by position where its values are stored as they are, else decoded piece by piece.
+    """Open a TIFF file: unencoded values are read by position, others decoded piece by piece.
 
     Parameters
     ----------
     path : str
         The file.
     what : str
-        What messages call it.
+        Name of the image in messages.
+
+    Returns
+    -------
+    PlainImage, SegmentedTiff or WholeTiff
 
     Raises
     ------
     UserError
-        If it is missing, damaged, truncated or not one grey image of 2 or 3 dimensions and supported dtype.
+        If the file is missing, damaged or truncated, or no single grey image of 2 or 3 dimensions and supported dtype.
     """
     import tifffile
 
@@ -155,7 +159,7 @@ def open_tiff(path: str, what: str = "image") -> PlainImage | SegmentedTiff | Wh
         raise UserError(
             f"{name}: cannot be opened ({error.strerror or error}); check the path and permissions"
         ) from error
-    except Exception as error:  # tifffile raises what it likes at damaged files
+    except Exception as error:  # tifffile raises exceptions of any kind at damaged files
         raise UserError(f"{name}: cannot be read as a TIFF image ({_line(error)}); export it again") from error
 
 
@@ -187,7 +191,7 @@ def _image(tif: Any, path: str, size: int, name: str) -> PlainImage | SegmentedT
     if offset is not None:
         ends.append(offset + series.nbytes)
     if tif.is_imagej and len(tif.pages) == 1 and page.is_final:
-        # Above 4 GB ImageJ describes the first plane only and lets the others follow it to the end of the file.
+        # Above 4 GB ImageJ writes a directory for the first plane only; the other planes follow it without.
         start, planes = page.dataoffsets[0], int((tif.imagej_metadata or {}).get("images", 1))
         if page.offset < start and size > start + page.nbytes:
             ends.append(start + planes * page.nbytes)
@@ -212,7 +216,7 @@ def _image(tif: Any, path: str, size: int, name: str) -> PlainImage | SegmentedT
 
 
 def _segments(series: Any, tif: Any, shape: Triple) -> tuple[tuple[int, int] | None, Ints, Ints]:
-    """Shape, positions and lengths of strips or tiles; None for the shape if pages cannot be decoded one by one."""
+    """Shape, positions and lengths of strips or tiles; the shape is None if pages cannot be decoded one by one."""
     page = series.keyframe
     pages: list[Any] = list(series.pages)
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
@@ -248,7 +252,7 @@ def _in_one_piece(page: Any, tif: Any, nbytes: int) -> bool:
 
 
 def _check_directories(path: str, size: int, name: str) -> None:
-    """Follow the chain of image file directories: where it breaks, tifffile would silently return fewer planes."""
+    """Follow the chain of image file directories; where it breaks, tifffile would silently return fewer planes."""
     with Path(path).open("rb") as file:
         head = file.read(16)
         order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
@@ -289,12 +293,12 @@ def _undecodable(name: str, error: Exception) -> str:
 
 @contextmanager
 def _reading(path: str) -> Iterator[None]:
-    """Tell what cannot be decoded."""
+    """Turn a failure to decode into a `UserError`."""
     try:
         yield
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # codecs raise what they like
+    except Exception as error:  # codecs raise exceptions of any kind
         raise UserError(_undecodable(f"image {path}", error)) from error
 
 
@@ -304,7 +308,7 @@ def _line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep tifffile's remarks off the terminal: what matters of them becomes a message of ours."""
+    """Keep tifffile's remarks off the terminal: the refusals of this module replace them."""
     logger = logging.getLogger("tifffile")
     disabled, logger.disabled = logger.disabled, True
     try:

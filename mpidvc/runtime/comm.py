@@ -1,4 +1,4 @@
-"""Who are we: one process on its own, or one rank of a job that a launcher started."""
+"""Tell whether this process runs alone or is a rank of a job that a launcher started, and join that job."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ __all__ = [
     "install_abort_hook",
 ]
 
-#: Number of ranks that `mpidvc.runtime.launch` asked for, in the environment of the ranks it starts.
+#: Environment variable of the ranks that `mpidvc.runtime.launch` starts: their number.
 STARTED_RANKS = "MPIDVC_STARTED_RANKS"
 
-#: Size and rank variables of the launchers.
+#: Environment variables in which launchers give the size of the job and the rank.
 _LAUNCHERS = (
     ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
     ("PMI_SIZE", "PMI_RANK"),
@@ -42,13 +42,13 @@ _LAUNCHERS = (
 
 @dataclass(frozen=True)
 class Launcher:
-    """What the environment says about the launcher that started this process.
+    """The launcher that started this process, as the environment describes it.
 
     Attributes
     ----------
     rank, size : int
-        This process's number and the number of processes. They serve to print once and to detect a launcher that does
-        not fit the library; the ranks that count are those of the communicator.
+        This process's number and the number of processes. They are used to print once and to detect a launcher that
+        does not fit the MPI library; everything else uses the ranks of the communicator.
     ours : bool
         Whether `mpidvc.runtime.launch.run_ranks` started it.
     """
@@ -59,14 +59,14 @@ class Launcher:
 
 
 def find_launcher(environ: Mapping[str, str] | None = None) -> Launcher | None:
-    """Return what started this process, or None if it runs on its own.
+    """Return the launcher that started this process, or None if the process runs alone.
 
-    A batch script, and a Slurm step of one task (an interactive shell as a rule), count as running on one's own.
+    Processes of a batch script, and a Slurm step of one task (usually an interactive shell), run alone.
 
     Parameters
     ----------
     environ : mapping, optional
-        The environment to look at; this process's by default.
+        The environment; that of this process by default.
     """
     environ = os.environ if environ is None else environ
     if environ.get("MPIDVC_SERIAL") == "1":
@@ -78,9 +78,9 @@ def find_launcher(environ: Mapping[str, str] | None = None) -> Launcher | None:
         if rank in environ and (size := _number(environ, size_name))
     ]
     if not found:
-        # Unknown launcher of our own choosing: not seeing it would start ranks from ranks without end.
+        # A launcher of ours that is not in the table; if it were missed, ranks would start ranks without end.
         return Launcher(0, started, ours=True) if started else None
-    # Launchers nest (mpiexec in an interactive step), and the outer one's variables stay: the largest is the inner one.
+    # Launchers nest (mpiexec in an interactive step) and the outer one's variables stay: the largest size is the inner.
     size, rank = max(found, key=lambda pair: pair[0])
     if size == 1 and not started and _number(environ, "SLURM_STEP_NUM_TASKS") == 1:
         return None
@@ -93,7 +93,7 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
 
 
 class Communicator(Protocol):
-    """Rank, size and a way out; everything else is the executors'."""
+    """Rank, size and a way to abort; everything else belongs to the executors."""
 
     @property
     def rank(self) -> int: ...
@@ -108,7 +108,7 @@ class Communicator(Protocol):
         ----------
         status : int
         say : callable, optional
-            Called first, to say why; by one rank only if our own launcher started them.
+            Called first, to print the reason; on one rank only if our own launcher started them.
         """
 
 
@@ -132,9 +132,9 @@ class MPICommunicator:
     mpi : mpi4py.MPI.Comm
         The duplicate.
     fault_tolerant : bool
-        Whether the other ranks outlive one that dies (Open MPI 5 or later, started with ``--with-ft ulfm``).
+        Whether ranks outlive one that dies (Open MPI 5 or later, started with ``--with-ft ulfm``).
     failed : bool
-        Whether a rank is known to have died: then no collective, no MPI_Finalize and no MPI_Abort ends well.
+        Whether a rank is known to have died: collectives, MPI_Finalize and MPI_Abort may hang from then on.
     """
 
     def __init__(self, world: Any) -> None:
@@ -148,7 +148,7 @@ class MPICommunicator:
     def abort(self, status: int, say: Callable[[], None] | None = None) -> NoReturn:
         job = find_job()
         if job is not None:
-            # No launcher's banner, no hanging MPI_Abort.
+            # This avoids the launcher's banner and an MPI_Abort that hangs.
             job.end(status, say)
         if say is not None:
             say()
@@ -162,7 +162,7 @@ class MPICommunicator:
 
 
 def _survives(communicator: Any) -> bool:
-    # Open MPI's launcher tells its ranks so; where it did not, a rank that dies ends the job as ever.
+    # Open MPI's launcher sets this; without it a rank that dies ends the job.
     if os.environ.get("OMPI_MCA_mpi_ft_enable", "0").lower() not in ("1", "true", "yes"):  # noqa: SIM112
         return False
     from mpi4py import MPI
@@ -192,7 +192,7 @@ def connect(launcher: Launcher | None) -> Communicator:
     try:
         import mpi4py
 
-        # The library is looked at before it is initialised, which may end the process.
+        # The library is checked before it is initialised: the wrong one may end the process.
         mpi4py.rc.initialize = False
         mpi4py.rc.finalize = True
         from mpi4py import MPI
@@ -203,12 +203,12 @@ def connect(launcher: Launcher | None) -> Communicator:
             "of the site's MPI, or set MPIDVC_SERIAL=1 to let every process run alone"
         ) from None
     library = MPI.Get_library_version()
-    # MPICH does not start under Open MPI's launcher; all other strangers start as worlds of one process.
+    # MPICH does not start under Open MPI's launcher; in all other mismatches every process is a world of its own.
     stranger = "MPICH" in library and "OMPI_COMM_WORLD_SIZE" in os.environ and "PMI_SIZE" not in os.environ
     if not stranger:
         if not MPI.Is_initialized():
             with warnings.catch_warnings():
-                # mpi4py warns of the mismatch that is refused below.
+                # mpi4py warns of the mismatch, which is refused below.
                 warnings.simplefilter("ignore")
                 MPI.Init_thread()
         stranger = MPI.COMM_WORLD.Get_size() == 1
@@ -224,13 +224,13 @@ def connect(launcher: Launcher | None) -> Communicator:
         return MPICommunicator(MPI.COMM_WORLD)
     except MPI.Exception:
         if MPI.COMM_WORLD.Get_rank() != 0:
-            # One loss more for rank 0, if it got further.
+            # Rank 0 counts this one as lost too, if it got further.
             os._exit(0)
         _end_start()
 
 
 def _end_start() -> NoReturn:
-    """End rank 0 because another one died in the first collective call; MPI_Finalize would wait for that one."""
+    """End rank 0 because another rank died in the first collective call; MPI_Finalize would wait for that rank."""
 
     def say() -> None:
         print("mpidvc: a process was killed while the job started; run it again", file=sys.stderr, flush=True)
@@ -246,9 +246,9 @@ def _first_line(error: BaseException) -> str:
 
 
 def install_abort_hook(communicator: Communicator) -> None:
-    """Let an uncaught exception in any thread of any rank end the whole job, with the rank and the traceback on stderr.
+    """Let an uncaught exception in any thread of any rank end the whole job, with rank and traceback on stderr.
 
-    Without it the other ranks would wait for ever for the one that died. Does nothing for a single process.
+    Otherwise the other ranks would wait for the one that died. Does nothing for a single process.
     """
     if communicator.size == 1:
         return

@@ -1,4 +1,4 @@
-"""What a user sees: lines, tables and progress, on the terminal and in a log file; silent on all ranks but one."""
+"""Output for the user: lines, tables and progress, on the terminal and in a log file; silent on all ranks but 0."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from mpidvc.errors import UserError
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
-__all__ = ["TERMINAL", "Console", "Progress", "terminal_columns"]
+__all__ = ["QUIET", "TERMINAL", "Console", "Progress", "terminal_columns"]
 
-#: Columns of the terminal (0: none), told to ranks, which see a pipe at best.
+#: Environment variable of the ranks, whose stdout is a pipe: columns of the terminal, 0 if there is none.
 TERMINAL = "MPIDVC_TERMINAL"
+#: Environment variable of the ranks that a Python program started: 1 if they print nothing.
+QUIET = "MPIDVC_QUIET"
 #: Seconds between progress lines where there is no terminal.
 LINE_EVERY = 60.0
 
@@ -32,7 +34,7 @@ def terminal_columns(launched: bool) -> int:
     Parameters
     ----------
     launched : bool
-        Whether a launcher started us. Its pipes may look like a terminal, so only what we were told counts then.
+        Whether a launcher started this process. Its pipes may look like a terminal: only `TERMINAL` counts then.
     """
     told = os.environ.get(TERMINAL, "")
     if told.isdecimal():
@@ -54,11 +56,13 @@ class Console:
     Parameters
     ----------
     columns : int
-        Width of the terminal; 0 for a file or pipe, where lines are never wrapped and there is no live bar.
+        Width of the terminal; 0 for a file or pipe, which gets unwrapped lines and no live bar.
     log : str, optional
-        File that gets every line too, with a time stamp; lines are added to what it holds.
+        File to which every line is appended, with a time stamp.
     silent : bool
-        Say nothing and open nothing: all ranks but rank 0.
+        Whether to print nothing and open no file: all ranks but rank 0.
+    quiet : bool
+        Whether to print nothing but errors; the log file is written.
     clock : callable
         Seconds; replaced in tests.
     """
@@ -68,10 +72,14 @@ class Console:
         columns: int = 0,
         log: str | None = None,
         silent: bool = False,
+        quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.columns = 0 if silent else columns
+        self.columns = 0 if silent or quiet else columns
         self.silent = silent
+        self.quiet = quiet
+        #: What `warn` was told, whether it was shown or not.
+        self.warnings: list[str] = []
         self._clock = clock
         self._progress: Progress | None = None
         self._log: TextIO | None = None
@@ -103,15 +111,16 @@ class Console:
         self._show(text, sys.stdout)
 
     def note(self, text: str) -> None:
-        """Print something that a user may want to know."""
+        """Print information that a user may want."""
         self._show(f"note: {text}", sys.stdout)
 
     def warn(self, text: str) -> None:
-        """Print something that a user has to know, on stderr."""
+        """Print a warning on stderr."""
+        self.warnings.append(text)
         self._show(f"warning: {text}", sys.stderr)
 
     def error(self, text: str) -> None:
-        """Print why the command ends, on stderr; said by any rank, and also if silent."""
+        """Print on stderr why the command ends; any rank may do so, even a silent one."""
         self.close_progress()
         _write(sys.stderr, text + "\n")
         self._to_log(text)
@@ -130,7 +139,7 @@ class Console:
         self.print("\n".join(lines))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Print a boxed table; numbers stand at the right."""
+        """Print a boxed table; columns of numbers are right-aligned."""
         cells = [[str(cell) for cell in row] for row in rows]
         widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
         numeric = [bool(rows) and all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
@@ -150,18 +159,18 @@ class Console:
         self.print("\n".join([*lines, *map(line, cells), rule("└", "┴", "┘")]))
 
     def progress(self, total: int, what: str, unit: str = "points", done: int = 0) -> Progress:
-        """Return a context manager that shows how far some work has come.
+        """Return a context manager that shows the progress of some work.
 
         Parameters
         ----------
         total : int
-            Number of units in the whole.
+            Number of units.
         what : str
-            What is being done, one word.
+            Name of the work, one word.
         unit : str
-            What is counted.
+            Name of the units, plural.
         done : int
-            Units that are done already; they do not count for the rate.
+            Units that are done already; they do not count in the rate.
         """
         self.close_progress()
         self._progress = Progress(self, total, what, unit, done)
@@ -177,7 +186,7 @@ class Console:
         if self.silent:
             return
         live = self._progress is not None and self._progress.print_above(text)
-        if not live:
+        if not (live or self.quiet):
             _write(stream, text + "\n")
         self._to_log(text)
 
@@ -194,25 +203,25 @@ class Console:
 
 
 def _refuse_binary(log: str) -> None:
-    """Lines must not be added to an image that was named by mistake."""
+    """Refuse an image that was given as the log file by mistake."""
     try:
         with Path(log).open("rb") as file:
             binary = b"\0" in file.read(4096) if Path(log).is_file() else False
     except OSError:
-        return  # not there yet, or said when it is opened
+        return  # missing, or refused when it is opened
     if binary:
         raise UserError(f"--log {log}: is no text file; choose another name")
 
 
 class _Nowhere(io.TextIOBase):
-    """A stream that forgets what it gets."""
+    """A stream that drops everything."""
 
     def write(self, text: str, /) -> int:
         return len(text)
 
 
 def _discard(stream: Any) -> None:
-    """Let what a stream still holds go nowhere, or it would fail again when it is closed."""
+    """Drop the buffered output of a stream, which would fail again when the stream is closed."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -224,7 +233,7 @@ def _write(stream: _Lines, text: str) -> None:
         stream.write(text)
         stream.flush()
     except OSError:
-        # A closed pipe or a full disk: results go to files, and hours of work must not end for what is only said.
+        # A closed pipe or a full disk must not end hours of work: results go to files.
         if stream is sys.stdout:
             _discard(stream)
             sys.stdout = _Nowhere()
@@ -265,7 +274,7 @@ class Progress:
             return
         now = console._clock()
         if self._bar is not None:
-            # The bar draws itself four times a second from what it finds here.
+            # The bar draws itself four times a second from these values.
             task = self._bar.tasks[0]
             task.completed = self.done
             task.fields.update(rate=f"{self._rate(now):.0f}", left=_hours(self._left(now)))
@@ -274,7 +283,7 @@ class Progress:
         if now - self._last_line >= LINE_EVERY:
             self._last_line = now
             line = self._line(now, f"{_hours(self._left(now))} left")
-            if self._bar is None:
+            if self._bar is None and not console.quiet:
                 _write(sys.stdout, line + "\n")
             console._to_log(line)
 
@@ -320,7 +329,7 @@ class Progress:
 
         class Terminal(RichConsole):
             def show_cursor(self, show: bool = True) -> bool:
-                # A job that is killed could not bring a hidden cursor back.
+                # A job that is killed could not show a hidden cursor again.
                 return False
 
         class Bar(bars.Progress):
@@ -329,7 +338,7 @@ class Progress:
                 info = str(self.tasks[0].fields["info"]) if self.tasks else ""
                 if info:
                     lines.append(Text(f"  last: {info}", no_wrap=True, overflow="ellipsis"))
-                # Launchers forward whole lines: what must be seen now cannot be the last one.
+                # Launchers forward whole lines only: the visible ones need one more after them.
                 return [*lines, Text("")]
 
         def text(form: str) -> bars.TextColumn:

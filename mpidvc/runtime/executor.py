@@ -1,4 +1,4 @@
-"""Executors: the same work on one process or on all ranks, with the same bits."""
+"""Executors: run the same work on one process or on all ranks, with the same bits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 from mpidvc.arrays import Array
 from mpidvc.runtime.comm import Communicator, MPICommunicator, SerialCommunicator
 from mpidvc.runtime.job import find_job
-from mpidvc.runtime.messages import Backoff, Mailbox
+from mpidvc.runtime.messages import Backoff, Mailbox, Tag
 from mpidvc.runtime.schedule import STUCK, Feed, FlowSchedule, Lease, Ledger, Policy, Schedule, Shares
 from mpidvc.runtime.stop import Stopped, StopRequest
 
@@ -31,18 +31,18 @@ Assignment = TypeVar("Assignment")
 Batch = TypeVar("Batch", bound=Sized)
 Sink = Callable[[int, Any], None]
 
-#: Pieces of a batch where there is one process only.
+#: Pieces of a batch on a single process.
 INLINE_BATCH = 16
-#: Longest value, pickled, that rank 0 sends to everybody itself: MPIs send that much without being asked for it.
+#: Longest value, pickled (bytes), that rank 0 sends to every rank itself: MPIs send as much without a handshake.
 SHORT = 4096
-#: Seconds after which a rank that does not take a broadcast is given up; it may be busy with work of its own.
+#: Seconds after which a rank that does not acknowledge a broadcast is given up; it may be busy with work of its own.
 LONGEST_BROADCAST = 1800.0
-#: Seconds in which what has been sent should arrive; nobody waits longer, for the receiver may hang.
+#: Longest wait for the end of sends, in seconds: the receiver may hang.
 _LONGEST_FLUSH = 2.0
-#: Bytes per second that a long broadcast is passed on with at least.
+#: Least speed at which a long broadcast is passed on, bytes per second.
 _SLOWEST = 1e7
-#: The most that one look at the clock adds to the time that leases count, in seconds: whoever was suspended, or busy
-#: with a long chunk of its own, must not find that everybody is late.
+#: Longest step of the time by which leases run out, in seconds: a rank 0 that was suspended, or busy with a long chunk
+#: of its own, must not find every worker late.
 _LONGEST_STEP = 5.0
 
 
@@ -53,7 +53,7 @@ class Task(Protocol):
     def n_chunks(self) -> int: ...
 
     def run(self, chunk: int) -> Any:
-        """Return what there is to say of a chunk; rank 0 has to unpack it, which for bytes costs next to nothing."""
+        """Run a chunk and return its result; rank 0 unpickles it, which for bytes costs next to nothing."""
 
 
 class SumTask(Protocol):
@@ -67,18 +67,18 @@ class SumTask(Protocol):
 
 
 class Executor(Protocol):
-    """What runs tasks. Every rank calls every method, with the same arguments unless said otherwise.
+    """Runs tasks. Every rank calls every method, with the same arguments unless said otherwise.
 
     Attributes
     ----------
     rank, size : int
-        This process's number and the number of processes that the job was started with, lost ones too.
+        This process's number and the number of processes that the job was started with, lost ones included.
     communicator : Communicator
-        For what is done once at the start; after a loss nothing collective works.
+        For collective calls at the start; after a loss none of them works.
     processes : list of (str, int)
         On rank 0 host name and process id of every rank; empty on the others.
     losses : list of str
-        On rank 0 a line for every rank that was lost, in the order in which that was found out.
+        On rank 0 a line for every lost rank, in the order in which the losses were noticed.
     """
 
     communicator: Communicator
@@ -95,15 +95,15 @@ class Executor(Protocol):
         """Return rank 0's value on every rank; the other ranks pass None."""
 
     def map(self, task: Task, sink: Sink | None, stop: StopRequest | None = None) -> None:
-        """Run every chunk once, anywhere, and call ``sink(chunk, result)`` on rank 0, in any order.
+        """Run every chunk once, on any rank, and call ``sink(chunk, result)`` on rank 0, in any order.
 
-        The other ranks' `sink` is ignored; with None on rank 0 the results stay where they were made.
+        The other ranks' `sink` is ignored. With None on rank 0 no results are sent.
 
         Raises
         ------
         Stopped
-            On every rank, if any rank's `stop` was requested and chunks were left undone. Chunks are never cut, and
-            those that were done have gone to the sink.
+            On every rank, if any rank's `stop` was requested and chunks were left undone. No chunk is left half done,
+            and the sink has had the results of all that are done.
         """
 
     def reduce(self, task: SumTask, argument: Any) -> Array:
@@ -118,22 +118,22 @@ class Executor(Protocol):
         feed: Feed[Batch, Result] | None,
         stop: StopRequest | None = None,
     ) -> None:
-        """Run ``function(batch)`` for all batches of rank 0's feed, anywhere, until the feed is exhausted.
+        """Run ``function(batch)`` for all batches of rank 0's feed, on any rank, until the feed is exhausted.
 
         The other ranks pass None.
 
         Raises
         ------
         RuntimeError
-            If nothing is ready or being worked on, and the feed is not exhausted.
+            If no piece is ready or being worked on, and the feed is not exhausted.
         Stopped
             As in `map`.
         """
 
     def finish(self, status: int) -> None:
-        """Last of all, with everything flushed that the process has to say: return if it may end as usual.
+        """End the job; the last call, after all output is flushed.
 
-        After a loss it ends the process, with rank 0's exit status.
+        Returns if the process may end as usual. After a loss it ends the process, with rank 0's exit status.
         """
 
 
@@ -144,7 +144,7 @@ def make_executor(communicator: Communicator, warn: Callable[[str], None] | None
     ----------
     communicator : Communicator
     warn : callable, optional
-        Told on rank 0, in a line, of every rank that is lost.
+        Called on rank 0 with a line for every rank that is lost.
     """
     if isinstance(communicator, MPICommunicator):
         return MPIExecutor(communicator, warn)
@@ -159,7 +159,7 @@ def _ordered_sum(vectors: Iterable[Array]) -> Array:
 
 
 class InlineExecutor:
-    """Everything in this process, one chunk after the other: the oracle of `MPIExecutor`."""
+    """Runs everything in this process, one chunk after the other: the oracle of `MPIExecutor`."""
 
     rank = 0
     size = 1
@@ -201,13 +201,7 @@ class InlineExecutor:
         pass
 
 
-#: What rank 0 tells a worker: an assignment, to begin nothing more, the end of a round, the end of all, that it is not
-#: wanted any more, the head of a broadcast that comes as bytes, and a short broadcast.
-_WORK, _RECALL, _END, _FAREWELL, _RETIRE, _HEAD, _SAID = 2, 3, 4, 5, 6, 7, 12
-#: What a worker tells rank 0: who it is, a result, what it gives back, and that it got a broadcast.
-_HELLO, _DONE, _BACK, _GOT = 8, 9, 10, 11
-
-#: Work on an assignment and return the result and whether it was cut short; between chunks it asks whether to end.
+#: Runs an assignment and returns the result and whether it was cut short; between chunks it asks whether to end.
 _Run: TypeAlias = Callable[[Any, Callable[[], bool]], tuple[Any, bool]]
 
 
@@ -216,18 +210,18 @@ def _never() -> bool:
 
 
 class MPIExecutor:
-    """All ranks of a communicator; rank 0 is the master and, below `SCHEDULER_ONLY_FROM` ranks, a worker too.
+    """Runs work on all ranks of a communicator; rank 0 is the master and, below `SCHEDULER_ONLY_FROM` ranks, works too.
 
     Everything that a worker does follows from rank 0's messages, so that no rank has to know which others live. With
-    Open MPI's fault tolerance a worker that dies costs what it had in hand, and rank 0 does everything if none is left.
-    A worker that hangs is late after its lease; what it had is given to others, and in the end it is given up.
+    Open MPI's fault tolerance the death of a worker costs the chunks in its hands, and rank 0 does everything if no
+    worker is left. A worker that hangs is late after its lease: its chunks go to others, and in the end it is given up.
     (One that is suspended within MPI, in the middle of a message, may block the shared memory of MPICH for all.)
 
     Parameters
     ----------
     communicator : MPICommunicator
     warn : callable, optional
-        Told on rank 0 of every rank that is lost.
+        Called on rank 0 with a line for every rank that is lost.
     """
 
     def __init__(self, communicator: MPICommunicator, warn: Callable[[str], None] | None = None) -> None:
@@ -238,19 +232,19 @@ class MPIExecutor:
         self.losses: list[str] = []
         self.lease = Lease.from_environment()
         self._warn = warn
-        self._mail = Mailbox(communicator)
+        self.mail = Mailbox(communicator)
         self._survives = communicator.fault_tolerant
-        #: Rank 0's: who is there, whether somebody who is not may still run, and the round that is on.
+        #: On rank 0: the living workers, whether one that was given up may still run, and the ledger of this round.
         self._living: Sequence[int] = range(1, self.size)
         self._hanging = False
         self._ledger: Ledger[Any] | None = None
         self._time = 0.0
         self._looked = time.monotonic()
-        #: Number of the next broadcast, those that came early, and heads of which the bytes are not there yet.
+        #: Number of the next broadcast, broadcasts that came early, and heads whose bytes have not arrived yet.
         self._broadcast = 0
         self._heard: dict[int, bytes | bytearray] = {}
         self._heads: dict[int, tuple[int, Sequence[int]]] = {}
-        #: A worker's: what it has been given, and what it has been told.
+        #: On a worker: its assignments, whether they were recalled, the end of the round, and the farewell.
         self._queue: deque[tuple[int, Any]] = deque()
         self._recalled = False
         self._end: Any = None
@@ -260,13 +254,13 @@ class MPIExecutor:
     def _meet(self) -> None:
         me = (platform.node(), os.getpid())
         if self.rank != 0:
-            self._mail.send(me, 0, _HELLO)
+            self.mail.send(me, 0, Tag.HELLO)
             return
         self.processes = [me, *(("an unknown host", 0) for _ in self._living)]
         missing = set(self._living)
         backoff = Backoff()
         while missing:
-            message = self._mail.poll()
+            message = self.mail.poll()
             if message is not None:
                 self.processes[message[0]] = message[2]
                 missing.discard(message[0])
@@ -274,7 +268,7 @@ class MPIExecutor:
             missing.difference_update(self._bury())
             backoff()
 
-    # Broadcasts: short ones straight from rank 0, others along a tree of the living, every receipt acknowledged
+    # Broadcasts: short ones straight from rank 0, long ones along a tree of the living ranks, each acknowledged
 
     def broadcast(self, value: T | None) -> T:
         number = self._broadcast
@@ -283,36 +277,36 @@ class MPIExecutor:
             return cast("T", self._hear(number))
         data = memoryview(pickle.dumps(value, protocol=5))
         if len(data) <= SHORT:
-            self._mail.send_all((number, bytes(data)), self._living, _SAID)
-            self._mail.flush(_LONGEST_FLUSH)
+            self.mail.send_all((number, bytes(data)), self._living, Tag.SHORT)
+            self.mail.flush(_LONGEST_FLUSH)
         else:
             self._broadcast_long(data, number)
         return value  # type: ignore[return-value]
 
     def _pass_on(self, data: memoryview, number: int, ranks: Sequence[int]) -> None:
-        """Send a broadcast to the middle one of these ranks, for the upper half; then the same with the lower half."""
+        """Send a broadcast to the middle one of these ranks, which serves the upper half; then the lower half."""
         while ranks:
             middle = len(ranks) // 2
-            self._mail.send((number, ranks[middle + 1 :]), ranks[middle], _HEAD)
-            self._mail.send_bytes(data, ranks[middle], Mailbox.RAW)
+            self.mail.send((number, ranks[middle + 1 :]), ranks[middle], Tag.HEAD)
+            self.mail.send_bytes(data, ranks[middle], Tag.BYTES)
             ranks = ranks[:middle]
 
     def _broadcast_long(self, data: memoryview, number: int) -> None:
         missing = set(self._living)
         self._pass_on(data, number, self._living)
         backoff = Backoff()
-        until = self._now() + LONGEST_BROADCAST
+        until = self.now() + LONGEST_BROADCAST
         while missing:
-            message = self._mail.poll()
-            if message is not None and message[1] == _GOT:
+            message = self.mail.poll()
+            if message is not None and message[1] == Tag.GOT:
                 missing.discard(message[0])
                 continue
             if lost := self._bury():
-                # The tree may be broken anywhere.
+                # The tree may be broken at any place.
                 missing -= set(lost)
                 for rank in missing:
                     self._pass_on(data, number, [rank])
-            if self._now() > until:
+            if self.now() > until:
                 for rank in sorted(missing):
                     self._give_up(rank)
                 missing.clear()
@@ -324,8 +318,8 @@ class MPIExecutor:
             if not self._listen():
                 backoff()
         data = self._heard.pop(number)
-        # Others may wait for what this one passes on.
-        self._mail.flush(_LONGEST_FLUSH + len(data) / _SLOWEST)
+        # Others may wait for the part of the tree below this rank.
+        self.mail.flush(_LONGEST_FLUSH + len(data) / _SLOWEST)
         return pickle.loads(data)
 
     def _hear_bytes(self, rank: int, data: bytearray) -> None:
@@ -333,10 +327,10 @@ class MPIExecutor:
         if not self._keep(number, data):
             return
         self._pass_on(memoryview(data), number, ranks)
-        self._mail.send(None, 0, _GOT)
+        self.mail.send(None, 0, Tag.GOT)
 
     def _keep(self, number: int, data: bytes | bytearray) -> bool:
-        """Keep a broadcast until it is asked for; return whether it is new."""
+        """Keep a broadcast until it is wanted; return whether it is new."""
         if number < self._broadcast - 1 or number in self._heard:
             return False
         self._heard[number] = data
@@ -405,24 +399,24 @@ class MPIExecutor:
     def _lead(
         self, policy: Policy[Assignment], run: _Run, stop: StopRequest | None = None
     ) -> Iterator[tuple[Assignment, Any]]:
-        """Hand out assignments, do some oneself, and yield each with its result until none is left."""
+        """Hand out assignments, run some on this rank, and yield each with its result until none is left."""
         ledger: Ledger[Assignment] = Ledger(policy, self._living, self.lease)
         self._ledger = ledger
         backoff = Backoff()
         while True:
-            now = self._now()
+            now = self.now()
             self._bury()
             ledger.expire(now)
             if stop is not None and stop.requested and not ledger.stopping:
                 self._recall(ledger)
             for to, number, given in ledger.hand_out(now):
-                self._mail.send((number, given), to, _WORK)
+                self.mail.send((number, given), to, Tag.WORK)
             if ledger.finished:
                 return
-            message = self._mail.poll()
+            message = self.mail.poll()
             if message is not None:
                 rank, tag, value = message
-                if tag != _DONE:
+                if tag != Tag.DONE:
                     if self._is_asked(message) and stop is not None and not ledger.stopping:
                         self._recall(ledger)
                     continue
@@ -441,12 +435,12 @@ class MPIExecutor:
                 yield assignment, result
 
     def _recall(self, ledger: Ledger[Any]) -> None:
-        self._mail.send_all(None, ledger.stop(), _RECALL)
+        self.mail.send_all(None, ledger.stop(), Tag.RECALL)
 
     def _is_asked(self, message: tuple[int, int, Any]) -> bool:
-        """Take what a worker gives back; return whether a signal told it to."""
+        """Take back assignments that a worker returns; return whether a signal asked it to stop."""
         rank, tag, value = message
-        if tag != _BACK:
+        if tag != Tag.BACK:
             return False
         numbers, asked = value
         if numbers and self._ledger is not None:
@@ -454,12 +448,12 @@ class MPIExecutor:
         return bool(asked)
 
     def _dismiss(self, value: Any = None) -> None:
-        """Wait for what is still being worked on, drop it, and let the workers go.
+        """End the round: wait for the assignments still in hand, whose results are not needed, and tell the workers.
 
         Raises
         ------
         Stopped
-            Something was left undone on request.
+            If work was left undone on request.
         """
         ledger, self._ledger = self._ledger, None
         stopped = False
@@ -468,21 +462,21 @@ class MPIExecutor:
             self._ledger = ledger
             self._settle(ledger)
             self._ledger = None
-        self._mail.send_all((stopped, value), self._living, _END)
-        self._mail.flush(_LONGEST_FLUSH)
+        self.mail.send_all((stopped, value), self._living, Tag.END)
+        self.mail.flush(_LONGEST_FLUSH)
         if stopped:
             raise Stopped
 
     def _settle(self, ledger: Ledger[Any]) -> None:
         backoff = Backoff()
-        least = self._now() + self.lease.grace
+        least = self.now() + self.lease.grace
         look = 0.0
         while ledger.n_owing:
             self._bury()
-            message = self._mail.poll()
-            now = self._now()
+            message = self.mail.poll()
+            now = self.now()
             if message is not None:
-                if message[1] == _DONE:
+                if message[1] == Tag.DONE:
                     number, seconds, cut, _result = message[2]
                     ledger.returned(message[0], number, seconds, now, cut)
                 else:
@@ -495,8 +489,8 @@ class MPIExecutor:
                         self._give_up(rank)
             backoff()
 
-    def _now(self) -> float:
-        """The time by which leases run out, in seconds."""
+    def now(self) -> float:
+        """Time in seconds by which leases run out."""
         moment = time.monotonic()
         self._time += min(moment - self._looked, _LONGEST_STEP)
         self._looked = moment
@@ -506,29 +500,29 @@ class MPIExecutor:
 
     def _bury(self) -> list[int]:
         """Deal with the ranks that have died since the last call, and return them."""
-        if not self._mail.failed:
+        if not self.mail.failed:
             return []
-        dead = [rank for rank in self._mail.failed if rank not in self._mail.silenced]
-        self._mail.failed.clear()
+        dead = [rank for rank in self.mail.failed if rank not in self.mail.silenced]
+        self.mail.failed.clear()
         for rank in dead:
             self._lose(rank, "was lost")
         return dead
 
     def _give_up(self, rank: int) -> None:
-        """Let a worker that hangs be lost."""
+        """Treat a worker that hangs as lost."""
         host, pid = self.processes[rank]
         if self._survives and host == self.processes[0][0] and _is_rank(pid, rank):
-            # Or it would keep the job from ending.
+            # Alive it would keep the job from ending.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         else:
-            self._mail.send(None, rank, _RETIRE)
+            self.mail.send(None, rank, Tag.RETIRE)
             self._hanging = True
         self._lose(rank, "does not answer")
 
     def _lose(self, rank: int, how: str) -> None:
         host, pid = self.processes[rank]
-        self._mail.silence(rank)
+        self.mail.silence(rank)
         self._living = [other for other in self._living if other != rank]
         if self._ledger is not None:
             self._ledger.lost(rank)
@@ -539,31 +533,31 @@ class MPIExecutor:
     def finish(self, status: int) -> None:
         backoff = Backoff()
         if self.rank != 0:
-            self._mail.send(None, 0, _GOT)
+            self.mail.send(None, 0, Tag.GOT)
             while self._farewell is None:
                 if not self._listen():
                     backoff()
             if not self._farewell:
                 self._leave()
             return
-        # MPI_Finalize waits for all, so all have to be there.
+        # MPI_Finalize waits for all ranks, so all have to be alive.
         missing = set(self._living)
-        until = self._now() + self.lease.first
+        until = self.now() + self.lease.first
         while missing:
-            message = self._mail.poll()
-            if message is not None and message[1] == _GOT:
+            message = self.mail.poll()
+            if message is not None and message[1] == Tag.GOT:
                 missing.discard(message[0])
                 continue
             missing.difference_update(self._bury())
-            if self._now() > until:
+            if self.now() > until:
                 for rank in sorted(missing):
                     self._give_up(rank)
                 missing.clear()
             backoff()
-        self._mail.look(now=True)
+        self.mail.look(now=True)
         self._bury()
-        self._mail.send_all(not self.losses, self._living, _FAREWELL)
-        self._mail.flush(_LONGEST_FLUSH)
+        self.mail.send_all(not self.losses, self._living, Tag.FAREWELL)
+        self.mail.flush(_LONGEST_FLUSH)
         if not self.losses:
             return
         sys.stdout.flush()
@@ -572,22 +566,22 @@ class MPIExecutor:
         if job is not None:
             job.report(status, kill=self._hanging)
         elif self._hanging:
-            # Somebody runs whom nobody here can kill, and the launcher would wait for it.
+            # A rank that cannot be killed from here still runs, and the launcher would wait for it.
             self.communicator.abort(status)
-        # MPI_Finalize may hang after a loss; a launcher of our own has its answer.
+        # MPI_Finalize may hang after a loss; our own launcher has the status already.
         os._exit(0 if job is not None else status)
 
     def _leave(self) -> None:
         """End a worker of a job that has lost others."""
         if not self._survives:
-            # Rank 0 ends the job; a process that ends first would be the failure that does.
+            # Rank 0 ends the job; to the launcher a process that ends before it has failed.
             time.sleep(60)
         os._exit(0)
 
     # The workers' side
 
     def _serve(self, run: _Run, stop: StopRequest | None = None) -> Any:
-        """Work for rank 0 until it ends the round, and return what it says then."""
+        """Work for rank 0 until it ends the round, and return the value that it sends with the end."""
         told = False
 
         def ends() -> bool:
@@ -605,17 +599,17 @@ class MPIExecutor:
             if (asked() and not told) or (self._queue and (asked() or self._recalled)):
                 numbers = [number for number, _ in self._queue]
                 self._queue.clear()
-                self._mail.send((numbers, asked()), 0, _BACK)
+                self.mail.send((numbers, asked()), 0, Tag.BACK)
                 told = asked()
             elif self._queue:
                 number, assignment = self._queue.popleft()
                 start = time.perf_counter()
                 result, cut = run(assignment, ends)
-                self._mail.send((number, time.perf_counter() - start, cut, result), 0, _DONE)
+                self.mail.send((number, time.perf_counter() - start, cut, result), 0, Tag.DONE)
                 backoff = Backoff()
             elif not heard:
                 backoff()
-        self._mail.flush(_LONGEST_FLUSH)
+        self.mail.flush(_LONGEST_FLUSH)
         (stopped, value), self._end = self._end, None
         self._recalled = False
         if stopped:
@@ -623,25 +617,25 @@ class MPIExecutor:
         return value
 
     def _listen(self) -> bool:
-        """File what rank 0 has said, and return whether it has said anything."""
+        """File the messages from rank 0, and return whether there were any."""
         heard = False
-        # What follows the end of a round is for the next one.
-        while self._end is None and (message := self._mail.poll()) is not None:
+        # Messages after the end of a round belong to the next one.
+        while self._end is None and (message := self.mail.poll()) is not None:
             heard = True
             rank, tag, value = message
-            if tag == _WORK:
+            if tag == Tag.WORK:
                 self._queue.append(value)
-            elif tag == _RECALL:
+            elif tag == Tag.RECALL:
                 self._recalled = True
-            elif tag == _END:
+            elif tag == Tag.END:
                 self._end = value
-            elif tag == _FAREWELL:
+            elif tag == Tag.FAREWELL:
                 self._farewell = value
-            elif tag == _RETIRE:
+            elif tag == Tag.RETIRE:
                 self._leave()
-            elif tag == _HEAD:
+            elif tag == Tag.HEAD:
                 self._heads[rank] = value
-            elif tag == _SAID:
+            elif tag == Tag.SHORT:
                 self._keep(*value)
             else:
                 self._hear_bytes(rank, value)
@@ -649,7 +643,7 @@ class MPIExecutor:
 
 
 def _is_rank(pid: int, rank: int) -> bool:
-    """Whether this process is what it is taken for: in a container numbers may mean others."""
+    """Whether the process with this id is that rank: in a container the id may mean another process."""
     try:
         environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -658,7 +652,7 @@ def _is_rank(pid: int, rank: int) -> bool:
 
 
 class _Argued:
-    """Shares with the argument that goes with each."""
+    """Shares, each with the argument of the sum."""
 
     def __init__(self, shares: Shares, argument: Any) -> None:
         self._shares = shares

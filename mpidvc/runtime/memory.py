@@ -1,4 +1,4 @@
-"""How much memory a job may use on this node."""
+"""Memory available to a job on this node."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = [
     "size_text",
 ]
 
-#: Share of what is free that is used where nothing was asked for.
+#: Share of the free memory that a run uses without ``--memory``.
 SHARE = 0.8
 
 _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-#: A control group without a limit gives a number like this in version 1.
+#: Least number that means "no limit" in a control group of version 1.
 _NO_LIMIT = 2**60
 
 
 def read_text(path: Path) -> str:
-    """Content of a file of the system, "" if there is none."""
+    """Content of a file of the system, "" if it cannot be read."""
     try:
         return path.read_text()
     except OSError:
@@ -35,12 +35,12 @@ def read_text(path: Path) -> str:
 
 
 def control_groups(controller: str, root: Path = Path("/")) -> Iterator[tuple[Path, int]]:
-    """Folders of the control groups that bind this process, all ancestors too, and their version (1 or 2).
+    """Folders of the control groups of this process and of all their ancestors, and their version (1 or 2).
 
     Parameters
     ----------
     controller : str
-        ``"cpu"`` or ``"memory"``: for version 1, which has a hierarchy for each.
+        ``"cpu"`` or ``"memory"``: version 1 has a hierarchy for each.
     root : Path
         Replaced in tests.
     """
@@ -51,14 +51,14 @@ def control_groups(controller: str, root: Path = Path("/")) -> Iterator[tuple[Pa
             continue
         base = root / "sys/fs/cgroup" / controllers
         group = base / path.lstrip("/")
-        # A container sees its own group as the root, whatever path it is told.
+        # In a container the root is its own group, whatever the path says.
         for folder in sorted({group, *group.parents, base}):
             if folder.is_relative_to(base):
                 yield folder, 1 if controllers else 2
 
 
 def parse_size(text: str, option: str = "--memory") -> int:
-    """Bytes of ``500M``, ``1.5G`` or ``2000000000``; units are powers of ten, with an ``i`` (``16Gi``) of two.
+    """Bytes of ``500M``, ``1.5G`` or ``2000000000``; units are powers of ten, with an ``i`` (``16Gi``) powers of two.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def parse_size(text: str, option: str = "--memory") -> int:
 
 
 def size_text(size: float) -> str:
-    """A number of bytes for people: ``18.2 GB``, ``190 MB``."""
+    """A number of bytes in readable units: ``18.2 GB``, ``190 MB``."""
     for unit, name in ((1e12, "TB"), (1e9, "GB")):
         if size >= 0.9995 * unit:
             return f"{size / unit:.1f} {name}"
@@ -88,15 +88,15 @@ def size_text(size: float) -> str:
 def memory_limit(
     requested: str | None, environ: Mapping[str, str] | None = None, root: Path = Path("/")
 ) -> tuple[int, str]:
-    """Bytes that all ranks of this node may use together, private and shared, and what sets this limit.
+    """Bytes that all ranks of this node may use together, private and shared, and the reason for this limit.
 
     Parameters
     ----------
     requested : str or None
-        The value of ``--memory``; None: a share of the least of the available memory, what the control groups of this
-        process leave, and what the scheduler granted.
+        The value of ``--memory``. None: a share of the least of the available memory, the rest of the control groups
+        of this process, and the grant of the scheduler.
     environ : mapping, optional
-        The environment to look at; this process's by default.
+        The environment; that of this process by default.
     root : Path
         Replaced in tests.
 
@@ -113,7 +113,7 @@ def memory_limit(
 
 
 def free_memory(root: Path = Path("/")) -> int:
-    """Bytes that could be had now without any other process having to go."""
+    """Bytes that can be allocated now without any process being ended for it."""
     return min(_free(root), default=(2**62, ""))[0]
 
 
@@ -134,7 +134,7 @@ def _control_groups_leave(root: Path) -> Iterator[tuple[int, str]]:
         if not limit.isdecimal() or int(limit) >= _NO_LIMIT:
             continue
         used = int(usage) if usage.isdecimal() else 0
-        # The page cache of files counts as used, but gives way.
+        # The page cache counts as used, but the system gives it back.
         stat = read_text(folder / "memory.stat")
         used -= max(map(int, re.findall(r"^(?:total_)?inactive_file (\d+)$", stat, re.MULTILINE)), default=0)
         yield max(int(limit) - max(used, 0), 0), "what the control group leaves"

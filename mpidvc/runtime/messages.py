@@ -1,4 +1,4 @@
-"""Messages between rank 0 and the workers, none of which blocks in MPI, and the ranks that are there to get them."""
+"""Messages between rank 0 and the workers: no call blocks in MPI, and ranks that have died are noticed."""
 
 from __future__ import annotations
 
@@ -11,23 +11,45 @@ from typing import Any
 
 from mpidvc.runtime.comm import MPICommunicator
 
-__all__ = ["Backoff", "Mailbox"]
+__all__ = ["Backoff", "Mailbox", "Tag"]
 
 #: Longest message in bytes; some MPIs refuse counts above 2**31 - 1.
 LONGEST_MESSAGE = 2**29
-#: Seconds between questions who has failed: what is awaited from anybody does not tell.
+#: Seconds between two queries for ranks that have failed: receiving from any rank does not report them.
 LOOK_EVERY = 0.05
-#: Exit status of a worker whose rank 0 is gone.
+#: Exit status of a worker whose rank 0 has died.
 ORPHANED = 75
 
 _MOST_ARRIVING = 64
-#: Sends that are asked for at once whether they are through: each question moves them all, and with thousands of ranks
-#: there are thousands of them.
+#: Sends tested for completion at a time: each test lets MPI progress all of them, and with thousands of ranks there are
+#: thousands of them.
 _MOST_TESTED = 4
 
 
+class Tag:
+    """Kinds of messages, as MPI's tags; plain numbers, since looking up members of an enumeration takes much longer."""
+
+    #: A piece of a message that continues in the next one of the same rank.
+    PART = 1
+    #: From rank 0: an assignment; begin nothing more; the end of a round; the end of the job; leave, you are given up.
+    WORK = 2
+    RECALL = 3
+    END = 4
+    FAREWELL = 5
+    RETIRE = 6
+    #: Broadcasts: the head of a long one, which follows as `BYTES`, and a whole short one.
+    HEAD = 7
+    SHORT = 12
+    BYTES = 100
+    #: From a worker: its host and process; a result; assignments that it has not begun; the receipt of a broadcast.
+    HELLO = 8
+    DONE = 9
+    BACK = 10
+    GOT = 11
+
+
 class Backoff:
-    """Waits that begin as polling and end as naps of a millisecond; signals are seen in between."""
+    """Waits that begin as polling and grow to naps of a millisecond; signals are handled in between."""
 
     def __init__(self) -> None:
         self._rounds = 0
@@ -38,10 +60,10 @@ class Backoff:
 
 
 class Mailbox:
-    """Pickled values or bytes, split where too long, sent and received in the background of `poll`.
+    """Messages of pickled values or of bytes, split where too long, sent and received in the background of `poll`.
 
-    With Open MPI's fault tolerance it also notices ranks that have died: on rank 0 they are listed in `failed`, and a
-    worker whose rank 0 has died ends its process.
+    With Open MPI's fault tolerance it also notices ranks that have died: rank 0 finds them in `failed`, and a worker
+    whose rank 0 has died ends its process.
 
     Parameters
     ----------
@@ -50,14 +72,10 @@ class Mailbox:
     Attributes
     ----------
     silenced : set of int
-        Ranks from which nothing is taken any more, nor waited for.
+        Ranks whose messages are dropped and which nobody waits for.
     failed : list of int
-        Ranks that died and that the owner has not dealt with yet.
+        Ranks that have died and that the owner has not dealt with yet.
     """
-
-    #: Tags: a part of a message that goes on, and the least of those that are bytes rather than pickled values.
-    PART = 1
-    RAW = 100
 
     def __init__(self, communicator: MPICommunicator) -> None:
         from mpi4py import MPI
@@ -81,13 +99,13 @@ class Mailbox:
         self.send_bytes(memoryview(pickle.dumps(value, protocol=5)), to, tag)
 
     def send_all(self, value: Any, ranks: Iterable[int], tag: int) -> None:
-        """Begin to send a value to several."""
+        """Begin to send a value to several ranks."""
         data = memoryview(pickle.dumps(value, protocol=5))
         for to in ranks:
             self.send_bytes(data, to, tag)
 
     def send_bytes(self, data: memoryview, to: int, tag: int) -> None:
-        """Begin to send bytes, which must stay as they are."""
+        """Begin to send bytes, which must not be changed until they are sent."""
         if to in self.silenced:
             return
         starts = range(0, len(data), LONGEST_MESSAGE)
@@ -95,7 +113,7 @@ class Mailbox:
             part = data[start : start + LONGEST_MESSAGE]
             try:
                 request = self._comm.Isend(
-                    [part, self._mpi.BYTE], dest=to, tag=tag if start == starts[-1] else self.PART
+                    [part, self._mpi.BYTE], dest=to, tag=tag if start == starts[-1] else Tag.PART
                 )
             except self._mpi.Exception:
                 self._explain()
@@ -104,7 +122,7 @@ class Mailbox:
         self.progress()
 
     def progress(self, most: int = _MOST_TESTED) -> None:
-        """Let MPI move what is being sent, and forget what is through among the `most` that have waited longest."""
+        """Let MPI progress the sends, and forget the completed ones among the `most` oldest."""
         for _ in range(min(most, len(self._sends))):
             send = self._sends.popleft()
             if not self._sent(*send):
@@ -112,7 +130,7 @@ class Mailbox:
 
     def _sent(self, request: Any, part: Any, to: int) -> bool:
         if to in self.silenced:
-            # MPI may still read it.
+            # MPI may still read the buffer.
             self._abandoned.append((request, part))
             return True
         try:
@@ -122,7 +140,7 @@ class Mailbox:
             return True
 
     def flush(self, seconds: float) -> None:
-        """Wait until everything is sent, but no longer than this: who does not take it may hang."""
+        """Wait until everything is sent, for `seconds` at most: a receiver may hang."""
         backoff = Backoff()
         until = time.monotonic() + seconds
         while self._sends and time.monotonic() < until:
@@ -131,7 +149,7 @@ class Mailbox:
             backoff()
 
     def poll(self) -> tuple[int, int, Any] | None:
-        """Return ``(rank, tag, value)`` of a message that has come, or None."""
+        """Return ``(rank, tag, value)`` of a message that has arrived, or None."""
         self.progress()
         self.look()
         while True:
@@ -143,16 +161,16 @@ class Mailbox:
                 continue
             parts = self._parts.setdefault(rank, [])
             parts.append(data)
-            if tag == self.PART:
+            if tag == Tag.PART:
                 continue
             del self._parts[rank]
             if rank in self.silenced:
                 continue
             whole = parts[0] if len(parts) == 1 else b"".join(parts)
-            return rank, tag, whole if tag >= self.RAW else pickle.loads(whole)
+            return rank, tag, whole if tag == Tag.BYTES else pickle.loads(whole)
 
     def _probe(self) -> bool:
-        """Begin to receive a message if there is one."""
+        """Begin to receive a message if one is waiting."""
         if len(self._arriving) >= _MOST_ARRIVING:
             return False
         status = self._status
@@ -170,7 +188,7 @@ class Mailbox:
         return True
 
     def _arrived(self) -> tuple[int, int, bytearray | None]:
-        """Return the first message that is complete, in each rank's order."""
+        """Return the first complete message, keeping the order of each rank's messages."""
         waiting: set[int] = set()
         for k, (rank, tag, request, part) in enumerate(self._arriving):
             if rank in waiting:
@@ -189,7 +207,7 @@ class Mailbox:
         return -1, -1, None
 
     def silence(self, rank: int) -> None:
-        """Forget a rank: nothing from it counts any more."""
+        """Drop all messages of a rank from now on."""
         self.silenced.add(rank)
         self._parts.pop(rank, None)
         self._abandoned += [item for item in self._arriving if item[0] == rank]
@@ -197,7 +215,7 @@ class Mailbox:
         self.progress(len(self._sends))
 
     def look(self, now: bool = False) -> None:
-        """Notice ranks that have died, from time to time or now."""
+        """Query for ranks that have died, at most every `LOOK_EVERY` seconds unless `now`."""
         if not self._communicator.fault_tolerant:
             return
         moment = time.monotonic()
@@ -211,7 +229,7 @@ class Mailbox:
             ours.Free()
             self._dead |= dead
             self._communicator.failed = True
-            # Or receiving from anybody would fail from now on.
+            # Unacknowledged failures make every receive from any rank fail.
             self._comm.Ack_failed(group.size)
             if self._rank != 0:
                 if 0 in dead:
@@ -221,7 +239,7 @@ class Mailbox:
         group.Free()
 
     def _explain(self) -> None:
-        """Pass an exception on, unless a rank that has died explains it."""
+        """Raise the current exception again unless the death of a rank explains it."""
         if not self._communicator.fault_tolerant:
             raise
         self.look(now=True)

@@ -1,4 +1,4 @@
-"""The ranks that share a node, and memory that they share."""
+"""The ranks of a node, and memory that they share."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from mpidvc.runtime.memory import free_memory
 
 __all__ = ["NodeGroup", "is_mpi_error", "ranks_on_node", "ranks_per_node_asked"]
 
-#: Environment variable: as if every so many ranks had a node of their own. For tests of what happens on several nodes.
+#: Environment variable: number of ranks to be treated as one node, for tests of several nodes.
 RANKS_PER_NODE = "MPIDVC_RANKS_PER_NODE"
 
-#: How launchers tell the number of ranks on this node.
+#: Environment variables in which launchers give the number of ranks on this node.
 _LOCAL_SIZES = (
     *("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "PMI_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE"),
     *("PALS_LOCAL_SIZE", "SLURM_STEP_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE", "SLURM_TASKS_PER_NODE"),
 )
-#: Seconds between looks at whether something has happened.
+#: Seconds between two polls.
 POLL = 2e-4
 
 
 def ranks_per_node_asked(environ: Mapping[str, str] | None = None) -> int | None:
-    """The value of `RANKS_PER_NODE`, None if it is not given."""
+    """The value of `RANKS_PER_NODE`, None if it is not set."""
     text = (os.environ if environ is None else environ).get(RANKS_PER_NODE, "")
     return max(int(text), 1) if text.isdecimal() else None
 
 
 def ranks_on_node(size: int, environ: Mapping[str, str] | None = None) -> int:
-    """How many of a job's ranks are on this node, by what the launcher tells; all if it tells nothing.
+    """Number of a job's ranks on this node according to the launcher; all of them if it does not tell.
 
     Parameters
     ----------
     size : int
         Number of ranks of the job.
     environ : mapping, optional
-        The environment to look at; this process's by default.
+        The environment; that of this process by default.
     """
     environ = os.environ if environ is None else environ
     asked = ranks_per_node_asked(environ)
@@ -59,23 +59,23 @@ def ranks_on_node(size: int, environ: Mapping[str, str] | None = None) -> int:
 
 
 def is_mpi_error(error: Exception) -> bool:
-    """Whether MPI raised it, for instance as a rank is no more; MPI need not be there to ask."""
+    """Whether MPI raised it, for instance because a rank has died; mpi4py need not be installed for this test."""
     return type(error).__module__.startswith("mpi4py")
 
 
 class NodeGroup:
-    """The ranks of this node among those of a job; making one is collective.
+    """The ranks of this node among those of a job; the constructor is collective.
 
     Parameters
     ----------
     communicator : Communicator
     per_node : int or None
-        As if every so many ranks had a node of their own; None: by the hardware. The same on all ranks.
+        Number of ranks to be treated as one node; None: the real nodes. The same on all ranks.
 
     Attributes
     ----------
     rank, size : int
-        Among the ranks of the node.
+        Number of this rank on its node, and number of ranks there.
     """
 
     def __init__(self, communicator: Communicator, per_node: int | None = None) -> None:
@@ -88,7 +88,7 @@ class NodeGroup:
 
         self._mpi = MPI
         self._world = communicator.mpi
-        # splitting cannot poll: nobody begins before all are there
+        # splitting does not poll: no rank begins before all have come
         self._wait(self._world.Ibarrier())
         if per_node is None:
             self._node = self._world.Split_type(MPI.COMM_TYPE_SHARED, key=communicator.rank)
@@ -97,23 +97,23 @@ class NodeGroup:
         self.rank, self.size = self._node.Get_rank(), self._node.Get_size()
 
     def close(self) -> None:
-        """Give the node's communicator back; collective."""
+        """Free the node's communicator; collective."""
         if self._node is not None:
             self._node.Free()
             self._node = None
 
     def agree(self, failure: str | None) -> None:
-        """Go on if no rank of the job has failed.
+        """Return if no rank of the job has failed.
 
         Parameters
         ----------
         failure : str or None
-            What went wrong on this rank.
+            The error of this rank.
 
         Raises
         ------
         AgreedError
-            With the message of the first rank that failed, on all ranks.
+            On all ranks, with the message of the lowest rank that failed.
         """
         if self._world is None:
             if failure is not None:
@@ -132,15 +132,15 @@ class NodeGroup:
         raise AgreedError(text.tobytes().rstrip(b"\0").decode(errors="replace"))
 
     def allocate(self, size: int) -> NDArray[np.uint8]:
-        """Memory that all ranks of the node write and read, given back when nobody holds it any more; collective.
+        """Allocate memory that all ranks of the node read and write, freed with its last user; collective.
 
-        It is a file without a name, in memory: whatever happens to the job, nothing of it can stay behind, and no
-        rank that is lost takes it from the others. It is not bound by the size of /dev/shm.
+        It is a file in memory without a name: it cannot stay behind however the job ends, a lost rank does not take it
+        from the others, and its size is not limited by that of /dev/shm.
 
         Raises
         ------
         AgreedError
-            If it cannot be had, on all ranks of the job.
+            On all ranks of the job, if it cannot be allocated.
         """
         memory: NDArray[np.uint8] | None = None
         failure: str | None = None
@@ -149,7 +149,7 @@ class NodeGroup:
         try:
             if self.rank == 0:
                 try:
-                    # more than there is would not be refused: the system would end processes, of anybody
+                    # the system does not refuse more than is free: it ends processes, of any user
                     if size > (free := free_memory()):
                         raise OSError(errno.ENOMEM, f"only {free} are free")
                     fd = os.memfd_create("mpidvc-images", os.MFD_CLOEXEC)
@@ -167,14 +167,14 @@ class NodeGroup:
                     found = os.fstat(fd)
                     if (found.st_dev, found.st_ino) != tuple(place[2:]):
                         raise OSError(errno.ESTALE, "the ranks of this node do not see each other's processes")
-                # Pages are made now, by every rank its share: what is missing is an error here and no SIGBUS later.
+                # Every rank allocates its share of the pages now: a lack is an error here and no SIGBUS later.
                 first, end = (size * rank // self.size for rank in (self.rank, self.rank + 1))
                 if end > first:
                     os.posix_fallocate(fd, first, end - first)
                 memory = np.frombuffer(mmap.mmap(fd, size), np.uint8)
             except OSError as error:
                 failure = f"shared memory of {size} bytes cannot be had ({error.strerror})"
-            # nobody goes on, and rank 0's descriptor stays open, until all have it
+            # rank 0's descriptor stays open until all have opened it
             self.agree(failure)
         finally:
             if fd >= 0:
@@ -183,6 +183,6 @@ class NodeGroup:
         return memory
 
     def _wait(self, request: Any) -> None:
-        """Wait so that signals are seen."""
+        """Wait in naps, so that signals are handled."""
         while not request.Test():
             time.sleep(POLL)

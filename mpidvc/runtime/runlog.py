@@ -1,4 +1,4 @@
-"""How a run went: what does not determine its result, in a JSON file beside it."""
+"""The log of a run: everything that does not determine its result, in a JSON file beside it."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ EVERY = 30.0
 
 
 def path_of(results: Path) -> Path:
-    """The file that goes with a results file."""
+    """The run log of a results file."""
     return results.with_suffix(".run.json")
 
 
 class RunLog:
-    """The file of a run, kept up to date while it goes on.
+    """The log of a run, kept up to date while it works.
 
     Parameters
     ----------
     results : Path
         The results file.
     resumed : bool
-        Whether the run goes on from an earlier one, whose numbers are kept.
+        Whether the run resumes an earlier one, whose numbers are kept.
     facts : dict
-        What is known from the beginning: command line, ranks, hosts …
+        Facts known from the beginning: command line, ranks, hosts …
     done : int
         Points that were done already.
     total : int
         All points.
     warn : callable
-        Told, once, that the file cannot be written; the run goes on without.
+        Called once if the file cannot be written; the run continues without it.
     """
 
     def __init__(
@@ -71,15 +71,28 @@ class RunLog:
             return {}
 
     def update(self, done: int) -> None:
-        """Note how far the run is; written every half a minute."""
+        """Note the number of points done; written every half minute."""
         self._facts["done"] = done
         if time.monotonic() - self._written > EVERY:
             self._write()
 
-    def close(self, state: str, **facts: Any) -> None:
-        """Note how it ended: ``finished`` or ``stopped``."""
+    def close(self, state: str, results: Path | None = None, **facts: Any) -> None:
+        """Note the end of the run: ``finished`` or ``stopped``.
+
+        Parameters
+        ----------
+        state : str
+        results : Path, optional
+            Results file that the file goes to, if the run was kept beside it.
+        **facts
+            Facts to add.
+        """
         self._facts |= {"state": state, **facts}
+        before = self.path
+        self.path = before if results is None else path_of(results)
         self._write()
+        if before != self.path:
+            before.unlink(missing_ok=True)
 
     def _write(self) -> None:
         self._written = time.monotonic()

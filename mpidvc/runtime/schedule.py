@@ -1,4 +1,4 @@
-"""What goes to which rank next, who has what, and for how long: bookkeeping that knows neither MPI nor clocks."""
+"""The schedule: which rank gets which work, and how long it may keep it. Neither MPI nor clocks are known here."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ Batch = TypeVar("Batch", bound=Sized)
 Given = TypeVar("Given", contravariant=True)
 Result = TypeVar("Result")
 
-#: From this number of ranks on, rank 0 only schedules: the more wait for its answers, the dearer is a chunk of its own.
+#: Number of ranks from which rank 0 only schedules: the more ranks wait for its answers, the dearer a chunk of its own.
 SCHEDULER_ONLY_FROM = 24
-#: Longest piece of work that is handed out at once, in seconds; two of them outlast most chunks that rank 0 works on.
+#: Longest assignment, in seconds; two of them outlast most chunks that rank 0 works on.
 LONGEST_ASSIGNMENT = 2.0
-#: An assignment is a rank's part of what is left, over this. Air, ordinary and diverging chunks come in runs, so that
-#: an assignment can cost ten times the mean as a single chunk can, and nobody shares it then. Where rank 0 works they
-#: are longer, or workers would have nothing left before it answers.
+#: An assignment is a rank's part of the remaining chunks, divided by this. Air, ordinary and diverging chunks come in
+#: runs, so that an assignment can cost ten times the mean, as a single chunk can, and is not shared then. Where rank 0
+#: works assignments are longer: workers would run out of work before it answers.
 SHARE, SHARE_OF_FEW = 8, 4
-#: An assignment has at most so many times the chunks that each rank has done on average. What is back first is what was
-#: cheap, and a mean of that promises far too much; so nothing is expected to last longer than all that went before.
+#: An assignment has at most this many times the chunks that each rank has done on average. Cheap chunks come back
+#: first, so that the mean is too small in the beginning; no assignment should last longer than the run so far.
 GROWTH = 2
-#: Seconds that rank 0 needs for an assignment and its report, a little more than measured (docs/scaling.md). Until the
-#: end no assignment is shorter than this for every rank: all would wait for rank 0.
+#: Seconds of rank 0 for an assignment and its report, a little more than measured (docs/scaling.md). Until the end no
+#: assignment is shorter than this times the number of ranks: all ranks would wait for rank 0.
 SERVED = 7e-5
-#: Longest batch of a flow, in seconds: what waits for its results waits no longer for the rest of the batch.
+#: Longest batch of a flow, in seconds: the results of a piece wait for the rest of its batch.
 LONGEST_BATCH = 0.05
 
-STUCK = "no piece of the flow is ready, and none is being worked on that could make one so"
+STUCK = "no piece of the flow is ready, and none is being worked on that could make others ready"
 
 
 class Feed(Protocol[Batch, Given]):
-    """Work in pieces that become ready as others are done, and are made from their results; lives on rank 0.
+    """Work in pieces that become ready when others are done, and are made from their results; lives on rank 0.
 
-    The pieces' results must not depend on how they are batched nor on the order in which batches end: then they are
+    The results must depend neither on the division into batches nor on the order in which batches end: then they are
     the same on any number of ranks.
     """
 
@@ -54,7 +54,7 @@ class Feed(Protocol[Batch, Given]):
         """Whether every piece has been taken."""
 
     def take(self, most: int) -> Batch:
-        """Return from one to `most` pieces that are ready; called only if there are any."""
+        """Return from one to `most` pieces that are ready; called only if `ready` is not 0."""
 
     def finished(self, batch: Batch, result: Given) -> None:
         """Take the result of a batch, which may make other pieces ready."""
@@ -66,7 +66,7 @@ class Policy(Protocol[Assignment]):
     Attributes
     ----------
     size : int
-        Number of ranks that work, rank 0 included; changed as ranks are lost, fall silent and come back.
+        Number of working ranks, rank 0 included; it changes when ranks are lost, become late and answer again.
     """
 
     size: int
@@ -76,21 +76,26 @@ class Policy(Protocol[Assignment]):
         """Whether everything has been handed out."""
 
     def take(self, rank: int, in_hand: int) -> Assignment | None:
-        """Return what a rank with so many assignments in hand shall do now or next, None if it shall get nothing now.
+        """Return the next assignment for a rank, or None if it shall get none now.
 
-        Rank 0 is the one that asks. If a worker is refused, so is every other with as many in hand, until something
-        is finished.
+        Parameters
+        ----------
+        rank : int
+            Rank 0 asks for itself, and on behalf of all workers.
+        in_hand : int
+            Number of assignments that the rank has. If a worker is refused, so is every other with as many in hand,
+            until something is finished.
         """
 
     def finished(self, assignment: Assignment, seconds: float) -> None:
-        """Note that this has been done in so many seconds."""
+        """Note that an assignment was done, and its seconds."""
 
     def expected(self, assignment: Assignment) -> float | None:
-        """Return the seconds that this should take by the mean so far, None if nothing is known."""
+        """Return the expected seconds of an assignment by the mean so far, None if nothing is known."""
 
 
-class _Rate:
-    """What a piece of work costs on average."""
+class Rate:
+    """Mean cost of a piece of work so far."""
 
     def __init__(self) -> None:
         self.done = 0
@@ -105,14 +110,14 @@ class _Rate:
 
 
 class Schedule:
-    """Numbered chunks, many at once while there are many, single ones in the end.
+    """Numbered chunks: long assignments while many are left, single chunks in the end.
 
-    Chunks cost from nothing to ten times the mean, and it is not known which; see the constants for what follows.
+    Chunks cost from nothing to ten times the mean, and which ones is not known; the constants follow from this.
 
     Parameters
     ----------
     n_chunks : int
-        Chunks 0 … n_chunks - 1 are to be done.
+        Number of chunks, 0 … n_chunks - 1.
     size : int
         Number of ranks.
     """
@@ -120,50 +125,51 @@ class Schedule:
     def __init__(self, n_chunks: int, size: int) -> None:
         self.n_chunks = n_chunks
         self.size = size
-        self._next = 0
-        self._rate = _Rate()
+        #: Number of chunks handed out so far, and their mean cost.
+        self.handed_out = 0
+        self.rate = Rate()
 
     @property
     def exhausted(self) -> bool:
-        return self._next >= self.n_chunks
+        return self.handed_out >= self.n_chunks
 
     def take(self, rank: int, in_hand: int) -> range | None:
-        left = self.n_chunks - self._next
+        left = self.n_chunks - self.handed_out
         many = self.size >= SCHEDULER_ONLY_FROM
         if left <= 0 or (rank == 0 and many):
             return None
-        # Nobody else can take what is held in reserve: none where rank 0 only schedules, and so answers at once, nor
-        # when there is less than one chunk for each rank.
+        # Nobody else can take a reserve: there is none where rank 0 only schedules, and so answers at once, nor where
+        # less than one chunk is left for each rank.
         if in_hand > (not many and left >= self.size):
             return None
         count = 1 if rank == 0 else self._worth(left)
-        chunks = range(self._next, min(self._next + count, self.n_chunks))
-        self._next = chunks.stop
+        chunks = range(self.handed_out, min(self.handed_out + count, self.n_chunks))
+        self.handed_out = chunks.stop
         return chunks
 
     def _worth(self, left: int) -> int:
-        """How many chunks a worker shall get at once."""
+        """Number of chunks in a worker's next assignment."""
         share = SHARE if self.size >= SCHEDULER_ONLY_FROM else SHARE_OF_FEW
         count = left // (share * self.size)
-        if self._rate.seconds > 0:
-            per_second = self._rate.done / self._rate.seconds
+        if self.rate.seconds > 0:
+            per_second = self.rate.done / self.rate.seconds
             served = SERVED * self.size
             if left >= share * self.size:
                 count = max(count, int(served * per_second))
             count = min(count, int(max(LONGEST_ASSIGNMENT, 2 * served) * per_second))
-        return max(1, min(count, GROWTH * self._rate.done // self.size))
+        return max(1, min(count, GROWTH * self.rate.done // self.size))
 
     def finished(self, chunks: range, seconds: float) -> None:
-        self._rate.note(len(chunks), seconds)
+        self.rate.note(len(chunks), seconds)
 
     def expected(self, chunks: range) -> float | None:
-        return self._rate.expected(len(chunks))
+        return self.rate.expected(len(chunks))
 
 
 class Shares:
-    """Numbered chunks in as many pieces of neighbours as there are ranks: the same for each, time after time.
+    """Numbered chunks in one piece of neighbours for each rank, the same pieces time after time.
 
-    What a rank reads for one chunk, and may keep, serves the next, and the same chunks of the next sum.
+    The data that a rank reads for one chunk, and may keep, serve its next chunk, and the same chunks of the next sum.
 
     Parameters
     ----------
@@ -176,7 +182,7 @@ class Shares:
         ranges = [range(n_chunks * rank // size, n_chunks * (rank + 1) // size) for rank in range(size)]
         self._own: deque[range] = deque(ranges[:1] if ranges[0] else ())
         self._others: deque[range] = deque(filter(None, ranges[1:]))
-        self._rate = _Rate()
+        self._rate = Rate()
 
     @property
     def exhausted(self) -> bool:
@@ -199,9 +205,9 @@ class Shares:
 class FlowSchedule(Generic[Batch, Result]):
     """The ready pieces of a feed.
 
-    Few are ready at times, and what others wait for should not lie in a reserve: batches are a share of what is ready,
-    and a reserve is given only where there is something for everybody. The last piece that is ready is for the rank
-    that asks, which need not send it anywhere.
+    At times few are ready, and a piece that others wait for should not lie in a reserve: a batch is a share of the
+    ready pieces, and reserves are given only while there are pieces for all ranks. The last ready piece goes to rank 0,
+    which need not send it.
 
     Parameters
     ----------
@@ -214,7 +220,7 @@ class FlowSchedule(Generic[Batch, Result]):
         self.size = size
         self._feed = feed
         self._out = 0
-        self._rate = _Rate()
+        self._rate = Rate()
 
     @property
     def exhausted(self) -> bool:
@@ -251,20 +257,20 @@ class FlowSchedule(Generic[Batch, Result]):
 
 @dataclass(frozen=True)
 class Lease:
-    """How long a worker may keep an assignment before somebody else gets it too, all in seconds.
+    """Time for which a worker may keep an assignment before it is given to another rank too; all in seconds.
 
-    Too short costs work that is done twice, too long a wait for a worker that hangs.
+    A short lease costs work that is done twice, a long one a wait for a worker that hangs.
 
     Attributes
     ----------
     first : float
-        For a rank's first assignment, for which it may not have got ready, and while nothing is known of the cost.
+        For a rank's first assignment, which may find the rank still starting, and while no cost is known.
     least : float
-        What every other assignment gets at least.
+        Least time for every other assignment.
     times : float
-        And for every second that it should take; a chunk may cost ten times the mean.
+        Additional time per second that the assignment should take; a chunk may cost ten times the mean.
     grace : float
-        Time in which a worker has to give the answer that nobody needs any more, before it is given up.
+        Time in which a worker has to send a result that is no longer needed, before it is given up.
     """
 
     first: float = 120.0
@@ -274,7 +280,7 @@ class Lease:
 
     @classmethod
     def from_environment(cls) -> Lease:
-        """Return the default, or one where the variable ``MPIDVC_LEASE`` stands for all times.
+        """Return the default, or the lease set by ``MPIDVC_LEASE`` (seconds, for `first`, `least` and `grace`).
 
         Raises
         ------
@@ -293,15 +299,15 @@ class Lease:
         return cls(first=seconds, least=seconds, grace=seconds)
 
 
-#: Seconds between looks for assignments that were kept too long.
+#: Seconds between two searches for late assignments.
 _EXPIRE_EVERY = 1.0
 
 
 class Ledger(Generic[Assignment]):
-    """Who has what: hands out what a policy cuts, again if a worker is lost or late; the first result counts.
+    """Record of all assignments: hands them out, again if a worker is lost or late; the first result counts.
 
-    Every call but `expire` (once a second at most) costs the same on any number of ranks. Times are seconds of a clock
-    of the caller's.
+    Every call but `expire` (once a second at most) costs the same on any number of ranks. Times are seconds of the
+    caller's clock.
 
     Parameters
     ----------
@@ -314,15 +320,15 @@ class Ledger(Generic[Assignment]):
     def __init__(self, policy: Policy[Assignment], workers: Iterable[int], lease: Lease) -> None:
         self._policy = policy
         self._lease = lease
-        #: What every worker has been given and not yet returned; it returns them in this order.
+        #: Assignments in every worker's hands; it returns them in this order.
         self._hands: dict[int, deque[int]] = {rank: deque() for rank in workers}
-        # Who could get something: those with nothing in hand, and those with no reserve.
+        # Workers that could get an assignment: those with none in hand, and those with no reserve.
         self._idle: dict[int, None] = dict.fromkeys(self._hands)
         self._single: dict[int, None] = {}
         self._overdue: set[int] = set()
         self._deadlines: dict[int, float] = {}
         self._answered: set[int] = set()
-        #: Assignments that have no result yet, who was given them last, and those that wait for another rank.
+        #: Assignments without a result, the rank that got each of them last, and those that wait for another rank.
         self._open: dict[int, Assignment] = {}
         self._holders: dict[int, int] = {}
         self._again: deque[int] = deque()
@@ -333,27 +339,27 @@ class Ledger(Generic[Assignment]):
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to wait for but workers that are late."""
+        """Whether all results are there, or everybody but late workers has stopped."""
         if self.stopping:
             return len(self._hands) == len(self._idle) + len(self._overdue)
         return not self._open and self._policy.exhausted
 
     @property
     def undone(self) -> bool:
-        """Whether something has no result."""
+        """Whether work is left without a result."""
         return bool(self._open) or self._cut or not self._policy.exhausted
 
     @property
     def n_owing(self) -> int:
-        """Number of workers that have something in hand, needed or not."""
+        """Number of workers that have an assignment in hand, needed or not."""
         return len(self._hands) - len(self._idle)
 
     def owing(self) -> dict[int, float]:
-        """Return those workers with the times until when they may have it."""
+        """Return the workers that have an assignment in hand, and the times when their leases end."""
         return {rank: self._deadlines[rank] for rank, hand in self._hands.items() if hand}
 
     def hand_out(self, now: float) -> Iterator[tuple[int, int, Assignment]]:
-        """Yield worker, number and assignment for all that can be given now; first to those that have nothing."""
+        """Yield worker, number and assignment for all that can be handed out now, first to idle workers."""
         for waiting, in_hand in ((self._idle, 0), (self._single, 1)):
             while waiting:
                 rank = next(iter(waiting))
@@ -367,11 +373,11 @@ class Ledger(Generic[Assignment]):
                 yield rank, *taken
 
     def own(self) -> tuple[int, Assignment] | None:
-        """Return number and assignment for rank 0 to do, None if there is nothing for it now."""
+        """Return number and assignment for rank 0 itself, None if it gets none now."""
         return self._take(0, 0)
 
     def returned(self, rank: int, number: int, seconds: float, now: float, cut: bool = False) -> Assignment | None:
-        """Note a result, or a part of it if it was cut; return its assignment, or None if it is not needed any more."""
+        """Note a result (a part of it if it was cut); return its assignment, or None if the result is not needed."""
         assignment = self._open.pop(number, None)
         if assignment is not None:
             self._holders.pop(number, None)
@@ -384,12 +390,12 @@ class Ledger(Generic[Assignment]):
         return assignment
 
     def given_back(self, rank: int, numbers: list[int], now: float) -> None:
-        """Note that a worker has returned assignments without having begun them."""
+        """Note that a worker has returned assignments that it had not begun."""
         self._requeue(rank, numbers)
         self._release(rank, numbers, now)
 
     def lost(self, rank: int) -> None:
-        """Note that a worker is no more: what it had comes before what has not been handed out yet."""
+        """Note that a worker is lost; its assignments are handed out before any others."""
         hand = self._hands.pop(rank, None)
         if hand is None:
             return
@@ -402,7 +408,7 @@ class Ledger(Generic[Assignment]):
         self._single.pop(rank, None)
 
     def expire(self, now: float) -> list[int]:
-        """Return the workers that have become late; what they have is for others too, and they get nothing more."""
+        """Return the workers that have become late: others get their assignments too, and they get no new ones."""
         if now < self._next_look:
             return []
         self._next_look = now + min(_EXPIRE_EVERY, self._lease.least / 10)
@@ -415,7 +421,7 @@ class Ledger(Generic[Assignment]):
         return late
 
     def stop(self) -> list[int]:
-        """Hand out nothing more; return the workers that have something in hand."""
+        """Hand out nothing more; return the workers that have an assignment in hand."""
         self.stopping = True
         return [rank for rank, hand in self._hands.items() if hand]
 
@@ -438,7 +444,7 @@ class Ledger(Generic[Assignment]):
         return number, assignment
 
     def _requeue(self, rank: int, numbers: Iterable[int]) -> None:
-        """Let others have what this rank was the last to get."""
+        """Hand out again those assignments that no other rank has got since."""
         for number in numbers:
             if self._holders.get(number) == rank:
                 del self._holders[number]
@@ -456,7 +462,7 @@ class Ledger(Generic[Assignment]):
         self._place(rank)
 
     def _start(self, rank: int, now: float) -> None:
-        """Begin the lease of what a worker does next."""
+        """Begin the lease of a worker's next assignment."""
         assignment = self._open.get(self._hands[rank][0])
         expected = None if assignment is None else self._policy.expected(assignment)
         long = self._lease.first if expected is None else self._lease.least + self._lease.times * expected

@@ -1,4 +1,8 @@
-"""Signals that ask a run to stop: seen by every rank, heeded between two pieces of work where that loses nothing."""
+"""Signals that ask a run to stop: noticed by every rank, heeded between two pieces of work, where nothing is lost.
+
+Everything here is kept per thread, and signals reach the main thread only: in another thread a run can be started, is
+never asked to stop, and changes nothing for the main thread.
+"""
 
 from __future__ import annotations
 
@@ -9,47 +13,65 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from mpidvc.runtime.job import find_job
 
 __all__ = ["STOPPED", "Ended", "StopRequest", "Stopped", "describe", "graceful", "handling_signals", "keep"]
 
-#: Exit status of a run that was asked to stop and can be continued; job scripts requeue on it.
+#: Exit status of a run that was asked to stop and can be resumed; job scripts requeue on it.
 STOPPED = 85
 
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """Work was left undone because a signal asked for it; raised on every rank or on none."""
+    """A signal asked to stop and work was left undone; raised on every rank or on none."""
 
 
 class Ended(KeyboardInterrupt):
-    """A signal that ends the process: cleaned up after like a Ctrl-C.
+    """A signal ended the process; handled like a Ctrl-C.
 
     Parameters
     ----------
     number : int
-        The signal; for a rank that our own launcher started the one that the launcher got.
+        The signal; on ranks of our own launcher, the signal that the launcher got.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
 
 
-_kept: str | None = None
+class _State(threading.local):
+    """What this thread is doing; only the main thread's is ever looked at by a signal.
+
+    Attributes
+    ----------
+    request : StopRequest or None
+        That of the `graceful` blocks around the work.
+    kept : str or None
+        How a run that is ended now can be resumed; None if it cannot.
+    ending : bool
+        Whether a signal has ended the work.
+    """
+
+    request: StopRequest | None = None
+    kept: str | None = None
+    ending: bool = False
 
 
-def keep(how_to_go_on: str | None) -> None:
-    """Say that from now on a run that is ended can be continued, and how; None: it cannot."""
-    global _kept
-    _kept = how_to_go_on
+_state = _State()
+
+
+def keep(how_to_resume: str | None) -> None:
+    """Note how a run that is ended from now on can be resumed; None: it cannot."""
+    _state.kept = how_to_resume
 
 
 def describe(number: int) -> tuple[str, int]:
-    """Return the line and the exit status for a process that a signal ended."""
-    if _kept is not None:
-        return f"mpidvc: stopped by {signal.Signals(number).name}: {_kept}", STOPPED
+    """Return the line and the exit status for a process that was ended by a signal."""
+    if _state.kept is not None:
+        return f"mpidvc: stopped by {signal.Signals(number).name}: {_state.kept}", STOPPED
     if number == signal.SIGINT:
         return "mpidvc: interrupted", 130
     if number == signal.SIGUSR1:
@@ -64,7 +86,7 @@ class StopRequest:
     Attributes
     ----------
     signal : int or None
-        The signal that asked for it.
+        The signal that asked.
     """
 
     signal: int | None = None
@@ -74,59 +96,54 @@ class StopRequest:
         return self.signal is not None
 
 
-_current: StopRequest | None = None
-#: Whether a signal has ended what was being done.
-_ending = False
-
-
 @contextlib.contextmanager
 def graceful() -> Iterator[StopRequest]:
-    """Let the first signal only set the request, which whoever works inside has to look at.
+    """Let the first signal set the request only, which the work inside has to look at.
 
     A second SIGINT or SIGTERM ends the process as it would outside. Blocks may be nested; they share one request.
     """
-    global _current
-    before = _current
-    if _current is None:
-        _current = StopRequest()
+    before = _state.request
+    request = _state.request = before or StopRequest()
     try:
-        yield _current
+        yield request
     finally:
-        _current = before
+        _state.request = before
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    # Our own launcher sends SIGUSR1, which all MPIs pass on, for whatever it got.
+    # Our own launcher sends SIGUSR1, which all MPIs pass on, for every signal that it gets.
     told = find_job() if number == signal.SIGUSR1 else None
     meant = (told and told.signal) or number
-    if _current is not None and _current.requested and number not in (signal.SIGINT, signal.SIGTERM):
+    request = _state.request
+    if request is not None and request.requested and number not in (signal.SIGINT, signal.SIGTERM):
         return
     _heed(meant)
 
 
 def _heed(meant: int) -> None:
-    """Request the stop, or raise `Ended` where that is not looked at, or was the first time already."""
-    if _current is not None and not _current.requested:
-        _current.signal = meant
+    """Set the request, or raise `Ended` where there is none or it is set already."""
+    request = _state.request
+    if request is not None and not request.requested:
+        request.signal = meant
         return
-    global _ending
-    _ending = True
+    _state.ending = True
     raise Ended(meant)
 
 
-#: Seconds after which an `Ended` that was raised where Python drops exceptions is raised again.
+#: Seconds after which an `Ended` that Python has dropped is raised again.
 _AGAIN = 0.001
 
 
 @contextlib.contextmanager
 def _undropped() -> Iterator[None]:
-    """Raise an `Ended` again that came in a finalizer or in a callback of a weak reference: Python goes on there."""
+    """Raise an `Ended` again if it came in a finalizer or a callback of a weak reference, where Python drops it."""
     before = sys.unraisablehook
+    on_alarm: list[Any] = []
 
     def hook(dropped: sys.UnraisableHookArgs) -> None:
         ended = dropped.exc_value
-        if isinstance(ended, ResourceWarning) and _ending:
-            return  # the signal came in the middle of an open(): nobody is to blame for the file
+        if isinstance(ended, ResourceWarning) and _state.ending:
+            return  # the signal came in the middle of an open(), so that nobody could close the file
         if not isinstance(ended, Ended):
             before(dropped)
             return
@@ -135,22 +152,25 @@ def _undropped() -> Iterator[None]:
         def again(_number: int, frame: FrameType | None) -> None:
             _heed(number)
 
-        signal.signal(signal.SIGALRM, again)
+        on_alarm.append(signal.signal(signal.SIGALRM, again))
         signal.setitimer(signal.ITIMER_REAL, _AGAIN)
 
     sys.unraisablehook = hook
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = before
+        if on_alarm:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, on_alarm[0])
 
 
 @contextlib.contextmanager
 def handling_signals() -> Iterator[None]:
-    """Handle SIGINT, SIGTERM, SIGHUP and SIGUSR1, unless they are ignored or handled already; in the main thread only.
+    """Handle SIGINT, SIGTERM, SIGHUP and SIGUSR1, unless they are ignored or handled already.
 
-    Outside of `graceful` blocks they raise `Ended`, so that no half-written file is left.
+    Outside of `graceful` blocks they raise `Ended`, so that no half-written file is left. Does nothing in other threads
+    than the main one.
     """
     keep(None)
     before = {}

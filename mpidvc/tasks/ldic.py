@@ -15,12 +15,13 @@ from mpidvc.arrays import Array, Float32Array, Records, Triple
 from mpidvc.core.boxes import Scratch
 from mpidvc.core.grid import Chunks, brick_edge, chunk_points
 from mpidvc.core.registration import RegistrationSettings
+from mpidvc.fields.phifield import PhiField
 from mpidvc.images.pair import ImagePair
 from mpidvc.kernels import correlation
 from mpidvc.tasks.boxes import Ints, Map, around_samples, read_reference_box, read_sampled_box
 from mpidvc.tasks.points import Points
 
-__all__ = ["RECORD", "LdicSettings", "LdicTask", "brick", "make_chunks"]
+__all__ = ["RECORD", "LdicSettings", "LdicTask", "brick", "make_chunks", "records_of"]
 
 Samples = Float32Array | None
 
@@ -185,3 +186,14 @@ class LdicTask:
             self.images.image1, self.images.mask1, start, stop, registration, reach, self._scratch[0]
         )
         return box, maps, sampled1, start
+
+
+def records_of(field: PhiField | None, rows: Ints) -> Records:
+    """Records (`RECORD`) of rows of a field as they are; 0 for columns that it does not have, or without a field."""
+    records = np.zeros(len(rows), RECORD)
+    if field is not None:
+        records["phi"] = field.phi[rows, :3]
+        for k, name in enumerate(correlation.RESULT):
+            if name in field.columns:
+                records["result"][:, k] = field.columns[name][rows]
+    return records

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from mpidvc.tasks.registration import BLOCK, BLOCK_2D
 from mpidvc.tasks.warp import SLAB_VOXELS, TILE
 
 __all__ = [
+    "PointSet",
     "field_bytes",
     "ldic_bytes",
     "looking_bytes",
@@ -120,25 +122,47 @@ def _kernel(voxels: float, settings: RegistrationSettings, reach: int) -> float:
     return 4 * floats
 
 
-def ldic_bytes(
-    images: ImagePair,
-    n_points: int,
-    spacing: npt.ArrayLike,
-    settings: LdicSettings,
-    regular: bool,
-    displacements: Array | None,
-    gradient: Array,
-) -> int:
-    """Bytes of the largest chunk of an ldic; the guess as in `spread_of`."""
+@dataclass(frozen=True)
+class PointSet:
+    """Points to be measured, as far as they determine the boxes of chunks.
+
+    Attributes
+    ----------
+    n : int
+    spacing : 3 floats
+        Typical distance of neighbouring points along each axis, voxels.
+    regular : bool
+        Whether they fill a grid.
+    displacements : (n, 3) float64 or None
+        Of a field that is the guess, voxels.
+    gradient : (3, 3) float64
+        F - I of a registration that is the guess, else 0.
+    """
+
+    n: int
+    spacing: npt.ArrayLike
+    regular: bool
+    displacements: Array | None
+    gradient: Array
+
+
+def ldic_bytes(images: ImagePair, points: PointSet, settings: LdicSettings) -> int:
+    """Bytes of the largest chunk of an ldic."""
     two_d = images.two_d
+    spacing, regular = points.spacing, points.regular
     registration = settings.registration
-    extent = _extent(ldic.brick(n_points, spacing, settings, two_d, regular), spacing, images.image1.shape, regular)
+    extent = _extent(ldic.brick(points.n, spacing, settings, two_d, regular), spacing, images.image1.shape, regular)
     hws, around = np.array(settings.hws), around_samples(registration.order)
     reach = np.maximum(hws, hws - 1 + registration.for_kernels(two_d).gradient_reach)
     if registration.shift:
         reach = reach + around
     box1 = extent + 2 * reach + 1
-    box2 = extent + spread_of(displacements, gradient, extent) + 2 * (hws + np.array(settings.margin) + around) + 1
+    box2 = (
+        extent
+        + spread_of(points.displacements, points.gradient, extent)
+        + 2 * (hws + np.array(settings.margin) + around)
+        + 1
+    )
     box2 = np.minimum(box2, np.array(images.image2.shape) + 2 * TAPS)
     if two_d:
         box1[0] = box2[0] = 1
@@ -148,27 +172,20 @@ def ldic_bytes(
     return _work(images, box1, box2, shift, kernel)
 
 
-def search_bytes(
-    images: ImagePair,
-    n_points: int,
-    spacing: npt.ArrayLike,
-    settings: SearchSettings,
-    regular: bool,
-    displacements: Array | None,
-    gradient: Array,
-) -> int:
-    """Bytes of the largest chunk of a pixel search; of one point for `n_points` 1."""
+def search_bytes(images: ImagePair, points: PointSet, settings: SearchSettings) -> int:
+    """Bytes of the largest chunk of a pixel search; of one point for a single one."""
     two_d = images.two_d
+    spacing, regular = points.spacing, points.regular
     extent = np.zeros(3)
-    if n_points > 1:
+    if points.n > 1:
         extent = _extent(
-            pixel_search.brick(n_points, spacing, settings, two_d, regular), spacing, images.image1.shape, regular
+            pixel_search.brick(points.n, spacing, settings, two_d, regular), spacing, images.image1.shape, regular
         )
     hws = np.array(settings.hws)
-    deformed = settings.apply_f != "no" and (displacements is not None or bool(np.any(gradient)))
+    deformed = settings.apply_f != "no" and (points.displacements is not None or bool(np.any(points.gradient)))
     box1 = extent + 2 * (hws + (pad_of(settings.hws) + TAPS if deformed else 0)) + 1
     searched = np.array(settings.high) - np.array(settings.low)
-    box2 = extent + spread_of(displacements, gradient, extent) + 2 * hws + 1 + searched
+    box2 = extent + spread_of(points.displacements, points.gradient, extent) + 2 * hws + 1 + searched
     if two_d:
         box1[0] = box2[0] = 1
     # maps of box 1 as float32, where windows are deformed

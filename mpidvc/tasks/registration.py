@@ -26,7 +26,7 @@ from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.binned import BinnedImage
 from mpidvc.tasks.boxes import Ints, Map, around_samples, read_reference_box, read_sampled_box
 
-__all__ = ["LevelSettings", "Outcome", "RegistrationTask", "mask_centre", "register_multiscale"]
+__all__ = ["LevelSettings", "RegistrationResult", "RegistrationTask", "mask_centre", "register_multiscale"]
 
 
 #: Compared voxels of a block; larger for a spline, whose boxes need a halo.
@@ -198,7 +198,7 @@ class LevelSettings:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RegistrationResult:
     """Result of a registration, in voxels of the full image.
 
     Attributes
@@ -227,7 +227,7 @@ def register_multiscale(
     say: Callable[[str], None],
     watch: Callable[[Array], None] | None = None,
     cache_bytes: int = CACHE,
-) -> Outcome:
+) -> RegistrationResult:
     """Register image 2 to image 1, from binned images to full ones; every rank calls it.
 
     A level that does not converge ends the registration; its result is returned.
@@ -256,7 +256,7 @@ def register_multiscale(
     image1, image2, mask1, _ = images
     centre = (np.array(image1.shape) - 1) / 2
     phi = np.array(guess, dtype=np.float64)
-    outcome: Outcome | None = None
+    outcome: RegistrationResult | None = None
     usable = levels.usable(image1, settings)
     for binning in levels.levels():
         if binning not in usable:
@@ -279,7 +279,7 @@ def register_multiscale(
         task = RegistrationTask(level, settings, usable[binning])
         solver = _run_level(executor, task, start, say, None if watch is None else lambda phi: watch(full(phi)))
         phi = full(solver.phi)
-        outcome = Outcome(phi, centre, solver, binning)
+        outcome = RegistrationResult(phi, centre, solver, binning)
         if solver.status != 2:
             break
     assert outcome is not None

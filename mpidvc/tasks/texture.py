@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from mpidvc.arrays import Array, Triple
 from mpidvc.core.texture import Texture, sample_of, structure
 from mpidvc.images.image import Image
 
-__all__ = ["texture_of"]
+__all__ = ["Windows", "texture_of"]
 
 
-def texture_of(
-    image: Image,
-    mask: Image | None,
-    positions: Array,
-    hws: Triple,
-    min_coverage: float = 0.0,
-    grey_low: float = -np.inf,
-    grey_high: float = np.inf,
-) -> Texture:
+class Windows(Protocol):
+    """Settings of windows: half-window size (voxels), and which windows of image 1 are skipped."""
+
+    @property
+    def hws(self) -> Triple: ...
+
+    @property
+    def min_coverage(self) -> float: ...
+
+    @property
+    def grey_low(self) -> float: ...
+
+    @property
+    def grey_high(self) -> float: ...
+
+
+def texture_of(image: Image, mask: Image | None, positions: Array, windows: Windows) -> Texture:
     """Texture of windows about some of these positions; windows that will be skipped do not count."""
-    size = np.array(hws)
+    size = np.array(windows.hws)
     found = []
     for node in positions[sample_of(len(positions))].astype(np.int64):
         low, high = (tuple(int(v) for v in corner) for corner in (node - size, node + size + 1))
@@ -31,8 +41,8 @@ def texture_of(
         grey = values[usable]
         if mask is not None:
             usable &= mask.read_box(low, high)[0] != 0
-        if not usable.any() or usable.sum() < min_coverage * np.prod(2 * size + 1):
+        if not usable.any() or usable.sum() < windows.min_coverage * np.prod(2 * size + 1):
             continue
-        if grey_low < grey.mean() < grey_high:
+        if windows.grey_low < grey.mean() < windows.grey_high:
             found.append(structure(np.where(usable, values, 0.0), usable))
     return Texture.of(np.array(found).reshape(-1, 3), 1.0 if image.dtype.kind in "iu" else 0.0)

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpidvc.commands import run_demo
-from mpidvc.commands.run_demo import PAIR, Errors, compare
+from mpidvc.commands.demo import run as run_demo
+from mpidvc.commands.demo.run import PAIR, Errors, compare
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import read_tsv
 from mpidvc.images.image import open_image
+from mpidvc.runtime.console import Console
 from tests.conftest import Job
 
 
@@ -77,7 +78,7 @@ def test_under_a_launcher(mpiexec: Job, tmp_path: Path) -> None:
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/demo: the folder cannot be made \(Not a directory\)"):
-        run_demo.prepare(argparse.Namespace(directory=str(tmp_path / "file" / "demo")))
+        run_demo.Plan.prepare(argparse.Namespace(directory=str(tmp_path / "file" / "demo")), Console(silent=True))
 
 
 def exact_field() -> PhiField:

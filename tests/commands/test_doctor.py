@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mpidvc.commands import run_doctor
-from mpidvc.commands.run_doctor import PROBLEM
+from mpidvc.commands.doctor import run as run_doctor
+from mpidvc.commands.doctor.run import PROBLEM
 from mpidvc.runtime.launch import Mpiexec
 from mpidvc.runtime.leftovers import leftovers
 from tests.conftest import Job

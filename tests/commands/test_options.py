@@ -8,13 +8,15 @@ from types import ModuleType
 
 import pytest
 
-from mpidvc.commands import ldic, reg
-from mpidvc.commands.options import Parser, UsageError, image_mode
+from mpidvc.cli.options import image_mode
+from mpidvc.cli.parser import Parser, UsageError
+from mpidvc.commands.ldic import options as ldic
+from mpidvc.commands.reg import options as reg
 from mpidvc.errors import UserError
 
 
 def parse(module: ModuleType, line: str) -> argparse.Namespace:
-    parser = Parser(f"mpidvc {module.__name__.rsplit('.', 1)[1]}", module.HELP, module.EXAMPLES)
+    parser = Parser(f"mpidvc {module.__name__.split('.')[2]}", module.HELP, module.EXAMPLES)
     module.add_options(parser)
     return parser.parse_args([word.replace("''", "") for word in line.split()])
 

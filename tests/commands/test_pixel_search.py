@@ -17,8 +17,8 @@ import pytest
 import tifffile
 from numpy.lib.stride_tricks import sliding_window_view
 
-from mpidvc.commands import pixelSearch
-from mpidvc.commands.options import Parser, UsageError
+from mpidvc.cli.parser import UsageError
+from mpidvc.commands import COMMANDS
 from mpidvc.core.analytic import AnalyticPair
 from mpidvc.fields.tsv import COLUMNS
 from mpidvc.main import main
@@ -49,8 +49,7 @@ def columns(table: Table, names: list[str]) -> np.ndarray:
 
 
 def parse(line: str) -> argparse.Namespace:
-    parser = Parser("mpidvc pixelSearch", pixelSearch.HELP, pixelSearch.EXAMPLES)
-    pixelSearch.add_options(parser)
+    parser = COMMANDS["pixelSearch"].parser()
     return parser.parse_args(line.split())
 
 

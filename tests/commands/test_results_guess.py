@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from mpidvc.commands import options
-from mpidvc.commands.options import Parser, UsageError
+from mpidvc.cli import options
+from mpidvc.cli.parser import Parser, UsageError
 from mpidvc.core.analytic import AnalyticPair
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import write_hdf5

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import tifffile
 
-from mpidvc.commands.run_status import state_of
+from mpidvc.commands.status.run import state_of_run
 from mpidvc.core.analytic import AnalyticPair
 from mpidvc.fields.hdf5 import read_hdf5, write_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.main import main
+from mpidvc.rowfile import JOURNAL
 from mpidvc.runtime import journal as journals
 from mpidvc.runtime.launch import Mpiexec
 from tests.conftest import Job
@@ -34,17 +35,24 @@ def journal(path: Path, statuses: list[float], block: int, done: list[int], comm
     records = np.zeros(n, RECORD)
     records["result"][:, 2] = statuses
     starts = np.minimum(np.arange(0, n + block, block), n)
-    made = journals.lay_out(
-        path,
-        {"command": command},
-        np.arange(n),
-        starts,
-        np.zeros((n, 3)),
-        lambda rows: np.zeros(len(rows), [("phi", "f8", (3, 4))]),
-        RECORD,
-        RESULT,
+    inputs = np.dtype([("phi", "f8", (3, 4))])
+    layout = journals.JournalLayout(
+        determines={"command": command},
+        columns=RESULT,
+        n_points=n,
+        n_blocks=len(starts) - 1,
+        inputs=inputs,
+        records=RECORD,
     )
-    made.write(f"{journals.GROUP}/records", 0, records)
+    made = journals.create_journal(
+        path,
+        layout,
+        order=np.arange(n),
+        starts=starts,
+        positions=np.zeros((n, 3)),
+        inputs=lambda rows: np.zeros(len(rows), inputs),
+    )
+    made.write(f"{JOURNAL}/records", 0, records)
     for k in done:
         made.record(k, records[starts[k] : starts[k + 1]])
     made.close()
@@ -77,7 +85,7 @@ def unfinished(tmp_path: Path) -> Path:
 
 
 def test_unfinished_counts_marked_blocks_only(unfinished: Path) -> None:
-    state = state_of(str(unfinished))
+    state = state_of_run(str(unfinished))
     assert (state.points, state.done, state.command) == (10, 4, "ldic")
     assert state.statuses == {2: 2, 1: 1, -5: 1}
     assert list(state.statuses) == [2, 1, -5]
@@ -85,7 +93,7 @@ def test_unfinished_counts_marked_blocks_only(unfinished: Path) -> None:
 
 def test_running(unfinished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_json(unfinished, "running", ago=1)
-    state = state_of(str(unfinished))
+    state = state_of_run(str(unfinished))
     assert state.state == "running"
     assert state.rate == pytest.approx((4 - 2) / 101, rel=0.05)
     assert state.seconds_left == pytest.approx(6 * 101 / 2, rel=0.05)
@@ -102,7 +110,7 @@ def test_running(unfinished: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_state(unfinished: Path, state: str, silent: float, expected: str) -> None:
     run_json(unfinished, state, ago=0)
     now = max(path.stat().st_mtime for path in unfinished.parent.iterdir())
-    assert state_of(str(unfinished), now + silent).state == expected
+    assert state_of_run(str(unfinished), now + silent).state == expected
 
 
 def test_how_to_go_on(unfinished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,7 +236,7 @@ def test_many_blocks_of_one_point_are_read_at_once(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file["mpidvc/journal/marks"][::2] = 1
     begin = time.monotonic()
-    state = state_of(str(path))
+    state = state_of_run(str(path))
     assert time.monotonic() - begin < 5
     assert state.statuses == {2: 300_000}
 
@@ -252,7 +260,7 @@ def test_a_run_is_watched(tmp_path: Path, environment: dict[str, str], launcher:
             deadline = time.monotonic() + 120
             while run.poll() is None and time.monotonic() < deadline:
                 if results.exists():
-                    seen.append(state_of(str(results)))
+                    seen.append(state_of_run(str(results)))
         finally:
             run.terminate()
             run.wait(timeout=60)
@@ -262,7 +270,7 @@ def test_a_run_is_watched(tmp_path: Path, environment: dict[str, str], launcher:
     assert all(earlier.done <= later.done for earlier, later in pairwise(running))
     assert all(sum(state.statuses.values()) == state.done for state in running)
     assert any(state.rate and state.seconds_left for state in running)
-    end = state_of(str(results))
+    end = state_of_run(str(results))
     assert (end.state, end.done, end.ranks) == ("finished", end.points, 2)
     assert end.statuses == {
         int(value): int(n)

@@ -16,7 +16,7 @@ from mpidvc.fields import hdf5
 from mpidvc.fields.hdf5 import (
     FieldLayout,
     ResultsFile,
-    lay_out,
+    create_results_file,
     read_hdf5,
     write_hdf5,
 )
@@ -171,7 +171,7 @@ def test_bytes_are_determined(tmp_path, environment):
 
 def test_space_is_reserved_and_zero(tmp_path):
     told = FieldLayout(10**5, columns=COLUMNS)
-    slots = lay_out(tmp_path / "a.h5", told)
+    slots = create_results_file(tmp_path / "a.h5", told)
     status = (tmp_path / "a.h5").stat()
     assert status.st_blocks * 512 >= status.st_size > 10**5 * 8 * (3 + 3 + 9 + 3 + len(COLUMNS))
     with h5py.File(tmp_path / "a.h5") as file:
@@ -184,10 +184,10 @@ def test_space_is_reserved_and_zero(tmp_path):
 FULL = """
 import resource, sys
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, lay_out
+from mpidvc.fields.hdf5 import FieldLayout, create_results_file
 resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))
 try:
-    lay_out(sys.argv[1], FieldLayout(10**6), "mine.h5")
+    create_results_file(sys.argv[1], FieldLayout(10**6), "mine.h5")
 except UserError as error:
     print(error)
 """
@@ -212,7 +212,7 @@ def test_no_space(tmp_path, environment):
 def test_existing_file_is_replaced_not_written_through(tmp_path):
     (tmp_path / "other").write_text("mine")
     (tmp_path / "a.h5").symlink_to(tmp_path / "other")
-    lay_out(tmp_path / "a.h5", FieldLayout(1))
+    create_results_file(tmp_path / "a.h5", FieldLayout(1))
     assert (tmp_path / "other").read_text() == "mine"
 
 

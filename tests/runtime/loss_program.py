@@ -1,4 +1,4 @@
-"""Run on several ranks of which some get a signal meanwhile: what is done has the results of one process.
+"""Run on several ranks, some of which get a signal meanwhile: the results are those of one process.
 
 Arguments: what is run, the signal, and the numbers of the ranks that get it, once some results are there. A rank that
 gets SIGSTOP sends it to itself between messages: suspended within MPI it may block the shared queues of the others.
@@ -116,7 +116,7 @@ def run_reduce() -> bool:
 
 with handling_signals(), graceful() as stop:
     stopped = globals()[f"run_{what}"]()
-    # Whoever is left goes on together, with long broadcasts too.
+    # The remaining ranks still work together, with long broadcasts too.
     if not stopped:
         for size in (1, 10**5):
             values = me.broadcast(np.arange(size) if me.rank == 0 else None)

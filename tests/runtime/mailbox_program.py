@@ -1,4 +1,4 @@
-"""Run on two ranks: what waits to be sent is looked at a few at a time, and everything arrives in order."""
+"""Run on two ranks: pending sends are tested a few at a time, and everything arrives in order."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if communicator.rank == 0:
     mail._sent = counting  # type: ignore[method-assign]
     for number in range(N):
         before = looks[0]
-        # too long to be taken before anybody asks for it
+        # too long for MPI to deliver before it is received
         mail.send((number, bytes(LENGTH)), 1, TAG)
         assert looks[0] - before <= messages._MOST_TESTED
     assert len(mail._sends) == N
@@ -49,7 +49,7 @@ if communicator.rank == 0:
     assert receive(mail) == (1, GO, "got")
     print("bounded")
 else:
-    # rank 0's word comes last, but it comes only to who takes the others
+    # rank 0's last message can be probed before the others are received
     mail._comm.Probe(source=0, tag=GO)
     for expected in range(N):
         _, tag, (number, data) = receive(mail)

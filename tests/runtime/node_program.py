@@ -1,4 +1,4 @@
-"""What a rank of `test_nodes` does: ``python node_program.py CASE``; prints one line per rank."""
+"""Program of the ranks of `test_nodes`: ``python node_program.py CASE`` prints one line per rank."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Uneven:
 
 
 class Sums:
-    """Pieces that become ready when the one of half the number is done, and are made from its result."""
+    """Pieces that become ready when the piece of half their number is done, and are made from its result."""
 
     def __init__(self, n: int) -> None:
         self.n = n

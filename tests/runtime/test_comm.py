@@ -1,4 +1,4 @@
-"""Who started us, and what if the launcher and the library do not fit."""
+"""Detection of launchers, and launchers that do not fit the MPI library."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_one_process_needs_no_mpi(launcher: Launcher | None) -> None:
 
 
 def foreign(launcher: Mpiexec, rank: int) -> dict[str, str]:
-    """What the launcher of the other MPI would set."""
+    """Variables that the launcher of the other MPI would set."""
     prefix = "PMI" if launcher.openmpi else "OMPI_COMM_WORLD"
     return {f"{prefix}_SIZE": "2", f"{prefix}_RANK": str(rank)}
 
@@ -52,7 +52,7 @@ def test_launcher_of_another_mpi(command: Job, launcher: Mpiexec) -> None:
     assert done.returncode == 2
     assert "mpidvc fake: error: the launcher started 2 processes, but the MPI library" in done.stderr
     assert "Traceback" not in done.stderr
-    # the others end without a word or a failure, for which rank 0 could be killed before it has spoken
+    # the others end silently with 0: after a failure rank 0 could be killed before it has printed its line
     other = command("fake", "work", **foreign(launcher, 1))
     assert (other.returncode, other.stdout, other.stderr) == (0, "", "")
 

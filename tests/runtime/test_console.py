@@ -1,4 +1,4 @@
-"""What is printed, and where."""
+"""Output on terminals, in pipes and in log files."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_workers_do_not_outlive_rank_0(mpiexec: Job) -> None:
 
 @pytest.mark.parametrize("what", WHATS)
 def test_stopped_worker(mpiexec: Job, what: str) -> None:
-    """It is suspended for good; the others do its work when its lease has run out."""
+    """A rank is suspended for good; the others do its work when its lease has run out."""
     done = mpiexec(3, LOSS_PROGRAM, what, "STOP", "1", timeout=30, MPIDVC_LEASE="1")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "all equal 1 lost"), done.stderr
     assert "process 1 on" in done.stdout
@@ -63,7 +63,7 @@ def test_stopped_worker(mpiexec: Job, what: str) -> None:
 @pytest.mark.parametrize("what", ["map", "flow"])
 @pytest.mark.parametrize("ranks", ["0", "1", "1,2", "0,1,2"])
 def test_stop_request_of_some_ranks(mpiexec: Job, what: str, ranks: str) -> None:
-    """Every rank gets `Stopped`; what was done has reached rank 0 and is right."""
+    """Every rank gets `Stopped`; the results so far have reached rank 0 and are right."""
     done = mpiexec(3, LOSS_PROGRAM, what, "USR1", ranks, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, "stopped 0 lost\n", "")
 
@@ -96,7 +96,7 @@ def simulate(costs: list[float], size: int) -> float:
         seconds = sum(costs[i] for i in chunks)
         now = free[rank] = free[rank] + seconds
         for other in ranks:
-            # Who has nothing waits for the news.
+            # An idle rank waits for the next result.
             if not queues[other]:
                 free[other] = max(free[other], now)
         schedule.finished(chunks, seconds)
@@ -120,7 +120,7 @@ def test_schedule_keeps_no_reserve_at_the_end() -> None:
 
 
 class Pool:
-    """A feed of which the test says how much is ready."""
+    """A feed whose ready pieces the test sets."""
 
     def __init__(self, ready: int, exhausted: bool = False) -> None:
         self.ready = ready

@@ -1,4 +1,4 @@
-"""Journals: what is marked fits, what is damaged is done again, and nobody else writes."""
+"""Journals: marks fit the records, damaged blocks are done again, and only one run writes."""
 
 import json
 import os
@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 
 from mpidvc.errors import UserError
+from mpidvc.rowfile import JOURNAL
 from mpidvc.runtime.journal import (
-    GROUP,
     Journal,
+    JournalLayout,
     JournalTask,
+    create_journal,
     determines_of,
     in_use,
-    lay_out,
+    kind_of_file,
     open_journal,
-    state_of,
 )
 
 RECORD = np.dtype([("phi", np.float64, (3, 4)), ("result", np.float64, (2,))])
@@ -48,20 +49,30 @@ def inputs_of(rows: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    return lay_out(
-        tmp_path / "a.h5", DETERMINES, ORDER, STARTS, POSITIONS, inputs_of, RECORD, ("error", "returnStatus")
+    return create(tmp_path / "a.h5")
+
+
+def create(path: Path, order: np.ndarray = ORDER, starts: np.ndarray = STARTS) -> Journal:
+    layout = JournalLayout(
+        determines=DETERMINES,
+        columns=("error", "returnStatus"),
+        n_points=len(order),
+        n_blocks=len(starts) - 1,
+        inputs=INPUT,
+        records=RECORD,
     )
+    return create_journal(path, layout, order=order, starts=starts, positions=POSITIONS, inputs=inputs_of)
 
 
 def test_layout(journal: Journal) -> None:
     assert (len(journal), journal.n_blocks) == (N, 5)
-    assert state_of(journal.path) == "unfinished"
+    assert kind_of_file(journal.path) == "unfinished"
     assert determines_of(journal.path) == DETERMINES
     for block in range(5):
         rows = ORDER[STARTS[block] : STARTS[block + 1]]
         assert np.array_equal(journal.inputs(block)["position"], POSITIONS[rows])
     with h5py.File(journal.path) as file:
-        group = file[GROUP]
+        group = file[JOURNAL]
         assert json.loads(group.attrs["columns"]) == ["error", "returnStatus"]
         assert np.array_equal(ORDER[group["places"][()]], np.arange(N))
         assert np.array_equal(group["positions"][()], POSITIONS)
@@ -76,7 +87,7 @@ def test_records_come_back(journal: Journal) -> None:
     assert again.todo().tolist() == [2, 4]
     assert np.array_equal(again.records(np.array([3, 0])), np.concatenate([records_of(3), records_of(0)]))
     with h5py.File(journal.path) as file:
-        assert np.count_nonzero(file[GROUP]["marks"]) == 3
+        assert np.count_nonzero(file[JOURNAL]["marks"]) == 3
     with pytest.raises(ValueError, match="block 2 has 399 rows"):
         journal.record(2, records_of(3))
 
@@ -84,7 +95,7 @@ def test_records_come_back(journal: Journal) -> None:
 def test_every_damaged_byte_is_noticed(journal: Journal) -> None:
     for block in range(5):
         journal.record(block, records_of(block))
-    slot, marks = journal.slots[f"{GROUP}/records"], journal.slots[f"{GROUP}/marks"]
+    slot, marks = journal.slots[f"{JOURNAL}/records"], journal.slots[f"{JOURNAL}/marks"]
     rng = np.random.default_rng(3)
     for offset in (slot.offset, slot.offset + N * slot.row_bytes - 1, *rng.integers(0, N * slot.row_bytes, 20)):
         at = int(offset) if offset >= slot.offset else slot.offset + int(offset)
@@ -96,7 +107,7 @@ def test_every_damaged_byte_is_noticed(journal: Journal) -> None:
 
 
 def flipped(journal: Journal, at: int) -> list[int]:
-    """Blocks to be done again with this byte wrong."""
+    """Blocks to be done again after a flip of this byte."""
     with journal.path.open("r+b") as file:
         file.seek(at)
         right = file.read(1)
@@ -110,9 +121,9 @@ def flipped(journal: Journal, at: int) -> list[int]:
 
 
 def test_records_of_another_block_do_not_count(journal: Journal) -> None:
-    """Blocks 0 and 4 have one row each; the bytes of one with its mark are not the other's."""
+    """Blocks 0 and 4 have one row each; mark and bytes of one do not count for the other."""
     journal.record(0, records_of(0))
-    marks, records = journal.slots[f"{GROUP}/marks"], journal.slots[f"{GROUP}/records"]
+    marks, records = journal.slots[f"{JOURNAL}/marks"], journal.slots[f"{JOURNAL}/records"]
     with journal.path.open("r+b") as file:
         for slot, here, there in ((marks, 0, 4), (records, 0, 999)):
             file.seek(slot.offset + here * slot.row_bytes)
@@ -123,16 +134,16 @@ def test_records_of_another_block_do_not_count(journal: Journal) -> None:
 
 
 def test_singles(tmp_path: Path) -> None:
-    """Blocks of one row, several at a time; the order is known in the end."""
+    """Blocks of one row, written several at a time; their places are written in the end."""
     every = np.arange(N)
-    journal = lay_out(tmp_path / "a.h5", DETERMINES, every, np.arange(N + 1), POSITIONS, inputs_of, RECORD, ("a", "b"))
+    journal = create(tmp_path / "a.h5", every, np.arange(N + 1))
     records = np.zeros(N, RECORD)
     records["result"][:, 0] = ORDER
     journal.record_singles(10, records[10:300])
     journal.record_singles(700, records[700:])
     assert open_journal(journal.path).todo().tolist() == [*range(10), *range(300, 700)]
     journal.place(ORDER)
-    places = journal.read(f"{GROUP}/places", 0, N)
+    places = journal.read(f"{JOURNAL}/places", 0, N)
     assert np.array_equal(records["result"][places, 0], every)
 
 
@@ -142,7 +153,7 @@ def test_a_file_that_was_cut_off_goes_on(journal: Journal, keep: float) -> None:
         journal.record(block, records_of(block))
     size = journal.path.stat().st_size
     os.truncate(journal.path, int(keep * size))
-    assert state_of(journal.path) == "damaged"
+    assert kind_of_file(journal.path) == "damaged"
     again = open_journal(journal.path)
     assert again.path.stat().st_size == size
     todo = again.todo().tolist()
@@ -157,12 +168,12 @@ def test_what_cannot_go_on(journal: Journal, tmp_path: Path) -> None:
         os.truncate(journal.path, keep)
         with pytest.raises(UserError, match=r"a\.h5: is damaged and cannot be continued; add --overwrite"):
             open_journal(journal.path)
-        # as it was: somebody may know better
+        # the file is left as it was
         assert journal.path.stat().st_size == keep < size
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["x"] = 1
     (tmp_path / "c.h5").write_text("text")
-    assert [state_of(tmp_path / name) for name in ("a.h5", "b.h5", "c.h5", "d.h5")] == [
+    assert [kind_of_file(tmp_path / name) for name in ("a.h5", "b.h5", "c.h5", "d.h5")] == [
         "damaged",
         "foreign",
         "foreign",
@@ -174,13 +185,13 @@ def test_what_cannot_go_on(journal: Journal, tmp_path: Path) -> None:
 
 def test_another_layout_of_journals(journal: Journal) -> None:
     with h5py.File(journal.path, "r+") as file:
-        file[GROUP].attrs["format"] = 99
+        file[JOURNAL].attrs["format"] = 99
     with pytest.raises(UserError, match="was begun by another version of mpidvc"):
         open_journal(journal.path)
 
 
 class Half:
-    """Runs blocks, of which it notes the numbers."""
+    """Runs blocks and notes their numbers."""
 
     n_chunks = 5
 
@@ -228,8 +239,8 @@ def test_two_runs_do_not_share_a_journal(journal: Journal, environment: dict[str
     held.lock()
     assert in_use(journal.path)
     assert "another run is writing it, or a program has it open; " in other()
-    # what else this process does with the file does not give the lock away
-    state_of(journal.path)
+    # other uses of the file in this process do not release the lock
+    kind_of_file(journal.path)
     pickle.loads(pickle.dumps(held)).todo()
     assert in_use(journal.path)
     held.close()
@@ -238,10 +249,9 @@ def test_two_runs_do_not_share_a_journal(journal: Journal, environment: dict[str
 
 
 def test_a_journal_that_cannot_be_made(tmp_path: Path) -> None:
-    arguments = (DETERMINES, ORDER, STARTS, POSITIONS, inputs_of, RECORD, ("a", "b"))
     with pytest.raises(UserError, match="cannot be written"):
-        lay_out(tmp_path / "missing" / "a.h5", *arguments)
+        create(tmp_path / "missing" / "a.h5")
     (tmp_path / "b.h5").mkdir()
     with pytest.raises(UserError, match="cannot be written"):
-        lay_out(tmp_path / "b.h5", *arguments)
+        create(tmp_path / "b.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["b.h5"]

@@ -1,4 +1,4 @@
-"""How many ranks, and how they are started."""
+"""The number of ranks, their start and their end."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class TestStart:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
     def test_signal_ends_everything(self, started: Start, number: signal.Signals) -> None:
-        """Where nothing is kept: at once, with one line, the status of the signal, and no files or processes left."""
+        """A run that keeps nothing ends at once with one line and the signal's status; no file or process is left."""
         job = started("fake", "sleep", "-np", "2")
         job.wait_for("sleeping")
         job.process.send_signal(number)
@@ -205,6 +205,21 @@ class TestStart:
         assert job.end() == 0
         assert job.lines[-1].startswith("size 3 processes 3 total 20540")
 
+    def test_from_a_thread_of_another_program(self, environment: dict[str, str]) -> None:
+        """Its signal handlers and its other children are left alone, and no zombies are left to it."""
+        program = Path(__file__).with_name("thread_program.py")
+        done = subprocess.run(
+            [sys.executable, str(program)],
+            env=environment | {"MPIDVC_LEASE": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stderr == ""
+        assert done.stdout.splitlines()[-2:] == ["status 0", "nothing else"]
+
     def test_ranks_do_not_outlive_the_launcher(self, started: Start) -> None:
         job = started("fake", "long", "-np", "2")
         job.wait_for("pids")
@@ -215,7 +230,7 @@ class TestStart:
 
 @dataclass
 class Started:
-    """A command that runs, and the word of its command line that finds its processes."""
+    """A running command, and the word on its command line by which its processes are found."""
 
     process: subprocess.Popen[str]
     mark: str
@@ -224,7 +239,7 @@ class Started:
     said: str = ""
 
     def wait_for(self, word: str) -> str:
-        """Return the line of its output that begins with this."""
+        """Return the first line of its output that begins with this word."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line)
@@ -233,7 +248,7 @@ class Started:
         raise AssertionError(f"no {word} in {self.lines}")
 
     def end(self) -> int:
-        """Return its exit status; it has left nothing behind."""
+        """Return its exit status, after checking that it left nothing behind."""
         out, self.said = self.process.communicate(timeout=40)
         self.lines += out.splitlines(keepends=True)
         wait_until_ended(self.mark)
@@ -281,7 +296,7 @@ def state_of(pid: str) -> str:
 
 
 def running(mark: str) -> list[str]:
-    """Return the command lines with this word of processes that have not ended."""
+    """Return the command lines with this word."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:

@@ -1,4 +1,4 @@
-"""What killed jobs leave is found, and nothing else is."""
+"""Leftovers of killed jobs are found, and nothing else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def dead_process() -> int:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Shared memory and temporary files of a host, with leftovers and what only looks alike."""
+    """Shared memory and temporary files of a host, with leftovers and files that only look alike."""
     shared, temporary = tmp_path / "shm", tmp_path / "tmp"
     shared.mkdir()
     temporary.mkdir()
@@ -124,7 +124,7 @@ time.sleep(60)
 
 
 def test_real_job(launcher: Mpiexec, environment: dict[str, str]) -> None:
-    """Nothing while it lives, its segments after everything was killed at once."""
+    """Nothing is found while the job lives; its segments are, after all its processes were killed at once."""
     command = [*launcher.command(2), sys.executable, "-c", JOB]
     with subprocess.Popen(
         command, env=launcher.environment(environment, 2), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL

@@ -1,4 +1,4 @@
-"""What may be used of a node's memory, and which file systems are other hosts'."""
+"""Memory available on a node, and types of file systems."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def test_control_groups_of_version_2(root: Path) -> None:
     write(root, "sys/fs/cgroup/job/step/task/memory.max", "max")
     write(root, "sys/fs/cgroup/job/step/memory.max", 10 * GB)
     write(root, "sys/fs/cgroup/job/step/memory.current", 4 * GB)
-    # cached files give way
+    # the page cache is given back
     write(root, "sys/fs/cgroup/job/step/memory.stat", f"anon 5\ninactive_file {GB}\nactive_file 7")
     write(root, "sys/fs/cgroup/job/memory.max", 8 * GB)
     write(root, "sys/fs/cgroup/job/memory.current", 5 * GB)

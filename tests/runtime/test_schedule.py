@@ -1,4 +1,4 @@
-"""What goes where, again and to whom; no ranks and no clocks needed."""
+"""The schedule and the ledger, without ranks and clocks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_everybody_gets_one_before_anybody_gets_a_reserve() -> None:
 
 
 def test_lost_worker() -> None:
-    """What it had comes first, to one that has nothing; rank 0 does it all if nobody is left."""
+    """Its assignments come first, to an idle rank; rank 0 does everything if no worker is left."""
     book = ledger(7, 3)
     given = {number: chunks for _, number, chunks in book.hand_out(0.0)}
     assert [list(chunks) for chunks in given.values()] == [[0], [1], [2], [3]]
@@ -78,7 +78,7 @@ def test_late_worker() -> None:
     assert book.own() == (2, range(2, 3))
     assert book.returned(0, 2, 1.0, 102.0) == range(2, 3)
     assert book.returned(1, 0, 100.0, 103.0) == range(1)
-    # it still works on what rank 0 has done, and rank 2 on what it has done itself
+    # it still works on the assignment that rank 0 has done, and rank 2 on its own
     assert book.returned(2, 0, 1.0, 104.0) is None
     assert book.returned(2, 3, 1.0, 104.0) == range(3, 4)
     assert list(book.hand_out(104.0)) == [(2, 4, range(4, 5))]
@@ -169,7 +169,7 @@ def test_cost_does_not_grow_with_the_ranks() -> None:
 
 @dataclass
 class Taken:
-    """An assignment, and what was known when it was taken."""
+    """An assignment, and the state of the schedule when it was taken."""
 
     rank: int
     in_hand: int
@@ -180,17 +180,17 @@ class Taken:
 
 
 class Watched(Schedule):
-    """Keeps what it gives."""
+    """Records its assignments."""
 
     def __init__(self, n_chunks: int, size: int) -> None:
         super().__init__(n_chunks, size)
         self.taken: list[Taken] = []
 
     def take(self, rank: int, in_hand: int) -> range | None:
-        left = self.n_chunks - self._next
+        left = self.n_chunks - self.handed_out
         chunks = super().take(rank, in_hand)
         if chunks is not None:
-            self.taken.append(Taken(rank, in_hand, chunks, left, self._rate.done, self._rate.seconds))
+            self.taken.append(Taken(rank, in_hand, chunks, left, self.rate.done, self.rate.seconds))
         return chunks
 
 
@@ -257,7 +257,7 @@ def test_rules(size: int) -> None:
 @pytest.mark.parametrize("size", [64, 500])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_nobody_gets_much_on_the_word_of_what_was_cheap(size: int, seed: int) -> None:
-    """What is back first is nearly all air; what it costs on average is known to this test alone."""
+    """The first results are nearly all air; only this test knows the true mean."""
     mean = 0.3
     costs = uneven(400 * size, mean, seed)
     taken, _ = play(costs, size)

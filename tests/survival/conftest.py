@@ -1,4 +1,4 @@
-"""Images, jobs, and what becomes of these when nothing disturbs them."""
+"""Images, jobs, and the files of undisturbed runs."""
 
 from __future__ import annotations
 

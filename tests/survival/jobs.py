@@ -1,4 +1,4 @@
-"""Real jobs that are watched and struck: every process of a job can be found, stopped and killed by its part in it."""
+"""Real jobs to be watched and disturbed: each process of a job can be found, stopped and killed by its role."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ __all__ = [
 LONG = os.environ.get("MPIDVC_LONG") == "1"
 #: Seconds after which a job has hung.
 LONGEST = 120.0
-#: In the environment of every process of a job, with a value of the job's own.
+#: Environment variable of every process of a job, with a value of the job's own.
 _TAG = "MPIDVC_SURVIVAL_TEST"
 _RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
 JOURNAL = "mpidvc/journal"
-#: A run's, in their order.
+#: Stages of a run, in their order.
 STAGES = ("start", "layout", "points", "finish", "write", "end")
 
 
@@ -68,7 +68,7 @@ def until(condition: Callable[[], object], what: str, timeout: float = LONGEST) 
 
 
 def marks(results: Path) -> tuple[int, int] | None:
-    """Number of the blocks of a journal that are marked, and of all; None if there is no journal."""
+    """Numbers of marked blocks and of all blocks of a journal; None if there is no journal."""
     with contextlib.suppress(OSError, KeyError), h5py.File(results, "r", locking=False) as file:
         found = file[f"{JOURNAL}/marks"][()]
         return int(np.count_nonzero(found)), len(found)
@@ -76,7 +76,7 @@ def marks(results: Path) -> tuple[int, int] | None:
 
 
 def state(results: Path) -> str:
-    """How far a run has come, by its files: one of `STAGES`."""
+    """Stage of a run by its files: one of `STAGES`."""
     if not results.exists():
         return "layout" if any(results.parent.glob(".mpidvc-*")) else "start"
     found = marks(results)
@@ -146,13 +146,13 @@ class Started:
         found = {}
         for pid, environ in self._processes():
             rank = next((environ[name] for name in _RANK if name in environ), None)
-            # what a rank starts, or a launcher's proxy, is none
+            # children of ranks and the launcher's proxies have the variables too
             if rank is not None and _program(pid).startswith("python"):
                 found[int(rank)] = pid
         return found
 
     def launchers(self) -> list[int]:
-        """Ids of the MPI's own processes: mpiexec, and what it starts besides the ranks."""
+        """Ids of the MPI's own processes: mpiexec, and its children that are no ranks."""
         ours = {self.process.pid, *self.ranks().values()}
         return [pid for pid in self.everybody() if pid not in ours or not _program(pid).startswith("python")]
 
@@ -163,7 +163,7 @@ class Started:
                 os.kill(pid, number)
 
     def kill_all(self) -> None:
-        """Kill everybody at once, as when the power fails: nobody sees another one die."""
+        """Kill all processes at once, as in a power cut: none sees another one die."""
         while pids := self.everybody():
             self.send(signal.SIGSTOP, pids)
             self.send(signal.SIGKILL, pids)
@@ -220,13 +220,13 @@ class Job:
         return Started([*self._launcher.command(n), sys.executable, *words], environment)
 
     def run(self, n: int, *options: str, foreign: bool = False, **variables: str) -> Started:
-        """The same, to the end."""
+        """Start it and wait for its end."""
         with self.start(n, *options, foreign=foreign, **variables) as started:
             started.end()
         return started
 
     def refuse(self, *options: str) -> str:
-        """The line by which one process, this one, refuses to run."""
+        """The line with which the command, in this process, refuses to run."""
         err = io.StringIO()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
             status = main([*self._words, *options, "-np", "1"])
@@ -235,7 +235,7 @@ class Job:
         return line
 
     def resume(self, oracle: Path, *options: str, n: int = 1) -> Started:
-        """Go on to the end, which has to be that of an undisturbed run."""
+        """Resume and check that the files are those of an undisturbed run."""
         ended = self.run(n, "--resume", *options)
         assert ended.process.returncode == 0, ended.err
         assert "Traceback" not in ended.err
@@ -257,7 +257,7 @@ def wait(job: Job, started: Started, where: str | float) -> None:
 
 
 def step(started: Started, condition: Callable[[], bool]) -> None:
-    """Let a job of one process run for moments only, and suspend it when this holds: so short stages are met."""
+    """Let a job of one process run in short steps, and suspend it when this holds: so short stages are met."""
     pid = started.process.pid
 
     def there() -> bool:
@@ -286,7 +286,7 @@ def suspended(job: Job, where: str | float) -> Iterator[Started]:
 
 
 def interrupted(job: Job, share: float = 0.3, *options: str) -> None:
-    """Leave an unfinished results file: of a run that was killed when this share of its blocks was done."""
+    """Leave the unfinished results file of a run that was killed when this share of its blocks was done."""
     with job.start(1, *options) as started:
         wait(job, started, share)
         started.kill_all()

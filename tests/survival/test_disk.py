@@ -1,4 +1,4 @@
-"""Full disks: found before the work where they can be, and nothing measured is lost where they cannot."""
+"""Full disks: noticed before the work if possible; otherwise nothing measured is lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.survival.jobs import LONG, state, step
 
 Oracle = Callable[[str], Path]
 LINE = LINES["pixelSearch"]
-#: Makes a file system of so many bytes, or gives the one that there is that size.
+#: Makes a file system of the given size in bytes, or resizes it.
 Mount = Callable[[int], Path]
 
 
@@ -40,7 +40,7 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.2, 1.6] if LONG else [0.1, 1.2])
 def test_no_room_for_the_results(share: float, make: Make, oracle: Oracle, mount: Mount) -> None:
-    """Journal and finished file have their space, or the run does not begin."""
+    """A run does not begin without the space for journal and finished file."""
     size = (oracle(LINE) / "a-b-pixelSearch.h5").stat().st_size
     folder = mount(int(share * size) or 4096)
     job = make(LINE, out="small/out")
@@ -57,7 +57,7 @@ def test_no_room_for_the_results(share: float, make: Make, oracle: Oracle, mount
 
 
 def test_no_room_for_other_results(make: Make, oracle: Oracle, mount: Mount) -> None:
-    """A run that cannot begin leaves what a finished one has left."""
+    """A run that cannot begin leaves the files of a finished one alone."""
     size = (oracle(LINE) / "a-b-pixelSearch.h5").stat().st_size
     mount(20 * size)
     job = make(LINE, out="small/out")

@@ -1,4 +1,4 @@
-"""Results files that are damaged, of another run, or in use; and what --resume and --overwrite make of them."""
+"""Results files that are damaged, of another run, or in use, under --resume and --overwrite."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def flip(path: Path, at: int) -> None:
         file.write(bytes([byte ^ 0x10]))
 
 
-# ---- what the options do
+# ---- options
 
 
 def test_unfinished_without_options(make: Make, oracle: Oracle) -> None:
@@ -65,7 +65,7 @@ def test_unfinished_without_options(make: Make, oracle: Oracle) -> None:
 
 
 def test_overwrite_takes_whatever_is_there(make: Make, oracle: Oracle) -> None:
-    """Also what another version has begun, or nobody can read."""
+    """Also a file of another version, and an unreadable one."""
     job = make(LDIC)
     interrupted(job)
     with h5py.File(job.results, "r+") as file:
@@ -187,7 +187,7 @@ def test_other_images_or_programs(
 
 
 def test_instruction_set_is_kept(make: Make, oracle: Oracle, images: Path, tmp_path: Path) -> None:
-    """A run that was begun on an old processor ends with the bits of that one."""
+    """A run that was begun on an old processor is resumed with that instruction set."""
     line = LINES["ldic"]
     if len(instruction_sets()) < 2:
         pytest.skip("this processor has one instruction set")
@@ -202,7 +202,7 @@ def test_instruction_set_is_kept(make: Make, oracle: Oracle, images: Path, tmp_p
 
 @pytest.fixture(scope="session")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Job], None]:
-    """Put what is left of a killed run of `LDIC` where a job has its results."""
+    """Put the files of a killed run of `LDIC` where a job has its results."""
     kept = tmp_path_factory.mktemp("begun")
 
     def put(job: Job) -> None:
@@ -223,14 +223,14 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Job], None]:
 @pytest.mark.parametrize("seed", seeds(1, 20))
 @pytest.mark.parametrize("name", LINES if LONG else ["ldic", "pixelSearchPropagate"])
 def test_flipped_bytes(name: str, seed: int, make: Make, oracle: Oracle) -> None:
-    """What does not fit its mark is measured again, from what the images and options say."""
+    """Records that do not fit their mark are measured again; inputs come from the images and options."""
     chance = random.Random(seed)
     job = make(LINES[name])
     interrupted(job)
     for what in ("records", "marks", "inputs", "positions", "places"):
         offset, size = slot(job.results, what)
         for _ in range(3):
-            # the first half is what may be done
+            # only blocks of the first half may be done
             flip(job.results, offset + chance.randrange(size // 2))
     job.resume(oracle(LINES[name]))
 
@@ -240,7 +240,7 @@ def test_flipped_bytes(name: str, seed: int, make: Make, oracle: Oracle) -> None
     [(name, seed) for name in LINES for seed in range(30)] if LONG else [("pixelSearchPropagate", 5), ("ldic", 3)],
 )
 def test_cut_off(name: str, seed: int, make: Make, oracle: Oracle) -> None:
-    """A file that lost its end is gone on with, or refused in a line; never a traceback, never other bytes."""
+    """A file that lost its end is resumed, or refused in a line; never a traceback, never other bytes."""
     chance = random.Random(seed)
     job = make(LINES[name])
     interrupted(job)

@@ -1,4 +1,4 @@
-"""Jobs that are killed, whole or in part, at any moment: what they had measured is kept, and resuming ends well."""
+"""Jobs that are killed, whole or in part, at any moment: their results so far are kept, and they can be resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.survival.jobs import LONG, Job, Started, drivers, seeds, state, suspe
 
 Oracle = Callable[[str], Path]
 
-#: What is killed.
+#: Processes that are killed.
 VICTIMS = ("all", "parent", "mpiexec", "rank 0", "worker")
 #: When: a stage, or a share of the blocks.
 MOMENTS = ("layout", "points", 0.1, "any", "any", "any", 0.9, "finish", "write")

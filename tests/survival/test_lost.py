@@ -45,7 +45,7 @@ def test_lost_workers(seed: int, make: Make, oracle: Oracle) -> None:
 
 @pytest.mark.parametrize("foreign", [False, True])
 def test_lost_worker_where_that_ends_the_job(foreign: bool, make: Make, oracle: Oracle, launcher: Mpiexec) -> None:
-    """Under MPIs that end a job then, the journal remains, and the user is told."""
+    """With MPIs that end the job then, the journal remains, and the user is told."""
     if launcher.fault_tolerant:
         pytest.skip("this MPI lets a job go on that loses a rank")
     job = make(LINES["pixelSearch"])
@@ -63,7 +63,7 @@ def test_lost_worker_where_that_ends_the_job(foreign: bool, make: Make, oracle: 
 @pytest.mark.parametrize("foreign", [False, True] if LONG else [False])
 @pytest.mark.usefixtures("launcher")
 def test_suspended_worker(name: str, foreign: bool, make: Make, oracle: Oracle) -> None:
-    """What it had goes to others; if it is continued in the end it changes nothing."""
+    """Its work goes to others; when it is continued in the end it changes nothing."""
     line = LINES[name]
     job = make(line)
     with job.start(3, foreign=foreign, MPIDVC_LEASE="1") as started:
@@ -81,7 +81,7 @@ def test_suspended_worker(name: str, foreign: bool, make: Make, oracle: Oracle) 
 
 @pytest.mark.usefixtures("launcher")
 def test_worker_that_sleeps_while_others_finish(make: Make, oracle: Oracle) -> None:
-    """It has a piece of the work in hand that others do meanwhile, and writes it after the points are complete."""
+    """Others do its work meanwhile; it writes its own records after the points are complete."""
     line = LINES["ldic"]
     job = make(line)
     with job.start(3, foreign=True, MPIDVC_LEASE="2") as started:

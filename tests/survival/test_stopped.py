@@ -1,4 +1,4 @@
-"""Jobs that are asked to stop: they keep what is measured, say how to go on, and end with status 85."""
+"""Jobs that are asked to stop: they keep their results, print how to resume, and end with status 85."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_the_line_that_status_shows_goes_on(
 
 @pytest.mark.parametrize("n", [1, 2] if LONG else [2])
 def test_stop_in_a_series(n: int, make: Make, oracle: Oracle) -> None:
-    """What is finished is not measured again."""
+    """Finished steps are not measured again."""
     if n > 1 and find_mpiexec() is None:
         pytest.skip("no MPI in this environment")
     line = "ldic @a.tif @b.tif @c.tif -ns 5 -hws 8 -o 3 -dp 1e-5"
@@ -119,7 +119,7 @@ def test_stop_in_a_series(n: int, make: Make, oracle: Oracle) -> None:
 @pytest.mark.parametrize("how", SIGNALS if LONG else ["TERM"])
 @pytest.mark.parametrize("stage", ["layout", "finish", "write"])
 def test_stop_in_every_stage(stage: str, how: str, make: Make, oracle: Oracle) -> None:
-    """As soon as there is a results file the run can be gone on with, measuring or not."""
+    """Once there is a results file the run can be resumed, whatever its stage."""
     job = make(LINES["ldic"])
     with suspended(job, stage) as started:
         started.process.send_signal(SIGNALS[how])
@@ -130,7 +130,7 @@ def test_stop_in_every_stage(stage: str, how: str, make: Make, oracle: Oracle) -
         assert status == {"USR1": 85, "TERM": 143, "INT": 130}[how]
         assert list(job.out.iterdir()) == []
     elif status == 0:
-        # what was left was quicker: a signal is not heeded in the moment after the last point, nor in finalizers
+        # the rest was quicker: a signal is not heeded just after the last point, nor in finalizers
         same(job.out, oracle(LINES["ldic"]))
     else:
         assert status == 85

@@ -1,0 +1,103 @@
+"""How a command is executed: in this process, in ranks that are started for it, or by the ranks of a job."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+
+from mpidvc.cli.command import Command, Outcome, Plan
+from mpidvc.errors import UserError
+from mpidvc.runtime.console import Console
+from mpidvc.runtime.executor import Executor, InlineExecutor
+from mpidvc.runtime.job import Job
+from mpidvc.runtime.launch import choose_ranks, run_ranks
+from mpidvc.runtime.nodes import ranks_on_node
+from mpidvc.tasks.ranks import on_leader
+
+__all__ = ["execute_here", "execute_on", "prepare_for"]
+
+
+def prepare_for(command: Command, args: argparse.Namespace, console: Console, ranks: int) -> Plan:
+    """The plan of a command for a job of so many ranks; on rank 0."""
+    return command.plan.prepare(args, console).fit(ranks_on_node(ranks), console)[0]
+
+
+def execute_on(executor: Executor, prepare: Callable[[], tuple[Plan, Console]]) -> Outcome:
+    """Execute a plan on the ranks of a job; every rank calls it.
+
+    Parameters
+    ----------
+    executor : Executor
+    prepare : callable
+        Makes the plan, on rank 0, and the console that its execution speaks to.
+
+    Raises
+    ------
+    AgreedError
+        On every rank, if the plan cannot be made.
+    Stopped
+        On every rank, if the run was asked to stop.
+    """
+    mine: tuple[Plan, Console] | None = None
+
+    def for_workers() -> Plan:
+        nonlocal mine
+        mine = prepare()
+        return mine[0].for_workers()
+
+    received = on_leader(executor, for_workers)
+    plan, console = mine or (received, Console(silent=True))
+    plan.configure(executor)
+    return plan.execute(executor, console)
+
+
+def execute_here(
+    command: Command,
+    args: argparse.Namespace,
+    console: Console,
+    words: Sequence[str],
+    variables: Mapping[str, str],
+) -> Outcome:
+    """Execute a command that the user started: in this process, or in ranks that are started where they pay.
+
+    Parameters
+    ----------
+    command : Command
+    args : Namespace
+        Its options.
+    console : Console
+        Closed before ranks are started: their rank 0 goes on with the log file.
+    words : sequence of str
+        The command line of the ranks, which is parsed again there; the plan is not made again.
+    variables : mapping
+        Environment of the ranks besides.
+
+    Raises
+    ------
+    UserError
+        If the plan cannot be made, or ranks cannot be started.
+    RanksLostError
+        If a rank was killed.
+    Stopped
+        If the run was asked to stop.
+    """
+    plan = command.plan.prepare(args, console)
+    n_ranks = choose_ranks(args.processes, plan.estimated_seconds, console.note)
+    plan, n_ranks = plan.fit(n_ranks, console, args.processes is None)
+    if n_ranks == 1:
+        return execute_on(InlineExecutor(), lambda: (plan, console))
+    console.close()
+    with tempfile.TemporaryDirectory(prefix=f"mpidvc-{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+        job = Job(folder)
+        # made once: preparing again in rank 0 would read and print everything again
+        job.plan.write_bytes(pickle.dumps(plan, protocol=5))
+        try:
+            status = run_ranks(n_ranks, words, job, variables)
+        except OSError as error:
+            raise UserError(f"mpiexec cannot be started: {error}") from None
+        value, warned = job.value or (None, [])
+        console.warnings += warned
+        return Outcome(status, value)

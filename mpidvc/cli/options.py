@@ -1,0 +1,431 @@
+"""The options that several commands share, and the checks of them that need no file."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any
+
+from mpidvc.cli.parser import Group, Parser, add_triple
+from mpidvc.errors import UserError
+from mpidvc.runtime.memory import parse_size
+
+__all__ = [
+    "add_correlation",
+    "add_criterion",
+    "add_grey_thresholds",
+    "add_grid",
+    "add_guess",
+    "add_images",
+    "add_margin",
+    "add_mask",
+    "add_output",
+    "add_run",
+    "add_search_range",
+    "add_voxel_size",
+    "add_zero_mean",
+    "check_common",
+    "check_outputs",
+    "image_mode",
+    "require",
+]
+
+
+def _truncated(text: str) -> int:
+    try:
+        return int(float(text))
+    except OverflowError:
+        raise ValueError from None
+
+
+_truncated.__name__ = "number"
+
+
+def add_mask(group: Group, image: int = 1) -> None:
+    """Add ``-mf1``: `mask1`; for image 2 ``-mf2``: `mask2`."""
+    group.add_argument(
+        *(f"-mf{image}", f"--maskFile{image}"),
+        dest=f"mask{image}",
+        metavar="FILE",
+        help=f"mask of image {image}, of its shape: voxels where it is 0 do not take part",
+    )
+
+
+def add_guess(parser: Parser, group: Group) -> None:
+    """Add ``-pf`` and ``-pfb``: `phi_file`, `phi_file_bin_ratio`."""
+    action = group.add_argument(
+        *("-pf", "-phiFile"),
+        dest="phi_file",
+        metavar="FILE",
+        help="first guess: a file written by a previous command (.h5 or .tsv)",
+    )
+    parser.add_own_spelling(action, "--phiFile")
+    group.add_argument(
+        *("-pfb", "--phiFile-bin-ratio"),
+        dest="phi_file_bin_ratio",
+        metavar="RATIO",
+        type=float,
+        default=1.0,
+        help="binning of the images of -pf divided by that of these images; positions and displacements of the guess "
+        "are multiplied by it (default: %(default)s)",
+    )
+
+
+def add_grid(group: Group) -> None:
+    """Add ``-ns``, ``-ns3``, ``-hws``, ``-hws3``: `node_spacing`, `half_window_size`, each None or (z, y, x)."""
+    add_triple(
+        group,
+        "node_spacing",
+        ("-ns", "--node-spacing"),
+        ("-ns3", "--node-spacing-3"),
+        "distance of the nodes, in voxels",
+    )
+    add_triple(
+        group,
+        "half_window_size",
+        ("-hws", "--half-window-size"),
+        ("-hws3", "--half-window-size-3"),
+        "distance from the node to the sides of its window, in voxels",
+    )
+
+
+def add_margin(group: Group, long: str, default: int | None, meaning: str) -> None:
+    """Add ``-m`` and ``-m3``: `margin`, None or (z, y, x).
+
+    Parameters
+    ----------
+    group : argument group
+    long : str
+        The long spelling, which spam writes with one dash or two.
+    default : int, optional
+        For all axes.
+    meaning : str
+        For the help.
+    """
+    spread = None if default is None else (default,) * 3
+    add_triple(group, "margin", ("-m", "-mar", long), ("-m3", "-mar3", f"{long}3"), meaning, _truncated, spread)
+
+
+def add_grey_thresholds(group: Group) -> None:
+    """Add ``-glt``, ``-ght``, ``-mc``: `grey_low_threshold`, `grey_high_threshold`, `mask_coverage`."""
+    group.add_argument(
+        *("-glt", "--grey-low-threshold"),
+        dest="grey_low_threshold",
+        metavar="GREY",
+        type=float,
+        default=-math.inf,
+        help="skip windows whose mean grey level in image 1 is not above this (default: %(default)s)",
+    )
+    group.add_argument(
+        *("-ght", "--grey-high-threshold"),
+        dest="grey_high_threshold",
+        metavar="GREY",
+        type=float,
+        default=math.inf,
+        help="skip windows whose mean grey level in image 1 is not below this (default: %(default)s)",
+    )
+    group.add_argument(
+        *("-mc", "--mask-coverage"),
+        dest="mask_coverage",
+        metavar="FRACTION",
+        type=float,
+        default=0.5,
+        help="skip windows of which less than this fraction is inside image 1 and not masked (default: %(default)s)",
+    )
+
+
+def add_correlation(group: Group, min_delta_phi: float) -> None:
+    """Add ``-rig``, ``-it``, ``-dp``, ``-o``, ``-ug``, ``-shift``.
+
+    Their names: `rigid`, `max_iterations`, `min_delta_phi`, `interpolation_order`, `update_gradient`, `shift`.
+    """
+    group.add_argument(*("-rig", "--rigid"), dest="rigid", action="store_true", help="translation and rotation only")
+    group.add_argument(
+        *("-it", "--max-iterations"),
+        dest="max_iterations",
+        metavar="N",
+        type=int,
+        default=50,
+        help="greatest number of iterations (default: %(default)s)",
+    )
+    group.add_argument(
+        *("-dp", "--min-delta-phi"),
+        dest="min_delta_phi",
+        metavar="NORM",
+        type=float,
+        default=min_delta_phi,
+        help="converged when the norm of the change of Phi is not above this (default: %(default)s)",
+    )
+    group.add_argument(
+        *("-o", "--interpolation-order"),
+        dest="interpolation_order",
+        type=int,
+        choices=(1, 3),
+        default=1,
+        help="interpolation of image 2: 1 linear, 3 cubic spline (default: %(default)s)",
+    )
+    group.add_argument(
+        *("-ug", "--update-gradient"),
+        dest="update_gradient",
+        action="store_true",
+        help="take the gradient of the deformed image 2 in every iteration, instead of that of image 1 once",
+    )
+    group.add_argument(
+        *("-shift", "--shift"),
+        dest="shift",
+        action="store_true",
+        help="sample both images at points moved by a quarter of a voxel, alternately to and fro, before comparing",
+    )
+
+
+def add_criterion(parser: Parser, group: Group) -> None:
+    """Add our ``--criterion``: `criterion`."""
+    parser.add_own_argument(
+        "--criterion",
+        group=group,
+        choices=("auto", "ssd", "znssd"),
+        default="auto",
+        help="what is minimised: ssd compares grey levels, znssd allows for another brightness and contrast, auto "
+        "takes ssd if mean and standard deviation of both images agree (default: %(default)s)",
+    )
+
+
+def add_output(group: Group, fields: bool, no_tsv: str = "--noTSV") -> None:
+    """Add ``-od``, ``-pre``: `out_dir`, `prefix`; fields also ``-vtk``, ``-notsv``, ``-tif``: `vtk`, `tsv`, `tif`.
+
+    Parameters
+    ----------
+    group : argument group
+    fields : bool
+        Whether the command writes fields.
+    no_tsv : str
+        The long spelling of ``-notsv``, which differs among spam's commands.
+    """
+    group.add_argument(
+        *("-od", "--out-dir"),
+        dest="out_dir",
+        metavar="DIR",
+        help="where to write; made if missing (default: the folder of the first image)",
+    )
+    group.add_argument(
+        *("-pre", "--prefix"),
+        dest="prefix",
+        metavar="PREFIX",
+        help="how the names of the files written begin (default: the names of the images)",
+    )
+    if fields:
+        group.add_argument(*("-vtk", "--VTKout"), dest="vtk", action="store_true", help="write a VTK file")
+        group.add_argument(*("-notsv", no_tsv), dest="tsv", action="store_false", help="do not write a TSV file")
+        group.add_argument(
+            *("-tif", "-tiff", "--TIFFout", "--TIFout"),
+            dest="tif",
+            action="store_true",
+            help="write TIFF files, one for each component",
+        )
+
+
+def add_results(parser: Parser, group: Group) -> None:
+    """Add our ``--resume``, ``--overwrite``, ``-noh5``, ``--hdf5-driver``, and those of `add_voxel_size`.
+
+    Their names: `resume`, `overwrite`, `h5`, `hdf5_driver`.
+    """
+    parser.add_own_argument(
+        "--resume",
+        group=group,
+        action="store_true",
+        help="go on with an interrupted run, on any number of processes; begin where there is none",
+    )
+    parser.add_own_argument(
+        "--overwrite", group=group, action="store_true", help="begin again though there is an interrupted run"
+    )
+    parser.add_own_argument(
+        "-noh5",
+        group=group,
+        dest="h5",
+        action="store_false",
+        help="remove the results file (.h5) and what tells of the run (.run.json) when everything else is written",
+    )
+    parser.add_own_argument(
+        "--hdf5-driver",
+        group=group,
+        choices=("auto", "mpio", "posix", "gather"),
+        default="auto",
+        help="who writes the results file: every process its part, through parallel HDF5 (mpio) or without it (posix), "
+        "or one process all of it (gather); the bytes are the same. auto: posix, but gather on network file systems "
+        "that several hosts do not see alike, such as NFS (default: %(default)s)",
+    )
+    add_voxel_size(parser, group)
+
+
+def add_voxel_size(parser: Parser, group: Group) -> None:
+    """Add our ``--voxel-size`` and ``--unit``: `voxel_size`, `unit`."""
+    parser.add_own_argument(
+        "--voxel-size",
+        group=group,
+        dest="voxel_size",
+        metavar="SIZE",
+        type=float,
+        default=1.0,
+        help="edge of a voxel: lengths that ParaView shows of the results file (.h5) are multiples of it; "
+        "all other numbers stay in voxels (default: 1)",
+    )
+    parser.add_own_argument(
+        "--unit",
+        group=group,
+        metavar="NAME",
+        default="voxel",
+        help="unit of --voxel-size, noted in the results file, for example mm (default: %(default)s)",
+    )
+
+
+def add_search_range(group: Group) -> None:
+    """Add ``-sr``: `search_range`, (z-, z+, y-, y+, x-, x+)."""
+    group.add_argument(
+        *("-sr", "--search-range"),
+        dest="search_range",
+        metavar=("Z-", "Z+", "Y-", "Y+", "X-", "X+"),
+        nargs=6,
+        type=int,
+        default=[-3, 3, -3, 3, -3, 3],
+        help="where to search about the rounded first guess, in voxels, both ends included (default: -3 3 -3 3 -3 3)",
+    )
+
+
+def add_zero_mean(parser: Parser, group: Group) -> None:
+    """Add our ``--zero-mean``: `zero_mean`."""
+    parser.add_own_argument(
+        "--zero-mean",
+        group=group,
+        dest="zero_mean",
+        action="store_true",
+        help="take the means off before windows are compared, which tells windows of low contrast on a high grey level "
+        "apart (default: not, as in spam)",
+    )
+
+
+def add_images(parser: Parser, group: Group) -> None:
+    """Add ``-lazy`` and our ``--image-mode``, ``--memory``: `lazy`, `image_mode`, `memory`."""
+    group.add_argument(
+        *("-lazy", "--lazy-load"),
+        dest="lazy",
+        action="store_true",
+        help="the same as --image-mode mapped",
+    )
+    parser.add_own_argument(
+        "--image-mode",
+        group=group,
+        dest="image_mode",
+        choices=("auto", "shared", "mapped", "boxes"),
+        help="how images are read: shared copies them to memory once for all processes of a node, mapped maps their "
+        "files, boxes reads part by part what is larger than memory; auto decides by their size and storage; the "
+        "results are the same (default: auto)",
+    )
+    parser.add_own_argument(
+        "--memory",
+        group=group,
+        metavar="SIZE",
+        help="memory that all processes of a node may use together, for instance 500M or 16G (default: 80%% of the "
+        "least of what is available, the control group's limit and the scheduler's)",
+    )
+
+
+def image_mode(args: argparse.Namespace) -> str:
+    """How images shall be read: ``auto``, ``shared``, ``mapped`` or ``boxes``."""
+    return args.image_mode or ("mapped" if args.lazy else "auto")
+
+
+def add_run(parser: Parser, group: Group, spam_has_processes: bool = True) -> None:
+    """Add ``-np`` and our ``--log``: `processes`, `log`.
+
+    Parameters
+    ----------
+    parser : Parser
+    group : argument group
+    spam_has_processes : bool
+        Whether ``-np`` is an option of spam's command, and so may be abbreviated.
+    """
+    settings: dict[str, Any] = {
+        "dest": "processes",
+        "metavar": "N",
+        "type": int,
+        "help": "number of processes on this host; ignored under mpiexec and srun (default: all CPUs this process may "
+        "use, one for a job of seconds)",
+    }
+    names = ("-np", "--number-of-processes")
+    if spam_has_processes:
+        group.add_argument(*names, **settings)
+    else:
+        parser.add_own_argument(*names, group=group, **settings)
+    parser.add_own_argument(
+        "--log", group=group, metavar="FILE", help="add everything that is printed to this file, with the time"
+    )
+
+
+def require(condition: bool, option: str, value: object, rule: str) -> None:
+    """Raise the `UserError` ``option value: rule`` unless the condition holds."""
+    if not condition:
+        shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+        raise UserError(f"{option} {shown}".strip() + f": {rule}")
+
+
+def check_common(args: argparse.Namespace) -> None:
+    """Check what needs no file of the shared options that `args` holds.
+
+    The first axis of sizes and spacings may be 0 here, as it does not count in 2D.
+
+    Raises
+    ------
+    UserError
+        Names the option, its value and the rule.
+    """
+    given = vars(args)
+
+    def check(name: str, option: str, good: Any, rule: str) -> None:
+        if given.get(name) is not None:
+            require(good(given[name]), option, given[name], rule)
+
+    def at_least_one(size: tuple[int, int, int]) -> bool:
+        return size[0] >= 0 and min(size[1:]) >= 1
+
+    check("node_spacing", "-ns", at_least_one, "has to be at least 1")
+    check("half_window_size", "-hws", at_least_one, "has to be at least 1")
+    check("margin", "-m", lambda margin: min(margin) >= 0, "may not be negative")
+    check(
+        "search_range",
+        "-sr",
+        lambda r: all(low <= high for low, high in zip(r[::2], r[1::2], strict=True)),
+        "the lower end of a range is above its upper end; give Z- Z+ Y- Y+ X- X+",
+    )
+    check("max_iterations", "-it", lambda n: n >= 0, "may not be negative")
+    check("min_delta_phi", "-dp", lambda norm: not math.isnan(norm), "is not a number")
+    check("mask_coverage", "-mc", lambda fraction: 0 <= fraction <= 1, "has to be between 0 and 1")
+    check("phi_file_bin_ratio", "-pfb", lambda ratio: 0 < ratio < math.inf, "has to be above 0 and finite")
+    check("unit", '--unit ""', lambda unit: unit != "", "is no name")
+    check("voxel_size", "--voxel-size", lambda size: 0 < size < math.inf, "has to be above 0 and finite")
+    check("processes", "-np", lambda n: n >= 1, "at least one process is needed")
+    check("out_dir", '-od ""', lambda folder: folder != "", "is no folder")
+    check("grey_low_threshold", "-glt", lambda grey: not math.isnan(grey), "is not a number")
+    check("grey_high_threshold", "-ght", lambda grey: not math.isnan(grey), "is not a number")
+    if given.get("memory") is not None:
+        parse_size(args.memory)
+    if given.get("lazy") and args.image_mode not in (None, "mapped"):
+        raise UserError(f"-lazy: is --image-mode mapped, but --image-mode {args.image_mode} is given; drop one of them")
+    if "grey_low_threshold" in given:
+        require(
+            args.grey_low_threshold < args.grey_high_threshold,
+            "-glt",
+            args.grey_low_threshold,
+            f"has to be below -ght ({args.grey_high_threshold}), or no window is left",
+        )
+
+
+def check_outputs(args: argparse.Namespace, grid: bool = True) -> None:
+    """Check that something will be written; TIFF files need a grid.
+
+    Raises
+    ------
+    UserError
+        If not.
+    """
+    if not (args.tsv or args.vtk or args.h5 or (args.tif and grid)):
+        raise UserError("-notsv -noh5: without -tif or -vtk nothing would be written; drop one or add one of these")

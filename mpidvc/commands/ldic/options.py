@@ -1,0 +1,88 @@
+"""``mpidvc ldic``: deformation functions on the nodes of a regular grid."""
+
+from __future__ import annotations
+
+import argparse
+
+from mpidvc.cli import options
+from mpidvc.cli.parser import Parser
+from mpidvc.errors import UserError
+
+HELP = "local correlation: a deformation function at every node of a grid"
+EXAMPLES = """\
+examples:
+  mpidvc ldic im1.tif im2.tif -ns 20 -hws 10 -pf im1-im2-registration.tsv -tif -vtk
+      every 20 voxels, windows of 21 voxels, from a registration; writes TSV, TIFF and VTK files
+  mpidvc ldic im1.tif im2.tif -hws3 5 10 10 -pf field.tsv -glt 2000
+      on the nodes of a field, flat windows, skipping dark ones
+  mpidvc ldic day1.tif day2.tif day3.tif -sei -ns 20 -hws 10
+      a series: 1 to 2 and 2 to 3 (without -sei: 1 to 2 and 1 to 3)
+  mpiexec -n 64 mpidvc ldic im1.tif im2.tif -ns 10 -hws 10
+      on the hosts that the launcher chooses
+"""
+
+
+def add_options(parser: Parser) -> None:
+    """Add the options of the command."""
+    parser.add_argument(
+        "images",
+        metavar="image",
+        nargs="+",
+        help="two or more images: TIFF files, folders of TIFF slices, or HDF5 datasets (file.h5::/path)",
+    )
+    start = parser.add_argument_group("what is compared, and from where")
+    options.add_mask(start)
+    options.add_guess(parser, start)
+    start.add_argument(
+        *("-F", "--apply-F"),
+        dest="apply_F",
+        choices=("all", "rigid", "no"),
+        default="all",
+        help="what the nodes start with of the F of a registration given by -pf: all, its rotation, or the identity; "
+        "displacements are always those of the whole Phi; fields are taken as they are (default: %(default)s)",
+    )
+    start.add_argument(
+        *("-skp", "--skip"),
+        dest="skip",
+        action="store_true",
+        help="correlate only nodes of -pf whose return status is 1, -1, -2 or -3, and keep the others as they are",
+    )
+    start.add_argument(
+        *("-sei", "--series-incremental"),
+        dest="series_incremental",
+        action="store_true",
+        help="compare every image with the one before it, instead of the first",
+    )
+    grid = parser.add_argument_group("grid and windows")
+    options.add_grid(grid)
+    options.add_margin(
+        grid, "-margin", 3, "voxels by which windows of image 2 reach beyond those of image 1 (default: 3)"
+    )
+    options.add_grey_thresholds(grid)
+    how = parser.add_argument_group("correlation")
+    options.add_correlation(how, min_delta_phi=1e-3)
+    options.add_criterion(parser, how)
+    output = parser.add_argument_group("output")
+    options.add_output(output, fields=True)
+    options.add_results(parser, parser.add_argument_group("results file"))
+    run = parser.add_argument_group("running")
+    options.add_images(parser, run)
+    options.add_run(parser, run)
+
+
+def check(args: argparse.Namespace) -> list[str]:
+    """Check the options without their files; return notes for the user."""
+    options.check_common(args)
+    if len(args.images) < 2:
+        raise UserError(f"{args.images[0]} alone: at least two images are needed")
+    if args.half_window_size is None:
+        raise UserError("the size of the windows is missing: give -hws or -hws3")
+    if args.node_spacing is None and args.phi_file is None:
+        raise UserError("the distance of the nodes is missing: give -ns or -ns3, or a field by -pf")
+    if args.skip and args.phi_file is None:
+        raise UserError("-skp needs the field that it continues (-pf)")
+    options.check_outputs(args)
+    notes = []
+    if args.series_incremental and args.mask1 is not None:
+        notes.append("with -sei the same mask (-mf1) is laid on the first image of every pair")
+    return notes

@@ -1,0 +1,240 @@
+"""The run of ``mpidvc reg``: from its options to its files."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mpidvc.arrays import Array
+from mpidvc.atomic import replacing
+from mpidvc.cli.command import Outcome
+from mpidvc.cli.options import image_mode
+from mpidvc.core import deformation
+from mpidvc.core.grey import choose_criterion
+from mpidvc.core.registration import RegistrationSettings
+from mpidvc.core.statuses import CORRELATION
+from mpidvc.errors import UserError
+from mpidvc.fields.phifield import PhiField
+from mpidvc.fields.tsv import write_tsv
+from mpidvc.images.pair import ImagePair
+from mpidvc.images.planes import planes_to
+from mpidvc.images.source import CACHE
+from mpidvc.runtime.console import Console
+from mpidvc.runtime.executor import Executor
+from mpidvc.tasks.grey import grey_levels
+from mpidvc.tasks.memory import looking_bytes, registration_bytes, tile_bytes, warp_bytes
+from mpidvc.tasks.placement import Needs, placed
+from mpidvc.tasks.registration import LevelSettings, RegistrationResult, mask_centre, register_multiscale
+from mpidvc.tasks.warp import WarpTask
+from mpidvc.workflow.announce import announce, describe_criterion
+from mpidvc.workflow.guess import read_guess
+from mpidvc.workflow.inputs import open_pair
+from mpidvc.workflow.output import base_name, folder_of, make_folder, pair_name
+from mpidvc.workflow.plan import CorrelationPlan
+from mpidvc.workflow.stages import Stages
+
+__all__ = ["Plan"]
+
+#: Rough CPU seconds per voxel: some iterations on every level.
+COST = {1: 4.0e-8, 3: 1.2e-7}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(CorrelationPlan):
+    """Two images to be registered.
+
+    Attributes
+    ----------
+    images : ImagePair
+    settings : RegistrationSettings
+    levels : LevelSettings
+    guess : (4, 4) float64
+        First Phi, about the centre of the image, voxels.
+    report_at : (3,) float64
+        Point about which Phi is written, voxels.
+    stem : Path
+        Of the files that are written.
+    deformed : Path or None
+        Stem of the deformed image 1, if it is asked for.
+    slices : bool
+        Whether that is a folder of slices.
+    history, graph : bool
+        Whether the iterations, and a picture, are written.
+    criterion : str
+        The line about it.
+    """
+
+    images: ImagePair
+    settings: RegistrationSettings
+    levels: LevelSettings
+    guess: Array
+    report_at: Array
+    stem: Path
+    deformed: Path | None
+    slices: bool
+    history: bool
+    graph: bool
+    criterion: str
+
+    @classmethod
+    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+        guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
+        if guess.field is not None:
+            raise UserError(
+                f"-pf {guess.name}: is a field of {len(guess.field)} points; reg starts from a single registration"
+            )
+        images = open_pair(args.im1, args.im2, args.mask1)
+        image1, mask1 = images.image1, images.mask1
+        if args.graph:
+            try:
+                import matplotlib  # noqa: F401
+            except ImportError:
+                raise UserError("-g: matplotlib is not installed; pip install matplotlib") from None
+        centre = (np.array(image1.shape) - 1) / 2
+        start = np.eye(4)
+        if guess.registration is not None:
+            start = deformation.move_centre(guess.registration.phi[0], guess.registration.positions[0], centre)
+        report_at = mask_centre(mask1) if args.return_phi_mask_centre and mask1 is not None else centre
+        folder = make_folder(args.out_dir, folder_of(args.im1, real=True), args.prefix)
+        console.print("")
+        announce(console, "reg", args)
+        guess.announce(console, tif=False)
+        grey = grey_levels(images)
+        choice = choose_criterion(args.criterion, grey)
+        settings = RegistrationSettings(
+            order=args.interpolation_order,
+            max_iterations=args.max_iterations,
+            min_delta_phi=args.min_delta_phi,
+            rigid=args.rigid,
+            update_gradient=args.update_gradient,
+            sigma=args.gaussian_sigma if args.gradient_method == "gaussian" else None,
+            shift=args.shift,
+            criterion=choice.criterion,
+            gain=choice.gain,
+            bias=choice.bias,
+            level=grey.mean1,
+        )
+        levels = LevelSettings(args.bin_begin, args.bin_end, args.margin)
+        levels.usable(image1, settings)
+        return cls(
+            images=images,
+            settings=settings,
+            levels=levels,
+            guess=start,
+            report_at=report_at,
+            stem=folder / pair_name(args, "registration"),
+            # spam ignores -pre here too
+            deformed=folder / f"{base_name(args.im1)}-reg-def" if args.save_deformed_image1 else None,
+            slices=isinstance(args.im1, str) and Path(args.im1).is_dir(),
+            history=args.journal,
+            graph=args.graph,
+            criterion=describe_criterion(choice),
+            estimated_seconds=math.prod(image1.shape) * COST[args.interpolation_order] / args.bin_end**3,
+            image_mode=image_mode(args),
+            memory=args.memory,
+        )
+
+    def needs(self) -> Needs:
+        images, begin = self.images, self.levels.begin
+        chunk = registration_bytes(images, self.settings, self.guess[:3, :3] - np.eye(3))
+        if self.deformed is not None:
+            chunk = max(chunk, warp_bytes(images.image1))
+        tiles = [tile_bytes(image, begin, False) for image in (images.image1, images.image2)]
+        if images.mask1 is not None:
+            tiles.append(tile_bytes(images.mask1, begin, True))
+        return Needs([images], chunk, rank0=looking_bytes(None), tiles=tiles, less="a coarser last level (-be)")
+
+    def execute(self, executor: Executor, console: Console) -> Outcome:
+        with placed(executor, self.placement, self.images, console.note) as images:
+            return replace(self, images=ImagePair._make(images))._register(executor, console)
+
+    def _register(self, executor: Executor, console: Console) -> Outcome:
+        stages = Stages(executor)
+        console.print(self.criterion)
+        watch = None
+        if self.graph:
+            from mpidvc.commands.reg.plot import RegistrationPlot
+
+            watch = RegistrationPlot(self.images.image1, self.images.image2, self.settings.order)
+        with stages.stage("points", count_cpu=True):
+            found = register_multiscale(
+                executor,
+                self.images,
+                self.settings,
+                self.levels,
+                self.guess,
+                console.print,
+                watch.show if watch is not None and watch.live else None,
+                CACHE if self.placement is None else self.placement.cache_bytes,
+            )
+        field = self._result(found)
+        with stages.stage("write"):
+            if executor.rank == 0:
+                write_tsv(f"{self.stem}.tsv", field, "LDIC")
+            console.print(f"Written: {self.stem}.tsv")
+            if executor.rank == 0 and self.history:
+                _write_history(Path(f"{self.stem}-iterations.npy"), found)
+                console.print(f"Written: {self.stem}-iterations.npy")
+            if executor.rank == 0 and watch is not None:
+                watch.save(Path(f"{self.stem}.png"), found.phi)
+                console.print(f"Written: {self.stem}.png")
+            if self.deformed is not None and found.last.status > 0:
+                self._write_deformed(self.deformed, found, executor, console)
+        stages.report(1)
+        status = found.last.status
+        told = f"return status {status}: {CORRELATION[status].meaning}"
+        if status == 2:
+            console.print("Registration converged")
+        elif status == 1:
+            console.warn(
+                f"the registration has not converged at binning {found.binning} ({told}); the last Phi is saved"
+            )
+        else:
+            console.warn(f"the registration failed ({told}); Phi is saved, but do not trust it")
+        # stopped by -it on the last level is what was asked for; on a coarser one it is no result for the images
+        good = status == 2 or (status == 1 and found.binning == self.levels.end)
+        return Outcome(0 if good else 1, field)
+
+    def _result(self, found: RegistrationResult) -> PhiField:
+        """Phi at the point asked for, and what became of the registration."""
+        last = found.last
+        columns = {
+            "error": last.error,
+            "iterations": last.iterations,
+            "returnStatus": last.status,
+            "deltaPhiNorm": last.delta_phi_norm,
+        }
+        phi = deformation.move_centre(found.phi, found.centre, self.report_at)
+        values = {name: np.array([value]) for name, value in columns.items()}
+        return PhiField(self.report_at[None], phi[None], values, "registration")
+
+    def _write_deformed(self, stem: Path, found: RegistrationResult, executor: Executor, console: Console) -> None:
+        """Image 1 deformed by Phi: trilinear in 3D, cubic in 2D; one TIFF, or a folder of slices for a folder."""
+        image = self.images.image1
+        task = WarpTask(image, found.phi, found.centre, 3 if image.two_d else 1)
+        if executor.rank != 0:
+            executor.map(task, None)
+            return
+        target = stem if self.slices else stem.with_name(f"{stem.name}.tif")
+        with planes_to(target, image, stem.name, self.slices) as put:
+            executor.map(task, lambda chunk, planes: put(chunk * task.planes, planes))
+        console.print(f"Written: {target}")
+
+
+def _write_history(path: Path, found: RegistrationResult) -> None:
+    """History of the last level: lists t, r, z, error, deltaPhiNorm, the start first, as a pickled dictionary."""
+    steps = found.last.history
+    R, U = deformation.polar(np.array([step.phi[:3, :3] for step in steps]).reshape(-1, 3, 3))
+    record = {
+        "t": [step.phi[:3, 3].tolist() for step in steps],
+        "r": [deformation.rotation_vector(one).tolist() if np.isfinite(one).all() else [math.nan] * 3 for one in R],
+        "z": [np.diag(one).tolist() for one in U],
+        "error": [step.error for step in steps],
+        "deltaPhiNorm": [step.delta_phi_norm for step in steps],
+    }
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.array(record, dtype=object), allow_pickle=True)

@@ -1,0 +1,32 @@
+"""``mpidvc status``: how far the run of a results file is."""
+
+from __future__ import annotations
+
+import argparse
+
+from mpidvc.cli.parser import Parser
+
+HELP = "say whether a results file is finished, how far its run is, and what became of its points"
+EXAMPLES = """\
+examples:
+  mpidvc status im1-im2-ldic.h5
+      also while the run goes on; nothing is written, and no lock is taken
+  mpidvc status -q im1-im2-ldic.h5 || sbatch next-part.sh
+      in a script: only this exit status decides; that of a launcher may be 0 although a node was lost
+
+The exit status is 0 if all files are finished, 1 if one is not, and 2 if one is missing or no results file.
+"""
+
+
+def add_options(parser: Parser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("files", metavar="file.h5", nargs="+", help="results files")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a JSON list with one object for each file")
+    form.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    parser.set_defaults(processes=None, log=None)
+
+
+def check(args: argparse.Namespace) -> list[str]:
+    """Check the options without their files; return notes for the user."""
+    return []

@@ -1,0 +1,353 @@
+"""The run of ``mpidvc status``: reads results files, finished or not, without touching them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mpidvc.arrays import Array
+from mpidvc.cli import command
+from mpidvc.cli.command import Outcome
+from mpidvc.core.statuses import CORRELATION, SEARCH
+from mpidvc.errors import UserError
+from mpidvc.fields.hdf5 import ResultsFile, is_hdf5
+from mpidvc.rowfile import HOME, JOURNAL
+from mpidvc.runtime.console import Console
+from mpidvc.runtime.executor import Executor
+from mpidvc.runtime.journal import in_use
+
+__all__ = ["Plan", "State", "state_of_run"]
+
+#: A run on other hosts that has not been heard of for so many seconds does not run any more.
+SILENT = 180.0
+#: Lost processes that are named.
+LOST = 5
+#: Records read at a time.
+BLOCK = 2**18
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a run is.
+
+    Attributes
+    ----------
+    file : str
+    state : {"finished", "running", "stopped", "interrupted"}
+        Stopped ended as it was asked to; interrupted does not hold its file's lock on this host, or was not heard of
+        for `SILENT` seconds on others.
+    command : str
+        The command that makes the file, "" if it does not say.
+    points, done : int
+    statuses : dict of int to int
+        Number of the points done by return status.
+    seconds : float or None
+        Since the run, or its last resumption, began; until it was last heard of.
+    rate : float or None
+        Points per second since then.
+    seconds_left : float or None
+        Of a running one.
+    last_sign : str
+        When it was last heard of (ISO 8601, UTC).
+    ranks, resumes : int or None
+    lost : list of str
+        A line for every process that was lost.
+    command_line : str
+    """
+
+    file: str
+    state: str
+    command: str
+    points: int
+    done: int
+    statuses: dict[int, int]
+    seconds: float | None
+    rate: float | None
+    seconds_left: float | None
+    last_sign: str
+    ranks: int | None
+    resumes: int | None
+    lost: list[str]
+    command_line: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(command.Plan):
+    """Results files to be looked at.
+
+    Attributes
+    ----------
+    files : list of str
+    json, quiet : bool
+    """
+
+    files: list[str]
+    json: bool
+    quiet: bool
+
+    @classmethod
+    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+        return cls(files=args.files, json=args.json, quiet=args.quiet)
+
+    def execute(self, executor: Executor, console: Console) -> Outcome:
+        if executor.rank != 0:
+            return Outcome(0)
+        states, bad = [], False
+        for file in self.files:
+            try:
+                states.append(state_of_run(file))
+            except UserError as error:
+                console.error(f"mpidvc status: error: {error}")
+                bad = True
+                continue
+            if not (self.json or self.quiet):
+                _show(states[-1], console)
+        if self.json:
+            console.print(json.dumps([asdict(state) for state in states], indent=2))
+        return Outcome(2 if bad else int(any(state.state != "finished" for state in states)), states)
+
+
+def state_of_run(path: str, now: float | None = None) -> State:
+    """Find out how far the run of a results file is; the file is neither changed nor locked.
+
+    Parameters
+    ----------
+    path : str
+    now : float, optional
+        Seconds since the epoch; the present if not given.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, damaged, or no results file.
+    """
+    now = time.time() if now is None else now
+    told = _run_of(path)
+    journal = _read_journal(path)
+    if journal is None:
+        with ResultsFile(path) as file:
+            command, points = file.layout.attributes.get("command", ""), file.layout.n
+            found = _column(file) if "returnStatus" in file.layout.columns else ()
+            statuses = _count(found)
+        done, state = points, "finished"
+    else:
+        command, points, done, statuses = journal
+        state = "interrupted"
+
+    heard = [Path(path).stat().st_mtime, *([told.updated] if told.updated else [])]
+    if state != "finished" and told.state == "stopped":
+        state = "stopped"
+    elif state != "finished" and told.state == "running":
+        # a run holds a lock, but not every host of a cluster sees it
+        elsewhere = told.hosts != [platform.node()] and min(abs(now - t) for t in heard) < SILENT
+        if in_use(Path(path)) or elsewhere:
+            state = "running"
+    last = now if state == "running" else told.updated or heard[0]
+    seconds = told.seconds if state == "finished" else None
+    if seconds is None and told.started is not None:
+        seconds = max(last - told.started, 0.0)
+    new = done - told.done_at_start
+    rate = new / seconds if seconds and told.started is not None and new > 0 else None
+    return State(
+        path,
+        state,
+        command,
+        points,
+        done,
+        statuses,
+        seconds,
+        rate,
+        (points - done) / rate if rate and state == "running" else None,
+        datetime.fromtimestamp(max(heard), timezone.utc).isoformat(timespec="seconds"),
+        told.ranks,
+        told.resumes,
+        told.lost,
+        told.command_line,
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What ``<stem>.run.json`` says, as far as it is there and makes sense; times in seconds since the epoch."""
+
+    state: str = ""
+    started: float | None = None
+    updated: float | None = None
+    seconds: float | None = None
+    done_at_start: int = 0
+    ranks: int | None = None
+    resumes: int | None = None
+    lost: list[str] = field(default_factory=list)
+    command_line: str = ""
+    hosts: list[str] = field(default_factory=list)
+
+
+def _run_of(path: str) -> _Run:
+    try:
+        told = json.loads(Path(path).with_suffix(".run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        told = {}
+    if not isinstance(told, dict):
+        told = {}
+
+    def number(name: str) -> Any:
+        value = told.get(name)
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    def when(name: str) -> float | None:
+        try:
+            # "Z" is understood from Python 3.11 on only
+            parsed = datetime.fromisoformat(str(told.get(name)).replace("Z", "+00:00"))
+        except ValueError:
+            return None
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()
+
+    words, lost = told.get("command_line"), told.get("lost")
+    seconds = number("seconds")
+    return _Run(
+        str(told.get("state", "")),
+        when("started"),
+        when("updated"),
+        None if seconds is None else seconds + (number("seconds_before") or 0),
+        int(number("done_at_start") or 0),
+        number("ranks"),
+        number("resumes"),
+        [str(line) for line in lost] if isinstance(lost, list) else [],
+        words if isinstance(words, str) else "",
+        list(told["hosts"]) if isinstance(told.get("hosts"), dict) else [],
+    )
+
+
+def _read_journal(path: str) -> tuple[str, int, int, dict[int, int]] | None:
+    """Command, points, points done and their statuses of an unfinished file; None of any other file.
+
+    What is no HDF5 file at all is left to be refused as a finished one.
+
+    Raises
+    ------
+    UserError
+        If it is HDF5 and damaged.
+    """
+    import h5py
+
+    try:
+        opened = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        if not (Path(path).is_file() and is_hdf5(path)):
+            return None
+        raise UserError(
+            f"results file {path}: was cut off, or is damaged ({' '.join(str(error).split())[:200]}); its command "
+            "with --resume saves what can be saved"
+        ) from None
+    with opened as file:
+        try:
+            if JOURNAL not in file:
+                return None
+            own, journal = file[HOME], file[JOURNAL]
+            command, points = str(own.attrs.get("command", "")), int(own.attrs["n_points"])
+            # the marks first: records of a block that is marked now do not change any more
+            finished = journal["marks"][()] != 0
+            starts = journal["starts"][()].astype(np.int64)
+            column = list(json.loads(journal.attrs["columns"])).index("returnStatus")
+            records = journal["records"]
+            offset, kind = records.id.get_offset(), records.dtype
+            if len(starts) != len(finished) + 1 or starts[-1] != points or records.shape != (points,):
+                raise ValueError("its blocks are not those of its points")
+            rows = np.repeat(finished, np.diff(starts))
+            done = int(rows.sum())
+            statuses = _count(_finished_rows(file.id.get_vfd_handle(), kind, offset, rows, column))
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError, OSError) as error:
+            raise UserError(
+                f"results file {path}: is damaged ({' '.join(str(error).split())[:200]}); "
+                "its command with --resume saves what can be saved"
+            ) from None
+    return command, points, done, statuses
+
+
+def _finished_rows(
+    handle: int, kind: np.dtype[Any], offset: int, finished: npt.NDArray[np.bool_], column: int
+) -> Iterator[Array]:
+    # Past HDF5, which takes ten times as long to pick a member of a record; by the same handle, as the finished file
+    # may take the name at any moment.
+    for start in range(0, len(finished), BLOCK):
+        mine = finished[start : start + BLOCK]
+        if mine.any():
+            data = os.pread(handle, len(mine) * kind.itemsize, offset + start * kind.itemsize)
+            yield np.frombuffer(data, kind)["result"][mine, column]
+
+
+def _column(file: ResultsFile) -> Iterator[Array]:
+    for start in range(0, file.layout.n, BLOCK):
+        yield file.column("returnStatus", start, min(start + BLOCK, file.layout.n))
+
+
+def _count(parts: Iterable[Array]) -> dict[int, int]:
+    """Number of points by return status, the best first."""
+    counts: Counter[int] = Counter()
+    for part in parts:
+        values, numbers = np.unique(np.nan_to_num(part, posinf=0, neginf=0), return_counts=True)
+        counts.update({int(value): int(number) for value, number in zip(values, numbers, strict=True)})
+    return dict(sorted(counts.items(), reverse=True))
+
+
+def _show(state: State, console: Console) -> None:
+    """Print it for people."""
+    share = f"{100 * state.done / state.points:.1f}%" if state.done < state.points else "all"
+    of = f" ({state.command})" if state.command else ""
+    lines = [f"{state.file}: {state.state}{of}"]
+    ranks = f" on {state.ranks} process{'es' if state.ranks != 1 else ''}" if state.ranks else ""
+    if state.state == "finished":
+        taken = f", {_duration(state.seconds)}{ranks}" if state.seconds is not None else ""
+        lines.append(f"  {state.points} points{taken}{_resumed(state)}")
+    else:
+        lines.append(f"  {state.done} of {state.points} points done ({share}){_resumed(state)}")
+    if state.state == "running":
+        rate = "no rate yet" if state.rate is None else f"{state.rate:{'.0f' if state.rate >= 100 else '.3g'}} points/s"
+        left = f", {_duration(state.seconds_left)} left" if state.seconds_left else ""
+        lines.append(f"  {rate}{ranks}{left}" if state.done < state.points else "  the finished file is being written")
+    elif state.state != "finished":
+        lines.append(f"  last sign of life: {state.last_sign.replace('T', ' ').replace('+00:00', ' UTC')}")
+        lines.append(f"  go on: {_resume_line(state)}")
+    lines += [f"  {line}" for line in state.lost[:LOST]]
+    lines += [f"  {len(state.lost) - LOST} more were lost"] if len(state.lost) > LOST else []
+    width = len(str(max(state.statuses.values(), default=0)))
+    meanings = _meanings(state.command)
+    lines += [
+        f"  RS={value:+d} {number:{width}d} {100 * number / state.done:5.1f}%  {meanings.get(value, '')}".rstrip()
+        for value, number in state.statuses.items()
+    ]
+    console.print("\n".join(lines))
+
+
+def _resumed(state: State) -> str:
+    return f", resumed {state.resumes} time{'s' if state.resumes != 1 else ''}" if state.resumes else ""
+
+
+def _duration(seconds: float | None) -> str:
+    whole = round(seconds or 0)
+    return f"{whole // 3600:02d}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
+
+
+def _resume_line(state: State) -> str:
+    if not state.command_line:
+        return f"its command{f' (mpidvc {state.command} ...)' if state.command else ''} again, with --resume"
+    words = [word for word in shlex.split(state.command_line) if word not in ("--resume", "--overwrite")]
+    return f"{shlex.join(words)} --resume"
+
+
+def _meanings(command: str) -> dict[int, str]:
+    known = SEARCH if command.startswith("pixelSearch") else CORRELATION
+    return {value: status.meaning for value, status in known.items()}

@@ -1,0 +1,1 @@
+"""What the runs of several commands share, from their files to their results."""

@@ -1,0 +1,46 @@
+"""Lines that a run prints before it begins."""
+
+from __future__ import annotations
+
+import argparse
+
+from mpidvc.arrays import Array
+from mpidvc.core.grey import Choice
+from mpidvc.images.pair import ImagePair
+from mpidvc.runtime.console import Console
+from mpidvc.tasks.texture import Windows, texture_of
+
+__all__ = ["announce", "describe_criterion", "warn_of_texture"]
+
+#: Not settings of the correlation.
+_UNSHOWN = ("processes", "command_line", "notes")
+
+
+def announce(console: Console, command: str, args: argparse.Namespace, **used: object) -> None:
+    """Print the settings of a run, then the notes on its options.
+
+    Parameters
+    ----------
+    console : Console
+    command : str
+    args : Namespace
+        The options.
+    **used
+        Values that stand for options that were not given.
+    """
+    shown = {name: value for name, value in vars(args).items() if name not in _UNSHOWN}
+    console.settings(f"mpidvc {command}", {**shown, **used})
+    for note in args.notes:
+        console.note(note)
+
+
+def describe_criterion(choice: Choice) -> str:
+    """The line that says what is minimised and why."""
+    return f"Criterion: {choice.criterion} ({choice.reason})"
+
+
+def warn_of_texture(console: Console, images: ImagePair, positions: Array, windows: Windows) -> None:
+    """Warn if a large share of the windows has too little texture to be followed; on rank 0."""
+    text = texture_of(images.image1, images.mask1, positions, windows).warning()
+    if text is not None:
+        console.warn(text)

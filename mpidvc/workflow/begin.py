@@ -1,0 +1,191 @@
+"""The beginning of a run: its results file is made, or that of an interrupted run is taken up again."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpidvc.errors import UserError
+from mpidvc.fields.hdf5 import FieldLayout, create_results_file
+from mpidvc.rowfile import RowFile
+from mpidvc.runtime import journal as journals
+from mpidvc.runtime.console import Console
+from mpidvc.runtime.executor import Executor
+from mpidvc.runtime.filesystems import COHERENT, file_system
+from mpidvc.runtime.journal import Journal, JournalLayout
+from mpidvc.runtime.stop import keep
+from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader
+from mpidvc.workflow.determines import plain, refuse_changes, refuse_replacing, version
+from mpidvc.workflow.files import RunFiles, part_of
+from mpidvc.workflow.output import Output, check_results, journal_place, results_path
+from mpidvc.workflow.work import Work
+
+__all__ = ["begin"]
+
+
+def begin(
+    executor: Executor, console: Console, output: Output, stem: Path, describe: Callable[[], Work]
+) -> tuple[RunFiles, Work | None]:
+    """Make the results file of a run, or take up that of an interrupted one; on every rank.
+
+    Parameters
+    ----------
+    executor : Executor
+    console : Console
+    output : Output
+    stem : Path
+        Of the files that are written.
+    describe : callable
+        Gives the work; called on rank 0.
+
+    Returns
+    -------
+    files : RunFiles
+    work : Work or None
+        None on the other ranks.
+
+    Raises
+    ------
+    AgreedError
+        If the file cannot be written, or the interrupted run was another one.
+    """
+    path = results_path(stem)
+    begun_with = on_leader(executor, lambda: _stored_instruction_set(path, output))
+    if begun_with is not None:
+        # otherwise that of the plan stays
+        agree_on_instruction_set(executor, begun_with)
+    work: Work | None = None
+
+    def open_alone() -> RunFiles:
+        nonlocal work
+        work = describe()
+        with _alone_in(path.parent):
+            check_results(stem, output)
+            return _open(executor, console, output, stem, work)
+
+    files = on_leader(executor, open_alone)
+    journal = files.journal
+    if journal is not None:
+        journal.hold()
+        # from now on the cost of the journal; its layout is not part of it
+        journal.seconds = 0.0
+        if files.driver == "mpio":
+            journal.open_parallel(executor.communicator.mpi)  # type: ignore[attr-defined]
+        keep(f"what is measured is in {journal.path}; the same command with --resume goes on")
+    return files, work
+
+
+def _stored_instruction_set(path: Path, output: Output) -> str | None:
+    """Instruction set of the run that is resumed, None if there is none."""
+    place = journal_place(path)
+    if not output.resume or journals.kind_of_file(place) not in ("unfinished", "damaged"):
+        return None
+    # a file that was cut off can be read again afterwards
+    journals.open_journal(place).close()
+    stored = journals.determines_of(place).get("instruction set")
+    return stored if isinstance(stored, str) else None
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Any:
+    """Keep other runs from making files in a folder: two may begin at once."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # file systems without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open(executor: Executor, console: Console, output: Output, stem: Path, work: Work) -> RunFiles:
+    path = results_path(stem)
+    determines = {name: plain(value) for name, value in {**work.determines, **version()}.items()}
+    layout = replace(
+        work.layout,
+        voxel_size=output.voxel_size,
+        unit=output.unit,
+        attributes={"command": determines["command"], "determines": json.dumps(determines)},
+    )
+    place = journal_place(path)
+    resumed = output.resume and journals.kind_of_file(place) in ("unfinished", "damaged")
+    if place != path and not output.overwrite:
+        then = journals.determines_of(path)
+        if output.resume and (not resumed or then == determines):
+            refuse_changes(path, then, determines, ("instruction set",))
+            if resumed and journals.kind_of_file(place) == "unfinished" and journals.determines_of(place) == then:
+                # left by a run that was killed when it had just put its results in place
+                place.unlink()
+            console.note(f"{path} is finished: nothing is left to be measured, and it stays as it is")
+            return RunFiles(stem, None, np.zeros(0, np.int64), None, layout, "posix")
+        if not output.resume:
+            refuse_replacing(path, then, determines)
+    if place.exists():
+        journals.refuse_in_use(place)
+    journal = _reopen(place, work, determines) if resumed else None
+    part = part_of(path)
+    # before anything is touched: there may be no room
+    slots = create_results_file(part, layout, path)
+    try:
+        if journal is None:
+            journal = _make_journal(place, work, determines, layout)
+        else:
+            # records alone have checksums, and the rest may have been lost with the end of the file
+            journal.fill(work.order, work.positions, work.inputs)
+        todo = journal.todo()
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    kept = np.isin(todo, list(work.kept))
+    for block in todo[kept].tolist():
+        journal.record(block, work.kept[block])
+    driver = _choose_driver(executor, console, output.driver, path)
+    return RunFiles(stem, journal, todo[~kept], RowFile(part, slots), layout, driver, resumed)
+
+
+def _make_journal(path: Path, work: Work, determines: dict[str, Any], layout: FieldLayout) -> Journal:
+    described = JournalLayout(
+        determines=determines,
+        columns=layout.columns,
+        n_points=len(work.order),
+        n_blocks=len(work.starts) - 1,
+        inputs=work.inputs(work.order[:0]).dtype,
+        records=work.record,
+    )
+    journal = journals.create_journal(
+        path, described, order=work.order, starts=work.starts, positions=work.positions, inputs=work.inputs
+    )
+    journal.lock()
+    return journal
+
+
+def _reopen(path: Path, work: Work, determines: dict[str, Any]) -> Journal:
+    """The journal of an earlier run of the same work."""
+    journal = journals.open_journal(path)
+    journal.lock()
+    refuse_changes(path, journals.determines_of(path), determines)
+    if not journal.fits(work.starts, work.inputs(work.order[:0]).dtype, work.record):
+        raise UserError(f"{path}: is damaged and cannot be continued; add --overwrite to start again")
+    return journal
+
+
+def _choose_driver(executor: Executor, console: Console, wanted: str, path: Path) -> str:
+    if executor.size == 1:
+        return "posix"
+    hosts = {host for host, _ in executor.processes}
+    if len(hosts) > 1 and wanted in ("auto", "posix"):
+        kind = file_system(path)
+        if kind not in COHERENT and wanted == "auto":
+            return "gather"
+        if kind not in COHERENT:
+            where = kind or "this file system"
+            console.warn(f"--hdf5-driver posix: hosts may see a file on {where} differently; gather is safe")
+    return "posix" if wanted == "auto" else wanted

@@ -1,0 +1,67 @@
+"""The results file of a run while it is written, as every rank knows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpidvc.arrays import Ints
+from mpidvc.fields.hdf5 import FieldLayout
+from mpidvc.rowfile import RowFile
+from mpidvc.runtime.executor import Executor
+from mpidvc.runtime.journal import Journal
+from mpidvc.workflow.output import results_path
+
+__all__ = ["RunFiles", "close_parallel", "nobody_is_lost", "part_of"]
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Journal and finished file of a run.
+
+    Attributes
+    ----------
+    stem : Path
+        Of all files of the run.
+    journal : Journal or None
+        None if the results file was finished before.
+    todo : (k,) int64
+        Blocks of the journal that are still to be measured.
+    finished : RowFile or None
+        The finished file, to be filled with rows.
+    layout : FieldLayout
+    driver : {"posix", "mpio", "gather"}
+        Who writes the rows.
+    resumed : bool
+        Whether an interrupted run is resumed.
+    """
+
+    stem: Path
+    journal: Journal | None
+    todo: Ints
+    finished: RowFile | None
+    layout: FieldLayout
+    driver: str
+    resumed: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The results file."""
+        return results_path(self.stem)
+
+
+def part_of(path: Path) -> Path:
+    """The finished file until it takes the journal's place: beside it, where a symbolic link may lead."""
+    place = path.resolve()
+    return place.with_name(f"{place.name}.part")
+
+
+def close_parallel(executor: Executor, files: RunFiles, file: RowFile) -> None:
+    """End parallel writing; after a loss without the other ranks. After an error that ends the job it would wait."""
+    if files.driver == "mpio":
+        file.close_parallel(collective=nobody_is_lost(executor))
+
+
+def nobody_is_lost(executor: Executor) -> bool:
+    """Whether all ranks live, which rank 0 alone knows, on every rank."""
+    return executor.broadcast(not executor.losses)

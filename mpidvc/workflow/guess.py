@@ -1,0 +1,237 @@
+"""The first guess of a run and the nodes that it is measured at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mpidvc.arrays import Array, Ints, Triple, is_two_d
+from mpidvc.core import deformation
+from mpidvc.core.grid import make_grid
+from mpidvc.errors import UserError
+from mpidvc.fields.hdf5 import FieldLayout
+from mpidvc.fields.phifield import PhiField
+from mpidvc.fields.read import read_field
+from mpidvc.runtime.console import Console
+from mpidvc.tasks.memory import PointSet
+from mpidvc.workflow.determines import checksum
+from mpidvc.workflow.inputs import FARTHEST
+
+__all__ = ["Guess", "Nodes", "grid_nodes", "nodes_to_measure", "read_guess"]
+
+
+@dataclass(frozen=True)
+class Guess:
+    """The first guess of a run: a registration, a field, or nothing (both None).
+
+    Attributes
+    ----------
+    registration : PhiField or None
+        One Phi for the whole image.
+    field : PhiField or None
+        A Phi for every point of its own.
+    name : str
+        What messages call it: the file of ``-pf``.
+    bin_ratio : float
+        The value of ``-pfb``.
+    """
+
+    registration: PhiField | None = None
+    field: PhiField | None = None
+    name: str = ""
+    bin_ratio: float = 1.0
+
+    @property
+    def gradient(self) -> Array:
+        """F - I (3, 3) of the registration, else 0."""
+        if self.registration is None:
+            return np.zeros((3, 3))
+        return np.asarray(self.registration.F[0] - np.eye(3), np.float64)
+
+    @property
+    def displacements(self) -> Array | None:
+        """Displacements (n, 3) of the field in voxels; None without one."""
+        return None if self.field is None else self.field.displacements
+
+    @property
+    def digest(self) -> str | None:
+        """A checksum of its numbers, whatever the file that holds them; None without a guess."""
+        given = self.registration or self.field
+        if given is None:
+            return None
+        return checksum(given.positions, given.phi, *(given.columns[name] for name in sorted(given.columns)))
+
+    def at(self, rows: Ints, positions: Array, stored_f: str = "no") -> Array:
+        """First Phi (k, 4, 4) of these rows of the nodes: not of all at once, since there may be many.
+
+        Parameters
+        ----------
+        rows : (k,) int64
+        positions : (n, 3) float64
+            Of all nodes.
+        stored_f : {"all", "rigid", "no"}
+            Part of the registration's F that the nodes start with; displacements always follow its whole Phi. A field
+            is taken as it is.
+        """
+        if self.field is not None:
+            return self.field.phi[rows]
+        phi = np.tile(np.eye(4), (len(rows), 1, 1))
+        if self.registration is not None:
+            given = self.registration
+            if stored_f != "no":
+                phi[:, :3, :3] = given.F[0] if stored_f == "all" else deformation.polar(given.F[0])[0]
+            phi[:, :3, 3] = deformation.apply(given.phi[0], given.positions[0], positions[rows])
+        return phi
+
+    def announce(self, console: Console, tif: bool) -> None:
+        """Print what the registration says; note, where TIFF files are asked for, that a field fills no grid."""
+        if self.field is not None:
+            if tif and self.field.layout == "points":
+                console.note("the nodes of -pf are no full grid: no TIFF is written")
+            return
+        if self.registration is None:
+            return
+        R, U = deformation.polar(self.registration.F[0])
+        rows = (
+            ("Translations (px)  ", self.registration.displacements[0], 4),
+            ("Rotations (deg)    ", deformation.rotation_vector(R), 4),
+            ("Zoom/Stretch       ", U.diagonal(), 5),
+        )
+        lines = [
+            f"{title} " + "  ".join(f"{axis}: {value:.{digits}f}" for axis, value in zip("zyx", values, strict=True))
+            for title, values, digits in rows
+        ]
+        console.print("\n".join([f"I read a registration from {self.name} in binning {self.bin_ratio}", *lines]))
+
+
+def read_guess(given: str | PhiField | None, bin_ratio: float) -> Guess:
+    """The guess of ``-pf``: a results file (HDF5), a text file, or a field in memory.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, is a field of labels, a position is not finite, or it is a registration that is no
+        deformation.
+    """
+    if given is None:
+        return Guess()
+    if isinstance(given, PhiField):
+        name = "field"
+        phi = given.phi.copy()
+        phi[:, :3, 3] *= bin_ratio
+        spacing = given.spacing
+        if spacing is not None:
+            spacing = (spacing[0] * bin_ratio, spacing[1] * bin_ratio, spacing[2] * bin_ratio)
+        field = replace(given, positions=given.positions * bin_ratio, phi=phi, spacing=spacing)
+    else:
+        name = given
+        field = read_field(given, bin_ratio)
+    lost = np.nonzero(~(np.abs(field.positions) < FARTHEST).all(axis=1))[0]
+    if len(lost):
+        raise UserError(f"-pf {name}: the position in row {lost[0] + 1} is not finite, or absurd; drop such rows")
+    if field.layout != "registration":
+        return Guess(field=field, name=name, bin_ratio=bin_ratio)
+    if not (np.isfinite(field.phi).all() and np.linalg.det(field.F[0]) > 0):
+        raise UserError(f"-pf {name}: its Phi is no deformation (not finite, or the determinant of F is not above 0)")
+    return Guess(registration=field, name=name, bin_ratio=bin_ratio)
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The nodes of a grid, or the points of a field; their positions are made when they are wanted.
+
+    Attributes
+    ----------
+    layout : FieldLayout
+        Of the results file, without columns.
+    distance : tuple of 3 floats
+        Typical distance of neighbouring nodes along each axis, voxels.
+    given : (n, 3) float64 or None
+        Positions of the points of a field; None for a grid.
+    """
+
+    layout: FieldLayout
+    distance: tuple[float, float, float]
+    given: Array | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "positions"}
+
+    def __len__(self) -> int:
+        return self.layout.n
+
+    @cached_property
+    def positions(self) -> Array:
+        """Positions (n, 3) in voxels."""
+        if self.given is not None:
+            return self.given
+        origin, dims, spacing = self.layout.origin, self.layout.dims, self.layout.spacing
+        assert origin is not None
+        assert dims is not None
+        assert spacing is not None
+        axes = [start + step * np.arange(n) for start, step, n in zip(origin, spacing, dims, strict=True)]
+        return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+
+    @property
+    def regular(self) -> bool:
+        """Whether they fill a grid."""
+        return self.layout.dims is not None
+
+    def point_set(self, guess: Guess) -> PointSet:
+        """The nodes as far as they, and their guess, determine the boxes of chunks."""
+        return PointSet(len(self), self.distance, self.regular, guess.displacements, guess.gradient)
+
+
+def grid_nodes(shape: Triple, spacing: Triple | None) -> Nodes:
+    """Nodes of a grid in an image of this shape.
+
+    Raises
+    ------
+    UserError
+        If there is no spacing, or no node.
+    """
+    if spacing is None:
+        raise UserError("the distance of the nodes is missing: give -ns or -ns3, or a field by -pf")
+    positions, dims = make_grid(shape, spacing)
+    if len(positions) == 0:
+        shown = " ".join(map(str, spacing))
+        raise UserError(f"-ns {shown}: leaves no node inside an image of {shape}; make it smaller")
+    z, y, x = spacing
+    return Nodes(FieldLayout.of_grid(positions[0], dims, spacing, ()), (float(z), float(y), float(x)))
+
+
+def nodes_to_measure(command: str, guess: Guess, shape: Triple, spacing: Triple | None) -> Nodes:
+    """Points of the field that is the guess, else nodes of a grid.
+
+    Raises
+    ------
+    UserError
+        If there is neither, no node is inside the image, the field is one of labels, or its nodes are not `spacing`
+        apart.
+    """
+    field = guess.field
+    if field is None:
+        return grid_nodes(shape, spacing)
+    if field.layout == "labels":
+        raise UserError(f"-pf {guess.name}: is a field of labels; {command} takes a registration or a field of nodes")
+    if spacing is not None and field.spacing is not None and field.dims is not None:
+        own = field.spacing
+        # along z a single layer of nodes has no spacing
+        if any(n > 1 and abs(a - b) > 1e-6 for n, a, b in zip(field.dims, own, spacing, strict=True)):
+            raise UserError(
+                f"-ns {' '.join(map(str, spacing))}: the nodes of {guess.name} are "
+                f"{' '.join(f'{s:g}' for s in own)} apart; drop -ns or pass the field to another grid first"
+            )
+    return Nodes(replace(FieldLayout.of(field), columns=()), _typical_distance(field, is_two_d(shape)), field.positions)
+
+
+def _typical_distance(field: PhiField, two_d: bool) -> tuple[float, float, float]:
+    """Distance of neighbouring points along each axis; for scattered points about what it would be on a grid."""
+    if field.spacing is not None:
+        return field.spacing
+    extent = np.ptp(field.positions, axis=0) + 1
+    distance = (float(np.prod(extent)) / max(len(field), 1)) ** (1 / (2 if two_d else 3))
+    return distance, distance, distance

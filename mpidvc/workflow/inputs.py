@@ -1,0 +1,135 @@
+"""The files that a command reads, checked: images, masks, lists of points."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from mpidvc.arrays import Array, Triple, is_two_d
+from mpidvc.errors import UserError
+from mpidvc.images.image import Image, open_image
+from mpidvc.images.pair import ImagePair
+
+__all__ = ["FARTHEST", "open_pair", "open_search_pair", "read_points", "window_sizes"]
+
+#: Coordinates beyond any image, which would overflow the integers of a window.
+FARTHEST = 2.0**40
+
+
+def _by(shape: Triple) -> str:
+    return " × ".join(map(str, shape[1:] if is_two_d(shape) else shape))
+
+
+def open_pair(path1: str, path2: str, mask1: str | None) -> ImagePair:
+    """Open two images of equal shape, and the mask of image 1.
+
+    Raises
+    ------
+    UserError
+        If one cannot be opened, or their shapes differ.
+    """
+    image1, image2 = open_image(path1), open_image(path2)
+    if image1.shape != image2.shape:
+        raise UserError(
+            f"{image2.path}: has {_by(image2.shape)} voxels but {image1.path} has {_by(image1.shape)}; "
+            "both need the same shape"
+        )
+    return ImagePair(image1, image2, open_mask(mask1, image1))
+
+
+def open_search_pair(args: argparse.Namespace) -> ImagePair:
+    """Open both images, which may differ in size, and their masks.
+
+    Raises
+    ------
+    UserError
+        If one cannot be opened, a mask has not its image's shape, or only one image is 2D.
+    """
+    image1, image2 = open_image(args.im1), open_image(args.im2)
+    two_d = image1.two_d
+    if two_d != (image2.two_d):
+        flat, deep = (args.im1, args.im2) if two_d else (args.im2, args.im1)
+        raise UserError(f"{flat}: has 2 dimensions but {deep} has 3; both images need the same number")
+    return ImagePair(image1, image2, open_mask(args.mask1, image1), open_mask(args.mask2, image2, 2))
+
+
+def open_mask(path: str | None, image: Image, number: int = 1) -> Image | None:
+    """Open a mask of the shape of image 1 or 2 (`number`).
+
+    Raises
+    ------
+    UserError
+        If it cannot be opened or has another shape.
+    """
+    if path is None:
+        return None
+    mask = open_image(path, "mask")
+    if mask.shape != image.shape:
+        raise UserError(
+            f"-mf{number} {path}: has {_by(mask.shape)} voxels but {image.path} has {_by(image.shape)}; the mask needs "
+            f"the shape of image {number}"
+        )
+    return mask
+
+
+def read_points(option: str, path: str) -> Array:
+    """Read a text file with ``Z Y X`` in each line.
+
+    Empty lines and what follows ``#`` do not count.
+
+    Returns
+    -------
+    (n, 3) float64
+        n is at least 1.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, has no line, or one that does not hold three finite numbers.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"{option} {path}: cannot be read ({error.strerror}); give a text file of points") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{option} {path}: is no text file; give one with Z Y X in each line") from None
+    points = []
+    for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        try:
+            point = [float(word) for word in words]
+        except ValueError:
+            point = []
+        if len(point) != 3 or not all(abs(value) < FARTHEST for value in point):
+            raise UserError(
+                f"{option} {path}: line {number} is {line.strip()[:60]!r}; each line has to hold three numbers, Z Y X"
+            )
+        points.append(point)
+    if not points:
+        raise UserError(f"{option} {path}: holds no point; give one with Z Y X in each line")
+    return np.array(points, np.float64)
+
+
+def window_sizes(hws: Triple, spacing: Triple | None, shape: Triple) -> tuple[Triple, Triple | None]:
+    """Half-window size and node spacing for an image, with what 2D makes of their first number.
+
+    Raises
+    ------
+    UserError
+        If it is 0 in 3D, or half a window is larger than the image.
+    """
+    two_d = is_two_d(shape)
+    if any(h > n for h, n in zip(hws[two_d:], shape[two_d:], strict=True)):
+        raise UserError(
+            f"-hws {' '.join(map(str, hws))}: is larger than the image ({_by(shape)} voxels); make it smaller"
+        )
+    if two_d:
+        return (0, *hws[1:]), None if spacing is None else (1, *spacing[1:])
+    for option, value in (("-hws", hws), ("-ns", spacing)):
+        if value is not None and value[0] < 1:
+            raise UserError(f"{option} {' '.join(map(str, value))}: has to be at least 1 along z in 3D")
+    return hws, spacing

@@ -1,0 +1,186 @@
+"""The measurement of a run: results go to the journal as they come, and progress to the console."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from mpidvc.arrays import Array, Records
+from mpidvc.images.pair import ImagePair
+from mpidvc.runtime.console import Console, Progress
+from mpidvc.runtime.executor import Executor, Task
+from mpidvc.runtime.journal import Journal, JournalTask
+from mpidvc.runtime.runlog import RunLog
+from mpidvc.runtime.stop import Stopped, StopRequest, graceful
+from mpidvc.tasks.texture import Windows
+from mpidvc.workflow.announce import warn_of_texture
+from mpidvc.workflow.files import RunFiles, close_parallel, part_of
+from mpidvc.workflow.output import Output
+from mpidvc.workflow.stages import Stages
+from mpidvc.workflow.work import Work
+
+__all__ = ["Measurement"]
+
+
+class Measurement:
+    """The points of a run that are still to be measured; every rank makes one.
+
+    Parameters
+    ----------
+    executor : Executor
+    console : Console
+    stages : Stages
+        Gets the times.
+    output : Output
+    files : RunFiles
+        With a journal.
+    work : Work or None
+        On rank 0.
+
+    Attributes
+    ----------
+    journal : Journal
+    done, total : int
+        Points, on rank 0.
+    """
+
+    def __init__(
+        self, executor: Executor, console: Console, stages: Stages, output: Output, files: RunFiles, work: Work | None
+    ) -> None:
+        assert files.journal is not None
+        self.executor, self.console, self.stages, self.files, self.work = executor, console, stages, files, work
+        self.journal: Journal = files.journal
+        self.total = self.done = 0
+        self._progress: Progress | None = None
+        self._log: RunLog | None = None
+        if executor.rank == 0:
+            self._announce(output)
+
+    def _announce(self, output: Output) -> None:
+        """Say how far the run is, and begin its log."""
+        executor = self.executor
+        self.total = len(self.journal)
+        self.done = self.total - int(np.diff(self.journal.starts)[self.files.todo].sum())
+        if self.files.resumed:
+            self.console.print(f"Going on with {self.journal.path}: {self.done} of {self.total} points are done")
+        else:
+            self.console.print(f"Results go to {self.files.path}; if the run is interrupted, --resume goes on")
+        facts = {
+            "command_line": output.command_line,
+            "ranks": executor.size,
+            "hosts": dict(Counter(host for host, _ in executor.processes)),
+            "driver": self.files.driver,
+        }
+        self._log = RunLog(self.journal.path, self.files.resumed, facts, self.done, self.total, self.console.warn)
+
+    @property
+    def left(self) -> int:
+        """Points that are still to be measured, on rank 0."""
+        return self.total - self.done
+
+    def start(self, line: str, images: ImagePair, positions: Array, windows: Windows) -> None:
+        """Print on rank 0 what begins, and warn if windows have too little texture.
+
+        Parameters
+        ----------
+        line : str
+            Begin of the line, up to the number of nodes.
+        images : ImagePair
+        positions : (n, 3) float64
+            Of the points that are measured, voxels.
+        windows : Windows
+        """
+        processes = f" (with {self.executor.size} processes)" if self.executor.size > 1 else ""
+        self.console.print(f"{line} for {self.left} nodes{processes}")
+        with self.stages.stage("texture"):
+            warn_of_texture(self.console, images, positions, windows)
+
+    @contextlib.contextmanager
+    def measuring(self, what: str) -> Iterator[StopRequest]:
+        """Around the work: shows progress, and keeps what is measured if the run is asked to stop.
+
+        Raises
+        ------
+        Stopped
+            Again, after what is measured is safe.
+        """
+        with (
+            self.stages.stage("points", count_cpu=True),
+            self.console.progress(self.total, what, "points", self.done) as progress,
+            graceful() as request,
+        ):
+            self._progress = progress
+            try:
+                yield request
+            except Stopped:
+                self._close()
+                if self.executor.rank == 0:
+                    self._stopped(request)
+                raise
+            self._close()
+
+    def _close(self) -> None:
+        close_parallel(self.executor, self.files, self.journal)
+        self.journal.sync()
+
+    def run(self, task: Task, what: str, describe: Callable[[Records], str]) -> None:
+        """Run the blocks that are still to be measured.
+
+        Parameters
+        ----------
+        task : Task
+            Its chunks are the journal's blocks.
+        what : str
+            A word for the progress.
+        describe : callable
+            Gives the progress's words about a record.
+        """
+        journal, todo = self.journal, self.files.todo
+        writes = self.files.driver != "gather"
+        sizes = np.diff(journal.starts)
+
+        def sink(chunk: int, data: Any) -> None:
+            block = int(todo[chunk])
+            records = np.frombuffer(data, journal.record_dtype)
+            if not writes:
+                journal.record(block, records)
+            self.advance(int(sizes[block]), describe(records[-1:]))
+
+        with self.measuring(what) as request:
+            self.executor.map(JournalTask(task, journal, todo, writes), sink, request)
+
+    def advance(self, points: int, info: str) -> None:
+        """Note on rank 0 that points are measured and in the journal."""
+        self.done += points
+        if self._progress is not None:
+            self._progress.advance(points, info)
+        if self._log is not None:
+            self._log.update(self.done)
+
+    def _stopped(self, request: StopRequest) -> None:
+        if self._log is not None:
+            self._log.close("stopped", done=self.done)
+        part_of(self.files.path).unlink(missing_ok=True)
+        self.console.close_progress()
+        name = signal.Signals(request.signal or signal.SIGTERM).name
+        self.console.print(
+            f"Stopped by {name}: {self.done} of {self.total} points are in {self.journal.path}; the same command with "
+            "--resume goes on"
+        )
+
+    def finished(self, statuses: dict[str, int]) -> None:
+        """Close the log of the finished run, on rank 0.
+
+        Parameters
+        ----------
+        statuses : dict of str to int
+            Number of points by return status.
+        """
+        if self._log is not None:
+            facts = {"done": self.done, "statuses": statuses, "lost": list(self.executor.losses)}
+            self._log.close("finished", self.files.path, **facts)

@@ -1,0 +1,202 @@
+"""The files that a run writes: their names, what is asked for, and whether they may be written."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpidvc.errors import UserError
+from mpidvc.fields.phifield import PhiField
+from mpidvc.images.image import Image
+from mpidvc.runtime import journal as journals
+
+__all__ = [
+    "Output",
+    "base_name",
+    "check_results",
+    "folder_of",
+    "journal_place",
+    "make_folder",
+    "pair_name",
+    "results_path",
+    "series_stems",
+]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a point-wise run writes, and how results are kept.
+
+    Attributes
+    ----------
+    tsv, tif, vtk : bool
+        Files to write from the finished results file.
+    keep : bool
+        Whether the results file stays when everything else is written.
+    resume, overwrite : bool
+        What to do with an unfinished results file.
+    driver : {"auto", "mpio", "posix", "gather"}
+    voxel_size, unit : float, str
+        Lengths that ParaView is shown.
+    command_line : str
+    """
+
+    tsv: bool = True
+    tif: bool = False
+    vtk: bool = False
+    keep: bool = True
+    resume: bool = False
+    overwrite: bool = False
+    driver: str = "auto"
+    voxel_size: float = 1.0
+    unit: str = "voxel"
+    command_line: str = ""
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Output:
+        """From the options that `add_output` and `add_results` add.
+
+        Raises
+        ------
+        UserError
+            If they contradict each other, or this h5py cannot do what ``--hdf5-driver`` asks for.
+        """
+        if args.hdf5_driver == "mpio":
+            import h5py
+
+            if not h5py.get_config().mpi:
+                raise UserError(
+                    "--hdf5-driver mpio: this h5py is built without MPI; rebuild it (HDF5_MPI=ON pip install "
+                    "--no-binary=h5py h5py), or drop the option: the files are the same"
+                )
+        if args.resume and args.overwrite:
+            raise UserError("--resume --overwrite: one goes on with a run, the other begins again; give one of them")
+        return cls(
+            tsv=args.tsv,
+            tif=args.tif,
+            vtk=args.vtk,
+            keep=args.h5,
+            resume=args.resume,
+            overwrite=args.overwrite,
+            driver=args.hdf5_driver,
+            voxel_size=args.voxel_size,
+            unit=args.unit,
+            command_line=args.command_line,
+        )
+
+
+def base_name(given: str | Image) -> str:
+    """Name of an input without folder and last extension; ``scan-entry-data`` for ``scan.h5::/entry/data``."""
+    file, _, dataset = _path(given).partition("::")
+    name = Path(file.rstrip("/") or "/").resolve() if file.rstrip("/") in ("", ".", "..") else Path(file)
+    return "-".join([name.stem, *(part for part in dataset.split("/") if part)])
+
+
+def folder_of(given: str | Image, real: bool) -> str:
+    """Folder of an input; where symbolic links lead if `real`."""
+    file = _path(given).partition("::")[0].rstrip("/") or "/"
+    return os.path.dirname(os.path.realpath(file) if real else file) or "."  # noqa: PTH120
+
+
+def _path(given: str | Image) -> str:
+    return given if isinstance(given, str) else given.path
+
+
+def pair_name(args: argparse.Namespace, command: str) -> str:
+    """Name of the files of a command with two images, `im1` and `im2`, without what follows the stem."""
+    if args.prefix is not None:
+        return f"{args.prefix}-{command}"
+    return f"{base_name(args.im1)}-{base_name(args.im2)}-{command}"
+
+
+def make_folder(option: str | None, default: str, prefix: str | None = None) -> Path:
+    """Folder for the output, made if missing; `prefix` is checked to lead to no other that is missing.
+
+    Raises
+    ------
+    UserError
+        If it cannot be made or written to.
+    """
+    folder = Path(default if option is None else option)
+    named = f"-od {folder}" if option is not None else f"{folder}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{named}: the folder cannot be made ({error.strerror}); choose another by -od") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{named}: the folder cannot be written to; choose another by -od")
+    if prefix == "":
+        raise UserError('-pre "": is no name; drop it or give one')
+    if prefix is not None and not (folder / prefix).parent.is_dir():
+        raise UserError(f"-pre {prefix}: there is no folder {(folder / prefix).parent}; make it, or use -od")
+    return folder
+
+
+def series_stems(
+    args: argparse.Namespace, command: str, firsts: Sequence[str | Image], seconds: Sequence[str | Image]
+) -> list[Path]:
+    """Stems of the files of each pair of a series, in the folder asked for, which is made.
+
+    Raises
+    ------
+    UserError
+        If two pairs would be written to the same files, or the folder cannot be made.
+    """
+    folder = make_folder(args.out_dir, folder_of(firsts[0], real=False), args.prefix)
+    stems = []
+    for first, second in zip(firsts, seconds, strict=True):
+        name = f"{base_name(first)}-{base_name(second)}-{command}"
+        if args.prefix is not None:
+            name = f"{args.prefix}-{command}" if len(seconds) == 1 else f"{args.prefix}-{base_name(second)}-{command}"
+        stems.append(folder / name)
+    double = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if double is not None:
+        raise UserError(f"{double}.tsv: two pairs of the series would be written there; give the images distinct names")
+    return stems
+
+
+def results_path(stem: Path) -> Path:
+    """The results file of a stem."""
+    return stem.with_name(f"{stem.name}.h5")
+
+
+def journal_place(path: Path) -> Path:
+    """Place of a run's journal: that of the results file, or beside it while a finished file is there, which stays."""
+    return path.with_name(f"{path.name}.new") if journals.kind_of_file(path) == "finished" else path
+
+
+def check_results(stem: Path, output: Output, guess: str | PhiField | None = None) -> None:
+    """Check, before anything is done, that a run may write its results file.
+
+    Parameters
+    ----------
+    stem : Path
+        Of the files that will be written.
+    output : Output
+    guess : str, optional
+        The value of ``-pf``.
+
+    Raises
+    ------
+    UserError
+        If there is an unfinished one and nothing says what to do with it, something else is there, or it is `guess`.
+    """
+    path = results_path(stem)
+    state = journals.kind_of_file(path)
+    place = journal_place(path)
+    begun = journals.kind_of_file(place)
+    if begun == "unfinished" and not (output.resume or output.overwrite):
+        raise UserError(
+            f"{place}: holds the results of an unfinished run; add --resume to go on, or --overwrite to begin again"
+        )
+    if begun == "damaged" and not (output.resume or output.overwrite):
+        raise UserError(f"{place}: is damaged; add --resume to save what can be saved, or --overwrite to begin again")
+    if state == "foreign" and not output.overwrite:
+        raise UserError(
+            f"{path}: is no results file of mpidvc; move it away, choose another name by -pre, or add --overwrite"
+        )
+    if state == "finished" and isinstance(guess, str) and Path(guess).exists() and path.samefile(guess):
+        raise UserError(f"-pf {guess}: is where the results go; choose another name for them by -pre, or rename it")

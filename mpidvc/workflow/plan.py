@@ -1,0 +1,50 @@
+"""The plan of a command that reads images: its ranks agree on an instruction set, and on how images are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from mpidvc.cli.command import Plan
+from mpidvc.runtime.console import Console
+from mpidvc.runtime.executor import Executor
+from mpidvc.tasks.placement import Needs, Placement, decide
+from mpidvc.tasks.ranks import agree_on_instruction_set, check_instruction_set
+
+__all__ = ["CorrelationPlan"]
+
+P = TypeVar("P", bound="CorrelationPlan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrelationPlan(Plan):
+    """Plan of a command that reads images.
+
+    Attributes
+    ----------
+    image_mode : {"auto", "shared", "mapped", "boxes"}
+        As asked for.
+    memory : str or None
+        As asked for.
+    placement : Placement or None
+        The decision, from `fit`.
+    """
+
+    image_mode: str = "auto"
+    memory: str | None = None
+    placement: Placement | None = None
+
+    def __post_init__(self) -> None:
+        # refused by the process that prepares, before any rank is started
+        check_instruction_set()
+
+    def needs(self) -> Needs:
+        """Images, and memory for the work on them."""
+        raise NotImplementedError
+
+    def fit(self: P, ranks: int, console: Console, may_take_fewer: bool = False) -> tuple[P, int]:
+        placement = decide(self.needs(), ranks, self.image_mode, self.memory, console, may_take_fewer)
+        return replace(self, placement=placement), placement.ranks
+
+    def configure(self, executor: Executor) -> None:
+        agree_on_instruction_set(executor)
