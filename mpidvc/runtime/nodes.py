@@ -126,7 +126,7 @@ class NodeGroup:
             return
         text = np.zeros(4096, np.uint8)
         if rank == first[0]:
-            data = str(failure).encode()[: text.size]
+            data = str(failure).encode(errors="replace")[: text.size]
             text[: len(data)] = np.frombuffer(data, np.uint8)
         self._wait(self._world.Ibcast(text, root=int(first[0])))
         raise AgreedError(text.tobytes().rstrip(b"\0").decode(errors="replace"))
