@@ -11,16 +11,16 @@ import os
 import pickle
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from mpidvc.errors import AgreedError, UserError
-from mpidvc.runtime.comm import Launcher, connect, find_launcher, install_abort_hook
-from mpidvc.runtime.job import Job, find_job
-from mpidvc.runtime.stop import STOPPED, Ended, Stopped, describe, handling_signals
+from mpidvc.runtime import exit_status
+from mpidvc.runtime.comm import Launcher, connect, find_launcher, install_abort_hook, install_fault_hook
+from mpidvc.runtime.job import find_job, new_job
+from mpidvc.runtime.stop import Ended, Stopped, describe, handling_signals
 
 if TYPE_CHECKING:
     from mpidvc.commands.options import Parser
@@ -122,6 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Ranks are the parallelism, and libraries read this when they are loaded.
     for library in ("OPENBLAS", "OMP", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = "1"
+    if argv is None:
+        # only where this process is the command's own
+        install_fault_hook()
     arguments = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
     launcher = find_launcher()
@@ -158,7 +161,7 @@ def _guarded(arguments: list[str], launcher: Launcher | None) -> int:
     except BrokenPipeError:
         # As after a SIGPIPE; the interpreter would complain again when it flushes stdout at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 141
+        status = exit_status.of_signal(signal.SIGPIPE)
     if job is None:
         return status
     # Told to the launcher rather than returned: the MPI's own one has nothing to complain of then.
@@ -177,7 +180,7 @@ def _main(arguments: list[str], launcher: Launcher | None) -> int:
         except UserError as error:
             known = bool(arguments) and arguments[0] in COMMANDS
             print(_line(arguments[0] if known else "", error), file=sys.stderr)
-            return _status_of(2, leads)
+            return _status_of(exit_status.of_error(error), leads)
     if isinstance(parsed, int):
         return parsed
     name, module, args = parsed
@@ -189,7 +192,7 @@ def _main(arguments: list[str], launcher: Launcher | None) -> int:
             return int(refused(args, error)) if leads else 0
         if leads:
             print(_line(name, error), file=sys.stderr)
-        return _status_of(2, leads)
+        return _status_of(exit_status.of_error(error), leads)
     if launcher is None:
         return _start(name, module, args, arguments)
     return _join(name, module, args, communicator, launcher)
@@ -269,16 +272,16 @@ def _start(name: str, module: CommandModule, args: argparse.Namespace, arguments
         plan, n_ranks = _fit(plan, n_ranks, console, args.processes is None)
         if n_ranks > 1:
             console.close()
-            with tempfile.TemporaryDirectory(prefix=f"mpidvc-{os.getpid()}-", ignore_cleanup_errors=True) as folder:
-                job = Job(folder)
-                # Made once: preparing again in rank 0 would read and print everything again.
-                job.plan.write_bytes(pickle.dumps(plan, protocol=5))
+            # The plan is made once: preparing again in rank 0 would read and print everything again.
+            with new_job(pickle.dumps(plan, protocol=5)) as job:
                 try:
                     return run_ranks(n_ranks, arguments, job, {TERMINAL: str(columns)})
                 except OSError as error:
                     raise UserError(f"mpiexec cannot be started: {error}") from None
                 except RanksLostError as lost:
-                    kept = "what was measured is kept: --resume continues" if "resume" in args else "run it again"
+                    kept = "run it again"
+                    if lost.started and "resume" in args:
+                        kept = "what was measured is kept: --resume continues"
                     with Console(0, args.log) as console:
                         console.error(f"mpidvc {name}: {lost}; {kept}")
                     return lost.status
@@ -288,7 +291,7 @@ def _start(name: str, module: CommandModule, args: argparse.Namespace, arguments
         return _execute(module, plan, InlineExecutor(), console)
     except UserError as error:
         console.error(_line(name, error))
-        return 2
+        return exit_status.of_error(error)
     except KeyboardInterrupt as interrupt:
         line, status = _why(interrupt)
         console.error(line)
@@ -322,12 +325,13 @@ def _join(
         if verdict is not None:
             console.error(_line(name, verdict))
         # Before any other collective: all ranks go on or none does.
-        status = 2
+        status = exit_status.of_error(verdict) if verdict is not None else exit_status.REFUSED
         if not executor.broadcast(verdict is not None):
             try:
                 shared = executor.broadcast(None if plan is None else plan.for_workers())
                 status = _execute(module, shared if plan is None else plan, executor, console)
             except AgreedError as error:
+                status = exit_status.of_error(error)
                 if leads:
                     console.error(_line(name, error))
         console.close()
@@ -335,7 +339,7 @@ def _join(
         return _status_of(status, leads)
     except UserError as error:
         told = _line(name, error)
-        communicator.abort(2, lambda: console.error(told))
+        communicator.abort(exit_status.of_error(error), lambda: console.error(told))
     except KeyboardInterrupt as interrupt:
         line, status = _why(interrupt)
         if communicator.size == 1:
@@ -345,7 +349,7 @@ def _join(
         speaks = leads or launcher.ours
         communicator.abort(status, (lambda: console.error(line)) if speaks else None)
     except SystemExit as end:
-        communicator.abort(end.code if isinstance(end.code, int) else 1)
+        communicator.abort(end.code if isinstance(end.code, int) else exit_status.FAULT)
     finally:
         console.close()
 
@@ -379,4 +383,4 @@ def _execute(module: CommandModule, plan: Plan, executor: Executor, console: Con
     try:
         return module.execute(plan, executor, console)
     except Stopped:
-        return STOPPED
+        return exit_status.STOPPED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import errno
 import os
 import signal
 import threading
@@ -108,13 +109,20 @@ def execute(plan: FakePlan, executor: Executor, console: Console) -> int:
         threading.Thread(target=lambda: 1 // 0).start()
     if plan.what == "user" and mine:
         raise UserError("mask.tif: wrong shape")
+    if plan.what == "full" and mine:
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise UserError(f"a.h5: cannot be written ({error.strerror})") from None
+    if plan.what == "memory" and mine:
+        np.empty(2**50)
     if plan.what == "exit" and mine:
         raise SystemExit(5)
     if plan.what == "interrupt" and mine:
         raise KeyboardInterrupt
     if plan.what in ("long", "deaf"):
         stop_on_request(plan.what, executor, console)
-    if plan.what in ("sleep", "raise", "thread", "user", "exit", "interrupt"):
+    if plan.what in ("sleep", "raise", "thread", "user", "full", "memory", "exit", "interrupt"):
         console.print("sleeping")
         time.sleep(60)
     if plan.what == "progress" and executor.rank == 0:
