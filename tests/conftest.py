@@ -17,10 +17,12 @@ from mpidvc.runtime.launch import Mpiexec, find_mpiexec
 
 Job = Callable[..., "subprocess.CompletedProcess[str]"]
 
-#: Fake commands, put into the table of every interpreter that finds this on its path.
+#: Run by every interpreter that finds this on its path: adds a fake command, and disturbs the program as a test wants.
 SITE = """\
+import os
 import mpidvc.main
 mpidvc.main.COMMANDS["fake"] = mpidvc.main.CommandEntry("tests.fake_command", "for tests", "Tests")
+exec(os.environ.get("MPIDVC_TEST_CODE", ""))
 """
 
 

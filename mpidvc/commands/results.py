@@ -29,7 +29,7 @@ from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, Rows, create_results_fi
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import column_names, format_rows, header, tsv_table, write_tsv_parts
 from mpidvc.kernels import correlation
-from mpidvc.rowfile import JOURNAL, RowFile, reserve, write_at
+from mpidvc.rowfile import JOURNAL, RowFile, reserve
 from mpidvc.runtime import journal as journals
 from mpidvc.runtime.console import Console, Progress
 from mpidvc.runtime.executor import Executor, Task
@@ -39,7 +39,7 @@ from mpidvc.runtime.runlog import RunLog, path_of
 from mpidvc.runtime.stop import Stopped, StopRequest, graceful, keep
 from mpidvc.tasks.memory import ROWS
 from mpidvc.tasks.points import inputs_of
-from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader
+from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader, sum_over_ranks
 
 __all__ = ["Output", "Results", "Work", "check_results", "checksum", "digest", "registration_options"]
 
@@ -272,10 +272,12 @@ class Results:
             if begun_with is not None:
                 # otherwise that of the plan stays
                 agree_on_instruction_set(executor, begun_with)
-            self._opened = on_leader(executor, lambda: self._open_alone(describe()))
-            journal = self._opened.journal
-            if journal is not None:
+            coherent = self._is_coherent()
+            self._opened = on_leader(executor, lambda: self._open_alone(describe(), coherent))
+            journal, finished = self._opened.journal, self._opened.finished
+            if journal is not None and finished is not None:
                 journal.hold()
+                finished.hold()
                 # what follows is the cost of the journal; the layout is a stage
                 journal.seconds = 0.0
                 if self._opened.driver == "mpio":
@@ -290,18 +292,23 @@ class Results:
         stored = journals.determines_of(self.path).get("instruction set")
         return stored if isinstance(stored, str) else None
 
-    def _open_alone(self, work: Work) -> _Opened:
+    def _is_coherent(self) -> bool:
+        """Whether the file is on a file system that shows it alike on every host; asked on all of them."""
+        here = file_system(self.path) in COHERENT
+        return bool(sum_over_ranks(self._executor, [not here])[0] == 0)
+
+    def _open_alone(self, work: Work, coherent: bool) -> _Opened:
         """The same as `_open`, while no other run lays out files in the folder: two may have been begun at once."""
         folder = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with contextlib.suppress(OSError):  # file systems without locks
                 fcntl.flock(folder, fcntl.LOCK_EX)
             check_results(self.stem, self._output)
-            return self._open(work)
+            return self._open(work, coherent)
         finally:
             os.close(folder)
 
-    def _open(self, work: Work) -> _Opened:
+    def _open(self, work: Work, coherent: bool) -> _Opened:
         output, console = self._output, self._console
         self.work = work
         determines = {**work.determines, "version": __version__, "instruction set": correlation.instruction_set()}
@@ -354,7 +361,7 @@ class Results:
             journal.record(block, work.kept[block])
         todo = todo[~kept]
         hosts = Counter(host for host, _ in self._executor.processes)
-        driver = self._choose_driver(len(hosts))
+        driver = self._choose_driver(len(hosts), coherent)
         facts = {
             "command_line": output.command_line,
             "ranks": self._executor.size,
@@ -395,16 +402,16 @@ class Results:
                 "another name by -pre"
             )
 
-    def _choose_driver(self, n_hosts: int) -> str:
+    def _choose_driver(self, n_hosts: int, coherent: bool) -> str:
         wanted = self._output.driver
         if self._executor.size == 1:
             return "posix"
         if n_hosts > 1 and wanted in ("auto", "posix"):
-            kind = file_system(self.path)
-            if kind not in COHERENT and wanted == "auto":
+            if not coherent and wanted == "auto":
                 return "gather"
-            if kind not in COHERENT:
-                where = kind or "this file system"
+            if not coherent:
+                kind = file_system(self.path)
+                where = kind if kind and kind not in COHERENT else "this file system"
                 self._console.warn(f"--hdf5-driver posix: hosts may see a file on {where} differently; gather is safe")
         return "posix" if wanted == "auto" else wanted
 
@@ -583,7 +590,11 @@ class Results:
                 raise UserError(f"{path}: cannot be written ({error.strerror or error}); make room for it") from error
             return starts
 
-        executor.map(TextRows(source, layout, names, path, on_leader(executor, begin)), None)
+        starts = on_leader(executor, begin)
+        target = RowFile(path, {})
+        target.hold()
+        executor.map(TextRows(source, layout, names, target, starts), None)
+        target.close()
 
     def close(self) -> None:
         """Remove the results file if it shall not stay; called when everything is written."""
@@ -607,7 +618,7 @@ class TextRows:
     layout : FieldLayout
     names : sequence of str
         Columns of the text.
-    path : Path, optional
+    target : RowFile, optional
         Where to write.
     starts : int64 array, optional
         Where in it the parts begin.
@@ -618,18 +629,18 @@ class TextRows:
         source: RowFile,
         layout: FieldLayout,
         names: Sequence[str],
-        path: Path | None = None,
+        target: RowFile | None = None,
         starts: Ints | None = None,
     ) -> None:
-        self._source, self._layout, self._names, self._path, self._starts = source, layout, names, path, starts
+        self._source, self._layout, self._names, self._target, self._starts = source, layout, names, target, starts
         self.n_chunks = -(-layout.n // ROWS)
 
     def run(self, chunk: int) -> Any:
         start, stop = chunk * ROWS, min((chunk + 1) * ROWS, self._layout.n)
         values = {name: self._source.read(name, start, stop) for name in self._source.slots}
         text = format_rows(tsv_table(_as_field(rows_of(self._layout, values)), self._names, first=start))
-        if self._path is not None and self._starts is not None:
-            write_at(self._path, int(self._starts[chunk]), text)
+        if self._target is not None and self._starts is not None:
+            self._target.write_at(int(self._starts[chunk]), text)
         return len(text)
 
 
