@@ -7,6 +7,7 @@ without collectives. The file is valid HDF5 at every moment, and its bytes depen
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import mmap
@@ -35,7 +36,6 @@ __all__ = [
     "create_file",
     "read_attributes",
     "reserve",
-    "write_at",
 ]
 
 #: Our group in results files, and the group of the journal, which finished files do not have.
@@ -384,6 +384,24 @@ class RowFile:
         rows: NDArray[Any] = np.ndarray(shape, slot.dtype, held, slot.offset)
         return rows
 
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Write bytes at an offset of the file.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be written.
+        """
+        try:
+            _write_all(self.descriptor(), np.frombuffer(data, np.uint8), offset)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+
+    def hold(self) -> None:
+        """Open the file now, if it is there: another one may take its name while this process sleeps."""
+        with contextlib.suppress(FileNotFoundError):
+            self.descriptor()
+
     def sync(self) -> None:
         """Force the rows written by this process to the disk.
 
@@ -422,24 +440,6 @@ class RowFile:
 
 #: Parallel files that must not be closed: that would wait for lost ranks.
 _KEPT: list[Any] = []
-
-
-def write_at(path: Path, at: int, data: bytes) -> None:
-    """Write bytes at an offset of an existing file.
-
-    Raises
-    ------
-    UserError
-        If it cannot be written.
-    """
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            _write_all(descriptor, np.frombuffer(data, np.uint8), at)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _write_all(descriptor: int, data: NDArray[np.uint8], at: int) -> None:
