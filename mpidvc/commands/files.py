@@ -15,6 +15,7 @@ from mpidvc.fields.hdf5 import FieldLayout, is_hdf5, read_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import read_tsv
 from mpidvc.images.image import Image, open_image
+from mpidvc.tasks.grey import with_limits
 
 __all__ = [
     "base_name",
@@ -84,7 +85,7 @@ def open_pair(path1: str, path2: str) -> tuple[Image, Image]:
     UserError
         If one cannot be opened or their shapes differ.
     """
-    image1, image2 = open_image(path1), open_image(path2)
+    image1, image2 = with_limits(open_image(path1)), with_limits(open_image(path2))
     if image1.shape != image2.shape:
         raise UserError(
             f"{path2}: has {_by(image2.shape)} voxels but {path1} has {_by(image1.shape)}; both need the same shape"

@@ -37,7 +37,7 @@ from mpidvc.images.pair import ImagePair
 from mpidvc.kernels.correlation import RESULT
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
-from mpidvc.tasks.grey import grey_levels
+from mpidvc.tasks.grey import Windows, grey_levels
 from mpidvc.tasks.ldic import RECORD, LdicSettings, LdicTask, make_chunks
 from mpidvc.tasks.memory import field_bytes, ldic_bytes, looking_bytes
 from mpidvc.tasks.placement import Needs, placed
@@ -142,7 +142,12 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Ldi
     )
     pairs = []
     for (one, two), stem in zip(opened, stems, strict=True):
-        levels = grey_levels(ImagePair(one, two, mask1), args.grey_low_threshold, args.grey_high_threshold)
+        windows = Windows(
+            positions,
+            first_guess(guess, args.apply_F, positions),
+            *(hws, args.mask_coverage, args.grey_low_threshold, args.grey_high_threshold),
+        )
+        levels = grey_levels(ImagePair(one, two, mask1), windows)
         choice = choose_criterion(args.criterion, levels)
         settings = LdicSettings(
             replace(registration, criterion=choice.criterion, gain=choice.gain, bias=choice.bias),

@@ -29,7 +29,7 @@ from mpidvc.images.pair import ImagePair
 from mpidvc.images.source import CACHE
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
-from mpidvc.tasks.grey import grey_levels
+from mpidvc.tasks.grey import grey_levels, region_windows
 from mpidvc.tasks.memory import looking_bytes, registration_bytes, tile_bytes, warp_bytes
 from mpidvc.tasks.placement import Needs, placed
 from mpidvc.tasks.registration import LevelSettings, Outcome, mask_centre, register_multiscale
@@ -104,7 +104,9 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Reg
         console.note(note)
     if guess is not None:
         console.print(files.describe_guess(guess, args.phi_file, args.phi_file_bin_ratio))
-    grey = grey_levels(ImagePair(image1, image2, mask1))
+    levels = LevelSettings(args.bin_begin, args.bin_end, args.margin)
+    windows = region_windows(image1.shape, levels.margin_of(image1.shape, 1), start)
+    grey = grey_levels(ImagePair(image1, image2, mask1), windows)
     choice = choose_criterion(args.criterion, grey)
     settings = RegistrationSettings(
         order=args.interpolation_order,
@@ -119,7 +121,6 @@ def prepare(args: argparse.Namespace, notes: list[str], console: Console) -> Reg
         bias=choice.bias,
         level=grey.mean1,
     )
-    levels = LevelSettings(args.bin_begin, args.bin_end, args.margin)
     levels.usable(image1, settings)
     return RegPlan(
         image1,

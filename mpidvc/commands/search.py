@@ -25,6 +25,7 @@ from mpidvc.images.image import Image, open_image
 from mpidvc.kernels.pixel_search import choose_method, memory_of
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
+from mpidvc.tasks.grey import with_limits
 from mpidvc.tasks.placement import Placement, placed
 
 __all__ = [
@@ -96,7 +97,7 @@ def open_images(args: argparse.Namespace) -> tuple[Image, Image, Image | None, I
     UserError
         If one cannot be opened, a mask has not its image's shape, or only one image is 2D.
     """
-    image1, image2 = open_image(args.im1), open_image(args.im2)
+    image1, image2 = with_limits(open_image(args.im1)), with_limits(open_image(args.im2))
     two_d = image1.two_d
     if two_d != (image2.two_d):
         flat, deep = (args.im1, args.im2) if two_d else (args.im2, args.im1)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpidvc.arrays import Triple
+from mpidvc.core.grey import Limits
 from mpidvc.errors import UserError
 from mpidvc.images.hdf5 import SEPARATOR, SUFFIXES, open_hdf5
 from mpidvc.images.slices import open_slices
@@ -25,6 +26,8 @@ class Image(Protocol):
     path: str
     shape: Triple
     dtype: np.dtype[Any]
+    #: Least and greatest value that is a grey level; others are no data (`mpidvc.core.grey.plausible_limits`).
+    limits: Limits
 
     @property
     def two_d(self) -> bool:

@@ -27,7 +27,7 @@ def read_float_box(
 ) -> tuple[Float32Array, Slices, Map]:
     """A box of an image as float32, where in it the image is, and the map of its voxels that exist (None: all)."""
     part, inside = image.read_box(_ints(start), _ints(stop))
-    box, real = float_box(part, inside, _ints(stop - start), scratch)
+    box, real = float_box(part, inside, _ints(stop - start), scratch, image.limits)
     return box, inside, real
 
 

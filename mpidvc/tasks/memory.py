@@ -47,8 +47,9 @@ FLOAT = 4.5
 MAPS = 6.0
 #: Of these, those that are still there when the points are registered.
 KEPT_MAPS = 3.0
-#: What rank 0 needs to look at grey levels, and at the texture for every voxel of a window.
-GREY, TEXTURE = 45_000_000, 40
+#: Bytes that rank 0 needs to look at grey levels, decoders of images included, and at the texture for every voxel of a
+#: window.
+GREY, TEXTURE = 35_000_000, 40
 
 
 def field_bytes(n_points: int) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mpidvc.arrays import Array, Triple
+from mpidvc.core.boxes import data_voxels
 from mpidvc.core.texture import Texture, sample_of, structure
 from mpidvc.images.image import Image
 
@@ -27,7 +28,7 @@ def texture_of(
         low, high = (tuple(int(v) for v in corner) for corner in (node - size, node + size + 1))
         part, _ = image.read_box(low, high)
         values = part.astype(np.float64)
-        usable = np.isfinite(values)
+        usable = data_voxels(part, image.limits)
         grey = values[usable]
         if mask is not None:
             usable &= mask.read_box(low, high)[0] != 0
