@@ -59,7 +59,7 @@ class BuildKernels(build_ext):
                 macros=[("MPIDVC_ISA", name)],
                 include_dirs=[str(SOURCES)],
                 extra_postargs=[*ext.extra_compile_args, *INSTRUCTION_SETS[name]],
-                depends=[str(header) for header in SOURCES.glob("*.hpp")],
+                depends=[str(header) for header in SOURCES.rglob("*.hpp")],
             )
         return objects
 
@@ -72,7 +72,7 @@ def extensions() -> list[Extension]:
             language="c++",
             include_dirs=[numpy.get_include(), str(SOURCES)],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-            depends=[str(source) for source in [*SOURCES.glob("*.hpp"), *SOURCES.glob("*.cpp")]],
+            depends=[str(source) for source in [*SOURCES.rglob("*.hpp"), *SOURCES.glob("*.cpp")]],
         )
         for path in sorted(SOURCES.glob("*.pyx"))
     ]

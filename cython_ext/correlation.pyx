@@ -1,8 +1,8 @@
 """Registration kernels: the Cython side of ``gauss_newton.cpp``.
 
-One copy of the numerical core per instruction set is linked in; :func:`use_instruction_set` chooses among those that
-this processor has, for these and all other kernels. Arrays are (z, y, x); a 2D image is one plane. Nothing here
-allocates per point.
+One copy of the numerical core per instruction set is linked in; :func:`use_instruction_set` chooses one that this
+processor has, for these and all other kernels. Arrays are (z, y, x); a 2D image is one plane. No function allocates
+memory per point.
 """
 
 from libc.math cimport INFINITY
@@ -27,7 +27,15 @@ cdef extern from *:
     const mpidvc_kernels* mpidvc_table(int) nogil
 
 cdef extern from "gauss_newton.hpp" nogil:
+    const double MPIDVC_NOT_YET
+    const double MPIDVC_GROWTH
+    const double MPIDVC_LEAST_PIVOT
+    const double MPIDVC_LARGEST_VOLUME
+    const double MPIDVC_SMALLEST_VOLUME
+
     enum:
+        MPIDVC_FRAME
+        MPIDVC_PADDING
         MPIDVC_SUMS
 
     struct mpidvc_box:
@@ -108,9 +116,14 @@ cdef extern from "gauss_newton.hpp" nogil:
 
 __all__ = [
     "FRAME",
+    "GROWTH",
     "INSTRUCTION_SETS",
+    "LARGEST_VOLUME",
+    "LEAST_PIVOT",
+    "NOT_YET",
     "PADDING",
     "RESULT",
+    "SMALLEST_VOLUME",
     "SUMS",
     "Settings",
     "block_sums",
@@ -127,10 +140,19 @@ __all__ = [
 RESULT = ("error", "iterations", "returnStatus", "deltaPhiNorm", "coverage", "zncc")
 #: Length of the vector that :func:`block_sums` fills.
 SUMS = MPIDVC_SUMS
-#: Voxels that a box must have around all samples: what the taps of their interpolation may touch.
-FRAME = 3
-#: Floats that must lie readable behind a box's last element.
-PADDING = 64
+#: Voxels that a box must have around all samples: taps of their interpolation may touch them.
+FRAME = MPIDVC_FRAME
+#: Floats that must be readable behind a box's last element.
+PADDING = MPIDVC_PADDING
+#: deltaPhiNorm before the first step.
+NOT_YET = MPIDVC_NOT_YET
+#: Diverged (status -1): in the second half of the iterations, the error before was less than this fraction of the error
+#: after.
+GROWTH = MPIDVC_GROWTH
+#: Singular (status -2): a pivot of the matrix, scaled to unit diagonal, is less.
+LEAST_PIVOT = MPIDVC_LEAST_PIVOT
+#: Diverged (status -3): ``|det F|`` is outside these.
+LARGEST_VOLUME, SMALLEST_VOLUME = MPIDVC_LARGEST_VOLUME, MPIDVC_SMALLEST_VOLUME
 
 cdef const mpidvc_kernels* kernels() except NULL:
     """The core for the instruction set in use."""
@@ -138,24 +160,49 @@ cdef const mpidvc_kernels* kernels() except NULL:
 
 
 def empty_box(shape):
-    """A zeroed float32 array of the given shape with :data:`PADDING` floats readable behind its end."""
+    """Make a box: zeros, with :data:`PADDING` floats readable behind its end.
+
+    Parameters
+    ----------
+    shape : 3 ints
+
+    Returns
+    -------
+    (z, y, x) float32
+    """
     cdef object size = int(np.prod(shape, dtype=np.int64))
     return np.zeros(size + PADDING, dtype=np.float32)[:size].reshape(shape)
 
 
 cdef class Settings:
-    """What all windows of a run share, in the kernels' form.
+    """The settings of a registration in the kernels' form, shared by all windows of a run.
 
     Parameters
     ----------
     order : {1, 3}
-    two_d, znssd, rigid, update_gradient, shift : bool
+        Interpolation of image 2: linear or cubic B-spline.
+    two_d : bool
+        Images are one plane.
+    znssd : bool
+        Compare grey levels after image 2's have been mapped to mean and deviation of image 1's; else as they are (ssd).
+    rigid : bool
+        Rotation and translation only.
+    update_gradient : bool
+        Gradient of the deformed image 2, anew in every iteration, instead of image 1's.
+    shift : bool
+        Shift-DVC: both images are sampled a quarter of a voxel off the grid.
     max_iterations : int
     min_delta_phi : float
+        Converged when the norm of the change of Phi is at most this.
     sigma : float or None
-        Standard deviation (voxels) of Gaussian derivatives; None = central differences.
+        Standard deviation (voxels) of Gaussian derivatives; None: central differences.
     gain, bias : float
-        First estimate of ``f = gain * g + bias`` for znssd.
+        znssd: first estimate of ``f = gain * g + bias``.
+
+    Raises
+    ------
+    ValueError
+        If the order or sigma is not one of these.
     """
 
     cdef mpidvc_settings c
@@ -196,12 +243,12 @@ cdef class Settings:
 
     @property
     def gradient_reach(self):
-        """Voxels around the compared ones that their gradients need."""
+        """Voxels that gradients need around the compared ones."""
         return self.c.gradient_reach
 
 
 cdef const uint8_t* voxel_map(const uint8_t[:, :, ::1] voxels, const float[:, :, ::1] box) except? NULL:
-    """The map's first element; NULL where there is no map."""
+    """The first element of a box's map of voxels; NULL if there is no map."""
     if voxels is None:
         return NULL
     if voxels.shape[0] != box.shape[0] or voxels.shape[1] != box.shape[1] or voxels.shape[2] != box.shape[2]:
@@ -210,7 +257,7 @@ cdef const uint8_t* voxel_map(const uint8_t[:, :, ::1] voxels, const float[:, :,
 
 
 cdef const float* samples_of(const float[:, :, ::1] samples, const float[:, :, ::1] box) except? NULL:
-    """The same for a second form of a box."""
+    """The first element of a second array of a box's shape; NULL if there is none."""
     if samples is None:
         return NULL
     if samples.shape[0] != box.shape[0] or samples.shape[1] != box.shape[1] or samples.shape[2] != box.shape[2]:
@@ -220,11 +267,12 @@ cdef const float* samples_of(const float[:, :, ::1] samples, const float[:, :, :
 
 cdef bint framed(double low, double high, int64_t n, bint two_d, int axis) noexcept:
     """Whether samples between `low` and `high` have their frame inside an axis of n voxels."""
-    cdef int frame = 0 if two_d and axis == 0 else 3
+    cdef int frame = 0 if two_d and axis == 0 else MPIDVC_FRAME
     return low >= frame and high <= n - 1 - frame
 
 
 cdef int fill_box(mpidvc_box* box, const float[:, :, ::1] data, const uint8_t[:, :, ::1] valid) except -1:
+    """A box in the kernels' form."""
     cdef int a
     box.data = &data[0, 0, 0]
     box.valid = voxel_map(valid, data)
@@ -236,10 +284,23 @@ cdef int fill_box(mpidvc_box* box, const float[:, :, ::1] data, const uint8_t[:,
 
 
 def prefilter(float[:, :, ::1] box, low, high):
-    """Cubic B-spline coefficients of ``box[low:high]`` in place (mirror boundary at ``low`` and ``high``).
+    """Turn ``box[low:high]`` into cubic B-spline coefficients, in place, with a mirror boundary at `low` and `high`.
 
-    The coefficients are scaled so that the value at a voxel is ``(c[-1] + 4 c[0] + c[1]) / 6`` per axis. The two voxels
-    around ``[low, high)``, as far as the box has them, get the mirrored coefficients.
+    The coefficients c are scaled so that the value at a voxel is ``(c[-1] + 4 c[0] + c[1]) / 6`` per axis (Unser 1999,
+    doi 10.1109/79.799930). The two voxels around ``[low, high)``, as far as the box has them, get the mirrored
+    coefficients.
+
+    Parameters
+    ----------
+    box : (z, y, x) float32, in and out
+        From :func:`empty_box`.
+    low, high : 3 ints
+        Inside the box.
+
+    Raises
+    ------
+    ValueError
+        If the part is not inside the box.
     """
     cdef int64_t lo[3]
     cdef int64_t hi[3]
@@ -278,16 +339,18 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
                      double grey_high=INFINITY):
     """Register the windows of many points that share two boxes.
 
+    The method is Gauss–Newton on ``f(x) = g(Phi x)``; see ``gauss_newton.cpp``.
+
     Parameters
     ----------
     settings : Settings
     box1, box2 : (z, y, x) float32
         Voxels of the two images, from :func:`empty_box`. With ``order == 3`` box 2 holds spline coefficients.
     usable, covered, real : (z, y, x) uint8 or None
-        Of box 1: voxels that may be compared (with their gradient neighbours), that count for the coverage, that
-        exist. None: all.
+        Maps of box 1: voxels that may be compared because their gradients are data, too; voxels that count for the
+        coverage; voxels that exist. None: all.
     sampled1 : (z, y, x) float32 or None
-        Shift-DVC only: box 1 as it is to be interpolated.
+        Shift-DVC only: box 1 in the form that is interpolated (spline coefficients for order 3).
     valid2 : (z, y, x) uint8 or None
         Voxels of box 2 that are data.
     hws : 3 ints
@@ -297,13 +360,18 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
     centre1 : (n, 3) int64
         Nodes in box 1. Windows must lie inside the box.
     low2, high2 : (n, 3) float64
-        Samples of box 2 outside ``[low2, high2]`` are not data; low2 > high2: the point is skipped (status -5).
+        Samples of box 2 outside ``[low2, high2]`` are not data; a point with low2 > high2 is skipped (status -5).
     phi : (n, 12) float64, in and out
         Rows ``F_i0 F_i1 F_i2 t_i``; translations in voxels.
     result : (n, 6) float64, out
         Columns :data:`RESULT`.
     min_coverage, grey_low, grey_high : float
-        Windows are used if their covered fraction is at least ``min_coverage`` and ``grey_low < mean < grey_high``.
+        Windows are registered if their covered fraction is at least `min_coverage` and ``grey_low < mean < grey_high``.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not belong together, or a window is not inside its box.
     """
     cdef mpidvc_points points
     cdef const mpidvc_kernels* table = kernels()
@@ -356,11 +424,37 @@ def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None,
                const float[:, :, ::1] sampled1, const float[:, :, ::1] box2 not None,
                const uint8_t[:, :, ::1] valid2, low1, n, F, centre2, low2, high2, double level, double gain,
                double bias, index=(0, 0, 0)):
-    """Sums of one registration pass over a block of image 1 (see ``gauss_newton.hpp`` for their order).
+    """Compute the sums of one registration pass over a block of image 1.
 
-    ``low1`` (index in box 1) and ``n`` give the compared voxels; ``F`` (3, 3) and ``centre2`` where they fall in box 2.
-    ``level`` is subtracted from f and from ``gain * g + bias``. ``index``: flattened index of the first voxel and its
-    steps along y and z (Shift-DVC). Coordinates of the sums are relative to the block's centre.
+    Parameters
+    ----------
+    settings : Settings
+        Of which gain and bias do not count.
+    box1, usable, sampled1, box2, valid2
+        As in :func:`correlate_points`.
+    low1, n : 3 ints
+        First of the compared voxels, as an index in box 1, and their number along every axis.
+    F : (3, 3) floats
+        Gradient of the mapping.
+    centre2 : 3 floats
+        Place of the block's centre in box 2.
+    low2, high2 : 3 floats
+        Samples of box 2 outside are not data.
+    level : float
+        Subtracted from f and from ``gain * g + bias``.
+    gain, bias : float
+    index : 3 ints
+        Shift-DVC: flattened index of the first voxel in its image, and of steps along y and z.
+
+    Returns
+    -------
+    (SUMS,) float64
+        In the order of ``gauss_newton.hpp``; coordinates are relative to the block's centre.
+
+    Raises
+    ------
+    ValueError
+        If the block or its samples are not inside their boxes.
     """
     cdef mpidvc_block block
     cdef const mpidvc_kernels* table = kernels()
@@ -403,9 +497,24 @@ def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None,
 
 def warp(const float[:, :, ::1] box not None, int order, bint two_d, F, centre, low, high,
          float[:, :, ::1] out not None):
-    """Sample ``box`` at ``centre + F (x - (n - 1) / 2)`` for every voxel x of ``out``; 0 outside ``[low, high]``.
+    """Sample a box at ``centre + F (x - (n - 1) / 2)`` for every voxel x of an array of shape n.
 
-    With ``order == 3`` the box holds spline coefficients.
+    Parameters
+    ----------
+    box : (z, y, x) float32
+        From :func:`empty_box`; spline coefficients for order 3.
+    order : {1, 3}
+    two_d : bool
+    F : (3, 3) floats
+    centre : 3 floats
+    low, high : 3 floats
+        Samples outside become 0.
+    out : (z, y, x) float32, out
+
+    Raises
+    ------
+    ValueError
+        If the samples do not lie inside the box.
     """
     cdef mpidvc_warp job
     cdef const mpidvc_kernels* table = kernels()

@@ -1,9 +1,30 @@
-// What the numerical core offers to the Cython layer: plain structs and one table of functions per instruction set.
-// Axis order is (z, y, x); lengths are voxels. A 2D image is one plane: shape[0] == 1, and z is never touched.
+// Interface of the registration core to the Cython layer: plain structs, the limits of a registration, and one table of
+// functions per instruction set. Axis order is (z, y, x); lengths are voxels. A 2D image is one plane: shape[0] == 1,
+// and z is never touched.
 #pragma once
 #include <stdint.h>
 
-// Float samples of a part of an image. Rows are contiguous; data may be read 64 floats past the last element.
+// Limits of a registration, the same for windows and for whole images; `mpidvc.core.registration` reads them from here.
+// deltaPhiNorm before the first step.
+static const double MPIDVC_NOT_YET = 100.0;
+// Status -1: in the second half of the iterations, the error before was less than this fraction of the error after.
+static const double MPIDVC_GROWTH = 0.8;
+// Status -2: a pivot of M, scaled to unit diagonal, is less; the sums carry six digits.
+static const double MPIDVC_LEAST_PIVOT = 1e-9;
+// Status -3: |det F| is outside these.
+static const double MPIDVC_LARGEST_VOLUME = 3.0, MPIDVC_SMALLEST_VOLUME = 0.2;
+// Status -3 of windows: less than this fraction of the comparable voxels is left (or than the coverage asked for, if
+// that is less).
+static const double MPIDVC_LEAST_COVERAGE = 0.5;
+// Status -4 of windows: a component of F or t (voxels) is larger.
+static const double MPIDVC_LARGEST_F = 1e6, MPIDVC_LARGEST_T = 1e9;
+
+enum {
+    MPIDVC_FRAME = 3,    // voxels that a box must have around all samples: taps of their interpolation may touch them
+    MPIDVC_PADDING = 64  // floats that must be readable behind a box's last element
+};
+
+// Float samples of a part of an image. Rows are contiguous.
 struct mpidvc_box {
     const float *data;
     const uint8_t *valid;  // same pitches, 0 = not data; null = every voxel is data
@@ -37,26 +58,29 @@ enum {
     MPIDVC_A,         // 12: sum r G_i X_j
     MPIDVC_C = MPIDVC_A + 12,  // 12: sum f0 G_i X_j
     MPIDVC_D = MPIDVC_C + 12,  // 12: sum G_i X_j
-    MPIDVC_M = MPIDVC_D + 12,  // 6 x 10: sum G_i G_k X_j X_l (Gaussian gradients: of one with the other kind) for ik = zz zy zx yy yx xx, jl = 1 z y x zz zy zx yy yx xx
+    // 6 x 10: sum G_i G_k X_j X_l for ik = zz zy zx yy yx xx, jl = 1 z y x zz zy zx yy yx xx (Gaussian gradients: G_i
+    // smooth, G_k central difference)
+    MPIDVC_M = MPIDVC_D + 12,
     MPIDVC_SUMS = MPIDVC_M + 60
 };
 
-// One block of a registration.
+// One block of the registration of whole images.
 struct mpidvc_block {
     mpidvc_box box1, box2;
-    const float *sampled1;   // Shift-DVC: box 1 as it is to be interpolated (spline coefficients), else null
+    const float *sampled1;   // Shift-DVC: box 1 in the form that is interpolated (spline coefficients), else null
     const mpidvc_settings *settings;
     int64_t low1[3], n[3];   // compared voxels: [low1, low1 + n) of box 1
     int64_t index0;          // Shift-DVC: flattened index of the first compared voxel, and of steps along y and z
     int64_t index_y, index_z;
-    double F[9], centre2[3]; // where the block's centre falls in box 2, and the gradient of the mapping there
+    double F[9], centre2[3]; // gradient of the mapping, and the place of the block's centre in box 2
     double low2[3], high2[3];// samples of box 2 outside [low2, high2] are not data
     double level;
 };
 
+// The windows around many points that share two boxes.
 struct mpidvc_points {
     mpidvc_box box1, box2;
-    const float *sampled1;
+    const float *sampled1;   // as in mpidvc_block
     const uint8_t *covered;  // of box 1: 1 = inside the image and not masked; null = all
     const uint8_t *real;     // of box 1: 1 = inside the image; null = all
     const mpidvc_settings *settings;
@@ -70,16 +94,17 @@ struct mpidvc_points {
     double *result;          // (count, 6): error, iterations, returnStatus, deltaPhiNorm, coverage, zncc
 };
 
+// A block of an image that is sampled under a linear mapping.
 struct mpidvc_warp {
     mpidvc_box box;
     int order, two_d;
     int64_t n[3];
-    double F[9], centre[3];  // of the output block
+    double F[9], centre[3];  // gradient of the mapping, and the place of the block's centre in the box
     double low[3], high[3];
-    float *out;              // (n0, n1, n2), contiguous; what lies outside [low, high] becomes 0
+    float *out;              // (n0, n1, n2), contiguous; samples outside [low, high] become 0
 };
 
-// Functions return 0, or -1 where there is no memory.
+// Functions return 0, or -1 where memory is short.
 struct mpidvc_kernels {
     const char *name;
     int lanes;

@@ -1,5 +1,5 @@
-// Short vectors of floats for the instruction set being compiled. Everything here has internal linkage: an inline
-// function shared between objects could be kept by the linker in its AVX-512 copy and crash older processors.
+// Short vectors of floats for the instruction set being compiled, and small helpers for integers. Internal linkage
+// throughout (see instruction_set.hpp).
 #pragma once
 #include <stdint.h>
 
@@ -19,6 +19,16 @@
 
 namespace {
 
+typedef int64_t Int;
+
+MPIDVC_INLINE Int smaller(Int a, Int b) { return a < b ? a : b; }
+MPIDVC_INLINE Int larger(Int a, Int b) { return a > b ? a : b; }
+MPIDVC_INLINE Int clamp(Int i, Int n) { return i < 0 ? 0 : i >= n ? n - 1 : i; }
+MPIDVC_INLINE Int floor_to_int(double v) {
+    const Int i = (Int)v;
+    return i - (v < (double)i);
+}
+
 template <int L> struct Lanes;
 
 #if MPIDVC_VECTORS
@@ -32,8 +42,8 @@ MPIDVC_LANES(4)
 MPIDVC_LANES(8)
 #undef MPIDVC_LANES
 
-// Sixteen lanes are no faster with AVX-512: unaligned loads set the pace, and they would always cross a cache line. What
-// it brings is twice the registers.
+// Sixteen lanes are no faster with AVX-512: unaligned loads set the pace, and they would always cross a cache line. The
+// gain of AVX-512 is twice the registers.
 #if defined(__AVX2__)
 enum { WIDE = 8, NARROW = 4 };
 #else
@@ -86,6 +96,7 @@ template <> struct Widen<8, 4> {
         return MPIDVC_SHUFFLE(Lanes<8>::F, v, zero, 0, 1, 2, 3, 4, 5, 6, 7);
     }
 };
+// The first `count` lanes, zeros behind them.
 template <int L> MPIDVC_INLINE typename Lanes<L>::F first_lanes(typename Lanes<L>::F v, int64_t count) {
     typename Lanes<L>::I index;
     for (int i = 0; i < L; i++) index[i] = i;
@@ -168,9 +179,6 @@ MPIDVC_INLINE int differ(Axes a, Axes b) {
 }
 #endif
 
-MPIDVC_INLINE int64_t floor_to_int(double v) {
-    const int64_t i = (int64_t)v;
-    return i - (v < (double)i);
-}
+typedef Lanes<WIDE>::F Wide;
 
 }  // namespace

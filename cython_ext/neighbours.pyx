@@ -1,5 +1,5 @@
 # cython: boundscheck=False, wraparound=False
-"""Points near points."""
+"""Neighbours of points: within a radius, or the nearest one."""
 
 from libc.stdint cimport int64_t
 from libcpp.vector cimport vector
@@ -15,12 +15,17 @@ cdef extern from "point_tree.hpp" namespace "point_tree" nogil:
 
 
 cdef class Points:
-    """Points in space that can be asked for their neighbours.
+    """Points in space, ready for searches of neighbours.
 
     Parameters
     ----------
     positions : (n, 3) float64
-        Finite; z, y, x.
+        z, y, x; finite.
+
+    Raises
+    ------
+    ValueError
+        If a position is not finite.
     """
 
     cdef Tree tree
@@ -36,23 +41,28 @@ cdef class Points:
                 self.tree.build(&self.positions[0, 0], n)
 
     def earlier(self, const int64_t[::1] points, const double[::1] radii, int64_t most):
-        """Return for some points those with a lower index that are not farther than a radius.
+        """Find the neighbours within a radius that have a lower index.
 
         Parameters
         ----------
         points : (m,) int64
-            Their indices.
+            Indices of the points whose neighbours are asked for.
         radii : (m,) float64
-            One for each.
+            Radius for each of them.
         most : int
-            When more than so many are found the rest of the points is left out.
+            The search ends once more neighbours than this are found.
 
         Returns
         -------
         start : (k + 1,) int64
-            For the first k points; k = m unless `most` was reached, and at least 1.
+            For the first k of the points: k = m, or less if the search ended early, but at least 1.
         found : (start[k],) int64
-            Those of point j are ``found[start[j]:start[j + 1]]``, ascending.
+            Indices of neighbours; those of point j are ``found[start[j]:start[j + 1]]``, ascending.
+
+        Raises
+        ------
+        IndexError
+            If there is no such point.
         """
         cdef Py_ssize_t m = points.shape[0], k = 0, j
         if radii.shape[0] != m:
@@ -75,10 +85,11 @@ cdef class Points:
 
 
 def walk(positions, double radius):
-    """Order of points on a walk that begins at the first one.
+    """Order points along a walk that begins at the first one.
 
-    Around every point of the order, in turn, those not yet in it and not farther than `radius` are appended, by
-    ascending index, or if there are none the nearest one (of equally near ones the one with the lowest index).
+    For every point of the order, in turn, its neighbours within `radius` that are not yet in the order are appended by
+    ascending index; if it has none, the nearest point that is not yet in the order (of equally near ones the one with
+    the lowest index).
 
     Parameters
     ----------

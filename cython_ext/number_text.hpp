@@ -1,5 +1,5 @@
-// Numbers as text, byte for byte what Python's '%.7f' and '%.7e' give: "%.7f", but "%.7e" where 0 < |v| < 1e-3.
-// Integer arithmetic on the exact binary value does nearly all of them; the C locale is never asked.
+// Numbers as text, byte for byte as Python formats them: '%.7f', but '%.7e' where 0 < |v| < 1e-3.
+// Nearly all take integer arithmetic on the exact binary value; the C locale is never asked.
 #ifndef MPIDVC_NUMBER_TEXT_HPP
 #define MPIDVC_NUMBER_TEXT_HPP
 
@@ -29,7 +29,7 @@ inline char *write_slowly(char *out, double value, bool scientific) {
     const int length = std::snprintf(text, sizeof text, scientific ? "%.7e" : "%.7f", value);
     bool in_point = false;
     for (int i = 0; i < length; ++i) {
-        // Whatever the locale's decimal point is, and however many bytes it has, it is the only thing not of these.
+        // all other bytes are the locale's decimal point, which may have several
         const bool point = std::strchr("0123456789+-e", text[i]) == nullptr;
         if (!point) *out++ = text[i];
         else if (!in_point) *out++ = '.';

@@ -1,7 +1,7 @@
 """Pixel search kernels: the Cython side of ``window_search.cpp``.
 
-Small ranges are correlated directly, large ones by FFT; both give the same answer, as every candidate that may be the
-best is evaluated again in double precision. Arrays are (z, y, x); a 2D image is one plane.
+Small ranges are correlated directly, large ones by FFT. Both give the same answer, because every candidate that may be
+the best is evaluated again in double precision. Arrays are (z, y, x); a 2D image is one plane.
 """
 
 from libc.stdint cimport int64_t, uint8_t
@@ -70,15 +70,15 @@ METHODS = ("auto", "direct", "fft")
 #: Planes of the two windows whose correlation is sum k (see ``window_search.hpp``).
 cdef tuple PLANES_OF = ((0, 0), (1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
 
-# Cost in nanoseconds, fixed here so that the choice never depends on a timing: direct sums per multiplication, FFT per
-# point and doubling of the size, and what a point costs in Python.
+# Costs in nanoseconds, fixed here so that the choice never depends on a timing: of direct sums per multiplication, of
+# an FFT per voxel and doubling of the size, of the Python code per point.
 cdef double NS_PRODUCT = 0.03
 cdef double NS_FFT = 1.3
 cdef double NS_POINT = 100e3
 
 
 def fft_length(int n):
-    """Smallest product of 2, 3, 5 and 7 that is not below `n`: a length for which an FFT is fast."""
+    """Return the smallest product of 2, 3, 5 and 7 that is not below `n`: a length for which an FFT is fast."""
     cdef int length = max(n, 1), rest
     while True:
         rest = length
@@ -91,7 +91,7 @@ def fft_length(int n):
 
 
 def choose_method(hws, low, high):
-    """``direct`` or ``fft``, whichever costs less for these half-window sizes and ranges (3 ints each)."""
+    """Return the cheaper way, ``direct`` or ``fft``, for these half-window sizes and ranges (3 ints each)."""
     products, size, points = 1.0, 1.0, 0.0
     for h, a, b in zip(hws, low, high, strict=True):
         width, offsets = 2 * int(h) + 1, int(b) - int(a) + 1
@@ -103,7 +103,7 @@ def choose_method(hws, low, high):
 
 
 def memory_of(hws, low, high):
-    """About the bytes that a search takes besides its boxes."""
+    """Estimate the memory (bytes) of a search besides its boxes; parameters as of :func:`choose_method`."""
     offsets, region, window = 1, 1, 1
     for h, a, b in zip(hws, low, high, strict=True):
         offsets *= int(b) - int(a) + 1
@@ -113,6 +113,7 @@ def memory_of(hws, low, high):
 
 
 cdef int fill_box(mpidvc_search_box* box, const float[:, :, ::1] data, const uint8_t[:, :, ::1] usable) except -1:
+    """A box in the kernels' form."""
     cdef int a
     box.data = &data[0, 0, 0]
     box.usable = NULL
@@ -144,11 +145,11 @@ def search_points(const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1]
     hws : 3 ints
         Half-window size: window 1 is ``centre1 - hws … centre1 + hws``.
     low, high : 3 ints
-        The windows about ``centre2 + o`` are tried for every integer o from `low` to `high`, both included.
+        Search range: windows about ``centre2 + o`` are tried for every integer o from `low` to `high`, both included.
     zero_mean : bool
         Whether the means are taken off before windows are compared.
     centre1, centre2 : (n, 3) int64
-        In box 1 and box 2, which have to hold all windows.
+        In box 1 and box 2, which must hold all windows.
     offset : (n, 3) int64, out
         The best o; of equally good ones the first in z, y, x order; 0 if nothing can be compared or no CC is above 0.
     cc : (n,) float64, out
@@ -159,6 +160,11 @@ def search_points(const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1]
         Least fraction of the usable voxels of window 1 that a candidate has to compare.
     method : {"auto", "direct", "fft"}
         For tests: the answer is the same.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not belong together, a range is empty, or a window is not inside its box.
     """
     cdef mpidvc_search job
     cdef int a, failed
@@ -206,7 +212,22 @@ def search_points(const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1]
 
 def search_window(window1, usable1, const float[:, :, ::1] box2 not None, const uint8_t[:, :, ::1] usable2, low, high,
                   bint zero_mean, centre2, double min_overlap=0.0, str method="auto"):
-    """Find one window that is given by itself (odd shape): its offset, CC and error as of :func:`search_points`."""
+    """Find one window that is given as an array of its own.
+
+    Parameters
+    ----------
+    window1, usable1 : (z, y, x) float32, uint8 or None
+        Of odd shape.
+    box2, usable2, low, high, zero_mean, min_overlap, method
+        As in :func:`search_points`.
+    centre2 : 3 ints
+
+    Returns
+    -------
+    offset : (3,) int64
+    cc, error : float
+        As in :func:`search_points`.
+    """
     hws = [n // 2 for n in window1.shape]
     offset = np.zeros((1, 3), np.int64)
     cc, error = np.zeros(1), np.zeros(1)
@@ -217,7 +238,7 @@ def search_window(window1, usable1, const float[:, :, ::1] box2 not None, const 
 
 
 cdef int by_fft(const mpidvc_search_kernels* table, mpidvc_search* job) except -1:
-    """Every point by FFT: all offsets at once, in float32."""
+    """Search every point by FFT: the sums of all its offsets at once, in float32."""
     cdef mpidvc_planes point
     cdef const float* sums[MPIDVC_SUMS_OF_SEARCH]
     cdef float[::1] memory
@@ -267,7 +288,7 @@ cdef int by_fft(const mpidvc_search_kernels* table, mpidvc_search* job) except -
 
 
 def spectrum(values, lengths):
-    """Transform of a part of the grid, 0 elsewhere; the short axes first, so that rows of zeros are not transformed."""
+    """Transform values padded with zeros; the short axes are padded last, so that rows of zeros are not transformed."""
     # without a factor to apply numpy computes in double precision, at seven times the cost: "ortho" always has one
     out = np.fft.rfft(values, lengths[2], axis=2, norm="ortho")
     out = np.fft.fft(out, lengths[1], axis=1, norm="ortho")
@@ -275,7 +296,7 @@ def spectrum(values, lengths):
 
 
 def offsets_of(spectrum1, spectrum2, lengths, d):
-    """``sum_x a(x) b(x + o)`` for o = 0 … d - 1 from the transforms of a and b."""
+    """Return ``sum_x a(x) b(x + o)`` for o = 0 … d - 1, from the transforms of a and b."""
     product = spectrum1.conj()
     product *= spectrum2
     if lengths[0] > 1:

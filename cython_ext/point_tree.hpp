@@ -1,4 +1,4 @@
-// Points in space: which lie within a radius, which of those left is the nearest.
+// Neighbours of points in space: within a radius, or the nearest one.
 //
 // A tree of boxes, halved along their longest axis. Bounds and distances are summed by the same function, and rounding
 // is monotonic, so that no point is lost to the last digit: the answers are those of a comparison with every point.
@@ -36,7 +36,7 @@ class Tree {
         search(centre, square_radius, before, false, found);
     }
 
-    // Ranks: point 0, then around every ranked point in turn the unranked ones within the radius in order, or the nearest.
+    // Ranks: point 0, then for every ranked point in turn its unranked neighbours within the radius, or the nearest.
     void walk(double radius, Index *ranked) {
         const Index n = Index(order_.size());
         Index count = 0;

@@ -1,7 +1,7 @@
-"""Which instruction set the kernels use: one choice for all of them.
+"""The instruction set of the kernels: one choice for all of them.
 
-The numerical cores are compiled once per instruction set; this module knows what the processor has, and every kernel
-asks it for the level in use.
+The numerical cores are compiled once per instruction set. This module finds out which ones the processor has, and every
+kernel asks it for the one in use.
 """
 
 cdef extern from *:
@@ -31,17 +31,17 @@ cdef int in_use = 0
 
 
 def instruction_sets():
-    """Names of the instruction sets that this build and this processor have, lowest first."""
+    """Return the names of the instruction sets that both this build and this processor have, lowest first."""
     return tuple(name for level, name in enumerate(INSTRUCTION_SETS) if mpidvc_has(level))
 
 
 def level():
-    """Index in :data:`INSTRUCTION_SETS` of the one in use."""
+    """Return the index in :data:`INSTRUCTION_SETS` of the instruction set in use."""
     return in_use
 
 
 def instruction_set():
-    """Name of the instruction set in use."""
+    """Return the name of the instruction set in use."""
     return INSTRUCTION_SETS[in_use]
 
 
@@ -51,7 +51,7 @@ def use_instruction_set(str name):
     Raises
     ------
     ValueError
-        If this build or this processor does not have it.
+        If this build or this processor lacks it.
     """
     global in_use
     if name not in instruction_sets():

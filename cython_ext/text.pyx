@@ -12,15 +12,15 @@ cdef extern from "number_text.hpp" nogil:
 
 
 def format_rows(const double[:, ::1] table, bytes separator=b"\t", bytes prefix=b""):
-    """Text of a table, one line per row.
+    """Format a table of numbers, one line per row.
 
     Parameters
     ----------
     table : (n, k) C-contiguous array of float64
     separator : bytes
-        Stands between two numbers of a row.
+        Between two numbers of a row.
     prefix : bytes
-        Stands before each row.
+        Before each row.
 
     Returns
     -------

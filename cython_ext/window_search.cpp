@@ -1,32 +1,24 @@
-// Pixel search: the integer offset of the window of image 2 that correlates best with a window of image 1. Compiled once
-// per instruction set (MPIDVC_ISA names the copy).
+// Pixel search: the integer offset of the window of image 2 that correlates best with a window of image 1. Compiled
+// once per instruction set (MPIDVC_ISA names the copy).
 //
 //   CC = sum a b / sqrt(sum a^2 sum b^2)    or, zero-mean, the same of a - mean(a), b - mean(b)
 //
-// Method. sum a' b' of all offsets in float32, a' and b' less a constant each; everything else in double. Each CC carries a
-// bound of its rounding error; every candidate that may be the best is evaluated again in double precision, and the first
-// in Z, Y, X order with the largest value wins. So the answer does not depend on how sum a' b' was computed.
+// Method. sum a' b' of all offsets in float32, a' and b' less a constant each; all other sums in double precision. Each
+// CC carries a bound of its rounding error. Every candidate that may be the best is evaluated again in double
+// precision, and the first in Z, Y, X order with the largest value wins. So the answer does not depend on the way to
+// sum a' b'.
 //
-// Internal linkage throughout, and nothing of the C++ library: see gauss_newton.cpp.
+// Internal linkage throughout, and nothing of the C++ library: see instruction_set.hpp.
 #include "window_search.hpp"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "instruction_set.hpp"
 #include "lanes.hpp"
 
-#ifndef MPIDVC_ISA
-#define MPIDVC_ISA baseline
-#endif
-
 namespace {
-
-typedef int64_t Int;
-typedef Lanes<WIDE>::F V;
-
-MPIDVC_INLINE Int smaller(Int a, Int b) { return a < b ? a : b; }
-MPIDVC_INLINE Int larger(Int a, Int b) { return a > b ? a : b; }
 
 // Offsets whose sums are held in registers at a time, along y and x.
 #if defined(__AVX512VL__)
@@ -44,14 +36,14 @@ const double UNIT64 = 1.0 / 9007199254740992.0;
 
 // One row of window 2 against the rows of window 1 that it meets at the offsets LOW ... HIGH along y.
 template <int DY, int DX, int LOW, int HIGH>
-MPIDVC_INLINE void meet(const float *g, const float *f, Int pitch, Int n, V (&sum)[DY][DX]) {
+MPIDVC_INLINE void meet(const float *g, const float *f, Int pitch, Int n, Wide (&sum)[DY][DX]) {
     for (Int x = 0; x < n; x += WIDE) {
-        V row[DX];
+        Wide row[DX];
         MPIDVC_UNROLL
         for (int j = 0; j < DX; j++) row[j] = load<WIDE>(g + x + j);
         MPIDVC_UNROLL
         for (int i = LOW; i <= HIGH; i++) {
-            const V a = load<WIDE>(f + x - i * pitch);
+            const Wide a = load<WIDE>(f + x - i * pitch);
             MPIDVC_UNROLL
             for (int j = 0; j < DX; j++) sum[i][j] += a * row[j];
         }
@@ -60,25 +52,25 @@ MPIDVC_INLINE void meet(const float *g, const float *f, Int pitch, Int n, V (&su
 
 // The first and last rows meet fewer.
 template <int DY, int DX, int K> struct Ends {
-    static MPIDVC_METHOD void top(const float *g, const float *f, Int gp, Int fp, Int n, V (&sum)[DY][DX]) {
+    static MPIDVC_METHOD void top(const float *g, const float *f, Int gp, Int fp, Int n, Wide (&sum)[DY][DX]) {
         Ends<DY, DX, K - 1>::top(g, f, gp, fp, n, sum);
         meet<DY, DX, 0, K - 1>(g + (K - 1) * gp, f + (K - 1) * fp, fp, n, sum);
     }
-    static MPIDVC_METHOD void bottom(const float *g, const float *f, Int gp, Int fp, Int n, V (&sum)[DY][DX]) {
+    static MPIDVC_METHOD void bottom(const float *g, const float *f, Int gp, Int fp, Int n, Wide (&sum)[DY][DX]) {
         Ends<DY, DX, K - 1>::bottom(g, f, gp, fp, n, sum);
         meet<DY, DX, K, DY - 1>(g + (K - 1) * gp, f + (K - 1) * fp, fp, n, sum);
     }
 };
 template <int DY, int DX> struct Ends<DY, DX, 0> {
-    static MPIDVC_METHOD void top(const float *, const float *, Int, Int, Int, V (&)[DY][DX]) {}
-    static MPIDVC_METHOD void bottom(const float *, const float *, Int, Int, Int, V (&)[DY][DX]) {}
+    static MPIDVC_METHOD void top(const float *, const float *, Int, Int, Int, Wide (&)[DY][DX]) {}
+    static MPIDVC_METHOD void bottom(const float *, const float *, Int, Int, Int, Wide (&)[DY][DX]) {}
 };
 
 // A plane of window 1 (`rows` >= DY rows of n floats) against a plane of window 2 at DY x DX offsets; the sums are
 // rounded here and added to `out` once, which keeps chains of roundings short.
 template <int DY, int DX>
 MPIDVC_NOINLINE void block(const float *g, const float *f, Int gp, Int fp, Int rows, Int n, float *out, Int out_pitch) {
-    V sum[DY][DX] = {};
+    Wide sum[DY][DX] = {};
     Ends<DY, DX, DY - 1>::top(g, f, gp, fp, n, sum);
     for (Int y = DY - 1; y < rows; y++) meet<DY, DX, 0, DY - 1>(g + y * gp, f + y * fp, fp, n, sum);
     Ends<DY, DX, DY - 1>::bottom(g + rows * gp, f + rows * fp, gp, fp, n, sum);
@@ -93,7 +85,8 @@ MPIDVC_NOINLINE void block(const float *g, const float *f, Int gp, Int fp, Int r
 }
 
 template <int DY>
-MPIDVC_INLINE void block_x(int dx, const float *g, const float *f, Int gp, Int fp, Int rows, Int n, float *out, Int op) {
+MPIDVC_INLINE void block_x(int dx, const float *g, const float *f, Int gp, Int fp, Int rows, Int n, float *out,
+                           Int op) {
     switch (dx) {
         case 1: return block<DY, 1>(g, f, gp, fp, rows, n, out, op);
         case 2: return block<DY, 2>(g, f, gp, fp, rows, n, out, op);
@@ -119,11 +112,11 @@ MPIDVC_INLINE int part_of(Int left, Int most) {
     return (int)((left + parts - 1) / parts);
 }
 
-// Floats in a row of what is searched: room for the last group, in eights so that loops over rows have no rest.
+// Floats in a row of the searched part: room for the last group, in eights so that loops over rows have no rest.
 MPIDVC_INLINE Int pitch_of(Int pitch1, Int offsets) { return (pitch1 + offsets + 7) / 8 * 8; }
 
 struct Extent {
-    Int n1[3], n2[3], d[3];  // window 1, what it is searched in, offsets
+    Int n1[3], n2[3], d[3];  // voxels of window 1, voxels of the part that is searched, offsets
     Int pitch1, pitch2;      // of rows in the work arrays
 };
 
@@ -148,7 +141,7 @@ void correlate(const Extent &e, const float *f, const float *g, float *out, floa
     }
 }
 
-// Longest chain of roundings in a sum of correlate(), with those of the two factors.
+// Longest chain of roundings in a sum of correlate(), those of the two factors included.
 double chain(const Extent &e) {
     const Int groups = (e.n1[2] + WIDE - 1) / WIDE;
     return (double)(e.n1[1] * groups + e.n1[0] + 12);
@@ -173,7 +166,7 @@ MPIDVC_INLINE void widen(const float *p, D8 &out) { out = (double)*p; }
 MPIDVC_INLINE double total8(const D8 &v) { return v; }
 #endif
 
-// What is compared at one offset, from the images themselves.
+// The two windows that are compared at one offset, in the images themselves.
 struct Pair {
     const float *a, *b;
     const uint8_t *usable1, *usable2;
@@ -223,17 +216,18 @@ double exact_cc(const Pair &p, bool zero_mean, Sums &plain) {
     if (!(s.n > 0)) return 0.0;
     if (zero_mean) {
         s = exact_sums(p, plain.a / plain.n, plain.b / plain.n);
-        // what rounding leaves of a constant window is no variation: a float32 image has none this small
+        // the rounding errors of a constant window are no variation: a float32 image has none this small
         if (s.aa <= 1e-24 * plain.aa || s.bb <= 1e-24 * plain.bb) return 0.0;
     }
     const double norm = sqrt(s.aa * s.bb);
     return norm > 0 ? s.ab / norm : 0.0;
 }
 
-// out[i] = in[i] + ... + in[i + w - 1] for i < d, where each element is a row of n numbers. By van Herk's method: what is
-// left of a block of w rows, and the beginning of the next block. Two additions per element, and nothing is subtracted
+// out[i] = in[i] + ... + in[i + w - 1] for i < d, where each element is a row of n numbers. By van Herk's method: the
+// end of a block of w rows, and the beginning of the next block. Two additions per element, and nothing is subtracted
 // again, so that errors stay relative to the sum itself.
-MPIDVC_INLINE void sums_of_rows(const double *in, Int in_pitch, Int w, Int d, Int n, double *acc, double *out, Int out_pitch) {
+MPIDVC_INLINE void sums_of_rows(const double *in, Int in_pitch, Int w, Int d, Int n, double *acc, double *out,
+                                Int out_pitch) {
     for (Int start = 0; start < d; start += w) {
         memset(acc, 0, sizeof(double) * (size_t)n);
         for (Int i = start + w - 1; i >= start; i--) {
@@ -296,7 +290,7 @@ struct Point {
     Int first[3];                // that offset
     bool masked1, masked2;
     double c1, c2;               // constants that were subtracted
-    double n, a, aa, bb;         // voxels, sum a', sum a'^2 of window 1; sum b'^2 of all that is searched
+    double n, a, aa, bb;         // voxels, sum a', sum a'^2 of window 1; sum b'^2 of the searched part
     int needed;
 };
 
@@ -342,7 +336,7 @@ bool make_work(const mpidvc_search &s, bool sums, Work &w) {
     return true;
 }
 
-// The smallest part of a window that holds its usable voxels; false if there are none.
+// The smallest part of a window that holds its usable voxels. False if there are none.
 bool crop(const uint8_t *usable, Int py, Int pz, Int low[3], Int n[3]) {
     Int from[3] = {n[0], n[1], n[2]}, to[3] = {-1, -1, -1};
     for (Int z = 0; z < n[0]; z++)
@@ -361,7 +355,7 @@ bool crop(const uint8_t *usable, Int py, Int pz, Int low[3], Int n[3]) {
     return true;
 }
 
-// How many of the voxels of a part are usable.
+// Number of usable voxels of a part.
 Int count(const uint8_t *usable, Int py, Int pz, const Int n[3]) {
     if (!usable) return n[0] * n[1] * n[2];
     Int sum = 0;
@@ -374,7 +368,7 @@ Int count(const uint8_t *usable, Int py, Int pz, const Int n[3]) {
     return sum;
 }
 
-// About the mean of the usable values: a constant to subtract, no more.
+// A constant to subtract: about the mean of the usable values.
 double level_of(const float *data, const uint8_t *usable, Int py, Int pz, const Int n[3]) {
     D8 sum = {}, number = {};
     double rest = 0, voxels = 0;
@@ -441,7 +435,8 @@ void moments(const float *values, Int count, double *sum, double *squares) {
     for (; i < count; i++) *sum += values[i], *squares += (double)values[i] * (double)values[i];
 }
 
-// Returns false if nothing can be found: one of the windows has no data.
+// Fills the planes and constants of point k. False if nothing can be found there: window 1 or the searched part has no
+// data.
 bool prepare(const mpidvc_search &s, Int k, const Work &w, Point &p) {
     memset(&p, 0, sizeof p);
     Int low1[3], low[3] = {0, 0, 0}, low2[3];
@@ -498,8 +493,10 @@ bool prepare(const mpidvc_search &s, Int k, const Work &w, Point &p) {
 }
 
 // Planes that make up each sum.
-const int OF1[MPIDVC_SUMS_OF_SEARCH] = {MPIDVC_VALUE, MPIDVC_USABLE, MPIDVC_VALUE, MPIDVC_SQUARE, MPIDVC_USABLE, MPIDVC_USABLE};
-const int OF2[MPIDVC_SUMS_OF_SEARCH] = {MPIDVC_VALUE, MPIDVC_USABLE, MPIDVC_USABLE, MPIDVC_USABLE, MPIDVC_VALUE, MPIDVC_SQUARE};
+const int OF1[MPIDVC_SUMS_OF_SEARCH] = {MPIDVC_VALUE,  MPIDVC_USABLE, MPIDVC_VALUE,
+                                        MPIDVC_SQUARE, MPIDVC_USABLE, MPIDVC_USABLE};
+const int OF2[MPIDVC_SUMS_OF_SEARCH] = {MPIDVC_VALUE,  MPIDVC_USABLE, MPIDVC_USABLE,
+                                        MPIDVC_USABLE, MPIDVC_VALUE,  MPIDVC_SQUARE};
 
 void nothing_found(const mpidvc_search &s, Int k) {
     for (int a = 0; a < 3; a++) s.offset[3 * k + a] = 0;
@@ -535,13 +532,14 @@ MPIDVC_INLINE void rate(const Estimate &s, const Point &p, bool zero_mean, doubl
     }
     *cc = 0;
     *bound = INFINITY;
-    // so uncertain that only the exact evaluation can tell
+    // too uncertain: only the exact evaluation can tell
     if (!(e_va < 0.1 * va && e_vb < 0.1 * vb)) return;
     const double norm = sqrt(va * vb);
     *cc = top / norm;
     *bound = 1.2 * e_top / norm + 0.6 * fabs(*cc) * (e_va / va + e_vb / vb);
 }
 
+// Finishes point k from the float32 sums of all offsets: evaluates again every candidate that may be the best.
 void choose(const mpidvc_search &s, Int k, const Work &w, const Point &p, const float *const given[], double noise) {
     const bool fft = noise > 0;
     const double gamma = UNIT32 * chain(p.e), least = s.min_overlap * p.n;
@@ -661,11 +659,6 @@ int choose_from(const mpidvc_search *s, Int k, const float *const sums[MPIDVC_SU
     free(w.memory);
     return 0;
 }
-
-#define MPIDVC_TEXT_(x) #x
-#define MPIDVC_TEXT(x) MPIDVC_TEXT_(x)
-#define MPIDVC_JOIN_(a, b) a##b
-#define MPIDVC_JOIN(a, b) MPIDVC_JOIN_(a, b)
 
 const mpidvc_search_kernels TABLE = {MPIDVC_TEXT(MPIDVC_ISA), search, planes, choose_from};
 

@@ -1,6 +1,6 @@
-// What the pixel search offers to the Cython layer: one table of functions per instruction set.
-// Axis order is (z, y, x); a 2D image is one plane. Window 1 = box1[centre1 - hws, centre1 + hws]; its candidates in box 2
-// are the windows about centre2 + o for every integer o in [low, high].
+// Interface of the pixel search to the Cython layer: plain structs, and one table of functions per instruction set.
+// Axis order is (z, y, x); a 2D image is one plane. Window 1 = box1[centre1 - hws, centre1 + hws]; its candidates in
+// box 2 are the windows about centre2 + o for every integer o in [low, high].
 #pragma once
 #include <stdint.h>
 
@@ -33,24 +33,25 @@ enum {
     MPIDVC_BB,      // sum b'^2
     MPIDVC_SUMS_OF_SEARCH
 };
-// Planes: what is correlated, 0 where the voxel is not usable. a' = a - (a constant), so that float32 stays precise.
+// Planes that are correlated: values, 1 for each usable voxel, squares; 0 where a voxel is not usable. The values are
+// a' = a - (a constant), so that float32 stays precise.
 enum { MPIDVC_VALUE, MPIDVC_USABLE, MPIDVC_SQUARE, MPIDVC_PLANES };
 
-// One point as it is to be correlated by somebody else (the FFT). Both parts are the smallest that hold what is usable.
+// The planes of one point, to be correlated by FFT. Both parts are the smallest that hold all usable voxels.
 struct mpidvc_planes {
     int64_t n1[3], n2[3];
-    int needed;              // bit k: sum k of the enum above has to be given
+    int needed;              // bit k: sum k of the first enum above is needed
     float *planes1[MPIDVC_PLANES], *planes2[MPIDVC_PLANES];  // contiguous, room for whole windows
 };
 
 struct mpidvc_search_kernels {
     const char *name;
-    // Both return 0, or -1 where there is no memory.
+    // All functions return 0, or -1 where memory is short. This one searches all points with direct sums.
     int (*search)(const mpidvc_search *);
-    // Fill the planes of point k; `needed` is 0 if nothing can be found there.
+    // Fills the planes of point k; `needed` is 0 if nothing can be found there.
     int (*planes)(const mpidvc_search *, int64_t k, mpidvc_planes *);
-    // Finish point k from its sums (contiguous, one value per offset); null: sum not needed. `noise`: the error of a sum
-    // is at most this times the norms of the two planes that were correlated.
+    // Finishes point k from its sums (contiguous, one value per offset; null if not needed). `noise`: the error of a
+    // sum is at most this times the norms of the two planes that were correlated.
     int (*choose)(const mpidvc_search *, int64_t k, const float *const sums[MPIDVC_SUMS_OF_SEARCH], double noise);
 };
 

@@ -33,11 +33,6 @@ STATUS = {
     -5: "skipped: mask, grey level threshold, or outside image 2",
     -7: "skipped: no finite initial guess",
 }
-#: deltaPhiNorm before the first iteration.
-NOT_YET = 100.0
-#: Divergence: det U outside these, or an error that grew by this factor in the second half of the iterations.
-LARGEST_VOLUME, SMALLEST_VOLUME = 3.0, 0.2
-GROWTH = 0.8
 
 
 @dataclass(frozen=True)
@@ -177,7 +172,7 @@ class GaussNewton:
         self.zncc = math.nan
         self.iterations = 0
         self.status = 0
-        self.delta_phi_norm = NOT_YET
+        self.delta_phi_norm = correlation.NOT_YET
         self.finished = False
         self.history: list[Step] = []
         self._unknowns = [u for u in range(12) if not two_d or (u >= 4 and u % 4 != 0)]
@@ -220,11 +215,11 @@ class GaussNewton:
         before, self.error = self.error, squares / grey if grey else math.inf
         self.history.append(Step(self.phi, self.error, self.delta_phi_norm))
         if len(self.history) > 1:
-            if before < GROWTH * self.error and self.iterations > self.settings.max_iterations / 2:
+            if before < correlation.GROWTH * self.error and self.iterations > self.settings.max_iterations / 2:
                 self._stop(-1)
                 return
             volume = abs(np.linalg.det(self.phi[:3, :3]))
-            if volume > LARGEST_VOLUME or volume < SMALLEST_VOLUME:
+            if volume > correlation.LARGEST_VOLUME or volume < correlation.SMALLEST_VOLUME:
                 self._stop(-3)
                 return
             self.iterations += 1
@@ -247,7 +242,7 @@ class GaussNewton:
             L = np.linalg.cholesky(M * scale[:, None] * scale[None, :])
         except np.linalg.LinAlgError:
             return None
-        if np.diag(L).min() ** 2 < 1e-9:
+        if np.diag(L).min() ** 2 < correlation.LEAST_PIVOT:
             return None
         b = moments.ravel()[self._unknowns] * scale
         delta = np.zeros(12)

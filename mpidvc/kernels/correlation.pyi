@@ -15,6 +15,11 @@ RESULT: Final[tuple[str, ...]]
 SUMS: Final[int]
 FRAME: Final[int]
 PADDING: Final[int]
+NOT_YET: Final[float]
+GROWTH: Final[float]
+LEAST_PIVOT: Final[float]
+LARGEST_VOLUME: Final[float]
+SMALLEST_VOLUME: Final[float]
 
 def instruction_sets() -> tuple[str, ...]: ...
 def instruction_set() -> str: ...

@@ -1,0 +1,256 @@
+// Window 1, the reference: its grey levels less a level, its gradients, and the weights of its voxels.
+//
+// Needs: a box with a frame of gradient_reach voxels (one more for Shift-DVC) around the compared voxels.
+#pragma once
+#include <stdlib.h>
+#include <string.h>
+
+#include "sampler.hpp"
+
+namespace {
+
+// Window 1, rows padded with zeros to a multiple of 8: f0 and the gradients are 0 wherever there is no data.
+struct Window {
+    Int n[3], pitch, rows;
+    float *f, *gz, *gy, *gx;            // grey levels, gradients
+    float *w;                           // weights of window 1, 0 or 1; to be used where `weighted`
+    float *now;                         // weights of the last careful pass: w without the samples that fell out
+    float *warped, *warped_weight;      // update_gradient: window 2 with a frame of gradient_reach
+    float *residual;                    // update_gradient
+    float *hz, *hy, *hx;                // Gaussian gradients: central differences beside them, for M
+    Int frame[3], frame_pitch;          // of `warped`
+    float *row, *scratch;               // rows of values and of weights
+    bool weighted;                      // some w are 0
+    double level;
+    void *memory;
+};
+
+// Voxels around the compared ones that gradients need; one more where Shift-DVC takes them beside the voxels.
+MPIDVC_INLINE Int frame_of(const mpidvc_settings &set) { return set.gradient_reach + (set.shift ? 1 : 0); }
+
+// Memory of a window of n voxels, to be given back by free(win.memory). False where memory is short.
+bool allocate(Window &win, const Int n[3], const mpidvc_settings &set) {
+    memcpy(win.n, n, sizeof win.n);
+    win.pitch = (n[2] + 7) / 8 * 8;
+    win.rows = n[0] * n[1];
+    const Int size = win.rows * win.pitch + 64;
+    for (int a = 0; a < 3; a++)
+        win.frame[a] = set.update_gradient ? n[a] + (set.two_d && a == 0 ? 0 : 2 * frame_of(set)) : 0;
+    win.frame_pitch = (win.frame[2] + 7) / 8 * 8;
+    const Int frame = win.frame[0] * win.frame[1] * win.frame_pitch + 64;
+    const Int line = larger(win.pitch, win.frame_pitch) + 64;
+    float *p = (float *)calloc(1, sizeof(float) * ((set.gauss ? 10 : 7) * size + 2 * frame + 3 * line));
+    win.memory = p;
+    if (!p) return false;
+    win.f = p, win.gz = p + size, win.gy = p + 2 * size, win.gx = p + 3 * size, win.w = p + 4 * size;
+    win.now = p + 5 * size;
+    win.warped = p + 6 * size, win.warped_weight = win.warped + frame;
+    win.row = win.warped_weight + frame, win.scratch = win.row + 2 * line;
+    win.residual = win.scratch + line;
+    win.hz = win.hy = win.hx = 0;
+    if (set.gauss) win.hz = win.residual + size, win.hy = win.hz + size, win.hx = win.hy + size;
+    return true;
+}
+
+// Central differences of the n voxels from src on (a frame of 1 must exist).
+void central_differences(const float *src, Int py, Int pz, const Int n[3], bool two_d, float *gz, float *gy, float *gx,
+                         Int pitch) {
+    for (Int z = 0; z < n[0]; z++)
+        for (Int y = 0; y < n[1]; y++) {
+            const float *p = src + z * pz + y * py;
+            const Int o = (z * n[1] + y) * pitch;
+            if (!two_d)
+                for (Int x = 0; x < n[2]; x++) gz[o + x] = 0.5f * (p[x + pz] - p[x - pz]);
+            for (Int x = 0; x < n[2]; x++) gy[o + x] = 0.5f * (p[x + py] - p[x - py]);
+            for (Int x = 0; x < n[2]; x++) gx[o + x] = 0.5f * (p[x + 1] - p[x - 1]);
+        }
+}
+
+// Gradients by the settings' method: central differences, or separable Gaussian derivatives (a frame of `reach`).
+int gradients(const float *src, Int py, Int pz, const Int n[3], const mpidvc_settings &set, float *gz, float *gy,
+              float *gx, Int pitch) {
+    if (!set.gauss) {
+        central_differences(src, py, pz, n, set.two_d, gz, gy, gx, pitch);
+        return 0;
+    }
+    const Int reach = set.gradient_reach, ny = n[1] + 2 * reach, nx = n[2] + 2 * reach;
+    const Int full = n[0] * ny * nx, half = n[0] * n[1] * nx;
+    float *p = (float *)calloc(1, sizeof(float) * (2 * full + 3 * half));
+    if (!p) return -1;
+    float *smooth_z = p, *slope_z = p + full, *a = slope_z + full, *b = a + half, *c = b + half;
+    const float *first = src - (set.two_d ? 0 : reach * pz) - reach * py - reach;
+    for (Int z = 0; z < n[0]; z++)
+        for (Int y = 0; y < ny; y++) {
+            float *s = smooth_z + (z * ny + y) * nx, *d = slope_z + (z * ny + y) * nx;
+            for (Int k = 0; k < (set.two_d ? 1 : 2 * reach + 1); k++) {
+                const float *q = first + (z + k) * pz + y * py;
+                const float ws = set.two_d ? 1.f : (float)set.gauss[k];
+                const float wd = set.two_d ? 0.f : (float)set.gauss_derivative[k];
+                for (Int x = 0; x < nx; x++) s[x] += ws * q[x];
+                for (Int x = 0; x < nx; x++) d[x] += wd * q[x];
+            }
+        }
+    for (Int z = 0; z < n[0]; z++)
+        for (Int y = 0; y < n[1]; y++) {
+            const Int o = (z * n[1] + y) * nx;
+            for (Int k = 0; k <= 2 * reach; k++) {
+                const float *s = smooth_z + (z * ny + y + k) * nx, *d = slope_z + (z * ny + y + k) * nx;
+                const float ws = (float)set.gauss[k], wd = (float)set.gauss_derivative[k];
+                for (Int x = 0; x < nx; x++) a[o + x] += ws * d[x];
+                for (Int x = 0; x < nx; x++) b[o + x] += wd * s[x];
+                for (Int x = 0; x < nx; x++) c[o + x] += ws * s[x];
+            }
+        }
+    for (Int r = 0; r < n[0] * n[1]; r++)
+        for (Int x = 0; x < n[2]; x++) {
+            float s = 0.f, t = 0.f, u = 0.f;
+            for (Int k = 0; k <= 2 * reach; k++) {
+                s += (float)set.gauss[k] * a[r * nx + x + k];
+                t += (float)set.gauss[k] * b[r * nx + x + k];
+                u += (float)set.gauss_derivative[k] * c[r * nx + x + k];
+            }
+            gz[r * pitch + x] = s, gy[r * pitch + x] = t, gx[r * pitch + x] = u;
+        }
+    free(p);
+    return 0;
+}
+
+// Shift-DVC: the gradients at the samples' positions, by linear interpolation between those of the voxels.
+int shifted_gradients(const float *src, Int py, Int pz, const Int n[3], const mpidvc_settings &set, const Int index[3],
+                      float *gz, float *gy, float *gx, Int pitch) {
+    const int D = set.two_d ? 2 : 3;
+    Int frame[3], edge[3];
+    for (int a = 0; a < 3; a++) {
+        edge[a] = a < 3 - D ? 0 : 1;
+        frame[a] = n[a] + 2 * edge[a];
+    }
+    const Int plane = frame[1] * frame[2], size = frame[0] * plane;
+    float *p = (float *)calloc(3, sizeof(float) * size);
+    if (!p) return -1;
+    float *const out[3] = {gz, gy, gx};
+    int failed = gradients(src - edge[0] * pz - edge[1] * py - edge[2], py, pz, frame, set, p, p + size, p + 2 * size,
+                           frame[2]);
+    for (Int z = 0; z < n[0] && !failed; z++)
+        for (Int y = 0; y < n[1]; y++)
+            for (Int x = 0; x < n[2]; x++) {
+                const Int k = index[0] + z * index[2] + y * index[1] + x;
+                const Int step[3] = {plane, frame[2], 1};
+                Int near = (z + edge[0]) * plane + (y + edge[1]) * frame[2] + x + edge[2], towards[3];
+                for (int a = 0; a < 3; a++) {
+                    const double s = shift_of(a, set.two_d, k);
+                    towards[a] = s > 0 ? step[a] : s < 0 ? -step[a] : 0;
+                }
+                for (int g = 0; g < 3; g++) {
+                    float v = 0.f;
+                    for (int corner = 0; corner < 8; corner++) {
+                        Int at = near;
+                        float w = 1.f;
+                        for (int a = 0; a < 3; a++) {
+                            at += corner >> a & 1 ? towards[a] : 0;
+                            w *= corner >> a & 1 ? 0.25f : 0.75f;
+                        }
+                        v += w * p[g * size + at];
+                    }
+                    out[g][(z * n[1] + y) * pitch + x] = v;
+                }
+            }
+    free(p);
+    return failed;
+}
+
+// Grey levels and gradients become 0 where w is.
+void apply_weights(Window &win, const float *w) {
+    for (Int i = 0; i < win.rows * win.pitch; i++) {
+        win.f[i] *= w[i];
+        win.gz[i] *= w[i];
+        win.gy[i] *= w[i];
+        win.gx[i] *= w[i];
+    }
+    if (win.hz)
+        for (Int i = 0; i < win.rows * win.pitch; i++) {
+            win.hz[i] *= w[i];
+            win.hy[i] *= w[i];
+            win.hx[i] *= w[i];
+        }
+}
+
+// Reads window 1: f0 = f - level (level NaN: the window's own mean), gradients, weights; N, F and FF of the sums.
+// -1 where memory is short.
+int read_window(Window &win, const mpidvc_box &box, const float *sampled, const Int low[3], const mpidvc_settings &set,
+                double level, const Int index[3], double *sums) {
+    const Int *n = win.n, pitch = win.pitch;
+    const Int origin = low[0] * box.pitch_z + low[1] * box.pitch_y + low[2];
+    const float *src = box.data + origin;
+    if (set.shift ? shifted_gradients(src, box.pitch_y, box.pitch_z, n, set, index, win.gz, win.gy, win.gx, pitch)
+                  : gradients(src, box.pitch_y, box.pitch_z, n, set, win.gz, win.gy, win.gx, pitch))
+        return -1;
+    if (win.hz) central_differences(src, box.pitch_y, box.pitch_z, n, set.two_d, win.hz, win.hy, win.hx, pitch);
+    Int voxels = n[0] * n[1] * n[2];
+    win.weighted = false;
+    if (set.shift) {
+        Sampler s = {};
+        s.data = sampled, s.py = box.pitch_y, s.pz = box.pitch_z, s.shift = true;
+        s.index0 = index[0], s.index_y = index[1], s.index_z = index[2];
+        const double identity[9] = {1, 0, 0, 0, 1, 0, 0, 0, 1};
+        double centre[3];
+        for (int a = 0; a < 3; a++) {
+            s.shape[a] = box.shape[a], s.n[a] = n[a];
+            s.low[a] = 0, s.high[a] = (double)box.shape[a] - 1;
+            centre[a] = (double)low[a] + 0.5 * (double)(n[a] - 1);
+        }
+        sample_mapped(s, set, identity, centre, win.f, win.w, pitch, win.scratch);
+    } else {
+        for (Int z = 0; z < n[0]; z++)
+            for (Int y = 0; y < n[1]; y++)
+                memcpy(win.f + (z * n[1] + y) * pitch, src + z * box.pitch_z + y * box.pitch_y, sizeof(float) * n[2]);
+    }
+    if (box.valid) {
+        voxels = 0;
+        for (Int z = 0; z < n[0]; z++)
+            for (Int y = 0; y < n[1]; y++) {
+                const uint8_t *v = box.valid + origin + z * box.pitch_z + y * box.pitch_y;
+                float *w = win.w + (z * n[1] + y) * pitch;
+                for (Int x = 0; x < n[2]; x++) w[x] = v[x] ? 1.f : 0.f;
+                for (Int x = 0; x < n[2]; x++) voxels += v[x] != 0;
+            }
+        win.weighted = voxels != n[0] * n[1] * n[2];
+    }
+    if (win.weighted) apply_weights(win, win.w);
+    if (level != level) {
+        double sum = 0;
+        for (Int z = 0; z < n[0]; z++) {
+            Wide plane = {};
+            for (Int y = 0; y < n[1]; y++) {
+                const float *f = win.f + (z * n[1] + y) * pitch;
+                Int x = 0;
+                for (; x + WIDE <= n[2]; x += WIDE) plane += load<WIDE>(f + x);
+                if (x < n[2]) plane += first_lanes<WIDE>(load<WIDE>(f + x), n[2] - x);
+            }
+            sum += total(plane);
+        }
+        level = voxels ? sum / (double)voxels : 0.0;
+    }
+    const float minus = (float)level;
+    double s1 = 0, s2 = 0;
+    for (Int z = 0; z < n[0]; z++) {
+        Wide one = {}, two = {};
+        for (Int y = 0; y < n[1]; y++) {
+            float *f = win.f + (z * n[1] + y) * pitch;
+            const float *w = win.w + (z * n[1] + y) * pitch;
+            if (win.weighted)
+                for (Int x = 0; x < n[2]; x++) f[x] -= minus * w[x];
+            else
+                for (Int x = 0; x < n[2]; x++) f[x] -= minus;
+            for (Int x = 0; x < n[2]; x += WIDE) {
+                const Wide v = first_lanes<WIDE>(load<WIDE>(f + x), n[2] - x);
+                one += v, two += v * v;
+            }
+        }
+        s1 += total(one), s2 += total(two);
+    }
+    win.level = (double)minus;
+    sums[MPIDVC_N] = (double)voxels, sums[MPIDVC_F] = s1, sums[MPIDVC_FF] = s2;
+    return 0;
+}
+
+}  // namespace
