@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from mpidvc.arrays import Float32Array, Triple
+from mpidvc.core.grey import ANY_VALUE, Limits
 from mpidvc.kernels import correlation
 
-__all__ = ["HALO", "TAPS", "Scratch", "Slices", "float_box", "gradient_voxels", "spline_box"]
+__all__ = ["HALO", "TAPS", "Scratch", "Slices", "data_voxels", "float_box", "gradient_voxels", "spline_box"]
 
 Slices = tuple[slice, slice, slice]
 
@@ -32,8 +35,19 @@ class Scratch:
         return self._memory[:size].reshape(shape)
 
 
+def data_voxels(part: npt.NDArray[Any], limits: Limits) -> npt.NDArray[np.bool_]:
+    """Where an array has grey levels: finite numbers within the limits (`mpidvc.core.grey.plausible_limits`)."""
+    if part.dtype.kind != "f":
+        return np.ones(part.shape, bool)
+    return np.asarray((part >= limits[0]) & (part <= limits[1]))
+
+
 def float_box(
-    part: npt.NDArray[np.generic], inside: Slices, shape: Triple, scratch: Scratch | None = None
+    part: npt.NDArray[np.generic],
+    inside: Slices,
+    shape: Triple,
+    scratch: Scratch | None = None,
+    limits: Limits = ANY_VALUE,
 ) -> tuple[Float32Array, npt.NDArray[np.uint8] | None]:
     """A float32 box and the map of its voxels that exist.
 
@@ -46,14 +60,16 @@ def float_box(
     shape : 3 ints
         Shape of the box.
     scratch : Scratch, optional
-        Memory for the box; new memory if not given.
+        Where to make the box; new memory if not given.
+    limits : 2 floats
+        Least and greatest grey level, of images of floating-point numbers.
 
     Returns
     -------
     box : (z, y, x) float32
-        0 outside the image; voxels that are not finite get the mean of the others.
+        0 outside the image; voxels that are not data get the mean of the others.
     real : (z, y, x) uint8 or None
-        1 where there is a finite grey level; None if there is one everywhere.
+        1 where there is a grey level (`data_voxels`); None if everywhere.
     """
     whole = part.shape == tuple(shape)
     if scratch is None:
@@ -66,12 +82,12 @@ def float_box(
         box[inside] = part
     real = None
     if part.dtype.kind == "f" and part.size:
-        view = box[inside]
-        finite = np.isfinite(view)
-        if not finite.all():
+        data = data_voxels(part, limits)
+        if not data.all():
+            view = box[inside]
             real = np.zeros(shape, np.uint8)
-            real[inside] = finite
-            view[~finite] = view[finite].mean() if finite.any() else 0.0
+            real[inside] = data
+            view[~data] = view[data].mean() if data.any() else 0.0
     if real is None and not whole:
         real = np.zeros(shape, np.uint8)
         real[inside] = 1

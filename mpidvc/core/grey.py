@@ -1,66 +1,136 @@
-"""Grey levels of the two states: their statistics and the choice of the criterion."""
+"""Grey levels of the two states: which are plausible, their statistics, and the choice of the criterion."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from mpidvc.arrays import Ints, Triple
+from mpidvc.arrays import Array
 
-__all__ = ["CRITERIA", "Criterion", "GreyLevels", "choose_criterion", "lattice"]
+__all__ = ["ANY_VALUE", "CRITERIA", "Criterion", "GreyLevels", "Limits", "choose_criterion", "plausible_limits"]
 
 Criterion = Literal["ssd", "znssd"]
 CRITERIA = ("auto", "ssd", "znssd")
+#: Least and greatest value that is a grey level; both finite.
+Limits = tuple[float, float]
 
-#: Most voxels of the lattice on which grey levels are compared.
-LATTICE_VOXELS = 1_000_000
-#: Limits within which ssd is chosen: difference of the means in standard deviations, ratio of the standard deviations.
+#: The limits of every value that single precision holds.
+ANY_VALUE: Limits = (-float(np.finfo(np.float32).max), float(np.finfo(np.float32).max))
+#: Magnitude beyond which values mark missing data, as -3.4e38, 1e36 and 1e30 do: about 6e29.
+LARGEST_VALUE = 2.0**99
+#: Quantiles between which statistics are taken.
+TAILS = (0.001, 0.999)
+#: Distances of those quantiles that a grey level may lie beyond them.
+BEYOND = 1000.0
+#: ssd needs means that differ by less than this many standard deviations, and standard deviations this equal.
 LARGEST_SHIFT = 0.1
 LARGEST_RATIO = 1.1
 SMALLEST_RATIO = 0.9
+#: Correlation of a window with its place in image 2 from which on it shows the same, and the fewest such windows.
+LEAST_CORRELATION, FEWEST_ALIKE = 0.8, 8
 
 
-def lattice(shape: Triple) -> tuple[Ints, Ints, int]:
-    """Fixed sample of an image: planes, rows of each, and the step along the rows (whole rows read fastest).
+def plausible_limits(sample: npt.ArrayLike) -> Limits:
+    """Least and greatest plausible grey level of an image; what lies beyond is a fault of the file, and no data.
+
+    Values beyond ±2^99 (6e29) mark missing data. Of the others, q and p being the 0.1 % and 99.9 % quantiles, grey
+    levels lie between q - 1000 (p - q) and p + 1000 (p - q): an inclusion may depart from the image by a thousand times
+    its contrast. Where q = p nothing measures the contrast, and every value within ±2^99 is plausible.
+
+    Parameters
+    ----------
+    sample : array
+        Grey levels from all over the image; may hold nan and infinite values, and be empty.
 
     Returns
     -------
-    planes, rows : int64 arrays
-    step : int
-        Every ``step``-th voxel of a row; the sample has at most `LATTICE_VOXELS` voxels.
+    low, high : float
     """
-    nz, ny, nx = shape
-    step = max(1, -(-nx // 1000))
-    n_rows = max(1, LATTICE_VOXELS // -(-nx // step))
-    n_z = min(nz, n_rows, max(1, int(np.sqrt(n_rows * nz / ny))))
-    n_y = min(ny, max(1, n_rows // n_z))
-    return _spread(nz, n_z), _spread(ny, n_y), step
+    values = np.asarray(sample, np.float64).ravel()
+    values = values[np.abs(values) <= LARGEST_VALUE]
+    low, high = np.quantile(values, TAILS).tolist() if values.size else (0.0, 0.0)
+    reach = BEYOND * (high - low) if low < high else math.inf
+    return max(low - reach, -LARGEST_VALUE), min(high + reach, LARGEST_VALUE)
 
 
-def _spread(n: int, count: int) -> Ints:
-    """``count`` indices spread evenly over ``range(n)``."""
-    return (np.arange(count, dtype=np.int64) * 2 + 1) * n // (2 * count)
+def _robust(sample: Array) -> tuple[float, float]:
+    """Mean and standard deviation of the values between the 0.1 % and the 99.9 % quantile, ends included."""
+    low, high = np.quantile(sample, TAILS)
+    inner = sample[(sample >= low) & (sample <= high)]
+    return float(inner.mean()), float(inner.std())
 
 
 @dataclass(frozen=True)
 class GreyLevels:
-    """Mean and standard deviation of both images on the lattice."""
+    """Grey levels of what is compared in both images.
+
+    Attributes
+    ----------
+    mean1, sd1, mean2, sd2 : float
+        Robust mean and standard deviation of all windows together.
+    local_shift, local_ratio : float
+        How far single windows differ, as medians over windows: |m₂ - m₁| / s₁ and |s₂ / s₁ - 1|.
+    """
 
     mean1: float
     sd1: float
     mean2: float
     sd2: float
+    local_shift: float = 0.0
+    local_ratio: float = 0.0
 
     @classmethod
-    def of(cls, sample1: npt.ArrayLike, sample2: npt.ArrayLike) -> GreyLevels:
-        """Statistics of two samples of grey levels; an empty sample counts as constant 0."""
-        a, b = np.asarray(sample1, np.float64), np.asarray(sample2, np.float64)
-        if a.size == 0:
+    def of(cls, windows: Sequence[tuple[Array, Array]], alone: bool = True) -> GreyLevels:
+        """Of the grey levels of images 1 and 2 at the same voxels of each window; no window counts as constant 0.
+
+        `alone`: each window is registered by itself, so that single ones matter; if not, local differences are 0.
+
+        Each image's mean and deviation are over its values between their 0.1 % and 99.9 % quantiles (a trimmed mean, as
+        Huber & Ronchetti 2009, doi 10.1002/9780470434697): single faults do not count, and 8-bit and porous images,
+        most of whose voxels are equal, keep a deviation. Single windows tell something where they show the same in
+        both images, with a correlation of 0.8 or more: motion that the guess does not know changes them, too. With
+        fewer than eight of these the local differences are 0.
+        """
+        if not windows:
             return cls(0.0, 0.0, 0.0, 0.0)
-        return cls(float(a.mean()), float(a.std()), float(b.mean()), float(b.std()))
+        first, second = (np.concatenate([np.asarray(pair[k], np.float64) for pair in windows]) for k in (0, 1))
+        local = [one for a, b in windows if (one := _local(a, b)) is not None] if alone else []
+        shift, ratio = np.median(np.array(local), axis=0).tolist() if len(local) >= FEWEST_ALIKE else (0.0, 0.0)
+        return cls(*_robust(first), *_robust(second), shift, ratio)
+
+    @property
+    def agree(self) -> bool:
+        """Whether |m₁ - m₂| ≤ 0.1 s₁ and 0.9 ≤ s₂ / s₁ ≤ 1.1, of all windows together and in most of them."""
+        return self._agree_together and self.local_shift <= LARGEST_SHIFT and self.local_ratio <= LARGEST_RATIO - 1
+
+    @property
+    def _agree_together(self) -> bool:
+        return (
+            abs(self.mean1 - self.mean2) <= LARGEST_SHIFT * self.sd1
+            and SMALLEST_RATIO * self.sd1 <= self.sd2 <= LARGEST_RATIO * self.sd1
+        )
+
+    def __str__(self) -> str:
+        text = f"grey levels {self.mean1:.5g} ± {self.sd1:.4g} and {self.mean2:.5g} ± {self.sd2:.4g}"
+        if self._agree_together and not self.agree:
+            shift, ratio = self.local_shift, 100 * self.local_ratio
+            return f"{text} differ in single windows (mean by {shift:.2g} deviations, deviation by {ratio:.2g} %)"
+        return f"{text} {'agree' if self.agree else 'differ'}"
+
+
+def _local(first: Array, second: Array) -> tuple[float, float] | None:
+    """|m₂ - m₁| / s₁ and |s₂ / s₁ - 1| of a window; None where it does not show the same in both images."""
+    mean1, mean2 = first.mean(), second.mean()
+    a, b = first - mean1, second - mean2
+    s1, s2 = math.sqrt((a * a).mean()), math.sqrt((b * b).mean())
+    if not (s1 > 0 and s2 > 0) or (a * b).mean() < LEAST_CORRELATION * s1 * s2:
+        return None
+    return abs(mean2 - mean1) / s1, abs(s2 / s1 - 1)
 
 
 @dataclass(frozen=True)
@@ -76,18 +146,12 @@ class Choice:
 def choose_criterion(asked: str, levels: GreyLevels) -> Choice:
     """Decide between ``ssd`` (spam's) and ``znssd`` (zero-mean normalised), once per run.
 
-    ``auto`` takes ssd where the grey levels of both states agree: |m1 - m2| ≤ 0.1 sd1 and 0.9 ≤ sd2 / sd1 ≤ 1.1.
+    ``auto`` takes ssd where the grey levels of both states agree (`GreyLevels.agree`).
     """
     if asked not in CRITERIA:
         raise ValueError(f"criterion {asked!r}: choose from {', '.join(CRITERIA)}")
-    told = f"grey levels {levels.mean1:.5g} ± {levels.sd1:.4g} and {levels.mean2:.5g} ± {levels.sd2:.4g}"
-    same = (
-        abs(levels.mean1 - levels.mean2) <= LARGEST_SHIFT * levels.sd1
-        and SMALLEST_RATIO * levels.sd1 <= levels.sd2 <= LARGEST_RATIO * levels.sd1
-    )
+    reason = str(levels) if asked == "auto" else f"asked for; {levels}"
+    if asked == "ssd" or (asked == "auto" and levels.agree):
+        return Choice("ssd", 1.0, 0.0, reason)
     gain = levels.sd1 / levels.sd2 if levels.sd1 > 0 and levels.sd2 > 0 else 1.0
-    bias = levels.mean1 - gain * levels.mean2
-    if asked == "ssd" or (asked == "auto" and same):
-        agree = "agree" if same else "differ"
-        return Choice("ssd", 1.0, 0.0, f"asked for ({told})" if asked == "ssd" else f"{told} {agree}")
-    return Choice("znssd", gain, bias, f"asked for ({told})" if asked == "znssd" else f"{told} differ")
+    return Choice("znssd", gain, levels.mean1 - gain * levels.mean2, reason)

@@ -25,11 +25,18 @@ LARGE_SHARE = 0.25
 
 
 def sample_of(n: int, count: int = MOST_WINDOWS) -> Ints:
-    """At most `count` of n indices, spread evenly; steps of the golden ratio never fall in with the rows of a grid."""
-    if n <= count:
-        return np.arange(n, dtype=np.int64)
+    """At most `count` of n indices, in an order whose every beginning is spread evenly.
+
+    Steps of the golden ratio never fall in with the rows of a grid.
+    """
     golden = (math.sqrt(5) - 1) / 2
-    return np.unique((np.mod((np.arange(count) + 0.5) * golden, 1.0) * n).astype(np.int64))
+    steps = np.mod((np.arange(min(n, count)) + 0.5) * golden, 1.0)
+    if n <= count:
+        return np.argsort(steps).astype(np.int64)
+    chosen = (steps * n).astype(np.int64)
+    _, first = np.unique(chosen, return_index=True)
+    result: Ints = chosen[np.sort(first)]
+    return result
 
 
 def structure(values: npt.ArrayLike, usable: npt.NDArray[np.bool_] | None = None) -> tuple[float, float, float]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpidvc.arrays import Triple
+from mpidvc.core.grey import Limits
 from mpidvc.errors import UserError
 from mpidvc.images.files import identity_of
 from mpidvc.images.hdf5 import SEPARATOR, SUFFIXES, open_hdf5
@@ -33,6 +34,8 @@ class Image(Protocol):
     path: str
     shape: Triple
     dtype: np.dtype[Any]
+    #: Least and greatest value that is a grey level; others are no data (`mpidvc.core.grey.plausible_limits`).
+    limits: Limits
 
     @property
     def two_d(self) -> bool:
@@ -86,9 +89,10 @@ class ArrayImage(Source):
         self.array.flags.writeable = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if _at_hand.get(self.path) is self:
-            return _find, (self.path,)
-        return ArrayImage, (self.array, self.path)
+        at_hand = _at_hand.get(self.path)
+        if at_hand is not None and at_hand.array is self.array:
+            return _find, (self.path, self.limits)
+        return _remake, (self.array, self.path, self.limits)
 
     @property
     def files(self) -> list[str]:
@@ -111,8 +115,14 @@ class ArrayImage(Source):
 _at_hand: dict[str, ArrayImage] = {}
 
 
-def _find(path: str) -> ArrayImage:
-    return _at_hand[path]
+def _find(path: str, limits: tuple[float, float]) -> ArrayImage:
+    return _remake(_at_hand[path].array, path, limits)
+
+
+def _remake(array: NDArray[Any], path: str, limits: tuple[float, float]) -> ArrayImage:
+    image = ArrayImage(array, path)
+    image.limits = limits
+    return image
 
 
 @contextmanager
@@ -254,6 +264,7 @@ def shared_image(image: ArrayImage) -> Iterator[PlainImage]:
             raise UserError(f"{image.path}: its {image.nbytes} bytes cannot be shared ({error.strerror})") from error
         place = f"/proc/{os.getpid()}/fd/{file}"
         shared = PlainImage(image.path, image.shape, image.dtype, [0], place, identity_of(file))
+        shared.limits = image.limits
         try:
             yield shared
         finally:

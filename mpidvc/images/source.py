@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mpidvc.arrays import Triple, is_two_d
+from mpidvc.core.grey import ANY_VALUE, Limits
 from mpidvc.errors import UserError
 
 __all__ = ["CACHE", "Decoded", "Source", "crop", "stored_dtype", "volume_axes", "volume_shape"]
@@ -134,12 +135,15 @@ class Source:
     maps : bool
         Whether boxes are views of a memory map, if the image is plain.
     cache_bytes : int
-        Decoded values that are kept at most.
+        Most bytes of decoded values that are kept.
+    limits : 2 floats
+        Least and greatest value that is a grey level (`mpidvc.core.grey.plausible_limits`); others are no data.
     """
 
     plain = False
     maps = False
     cache_bytes = CACHE
+    limits: Limits = ANY_VALUE
 
     def __init__(self, path: str, shape: Triple, stored: np.dtype[Any]) -> None:
         self.path = path

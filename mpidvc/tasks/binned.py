@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mpidvc.arrays import Triple, is_two_d
+from mpidvc.arrays import Float32Array, Triple, is_two_d
 from mpidvc.core.binning import bin_any, bin_mean, binned_shape, first_voxel
-from mpidvc.core.boxes import Slices
+from mpidvc.core.boxes import Slices, data_voxels
+from mpidvc.core.grey import ANY_VALUE
 from mpidvc.images.image import Image
 from mpidvc.images.source import CACHE, Decoded, crop
 
@@ -41,6 +42,7 @@ class BinnedImage:
         self.factor: Triple = (1 if image.two_d else bins, bins, bins)
         self.shape = binned_shape(image.shape, self.factor)
         self.dtype = np.dtype(np.uint8 if mask else np.float32)
+        self.limits = ANY_VALUE
         self.first = first_voxel(image.shape, self.factor)
         self._image = image
         self._mask = mask
@@ -82,5 +84,9 @@ class BinnedImage:
             end = min(k + depth, len(tile))
             first, last = (start[0] + i * self.factor[0] for i in (k, end))
             part, _ = self._image.read_box((first, *start[1:]), (last, *stop[1:]))
-            tile[k:end] = bin_any(part, self.factor) if self._mask else bin_mean(part, self.factor)
+            tile[k:end] = bin_any(part, self.factor) if self._mask else self._mean(part)
         return tile
+
+    def _mean(self, part: npt.NDArray[np.generic]) -> Float32Array:
+        data = data_voxels(part, self._image.limits)
+        return bin_mean(part if data.all() else np.where(data, part, np.nan), self.factor)

@@ -27,7 +27,7 @@ def read_float_box(
 ) -> tuple[Float32Array, Slices, Map]:
     """Read a box as float32; return it, the place of the image in it, and the map of the voxels that exist."""
     part, inside = image.read_box(_ints(start), _ints(stop))
-    box, real = float_box(part, inside, _ints(stop - start), scratch)
+    box, real = float_box(part, inside, _ints(stop - start), scratch, image.limits)
     return box, inside, real
 
 

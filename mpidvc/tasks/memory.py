@@ -49,8 +49,9 @@ FLOAT = 4.5
 MAPS = 6.0
 #: Bytes of these maps that are left when the points are registered.
 KEPT_MAPS = 3.0
-#: Bytes that rank 0 needs to look at grey levels, and, per voxel of a window, to look at its texture.
-GREY, TEXTURE = 45_000_000, 40
+#: Bytes that rank 0 needs to look at grey levels, decoders of images included, and at the texture for every voxel of a
+#: window.
+GREY, TEXTURE = 35_000_000, 40
 
 
 def field_bytes(n_points: int) -> tuple[int, int]:

@@ -7,13 +7,14 @@ from typing import Protocol
 import numpy as np
 
 from mpidvc.arrays import Array, Triple
+from mpidvc.core.boxes import data_voxels
 from mpidvc.core.texture import Texture, sample_of, structure
 from mpidvc.images.image import Image
 
-__all__ = ["Windows", "texture_of"]
+__all__ = ["WindowSettings", "texture_of"]
 
 
-class Windows(Protocol):
+class WindowSettings(Protocol):
     """Settings of windows: half-window size (voxels), and which windows of image 1 are skipped."""
 
     @property
@@ -29,7 +30,7 @@ class Windows(Protocol):
     def grey_high(self) -> float: ...
 
 
-def texture_of(image: Image, mask: Image | None, positions: Array, windows: Windows) -> Texture:
+def texture_of(image: Image, mask: Image | None, positions: Array, windows: WindowSettings) -> Texture:
     """Texture of windows about some of these positions; windows that will be skipped do not count."""
     size = np.array(windows.hws)
     found = []
@@ -37,7 +38,7 @@ def texture_of(image: Image, mask: Image | None, positions: Array, windows: Wind
         low, high = (tuple(int(v) for v in corner) for corner in (node - size, node + size + 1))
         part, _ = image.read_box(low, high)
         values = part.astype(np.float64)
-        usable = np.isfinite(values)
+        usable = data_voxels(part, image.limits)
         grey = values[usable]
         if mask is not None:
             usable &= mask.read_box(low, high)[0] != 0

@@ -7,7 +7,7 @@ import argparse
 from mpidvc.arrays import Array
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
-from mpidvc.tasks.texture import Windows, texture_of
+from mpidvc.tasks.texture import WindowSettings, texture_of
 
 __all__ = ["announce", "warn_of_texture"]
 
@@ -33,7 +33,7 @@ def announce(console: Console, command: str, args: argparse.Namespace, **used: o
         console.note(note)
 
 
-def warn_of_texture(console: Console, images: ImagePair, positions: Array, windows: Windows) -> None:
+def warn_of_texture(console: Console, images: ImagePair, positions: Array, windows: WindowSettings) -> None:
     """Warn if a large share of the windows has too little texture to be followed; on rank 0."""
     text = texture_of(images.image1, images.mask1, positions, windows).warning()
     if text is not None:

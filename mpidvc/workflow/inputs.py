@@ -11,6 +11,7 @@ from mpidvc.arrays import Array, Triple, is_two_d
 from mpidvc.errors import UserError
 from mpidvc.images.image import Image, open_image
 from mpidvc.images.pair import ImagePair
+from mpidvc.tasks.grey import with_limits
 
 __all__ = ["FARTHEST", "open_pair", "open_search_pair", "read_points", "window_sizes"]
 
@@ -30,7 +31,7 @@ def open_pair(path1: str, path2: str, mask1: str | None) -> ImagePair:
     UserError
         If one cannot be opened, or their shapes differ.
     """
-    image1, image2 = open_image(path1), open_image(path2)
+    image1, image2 = with_limits(open_image(path1)), with_limits(open_image(path2))
     if image1.shape != image2.shape:
         raise UserError(
             f"{image2.path}: has {_by(image2.shape)} voxels but {image1.path} has {_by(image1.shape)}; "
@@ -47,7 +48,7 @@ def open_search_pair(args: argparse.Namespace) -> ImagePair:
     UserError
         If one cannot be opened, a mask has not its image's shape, or only one image is 2D.
     """
-    image1, image2 = open_image(args.im1), open_image(args.im2)
+    image1, image2 = with_limits(open_image(args.im1)), with_limits(open_image(args.im2))
     two_d = image1.two_d
     if two_d != (image2.two_d):
         flat, deep = (args.im1, args.im2) if two_d else (args.im2, args.im1)

@@ -16,7 +16,7 @@ from mpidvc.runtime.executor import Executor, Task
 from mpidvc.runtime.journal import Journal, JournalTask
 from mpidvc.runtime.runlog import RunLog
 from mpidvc.runtime.stop import Stopped, StopRequest, graceful
-from mpidvc.tasks.texture import Windows
+from mpidvc.tasks.texture import WindowSettings
 from mpidvc.workflow.announce import warn_of_texture
 from mpidvc.workflow.files import RunFiles, close_parallel
 from mpidvc.workflow.output import Output
@@ -82,7 +82,7 @@ class Measurement:
         """Points that are still to be measured, on rank 0."""
         return self.total - self.done
 
-    def start(self, line: str, images: ImagePair, windows: Windows | None = None) -> None:
+    def start(self, line: str, images: ImagePair, windows: WindowSettings | None = None) -> None:
         """Print on rank 0 that the work begins, and warn if windows have too little texture.
 
         Parameters
@@ -90,7 +90,7 @@ class Measurement:
         line : str
             Begin of the line, up to the number of nodes.
         images : ImagePair
-        windows : Windows, optional
+        windows : WindowSettings, optional
             Settings of the windows whose texture is looked at.
         """
         if self.work is None:

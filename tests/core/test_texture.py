@@ -16,8 +16,11 @@ def smooth(seed: int = 0) -> np.ndarray:
 
 
 def test_sample_is_spread_over_a_grid() -> None:
-    np.testing.assert_array_equal(sample_of(5), np.arange(5))
+    np.testing.assert_array_equal(np.sort(sample_of(5)), np.arange(5))
     chosen = sample_of(14**3)
+    # every beginning is spread, too
+    np.testing.assert_array_equal(sample_of(14**3, 12), chosen[:12])
+    assert np.diff(np.sort(chosen[:13])).max() < 2.7 * 14**3 / 13
     assert MOST_WINDOWS - 4 <= len(chosen) <= MOST_WINDOWS
     for axis in np.unravel_index(chosen, (14, 14, 14)):
         assert len(np.unique(axis)) >= 10

@@ -16,7 +16,7 @@ from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.images.pair import ImagePair
 from mpidvc.kernels.correlation import RESULT
 from mpidvc.runtime.console import Console
-from mpidvc.tasks.grey import grey_levels
+from mpidvc.tasks.grey import Windows, grey_levels
 from mpidvc.tasks.ldic import RECORD, LdicSettings, LdicTask, make_chunks, records_of
 from mpidvc.tasks.memory import ldic_bytes, looking_bytes
 from mpidvc.workflow import inputs
@@ -89,7 +89,15 @@ class Plan(PointwisePlan[Pair]):
             check_results(stem, output, args.phi_file)
         announce(console, "ldic", args)
         guess.announce(console, shape, args.tif)
-        pairs = [_pair(args, *part, hws) for part in zip(opened, stems, strict=True)]
+        windows = Windows(
+            positions=nodes.positions,
+            guess=lambda rows: guess.at(rows, nodes.positions, args.apply_F),
+            hws=hws,
+            min_coverage=args.mask_coverage,
+            grey_low=args.grey_low_threshold,
+            grey_high=args.grey_high_threshold,
+        )
+        pairs = [_pair(args, *part, windows) for part in zip(opened, stems, strict=True)]
         voxels = float(np.prod([2 * h + 1 for h in hws]))
         cost = voxels * COST[args.interpolation_order] * (3 if args.update_gradient else 1)
         return cls(
@@ -168,17 +176,17 @@ class Plan(PointwisePlan[Pair]):
         return judge_correlation(console, part.images, work.positions[rows], status[rows], self.hws, settings)
 
 
-def _pair(args: argparse.Namespace, images: ImagePair, stem: Path, hws: Triple) -> Pair:
+def _pair(args: argparse.Namespace, images: ImagePair, stem: Path, windows: Windows) -> Pair:
     """A pair, with the criterion that its grey levels call for."""
-    choice = choose_criterion(args.criterion, grey_levels(images, args.grey_low_threshold, args.grey_high_threshold))
+    choice = choose_criterion(args.criterion, grey_levels(images, windows))
     # beyond the image there is nothing to compare
     z, y, x = (min(m, n) for m, n in zip(args.margin, images.image1.shape, strict=True))
     settings = LdicSettings(
         registration_settings(args, choice),
-        hws=hws,
+        hws=windows.hws,
         margin=(0 if images.two_d else z, y, x),
-        min_coverage=args.mask_coverage,
-        grey_low=args.grey_low_threshold,
-        grey_high=args.grey_high_threshold,
+        min_coverage=windows.min_coverage,
+        grey_low=windows.grey_low,
+        grey_high=windows.grey_high,
     )
     return Pair(images=images, stem=stem, settings=settings, criterion=describe_criterion(choice))

@@ -25,7 +25,7 @@ from mpidvc.images.planes import planes_to
 from mpidvc.images.source import CACHE
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
-from mpidvc.tasks.grey import grey_levels
+from mpidvc.tasks.grey import grey_levels, region_windows
 from mpidvc.tasks.memory import looking_bytes, registration_bytes, tile_bytes, warp_bytes
 from mpidvc.tasks.placement import Needs, placed
 from mpidvc.tasks.registration import LevelSettings, RegistrationResult, mask_centre, register_multiscale
@@ -104,14 +104,14 @@ class Plan(CorrelationPlan):
         console.print("")
         announce(console, "reg", args)
         guess.announce(console, image1.shape, tif=False)
-        grey = grey_levels(images)
+        levels = LevelSettings(args.bin_begin, args.bin_end, args.margin)
+        grey = grey_levels(images, region_windows(image1.shape, levels.margin_of(image1.shape, 1), start))
         choice = choose_criterion(args.criterion, grey)
         settings = replace(
             registration_settings(args, choice),
             sigma=args.gaussian_sigma if args.gradient_method == "gaussian" else None,
             level=grey.mean1,
         )
-        levels = LevelSettings(args.bin_begin, args.bin_end, args.margin)
         levels.usable(image1, settings)
         return cls(
             images=images,
