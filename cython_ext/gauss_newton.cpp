@@ -156,6 +156,10 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
         double centre2[3], compared = comparable;
         for (int a = 0; a < 3; a++) centre2[a] = (double)centre1[a] + points.offset[a] + t[a];
         if (any_pass(win, s, set, F, centre2, gain, bias, !last, sums, &compared)) return -1;
+        // where the run's gain and bias do not suit this window it begins with its own
+        if (first && set.znssd && normalise(sums).rough && own_map(win, s, set, F, centre2, &gain, &bias) &&
+            any_pass(win, s, set, F, centre2, gain, bias, !last, sums, &compared))
+            return -1;
         if (!set.update_gradient && compared != counted) {
             // other voxels take part than before: everything that is summed over them changes
             counted = compared;

@@ -95,8 +95,12 @@ bool increment(const double *products, const double A[12], int two_d, double del
 // the same mean and standard deviation.
 struct Normalised {
     double alpha, beta, rr, zncc, A[12];
-    bool flat;  // f or g is constant: nothing else is set
+    bool flat;   // f or g is constant: nothing else is set
+    bool rough;  // g0 was so far from f0 that the sums have lost digits, or all of them
 };
+
+// alpha and 1 / alpha, and beta in deviations of f0, from which on a map is rough.
+const double ROUGH = 8;
 
 Normalised normalise(const double *s) {
     Normalised q = {};
@@ -104,10 +108,11 @@ Normalised normalise(const double *s) {
                  fr = s[MPIDVC_FR];
     const double mean_f = f / n, mean_g = (f - r) / n;
     const double var_f = ff / n - mean_f * mean_f, var_g = (ff - 2 * fr + rr) / n - mean_g * mean_g;
-    q.flat = !(var_f > 0 && var_g > 0);
+    q.flat = q.rough = !(var_f > 0 && var_g > 0);
     if (q.flat) return q;
     q.alpha = sqrt(var_f / var_g);
     q.beta = mean_f - q.alpha * mean_g;
+    q.rough = !(q.alpha < ROUGH && q.alpha * ROUGH > 1 && fabs(q.beta) < ROUGH * sqrt(var_f));
     q.zncc = ((ff - fr) / n - mean_f * mean_g) / sqrt(var_f * var_g);
     const double a = 1 - q.alpha;
     q.rr = a * a * ff + q.alpha * q.alpha * rr + n * q.beta * q.beta + 2 * a * q.alpha * fr - 2 * a * q.beta * f -

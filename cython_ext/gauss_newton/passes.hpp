@@ -257,4 +257,33 @@ int any_pass(Window &win, Sampler &s, const mpidvc_settings &set, const double F
                      : one_pass<3, 3>(win, s, set, F, centre, gain, bias, moments, sums, compared);
 }
 
+// znssd: gain and bias that give the samples at the mapping (F, centre) the mean and the deviation of f0, from the
+// samples themselves in double precision. False where either is constant. Overwrites win.residual and win.now.
+bool own_map(Window &win, Sampler &s, const mpidvc_settings &set, const double F[9], const double centre[3],
+             double *gain, double *bias) {
+    sample_mapped(s, set, F, centre, win.residual, win.now, win.pitch, win.scratch);
+    for (Int o = 0; win.weighted && o < win.rows * win.pitch; o++) win.now[o] *= win.w[o];
+    double n = 0, mean_f = 0, mean_g = 0, var_f = 0, var_g = 0;
+    for (bool means = true;; means = false) {
+        double sum_f = 0, sum_g = 0;
+        for (Int r = 0; r < win.rows; r++)
+            for (Int x = 0; x < win.n[2]; x++) {
+                const Int o = r * win.pitch + x;
+                if (!(win.now[o] > 0.f)) continue;
+                const double f = (double)win.f[o] - mean_f, g = (double)win.residual[o] - mean_g;
+                n += means, sum_f += means ? f : f * f, sum_g += means ? g : g * g;
+            }
+        if (n < 1) return false;
+        if (!means) {
+            var_f = sum_f / n, var_g = sum_g / n;
+            break;
+        }
+        mean_f = sum_f / n, mean_g = sum_g / n;
+    }
+    if (!(var_f > 0 && var_g > 0)) return false;
+    *gain = sqrt(var_f / var_g);
+    *bias = mean_f - *gain * mean_g;
+    return true;
+}
+
 }  // namespace

@@ -92,6 +92,25 @@ def test_znssd_does_not_see_gain_and_offset(isa, order, two_d, update_gradient):
             assert got.status == 2
 
 
+@pytest.mark.parametrize("update_gradient", [False, True], ids=["gradient1", "gradient2"])
+@pytest.mark.parametrize(("gain", "bias"), [(1e-6, 0.0), (1e6, 0.0), (1.0, 1e7), (3e-33, -1e5), (1e30, 1e32)])
+@DIMENSIONS
+@ORDERS
+def test_windows_whose_grey_levels_the_run_does_not_know(isa, order, two_d, gain, bias, update_gradient):
+    """They begin with their own gain and bias: the run's may be what one fault, or another part of the image, made."""
+    pair = moving(two_d, order, grey=(1.7, -40.0))
+    usable = np.ones(pair.im1.shape, np.uint8)
+    usable[..., ::5] = 0
+    for masked in (pair, Pair(pair.im1, pair.im2, order, usable=usable)):
+        run = run_for(masked, znssd=True, update_gradient=update_gradient, gain=gain, bias=bias)
+        nodes = nodes_of(masked)
+        phi = np.array([guess_at(masked, node) for node in nodes])
+        for got, node, guess in zip(correlate(masked, run, nodes, phi), nodes, phi, strict=True):
+            agree(got, expected_outcome(masked, run, node, guess))
+            if masked is pair:
+                assert got.status == 2
+
+
 def test_rigid_drops_the_stretch_of_the_guess(isa):
     pair = moving(False, 1)
     run = run_for(pair, rigid=True)

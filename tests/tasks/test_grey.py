@@ -12,6 +12,7 @@ import tifffile
 from mpidvc.core.analytic import AnalyticPair
 from mpidvc.core.grey import ANY_VALUE, GreyLevels, plausible_limits
 from mpidvc.core.grid import make_grid
+from mpidvc.core.pixel_search import SearchSettings
 from mpidvc.images.image import ArrayImage, open_image
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.executor import InlineExecutor
@@ -100,8 +101,19 @@ def test_bins_that_hold_a_fault_are_no_data():
 
 def test_texture_without_the_fault():
     node = np.array([BAD], np.float64)
-    clean = texture_of(ArrayImage(with_fault(np.nan)), None, node, (4, 4, 4))
-    assert texture_of(with_limits(ArrayImage(with_fault(1e9))), None, node, (4, 4, 4)) == clean
+    windows = SearchSettings((4, 4, 4), (0, 0, 0), (0, 0, 0), min_coverage=0.0)
+    clean = texture_of(
+        ArrayImage(with_fault(np.nan)), None, node, SearchSettings((4, 4, 4), (0, 0, 0), (0, 0, 0), min_coverage=0.0)
+    )
+    assert (
+        texture_of(
+            with_limits(ArrayImage(with_fault(1e9))),
+            None,
+            node,
+            SearchSettings((4, 4, 4), (0, 0, 0), (0, 0, 0), min_coverage=0.0),
+        )
+        == clean
+    )
 
 
 # Statistics

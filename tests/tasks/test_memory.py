@@ -19,6 +19,7 @@ from mpidvc.images.image import ArrayImage
 from mpidvc.images.pair import ImagePair
 from mpidvc.tasks import ldic, memory, pixel_search
 from mpidvc.tasks.ldic import NEAR, LdicSettings, LdicTask
+from mpidvc.tasks.memory import PointSet
 from mpidvc.tasks.pixel_search import PixelSearchTask
 from mpidvc.tasks.registration import Pass, RegistrationTask
 from mpidvc.tasks.warp import WarpTask
@@ -68,7 +69,9 @@ def test_ldic(dtype: str, order: int, two_d: bool, masked: bool, spread: float) 
     displacements = np.linspace(0, spread, len(positions))[:, None] * [not two_d, 1, 1]
     chunk = middle(ldic.make_chunks(positions, (10, 10, 10), settings, two_d))
     displacements[chunk] = np.linspace(0, spread, len(chunk))[:, None] * [not two_d, 1, 1]
-    said = memory.ldic_bytes(images, len(positions), (10, 10, 10), settings, True, displacements, np.zeros((3, 3)))
+    said = memory.ldic_bytes(
+        images, PointSet(len(positions), (10, 10, 10), True, displacements, np.zeros((3, 3))), settings
+    )
     task = LdicTask(images, Given(positions, phi_of(displacements), [chunk]), settings)
     taken = peak(lambda: task.run(0))
     assert taken <= said <= 2.5 * taken
@@ -87,12 +90,12 @@ def test_search(dtype: str, masked: bool, two_d: bool, deformed: bool) -> None:
     phi = phi_of(np.zeros((len(positions), 3)))
     phi[:, :3, :3] += gradient
     chunk = middle(pixel_search.make_chunks(positions, (12, 12, 12), settings, two_d))
-    said = memory.search_bytes(images, len(positions), (12, 12, 12), settings, True, None, gradient)
+    said = memory.search_bytes(images, PointSet(len(positions), (12, 12, 12), True, None, gradient), settings)
     task = PixelSearchTask(images, Given(positions, phi, [chunk]), settings)
     taken = peak(lambda: task.run(0))
     # the kernel's own arrays are not seen here: they are most of a search
     assert taken <= said
-    one = memory.search_bytes(images, 1, (12, 12, 12), settings, True, None, gradient)
+    one = memory.search_bytes(images, PointSet(1, (12, 12, 12), True, None, gradient), settings)
     alone = PixelSearchTask(images, Given(positions[:1] + 30 * np.array([not two_d, 1, 1]), phi[:1]), settings)
     assert peak(lambda: alone.run(0)) <= one < said
 
