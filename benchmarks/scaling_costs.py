@@ -383,7 +383,7 @@ def per_point(folder: Path) -> dict[str, float]:
     starts = np.cumsum([0, *lengths])
     text = folder / "points.tsv"
     text.touch()
-    writer = TextRows(target, layout, names, text, starts)
+    writer = TextRows(target, layout, names, RowFile(text, {}), starts)
     for chunk in range(writer.n_chunks):
         writer.run(chunk)
     found["TSV"] = time.perf_counter() - begun

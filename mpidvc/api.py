@@ -245,7 +245,7 @@ class _Call:
 
     def _value(self, outcome: Outcome) -> Any:
         """The result: fields for the paths of results files."""
-        from mpidvc.runtime.stop import STOPPED
+        from mpidvc.runtime.exit_status import STOPPED
 
         value = outcome.value
         if isinstance(value, UserError):

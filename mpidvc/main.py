@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, cast
 from mpidvc.cli.command import Command, Outcome
 from mpidvc.commands import COMMANDS
 from mpidvc.errors import AgreedError, UserError
-from mpidvc.runtime.comm import Launcher, connect, find_launcher, install_abort_hook
+from mpidvc.runtime import exit_status
+from mpidvc.runtime.comm import Launcher, connect, find_launcher, install_abort_hook, install_fault_hook
 from mpidvc.runtime.job import find_job
-from mpidvc.runtime.stop import STOPPED, Ended, Stopped, describe, handling_signals
+from mpidvc.runtime.stop import Ended, Stopped, describe, handling_signals
 
 if TYPE_CHECKING:
     from mpidvc.cli.command import Plan
@@ -49,8 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Ranks are the parallelism, and libraries read this when they are loaded.
     for library in ("OPENBLAS", "OMP", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = "1"
+    if argv is None:
+        # only where this process is the command's own
+        install_fault_hook()
     arguments = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
+    if argv is None:
+        # only where this process is the command's own
+        install_fault_hook()
     launcher = find_launcher()
     return _guarded(arguments, launcher)
 
@@ -85,7 +92,7 @@ def _guarded(arguments: list[str], launcher: Launcher | None) -> int:
     except BrokenPipeError:
         # As after a SIGPIPE; the interpreter would complain again when it flushes stdout at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 141
+        status = exit_status.of_signal(signal.SIGPIPE)
     if job is None:
         return status
     # Told to the launcher rather than returned: the MPI's own one has nothing to complain of then.
@@ -104,7 +111,7 @@ def _main(arguments: list[str], launcher: Launcher | None) -> int:
         except UserError as error:
             known = bool(arguments) and arguments[0] in COMMANDS
             print(_line(arguments[0] if known else "", error), file=sys.stderr)
-            return _status_of(2, leads)
+            return _status_of(exit_status.of_error(error), leads)
     if isinstance(parsed, int):
         return parsed
     command, args = parsed
@@ -115,7 +122,7 @@ def _main(arguments: list[str], launcher: Launcher | None) -> int:
             return 0
         status = command.plan.refused(args, error)
         if status is None:
-            status = 2
+            status = exit_status.of_error(error)
             print(_line(command.name, error), file=sys.stderr)
         return status
     if launcher is None:
@@ -190,11 +197,13 @@ def _start(command: Command, args: argparse.Namespace, arguments: list[str]) -> 
         return execute_here(command, args, console, arguments, {TERMINAL: str(columns)}).status
     except UserError as error:
         console.error(_line(command.name, error))
-        return 2
+        return exit_status.of_error(error)
     except Stopped:
-        return STOPPED
+        return exit_status.STOPPED
     except RanksLostError as lost:
-        kept = "what was measured is kept: --resume continues" if "resume" in args else "run it again"
+        kept = "run it again"
+        if lost.started and "resume" in args:
+            kept = "what was measured is kept: --resume continues"
         with Console(0, args.log) as console:
             console.error(f"mpidvc {command.name}: {lost}; {kept}")
         return lost.status
@@ -229,11 +238,11 @@ def _join(command: Command, args: argparse.Namespace, communicator: Communicator
         try:
             outcome = execute_on(executor, prepare)
         except AgreedError as error:
-            outcome = Outcome(2, error)
+            outcome = Outcome(exit_status.of_error(error), error)
             if leads and os.environ.get(QUIET) != "1":
                 console.error(_line(command.name, error))
         except Stopped:
-            outcome = Outcome(STOPPED)
+            outcome = Outcome(exit_status.STOPPED)
         if leads and job is not None:
             job.tell_value((outcome.value, console.warnings))
         console.close()
@@ -241,7 +250,7 @@ def _join(command: Command, args: argparse.Namespace, communicator: Communicator
         return _status_of(outcome.status, leads)
     except UserError as error:
         told = _line(command.name, error)
-        communicator.abort(2, lambda: console.error(told))
+        communicator.abort(exit_status.of_error(error), lambda: console.error(told))
     except KeyboardInterrupt as interrupt:
         line, status = _why(interrupt)
         if communicator.size == 1:
@@ -251,7 +260,7 @@ def _join(command: Command, args: argparse.Namespace, communicator: Communicator
         speaks = leads or launcher.ours
         communicator.abort(status, (lambda: console.error(line)) if speaks else None)
     except SystemExit as end:
-        communicator.abort(end.code if isinstance(end.code, int) else 1)
+        communicator.abort(end.code if isinstance(end.code, int) else exit_status.FAULT)
     finally:
         console.close()
 

@@ -7,12 +7,14 @@ without collectives. The file is valid HDF5 at every moment, and its bytes depen
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import mmap
 import os
+import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,8 @@ __all__ = [
     "boxes",
     "create_dataset",
     "create_file",
+    "read_attributes",
     "reserve",
-    "write_at",
 ]
 
 #: Our group in results files, and the group of the journal, which finished files do not have.
@@ -43,6 +45,8 @@ JOURNAL = f"{HOME}/journal"
 METADATA = 2**17
 #: First bytes of an HDF5 file.
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+#: Objects of a heap of texts: they are counted in 16 bits.
+MOST_TEXTS = 2**16
 #: Seconds after which written rows are forced to the disk.
 SYNC_EVERY = 30.0
 
@@ -98,6 +102,88 @@ def create_file(path: Path, need: int) -> Any:
     path.unlink()
     # The newest format that old readers (VTK's too) understand; it has no marks of open files.
     return h5py.File(path, "x", libver=("earliest", "v110"), locking=False)
+
+
+def read_attributes(group: Any) -> dict[str, Any]:
+    """Attributes of an `h5py.Group` that are texts or numbers, from a file that may be damaged.
+
+    Raises
+    ------
+    KeyError, ValueError, TypeError, RuntimeError, OSError
+        If they cannot be read.
+    """
+    import h5py
+
+    _check_texts(group)
+    read = {}
+    for name in group.attrs:
+        # the library (2.0.0) crashes on references that lead nowhere
+        kind = h5py.h5a.open(group.id, name.encode()).get_type().get_class()
+        if kind in (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT):
+            read[name] = group.attrs[name]
+    return read
+
+
+def _check_texts(group: Any) -> None:
+    """Check the heaps in which HDF5 keeps the texts of a group's attributes.
+
+    The library (2.0.0) never returns from a heap with an object of no length, as a block of zeros in it makes one. See
+    the HDF5 file format specification 3.0, III.E (global heap) and IV.A.1.a (object headers of version 1; others, which
+    we do not write, are not looked at).
+
+    Raises
+    ------
+    ValueError
+        If an object of a heap has no length, or ends outside of it.
+    """
+    import h5py
+
+    with Path(group.file.filename).open("rb") as file:
+
+        def piece(start: int, length: int) -> bytes:
+            return os.pread(file.fileno(), length, start) if 0 <= start < 2**63 else b""
+
+        heaps = {struct.unpack("<Q", body[-12:-4])[0] for body in _attributes(piece, h5py.h5o.get_info(group.id).addr)}
+        for heap in heaps:
+            head = piece(heap, 16)
+            if len(head) < 16 or head[:4] != b"GCOL":
+                continue  # no text
+            (size,) = struct.unpack("<8xQ", head)
+            at = 16
+            for _ in range(MOST_TEXTS):
+                if at + 16 > size:
+                    break
+                found = piece(heap + at, 16)
+                if len(found) < 16:
+                    raise ValueError("the file ends in its texts")
+                index, length = struct.unpack("<H6xQ", found)
+                # object 0 is what is free, its own head included
+                whole = length if index == 0 else 16 + -(-length // 8) * 8
+                if not 0 < whole <= size - at:
+                    raise ValueError("its texts are damaged")
+                at += whole
+
+
+def _attributes(piece: Callable[[int, int], bytes], header: int) -> Iterator[bytes]:
+    """Attribute messages of an object header; the last 16 bytes of one with a text say where that is."""
+    head = piece(header, 16)
+    if len(head) < 16 or head[0] != 1:
+        return
+    left, size = struct.unpack("<2xH4xI", head[:12])
+    blocks = [(header + 16, size)]
+    while blocks:
+        start, size = blocks.pop()
+        content = piece(start, min(size, METADATA))
+        at = 0
+        while left and at + 8 <= len(content):
+            kind, length = struct.unpack_from("<HH", content, at)
+            body = content[at + 8 : at + 8 + length]
+            if kind == 0x0C and len(body) >= 16:
+                yield body
+            elif kind == 0x10 and len(body) >= 16:
+                blocks.append(struct.unpack_from("<QQ", body))
+            at += 8 + length
+            left -= 1
 
 
 def create_dataset(
@@ -298,6 +384,24 @@ class RowFile:
         rows: NDArray[Any] = np.ndarray(shape, slot.dtype, held, slot.offset)
         return rows
 
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Write bytes at an offset of the file.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be written.
+        """
+        try:
+            _write_all(self.descriptor(), np.frombuffer(data, np.uint8), offset)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+
+    def hold(self) -> None:
+        """Open the file now, if it is there: another one may take its name while this process sleeps."""
+        with contextlib.suppress(FileNotFoundError):
+            self.descriptor()
+
     def sync(self) -> None:
         """Force the rows written by this process to the disk.
 
@@ -336,24 +440,6 @@ class RowFile:
 
 #: Parallel files that must not be closed: that would wait for lost ranks.
 _KEPT: list[Any] = []
-
-
-def write_at(path: Path, at: int, data: bytes) -> None:
-    """Write bytes at an offset of an existing file.
-
-    Raises
-    ------
-    UserError
-        If it cannot be written.
-    """
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            _write_all(descriptor, np.frombuffer(data, np.uint8), at)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _write_all(descriptor: int, data: NDArray[np.uint8], at: int) -> None:

@@ -17,11 +17,13 @@ from mpidvc.runtime.launch import Mpiexec, find_mpiexec
 
 Job = Callable[..., "subprocess.CompletedProcess[str]"]
 
-#: Fake commands, put into the table of every interpreter that finds this on its path.
+#: Run by every interpreter that finds this on its path: adds a fake command, and disturbs the program as a test wants.
 SITE = """\
+import os
 from mpidvc.cli.command import Command
 from mpidvc.commands import COMMANDS
 COMMANDS["fake"] = Command("fake", "tests.fake_command", "for tests", "Tests")
+exec(os.environ.get("MPIDVC_TEST_CODE", ""))
 """
 
 

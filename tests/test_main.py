@@ -12,7 +12,7 @@ import pytest
 
 from mpidvc import __version__
 from mpidvc.main import main
-from mpidvc.runtime.launch import Mpiexec
+from mpidvc.runtime.launch import Mpiexec, find_mpiexec
 from tests.conftest import Job
 
 
@@ -75,8 +75,18 @@ def test_option_error_is_one_line(command: Job) -> None:
 
 def test_unexpected_exception_of_one_process(command: Job) -> None:
     done = command("fake", "stumble")
-    assert done.returncode == 1
+    assert done.returncode == 70
     assert "ValueError: in prepare" in done.stderr
+
+
+@pytest.mark.parametrize("n", ["1", "2"])
+def test_lack_of_memory_is_one_line(command: Job, n: str) -> None:
+    if n != "1" and find_mpiexec() is None:
+        pytest.skip("no MPI in this environment")
+    done = command("fake", "memory", "-np", n, "--at", "1" if n == "2" else "0")
+    assert done.returncode == 75
+    assert "mpidvc: out of memory (Unable to allocate" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 def test_interrupt(command: Job) -> None:
@@ -195,20 +205,25 @@ def test_refusal_under_a_launcher(mpiexec: Job) -> None:
 @pytest.mark.parametrize("rank", [0, 2])
 def test_exception_of_a_rank_ends_the_job(mpiexec: Job, rank: int) -> None:
     done = mpiexec(3, "-m", "mpidvc", "fake", "raise", "--at", str(rank), timeout=30)
-    assert done.returncode != 0
+    assert done.returncode == 70
     assert f"rank {rank} of 3:\nTraceback" in done.stderr
     assert "ValueError: chunk is broken" in done.stderr
 
 
 def test_exception_of_a_thread_ends_the_job(mpiexec: Job) -> None:
     done = mpiexec(2, "-m", "mpidvc", "fake", "thread", "--at", "1", timeout=30)
-    assert done.returncode != 0
+    assert done.returncode == 70
     assert "rank 1 of 2:\nTraceback" in done.stderr
     assert "ZeroDivisionError" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("what", "status", "line"), [("user", 2, "mpidvc fake: error: mask.tif: wrong shape"), ("exit", 5, "")]
+    ("what", "status", "line"),
+    [
+        ("user", 2, "mpidvc fake: error: mask.tif: wrong shape"),
+        ("full", 75, "mpidvc fake: error: a.h5: cannot be written (No space left on device)"),
+        ("exit", 5, ""),
+    ],
 )
 def test_user_error_of_a_rank_ends_the_job(mpiexec: Job, what: str, status: int, line: str) -> None:
     done = mpiexec(2, "-m", "mpidvc", "fake", what, "--at", "1", timeout=30)

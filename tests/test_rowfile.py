@@ -72,7 +72,7 @@ def test_what_has_the_name_later_is_not_touched(made: tuple[Path, dict[str, Slot
     """A process that slept must not write into the file that took the place of its own."""
     path, slots = made
     rows = RowFile(path, slots)
-    rows.descriptor()
+    rows.hold()
     other = tmp_path / "other"
     other.write_bytes(bytes(path.stat().st_size))
     other.replace(path)
@@ -97,8 +97,12 @@ def test_a_file_that_is_cut_off_or_gone(made: tuple[Path, dict[str, Slot]], tmp_
         file.truncate(slots["vectors"].offset + 5)
     with pytest.raises(UserError, match="is shorter than it was"):
         rows.read("vectors", 0, 2)
+    gone = RowFile(tmp_path / "gone.h5", slots)
+    gone.hold()
     with pytest.raises(UserError, match=r"gone\.h5: cannot be written \(No such file"):
-        RowFile(tmp_path / "gone.h5", slots).write("vectors", 0, np.zeros((1, 3)))
+        gone.write("vectors", 0, np.zeros((1, 3)))
+    with pytest.raises(UserError, match=r"gone\.h5: cannot be written \(No such file"):
+        gone.write_at(0, b"text")
 
 
 @pytest.mark.parametrize("shape", [(7,), (3, 4), (2, 3, 4), (1, 1, 5)])

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
+import io
 import pickle
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mpidvc.cli.command import Command, Outcome, Plan
@@ -17,7 +15,7 @@ from mpidvc.images.image import ArrayImage, shared_image
 from mpidvc.images.plain import PlainImage
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor, InlineExecutor
-from mpidvc.runtime.job import Job
+from mpidvc.runtime.job import new_job
 from mpidvc.runtime.launch import choose_ranks, run_ranks
 from mpidvc.runtime.nodes import ranks_on_node
 from mpidvc.tasks.ranks import on_leader
@@ -95,11 +93,9 @@ def execute_here(
     if n_ranks == 1:
         return execute_on(InlineExecutor(), lambda: (plan, console))
     console.close()
-    folder = tempfile.TemporaryDirectory(prefix=f"mpidvc-{os.getpid()}-", ignore_cleanup_errors=True)
     with contextlib.ExitStack() as stack:
-        job = Job(stack.enter_context(folder))
-        # made once: preparing again in rank 0 would read and print everything again
-        _write_plan(plan, job.plan, stack)
+        # the plan is made once: preparing again in rank 0 would read and print everything again
+        job = stack.enter_context(new_job(_pickled(plan, stack)))
         try:
             status = run_ranks(n_ranks, words, job, variables)
         except OSError as error:
@@ -113,8 +109,8 @@ def _same(image: PlainImage) -> PlainImage:
     return image
 
 
-def _write_plan(plan: Plan, path: Path, stack: contextlib.ExitStack) -> None:
-    """Write a plan for ranks; they share the images that it has in memory, until the stack ends."""
+def _pickled(plan: Plan, stack: contextlib.ExitStack) -> bytes:
+    """A plan for ranks; they share the images that it has in memory, until the stack ends."""
 
     class Pickler(pickle.Pickler):
         def reducer_override(self, value: object) -> Any:
@@ -122,5 +118,6 @@ def _write_plan(plan: Plan, path: Path, stack: contextlib.ExitStack) -> None:
                 return _same, (stack.enter_context(shared_image(value)),)
             return NotImplemented
 
-    with path.open("wb") as file:
-        Pickler(file, protocol=5).dump(plan)
+    file = io.BytesIO()
+    Pickler(file, protocol=5).dump(plan)
+    return file.getvalue()

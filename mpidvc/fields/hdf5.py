@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,7 +23,18 @@ from mpidvc.arrays import Array, Triple
 from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import Layout, PhiField
-from mpidvc.rowfile import HOME, JOURNAL, METADATA, SIGNATURE, Slot, boxes, create_dataset, create_file, reserve
+from mpidvc.rowfile import (
+    HOME,
+    JOURNAL,
+    METADATA,
+    SIGNATURE,
+    Slot,
+    boxes,
+    create_dataset,
+    create_file,
+    read_attributes,
+    reserve,
+)
 
 __all__ = [
     "FORMAT",
@@ -61,6 +72,8 @@ OWN_ATTRIBUTES = {
 }
 #: Columns that ParaView colours by at first: the first of these that exists.
 SCALARS = ("returnStatus", "pixelSearchCC")
+#: Exceptions with which h5py and the checks answer to damaged content.
+DAMAGE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError, OSError)
 #: Rows of a whole field that are written at a time.
 BLOCK = 2**18
 
@@ -106,6 +119,8 @@ class FieldLayout:
     attributes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.layout not in get_args(Layout) or (self.layout == "registration" and self.n != 1):
+            raise ValueError(f"{self.n} points cannot have the layout {self.layout!r}")
         given = {part is not None for part in (self.dims, self.spacing, self.origin)}
         if given != {self.layout == "grid"}:
             raise ValueError("a grid, and nothing else, has dims, spacing and origin")
@@ -374,12 +389,15 @@ def rows_of(layout: FieldLayout, values: Mapping[str, ArrayLike]) -> Rows:
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is HDF5 by its first bytes, or by its name if there is no such file."""
+    """Whether there is a file that is HDF5 by its first bytes, whatever its name."""
+    # a pipe would be waited for, and what is read from it would be lost
+    if not Path(path).is_file():
+        return False
     try:
         with Path(path).open("rb") as file:
             return file.read(len(SIGNATURE)) == SIGNATURE
     except OSError:
-        return str(path).endswith(".h5")
+        return False
 
 
 class ResultsFile:
@@ -404,19 +422,22 @@ class ResultsFile:
         import h5py
 
         self._path = path
+        if Path(path).exists() and not Path(path).is_file():
+            raise UserError(f"field {path}: is no results file (.h5) of mpidvc")
         try:
             # A finished file is never written again: no lock is needed, and some file systems have none.
             self._file = h5py.File(path, "r", locking=False)
         except FileNotFoundError:
             raise UserError(f"field {path}: does not exist; check the path") from None
         except OSError as error:
-            if not (Path(path).is_file() and is_hdf5(path)):
+            if not is_hdf5(path):
                 raise UserError(f"field {path}: is no results file (.h5) of mpidvc") from None
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"field {path}: is cut off or damaged ({reason}); run its command again") from None
         try:
+            self._bytes = Path(path).stat().st_size
             self.layout = self._read_layout()
-        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, OSError) as error:
+        except DAMAGE as error:
             self.close()
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"field {path}: is damaged ({reason}); run its command again") from None
@@ -443,19 +464,20 @@ class ResultsFile:
                 f"field {self._path}: is the results file of an unfinished run; "
                 "finish it by the command that began it, with --resume"
             )
-        found = "" if own is None else str(own.attrs.get("format", ""))
+        told = {} if own is None else read_attributes(own)
+        found = str(told.get("format", ""))[:60]
         if found != FORMAT:
             what = f"has the format {found!r}, not {FORMAT!r}" if found else "is no results file of mpidvc"
             raise UserError(f"field {self._path}: {what}; give the .h5 or .tsv file of a finished run")
-        told = dict(own.attrs)
         grid: dict[str, Any] = {name: told.pop(name, None) for name in ("dims", "spacing", "origin")}
-        columns = tuple(json.loads(told.pop("columns")))
-        n = int(told.pop("n_points"))
+        columns = json.loads(told.pop("columns"))
+        if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+            raise ValueError("its columns are no list of names")
         layout = FieldLayout(
-            n,
+            int(told.pop("n_points")),
             told.pop("layout"),
-            **{name: None if values is None else tuple(values.tolist()) for name, values in grid.items()},
-            columns=columns,
+            **{name: None if values is None else _triple(name, values) for name, values in grid.items()},
+            columns=tuple(columns),
             regular=bool(told.pop("regular", True)),
             voxel_size=float(told.pop("voxel_size")),
             unit=str(told.pop("unit")),
@@ -464,8 +486,7 @@ class ResultsFile:
             },
         )
         for name, row_shape in {**OWN, **dict.fromkeys(columns, ())}.items():
-            if own[name].shape != (*layout.shape, *row_shape):
-                raise ValueError(f"{name} has the shape {own[name].shape}")
+            _check_dataset(own, name, (*layout.shape, *row_shape), self._bytes)
         return layout
 
     def rows(self, start: int, stop: int) -> Rows:
@@ -498,9 +519,49 @@ class ResultsFile:
         row_shape = dataset.shape[len(self.layout.shape) :]
         try:
             parts = [dataset[index].reshape(-1, *row_shape) for index in boxes(self.layout.shape, start, stop)]
-        except OSError as error:
-            raise UserError(f"field {self._path}: /{name} cannot be read ({error}); run its command again") from None
+        except DAMAGE as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"field {self._path}: /{name} cannot be read ({reason}); run its command again") from None
         return np.asarray(parts[0] if len(parts) == 1 else np.concatenate(parts), np.float64)
+
+
+def _triple(name: str, values: Any) -> tuple[Any, Any, Any]:
+    """An attribute of a grid as numbers along z, y, x; nodes are counted, and lengths above 0."""
+    array = np.asarray(values)
+    counts = name == "dims"
+    if array.shape != (3,) or array.dtype.kind not in ("iu" if counts else "fiu"):
+        raise ValueError(f"{name} are no three numbers: {values!r}")
+    if name != "origin" and not (np.isfinite(array).all() and (array > 0).all()):
+        raise ValueError(f"{name} are not above 0: {values!r}")
+    first, second, third = (int(value) if counts else float(value) for value in array)
+    return first, second, third
+
+
+def _check_dataset(own: Any, name: str, shape: tuple[int, ...], file_bytes: int) -> None:
+    """Check that our group holds a dataset of numbers of this shape, and the file all of them.
+
+    Raises
+    ------
+    ValueError
+        If not.
+    """
+    import h5py
+
+    # no other link: one may lead to itself, or to another file
+    if not isinstance(own.get(name, getlink=True), h5py.HardLink) or not isinstance(own[name], h5py.Dataset):
+        raise ValueError(f"{name} is no dataset")
+    dataset = own[name]
+    if dataset.shape != shape or dataset.dtype.kind not in "fiu":
+        raise ValueError(f"{name} has the shape {dataset.shape} and the type {dataset.dtype}, not {shape} and numbers")
+    # Numbers that were never written take no space in a file, but as much as others when they are read.
+    if dataset.chunks is not None:
+        chunks = math.prod(-(-n // size) for n, size in zip(shape, dataset.chunks, strict=True))
+        stored = dataset.id.get_num_chunks() == chunks
+    else:
+        size = math.prod(shape) * dataset.dtype.itemsize
+        stored = size <= min(dataset.id.get_storage_size(), file_bytes) and not (dataset.external or dataset.is_virtual)
+    if not stored:
+        raise ValueError(f"{name} has no data")
 
 
 def read_hdf5(path: str | os.PathLike[str], bin_ratio: float = 1.0) -> PhiField:

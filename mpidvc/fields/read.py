@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import os
 
-from mpidvc.fields.hdf5 import is_hdf5, read_hdf5
+from mpidvc.errors import UserError
+from mpidvc.fields.hdf5 import read_hdf5
 from mpidvc.fields.phifield import PhiField
-from mpidvc.fields.tsv import read_tsv
+from mpidvc.fields.stream import Stream
+from mpidvc.fields.tsv import read_tsv_stream
+from mpidvc.rowfile import SIGNATURE
 
 __all__ = ["read_field"]
+
+#: First bytes of files that show a field, but from which it cannot be recovered.
+PICTURES = {
+    b"# vtk DataFile": "a VTK file",
+    b"II*\0": "a TIFF image",
+    b"II+\0": "a TIFF image",
+    b"MM\0*": "a TIFF image",
+    b"MM\0+": "a TIFF image",
+}
 
 
 def read_field(path: str | os.PathLike[str], bin_ratio: float = 1.0) -> PhiField:
@@ -17,8 +29,8 @@ def read_field(path: str | os.PathLike[str], bin_ratio: float = 1.0) -> PhiField
     Parameters
     ----------
     path : path-like
-        A TSV file of mpidvc or of spam, also of old versions, or a results file of a finished run: ``.h5``, or a copy
-        of it under any name, such as ``.vtkhdf``.
+        A text file of mpidvc or of spam, also of old versions, or made by hand; or a results file of a finished run:
+        ``.h5``, or a copy of it under any name, such as ``.vtkhdf``. Text may come from a pipe.
     bin_ratio : float
         Factor on positions and displacements: binning of the field's images over that of the images to be used.
 
@@ -32,4 +44,13 @@ def read_field(path: str | os.PathLike[str], bin_ratio: float = 1.0) -> PhiField
     UserError
         If the file is missing, damaged, that of an unfinished run, or holds no field that can be recovered.
     """
-    return (read_hdf5 if is_hdf5(path) else read_tsv)(path, bin_ratio)
+    named = f"field {os.fspath(path)}"
+    with Stream(path, named) as stream:
+        for first, kind in PICTURES.items():
+            if stream.head.startswith(first):
+                raise UserError(f"{named}: is {kind}, which holds no whole field; give the .h5 or .tsv file of its run")
+        if not stream.head.startswith(SIGNATURE):
+            return read_tsv_stream(stream, named, bin_ratio)
+        if not stream.plain:
+            raise UserError(f"{named}: is HDF5, which cannot be read from a pipe; give the file")
+    return read_hdf5(path, bin_ratio)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,9 +16,20 @@ from mpidvc.arrays import Array
 from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PHI, POSITIONS, Layout, PhiField
+from mpidvc.fields.stream import Stream
 from mpidvc.kernels import text
 
-__all__ = ["COLUMNS", "column_names", "format_rows", "header", "read_tsv", "tsv_table", "write_tsv", "write_tsv_parts"]
+__all__ = [
+    "COLUMNS",
+    "column_names",
+    "format_rows",
+    "header",
+    "read_tsv",
+    "read_tsv_stream",
+    "tsv_table",
+    "write_tsv",
+    "write_tsv_parts",
+]
 
 #: Column families, each in its order. The first column of SEARCH is ``Label`` in fields of labels. To the columns of
 #: STRAIN the components are added: ``(*COLUMNS["STRAIN"], "ezz", …)`` is a family as well.
@@ -45,17 +59,30 @@ OLD_NAMES = {
     "SubPixError": "error",
     "PSCC": "pixelSearchCC",
 }
+#: Columns that every field has; without those of the z axis it is 2D.
+NEEDED = (*POSITIONS, "Zdisp", "Ydisp", "Xdisp")
+#: Columns that have to be numbers in every row.
+KNOWN = {*POSITIONS, *PHI, *CONVERGENCE, "NodeNumber", "Label", "error", "pixelSearchCC", "LabelDilate"}
+#: Characters between columns; a header with none of them has blanks.
+SEPARATORS = ("\t", ",", ";")
+#: Most characters of a line.
+LONGEST = 2**20
+#: Rows that are written at a time.
 BLOCK = 65536
 
 
 def read_tsv(path: str | os.PathLike[str], bin_ratio: float = 1.0) -> PhiField:
     """Read a field. Column order is free; other columns are kept if they are numbers.
 
+    Positions and displacements are enough. Without F it is the identity; without ``Zpos`` and ``Zdisp`` the field is 2D
+    and lies at z = 0.
+
     Parameters
     ----------
-    path : str or Path
-        One data row is a registration. More rows are nodes if there is a column ``NodeNumber`` (a grid if they fill
-        one, else points), or labels if there is a column ``Label``.
+    path : path-like
+        A file or a pipe: a line that names the columns, then a line for each point. Tabs separate the columns; if the
+        first line has none, commas, semicolons or blanks do. One data row is a registration. More rows are labels if
+        there is a column ``Label`` and no ``NodeNumber``, otherwise nodes (a grid if they fill one).
     bin_ratio : float
         Factor on positions and displacements: binning of the field's images over that of the images to be used.
 
@@ -67,89 +94,145 @@ def read_tsv(path: str | os.PathLike[str], bin_ratio: float = 1.0) -> PhiField:
     Raises
     ------
     UserError
-        If the file is missing, empty, not tab-separated or lacks columns, or a line has too few, too many or
-        unreadable numbers.
+        If the file is missing, empty, no text or lacks columns, or a line has too few, too many or unreadable numbers.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    except FileNotFoundError as error:
-        raise UserError(f"field {path}: does not exist; check the path") from error
-    except OSError as error:
-        raise UserError(f"field {path}: cannot be read ({error.strerror}); give a TSV file") from error
-    names, rows = _split_header(lines, path)
-    values = _numbers(rows, names, path)
-    n = len(next(iter(values.values())))
+    named = f"field {os.fspath(path)}"
+    with Stream(path, named) as stream:
+        return read_tsv_stream(stream, named, bin_ratio)
 
+
+def read_tsv_stream(stream: Stream, named: str, bin_ratio: float = 1.0) -> PhiField:
+    """Read a field from an open file or pipe, `named` in messages; otherwise as `read_tsv`."""
+    values = _read_columns(stream, named)
+    n = len(values["Ypos"])
     phi = np.tile(np.eye(4), (n, 1, 1))
-    phi[:, :3] = np.stack([values.pop(name) for name in PHI], axis=-1).reshape(n, 3, 4)
+    for place, name in enumerate(PHI):
+        if name in values:
+            phi[:, place // 4, place % 4] = values.pop(name)
     phi[:, :3, 3] *= bin_ratio
-    positions = np.stack([values.pop(name) for name in POSITIONS], axis=-1) * bin_ratio
+    positions = np.stack([values.pop(name, np.zeros(n)) for name in POSITIONS], axis=-1) * bin_ratio
     numbered = values.pop("NodeNumber", None) is not None
     columns: dict[str, NDArray[np.generic]] = {**values}
     if n == 1:
         columns.pop("Label", None)
         return PhiField(positions, phi, columns, "registration")
-    if numbered:
-        return PhiField.from_positions(positions, phi, columns)
-    if "Label" in columns:
+    if "Label" in columns and not numbered:
         return PhiField(positions, phi, columns, "labels")
-    raise UserError(f"field {path}: lacks the column NodeNumber or Label, which files of several rows need; add it")
+    return PhiField.from_positions(positions, phi, columns)
 
 
-def _split_header(lines: list[str], path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
-    """Today's names of the columns, and the lines after the header."""
-    while lines and not lines[-1].strip():
-        lines.pop()
-    if len(lines) < 2:
-        raise UserError(f"field {path}: is empty, it has no row of numbers; give the TSV file of a finished run")
-    head = lines[0].lstrip("# ")
-    names = [name.strip() for name in head.split("\t")]
-    names = [OLD_NAMES[name] if OLD_NAMES.get(name, name) not in names else name for name in names]
-    missing = [name for name in (*POSITIONS, *PHI, *CONVERGENCE) if name not in names]
-    if missing and "\t" not in head and POSITIONS[0] in head:
-        raise UserError(f"field {path}: is not separated by tabs; replace what separates its columns by tabs")
-    if missing:
-        raise UserError(
-            f"field {path}: lacks the column(s) {' '.join(missing)}; give a TSV file with a deformation field"
-        )
-    double = sorted({name for name in names if names.count(name) > 1})
-    if double:
-        raise UserError(f"field {path}: has the column(s) {' '.join(double)} more than once; keep one of each")
-    return names, lines[1:]
-
-
-def _numbers(rows: list[str], names: list[str], path: str | os.PathLike[str]) -> dict[str, Array]:
-    """Columns by name. A column of an unknown name is left out if its first cell is no number."""
-    for i, row in enumerate(rows):
-        if row.count("\t") != len(names) - 1:
-            raise UserError(
-                f"field {path}: line {i + 2} has {row.count(chr(9)) + 1} values but the header names "
-                f"{len(names)} columns; correct this line"
-            )
-    known = {*POSITIONS, *PHI, *CONVERGENCE, "NodeNumber", "Label", "error", "pixelSearchCC", "LabelDilate"}
-    first = rows[0].split("\t")
-    wanted = [i for i, name in enumerate(names) if name in known or _is_number(first[i])]
-    try:
-        table = np.loadtxt(rows, delimiter="\t", comments=None, ndmin=2, usecols=wanted)
-    except ValueError:
-        for i, row in enumerate(rows):
-            cells = row.split("\t")
-            for column in wanted:
-                if not _is_number(cells[column]):
-                    raise UserError(
-                        f"field {path}: line {i + 2} has {cells[column]!r} in the column {names[column]}, "
-                        "which is not a number; correct it"
-                    ) from None
-        raise
+def _read_columns(stream: Stream, named: str) -> dict[str, Array]:
+    """Columns by today's names. A column of an unknown name is left out if its first cell is no number."""
+    names: list[str] = []
+    separator: str | None = None
+    wanted: list[int] = []
+    tables: list[Array] = []
+    blank = 0
+    for number, lines in _blocks_of_lines(stream, named):
+        rows = lines
+        if not names and lines:
+            names, separator = _split_header(lines[0], named)
+            number, rows = number + 1, lines[1:]
+        end = len(rows)
+        while end and not rows[end - 1].strip():
+            end -= 1
+        if end and blank:
+            raise UserError(f"{named}: line {blank} is empty, but others follow; remove it")
+        if end < len(rows) and not blank:
+            blank = number + end
+        if end:
+            if not tables:
+                first = rows[0].split(separator)
+                wanted = [i for i, cell in enumerate(first[: len(names)]) if names[i] in KNOWN or _is_number(cell)]
+            tables.append(_numbers(rows[:end], number, names, separator, wanted, named))
+    if not tables:
+        raise UserError(f"{named}: is empty, it has no row of numbers; give the text file of a finished run")
+    table = np.concatenate(tables)
     return {names[column]: np.ascontiguousarray(table[:, i]) for i, column in enumerate(wanted)}
 
 
+def _blocks_of_lines(stream: Stream, named: str) -> Iterator[tuple[int, list[str]]]:
+    """Lines of a text, some at a time, with the number of the first."""
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")("replace"), translate=True)
+    number, rest = 1, ""
+    for chunk in itertools.chain(stream.chunks(), [b""]):
+        text = rest + decoder.decode(chunk, final=not chunk)
+        lines = text.split("\n")
+        if "\0" in text:
+            at = next(i for i, line in enumerate(lines) if "\0" in line)
+            raise UserError(
+                f"{named}: is no text, line {number + at} has a NUL byte; give the .h5 or .tsv file of a run"
+            )
+        if max(map(len, lines)) > LONGEST:
+            at = next(i for i, line in enumerate(lines) if len(line) > LONGEST)
+            raise UserError(
+                f"{named}: is no table, line {number + at} has more than {LONGEST} characters; give a text file with a "
+                "line for each point"
+            )
+        rest = lines.pop() if chunk else ""
+        yield number, lines
+        number += len(lines)
+
+
+def _split_header(line: str, named: str) -> tuple[list[str], str | None]:
+    """Today's names of the columns, and the character between them (None: blanks)."""
+    head = line.lstrip("# ")
+    separator = next((one for one in SEPARATORS if one in head), None)
+    names = [name.strip() for name in head.split(separator)]
+    if not any(names):
+        raise UserError(f"{named}: is empty, or its first line is; that has to name the columns")
+    if all(map(_is_number, names)):
+        raise UserError(f"{named}: its first line has numbers, but has to name the columns: {' '.join(NEEDED)} …")
+    names = [OLD_NAMES[name] if OLD_NAMES.get(name, name) not in names else name for name in names]
+    two_d = not {"Zpos", "Zdisp"} & set(names)
+    gradient = [name for name in PHI if name not in NEEDED and not (two_d and "z" in name)]
+    needed = [name for name in NEEDED if not (two_d and name.startswith("Z"))]
+    if any(name in names for name in gradient):
+        needed += gradient
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise UserError(
+            f"{named}: lacks the column(s) {' '.join(missing)}; a field has {' '.join(NEEDED)} (2D: without Zpos and "
+            "Zdisp), and all of F or nothing of it"
+        )
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        raise UserError(f"{named}: has the column(s) {' '.join(double)[:200]!r} more than once; keep one of each")
+    return names, separator
+
+
+def _numbers(
+    rows: list[str], first: int, names: list[str], separator: str | None, wanted: list[int], named: str
+) -> Array:
+    """The wanted columns of some rows, the first of which is line `first`."""
+    for line, row in enumerate(rows, first):
+        count = len(row.split()) if separator is None else row.count(separator) + 1
+        if count != len(names):
+            raise UserError(
+                f"{named}: line {line} has {count} values but the header names {len(names)} columns; correct this line"
+            )
+    try:
+        return np.loadtxt(rows, delimiter=separator, comments=None, ndmin=2, usecols=wanted)
+    except ValueError as error:
+        for line, row in enumerate(rows, first):
+            cells = row.split(separator)
+            for column in wanted:
+                if not _is_number(cells[column]):
+                    raise UserError(
+                        f"{named}: line {line} has {cells[column][:40]!r} in the column {names[column][:40]}, "
+                        "which is not a number; correct it"
+                    ) from None
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{named}: lines {first} to {first + len(rows) - 1} are no numbers ({reason})") from None
+
+
 def _is_number(cell: str) -> bool:
+    """Whether a cell is a number in ASCII digits, without the underscores that Python takes."""
     try:
         float(cell)
     except ValueError:
         return False
-    return "_" not in cell
+    return cell.isascii() and "_" not in cell
 
 
 def _names(family: str | Sequence[str]) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ def write_grid_vtk(
         file.write(
             _lines(
                 "# vtk DataFile Version 2.0",
-                f"VTK file from mpidvc: {Path(path).name}"[:255],
+                _title(f"VTK file from mpidvc: {Path(path).name}"),
                 "ASCII",
                 "",
                 "DATASET STRUCTURED_POINTS",
@@ -105,6 +105,12 @@ def write_points_vtk(
         file.write(_rows(points[:, ::-1]))
         file.write(_lines("", f"POINT_DATA {len(points)}"))
         _write_fields(file, len(points), fields, keep_nan)
+
+
+def _title(text: str) -> str:
+    """A second line that VTK takes: a single one of at most 255 bytes. A file name may be anything, even no text."""
+    printable = "".join(character if character.isprintable() else "?" for character in text)
+    return printable.encode()[:255].decode(errors="ignore")
 
 
 def _write_fields(file: BinaryIO, n: int, fields: Mapping[str, ArrayLike], keep_nan: bool) -> None:

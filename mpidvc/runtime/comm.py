@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
 from mpidvc.errors import UserError
+from mpidvc.runtime import exit_status
 from mpidvc.runtime.job import find_job
 
 __all__ = [
@@ -23,7 +25,9 @@ __all__ = [
     "SerialCommunicator",
     "connect",
     "find_launcher",
+    "give_home",
     "install_abort_hook",
+    "install_fault_hook",
 ]
 
 #: Environment variable of the ranks that `mpidvc.runtime.launch` starts: their number.
@@ -133,8 +137,6 @@ class MPICommunicator:
         The duplicate.
     fault_tolerant : bool
         Whether ranks outlive one that dies (Open MPI 5 or later, started with ``--with-ft ulfm``).
-    failed : bool
-        Whether a rank is known to have died: collectives, MPI_Finalize and MPI_Abort may hang from then on.
     """
 
     def __init__(self, world: Any) -> None:
@@ -143,7 +145,10 @@ class MPICommunicator:
         self.rank: int = world.Get_rank()
         self.size: int = world.Get_size()
         self.fault_tolerant = _survives(self.mpi)
-        self.failed = False
+
+    def dead(self) -> set[int]:
+        """Ranks that are known to have died; collectives, MPI_Finalize and MPI_Abort may hang or fail from then on."""
+        return _dead(self.mpi) if self.fault_tolerant else set()
 
     def abort(self, status: int, say: Callable[[], None] | None = None) -> NoReturn:
         job = find_job()
@@ -156,7 +161,8 @@ class MPICommunicator:
         sys.stderr.flush()
         # Launchers drop what they have not read when the job ends.
         time.sleep(0.2)
-        if not self.failed:
+        # After a loss an abort is itself lost, and the launcher may return 0: the others see this process end.
+        if not self.dead():
             self._world.Abort(status)
         os._exit(status)
 
@@ -174,6 +180,24 @@ def _survives(communicator: Any) -> bool:
     return True
 
 
+def _dead(communicator: Any) -> set[int]:
+    failed = communicator.Get_failed()
+    ranks: set[int] = set()
+    if failed.size:
+        everybody = communicator.Get_group()
+        ranks.update(failed.Translate_ranks(list(range(failed.size)), everybody))
+        everybody.Free()
+    failed.Free()
+    return ranks
+
+
+def give_home(environ: MutableMapping[str, str]) -> None:
+    """Set HOME if it is missing, as in services and containers: Open MPI does not start without it."""
+    if "HOME" not in environ:
+        home = os.path.expanduser("~")  # noqa: PTH111 - Path.home raises where there is none
+        environ["HOME"] = home if home != "~" else tempfile.gettempdir()
+
+
 def connect(launcher: Launcher | None) -> Communicator:
     """Join the job that the launcher started.
 
@@ -189,6 +213,7 @@ def connect(launcher: Launcher | None) -> Communicator:
     """
     if launcher is None or launcher.size == 1:
         return SerialCommunicator()
+    give_home(os.environ)
     try:
         import mpi4py
 
@@ -223,10 +248,11 @@ def connect(launcher: Launcher | None) -> Communicator:
     try:
         return MPICommunicator(MPI.COMM_WORLD)
     except MPI.Exception:
-        if MPI.COMM_WORLD.Get_rank() != 0:
-            # Rank 0 counts this one as lost too, if it got further.
-            os._exit(0)
-        _end_start()
+        world = MPI.COMM_WORLD
+        if world.Get_rank() == 0:
+            _end_start()
+        # Rank 0, if it lives, tells the launcher the status; it counts this rank as lost if it got further.
+        os._exit(exit_status.RETRY if not _survives(world) or 0 in _dead(world) else 0)
 
 
 def _end_start() -> NoReturn:
@@ -236,13 +262,33 @@ def _end_start() -> NoReturn:
         print("mpidvc: a process was killed while the job started; run it again", file=sys.stderr, flush=True)
 
     if (job := find_job()) is not None:
-        job.end(1, say)
+        job.end(exit_status.RETRY, say)
     say()
-    os._exit(1)
+    os._exit(exit_status.RETRY)
 
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def install_fault_hook() -> None:
+    """Let an uncaught exception end this process with the exit status that fits it; Python's own is 1."""
+
+    def end(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        print(_account(kind, error, trace), end="", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_status.of_error(error))
+
+    sys.excepthook = end
+
+
+def _account(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> str:
+    """Describe an uncaught exception: by its traceback, or in a line if memory was missing."""
+    if isinstance(error, MemoryError):
+        reason = f" ({error})" if str(error) else ""
+        return f"mpidvc: out of memory{reason}; try again with more memory, or fewer processes (-np)\n"
+    return "".join(traceback.format_exception(kind, error, trace))
 
 
 def install_abort_hook(communicator: Communicator) -> None:
@@ -254,9 +300,9 @@ def install_abort_hook(communicator: Communicator) -> None:
         return
 
     def end(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-        lines = traceback.format_exception(kind, error, trace)
-        text = f"rank {communicator.rank} of {communicator.size}:\n" + "".join(lines)
-        communicator.abort(1, lambda: print(text, end="", file=sys.stderr))
+        text = f"rank {communicator.rank} of {communicator.size}:\n{_account(kind, error, trace)}"
+        status = exit_status.of_error(error)
+        communicator.abort(status, lambda: print(text, end="", file=sys.stderr))
 
     def end_from_thread(uncaught: threading.ExceptHookArgs) -> None:
         if uncaught.exc_type is not SystemExit:

@@ -86,7 +86,7 @@ class Console:
         if log is not None and not silent:
             _refuse_binary(log)
             try:
-                self._log = Path(log).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115
+                self._log = Path(log).open("a", 1, "utf-8", "backslashreplace")  # noqa: SIM115
             except OSError as error:
                 raise UserError(f"--log {log}: cannot be written ({error.strerror})") from None
 

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
+import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["JOB", "Job", "find_job"]
+from mpidvc.errors import ResourceError
+from mpidvc.runtime.memory import size_text
+
+__all__ = ["JOB", "Job", "find_job", "new_job"]
 
 #: Environment variable of the ranks: the folder of their job.
 JOB = "MPIDVC_JOB"
+#: Space in bytes for the temporary files of a launcher; Open MPI's take 0.06 MB for every rank.
+_LEAST_SPACE = 8_000_000
 #: Longest wait of a rank for its launcher to kill it, in seconds.
 _LONGEST_KILL = 10.0
 
@@ -132,3 +140,30 @@ def find_job() -> Job | None:
     """Return the job of this rank; None if this process was not started by our own launcher."""
     folder = os.environ.get(JOB)
     return Job(folder) if folder else None
+
+
+@contextlib.contextmanager
+def new_job(plan: bytes) -> Iterator[Job]:
+    """Make a job with a pickled plan, in the folder for temporary files; it is removed in the end.
+
+    Raises
+    ------
+    ResourceError
+        If that folder cannot be written, for instance because it is full.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            # The id of this process is in the name: `mpidvc doctor` finds what a killed launcher leaves.
+            made = tempfile.TemporaryDirectory(prefix=f"mpidvc-{os.getpid()}-", ignore_cleanup_errors=True)
+            job = Job(stack.enter_context(made))
+            if shutil.disk_usage(job.folder).free < _LEAST_SPACE + len(plan):
+                # Launchers crash where there is not enough.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            job.plan.write_bytes(plan)
+        except OSError as error:
+            folder = tempfile.tempdir or os.environ.get("TMPDIR", "/tmp")
+            raise ResourceError(
+                f"{folder}: no temporary files can be written ({error.strerror or error}); make room there "
+                f"({size_text(_LEAST_SPACE)}), or set TMPDIR to another folder"
+            ) from error
+        yield job

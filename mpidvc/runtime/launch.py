@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from mpidvc.errors import UserError
-from mpidvc.runtime.comm import STARTED_RANKS
+from mpidvc.runtime import exit_status
+from mpidvc.runtime.comm import STARTED_RANKS, give_home
 from mpidvc.runtime.job import JOB, Job
 from mpidvc.runtime.memory import control_groups, read_text
 from mpidvc.runtime.stop import Ended
@@ -93,6 +94,7 @@ class Mpiexec:
         result[STARTED_RANKS] = str(n_ranks)
         if self.openmpi:
             result = {**_OPENMPI_ONE_HOST, **result}
+            give_home(result)
             if os.geteuid() == 0:
                 result |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
         else:
@@ -195,28 +197,45 @@ def choose_ranks(requested: int | None, estimated_seconds: float, note: Callable
     return cpus
 
 
+#: Signals by which a program that is wrong is ended, rather than by somebody else.
+_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
+
+
 class RanksLostError(Exception):
     """The ranks ended without having reported an exit status.
+
+    Parameters
+    ----------
+    launcher_status : int
+        Return code of the launcher; negative if a signal ended it.
+    started : bool
+        Whether all ranks had met.
 
     Attributes
     ----------
     status : int
-        Exit status for the whole, never 0.
+        Exit status of the job, never 0.
     signal : int or None
-        The signal that killed a process, if the launcher's status tells.
+        The signal that ended a process, if the launcher's status tells.
+    started : bool
     """
 
-    def __init__(self, status: int, started: bool) -> None:
-        # Open MPI's launcher returns 128 + n for a process that signal n killed, Hydra n
-        number = status - 128 if status > 128 else status
-        fatal = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
-        self.signal = number if number in fatal else None
-        self.status = status if status > 0 else 1
-        if started or self.signal:
-            by = f" ({signal.Signals(self.signal).name})" if self.signal else ""
-            super().__init__(f"a process was killed{by}")
+    def __init__(self, launcher_status: int, started: bool) -> None:
+        # Open MPI's launcher returns 128 + n for a process that signal n ended, Hydra n
+        number = launcher_status - 128 if launcher_status > 128 else launcher_status
+        crashed = number in _CRASHES
+        self.signal = number if crashed or number == signal.SIGKILL else None
+        self.started = started
+        self.status = exit_status.of_signal(number) if crashed else exit_status.RETRY
+        by = f" ({signal.Signals(abs(self.signal or launcher_status)).name})" if self.signal or number < 0 else ""
+        if launcher_status < 0:
+            super().__init__(f"mpiexec was killed{by}")
+        elif started or self.signal:
+            super().__init__(f"a process {'crashed' if crashed else 'was killed'}{by}")
         else:
-            super().__init__(f"the processes did not start, or one was killed meanwhile (status {status} of mpiexec)")
+            super().__init__(
+                f"the processes did not start, or one was killed meanwhile (status {launcher_status} of mpiexec)"
+            )
 
 
 def run_ranks(n_ranks: int, arguments: Sequence[str], job: Job, variables: Mapping[str, str] | None = None) -> int:

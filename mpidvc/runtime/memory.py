@@ -13,6 +13,7 @@ __all__ = [
     "control_groups",
     "free_memory",
     "memory_limit",
+    "memory_total",
     "parse_size",
     "read_text",
     "size_text",
@@ -112,6 +113,14 @@ def memory_limit(
     return int(SHARE * least), f"{SHARE:.0%} of {why}"
 
 
+def memory_total(environ: Mapping[str, str] | None = None, root: Path = Path("/")) -> int:
+    """The limit of `memory_limit` on this node if nothing else were using its memory."""
+    environ = os.environ if environ is None else environ
+    totals = [*_installed(root), *(limit for limit, _ in _control_groups_grant(root))]
+    totals += [grant for grant, _ in _scheduler_grants(environ)]
+    return int(SHARE * min(totals, default=2**62))
+
+
 def free_memory(root: Path = Path("/")) -> int:
     """Bytes that can be allocated now without any process being ended for it."""
     return min(_free(root), default=(2**62, ""))[0]
@@ -127,17 +136,28 @@ def _available(root: Path) -> Iterator[tuple[int, str]]:
         yield int(match[1]) * 1024, "what is available"
 
 
-def _control_groups_leave(root: Path) -> Iterator[tuple[int, str]]:
+def _installed(root: Path) -> Iterator[int]:
+    match = re.search(r"^MemTotal:\s*(\d+) kB", read_text(root / "proc/meminfo"), re.MULTILINE)
+    if match is not None:
+        yield int(match[1]) * 1024
+
+
+def _control_groups_grant(root: Path) -> Iterator[tuple[int, tuple[Path, int]]]:
+    """Limits of the control groups that have one, with their folders and versions."""
     for folder, version in control_groups("memory", root):
-        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if version == 1 else ("memory.max", "memory.current")
-        limit, usage = (read_text(folder / name).strip() for name in names)
-        if not limit.isdecimal() or int(limit) >= _NO_LIMIT:
-            continue
+        limit = read_text(folder / ("memory.limit_in_bytes" if version == 1 else "memory.max")).strip()
+        if limit.isdecimal() and int(limit) < _NO_LIMIT:
+            yield int(limit), (folder, version)
+
+
+def _control_groups_leave(root: Path) -> Iterator[tuple[int, str]]:
+    for limit, (folder, version) in _control_groups_grant(root):
+        usage = read_text(folder / ("memory.usage_in_bytes" if version == 1 else "memory.current")).strip()
         used = int(usage) if usage.isdecimal() else 0
         # The page cache counts as used, but the system gives it back.
         stat = read_text(folder / "memory.stat")
         used -= max(map(int, re.findall(r"^(?:total_)?inactive_file (\d+)$", stat, re.MULTILINE)), default=0)
-        yield max(int(limit) - max(used, 0), 0), "what the control group leaves"
+        yield max(limit - max(used, 0), 0), "what the control group leaves"
 
 
 def _scheduler_grants(environ: Mapping[str, str]) -> Iterator[tuple[int, str]]:

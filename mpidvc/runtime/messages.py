@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from mpidvc.runtime.comm import MPICommunicator
+from mpidvc.runtime.exit_status import RETRY
 
 __all__ = ["Backoff", "Mailbox", "Tag"]
 
@@ -17,8 +18,6 @@ __all__ = ["Backoff", "Mailbox", "Tag"]
 LONGEST_MESSAGE = 2**29
 #: Seconds between two queries for ranks that have failed: receiving from any rank does not report them.
 LOOK_EVERY = 0.05
-#: Exit status of a worker whose rank 0 has died.
-ORPHANED = 75
 
 _MOST_ARRIVING = 64
 #: Sends tested for completion at a time: each test lets MPI progress all of them, and with thousands of ranks there are
@@ -222,21 +221,16 @@ class Mailbox:
         if not now and moment < self._next_look:
             return
         self._next_look = moment + LOOK_EVERY
-        group = self._comm.Get_failed()
-        if group.size > len(self._dead):
-            ours = self._comm.Get_group()
-            dead = set(group.Translate_ranks(list(range(group.size)), ours)) - self._dead
-            ours.Free()
+        dead = self._communicator.dead() - self._dead
+        if dead:
             self._dead |= dead
-            self._communicator.failed = True
             # Unacknowledged failures make every receive from any rank fail.
-            self._comm.Ack_failed(group.size)
+            self._comm.Ack_failed(len(self._dead))
             if self._rank != 0:
                 if 0 in dead:
-                    os._exit(ORPHANED)
+                    os._exit(RETRY)
             else:
                 self.failed += sorted(dead)
-        group.Free()
 
     def _explain(self) -> None:
         """Raise the current exception again unless the death of a rank explains it."""

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpidvc.errors import AgreedError
+from mpidvc.errors import AgreedError, ResourceError, UserError
 from mpidvc.runtime.comm import Communicator, MPICommunicator
 from mpidvc.runtime.memory import free_memory
+from mpidvc.runtime.messages import LOOK_EVERY
 
 __all__ = ["NodeGroup", "is_mpi_error", "ranks_on_node", "ranks_per_node_asked"]
 
@@ -87,6 +88,7 @@ class NodeGroup:
         from mpi4py import MPI
 
         self._mpi = MPI
+        self._communicator = communicator
         self._world = communicator.mpi
         # splitting does not poll: no rank begins before all have come
         self._wait(self._world.Ibarrier())
@@ -102,12 +104,12 @@ class NodeGroup:
             self._node.Free()
             self._node = None
 
-    def agree(self, failure: str | None) -> None:
+    def agree(self, failure: UserError | None) -> None:
         """Return if no rank of the job has failed.
 
         Parameters
         ----------
-        failure : str or None
+        failure : UserError or None
             The error of this rank.
 
         Raises
@@ -117,19 +119,20 @@ class NodeGroup:
         """
         if self._world is None:
             if failure is not None:
-                raise AgreedError(failure)
+                raise AgreedError(str(failure), failure.passing)
             return
         size, rank = self._world.Get_size(), self._world.Get_rank()
         first = np.array([size if failure is None else rank], np.int64)
         self._wait(self._world.Iallreduce(self._mpi.IN_PLACE, first, op=self._mpi.MIN))
         if first[0] == size:
             return
-        text = np.zeros(4096, np.uint8)
-        if rank == first[0]:
-            data = str(failure).encode()[: text.size]
-            text[: len(data)] = np.frombuffer(data, np.uint8)
-        self._wait(self._world.Ibcast(text, root=int(first[0])))
-        raise AgreedError(text.tobytes().rstrip(b"\0").decode(errors="replace"))
+        # whether it is passing, and the message
+        told = np.zeros(4096, np.uint8)
+        if rank == first[0] and failure is not None:
+            data = (bytes([failure.passing]) + str(failure).encode(errors="replace"))[: told.size]
+            told[: len(data)] = np.frombuffer(data, np.uint8)
+        self._wait(self._world.Ibcast(told, root=int(first[0])))
+        raise AgreedError(told[1:].tobytes().rstrip(b"\0").decode(errors="replace"), bool(told[0]))
 
     def allocate(self, size: int) -> NDArray[np.uint8]:
         """Allocate memory that all ranks of the node read and write, freed with its last user; collective.
@@ -143,7 +146,7 @@ class NodeGroup:
             On all ranks of the job, if it cannot be allocated.
         """
         memory: NDArray[np.uint8] | None = None
-        failure: str | None = None
+        failure: UserError | None = None
         fd = -1
         place = np.zeros(4, np.int64)
         try:
@@ -157,7 +160,8 @@ class NodeGroup:
                     found = os.fstat(fd)
                     place[:] = os.getpid(), fd, found.st_dev, found.st_ino
                 except (AttributeError, OSError) as error:
-                    failure = f"shared memory of {size} bytes cannot be made ({getattr(error, 'strerror', error)})"
+                    reason = getattr(error, "strerror", error)
+                    failure = ResourceError(f"shared memory of {size} bytes cannot be made ({reason})")
             if self._node is not None:
                 self._wait(self._node.Ibcast(place, root=0))
             self.agree(failure)
@@ -173,7 +177,7 @@ class NodeGroup:
                     os.posix_fallocate(fd, first, end - first)
                 memory = np.frombuffer(mmap.mmap(fd, size), np.uint8)
             except OSError as error:
-                failure = f"shared memory of {size} bytes cannot be had ({error.strerror})"
+                failure = ResourceError(f"shared memory of {size} bytes cannot be had ({error.strerror})")
             # rank 0's descriptor stays open until all have opened it
             self.agree(failure)
         finally:
@@ -183,6 +187,17 @@ class NodeGroup:
         return memory
 
     def _wait(self, request: Any) -> None:
-        """Wait in naps, so that signals are handled."""
+        """Wait in naps, so that signals are handled.
+
+        Raises
+        ------
+        ResourceError
+            If a rank of the job has died: the others might wait for it for ever.
+        """
+        following = 0.0
         while not request.Test():
             time.sleep(POLL)
+            if (now := time.monotonic()) > following:
+                following = now + LOOK_EVERY
+                if self._communicator.dead():
+                    raise ResourceError("a process was lost while the others waited for it; start again")

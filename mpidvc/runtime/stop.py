@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from mpidvc.runtime.exit_status import STOPPED, of_signal
 from mpidvc.runtime.job import find_job
 
-__all__ = ["STOPPED", "Ended", "StopRequest", "Stopped", "describe", "graceful", "handling_signals", "keep"]
-
-#: Exit status of a run that was asked to stop and can be resumed; job scripts requeue on it.
-STOPPED = 85
+__all__ = ["Ended", "StopRequest", "Stopped", "describe", "graceful", "handling_signals", "keep"]
 
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
@@ -73,10 +71,10 @@ def describe(number: int) -> tuple[str, int]:
     if _state.kept is not None:
         return f"mpidvc: stopped by {signal.Signals(number).name}: {_state.kept}", STOPPED
     if number == signal.SIGINT:
-        return "mpidvc: interrupted", 130
+        return "mpidvc: interrupted", of_signal(number)
     if number == signal.SIGUSR1:
         return "mpidvc: stopped by SIGUSR1; start it again to go on", STOPPED
-    return f"mpidvc: ended by {signal.Signals(number).name}", 128 + number
+    return f"mpidvc: ended by {signal.Signals(number).name}", of_signal(number)
 
 
 @dataclass

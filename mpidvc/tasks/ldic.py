@@ -189,8 +189,13 @@ class LdicTask:
 
 
 def records_of(field: PhiField | None, rows: Ints) -> Records:
-    """Records (`RECORD`) of rows of a field as they are; 0 for columns that it does not have, or without a field."""
+    """Records (`RECORD`) of rows of a field as they are.
+
+    Columns of the text files that the field does not have are 0, as in spam; coverage and zncc are nan.
+    """
     records = np.zeros(len(rows), RECORD)
+    for name in ("coverage", "zncc"):
+        records["result"][:, correlation.RESULT.index(name)] = np.nan
     if field is not None:
         records["phi"] = field.phi[rows, :3]
         for k, name in enumerate(correlation.RESULT):

@@ -15,12 +15,12 @@ from typing import Any, Literal, Protocol
 import numpy.typing as npt
 
 from mpidvc.arrays import Triple
-from mpidvc.errors import AgreedError, UserError
+from mpidvc.errors import AgreedError, ResourceError, UserError, is_passing
 from mpidvc.images.image import Image
 from mpidvc.images.source import CACHE, Box, Source
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.filesystems import network_file_system
-from mpidvc.runtime.memory import memory_limit, size_text
+from mpidvc.runtime.memory import memory_limit, memory_total, size_text
 from mpidvc.runtime.nodes import NodeGroup, is_mpi_error, ranks_per_node_asked
 
 __all__ = ["Needs", "Placement", "SharedImage", "decide", "placed"]
@@ -115,11 +115,14 @@ def decide(
     ------
     UserError
         If there is not enough memory for any way.
+    ResourceError
+        If there would be enough, were it not used by others at the moment.
     """
     limit, why = memory_limit(memory)
     sources = {id(image): image for images in needs.images for image in images if isinstance(image, Source)}.values()
     wanted = _preferences(sources, mode)
-    for n in range(ranks, 0, -1) if may_take_fewer else (ranks,):
+    numbers = range(ranks, 0, -1) if may_take_fewer else (ranks,)
+    for n in numbers:
         for choice in wanted:
             placement = _placement(needs, choice, n, limit, mode)
             if placement is None:
@@ -129,7 +132,9 @@ def decide(
             _explain(placement, mode, sources, limit, console)
             _say(placement, needs, limit, why, console)
             return placement
-    raise UserError(_advice(needs, wanted[-1], ranks, limit, why))
+    total = memory_total()
+    used = memory is None and any(_placement(needs, wanted[-1], n, total, mode) is not None for n in numbers)
+    raise (ResourceError if used else UserError)(_advice(needs, wanted[-1], ranks, limit, why))
 
 
 def _preferences(sources: Iterable[Source], mode: str) -> list[Mode]:
@@ -332,9 +337,11 @@ def _copies(executor: Executor, placement: Placement, images: Sequence[Image | N
         # not in a `finally`: where a rank alone fails, the others do not come here
         node.close()
     except Exception as error:
-        if not is_mpi_error(error):
+        if not (is_mpi_error(error) or isinstance(error, ResourceError)):
             raise
-        raise UserError("a process was lost while images were copied to memory; start again, with --resume") from None
+        raise ResourceError(
+            "a process was lost while images were copied to memory; start again, with --resume"
+        ) from None
     return copies
 
 
@@ -348,7 +355,7 @@ def _copy(node: NodeGroup, source: Source) -> SharedImage:
     except AgreedError as error:
         raise _NoMemoryError from error
     values = memory.view(source.dtype).reshape(source.shape)
-    failure: str | None = None
+    failure: UserError | None = None
     try:
         pieces = list(_pieces(source))
         first, end = (len(pieces) * rank // node.size for rank in (node.rank, node.rank + 1))
@@ -356,9 +363,10 @@ def _copy(node: NodeGroup, source: Source) -> SharedImage:
             part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
             values[part] = source.read_box(low, high)[0]
     except UserError as error:
-        failure = str(error)
+        failure = error
     except (OSError, MemoryError) as error:
-        failure = f"{source.path}: cannot be copied to memory ({error}); try --image-mode boxes"
+        kind = ResourceError if is_passing(error) else UserError
+        failure = kind(f"{source.path}: cannot be copied to memory ({error}); try --image-mode boxes")
     source.close()
     node.agree(failure)
     values.flags.writeable = False

@@ -90,13 +90,13 @@ def on_leader(executor: Executor, function: Callable[[], T]) -> T:
     AgreedError
         On every rank, if the function raises a `UserError`.
     """
-    outcome: tuple[T | None, str | None] | None = None
+    outcome: tuple[T | None, AgreedError | None] | None = None
     if executor.rank == 0:
         try:
             outcome = function(), None
         except UserError as error:
-            outcome = None, str(error)
+            outcome = None, AgreedError(str(error), error.passing)
     value, refusal = executor.broadcast(outcome)
     if refusal is not None:
-        raise AgreedError(refusal)
+        raise refusal
     return value  # type: ignore[return-value]

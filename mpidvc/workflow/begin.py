@@ -22,7 +22,7 @@ from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.filesystems import COHERENT, file_system
 from mpidvc.runtime.journal import Journal, JournalLayout
 from mpidvc.runtime.stop import keep
-from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader
+from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader, sum_over_ranks
 from mpidvc.workflow.determines import plain, refuse_changes, refuse_replacing, version
 from mpidvc.workflow.files import RunFiles, part_of
 from mpidvc.workflow.output import Output, check_results, journal_place, results_path
@@ -69,11 +69,14 @@ def begin(
         work = describe()
         with _alone_in(path.parent):
             check_results(stem, output)
-            return _open(executor, console, output, stem, work)
+            return _open(executor, console, output, stem, work, coherent)
 
+    coherent = _is_coherent(executor, path)
     files = on_leader(executor, open_alone)
-    journal = files.journal
-    if journal is not None:
+    journal, finished = files.journal, files.finished
+    if journal is not None and finished is not None:
+        # opened now: the files may have other names when they are written
+        finished.hold()
         journal.hold()
         # from now on the cost of the journal; its layout is not part of it
         journal.seconds = 0.0
@@ -106,7 +109,7 @@ def _alone_in(folder: Path) -> Any:
         os.close(descriptor)
 
 
-def _open(executor: Executor, console: Console, output: Output, stem: Path, work: Work) -> RunFiles:
+def _open(executor: Executor, console: Console, output: Output, stem: Path, work: Work, coherent: bool) -> RunFiles:
     path = results_path(stem)
     determines = {name: plain(value) for name, value in {**work.determines, **version()}.items()}
     layout = replace(
@@ -145,7 +148,7 @@ def _open(executor: Executor, console: Console, output: Output, stem: Path, work
         kept = np.isin(todo, list(work.kept))
         for block in todo[kept].tolist():
             journal.record(block, work.kept[block])
-        driver = _choose_driver(executor, console, output.driver, path)
+        driver = _choose_driver(executor, console, output.driver, path, coherent)
         undo.pop_all()
     return RunFiles(stem, journal, todo[~kept], RowFile(part, slots), layout, driver, resumed)
 
@@ -180,15 +183,21 @@ def _reopen(path: Path, work: Work, determines: dict[str, Any], undo: contextlib
     return journal
 
 
-def _choose_driver(executor: Executor, console: Console, wanted: str, path: Path) -> str:
+def _is_coherent(executor: Executor, path: Path) -> bool:
+    """Whether a file is on a file system that shows it alike on every host; all of them are asked."""
+    here = file_system(path) in COHERENT
+    return bool(sum_over_ranks(executor, [not here])[0] == 0)
+
+
+def _choose_driver(executor: Executor, console: Console, wanted: str, path: Path, coherent: bool) -> str:
     if executor.size == 1:
         return "posix"
     hosts = {host for host, _ in executor.processes}
     if len(hosts) > 1 and wanted in ("auto", "posix"):
-        kind = file_system(path)
-        if kind not in COHERENT and wanted == "auto":
+        if not coherent and wanted == "auto":
             return "gather"
-        if kind not in COHERENT:
-            where = kind or "this file system"
+        if not coherent:
+            kind = file_system(path)
+            where = kind if kind and kind not in COHERENT else "this file system"
             console.warn(f"--hdf5-driver posix: hosts may see a file on {where} differently; gather is safe")
     return "posix" if wanted == "auto" else wanted

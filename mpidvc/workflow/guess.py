@@ -23,6 +23,10 @@ from mpidvc.workflow.inputs import FARTHEST
 __all__ = ["Guess", "Nodes", "grid_nodes", "nodes_to_measure", "read_guess"]
 
 
+#: Remedy for a guess of other images.
+REMEDY = "give a guess of these images, or -pfb if it is of another binning"
+
+
 @dataclass(frozen=True)
 class Guess:
     """The first guess of a run: a registration, a field, or nothing (both None).
@@ -110,6 +114,9 @@ class Guess:
             return
         if self.registration is None:
             return
+        other = _of_other_images(self.registration, shape)
+        if other is not None:
+            console.warn(f"-pf {self.name}: {other}; {REMEDY}")
         R, U = deformation.polar(self.registration.F[0])
         rows = (
             ("Translations (px)  ", self.registration.displacements[0], 4),
@@ -230,13 +237,15 @@ def nodes_to_measure(command: str, guess: Guess, shape: Triple, spacing: Triple 
     Raises
     ------
     UserError
-        If there is neither, no node is inside the image, the field is one of labels, or its nodes are not `spacing`
-        apart.
+        If there is neither, no node is inside the image, the field is one of labels or of other images, or its nodes
+        are not `spacing` apart.
     """
     field = guess.field
-    _refuse_other_images(guess, shape)
     if field is None:
         return grid_nodes(shape, spacing)
+    other = _of_other_images(field, shape)
+    if other is not None:
+        raise UserError(f"-pf {guess.name}: {other}; {REMEDY}")
     if field.layout == "labels":
         raise UserError(f"-pf {guess.name}: is a field of labels; {command} takes a registration or a field of nodes")
     if spacing is not None and field.spacing is not None and field.dims is not None:
@@ -250,29 +259,18 @@ def nodes_to_measure(command: str, guess: Guess, shape: Triple, spacing: Triple 
     return Nodes(replace(FieldLayout.of(field), columns=()), _typical_distance(field, is_two_d(shape)), field.positions)
 
 
-def _refuse_other_images(guess: Guess, shape: Triple) -> None:
-    """Refuse a guess that cannot be one of these images.
-
-    Raises
-    ------
-    UserError
-        If it is one of 2D images for 3D ones or the reverse, or no point of it lies inside the image.
-    """
-    given = guess.registration or guess.field
-    if given is None:
-        return
+def _of_other_images(given: PhiField, shape: Triple) -> str | None:
+    """Words for a guess that cannot be one of images of this shape; None if it can."""
     positions, last = given.positions, np.array(shape) - 1
-    remedy = "give a guess of these images, or -pfb if it is of another binning"
     flat = bool(np.all(positions[:, 0] == 0))
-    # a registration about the first voxel may be of either
+    # a single point at the origin may be of either
     if flat != is_two_d(shape) and positions.any():
-        kinds = ("2D", "3D") if flat else ("3D", "2D")
-        raise UserError(f"-pf {guess.name}: is of {kinds[0]} images, but these are {kinds[1]}; {remedy}")
-    inside = ((positions >= 0) & (positions <= last)).all(axis=1)
-    if not inside.any():
+        return "is of 2D images, but these are 3D" if flat else "is of 3D images, but these are 2D"
+    if not ((positions >= 0) & (positions <= last)).all(axis=1).any():
         what = "its point lies" if len(given) == 1 else f"all of its {len(given)} points lie"
         sizes = " × ".join(map(str, shape[1:] if is_two_d(shape) else shape))
-        raise UserError(f"-pf {guess.name}: {what} outside of an image of {sizes} voxels; {remedy}")
+        return f"{what} outside of an image of {sizes} voxels"
+    return None
 
 
 def _typical_distance(field: PhiField, two_d: bool) -> tuple[float, float, float]:

@@ -18,7 +18,7 @@ from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tiff import write_field_tiffs
 from mpidvc.fields.tsv import column_names, format_rows, header, tsv_table, write_tsv_parts
 from mpidvc.fields.vtk import write_grid_vtk, write_points_vtk
-from mpidvc.rowfile import RowFile, reserve, write_at
+from mpidvc.rowfile import RowFile, reserve
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.memory import ROWS
@@ -140,7 +140,11 @@ def _write_text_together(
             raise UserError(f"{path}: cannot be written ({error.strerror or error}); make room for it") from error
         return starts
 
-    executor.map(TextRows(source, layout, names, path, on_leader(executor, begin)), None)
+    starts = on_leader(executor, begin)
+    target = RowFile(path, {})
+    target.hold()
+    executor.map(TextRows(source, layout, names, target, starts), None)
+    target.close()
 
 
 class TextRows:
@@ -153,7 +157,7 @@ class TextRows:
     layout : FieldLayout
     names : sequence of str
         Columns of the text.
-    path : Path, optional
+    target : RowFile, optional
         The file to write.
     starts : int64 array, optional
         Where in it the parts begin.
@@ -164,18 +168,18 @@ class TextRows:
         source: RowFile,
         layout: FieldLayout,
         names: Sequence[str],
-        path: Path | None = None,
+        target: RowFile | None = None,
         starts: Ints | None = None,
     ) -> None:
-        self._source, self._layout, self._names, self._path, self._starts = source, layout, names, path, starts
+        self._source, self._layout, self._names, self._target, self._starts = source, layout, names, target, starts
         self.n_chunks = -(-layout.n // ROWS)
 
     def run(self, chunk: int) -> Any:
         start, stop = chunk * ROWS, min((chunk + 1) * ROWS, self._layout.n)
         values = {name: self._source.read(name, start, stop) for name in self._source.slots}
         text = format_rows(tsv_table(_as_field(rows_of(self._layout, values)), self._names, first=start))
-        if self._path is not None and self._starts is not None:
-            write_at(self._path, int(self._starts[chunk]), text)
+        if self._target is not None and self._starts is not None:
+            self._target.write_at(int(self._starts[chunk]), text)
         return len(text)
 
 

@@ -83,6 +83,11 @@ def words(name: str, images: Path, out: Path) -> list[str]:
     return [*CASES[name].replace("@", f"{images}/").split(), "-od", str(out)]
 
 
+def told_only_warnings(text: str) -> bool:
+    """Whether a run had nothing to say but its verdict on windows that failed."""
+    return all(line.startswith("warning: ") for line in text.splitlines())
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return outputs(folder)
 
@@ -112,7 +117,7 @@ def test_same_bytes_on_ranks(n: int, mpiexec: Job, images: Path, serial: Path, t
     (tmp_path / "lines").write_text("\n".join(lines))
     done = mpiexec(n, "-c", PROGRAM, str(tmp_path / "lines"), timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert told_only_warnings(done.stderr)
     for name in CASES:
         same(tmp_path / name, serial / name)
     # only one rank speaks
@@ -136,7 +141,8 @@ def test_same_bytes_by_all_drivers(
         assert main(lines.pop(-2).split()) == 0
     (tmp_path / "lines").write_text("\n".join(lines))
     done = mpiexec(n, "-c", PROGRAM, str(tmp_path / "lines"), timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert told_only_warnings(done.stderr)
     for name in names:
         same(tmp_path / name, serial / name)
     same(tmp_path / "all", tmp_path / "one")
@@ -159,7 +165,7 @@ def test_same_bytes_without_a_launcher(n: int, command: Job, images: Path, seria
     for name in ("reg-cubic-def", "ldic"):
         done = command(*words(name, images, tmp_path / name), "-np", str(n))
         assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
+        assert told_only_warnings(done.stderr)
         same(tmp_path / name, serial / name)
         assert done.stdout.count("Current Settings") == 1
     assert f"(with {n} processes)" in done.stdout

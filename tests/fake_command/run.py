@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import errno
 import os
 import signal
 import threading
@@ -93,13 +94,20 @@ class Plan(command.Plan):
             threading.Thread(target=lambda: 1 // 0).start()
         if self.what == "user" and mine:
             raise UserError("mask.tif: wrong shape")
+        if self.what == "full" and mine:
+            try:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                raise UserError(f"a.h5: cannot be written ({error.strerror})") from None
+        if self.what == "memory" and mine:
+            np.empty(2**50)
         if self.what == "exit" and mine:
             raise SystemExit(5)
         if self.what == "interrupt" and mine:
             raise KeyboardInterrupt
         if self.what in ("long", "deaf"):
             stop_on_request(self.what, executor, console)
-        if self.what in ("sleep", "raise", "thread", "user", "exit", "interrupt"):
+        if self.what in ("sleep", "raise", "thread", "user", "full", "memory", "exit", "interrupt"):
             console.print("sleeping")
             time.sleep(60)
         if self.what == "progress" and executor.rank == 0:

@@ -1,6 +1,7 @@
 """Results files: every bit comes back, every byte is determined, and what is not one is refused by one line."""
 
 import hashlib
+import json
 import math
 import os
 import subprocess
@@ -233,6 +234,21 @@ def test_names_that_no_column_can_have(name):
         FieldLayout(1, attributes={"dims": "1"})
 
 
+def replace(group, name, **options):
+    del group[name]
+    group.create_dataset(name, **options)
+
+
+def huge(own, **options):
+    """2**40 points of which none is stored: a few hundred bytes of file, 8 TiB of memory."""
+    shape = (2**10, 2**10, 2**20)
+    own.attrs["dims"] = np.array(shape)
+    own.attrs["n_points"] = 2**40
+    for name, row in {**hdf5.OWN, **dict.fromkeys(COLUMNS, ())}.items():
+        chunks = {"chunks": options["chunks"] + row} if options else {}
+        replace(own, name, shape=shape + row, dtype="<f8", **chunks)
+
+
 def damaged(path, kind):
     """A file that is not what it should be, in one of many ways."""
     write_hdf5(path, example())
@@ -273,6 +289,63 @@ def damaged(path, kind):
                 own.attrs["columns"] = "[error"
             elif kind == "dims":
                 own.attrs["dims"] = np.array([3, 4, 6])
+            elif kind == "dims of numbers that are no integers":
+                own.attrs["dims"] = np.array([3.0, 4.0, 5.0])
+            elif kind == "dims below 0":
+                own.attrs["dims"] = np.array([-3, -4, 5])
+            elif kind == "dims of two axes":
+                own.attrs["dims"] = np.array([12, 5])
+            elif kind == "spacing nan":
+                own.attrs["spacing"] = np.array([np.nan, 2.0, 4.5])
+            elif kind == "spacing 0":
+                own.attrs["spacing"] = np.array([10.0, 0.0, 4.5])
+            elif kind == "spacing of two axes":
+                own.attrs["spacing"] = np.array([10.0, 2.0])
+            elif kind == "spacing of text":
+                own.attrs["spacing"] = "10 2 4.5"
+            elif kind == "no spacing":
+                del own.attrs["spacing"]
+            elif kind == "layout":
+                own.attrs["layout"] = "gird"
+            elif kind == "registration of many":
+                own.attrs["layout"] = "registration"
+                for name in ("dims", "spacing", "origin"):
+                    del own.attrs[name]
+            elif kind == "names":
+                own.attrs["columns"] = json.dumps({"error": 1})
+            elif kind == "names that are numbers":
+                own.attrs["columns"] = "[1, 2]"
+            elif kind == "strings":
+                replace(own, "F", data=np.full((3, 4, 5, 9), b"1.0"))
+            elif kind == "complex":
+                replace(own, "error", data=np.full((3, 4, 5), 1j))
+            elif kind == "never written":
+                replace(own, "error", shape=(3, 4, 5), dtype="<f8", chunks=(3, 4, 5))
+            elif kind == "huge":
+                huge(own, chunks=(1, 1, 2**20))
+            elif kind == "huge, contiguous":
+                huge(own)
+            elif kind == "compact, but missing":
+                replace(own, "error", data=h5py.Empty("<f8"))
+            elif kind == "loop":
+                del own["F"]
+                own["F"] = h5py.SoftLink("/mpidvc/F")
+            elif kind == "loop of groups":
+                del file["mpidvc"]
+                file["mpidvc"] = h5py.SoftLink("/mpidvc")
+            elif kind == "other file":
+                del own["F"]
+                own["F"] = h5py.ExternalLink("/dev/zero", "/F")
+            elif kind == "external":
+                replace(own, "error", shape=(3, 4, 5), dtype="<f8", external=[("/dev/zero", 0, 480)])
+            elif kind == "virtual":
+                source = h5py.VirtualSource(str(path), "/mpidvc/iterations", shape=(3, 4, 5))
+                layout = h5py.VirtualLayout(shape=(3, 4, 5), dtype="<f8")
+                layout[...] = source
+                del own["error"]
+                own.create_virtual_dataset("error", layout)
+            else:
+                raise AssertionError(kind)
     return path
 
 
@@ -294,6 +367,29 @@ def damaged(path, kind):
         ("attribute", "damaged"),
         ("list", "damaged"),
         ("dims", "damaged"),
+        ("dims of numbers that are no integers", "dims are no three numbers"),
+        ("dims below 0", "dims are not above 0"),
+        ("dims of two axes", "dims are no three numbers"),
+        ("spacing nan", "spacing are not above 0"),
+        ("spacing 0", "spacing are not above 0"),
+        ("spacing of two axes", "spacing are no three numbers"),
+        ("spacing of text", "spacing are no three numbers"),
+        ("no spacing", "dims, spacing and origin"),
+        ("layout", "'gird'"),
+        ("registration of many", "60 points cannot have the layout 'registration'"),
+        ("names", "no list of names"),
+        ("names that are numbers", "no list of names"),
+        ("strings", "F has the shape .* numbers"),
+        ("complex", "error has the shape .* numbers"),
+        ("never written", "error has no data"),
+        ("huge", "has no data"),
+        ("huge, contiguous", "has no data|damaged"),
+        ("compact, but missing", "error has the shape"),
+        ("loop", "F is no dataset"),
+        ("loop of groups", "damaged|no results file"),
+        ("other file", "F is no dataset"),
+        ("external", "error has no data"),
+        ("virtual", "error has no data"),
     ],
 )
 def test_refused(tmp_path, kind, says):
@@ -308,12 +404,36 @@ def test_refused(tmp_path, kind, says):
             pass
 
 
+def test_what_another_program_has_packed_is_read(tmp_path):
+    field = example()
+    write_hdf5(tmp_path / "a.h5", field)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        own = file["mpidvc"]
+        for name in ("positions", "F", "error"):
+            replace(own, name, data=own[name][()], chunks=(2, 2, 2, *own[name].shape[3:]), compression="gzip")
+        compact = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        compact.set_layout(h5py.h5d.COMPACT)
+        values = own["iterations"][()]
+        del own["iterations"]
+        space = h5py.h5s.create_simple(values.shape)
+        h5py.h5d.create(own.id, b"iterations", h5py.h5t.IEEE_F64LE, space, compact).write(space, space, values)
+    assert_same(read_hdf5(tmp_path / "a.h5"), field)
+
+
+def test_a_pipe_is_no_results_file_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.h5")
+    assert not hdf5.is_hdf5(tmp_path / "a.h5")
+    with pytest.raises(UserError, match="is no results file"):
+        read_hdf5(tmp_path / "a.h5")
+
+
 def test_signature_tells_hdf5(tmp_path):
     write_hdf5(tmp_path / "a.tsv", example())
     (tmp_path / "b.h5").write_text("text")
     assert hdf5.is_hdf5(tmp_path / "a.tsv")
     assert not hdf5.is_hdf5(tmp_path / "b.tsv")
-    assert hdf5.is_hdf5(tmp_path / "missing.h5")
+    assert not hdf5.is_hdf5(tmp_path / "missing.h5")
+    assert not hdf5.is_hdf5(tmp_path)
     assert math.prod(example().dims) == 60
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mpidvc.errors import UserError
-from mpidvc.fields import tsv
+from mpidvc.fields import stream, tsv
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import COLUMNS, format_rows, header, read_tsv, tsv_table, write_tsv, write_tsv_parts
 
@@ -222,14 +222,12 @@ def test_errors(tmp_path):
     for content in ("", "\n", "\t".join(NAMES) + "\n"):
         path.write_text(content)
         refused(path, "is empty")
-    path.write_text(" ".join(NAMES) + "\n" + " ".join("1" for _ in NAMES) + "\n")
-    refused(path, "not separated by tabs")
     path.write_bytes(bytes(range(256)) * 3)
+    refused(path, "is no text", "NUL byte")
+    path.write_bytes(bytes(range(1, 256)) * 3)
     refused(path, "lacks the column(s)")
-    write_by_hand(path, [name for name in NAMES if name not in ("Fzy", "returnStatus")])
-    refused(path, "lacks the column(s) Fzy returnStatus")
-    write_by_hand(path, NAMES[1:])
-    refused(path, "NodeNumber or Label")
+    write_by_hand(path, [name for name in NAMES if name not in ("Fzy", "Xdisp")])
+    refused(path, "lacks the column(s) Xdisp Fzy")
     write_by_hand(path, (*NAMES, "Fzy"))
     refused(path, "Fzy", "more than once")
     write_by_hand(path, rows=5)
@@ -242,12 +240,49 @@ def test_errors(tmp_path):
     refused(path, "line 5 has '3,0' in the column NodeNumber")
     path.write_text("\n".join([*lines[:4], "1.0\t\t" + lines[4].split("\t", 2)[2], *lines[5:]]))
     refused(path, "line 5 has '' in the column Zpos")
+    for digits in ("٣", "３", "1_0", "0x10", "1d5"):
+        path.write_text("\n".join([*lines[:4], lines[4].replace("3.0", digits, 1), *lines[5:]]))
+        refused(path, f"line 5 has {digits!r} in the column NodeNumber")
+    path.write_text("\n".join([*lines[:4], "", *lines[4:]]))
+    refused(path, "line 5 has 1 values")
+    path.write_text("\n".join([*lines[:2], lines[2] + "\0", *lines[3:]]))
+    refused(path, "is no text, line 3 has a NUL byte")
+    path.write_text("\n".join([*lines[:2], lines[2] + "0" * 2**21, *lines[3:]]))
+    refused(path, "is no table, line 3 has more than 1048576 characters")
+    path.write_text("x" * 2**21)
+    refused(path, "is no table, line 1 has more than 1048576 characters")
+    path.write_text("\n".join(lines[1:]))
+    refused(path, "its first line has numbers, but has to name the columns: Zpos Ypos")
+    path.write_text("\n" + "\n".join(lines))
+    refused(path, "its first line is")
+    path.write_text("\n".join(lines), encoding="utf-16")
+    refused(path, "is no text")
+
+
+def test_lines_across_blocks(tmp_path, monkeypatch):
+    """Whatever the size of the blocks in which a file is read, line ends between them included."""
+    field = example()
+    write_tsv(tmp_path / "a.tsv", field, "SEARCH")
+    content = (tmp_path / "a.tsv").read_bytes()
+    for end in (b"\n", b"\r\n", b"\r"):
+        (tmp_path / "b.tsv").write_bytes(b"\xef\xbb\xbf" + content.replace(b"\n", end) + 3 * end)
+        for size in (1, 7, 64, 1000, 2**20):
+            monkeypatch.setattr(stream, "CHUNK", size)
+            back = read_tsv(tmp_path / "b.tsv")
+            assert back.phi.tobytes() == printed(field.phi).tobytes()
+            assert back["error"].tobytes() == printed(field["error"]).tobytes()
+    monkeypatch.setattr(stream, "CHUNK", 64)
+    lines = content.split(b"\n")
+    for at in (5, 17):
+        (tmp_path / "b.tsv").write_bytes(b"\n".join([*lines[: at - 1], b"", b" ", *lines[at - 1 :], b"", b""]))
+        with pytest.raises(UserError, match=f"line {at} (is empty|has 1 values)"):
+            read_tsv(tmp_path / "b.tsv")
 
 
 def test_large_fields_are_fast(tmp_path):
     field = example((40, 40, 40))
-    start = time.perf_counter()
+    start = time.process_time()
     write_tsv(tmp_path / "a.tsv", field, "SEARCH")
     back = read_tsv(tmp_path / "a.tsv")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert back.dims == (40, 40, 40)

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -62,6 +64,26 @@ def test_two_d_grid_has_a_thickness(tmp_path):
     head, _ = parse(tmp_path / "a.vtk")
     assert head["ASPECT_RATIO"] == "5.0 5.0 1.0"
     assert head["ORIGIN"] == "0.0 0.0 -1.0"
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        (b"caf\xc3\xa9.vtk", "café.vtk"),
+        (b"caf\xe9.vtk", "caf?.vtk"),
+        (b"a\nDATASET b.vtk", "a?DATASET b.vtk"),
+        (b"\xc3\xa9" * 117 + b".vtk", "é" * 116),
+    ],
+)
+def test_any_file_name(tmp_path, name, title):
+    """The second line of a file is one line of text of at most 255 bytes, whatever the name of the file."""
+    path = tmp_path / os.fsdecode(name)
+    write_grid_vtk(path, DIMS, (1, 1, 1), (0, 0, 0), FIELDS)
+    head, _ = parse(path)
+    assert head["DIMENSIONS"] == "5 4 3"
+    second = path.read_bytes().split(b"\n")[1]
+    assert second.decode() == f"VTK file from mpidvc: {title}"
+    assert len(second) <= 255
 
 
 @pytest.mark.parametrize("keep_nan", [False, True])

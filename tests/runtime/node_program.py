@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import sys
 
 import numpy as np
 
-from mpidvc.errors import AgreedError
+from mpidvc.errors import AgreedError, ResourceError, UserError
 from mpidvc.runtime.comm import connect, find_launcher
-from mpidvc.runtime.nodes import NodeGroup, ranks_on_node, ranks_per_node_asked
+from mpidvc.runtime.nodes import NodeGroup, is_mpi_error, ranks_on_node, ranks_per_node_asked
 
 
 def main(case: str) -> str:
@@ -25,9 +26,14 @@ def main(case: str) -> str:
             node.agree(None)
             return f"{told} sees {memory[: node.size].tolist()} {int(memory.sum())}"
         if case == "fail":
-            node.agree("no luck" if rank == 1 else None)
+            node.agree(UserError("no luck") if rank == 1 else None)
         elif case == "fail-all":
-            node.agree(f"no luck on {rank}")
+            node.agree(ResourceError(f"no luck on {rank}"))
+        elif case == "killed":
+            # the last one, while the others wait for it
+            if rank == communicator.size - 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            node.agree(None)
         elif case in ("too-large", "refused"):
             # no test may take all memory of its host, whatever the code does
             resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, 10_000_000))
@@ -38,7 +44,11 @@ def main(case: str) -> str:
                 os.open = _another_file  # type: ignore[assignment]
             node.allocate(1000)
     except AgreedError as error:
-        return f"{told} raised {error}"
+        return f"{told} raised {error}{' (passing)' if error.passing else ''}"
+    except Exception as error:
+        if not (is_mpi_error(error) or isinstance(error, ResourceError)):
+            raise
+        communicator.abort(75)
     return told
 
 

@@ -176,14 +176,35 @@ class TestStart:
             assert job.end() == 85
             assert f"warning: process 1 on {platform.node()} (pid {pid}) was lost; its work goes to" in job.said
         else:
-            assert job.end() not in (0, 85)
+            assert job.end() == 75
             assert job.said.endswith("mpidvc fake: a process was killed (SIGKILL); run it again\n")
 
     def test_lost_rank_0(self, started: Start) -> None:
         job = started("fake", "long", "-np", "3")
         os.kill(int(job.wait_for("pids").split()[1]), signal.SIGKILL)
-        assert job.end() not in (0, 85)
+        assert job.end() == 75
         assert "mpidvc fake: a process was killed" in job.said.splitlines()[-1]
+
+    def test_lost_launcher(self, started: Start) -> None:
+        job = started("fake", "long", "-np", "3")
+        pid = int(job.wait_for("pids").split()[1])
+        os.kill(parent_of(pid), signal.SIGKILL)
+        assert job.end() == 75
+        assert "killed" in job.said.splitlines()[-1]
+
+    def test_without_home(self, environment: dict[str, str]) -> None:
+        """As in services and containers."""
+        done = subprocess.run(
+            [sys.executable, "-m", "mpidvc", "fake", "work", "-np", "2"],
+            env={name: value for name, value in environment.items() if name != "HOME"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "size 2 processes 2" in done.stdout
 
     def test_suspended_and_continued(self, started: Start) -> None:
         """Ctrl-Z and fg: all ranks stop, go on, and are not taken for late."""
@@ -289,6 +310,10 @@ def wait_until_ended(mark: str) -> None:
     while (left := running(mark)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def state_of(pid: str) -> str:

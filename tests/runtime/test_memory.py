@@ -6,7 +6,7 @@ import pytest
 
 from mpidvc.errors import UserError
 from mpidvc.runtime.filesystems import network_file_system
-from mpidvc.runtime.memory import memory_limit, parse_size, size_text
+from mpidvc.runtime.memory import memory_limit, memory_total, parse_size, size_text
 
 GB = 10**9
 
@@ -58,6 +58,8 @@ def root(tmp_path: Path) -> Path:
 
 def test_available(root: Path) -> None:
     assert memory_limit(None, {}, root) == (int(0.8 * 51_200_000_000), "80% of what is available")
+    assert memory_total({}, root) == int(0.8 * 65_536_000_000)
+    assert memory_total({"SLURM_MEM_PER_NODE": "1000"}, root) == int(0.8 * 1000 * 2**20)
 
 
 def test_control_groups_of_version_2(root: Path) -> None:
@@ -70,6 +72,7 @@ def test_control_groups_of_version_2(root: Path) -> None:
     write(root, "sys/fs/cgroup/job/memory.max", 8 * GB)
     write(root, "sys/fs/cgroup/job/memory.current", 5 * GB)
     assert memory_limit(None, {}, root) == (int(0.8 * 3 * GB), "80% of what the control group leaves")
+    assert memory_total({}, root) == int(0.8 * 8 * GB)
     write(root, "sys/fs/cgroup/job/memory.current", 0)
     assert memory_limit(None, {}, root)[0] == int(0.8 * 7 * GB)
 

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from mpidvc.errors import AgreedError
+from mpidvc.errors import AgreedError, UserError
 from mpidvc.runtime.comm import SerialCommunicator
+from mpidvc.runtime.launch import Mpiexec
 from mpidvc.runtime.nodes import NodeGroup, ranks_on_node
 from tests.conftest import Job
 from tests.runtime import node_program
@@ -36,7 +37,7 @@ def test_emulated_nodes_have_memory_of_their_own(mpiexec: Job) -> None:
 def test_a_failure_is_raised_by_all(mpiexec: Job, per_node: str) -> None:
     assert all(line.endswith("raised no luck") for line in run(mpiexec, 3, "fail", MPIDVC_RANKS_PER_NODE=per_node))
     lines = run(mpiexec, 3, "fail-all", MPIDVC_RANKS_PER_NODE=per_node)
-    assert all(line.endswith("raised no luck on 0") for line in lines)
+    assert all(line.endswith("raised no luck on 0 (passing)") for line in lines)
 
 
 def test_more_than_there_is(mpiexec: Job) -> None:
@@ -54,6 +55,13 @@ def test_ranks_that_do_not_see_each_other(mpiexec: Job) -> None:
     assert all("do not see each other" in line for line in run(mpiexec, 2, "unseen"))
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_killed_rank_never_ends_as_a_success(mpiexec: Job, launcher: Mpiexec, n: int) -> None:
+    """With fault tolerance an abort after a loss is lost, and the launcher would return 0."""
+    status = mpiexec(n, node_program.__file__, "killed").returncode
+    assert status == 75 if launcher.fault_tolerant else status not in (0, 1, 2)
+
+
 def test_one_process() -> None:
     node = NodeGroup(SerialCommunicator())
     memory = node.allocate(1000)
@@ -61,7 +69,7 @@ def test_one_process() -> None:
     assert memory.sum() == 7000
     node.agree(None)
     with pytest.raises(AgreedError, match="no luck"):
-        node.agree("no luck")
+        node.agree(UserError("no luck"))
 
 
 @pytest.mark.parametrize(

@@ -207,8 +207,27 @@ class Job:
         self.results = out / f"{stem}.h5"
         self.tsv, self.log = self.results.with_suffix(".tsv"), self.results.with_suffix(".run.json")
 
-    def start(self, n: int, *options: str, foreign: bool = False, **variables: str) -> Started:
-        """Start it on `n` ranks, by our own launcher or by the user's."""
+    def start(
+        self, n: int, *options: str, foreign: bool = False, tolerant: bool = True, code: str = "", **variables: str
+    ) -> Started:
+        """Start it on `n` ranks.
+
+        Parameters
+        ----------
+        n : int
+        options : str
+            Further words of the command line.
+        foreign : bool
+            Whether the launcher is the user's rather than our own.
+        tolerant : bool
+            Whether such a launcher asks for fault tolerance if it has it.
+        code : str
+            Python code to be run by every process at its start.
+        variables : str
+            Environment variables.
+        """
+        if code:
+            variables["MPIDVC_TEST_CODE"] = code
         environment = self._environment | variables
         words = ["-m", "mpidvc", *self._words, *options]
         if not foreign:
@@ -217,11 +236,12 @@ class Job:
         environment = self._launcher.environment(environment, n)
         # only ranks that mpidvc itself started have this
         del environment["MPIDVC_STARTED_RANKS"]
-        return Started([*self._launcher.command(n), sys.executable, *words], environment)
+        command = [word for word in self._launcher.command(n) if tolerant or word not in ("--with-ft", "ulfm")]
+        return Started([*command, sys.executable, *words], environment)
 
-    def run(self, n: int, *options: str, foreign: bool = False, **variables: str) -> Started:
+    def run(self, n: int, *options: str, foreign: bool = False, code: str = "", **variables: str) -> Started:
         """Start it and wait for its end."""
-        with self.start(n, *options, foreign=foreign, **variables) as started:
+        with self.start(n, *options, foreign=foreign, code=code, **variables) as started:
             started.end()
         return started
 

@@ -46,7 +46,7 @@ def test_no_room_for_the_results(share: float, make: Make, oracle: Oracle, mount
     job = make(LINE, out="small/out")
     job.out.mkdir()
     ended = job.run(1)
-    assert ended.process.returncode == 2
+    assert ended.process.returncode == 75
     assert len(ended.err.strip().splitlines()) == 1, ended.err
     assert "No space left" in ended.err
     assert "Starting" not in ended.out
@@ -66,7 +66,7 @@ def test_no_room_for_other_results(make: Make, oracle: Oracle, mount: Mount) -> 
     used = sum(map(len, before.values()))
     mount(used + size)
     ended = job.run(1, "-ns", "3")
-    assert ended.process.returncode == 2
+    assert ended.process.returncode == 75
     assert "No space left" in ended.err
     assert outputs(job.out) == before
 
@@ -84,7 +84,7 @@ def test_no_room_for_the_text(make: Make, oracle: Oracle, mount: Mount) -> None:
                 other.write(bytes(4096))
         os.kill(started.process.pid, signal.SIGCONT)
         status = started.end()
-    assert status == 2
+    assert status == 75
     assert len(started.err.strip().splitlines()) == 1, started.err
     assert str(job.tsv) in started.err
     assert "No space left" in started.err
@@ -92,6 +92,18 @@ def test_no_room_for_the_text(make: Make, oracle: Oracle, mount: Mount) -> None:
     assert job.results.read_bytes() == (oracle(LINE) / job.results.name).read_bytes()
     mount(20 * size)
     assert "nothing is left to be measured" in job.resume(oracle(LINE)).out
+
+
+@pytest.mark.usefixtures("launcher")
+def test_no_room_for_temporary_files(make: Make, mount: Mount) -> None:
+    folder = mount(2 * 4096)
+    job = make(LINE)
+    ended = job.run(2, TMPDIR=str(folder))
+    assert ended.process.returncode == 75
+    assert len(ended.err.strip().splitlines()) == 1, ended.err
+    assert f"{folder}: no temporary files can be written (No space left on device)" in ended.err
+    assert list(folder.iterdir()) == []
+    assert not job.results.exists()
 
 
 def holds_deleted(pid: int) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from mpidvc.runtime.launch import Mpiexec
 from tests.survival.conftest import LINES, Make
-from tests.survival.jobs import LONG, drivers, same, seeds, until, wait
+from tests.survival.jobs import LONG, drivers, same, seeds, state, until, wait
 
 Oracle = Callable[[str], Path]
 
@@ -94,3 +94,71 @@ def test_worker_that_sleeps_while_others_finish(make: Make, oracle: Oracle) -> N
     assert "Traceback" not in started.err
     same(job.out, oracle(line))
     assert status == 0, started.err
+
+
+#: Suspends rank 1 in the given method, before it has done anything there.
+ASLEEP = """
+import os, signal
+if os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK")) == "1":
+    from mpidvc.commands import results
+    def run(self, chunk, run=results.{name}.run):
+        if {when}:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return run(self, chunk)
+    results.{name}.run = run
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "when"), [("OrderedRows", "True"), ("TextRows", "self._target is not None")], ids=["rows", "text"]
+)
+@pytest.mark.usefixtures("launcher")
+def test_worker_that_is_late_to_write(name: str, when: str, make: Make, oracle: Oracle) -> None:
+    """The others have finished the file and it has its name when the worker wakes up; this ends no job."""
+    line = LINES["pixelSearch"]
+    job = make(line)
+    with job.start(
+        3, foreign=True, tolerant=False, code=ASLEEP.format(name=name, when=when), MPIDVC_LEASE="1"
+    ) as started:
+        until(lambda: any(stopped(pid) for pid in started.everybody()) or not started.running, "it sleeps")
+        asleep = [pid for pid in started.everybody() if stopped(pid)]
+        done = "write" if name == "OrderedRows" else "end"
+        until(lambda: state(job.results) == done or not started.running, "the others finish")
+        started.send(signal.SIGCONT, asleep)
+        status = started.end()
+    assert asleep
+    assert "Traceback" not in started.err
+    assert "error" not in started.err
+    same(job.out, oracle(line))
+    assert status == 0, started.err
+
+
+def stopped(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
+
+
+#: Makes rank 1 one of another host, where the results lie on NFS.
+ELSEWHERE = """
+import os, platform
+if os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK")) == "1":
+    from mpidvc.commands import results
+    platform.node = lambda: "other"
+    results.file_system = lambda path: "nfs4"
+"""
+
+
+@pytest.mark.usefixtures("launcher")
+def test_a_file_system_that_differs_on_another_host(make: Make, oracle: Oracle) -> None:
+    line = LINES["pixelSearch"]
+    job = make(line)
+    ended = job.run(2, "--hdf5-driver", "posix", code=ELSEWHERE)
+    assert ended.process.returncode == 0, ended.err
+    assert "hosts may see a file on this file system differently; gather is safe" in ended.err
+    ended = job.run(2, "--overwrite", code=ELSEWHERE)
+    assert ended.process.returncode == 0, ended.err
+    told = json.loads(job.log.read_text())
+    assert (told["driver"], len(told["hosts"])) == ("gather", 2)
+    same(job.out, oracle(line))

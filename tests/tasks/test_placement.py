@@ -115,6 +115,20 @@ def test_too_little_memory(large: Image) -> None:
         choose([large], BASE, fewer=True)
 
 
+@pytest.mark.parametrize(("total", "passing"), [(BASE + 411 * MB, True), (BASE, False)])
+def test_memory_that_others_use_at_the_moment(
+    large: Image, total: int, passing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command may run later; not where `--memory` or the machine is too small."""
+    monkeypatch.setattr(placement, "memory_limit", lambda asked: (BASE, "a test"))
+    monkeypatch.setattr(placement, "memory_total", lambda: total)
+    needs = Needs([[large]], 10 * MB)
+    for asked, expected in ((None, passing), ("62M", False)):
+        with pytest.raises(UserError, match="not enough memory") as caught:
+            decide(needs, 1, "auto", asked, Said())
+        assert caught.value.passing == expected
+
+
 def test_the_largest_part_of_the_run_counts(plain: Image, large: Image) -> None:
     needs = Needs([(plain, None), (large, None)], 10 * MB)
     assert decide(needs, 1, "auto", str(BASE + 411 * MB), Said()).mode == "mapped"

@@ -80,6 +80,8 @@ class Plan(PointwisePlan[Pair]):
         hws, spacing = inputs.window_sizes(args.half_window_size, args.node_spacing, shape)
         if args.skip and guess.registration is not None:
             raise UserError(f"-skp: {guess.name} is a registration; it needs the field that it continues")
+        if args.skip and guess.field is not None and "returnStatus" not in guess.field:
+            raise UserError(f"-skp: {guess.name} has no column returnStatus to choose the nodes by; drop -skp")
         nodes = nodes_to_measure("ldic", guess, shape, spacing)
         output = Output.of(args)
         stems = series_stems(args, "ldic", firsts, seconds)
@@ -114,8 +116,7 @@ class Plan(PointwisePlan[Pair]):
         nodes, guess, settings = self.nodes, self.guess, part.settings
         keep = np.zeros(len(nodes), bool)
         if self.skip and guess.field is not None:
-            status = np.asarray(guess.field.columns.get("returnStatus", np.zeros(len(nodes))), np.float64)
-            keep = ~np.isin(status, AGAIN)
+            keep = ~np.isin(guess.field["returnStatus"], AGAIN)
         again, kept = np.flatnonzero(~keep), np.flatnonzero(keep)
         chunks = make_chunks(nodes.positions[again], nodes.distance, settings, part.images.two_d, nodes.regular)
         determines = {
