@@ -102,18 +102,8 @@ def test_bins_that_hold_a_fault_are_no_data():
 def test_texture_without_the_fault():
     node = np.array([BAD], np.float64)
     windows = SearchSettings((4, 4, 4), (0, 0, 0), (0, 0, 0), min_coverage=0.0)
-    clean = texture_of(
-        ArrayImage(with_fault(np.nan)), None, node, SearchSettings((4, 4, 4), (0, 0, 0), (0, 0, 0), min_coverage=0.0)
-    )
-    assert (
-        texture_of(
-            with_limits(ArrayImage(with_fault(1e9))),
-            None,
-            node,
-            SearchSettings((4, 4, 4), (0, 0, 0), (0, 0, 0), min_coverage=0.0),
-        )
-        == clean
-    )
+    clean = texture_of(ArrayImage(with_fault(np.nan)), None, node, windows)
+    assert texture_of(with_limits(ArrayImage(with_fault(1e9))), None, node, windows) == clean
 
 
 # Statistics
