@@ -189,8 +189,9 @@ def _image(tif: Any, path: str, size: int, name: str) -> PlainImage | SegmentedT
         if piece.parent is tif
         for segment in zip(piece.dataoffsets, piece.databytecounts, strict=True)
     ]
-    if any(start < 0 or count < 0 for start, count in segments):
-        raise UserError(f"{name}: is damaged, it has negative positions; copy or export it again")
+    # a strip or tile without values has neither position nor length
+    if any(min(start, count) < 0 or (start == 0) != (count == 0) for start, count in segments):
+        raise UserError(f"{name}: is damaged, its strips or tiles are nowhere; copy or export it again")
     ends = [start + count for start, count in segments]
     if offset is not None:
         ends.append(offset + series.nbytes)

@@ -201,6 +201,22 @@ def test_mapped_boxes_are_views_and_pickles_hold_no_data(tmp_path):
     assert len(pickle.dumps(image)) < 2000
 
 
+def test_tiles_without_values(tmp_path):
+    """GDAL leaves out tiles without values: they have neither position nor length."""
+    array = values("u2", (40, 50))
+    array[16:32, 32:48] = 0
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, array, tile=(16, 16), compression="zlib", metadata=None)
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tif:
+        places = [tif.pages[0].tags[tag].valueoffset for tag in (324, 325)]
+        sizes = [{3: 2, 4: 4}[int(tif.pages[0].tags[tag].dtype)] for tag in (324, 325)]
+    for place, size in zip(places, sizes, strict=True):
+        content[place + 6 * size : place + 7 * size] = bytes(size)
+    path.write_bytes(content)
+    check(open_image(path), array)
+
+
 @pytest.mark.parametrize("x", [(0, 3000), (5, 6), (100, 400), (0, 2500), (2990, 3000)])
 def test_wide_and_narrow_boxes_of_long_rows(tmp_path, x):
     """Whole rows, rows with what lies between, and row by row; the last voxel ends the file."""

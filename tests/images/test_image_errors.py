@@ -140,7 +140,9 @@ def test_directories_in_a_circle(tmp_path):
 
 
 @pytest.mark.parametrize("tag", [273, 279])
-def test_negative_positions(tmp_path, tag):
+@pytest.mark.parametrize("value", [-40, 0])
+def test_strips_that_are_nowhere(tmp_path, tag, value):
+    """Without a length they would be read as zeros."""
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, VOLUME[0], compression="zlib", rowsperstrip=4, metadata=None)
     content = bytearray(path.read_bytes())
@@ -149,9 +151,9 @@ def test_negative_positions(tmp_path, tag):
     (place,) = struct.unpack_from("<I", content, field.offset + 6)
     content[field.offset] = 9
     place = place if count > 1 else field.offset + 6
-    struct.pack_into(f"<{count}i", content, place, *[-40] * count)
+    struct.pack_into(f"<{count}i", content, place, *[value] * count)
     path.write_bytes(content)
-    refused(path, "negative positions")
+    refused(path, "strips or tiles are nowhere")
 
 
 def test_planes_in_files_that_are_missing(tmp_path):

@@ -83,7 +83,7 @@ def ends(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_mutants(ends, kind, record_property):
+def test_mutants(ends, kind):
     (_, whole), *damaged = ends[kind]
     assert (whole.kind, whole.text) == ("read", str(2 * float(VOLUME.sum()))), whole
     bad = [end for end in damaged if end[1].kind not in ("read", "refused")]
@@ -93,5 +93,5 @@ def test_mutants(ends, kind, record_property):
             assert "\n" not in end.text, damage
             assert end.text.startswith("image /"), damage
     counts = Counter(end.kind for _, end in damaged)
-    record_property("counts", dict(counts))
+    print(f"{kind}: {dict(counts)}")
     assert counts["refused"] > 0
