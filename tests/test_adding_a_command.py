@@ -23,7 +23,9 @@ ARGUMENTS = ("a.tif", "b.tif", "-ns3", "5", "6", "7", "-hws3", "2", "3", "4", "-
 
 def block(name: str) -> str:
     """The block of the page below the comment with this name."""
-    found = re.search(rf"^<!-- not run: the {re.escape(name)}, which a test adds -->\n```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    marker = f"<!-- not run: the {name}, which a test adds -->"
+    text = PAGE.read_text(encoding="utf-8")
+    found = re.search(rf"^{re.escape(marker)}\n```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     assert found is not None, f"{PAGE.name} has no block {name}"
     return found[1]
 
