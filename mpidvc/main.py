@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mpidvc.cli.command import Command, Outcome
+from mpidvc.cli.parser import UnknownOptionError
 from mpidvc.commands import COMMANDS
 from mpidvc.errors import AgreedError, UserError
 from mpidvc.runtime import exit_status
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from mpidvc.runtime.console import Console
 
 __all__ = ["main"]
+
+#: Programs of spam that have no command here.
+_NOT_YET = (*("ddic", "deformImage", "discreteStrain", "ereg", "filterPhiField", "passPhiField", "regularStrain"),)
 
 _EXAMPLES = """\
 Examples:
@@ -160,15 +164,30 @@ def _parse(arguments: list[str]) -> int | tuple[Command, argparse.Namespace]:
         return 0
     if name not in COMMANDS:
         what = "option" if name.startswith("-") else "command"
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else "see mpidvc --help"
-        raise UserError(f"unknown {what} {name!r} ({hint})")
+        raise UserError(f"unknown {what} {name!r} ({_meant(name)})")
     command = COMMANDS[name]
     try:
         return command, command.parse(arguments[1:])
     except SystemExit as end:
         sys.stdout.flush()
         return int(end.code or 0)
+    except UnknownOptionError as error:
+        others = [one.name for one in COMMANDS.values() if one is not command and one.parser().has(error.option)]
+        if not others:
+            raise
+        raise UnknownOptionError(error.option, f"an option of {' and '.join(others)}, but not of {name}") from None
+
+
+def _meant(name: str) -> str:
+    """What the user may have meant by the name of a command that does not exist."""
+    known = {known.lower(): known for known in (*COMMANDS, *_NOT_YET)}
+    word = name.lower().removeprefix("spam-").removesuffix(".py")
+    near = [word] if word in known else difflib.get_close_matches(word, known, n=1)
+    near = near or [other for other in known if len(word) > 3 and word in other]
+    if not near:
+        return "see mpidvc --help"
+    meant = known[near[0]]
+    return f"did you mean {meant}?" if meant in COMMANDS else f"spam's spam-{meant} is not included yet"
 
 
 def _help() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import subprocess
 import sys
 import threading
@@ -192,7 +191,7 @@ def test_arrays_are_not_pickled(here: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(execution, "run_ranks", watched)
     mpidvc.ldic([ONE, TWO], processes=2, **GRID)
     assert sizes[0] < 20_000 < ONE.nbytes
-    assert not [name for name in os.listdir("/dev/shm") if "mpidvc" in name]
+    assert not [name for name in [path.name for path in Path("/dev/shm").iterdir()] if "mpidvc" in name]
 
 
 #: Every rank calls it, and gets the field; the arrays of the other ranks are their own.

@@ -70,7 +70,7 @@ def test_refusal_is_one_line(command: Job, tmp_path: Path) -> None:
 def test_option_error_is_one_line(command: Job) -> None:
     done = command("fake", "work", "--nonsense")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "mpidvc fake: error: unrecognized arguments: --nonsense (see mpidvc fake --help)\n"
+    assert done.stderr == "mpidvc fake: error: unknown option --nonsense (see mpidvc fake --help)\n"
 
 
 def test_unexpected_exception_of_one_process(command: Job) -> None:
@@ -240,3 +240,36 @@ def test_terminal_is_told_to_the_ranks(command: Job) -> None:
     plain = command("fake", "progress", "-np", "2")
     assert "\x1b" not in plain.stdout
     assert "points/s" not in plain.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("LDIC", "did you mean ldic?"),
+        ("spam-ldic", "did you mean ldic?"),
+        ("pixelsearch", "did you mean pixelSearch?"),
+        ("strain", "spam's spam-regularStrain is not included yet"),
+        ("spam-ddic", "spam's spam-ddic is not included yet"),
+    ],
+)
+def test_what_may_have_been_meant(typed: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([typed]) == 2
+    assert capsys.readouterr().err == f"mpidvc: error: unknown command {typed!r} ({says})\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("ldic a.tif b.tif -outdir x -ns 5 -hws 3", "unknown option -outdir (did you mean -od, --out-dir?)"),
+        (
+            "ldic a.tif b.tif -mf2 m.tif -ns 5 -hws 3",
+            "unknown option -mf2 (an option of pixelSearch and pixelSearchPropagate, but not of ldic)",
+        ),
+        ("ldic a.tif b.tif -ns 5 -hws10", "unknown option -hws10 (did you mean -hws 10?)"),
+    ],
+)
+def test_unknown_options_are_named(words: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 2
+    told = capsys.readouterr().err
+    assert says in told
+    assert told.count("\n") == 1

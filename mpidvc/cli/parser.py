@@ -7,6 +7,7 @@ abbreviations stay unique.
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
 import shlex
 import sys
@@ -15,13 +16,33 @@ from typing import Any, NoReturn
 
 from mpidvc.errors import UserError
 
-__all__ = ["Group", "Parser", "Triple", "UsageError", "add_triple"]
+__all__ = ["Group", "Parser", "Triple", "UnknownOptionError", "UsageError", "add_triple"]
 
 Group = argparse._ArgumentGroup
 
 
 class UsageError(UserError):
     """A command line that cannot be understood."""
+
+
+class UnknownOptionError(UsageError):
+    """An option that the command does not have.
+
+    Parameters
+    ----------
+    option : str
+        As given, without its value.
+    hint : str
+        What to do.
+
+    Attributes
+    ----------
+    option : str
+    """
+
+    def __init__(self, option: str, hint: str) -> None:
+        self.option = option
+        super().__init__(f"unknown option {option} ({hint})")
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,12 +62,14 @@ class Parser(argparse.ArgumentParser):
             formatter_class=_Formatter,
         )
         self._exact_only: set[str] = set()
+        self._unknown: list[str] = []
         # argparse knows neither exponents nor infinity and would take them for options.
         self._negative_number_matcher = re.compile(r"^-(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?$|^-inf$")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As in `argparse`; the result has the `command_line` as well."""
         given = sys.argv[1:] if args is None else list(args)
+        self._unknown = []
         parsed = super().parse_args(given, namespace)
         parsed.command_line = shlex.join([*self.prog.split(), *given])
         return parsed
@@ -75,14 +98,61 @@ class Parser(argparse.ArgumentParser):
         self._exact_only.add(name)
         self._option_string_actions[name] = action
 
+    def has(self, option: str) -> bool:
+        """Whether there is an option of exactly this spelling."""
+        return option in self._option_string_actions
+
     def _get_option_tuples(self, option_string: str) -> list[Any]:
-        found = [found for found in super()._get_option_tuples(option_string) if found[1] not in self._exact_only]
+        found = [
+            found
+            for found in super()._get_option_tuples(option_string)
+            if found[1] not in self._exact_only and not self._splits_a_word(option_string, found[1])
+        ]
+        if not (found or self._negative_number_matcher.match(option_string) or " " in option_string):
+            self._unknown.append(option_string.partition("=")[0])
         # Several spellings of one option are no ambiguity.
         same = found and all(other[0] is found[0][0] and other[2:] == found[0][2:] for other in found)
         return found[:1] if same else found
 
+    def _splits_a_word(self, word: str, option: str) -> bool:
+        """Whether `word` would be understood as the one-letter `option` with a value that cannot be one."""
+        if word.startswith(("--", f"{option}=")) or len(option) != 2 or len(word) == 2 or not word.startswith(option):
+            return False
+        action, rest = self._option_string_actions[option], word[2:]
+        if action.nargs == 0:
+            following = f"-{rest[0]}"
+            return not self.has(following) or (len(rest) > 1 and self._splits_a_word(f"-{rest}", following))
+        try:
+            value = self._get_value(action, rest)
+            if action.type is None:
+                self._check_value(action, value)
+        except argparse.ArgumentError:
+            return True
+        return False
+
     def error(self, message: str) -> NoReturn:
+        if self._unknown:
+            # told before what else is wrong, which may follow from it
+            option = self._unknown[0]
+            raise UnknownOptionError(option, self._meant(option) or f"see {self.prog} --help")
         raise UsageError(f"{message} (see {self.prog} --help)")
+
+    def _meant(self, option: str) -> str | None:
+        """The question whether another option was meant, None if none is near."""
+        glued = re.fullmatch(r"(-[A-Za-z]\w*?)([\d.].*)", option)
+        if glued and self.has(glued[1]):
+            return f"did you mean {glued[1]} {glued[2]}?"
+        names: dict[str, argparse.Action] = {}
+        for spelling, action in self._option_string_actions.items():
+            names.setdefault(_bare(spelling), action)
+        word = _bare(option)
+        begun = sorted((name for name in names if len(word) > 1 and name.startswith(word)), key=len)
+        near = begun or difflib.get_close_matches(word, names, n=1, cutoff=0.7)
+        return f"did you mean {', '.join(names[near[0]].option_strings)}?" if near else None
+
+
+def _bare(spelling: str) -> str:
+    return spelling.replace("-", "").replace("_", "").lower()
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

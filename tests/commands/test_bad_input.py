@@ -292,9 +292,8 @@ def test_folder_that_cannot_be_written(
     [
         # no grey level anywhere
         "ldic nothing.tif nothing.tif -ns 8 -hws 4",
-        # every node skipped by the mask, or outside the image
+        # every node skipped by the mask
         "ldic im1.tif im2.tif -ns 8 -hws 4 -mf1 emptymask.tif",
-        "ldic im1.tif im2.tif -hws 4 -pf outside.tsv",
         "reg nothing.tif nothing.tif",
         "reg im1.tif im2.tif -mf1 emptymask.tif",
     ],
@@ -320,6 +319,7 @@ def test_images_without_data_are_no_crash(
     "line",
     [
         "ldic im1.tif im2.tif -hws 4 -pf nanposition.tsv",
+        "ldic im1.tif im2.tif -hws 4 -pf outside.tsv",
         "reg im1.tif im2.tif -rig -pf singular.tsv",
         "reg im1.tif im2.tif -dp inf -def -pf singular.tsv",
         "reg nothing.tif nothing.tif -j",

@@ -150,8 +150,8 @@ def test_spellings(line: str, name: str, value: object) -> None:
         ("--node 5", "ambiguous option: --node could match --node-spacing, --node-spacing-3"),
         ("-n", "ambiguous option: -n could match"),
         ("-ma 5", "ambiguous option: -ma could match"),
-        ("--crit ssd", "unrecognized arguments: --crit"),
-        ("--lo x.log", "unrecognized arguments: --lo"),
+        ("--crit ssd", "unknown option --crit"),
+        ("--lo x.log", "unknown option --lo"),
         ("-o 2", "argument -o/--interpolation-order: invalid choice: "),
         ("-F foo", "argument -F/--apply-F: invalid choice: 'foo'"),
         ("-it x", "argument -it/--max-iterations: invalid int value: 'x'"),
@@ -164,13 +164,13 @@ def test_refused_by_the_parser(line: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         run_ldic(line)
     assert str(caught.value).startswith(message)
-    assert str(caught.value).endswith("(see mpidvc ldic --help)")
+    assert str(caught.value).endswith(("(see mpidvc ldic --help)", "?)"))
     assert "\n" not in str(caught.value)
 
 
 def test_reg_has_exact_np() -> None:
     assert parse(reg, "a b -np 2").processes == 2
-    with pytest.raises(UsageError, match="unrecognized arguments: --number"):
+    with pytest.raises(UsageError, match="unknown option --number"):
         parse(reg, "a b --number 2")
     # What spam accepts as the abbreviation of one option stays one.
     assert parse(reg, "a b --l").lazy
@@ -213,7 +213,7 @@ def test_image_mode() -> None:
     for line, mode in modes.items():
         assert ldic.check(run_ldic(line)) == []
         assert image_mode(run_ldic(line)) == mode
-    with pytest.raises(UsageError, match="unrecognized arguments: --image"):
+    with pytest.raises(UsageError, match="unknown option --image"):
         run_ldic("--image boxes")
 
 
