@@ -24,10 +24,10 @@ def error_outliers(error: npt.ArrayLike, zncc: npt.ArrayLike | None = None) -> n
     """Which of the converged points have an error that the others do not explain.
 
     A point that is matched with a wrong place may converge; its error is then 20 to 200 times that of its fellows.
-    Right points have the lowest errors, about log-normal, so that the quantiles of 5 % and 25 % of log(error) tell their
-    middle and deviation, also where 60 % of the points are wrong: rules that look at both sides alike break down at 50 %
-    (median and MAD, Rousseeuw & Croux 1993, doi 10.1080/01621459.1993.10476408) or 25 % (boxplots, in logarithms as in
-    Hubert & Vandervieren 2008, doi 10.1016/j.csda.2007.11.008), and neighbours (Westerweel & Scarano 2005,
+    Right points have the lowest errors, about log-normal, so that the quantiles of 5 % and 25 % of log(error) tell
+    their middle and deviation, also where 60 % of the points are wrong. Rules that look at both sides alike break down
+    at 50 % (median and MAD, Rousseeuw & Croux 1993, doi 10.1080/01621459.1993.10476408) or 25 % (boxplots, as in Hubert
+    & Vandervieren 2008, doi 10.1016/j.csda.2007.11.008), and neighbours (Westerweel & Scarano 2005,
     doi 10.1007/s00348-005-0016-6) tell nothing where a whole region is wrong. An outlier's error is three deviations
     above, and ten times, the quantile of 25 %.
 
