@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 
 from mpidvc.arrays import Array
+from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
+from mpidvc.images.slices import SliceImage
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.texture import WindowSettings, texture_of
 
-__all__ = ["announce", "warn_of_texture"]
+__all__ = ["announce", "describe_slices", "warn_of_texture"]
 
 #: Not settings of the correlation.
 _UNSHOWN = ("processes", "command_line", "notes")
@@ -31,6 +33,13 @@ def announce(console: Console, command: str, args: argparse.Namespace, **used: o
     console.settings(f"mpidvc {command}", {**shown, **used})
     for note in args.notes:
         console.note(note)
+
+
+def describe_slices(console: Console, *images: Image) -> None:
+    """Print first slice, last slice and number of slices of images that are folders: their order is z."""
+    for image in images:
+        if isinstance(image, SliceImage):
+            console.print(image.describe())
 
 
 def warn_of_texture(console: Console, images: ImagePair, positions: Array, windows: WindowSettings) -> None:

@@ -8,12 +8,13 @@ import numpy as np
 
 from mpidvc.arrays import Array, Triple
 from mpidvc.core.failures import WEAK, describe_place, sample
+from mpidvc.core.outliers import error_outliers
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
 
-__all__ = ["judge_correlation"]
+__all__ = ["judge_correlation", "note_outliers"]
 
 #: Default of -it.
 DEFAULT_ITERATIONS = 50
@@ -80,6 +81,27 @@ def judge_correlation(
     for line in _advice(counts, n, converged, weak, place, settings.criterion):
         console.note(line)
     return 0 if trusted else 1
+
+
+def note_outliers(console: Console, status: Array, error: Array, zncc: Array) -> None:
+    """Warn of converged windows whose error the others do not explain: they may have converged to a wrong place.
+
+    Parameters
+    ----------
+    console : Console
+    status, error, zncc : (n,) float64
+        Columns of the points that this run has measured.
+    """
+    converged = status == 2
+    if not converged.any():
+        return
+    count = int(error_outliers(error[converged], zncc[converged]).sum())
+    if count:
+        n = int(converged.sum())
+        console.warn(
+            f"{count} of {n} windows that converged have an error far above that of the others, and may be wrong: look "
+            "at error, and at zncc in the results file (.h5); a better first guess (-pf) helps"
+        )
 
 
 def _advice(counts: Counter[int], n: int, converged: float, weak: bool, place: str, criterion: str) -> list[str]:

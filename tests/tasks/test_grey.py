@@ -221,6 +221,7 @@ def test_windows_of_a_region(shape, margin):
     phi = np.eye(4)
     phi[:3] = [[1.01, 0.02, 0.0, 1.0], [-0.02, 0.99, 0.03, 2.0], [0.0, 0.01, 1.0, 3.0]]
     windows = region_windows(shape, margin, phi)
+    assert not windows.alone  # they are registered together
     low, high = np.array(margin), np.array(shape) - margin
     assert (windows.positions >= low).all()
     assert (windows.positions < high).all()

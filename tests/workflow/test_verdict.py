@@ -16,7 +16,7 @@ from mpidvc.images.image import ArrayImage
 from mpidvc.images.pair import ImagePair
 from mpidvc.main import main
 from mpidvc.runtime.console import Console
-from mpidvc.workflow.verdict import judge_correlation
+from mpidvc.workflow.verdict import judge_correlation, note_outliers
 
 SHAPE = (60, 60, 60)
 HWS = (4, 4, 4)
@@ -63,6 +63,21 @@ def test_air_is_named() -> None:
     assert "where image 1 has little texture" in warning
     assert "70.0% of 1000 compared windows converged" in warning
     assert "-glt" in notes
+
+
+def test_outliers_of_the_error_are_counted() -> None:
+    random = np.random.default_rng(2)
+    error = np.exp(random.normal(-3, 0.2, 1000))
+    zncc = 1 - 0.01 * np.exp(random.normal(0, 0.2, 1000))
+    status = np.full(1000, 2.0)
+    console = Console(silent=True)
+    note_outliers(console, status, error, zncc)
+    assert console.warnings == []
+    error[:120] *= 100
+    zncc[:120] = 0.2
+    status[:20] = 1
+    note_outliers(console, status, error, zncc)
+    assert console.warnings[0].startswith("100 of 980 windows that converged have an error far above")
 
 
 def test_skipped_windows_do_not_count() -> None:

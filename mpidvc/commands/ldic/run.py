@@ -20,7 +20,7 @@ from mpidvc.tasks.grey import Windows, grey_levels
 from mpidvc.tasks.ldic import RECORD, LdicSettings, LdicTask, make_chunks, records_of
 from mpidvc.tasks.memory import ldic_bytes, looking_bytes
 from mpidvc.workflow import inputs
-from mpidvc.workflow.announce import announce
+from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.determines import fingerprints
 from mpidvc.workflow.guess import nodes_to_measure, read_guess
 from mpidvc.workflow.measurement import Measurement
@@ -28,7 +28,7 @@ from mpidvc.workflow.output import Output, check_results, series_stems
 from mpidvc.workflow.pointwise import Part, PointwisePlan
 from mpidvc.workflow.registration import describe_criterion, registration_options, registration_settings
 from mpidvc.workflow.summary import show_statuses
-from mpidvc.workflow.verdict import judge_correlation
+from mpidvc.workflow.verdict import judge_correlation, note_outliers
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles
 
@@ -88,6 +88,7 @@ class Plan(PointwisePlan[Pair]):
         for stem in stems:
             check_results(stem, output, args.phi_file)
         announce(console, "ldic", args)
+        describe_slices(console, opened[0].image1, *(pair.image2 for pair in opened))
         guess.announce(console, shape, args.tif)
         windows = Windows(
             positions=nodes.positions,
@@ -173,6 +174,8 @@ class Plan(PointwisePlan[Pair]):
         status = results.column("returnStatus")
         show_statuses(console, "Local DIC summary", status)
         rows, settings = work.measured, part.settings.registration
+        error, zncc = (results.column(name)[rows] for name in ("error", "zncc"))
+        note_outliers(console, status[rows], error, zncc)
         return judge_correlation(console, part.images, work.positions[rows], status[rows], self.hws, settings)
 
 

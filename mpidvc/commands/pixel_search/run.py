@@ -15,7 +15,7 @@ from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.memory import search_bytes
 from mpidvc.tasks.pixel_search import RECORD, PixelSearchTask, make_chunks
-from mpidvc.workflow.announce import announce
+from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.guess import nodes_to_measure, read_guess
 from mpidvc.workflow.inputs import open_search_pair, window_sizes
 from mpidvc.workflow.measurement import Measurement
@@ -55,6 +55,7 @@ class Plan(PointwisePlan[Part]):
         output = Output.of(args)
         check_results(stem, output, args.phi_file)
         announce(console, "pixelSearch", args)
+        describe_slices(console, images.image1, images.image2)
         guess.announce(console, shape, args.tif)
         return cls(
             parts=[Part(images=images, stem=stem)],

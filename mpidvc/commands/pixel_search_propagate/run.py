@@ -18,7 +18,7 @@ from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.memory import PointSet, field_bytes, search_bytes
 from mpidvc.tasks.propagation import GuidedSearch
-from mpidvc.workflow.announce import announce
+from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.determines import checksum
 from mpidvc.workflow.guess import Nodes, grid_nodes
 from mpidvc.workflow.inputs import open_search_pair, read_points, window_sizes
@@ -129,6 +129,7 @@ class Plan(PointwisePlan[Part]):
         check_results(stem, plan.output)
         used = {"node_spacing": spacing, "half_window_size": hws, "radius": radius, "weighting_distance": distance}
         announce(console, "pixelSearchPropagate", args, **used)
+        describe_slices(console, images.image1, images.image2)
         return replace(plan, parts=[Part(images=images, stem=stem)])
 
     def _check_start(self, args: argparse.Namespace, images: ImagePair) -> None:

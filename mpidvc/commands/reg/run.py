@@ -30,7 +30,7 @@ from mpidvc.tasks.memory import looking_bytes, registration_bytes, tile_bytes, w
 from mpidvc.tasks.placement import Needs, placed
 from mpidvc.tasks.registration import LevelSettings, RegistrationResult, mask_centre, register_multiscale
 from mpidvc.tasks.warp import WarpTask
-from mpidvc.workflow.announce import announce
+from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.guess import read_guess
 from mpidvc.workflow.inputs import open_pair
 from mpidvc.workflow.output import base_name, folder_of, make_folder, pair_name
@@ -103,6 +103,7 @@ class Plan(CorrelationPlan):
         folder = make_folder(args.out_dir, folder_of(args.im1, real=True), args.prefix)
         console.print("")
         announce(console, "reg", args)
+        describe_slices(console, images.image1, images.image2)
         guess.announce(console, image1.shape, tif=False)
         levels = LevelSettings(args.bin_begin, args.bin_end, args.margin)
         grey = grey_levels(images, region_windows(image1.shape, levels.margin_of(image1.shape, 1), start))
