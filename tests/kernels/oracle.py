@@ -164,37 +164,50 @@ class Pair:
         """All arrays of one pass."""
         low1, n = np.array(low1), np.array(n)
         inner = tuple(map(slice, low1, low1 + n))
-        reach = np.where([self.two_d, False, False], 0, self.reach) if update_gradient else np.zeros(3, int)
+        shift = index is not None
+        reach = np.where([self.two_d, False, False], 0, self.reach + shift) if update_gradient else np.zeros(3, int)
         x = np.indices(n + 2 * reach).astype(float) - np.reshape(reach + (n - 1) / 2, (3, 1, 1, 1))
         core = tuple(slice(r, r + m) for r, m in zip(reach, n, strict=True))
         lever = x[(slice(None), *core)]
-        f = self.im1[inner]
+        f, samples = self.im1[inner], lever
+        first = 1 if self.two_d else 0
         if index is not None:
             start, along_y, along_z = index
-            k = np.indices(n + 2 * reach) - np.reshape(reach, (3, 1, 1, 1))
+            k = np.indices(n)
             s = shifts(start + along_z * k[0] + along_y * k[1] + k[2], self.two_d)
-            x = x + s
-            first = 1 if self.two_d else 0
+            samples = lever + s
             at = (np.indices(n) + np.reshape(low1, (3, 1, 1, 1)) + s)[first:]
             f = ndimage.map_coordinates(self.samples1, at, order=self.order, mode="mirror", prefilter=False)
-            beside = [ndimage.map_coordinates(G.squeeze(), at, order=1) for G in self.gradient1]
-        p = np.einsum("ij,jzyx->izyx", F, x) + np.reshape(centre2, (3, 1, 1, 1))
-        g, data = self.sample2(p)
-        g = gain * g + bias
-        H = self.gradient(g if update_gradient else self.im1, central=True)
-        H = H[(slice(None), *(core if update_gradient else inner))]
+
+        def sampled(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            value, data = self.sample2(np.einsum("ij,jzyx->izyx", F, x) + np.reshape(centre2, (3, 1, 1, 1)))
+            return gain * value + bias, data
+
+        g, data = sampled(samples)
+        source, part = self.im1, inner
         if update_gradient:
-            G = self.gradient(g)
-            if self.sigma is None:
+            # image 2 at the voxels and around them, from which its gradients are taken
+            source, around = sampled(x)
+            part = core
+            if self.sigma is None and not shift:
                 kernel = ndimage.generate_binary_structure(3, 1)
                 if self.two_d:
                     kernel[[0, 2]] = False
             else:
                 kernel = np.ones([1 if r == 0 else 2 * r + 1 for r in reach], bool)
-            data = ndimage.binary_erosion(data, kernel)
-            g, data, G = g[core], data[core], G[(slice(None), *core)]
+            data = data & ndimage.binary_erosion(around, kernel)[core]
+        H = self.gradient(source, central=True)[(slice(None), *part)]
+        G = self.gradient(source) if update_gradient else self.gradient1
+        if index is None:
+            G = G[(slice(None), *part)]
         else:
-            G = self.gradient1[(slice(None), *inner)] if index is None else np.array(beside)
+            beside = (np.indices(n) + np.reshape(reach if update_gradient else low1, (3, 1, 1, 1)) + s)[first:]
+            G = np.array(
+                [
+                    ndimage.map_coordinates(component.squeeze(0) if self.two_d else component, beside, order=1)
+                    for component in G
+                ]
+            )
         if self.usable is not None:
             data = data & (self.usable[inner] != 0)
         return Window(f, g, G, G if self.sigma is None else H, np.stack([*lever, np.ones(f.shape)]), data)

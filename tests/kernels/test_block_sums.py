@@ -139,6 +139,31 @@ def test_shifted_samples(isa, order, two_d, sigma):
         check_block(pair, low1, n, turned(4, 6, two_d) * 1.1, centre2, index=index)
 
 
+@pytest.mark.parametrize("bounded", [False, True])
+@pytest.mark.parametrize("sigma", [None, 1.0])
+@DIMENSIONS
+@ORDERS
+def test_shifted_samples_with_updated_gradients(isa, order, two_d, sigma, bounded):
+    """Gradients of the deformed image 2, linearly at x + s: they need a voxel more around than at the voxels."""
+    more = {}
+    if bounded:
+        # through the frame of voxels that the gradients need, which is four wider for the Gaussian ones
+        low2, high2 = ([0, 33.6, 4], [0, 65, 44.9]) if two_d else ([22.3, 23.6, 4], [43, 45, 34.9])
+        wider = 0 if sigma is None else np.array([0 if two_d else 4, 4, 4])
+        more = {"low2": np.array(low2) - wider, "high2": np.array(high2) + wider}
+    pair = pair_of(two_d, order, sigma=sigma, **more)
+    for n in ((1 if two_d else 4, 6, 13), (1 if two_d else 5, 3, 8)):
+        low1, centre2 = placed(pair, n)
+        low1 = low1 + np.where([two_d, False, False], 0, 3)
+        if bounded:
+            centre2 = centre2 + np.where([two_d, False, False], 0, [1, 2, 3])
+        window = check_block(
+            pair, low1, n, turned(4, 6, two_d) * 1.1, centre2, 0.95, 4.0, (17, 17, 153), update_gradient=True
+        )
+        assert window.data.all() != bounded
+        assert window.data.any()
+
+
 def test_taps_stay_inside_the_frame(isa):
     """Where samples end at a voxel, the next voxels are read with weight 0: they must exist, but not count."""
     frame = correlation.FRAME

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 
 from mpidvc.kernels import pixel_search
 from tests.kernels.oracle import search_oracle
@@ -162,6 +163,93 @@ def test_first_of_equals_wins(path, zero_mean, isa):
     )
     np.testing.assert_array_equal(offset, [[-3, -4, -2]])
     assert cc[0] == pytest.approx(1, abs=1e-14)
+
+
+def loss(box1, box2, hws, low, high, zero_mean, centre, offset):
+    """By how much the CC of the offset that was found is below the best, all in float64."""
+    a = cut(np.float32(box1), centre, hws).astype(np.float64).ravel()
+    windows = sliding_window_view(
+        cut(np.float32(box2), centre, hws, low, high).astype(np.float64), 2 * np.array(hws) + 1
+    )
+    offsets = windows.shape[:3]
+    b = windows.reshape(-1, a.size)
+    if zero_mean:
+        a, b = a - a.mean(), b - b.mean(axis=1, keepdims=True)
+    cc = b @ a / np.sqrt((a @ a) * np.einsum("ij,ij->i", b, b))
+    return cc.max() - cc.reshape(offsets)[tuple(np.asarray(offset) - low)]
+
+
+#: What rounding leaves of a sum of double precision over a window.
+LAST_DIGITS = 2e-15
+
+
+@pytest.mark.parametrize("zero_mean", [False, True])
+@pytest.mark.parametrize("perturbation", [1e-6, 1e-5, 1e-4, 1e-3])
+@pytest.mark.parametrize("kind", [(0.0, 1.0), (1000.0, 1.0), (30000.0, 250.0), (100.0, 1e-3)])
+def test_near_ties(kind, perturbation, zero_mean, isa):
+    """A texture that repeats, hardly perturbed: single precision cannot tell which is the best, its bounds say so."""
+    level, contrast = kind
+    hws, low, high = (4, 5, 6), (-5, -6, -3), (4, 4, 5)
+    centres = np.array([[14, 15, 15], [15, 16, 17]])
+    for seed in range(2):
+        random = np.random.default_rng(seed)
+        tile = np.tile(random.normal(size=(3, 4, 2)), (10, 8, 16))
+        one, two = (level + contrast * (tile + perturbation * random.normal(size=tile.shape)) for _ in range(2))
+        for path in PATHS:
+            offsets, _, _ = search(one, None, two, None, hws, low, high, zero_mean, centres, centres, method=path)
+            for centre, offset in zip(centres, offsets, strict=True):
+                assert loss(one, two, hws, low, high, zero_mean, centre, offset) <= LAST_DIGITS
+
+
+def test_sums_that_lose_all_that_is_small(isa):
+    """Forty products below half a unit in the last place of the first one: all are lost, each time.
+
+    The window at offset 0 is window 1 itself, that at offset 8 lacks what is small. In single precision the sum of
+    products is the same, and so the second has the larger CC.
+    """
+    small = np.sqrt(0.9 * 2.0**-24)
+    signs = np.array([1.0, -1, 1, -1, 1, -1, 0])
+    window = np.full((41, 1), small) * signs
+    window[0] = signs
+    one, two = np.zeros((1, 41, 7)), np.zeros((1, 41, 15))
+    one[0], two[0, :, :7] = window, window
+    two[0, 0, 8:] = signs
+    offset, cc, _ = search(
+        one, None, two, None, (0, 20, 3), (0, 0, 0), (0, 0, 8), False, [[0, 20, 3]], [[0, 20, 3]], method="direct"
+    )
+    assert offset.tolist() == [[0, 0, 0]]
+    assert cc[0] == pytest.approx(1, abs=1e-15)
+
+
+def test_values_that_are_rounded_when_a_constant_is_taken_off(isa):
+    """A window of almost one grey level in an image of few: what decides are last digits, and those are rounded off."""
+    hws, low, high = (3, 3, 3), (-3, -4, -2), (3, 4, 2)
+    centre = np.array([[8, 9, 8]])
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        one = np.full((17, 19, 17), 1000, np.float32)
+        one[8, 9, 8] = np.nextafter(np.float32(1000), np.float32(2000))
+        two = np.float32(np.tile(random.uniform(0.2, 3.0, (3, 4, 2)), (6, 5, 9))[:17, :19, :17])
+        steps = random.integers(-3, 4, two.shape) * (random.random(two.shape) < 0.05)
+        two += steps.astype(np.float32) * np.spacing(two)
+        for path in PATHS:
+            offsets, _, _ = search(one, None, two, None, hws, low, high, False, centre, centre, method=path)
+            assert loss(one, two, hws, low, high, False, centre[0], offsets[0]) <= LAST_DIGITS
+
+
+@pytest.mark.parametrize("zero_mean", [False, True])
+def test_near_ties_in_the_dark_beside_a_bright_part(zero_mean, isa):
+    """An FFT has the errors of all that it transforms: here the bright part's are larger than the dark one's ties."""
+    hws, low, high = (4, 4, 4), (-6, -6, -6), (6, 6, 6)
+    centre = np.array([[12, 12, 12]])
+    for seed in range(4):
+        random = np.random.default_rng(seed)
+        tile = np.tile(random.normal(size=(3, 4, 2)), (9, 7, 13))[:25, :25, :25]
+        one, two = (tile + 1e-5 * random.normal(size=tile.shape) for _ in range(2))
+        two[:, :, 20:] = 1e4 * random.normal(size=(25, 25, 5))
+        for path in PATHS:
+            offsets, _, _ = search(one, None, two, None, hws, low, high, zero_mean, centre, centre, method=path)
+            assert loss(one, two, hws, low, high, zero_mean, centre[0], offsets[0]) <= LAST_DIGITS
 
 
 @pytest.mark.parametrize("path", PATHS)

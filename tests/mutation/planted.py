@@ -1,0 +1,53 @@
+"""Faults that were planted by hand, and that the tests of their time did not see.
+
+An eighth one was a command that forgot the mask when it chose the criterion: `tests/commands/test_criterion.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.mutation.mutants import Mutant
+
+__all__ = ["planted"]
+
+FAULTS = [
+    (
+        "cython_ext/window_search.cpp",
+        "*bound = 1.2 * e_top / norm + 0.6 * fabs(*cc) * (e_va / va + e_vb / vb);",
+        "*bound = 0.01 * (1.2 * e_top / norm + 0.6 * fabs(*cc) * (e_va / va + e_vb / vb));",
+    ),
+    ("cython_ext/window_search.cpp", "one = 4 * UNIT32;", "one = 0 * UNIT32;"),
+    (
+        "cython_ext/window_search.cpp",
+        "return fft ? noise * norm1[OF1[sum]] * norm2[OF2[sum]] : 0.0;",
+        "return 0.0;",
+    ),
+    (
+        "cython_ext/gauss_newton.cpp",
+        "return set.gradient_reach + (set.shift ? 1 : 0);",
+        "return set.gradient_reach;",
+    ),
+    ("mpidvc/tasks/boxes.py", "valid[inside] = real[inside]", "pass"),
+    (
+        "mpidvc/tasks/registration.py",
+        "(np.array(small1.shape) * small1.factor - 1) / 2",
+        "(np.array(small1.shape) * small1.factor) / 2",
+    ),
+    ("mpidvc/tasks/ldic.py", "np.rint(guess[usable, :3, 3])", "np.floor(guess[usable, :3, 3])"),
+    ("mpidvc/tasks/pixel_search.py", "np.rint(guess[chosen, :3, 3])", "np.floor(guess[chosen, :3, 3])"),
+]
+
+
+def planted(root: Path) -> list[Mutant]:
+    """The faults as mutants; each has to fit in one place of its file."""
+    out = []
+    for file, old, new in FAULTS:
+        source = (root / file).read_text(encoding="utf-8")
+        assert source.count(old) == 1, f"{file}: a planted fault does not fit any more: {old}"
+        offset = source.index(old)
+        start = source.rfind("\n", 0, offset) + 1
+        whole = source[start:].partition("\n")[0]
+        column = offset - start - (len(whole) - len(whole.lstrip()))
+        out.append(Mutant(file, source.count("\n", 0, offset) + 1, whole.strip(), column, offset, old, new))
+    return out
