@@ -21,10 +21,10 @@ def test_masked_voxels_do_not_choose_it(command: str, tmp_path: Path, capsys: py
     for name, image in {"one": one, "two": pair.image2(), "mask": mask}.items():
         tifffile.imwrite(tmp_path / f"{name}.tif", image, photometric="minisblack")
     name, *options = command.split()
-    line = [name, f"{tmp_path}/one.tif", f"{tmp_path}/two.tif", *options, "-it", "1", "-np", "1", "-od", str(tmp_path)]
+    line = [name, f"{tmp_path}/one.tif", f"{tmp_path}/two.tif", *options, "-it", "1", "-np", "1"]
     chosen = []
-    for more in ([], ["-mf1", f"{tmp_path}/mask.tif"]):
+    for out, more in (("all", []), ("masked", ["-mf1", f"{tmp_path}/mask.tif"])):
         # one iteration need not converge
-        assert main([*line, *more]) in (0, 1)
+        assert main([*line, *more, "-od", str(tmp_path / out)]) in (0, 1)
         chosen += [words.split()[1] for words in capsys.readouterr().out.splitlines() if words.startswith("Criterion")]
     assert chosen == ["znssd", "ssd"]
