@@ -25,7 +25,7 @@ from mpidvc.runtime.stop import keep
 from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader, sum_over_ranks
 from mpidvc.workflow.determines import plain, refuse_changes, refuse_replacing, version
 from mpidvc.workflow.files import RunFiles, part_of
-from mpidvc.workflow.output import Output, check_results, journal_place, results_path
+from mpidvc.workflow.output import Output, check_results, look, results_path
 from mpidvc.workflow.work import Work
 
 __all__ = ["begin"]
@@ -88,8 +88,10 @@ def begin(
 
 def _stored_instruction_set(path: Path, output: Output) -> str | None:
     """Instruction set of the run that is resumed, None if there is none."""
-    place = journal_place(path)
-    if not output.resume or journals.kind_of_file(place) not in ("unfinished", "damaged"):
+    if not output.resume:
+        return None
+    _, place, begun = look(path)
+    if begun not in ("unfinished", "damaged"):
         return None
     # a file that was cut off can be read again afterwards
     journals.open_journal(place).close()
@@ -118,13 +120,13 @@ def _open(executor: Executor, console: Console, output: Output, stem: Path, work
         unit=output.unit,
         attributes={"command": determines["command"], "determines": json.dumps(determines)},
     )
-    place = journal_place(path)
-    resumed = output.resume and journals.kind_of_file(place) in ("unfinished", "damaged")
+    _, place, begun = look(path)
+    resumed = output.resume and begun in ("unfinished", "damaged")
     if place != path and not output.overwrite:
         then = journals.determines_of(path)
         if output.resume and (not resumed or then == determines):
             refuse_changes(path, then, determines, ("instruction set",))
-            if resumed and journals.kind_of_file(place) == "unfinished" and journals.determines_of(place) == then:
+            if begun == "unfinished" and journals.determines_of(place) == then:
                 # left by a run that was killed when it had just put its results in place
                 place.unlink()
             console.note(f"{path} is finished: nothing is left to be measured, and it stays as it is")

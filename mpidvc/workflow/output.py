@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
@@ -18,7 +19,7 @@ __all__ = [
     "base_name",
     "check_results",
     "folder_of",
-    "journal_place",
+    "look",
     "make_folder",
     "pair_name",
     "pair_stem",
@@ -175,9 +176,31 @@ def results_path(stem: Path) -> Path:
     return stem.with_name(f"{stem.name}.h5")
 
 
-def journal_place(path: Path) -> Path:
-    """Place of a run's journal: that of the results file, or beside it while a finished file is there, which stays."""
-    return path.with_name(f"{path.name}.new") if journals.kind_of_file(path) == "finished" else path
+class Found(NamedTuple):
+    """What is there before a run begins.
+
+    Attributes
+    ----------
+    kind : str
+        Of the results file: a value of `mpidvc.runtime.journal.kind_of_file`.
+    place : Path
+        Place of the journal: that of the results file, or beside it while a finished file is there, which stays.
+    begun : str
+        Kind of the file there.
+    """
+
+    kind: str
+    place: Path
+    begun: str
+
+
+def look(path: Path) -> Found:
+    """What is at the place of a results file, and at that of the journal; each file is opened once."""
+    kind = journals.kind_of_file(path)
+    if kind != "finished":
+        return Found(kind, path, kind)
+    place = path.with_name(f"{path.name}.new")
+    return Found(kind, place, journals.kind_of_file(place))
 
 
 def check_results(stem: Path, output: Output, guess: str | PhiField | None = None) -> None:
@@ -197,9 +220,7 @@ def check_results(stem: Path, output: Output, guess: str | PhiField | None = Non
         If there is an unfinished one and nothing says what to do with it, something else is there, or it is `guess`.
     """
     path = results_path(stem)
-    state = journals.kind_of_file(path)
-    place = journal_place(path)
-    begun = journals.kind_of_file(place)
+    state, place, begun = look(path)
     if begun == "unfinished" and not (output.resume or output.overwrite):
         raise UserError(
             f"{place}: holds the results of an unfinished run; add --resume to go on, or --overwrite to begin again"
