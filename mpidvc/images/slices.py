@@ -1,9 +1,11 @@
-"""Volumes stored as a directory of 2D TIFF files."""
+"""Volumes stored as a directory of 2D TIFF files, in the order of the numbers in their names."""
 
 from __future__ import annotations
 
-from collections import deque
+import re
+from collections import Counter, deque
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,12 @@ class SliceImage(Source):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_open": deque()}
+
+    def describe(self) -> str:
+        """One line: shape, dtype, and first slice, last slice and number of slices."""
+        first, last = Path(self.planes[0].path).name, Path(self.planes[-1].path).name
+        slices = f"{len(self.planes)} slices, {first} … {last}" if len(self.planes) > 1 else f"1 slice, {first}"
+        return f"{super().describe()}: {slices}"
 
     @property
     def files(self) -> list[str]:
@@ -86,7 +94,10 @@ class SliceImage(Source):
 
 
 def open_slices(path: str, what: str = "image") -> SliceImage:
-    """Open all ``*.tif`` and ``*.tiff`` files of a directory, sorted by name, as the planes of a volume.
+    """Open all ``*.tif`` and ``*.tiff`` files of a directory as the planes of a volume.
+
+    Names are alike but for numbers, one of which grows by a constant step (``s_0``, ``s_1``, ``s_10`` is none); names
+    without numbers are in alphabetical order.
 
     Parameters
     ----------
@@ -102,15 +113,16 @@ def open_slices(path: str, what: str = "image") -> SliceImage:
     Raises
     ------
     UserError
-        If there is no such file, or the files are no 2D images of one shape and dtype.
+        If there is no such file, names leave the order open, or files are no 2D images of one shape and dtype.
     """
     try:
         entries = list(Path(path).iterdir())
     except OSError as error:
         raise UserError(f"{what} {path}: cannot be listed ({error.strerror}); check its permissions") from error
-    files = sorted(file for file in entries if file.suffix in {".tif", ".tiff"} and not file.name.startswith("."))
+    files = [file for file in entries if file.suffix.lower() in {".tif", ".tiff"} and not file.name.startswith(".")]
     if not files:
         raise UserError(f"{what} {path}: this directory holds no *.tif or *.tiff file; give one with a file per slice")
+    files = _in_order(files, f"{what} {path}")
     planes: list[Source] = []
     for file in files:
         plane = open_tiff(str(file), f"slice of {what}")
@@ -125,3 +137,37 @@ def open_slices(path: str, what: str = "image") -> SliceImage:
             )
         planes.append(plane)
     return SliceImage(path, planes)
+
+
+def _in_order(files: Sequence[Path], name: str) -> list[Path]:
+    """Files in the order of the numbers in their names; of the alphabet where no number differs.
+
+    Where several numbers differ, the first ones count most, and any one of them has to grow by a constant step.
+    """
+    parts = {file: re.split("([0-9]+)", file.stem) for file in files}
+    texts = {file: parts[file][::2] for file in files}
+    numbers = {file: [int(part) for part in parts[file][1::2]] for file in files}
+    found = sorted(files, key=lambda file: (numbers[file], texts[file], file.name))
+    for one, other in pairwise(found):
+        if (numbers[one], texts[one]) == (numbers[other], texts[other]):
+            raise UserError(
+                f"{name}: its slices {one.name} and {other.name} have the same number; remove or rename one"
+            )
+    if numbers[found[0]] == numbers[found[-1]]:
+        return found
+    for other in found:
+        if texts[other] != texts[found[0]]:
+            raise UserError(
+                f"{name}: its slices {found[0].name} and {other.name} differ by more than numbers, which leaves their "
+                "order open; remove or rename what differs"
+            )
+    changes = [[b - a for a, b in pairwise(column)] for column in zip(*(numbers[file] for file in found), strict=True)]
+    if not any(min(steps) == max(steps) > 0 for steps in changes):
+        usual = Counter((column, step) for column, steps in enumerate(changes) for step in steps if step > 0)
+        (column, step), _ = usual.most_common(1)[0]
+        one, other = next(pair for pair, change in zip(pairwise(found), changes[column], strict=True) if change != step)
+        raise UserError(
+            f"{name}: its slices are numbered in steps of {step}, but {other.name} follows {one.name}; restore what is "
+            "missing, or remove what is of another volume"
+        )
+    return found

@@ -154,6 +154,11 @@ class Source:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
 
+    def describe(self) -> str:
+        """One line for people: path, shape and dtype."""
+        shape = self.shape[1:] if self.two_d else self.shape
+        return f"{self.path}: {' × '.join(map(str, shape))} {self.dtype.name}"
+
     @property
     def two_d(self) -> bool:
         """Whether this is a 2D image, a single plane."""
