@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from mpidvc.errors import UserError
 
-__all__ = ["PositionedFile", "identity_of"]
+__all__ = ["PositionedFile", "check_regular", "identity_of", "one_line"]
 
 #: Bytes of one read: systems return at most about 2 GB.
 LONGEST_READ = 2**30
@@ -21,6 +22,37 @@ def identity_of(fd: int) -> tuple[int, int]:
     """Device and inode of an open file: the same for every process of the host that opens this file."""
     found = os.fstat(fd)
     return found.st_dev, found.st_ino
+
+
+def check_regular(path: str, name: str) -> None:
+    """Check that there is such a file; reading from a pipe or a device may never end.
+
+    Parameters
+    ----------
+    path : str
+    name : str
+        Beginning of the message.
+
+    Raises
+    ------
+    UserError
+        If it is missing, or no regular file.
+    """
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise UserError(f"{name}: does not exist; check the path") from error
+    except OSError as error:
+        raise UserError(f"{name}: cannot be opened ({error.strerror}); check the path and permissions") from error
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        kind = kinds.get(stat.S_IFMT(mode), "a device")
+        raise UserError(f"{name}: is {kind}; give a file")
+
+
+def one_line(error: Exception) -> str:
+    """Message of an exception for a message of one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class PositionedFile:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 
 from mpidvc.arrays import Triple
 from mpidvc.errors import UserError
+from mpidvc.images.files import check_regular, one_line
+from mpidvc.images.linked import check_links, check_sources, encoded
 from mpidvc.images.plain import PlainImage
 from mpidvc.images.source import Box, Source, stored_dtype, volume_axes, volume_shape
 
@@ -19,6 +23,9 @@ __all__ = ["SEPARATOR", "SUFFIXES", "Hdf5Image", "open_hdf5"]
 SEPARATOR = "::"
 #: Suffixes of files that hold datasets, of which one has to be named.
 SUFFIXES = {".h5", ".hdf5", ".hdf", ".nx", ".nxs", ".nexus", ".cxi"}
+
+#: Chunks whose places are checked, about a second.
+MOST_CHUNKS = 100_000
 
 
 class Hdf5Image(Source):
@@ -75,12 +82,15 @@ class Hdf5Image(Source):
                 # The cache is a hash table: with fewer places, chunks would displace each other before it is full.
                 places = 10 * self.cache_bytes // (math.prod(self.grain) * self.dtype.itemsize)
                 options = {"rdcc_nbytes": self.cache_bytes, "rdcc_nslots": min(max(places, 521), 1_000_003) | 1}
-                self._opened = h5py.File(file, "r", **options)[dataset]
+                self._opened = h5py.File(file, "r", **options)[encoded(dataset)]
             part: NDArray[Any] = self._opened[tuple(index)]
-        except (OSError, KeyError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"image {self.path}: cannot be read ({reason}); copy or export it again") from error
-        return part.reshape([s.stop - s.start for s in box])
+            return part.reshape([s.stop - s.start for s in box])
+        except MemoryError:
+            raise
+        except Exception as error:  # h5py raises exceptions of any kind at damaged files
+            raise UserError(
+                f"image {self.path}: cannot be read ({one_line(error)}); copy or export it again"
+            ) from error
 
 
 def open_hdf5(path: str, what: str = "image") -> PlainImage | Hdf5Image:
@@ -106,51 +116,110 @@ def open_hdf5(path: str, what: str = "image") -> PlainImage | Hdf5Image:
 
     name = f"{what} {path}"
     file_name, _, dataset_name = path.partition(SEPARATOR)
-    if not Path(file_name).is_file():
-        raise UserError(f"{name}: the file {file_name} does not exist; check the path")
+    check_regular(file_name, name)
     try:
-        file = h5py.File(file_name, "r")
-    except OSError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{name}: cannot be opened as HDF5 ({reason}); check the file") from error
-    with file:
-        dataset = file.get(dataset_name) if dataset_name.strip("/") else None
-        if not isinstance(dataset, h5py.Dataset):
-            raise UserError(f"{name}: names no dataset; {_available(file, file_name)}")
-        stored = stored_dtype(dataset.dtype, name)
-        if dataset.shape is None:
-            raise UserError(f"{name}: is empty; give a dataset with at least one voxel")
-        shape = volume_shape(dataset.shape, name)
-        creation = dataset.id.get_create_plist()
-        for i in range(creation.get_nfilters()):
-            code = creation.get_filter(i)[0]
-            if not h5py.h5z.filter_avail(code):
-                raise UserError(
-                    f"{name}: is compressed by HDF5 filter {code}, which is not installed; "
-                    "set HDF5_PLUGIN_PATH to the folder that holds it"
-                )
-        plain = dataset.chunks is None and not dataset.is_virtual and not dataset.external
-        offset = dataset.id.get_offset() if plain else None
-        if offset is not None:
-            # An external link leads to a dataset of another file.
-            return PlainImage(path, shape, stored, [offset], dataset.file.filename)
+        with h5py.File(file_name, "r") as file:
+            return _image(file, dataset_name, path, name)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # h5py raises exceptions of any kind at damaged files
+        raise UserError(f"{name}: cannot be opened as HDF5 ({one_line(error)}); check the file") from error
+
+
+def _image(file: Any, dataset_name: str, path: str, name: str) -> PlainImage | Hdf5Image:
+    dataset = _dataset(file, dataset_name, name)
+    try:
+        dtype = dataset.dtype
+    except TypeError as error:
+        raise UserError(
+            f"{name}: cannot use its type of values ({one_line(error)}); convert it to 8, 16 or 32 bit integers or to "
+            "float32"
+        ) from error
+    stored = stored_dtype(dtype, name)
+    if dataset.shape is None:
+        raise UserError(f"{name}: is empty; give a dataset with at least one voxel")
+    shape = volume_shape(dataset.shape, name)
+    _check_filters(dataset, name)
+    check_sources(dataset, name)
+    here = not dataset.is_virtual and not dataset.external
+    if here and dataset.id.get_storage_size() == 0:
+        raise UserError(f"{name}: holds no values, none were ever written; give a dataset with values")
+    if dataset.chunks is not None and hasattr(dataset.id, "chunk_iter"):  # HDF5 1.12.3
+        _check_chunks(dataset, name)
+    offset = dataset.id.get_offset() if here and dataset.chunks is None and _as_in_memory(dataset) else None
+    if offset is None:
         return Hdf5Image(path, shape, stored, dataset.shape, dataset.chunks)
+    # an external link leads to a dataset of another file
+    return PlainImage(path, shape, stored, [offset], dataset.file.filename)
 
 
-def _available(file: Any, file_name: str) -> str:
+def _dataset(file: Any, dataset_name: str, name: str) -> Any:
+    import h5py
+
+    check_links(file, dataset_name, name)
+    told, dataset = "names no dataset", None
+    try:
+        dataset = file[encoded(dataset_name or "/")]
+    except (KeyError, RuntimeError, UnicodeError) as error:  # damage, links that lead in a circle, names of any bytes
+        reason = one_line(error)
+        told += "" if "doesn't exist" in reason or "not found" in reason else f" ({reason})"
+    if not isinstance(dataset, h5py.Dataset):
+        raise UserError(f"{name}: {told}; {_available(file)}")
+    return dataset
+
+
+def _check_filters(dataset: Any, name: str) -> None:
+    import h5py
+
+    creation = dataset.id.get_create_plist()
+    for i in range(creation.get_nfilters()):
+        code = creation.get_filter(i)[0]
+        if not h5py.h5z.filter_avail(code):
+            raise UserError(
+                f"{name}: is compressed by HDF5 filter {code}, which is not installed; "
+                "set HDF5_PLUGIN_PATH to the folder that holds it"
+            )
+
+
+def _check_chunks(dataset: Any, name: str) -> None:
+    """Check that chunks are where a chunk can be; where one is not, HDF5 may crash the process."""
+    size = Path(dataset.file.filename).stat().st_size
+    left = MOST_CHUNKS
+
+    def wrong(chunk: Any) -> bool | None:
+        nonlocal left
+        left -= 1
+        place = chunk.byte_offset
+        return True if not place or chunk.size < 1 or place + chunk.size > size else left == 0 or None
+
+    if dataset.id.chunk_iter(wrong) is not None and left > 0:
+        raise UserError(f"{name}: is damaged, its chunks are not in the file; copy or export it again")
+
+
+def _as_in_memory(dataset: Any) -> bool:
+    """Whether numbers have the bits of `dataset.dtype`; HDF5 may store, say, 12 bits of 16, in another place."""
+    import h5py
+
+    return bool(dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype, logical=True)))
+
+
+def _available(file: Any) -> str:
     """Remedy of a wrong name: the datasets of the file that can be images."""
     import h5py
 
     names: list[str] = []
 
-    def note(name: str, item: object) -> bool | None:
-        if isinstance(item, h5py.Dataset) and item.ndim >= 2:
-            names.append(f"/{name}")
+    def note(name: bytes) -> bool | None:
+        with suppress(Exception):  # one that is damaged does not hide the others
+            item, text = h5py.h5o.open(file.id, name), os.fsdecode(name)
+            usable = isinstance(item, h5py.h5d.DatasetID) and item.rank >= 2 and item.dtype.kind in "biuf"
+            if usable and text.isprintable():
+                names.append(f"/{text}")
         return True if len(names) == 8 else None
 
-    file.visititems(note)
+    with suppress(Exception):  # a damaged group ends the visit
+        h5py.h5o.visit(file.id, note)
     if not names:
-        return f"{file_name} holds no dataset of 2 or 3 dimensions"
-    return (
-        f"{file_name} holds {', '.join(names)}{' …' if len(names) == 8 else ''}; give {file_name}{SEPARATOR}{names[0]}"
-    )
+        return f"{file.filename} holds no dataset of 2 or 3 dimensions"
+    more = " …" if len(names) == 8 else ""
+    return f"{file.filename} holds {', '.join(names)}{more}; give {file.filename}{SEPARATOR}{names[0]}"

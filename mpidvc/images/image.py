@@ -92,8 +92,8 @@ def open_image(path: str | Path | Image, what: str = "image") -> Image:
     Parameters
     ----------
     path : str, Path or Image
-        A TIFF file, a directory of TIFF slices (sorted by name), or an HDF5 dataset ``file.h5::/dataset``. An image is
-        returned as it is.
+        A TIFF file, a directory of TIFF slices (ordered by the numbers in their names), or an HDF5 dataset
+        ``file.h5::/dataset``. An image is returned as it is.
     what : str
         Name of the image in messages, for instance ``"mask"``.
 
@@ -111,9 +111,13 @@ def open_image(path: str | Path | Image, what: str = "image") -> Image:
         return path
     text = str(path)
     place = Path(text)
-    if place.is_dir():
-        return open_slices(text, what)
-    if place.exists():
+    try:
+        if text and place.is_dir():
+            return open_slices(text, what)
+        there = place.exists()
+    except OSError as error:
+        raise UserError(f"{what} {text}: cannot be opened ({error.strerror}); check the path") from error
+    if there:
         if place.suffix.lower() in SUFFIXES:
             return open_hdf5(text, what)
         return open_tiff(text, what)

@@ -19,6 +19,9 @@ __all__ = ["CACHE", "Decoded", "Source", "crop", "stored_dtype", "volume_axes", 
 #: Kinds and sizes in bytes of the dtypes that can be read.
 SUPPORTED = {"b1", "u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"}
 
+#: Voxels whose bytes can be counted in 64 bits.
+MOST_VOXELS = 2**59
+
 #: Bytes of decoded values that an image keeps for the next box, by default.
 CACHE = 32 * 2**20
 
@@ -72,10 +75,12 @@ def volume_shape(shape: Sequence[int], name: str) -> Triple:
     Raises
     ------
     UserError
-        If the data are empty, or have fewer than 2 or more than 3 dimensions.
+        If the data are empty or beyond any memory, or have fewer than 2 or more than 3 dimensions.
     """
     if 0 in shape:
         raise UserError(f"{name}: is empty, its shape is {tuple(shape)}; give an image with at least one voxel")
+    if math.prod(shape) > MOST_VOXELS:
+        raise UserError(f"{name}: cannot have the shape {tuple(shape)}; check the file, or export it again")
     sizes = [int(shape[axis]) for axis in volume_axes(shape)]
     if len(sizes) == 2:
         sizes = [1, *sizes]

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from mpidvc.arrays import Ints, Triple
 from mpidvc.errors import UserError
-from mpidvc.images.files import PositionedFile
+from mpidvc.images.files import PositionedFile, check_regular, one_line
 from mpidvc.images.plain import PlainImage
 from mpidvc.images.source import Box, Decoded, Source, stored_dtype, volume_shape
 
 __all__ = ["SegmentedTiff", "WholeTiff", "open_tiff"]
 
+#: A stack of more channels is a volume; ImageJ shows no more than 8.
+MOST_CHANNELS = 8
 #: Compressions of the JPEG kind: their tables stand apart from the segments.
 JPEG = {6, 7, 33007, 34892}
 
@@ -96,7 +98,7 @@ class SegmentedTiff(Source):
         with _quiet(), _reading(self.path):
             values, _, shape = decode(data.tobytes(), index)
             values = values.reshape(values.shape[-3:-1])
-            assert values.shape >= tuple(shape[-3:-1])
+            assert all(n >= least for n, least in zip(values.shape, shape[-3:-1], strict=True))
         return np.ascontiguousarray(values, self.dtype)
 
 
@@ -146,6 +148,7 @@ def open_tiff(path: str, what: str = "image") -> PlainImage | SegmentedTiff | Wh
     import tifffile
 
     name = f"{what} {path}"
+    check_regular(path, name)
     try:
         size = Path(path).stat().st_size
         _check_directories(path, size, name)
@@ -153,14 +156,12 @@ def open_tiff(path: str, what: str = "image") -> PlainImage | SegmentedTiff | Wh
             return _image(tif, path, size, name)
     except (UserError, MemoryError):
         raise
-    except FileNotFoundError as error:
-        raise UserError(f"{name}: does not exist; check the path") from error
     except OSError as error:
         raise UserError(
             f"{name}: cannot be opened ({error.strerror or error}); check the path and permissions"
         ) from error
     except Exception as error:  # tifffile raises exceptions of any kind at damaged files
-        raise UserError(f"{name}: cannot be read as a TIFF image ({_line(error)}); export it again") from error
+        raise UserError(f"{name}: cannot be read as a TIFF image ({one_line(error)}); export it again") from error
 
 
 def _image(tif: Any, path: str, size: int, name: str) -> PlainImage | SegmentedTiff | WholeTiff:
@@ -173,21 +174,25 @@ def _image(tif: Any, path: str, size: int, name: str) -> PlainImage | SegmentedT
     page = series.keyframe
     if page.samplesperpixel > 1:
         raise UserError(f"{name}: has {page.samplesperpixel} samples per pixel; convert it to grey first")
-    channels = dict(zip(series.axes, series.shape, strict=False)).get("C", 1)
-    if channels > 1:
-        raise UserError(f"{name}: has {channels} channels; save the one to use in a file of its own")
+    _check_axes(series, name)
     if series.dtype is None:
         raise UserError(f"{name}: has an unknown type of values; convert it to 8, 16 or 32 bit integers or float32")
     stored = stored_dtype(series.dtype, name).newbyteorder(tif.byteorder)
     shape = volume_shape(series.shape, name)
 
     offset = series.dataoffset
-    ends = [
-        start + count
+    if any(piece is None for piece in series.pages):
+        raise UserError(f"{name}: has planes in other files, which are missing; restore them, or export it again")
+    segments = [
+        segment
         for piece in series.pages
-        if piece is not None and piece.parent is tif
-        for start, count in zip(piece.dataoffsets, piece.databytecounts, strict=True)
+        if piece.parent is tif
+        for segment in zip(piece.dataoffsets, piece.databytecounts, strict=True)
     ]
+    # a strip or tile without values has neither position nor length
+    if any(min(start, count) < 0 or (start == 0) != (count == 0) for start, count in segments):
+        raise UserError(f"{name}: is damaged, its strips or tiles are nowhere; copy or export it again")
+    ends = [start + count for start, count in segments]
     if offset is not None:
         ends.append(offset + series.nbytes)
     if tif.is_imagej and len(tif.pages) == 1 and page.is_final:
@@ -213,6 +218,20 @@ def _image(tif: Any, path: str, size: int, name: str) -> PlainImage | SegmentedT
     if segment is None:
         return WholeTiff(path, shape, native)
     return SegmentedTiff(path, shape, native, segment, offsets, counts)
+
+
+def _check_axes(series: Any, name: str) -> None:
+    """Refuse channels, and time steps of a volume.
+
+    A single stack is a volume, whatever its axis is called: volumes written as ImageJ or OME files without naming their
+    axes have their planes as channels, others as time steps.
+    """
+    stacks = {axis: n for axis, n in zip(series.axes, series.shape, strict=False) if axis not in "YXS" and n > 1}
+    channels, steps = stacks.get("C", 1), stacks.get("T", 1)
+    if channels > 1 and (len(stacks) > 1 or channels <= MOST_CHANNELS):
+        raise UserError(f"{name}: has {channels} channels; save the one to use in a file of its own, with axes ZYX")
+    if steps > 1 and len(stacks) > 1:
+        raise UserError(f"{name}: has {steps} time steps; save the one to use in a file of its own")
 
 
 def _segments(series: Any, tif: Any, shape: Triple) -> tuple[tuple[int, int] | None, Ints, Ints]:
@@ -268,7 +287,9 @@ def _check_directories(path: str, size: int, name: str) -> None:
         if offset == 0:
             raise UserError(f"{name}: holds no image; export it again")
         seen = set()
-        while offset and offset not in seen:
+        while offset:
+            if offset in seen:
+                raise UserError(f"{name}: is damaged, its directories lead in a circle; copy or export it again")
             seen.add(offset)
             file.seek(offset)
             entries = file.read(wide)
@@ -288,7 +309,7 @@ def _truncated(name: str, size: int) -> str:
 def _undecodable(name: str, error: Exception) -> str:
     if "imagecodecs" in str(error):
         return f"{name}: its compression needs imagecodecs; run: pip install imagecodecs"
-    return f"{name}: cannot be decoded ({_line(error)}); copy or export it again"
+    return f"{name}: cannot be decoded ({one_line(error)}); copy or export it again"
 
 
 @contextmanager
@@ -300,10 +321,6 @@ def _reading(path: str) -> Iterator[None]:
         raise
     except Exception as error:  # codecs raise exceptions of any kind
         raise UserError(_undecodable(f"image {path}", error)) from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @contextmanager

@@ -140,11 +140,9 @@ def test_hdf5_links_and_virtual_datasets(tmp_path):
         file["linked"] = h5py.ExternalLink(str(tmp_path / "a.h5"), "volume")
         file.create_virtual_dataset("virtual", layout)
         file.create_dataset("apart", data=array, external=[(str(tmp_path / "raw"), 0, h5py.h5f.UNLIMITED)])
-        file.create_dataset("unwritten", SHAPE, "u2", fillvalue=9)
     check(open_image(f"{tmp_path}/b.h5::linked"), array)
     check(open_image(f"{tmp_path}/b.h5::/virtual"), array)
     check(open_image(f"{tmp_path}/b.h5::/apart"), array)
-    check(open_image(f"{tmp_path}/b.h5::/unwritten"), np.full_like(array, 9))
 
 
 @pytest.mark.parametrize(
@@ -153,6 +151,7 @@ def test_hdf5_links_and_virtual_datasets(tmp_path):
         lambda path, array: tifffile.imwrite(path, array, imagej=True, metadata={"axes": "ZYX"}),
         lambda path, array: tifffile.imwrite(path, array, imagej=True, metadata={"axes": "TYX"}),
         lambda path, array: tifffile.imwrite(path, array, ome=True, metadata={"axes": "ZYX"}),
+        lambda path, array: tifffile.imwrite(path, array, ome=True, metadata={"axes": "TYX"}),
         lambda path, array: tifffile.imwrite(path, array, bigtiff=True),
         lambda path, array: tifffile.imwrite(path, array, metadata=None, photometric="minisblack"),
         lambda path, array: tifffile.imwrite(path, array, rowsperstrip=2, photometric="minisblack"),
@@ -167,6 +166,19 @@ def test_tiff_flavours(tmp_path, write):
     array = values("u2")
     write(tmp_path / "a.tif", array)
     check(open_image(tmp_path / "a.tif"), array)
+
+
+@pytest.mark.parametrize("options", [{"imagej": True}, {"ome": True}, {"imagej": True, "compression": "zlib"}])
+@pytest.mark.parametrize("shape", [(9, 7, 6), (80, 80, 80)])
+def test_planes_that_are_called_channels(tmp_path, options, shape):
+    """What tifffile writes where axes are not named."""
+    array = values("u2", shape)
+    tifffile.imwrite(tmp_path / "a.tif", array, **options)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert tif.series[0].axes == "CYX"
+    image = open_image(tmp_path / "a.tif")
+    assert image.shape == shape
+    np.testing.assert_array_equal(image.read_box((0, 0, 0), shape)[0], array)
 
 
 def test_imagej_above_4_gb_layout(tmp_path):
@@ -187,6 +199,22 @@ def test_mapped_boxes_are_views_and_pickles_hold_no_data(tmp_path):
     assert np.shares_memory(first, second)
     assert not first.flags.writeable
     assert len(pickle.dumps(image)) < 2000
+
+
+def test_tiles_without_values(tmp_path):
+    """GDAL leaves out tiles without values: they have neither position nor length."""
+    array = values("u2", (40, 50))
+    array[16:32, 32:48] = 0
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, array, tile=(16, 16), compression="zlib", metadata=None)
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tif:
+        places = [tif.pages[0].tags[tag].valueoffset for tag in (324, 325)]
+        sizes = [{3: 2, 4: 4}[int(tif.pages[0].tags[tag].dtype)] for tag in (324, 325)]
+    for place, size in zip(places, sizes, strict=True):
+        content[place + 6 * size : place + 7 * size] = bytes(size)
+    path.write_bytes(content)
+    check(open_image(path), array)
 
 
 @pytest.mark.parametrize("x", [(0, 3000), (5, 6), (100, 400), (0, 2500), (2990, 3000)])

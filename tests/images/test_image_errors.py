@@ -2,6 +2,9 @@
 
 import os
 import pickle
+import re
+import socket
+import struct
 import subprocess
 import sys
 
@@ -12,6 +15,7 @@ import tifffile
 
 from mpidvc.errors import UserError
 from mpidvc.images.image import ArrayImage, open_image
+from tests.mutants import tiff_fields, trials
 
 VOLUME = np.arange(20 * 16 * 12, dtype="u2").reshape(20, 16, 12)
 
@@ -42,6 +46,37 @@ def test_not_a_tiff(tmp_path, content):
 def test_no_image_in_it(tmp_path):
     (tmp_path / "a.tif").write_bytes(b"II*\0\0\0\0\0")
     refused(tmp_path / "a.tif", "holds no image")
+
+
+@pytest.mark.parametrize("name", ["", "a" * 300, "a/" * 3000, "a\0b"])
+def test_paths_that_lead_nowhere(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite(tmp_path / "slice.tif", VOLUME[0])
+    for path in (name, f"{name}::/volume"):
+        with pytest.raises(UserError, match=r"does not exist|cannot be opened"):
+            open_image(path)
+
+
+def test_pipes_and_devices(tmp_path):
+    """Reading from them would wait for a writer, or never end."""
+    (tmp_path / "slices").mkdir()
+    for name in ("pipe", "pipe.h5", "slices/1.tif"):
+        os.mkfifo(tmp_path / name)
+    for name in ("0", "2"):
+        tifffile.imwrite(tmp_path / f"slices/{name}.tif", VOLUME[0])
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "socket"))
+        pipe = tmp_path / "pipe"
+        paths = [pipe, f"{pipe}::/volume", tmp_path / "pipe.h5", tmp_path / "slices", "/dev/zero", "/dev/zero::/volume"]
+        paths += ["/dev/stdin", tmp_path / "socket"]
+        for end in trials("tests.images.test_mutants:read", paths, seconds=10):
+            assert end.kind == "refused"
+            assert re.search(r": is a (pipe|device|socket); give a file$", end.text)
+
+
+def test_a_directory_is_no_slice(tmp_path):
+    (tmp_path / "1.tif").mkdir()
+    refused(tmp_path, "1.tif: is a directory")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -88,6 +123,55 @@ def test_truncated_above_4_gb_layout(tmp_path):
     refused(path, "truncated")
 
 
+def test_directories_in_a_circle(tmp_path):
+    """tifffile goes round and round, or gives fewer planes."""
+    path = tmp_path / "a.tif"
+    write_pages(path)
+    with tifffile.TiffFile(path) as tif:
+        first, last = tif.pages[0].offset, tif.pages[-1].offset
+    content = bytearray(path.read_bytes())
+    (entries,) = struct.unpack_from("<H", content, last)
+    for target in (first, last):
+        struct.pack_into("<I", content, last + 2 + 12 * entries, target)
+        path.write_bytes(content)
+        (end,) = trials("tests.images.test_mutants:read", [path], seconds=10)
+        assert end.kind == "refused"
+        assert "circle" in end.text
+
+
+@pytest.mark.parametrize("tag", [273, 279])
+@pytest.mark.parametrize("value", [-40, 0])
+def test_strips_that_are_nowhere(tmp_path, tag, value):
+    """Without a length they would be read as zeros."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, VOLUME[0], compression="zlib", rowsperstrip=4, metadata=None)
+    content = bytearray(path.read_bytes())
+    (field,) = (field for field in tiff_fields(content) if field.name == f"type of tag {tag}")
+    (count,) = struct.unpack_from("<I", content, field.offset + 2)
+    (place,) = struct.unpack_from("<I", content, field.offset + 6)
+    content[field.offset] = 9
+    place = place if count > 1 else field.offset + 6
+    struct.pack_into(f"<{count}i", content, place, *[value] * count)
+    path.write_bytes(content)
+    refused(path, "strips or tiles are nowhere")
+
+
+def test_planes_in_files_that_are_missing(tmp_path):
+    """tifffile takes zeros for them."""
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, VOLUME[:5], ome=True, metadata={"axes": "ZYX"}, compression="zlib")
+    with tifffile.TiffFile(path) as tif:
+        text = tif.ome_metadata
+    more = (
+        '<TiffData IFD="0" FirstZ="5" PlaneCount="1"><UUID FileName="b.ome.tif">urn:uuid:0</UUID></TiffData></Pixels>'
+    )
+    text = text.replace('SizeZ="5"', 'SizeZ="6"').replace("</Pixels>", more)
+    with tifffile.TiffWriter(path) as tif:
+        for z, plane in enumerate(VOLUME[:5]):
+            tif.write(plane, description=text if z == 0 else None, metadata=None, compression="zlib", contiguous=False)
+    refused(path, "planes in other files, which are missing")
+
+
 def test_colours(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((16, 12, 3), "u1"), photometric="rgb")
     refused(tmp_path / "a.tif", "3 samples per pixel", "grey")
@@ -96,8 +180,17 @@ def test_colours(tmp_path):
 
 
 def test_channels(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros((2, 16, 12), "u1"), imagej=True, metadata={"axes": "CYX"})
-    refused(tmp_path / "a.tif", "2 channels")
+    for shape, axes, words in (
+        ((2, 16, 12), "CYX", "2 channels"),
+        ((8, 16, 12), "CYX", "8 channels"),
+        ((20, 2, 16, 12), "ZCYX", "2 channels"),
+        ((5, 12, 16, 12), "ZCYX", "12 channels"),
+        ((2, 20, 16, 12), "TZYX", "2 time steps"),
+        ((9, 9, 16, 12), "TCYX", "9 channels"),
+    ):
+        for kind in ("imagej", "ome"):
+            tifffile.imwrite(tmp_path / "a.tif", np.zeros(shape, "u1"), metadata={"axes": axes}, **{kind: True})
+            refused(tmp_path / "a.tif", words, "in a file of its own")
 
 
 def test_dimensions(tmp_path):
