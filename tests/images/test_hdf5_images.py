@@ -149,7 +149,9 @@ def test_virtual_datasets_without_their_sources(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["volume"] = VALUES
-        file["small"] = VALUES[:3]
+        file["small"] = VALUES[:4]
+        file["pipe"] = h5py.ExternalLink("pipe", "/volume")
+        file.create_dataset("raw", data=VALUES, external=[(str(tmp_path / "raw"), 0, h5py.h5f.UNLIMITED)])
     with h5py.File(path, "w") as file:
         virtual(file, "whole", "b.h5", "volume")
         virtual(file, "of it", ".", "whole")
@@ -158,6 +160,8 @@ def test_virtual_datasets_without_their_sources(tmp_path):
         virtual(file, "small", "b.h5", "small")
         virtual(file, "by two", ".", "no file")
         virtual(file, "pipe", "pipe", "volume")
+        virtual(file, "pipe behind", "b.h5", "pipe")
+        virtual(file, "raw", "b.h5", "raw")
         virtual(file, "itself", ".", "itself")
         virtual(file, "one", ".", "other")
         virtual(file, "other", ".", "one")
@@ -174,10 +178,13 @@ def test_virtual_datasets_without_their_sources(tmp_path):
     refused(path, "by two", "takes voxels from none.h5, which does not exist")
     refused(path, "no dataset", "b.h5::none, which is no dataset")
     for name in ("small", "planes of a small one"):
-        refused(path, name, "b.h5::small, which has another shape, (3, 7, 6)")
+        refused(path, name, "b.h5::small, which has another shape, (4, 7, 6)")
+    np.testing.assert_array_equal(everything(path, "raw"), VALUES)
+    (tmp_path / "raw").write_bytes(bytes(VALUES.nbytes - 1))
+    refused(path, "raw", "raw, which is truncated")
     for end, words in zip(
-        ends(path, "pipe", "itself", "one", "other"),
-        ("is a pipe", *["takes them from the same dataset"] * 3),
+        ends(path, "pipe", "pipe behind", "itself", "one", "other"),
+        ("is a pipe", "is a pipe", *["takes them from the same dataset"] * 3),
         strict=True,
     ):
         assert (end.kind, words in end.text) == ("refused", True)

@@ -126,6 +126,13 @@ def test_memory_maps_that_are_not_their_files(tmp_path):
         image = image_of(array, "im1")
         assert isinstance(image, ArrayImage)
         np.testing.assert_array_equal(everything(image), array)
+    # a private copy may differ anywhere
+    large = np.zeros(10**6, "u1")
+    path.write_bytes(large.tobytes())
+    private = np.memmap(path, "u1", "c", shape=(10, 100, 1000))
+    private.reshape(-1)[10000] = 1
+    assert everything(image_of(private, "im1")).sum() == 1
+    path.write_bytes(VALUES.tobytes())
     # another file takes its name; the map shows the one before
     (tmp_path / "b.raw").write_bytes((VALUES + 1).tobytes())
     (tmp_path / "b.raw").replace(path)
