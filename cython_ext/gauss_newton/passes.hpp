@@ -235,7 +235,7 @@ int one_pass(Window &win, Sampler &s, const mpidvc_settings &set, const double F
     plan<O, D>(s, F, centre);
     if (set.update_gradient) return pass_updating_gradient<O, D>(win, s, set, (float)gain, (float)bias, sums, compared);
     const float a = (float)gain, b = (float)bias;
-    if (!s.all_inside || s.lanes != WIDE) {
+    if (!s.all_inside || !s.grouped) {
         *compared = careful_pass<O, D>(win, s, a, b, sums);
     } else if (win.weighted) {
         moments ? fused_pass<O, D, true, true>(win, s, a, b, sums)
