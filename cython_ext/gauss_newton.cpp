@@ -39,8 +39,9 @@ int block_sums(const mpidvc_block *block, double *sums) {
         s.shift = set.shift != 0;
         s.index0 = index[0], s.index_y = index[1], s.index_z = index[2];
         double compared = sums[MPIDVC_N];
+        bool changed;
         failed = any_pass(win, s, set, block->F, block->centre2, set.gain, set.bias - block->level, true, sums,
-                          &compared);
+                          &compared, &changed);
         if (!failed && !set.update_gradient) {
             if (compared != sums[MPIDVC_N])
                 window_sums(win, win.now, set.znssd, sums);
@@ -148,27 +149,29 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
     s.shift = set.shift != 0;
     s.index0 = index[0], s.index_y = index[1], s.index_z = index[2];
     double gain = set.znssd ? set.gain : 1.0, bias = (set.znssd ? set.bias : 0.0) - win.level;
-    double error = INFINITY, A[12], whole[3] = {comparable, sums[MPIDVC_F], sums[MPIDVC_FF]}, counted = comparable;
-    double whole_sums[MPIDVC_SUMS];
+    double error = INFINITY, A[12], whole_sums[MPIDVC_SUMS];
+    bool whole = true;  // N, F, FF, M, C, D are those of all comparable voxels, else of win.now
     memcpy(whole_sums, sums, sizeof sums);
     for (bool last = false, first = true;; first = false) {
         // residual and moments at the present Phi
         double centre2[3], compared = comparable;
+        bool changed;
         for (int a = 0; a < 3; a++) centre2[a] = (double)centre1[a] + points.offset[a] + t[a];
-        if (any_pass(win, s, set, F, centre2, gain, bias, !last, sums, &compared)) return -1;
+        if (any_pass(win, s, set, F, centre2, gain, bias, !last, sums, &compared, &changed)) return -1;
         // where the run's gain and bias do not suit this window it begins with its own
-        if (first && set.znssd && normalise(sums).rough && own_map(win, s, set, F, centre2, &gain, &bias) &&
-            any_pass(win, s, set, F, centre2, gain, bias, !last, sums, &compared))
-            return -1;
-        if (!set.update_gradient && compared != counted) {
-            // other voxels take part than before: everything that is summed over them changes
-            counted = compared;
-            if (compared == comparable) {
-                for (int i = MPIDVC_C; i < MPIDVC_SUMS; i++) sums[i] = whole_sums[i];
-                for (int i = 0; i < 3; i++) sums[i] = whole[i];
-            } else {
-                window_sums(win, win.now, set.znssd, sums);
-            }
+        if (first && set.znssd && normalise(sums).rough && own_map(win, s, set, F, centre2, &gain, &bias)) {
+            bool again;
+            if (any_pass(win, s, set, F, centre2, gain, bias, !last, sums, &compared, &again)) return -1;
+            changed = changed || again;
+        }
+        if (!set.update_gradient && compared < comparable && (whole || changed)) {
+            // other voxels are compared than before
+            whole = false;
+            window_sums(win, win.now, set.znssd, sums);
+        } else if (!set.update_gradient && compared == comparable && !whole) {
+            whole = true;
+            for (int i = MPIDVC_N; i <= MPIDVC_FF; i++) sums[i] = whole_sums[i];
+            for (int i = MPIDVC_C; i < MPIDVC_SUMS; i++) sums[i] = whole_sums[i];
         }
         out.coverage = sums[MPIDVC_N] / all;
         if (!(sums[MPIDVC_N] >= 1) || sums[MPIDVC_N] < enough) {

@@ -113,12 +113,14 @@ void fused_pass(const Window &win, const Sampler &s, float gain, float bias, dou
 }
 
 // The same where samples may be no data or move fast along a row. Fills win.now, the weights of this pass, and returns
-// their sum.
-template <int O, int D> double careful_pass(const Window &win, const Sampler &s, float gain, float bias, double *sums) {
+// their sum; `changed`: some differ from those that were there before.
+template <int O, int D>
+double careful_pass(const Window &win, const Sampler &s, float gain, float bias, double *sums, bool *changed) {
     const Int *n = win.n;
     const float unit = s.unit * gain, half = 0.5f * (float)(n[2] - 1);
     float *const value = win.row, *const weight = win.row + (larger(win.pitch, win.frame_pitch) + 64);
     double count = 0;
+    int differ = 0;
     Sums acc;
     start(acc, sums);
     for (Int z = 0; z < n[0]; z++) {
@@ -130,12 +132,17 @@ template <int O, int D> double careful_pass(const Window &win, const Sampler &s,
                                    s.base[1] + z * s.along_z[1] + y * s.along_y[1],
                                    s.base[2] + z * s.along_z[2] + y * s.along_y[2]};
                 row_values<O, D>(s, at, value);
-                for (Int x = 0; x < n[2]; x++) now[x] = win.weighted ? win.w[o + x] : 1.f;
+                for (Int x = 0; x < n[2]; x++) weight[x] = 1.f;
             } else {
                 careful_row<O, D>(s, z, y, value, weight);
-                for (Int x = 0; x < n[2]; x++) now[x] = win.weighted ? win.w[o + x] * weight[x] : weight[x];
             }
-            for (Int x = 0; x < n[2]; x++) count += (double)now[x];
+            if (win.weighted)
+                for (Int x = 0; x < n[2]; x++) weight[x] *= win.w[o + x];
+            for (Int x = 0; x < n[2]; x++) {
+                count += (double)weight[x];
+                differ |= now[x] != weight[x];
+                now[x] = weight[x];
+            }
             for (Int x = 0; x < n[2]; x += WIDE) {
                 const Wide f = load<WIDE>(win.f + o + x);
                 const Wide r = first_lanes<WIDE>(f - (load<WIDE>(value + x) * unit + bias), n[2] - x);
@@ -145,6 +152,7 @@ template <int O, int D> double careful_pass(const Window &win, const Sampler &s,
         }
         end_plane(acc, z, n, sums);
     }
+    *changed = differ != 0;
     return count;
 }
 
@@ -227,16 +235,18 @@ int pass_updating_gradient(Window &win, const Sampler &inner, const mpidvc_setti
     return 0;
 }
 
-// A pass at the mapping (F, centre) by the settings. Without update_gradient: R, RR, FR, A (where `moments`), and the
-// number of compared voxels; N, F, FF, M, C, D are the caller's. -1 where memory is short.
+// A pass at the mapping (F, centre) by the settings. Without update_gradient: R, RR, FR, A (where `moments`), the number
+// of compared voxels, and, where it is less than that of window 1, whether win.now has changed since it was filled last;
+// N, F, FF, M, C, D are the caller's. -1 where memory is short.
 template <int O, int D>
 int one_pass(Window &win, Sampler &s, const mpidvc_settings &set, const double F[9], const double centre[3],
-             double gain, double bias, bool moments, double *sums, double *compared) {
+             double gain, double bias, bool moments, double *sums, double *compared, bool *changed) {
     plan<O, D>(s, F, centre);
     if (set.update_gradient) return pass_updating_gradient<O, D>(win, s, set, (float)gain, (float)bias, sums, compared);
     const float a = (float)gain, b = (float)bias;
-    if (!s.all_inside || s.lanes != WIDE) {
-        *compared = careful_pass<O, D>(win, s, a, b, sums);
+    *changed = false;
+    if (!s.all_inside || !s.grouped) {
+        *compared = careful_pass<O, D>(win, s, a, b, sums, changed);
     } else if (win.weighted) {
         moments ? fused_pass<O, D, true, true>(win, s, a, b, sums)
                 : fused_pass<O, D, true, false>(win, s, a, b, sums);
@@ -249,12 +259,12 @@ int one_pass(Window &win, Sampler &s, const mpidvc_settings &set, const double F
 
 // The same by the settings' order and dimensions.
 int any_pass(Window &win, Sampler &s, const mpidvc_settings &set, const double F[9], const double centre[3],
-             double gain, double bias, bool moments, double *sums, double *compared) {
+             double gain, double bias, bool moments, double *sums, double *compared, bool *changed) {
     if (set.order == 1)
-        return set.two_d ? one_pass<1, 2>(win, s, set, F, centre, gain, bias, moments, sums, compared)
-                         : one_pass<1, 3>(win, s, set, F, centre, gain, bias, moments, sums, compared);
-    return set.two_d ? one_pass<3, 2>(win, s, set, F, centre, gain, bias, moments, sums, compared)
-                     : one_pass<3, 3>(win, s, set, F, centre, gain, bias, moments, sums, compared);
+        return set.two_d ? one_pass<1, 2>(win, s, set, F, centre, gain, bias, moments, sums, compared, changed)
+                         : one_pass<1, 3>(win, s, set, F, centre, gain, bias, moments, sums, compared, changed);
+    return set.two_d ? one_pass<3, 2>(win, s, set, F, centre, gain, bias, moments, sums, compared, changed)
+                     : one_pass<3, 3>(win, s, set, F, centre, gain, bias, moments, sums, compared, changed);
 }
 
 // znssd: gain and bias that give the samples at the mapping (F, centre) the mean and the deviation of f0, from the

@@ -87,7 +87,7 @@ MPIDVC_INLINE typename Lanes<L>::F interpolate(const float *p, Int py, Int pz, t
     return sum;
 }
 
-enum { GROUPS = 64 };  // rows of more groups are sampled by short groups
+enum { GROUPS = 64 };  // rows of more groups are sampled by short_groups()
 
 // A region of box 2 and the way to sample it: position of the region's voxel x = centre + F (x - (n - 1) / 2).
 struct Sampler {
@@ -103,6 +103,7 @@ struct Sampler {
     Int base[3], along_z[3], along_y[3], along_x[3];  // fixed point, 32 fractional bits; along_x[2] less one voxel
     float slope[3];
     int lanes;       // widest group that lies in two voxels at most along every axis; 0: single samples
+    bool grouped;    // rows are sampled in groups of WIDE, from first and last below
     Axes first[GROUPS], last[GROUPS];  // drift of a group's ends from the row's start, 24 fractional bits
 };
 
@@ -167,8 +168,9 @@ template <int O, int D> void plan(Sampler &s, const double F[9], const double ce
               : steepest * (QUAD - 1) < 1   ? QUAD
                                             : 0;
     const Int groups = (s.n[2] + WIDE - 1) / WIDE;
-    if (s.lanes == WIDE && (groups > GROUPS || steepest * (double)s.n[2] > 100)) s.lanes = NARROW;
-    if (s.lanes == WIDE)
+    // 24 fractional bits leave seven for the drift along a row
+    s.grouped = s.lanes == WIDE && groups <= GROUPS && steepest * (double)s.n[2] <= 100;
+    if (s.grouped)
         for (Int g = 0; g < groups; g++) {
             const Int x = g * WIDE, end = smaller(x + WIDE, s.n[2]) - 1;
             for (int a = 0; a < 4; a++) {
@@ -327,7 +329,7 @@ template <int L, int O, int D> MPIDVC_INLINE void short_groups(const Sampler &s,
 
 // A row of samples that are all data.
 template <int O, int D> MPIDVC_NOINLINE void row_values(const Sampler &s, const Int at[3], float *value) {
-    if (s.lanes >= WIDE) {
+    if (s.grouped) {
         const Row row = row_of<D>(s, at);
         for (Int x = 0, g = 0; x < s.n[2]; x += WIDE, g++)
             store<WIDE>(value + x, group_at<WIDE, O, D>(s, place<D>(s, row, g)));

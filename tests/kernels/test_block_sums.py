@@ -29,6 +29,17 @@ def test_sums_of_a_large_block(isa):
     check_block(pair, (1, 1, 1), (22, 94, 198), turned(0.5, 3), (14.6, 49.7, 102.4))
 
 
+@ORDERS
+def test_sums_of_long_rows(isa, order):
+    """Rows of more groups than a sampler has room for, and rows along which positions drift by more than 128 voxels."""
+    pair = Pair(texture(43, (1, 200, 720)), texture(44, (1, 400, 720)), order)
+    for nx, degrees in ((257, 1.0), (300, 1.0), (512, 1.0), (700, 0.0), (620, 14.0), (480, 17.0)):
+        n = (1, 5, nx)
+        low1, centre2 = placed(pair, n)
+        window = check_block(pair, low1, n, turned(degrees, 0, True), centre2)
+        assert window.data.all()
+
+
 @pytest.mark.parametrize("degrees", [0, 2, 6, 15, 60, 120, 180])
 @DIMENSIONS
 @ORDERS

@@ -120,6 +120,23 @@ def test_samples_that_come_back(isa, criterion):
     agree(got, expected_outcome(pair, run, node, phi))
 
 
+@pytest.mark.parametrize("criterion", ["ssd", "znssd"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_dead_row(isa, masked, criterion):
+    """A dead row of image 2 passes through the windows: other voxels are compared, though as many as before."""
+    pair = moving(False, 1)
+    valid2 = np.ones(pair.im2.shape, np.uint8)
+    valid2[:, 20] = 0
+    usable = np.ones(pair.im1.shape, np.uint8)
+    usable[:, :, 22] = not masked
+    pair = Pair(pair.im1, pair.im2, valid2=valid2, usable=usable if masked else None)
+    nodes = np.array([[18, 20, 22]]) + np.array([[0, y, x] for y in range(-4, 5) for x in (-2, 3)])
+    guesses = np.array([guess_at(pair, node, 0.9) for node in nodes])
+    run = run_for(pair, znssd=criterion == "znssd")
+    for node, phi, got in zip(nodes, guesses, correlate(pair, run, nodes, guesses), strict=True):
+        agree(got, expected_outcome(pair, run, node, phi), 3e-5)
+
+
 def test_moved_off_the_data(isa):
     pair = moving(False, 1)
     phi = np.eye(4)
