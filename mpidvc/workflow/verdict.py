@@ -24,6 +24,8 @@ NOT_COMPARED = (-5, -7)
 LEAST_CONVERGED = 0.5
 #: A verdict is given from this share of failures on, and images that may not belong together below this convergence.
 MUCH, HARDLY_ANY = 0.1, 0.1
+#: Correlation of a window that is surely matched with its place.
+MATCHED = 0.95
 #: Share of windows stopped by -it from which on the criterion is mentioned.
 MANY_STOPPED = 0.1
 
@@ -95,7 +97,9 @@ def note_outliers(console: Console, status: Array, error: Array, zncc: Array) ->
     converged = status == 2
     if not converged.any():
         return
-    count = int(error_outliers(error[converged], zncc[converged]).sum())
+    # a window that matches so well is right, whatever the others are like
+    doubtful = ~(zncc[converged] >= MATCHED)
+    count = int((error_outliers(error[converged], zncc[converged]) & doubtful).sum())
     if count:
         n = int(converged.sum())
         console.warn(

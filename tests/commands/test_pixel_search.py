@@ -161,7 +161,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def search(folder: Path, line: str, out: Path, status: int = 0) -> Table:
     words = [f"{folder}/{word}" if word.endswith((".tif", ".tsv")) else word for word in line.split()]
-    assert main(["pixelSearch", *words, "-np", "1", "-od", str(out), "-pre", "p"]) == status
+    assert main(["pixelSearch", *words, "-np", "1", "-od", str(out), "-pre", "p", "--overwrite"]) == status
     return read(out / "p-pixelSearch.tsv")[1]
 
 

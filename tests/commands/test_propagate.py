@@ -344,10 +344,10 @@ def test_files_of_a_grid(tmp_path: Path, line: str, axes: str) -> None:
 @pytest.mark.parametrize("name", ["solid", "flat"])
 def test_default_sizes(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     start = "0 30 35 0 -1 2" if name == "flat" else "13 15 17 1 -1 2"
-    table = run(tmp_path, f"{name}1.tif {name}2.tif -sp {start}")
+    table = run(tmp_path / "default", f"{name}1.tif {name}2.tif -sp {start}")
     assert np.unique(np.diff(np.unique(table["Xpos"]))).tolist() == [10]
     # twice the smallest half-window size, of the axes that there are
-    anisotropic = run(tmp_path, f"{name}1.tif {name}2.tif -sp {start} -hws3 4 6 5")
+    anisotropic = run(tmp_path / "anisotropic", f"{name}1.tif {name}2.tif -sp {start} -hws3 4 6 5")
     assert np.unique(np.diff(np.unique(anisotropic["Xpos"]))).tolist() == [10 if name == "flat" else 8]
     printed = capsys.readouterr().out
     half = "(0, 5, 5)" if name == "flat" else "(5, 5, 5)"

@@ -100,12 +100,13 @@ def test_worker_that_sleeps_while_others_finish(make: Make, oracle: Oracle) -> N
 ASLEEP = """
 import os, signal
 if os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK")) == "1":
-    from mpidvc.commands import results
-    def run(self, chunk, run=results.{name}.run):
+    from mpidvc.workflow.finish import OrderedRows
+    from mpidvc.workflow.write import TextRows
+    def run(self, chunk, run={name}.run):
         if {when}:
             os.kill(os.getpid(), signal.SIGSTOP)
         return run(self, chunk)
-    results.{name}.run = run
+    {name}.run = run
 """
 
 
@@ -144,9 +145,9 @@ def stopped(pid: int) -> bool:
 ELSEWHERE = """
 import os, platform
 if os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK")) == "1":
-    from mpidvc.commands import results
+    from mpidvc.workflow import begin as module
     platform.node = lambda: "other"
-    results.file_system = lambda path: "nfs4"
+    module.file_system = lambda path: "nfs4"
 """
 
 
