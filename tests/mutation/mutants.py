@@ -10,6 +10,7 @@ import ast
 import io
 import re
 import tokenize
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -108,7 +109,7 @@ def mutants_of(path: Path, root: Path) -> list[Mutant]:
     starts = [0, *(found.end() for found in re.finditer("\n", source))]
     out = []
     for offset, old, new in sorted(set(changes)):
-        line = max(k for k, start in enumerate(starts) if start <= offset)
+        line = bisect_right(starts, offset) - 1
         whole = source[starts[line] :].partition("\n")[0]
         indent = len(whole) - len(whole.lstrip())
         out.append(Mutant(file, line + 1, whole.strip(), offset - starts[line] - indent, offset, old, new))

@@ -24,7 +24,7 @@ FAULTS = [
         "return 0.0;",
     ),
     (
-        "cython_ext/gauss_newton.cpp",
+        "cython_ext/gauss_newton/window.hpp",
         "return set.gradient_reach + (set.shift ? 1 : 0);",
         "return set.gradient_reach;",
     ),

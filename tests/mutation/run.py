@@ -20,14 +20,14 @@ import numpy as np
 
 from tests.mutation.mutants import Mutant, mutants_of
 
-__all__ = ["GROUPS", "Outcome", "Workshop", "all_mutants", "sample", "tests_of"]
+__all__ = ["GROUPS", "ROOT", "Outcome", "Workshop", "all_mutants", "cpu_seconds", "files_for", "sample"]
 
 ROOT = Path(__file__).parents[2]
 #: What is changed, in groups that get equal shares of the time.
 GROUPS = {
     "core": ["mpidvc/core/*.py"],
     "tasks": ["mpidvc/tasks/*.py"],
-    "kernels": ["cython_ext/*.cpp", "cython_ext/*.hpp", "cython_ext/*.pyx"],
+    "kernels": ["cython_ext/*.cpp", "cython_ext/*.hpp", "cython_ext/*/*.hpp", "cython_ext/*.pyx"],
 }
 #: Cores of the extensions and the tests of each; what a header or core belongs to follows from its includes.
 CORES = {"correlation": ["gauss_newton.cpp"], "pixel_search": ["window_search.cpp"]}
@@ -43,6 +43,8 @@ KERNEL_TESTS = {
 }
 #: Tests of modules besides those of their own name.
 MORE_TESTS = {
+    "core/failures": ["workflow/test_verdict"],
+    "core/statuses": ["fields/test_phifield"],
     "core/boxes": ["tasks/test_boxes"],
     "core/binning": ["tasks/test_binned"],
     "core/grid": ["tasks/test_ldic", "tasks/test_pixel_search"],
@@ -87,7 +89,11 @@ def sample(mutants: list[Mutant], seed: int) -> list[Mutant]:
 def extensions_of(file: str) -> list[str]:
     """Extensions that a source of the kernels belongs to."""
     folder = ROOT / "cython_ext"
-    reading = {path.name: set(re.findall(r'include "([\w.]+)"', path.read_text())) for path in folder.iterdir()}
+    reading = {
+        path.name: {name.rpartition("/")[2] for name in re.findall(r'include "([\w./]+)"', path.read_text())}
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
     for path in folder.glob("*.pyx"):
         reading[path.name] |= set(CORES.get(path.stem, []))
         reading[path.name] |= set(re.findall(r'cdef extern from "([\w.]+)"', path.read_text()))
@@ -104,7 +110,7 @@ def extensions_of(file: str) -> list[str]:
     return found
 
 
-def tests_of(file: str) -> list[str]:
+def files_for(file: str) -> list[str]:
     """Test files that a change of this file is tried by, the quick ones first."""
     path = Path(file)
     if path.parts[0] == "cython_ext":
@@ -160,7 +166,7 @@ class Workshop:
 
     def try_out(self, mutant: Mutant) -> Outcome:
         """Put the mutant in place, run the tests of its module, and put the original back."""
-        before = _seconds()
+        before = cpu_seconds()
         path = self.folder / mutant.file
         original = path.read_text(encoding="utf-8")
         path.write_text(mutant.applied(original), encoding="utf-8")
@@ -171,13 +177,13 @@ class Workshop:
             if failed:
                 verdict, by = "invalid", ""
             else:
-                verdict, by = self.run_tests(tests_of(mutant.file))
+                verdict, by = self.run_tests(files_for(mutant.file))
         finally:
             path.write_text(original, encoding="utf-8")
             self._touch(path)
             for name in extensions:
                 self._restore(name)
-        return Outcome(mutant, verdict, by, _seconds() - before)
+        return Outcome(mutant, verdict, by, cpu_seconds() - before)
 
     def run_tests(self, files: Sequence[str]) -> tuple[str, str]:
         """Verdict, and the test that gave it."""
@@ -247,7 +253,7 @@ class Workshop:
             os.utime(path, (self._clock, self._clock))
 
 
-def _seconds() -> float:
+def cpu_seconds() -> float:
     """CPU time of this process and its children so far."""
     both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in both)

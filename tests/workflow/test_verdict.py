@@ -9,7 +9,6 @@ import pytest
 import tifffile
 
 from mpidvc.core.analytic import AnalyticPair
-from mpidvc.core.failures import describe_place
 from mpidvc.core.grey import Criterion
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.images.image import ArrayImage
@@ -25,19 +24,6 @@ HWS = (4, 4, 4)
 def nodes() -> np.ndarray:
     axis = np.arange(3.0, 60, 6)
     return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
-
-
-def test_places() -> None:
-    positions = nodes()
-    border = ((positions < 4) | (positions > 55)).any(axis=1)
-    scattered = np.random.default_rng(0).random(len(positions)) < 0.3
-    assert describe_place(positions, np.ones(len(positions), bool), SHAPE, HWS) == "everywhere"
-    assert describe_place(positions, border, SHAPE, HWS) == "mostly at the border of the image"
-    assert describe_place(positions, scattered, SHAPE, HWS) == "scattered"
-    low, high = (
-        describe_place(positions, positions[:, 1] < 20, SHAPE, HWS).removeprefix("mostly at y from ").split(" to ")
-    )
-    assert 3 <= float(low) < float(high) <= 20
 
 
 def judged(status: np.ndarray, criterion: Criterion = "ssd") -> tuple[int, list[str], str]:
