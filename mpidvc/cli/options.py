@@ -87,7 +87,8 @@ def add_grid(group: Group) -> None:
         "half_window_size",
         ("-hws", "--half-window-size"),
         ("-hws3", "--half-window-size-3"),
-        "distance from the node to the sides of its window, in voxels",
+        "distance from the node to the sides of its window, in voxels: ldic compares 2 N - 1 voxels along each axis, a "
+        "search 2 N + 1",
     )
 
 

@@ -12,7 +12,7 @@ HELP = "local correlation: a deformation function at every node of a grid"
 EXAMPLES = """\
 examples:
   mpidvc ldic im1.tif im2.tif -ns 20 -hws 10 -pf im1-im2-registration.tsv -tif -vtk
-      every 20 voxels, windows of 21 voxels, from a registration; writes TSV, TIFF and VTK files
+      every 20 voxels, windows that compare 19 voxels per axis, from a registration; writes TSV, TIFF and VTK files
   mpidvc ldic im1.tif im2.tif -hws3 5 10 10 -pf field.tsv -glt 2000
       on the nodes of a field, flat windows, skipping dark ones
   mpidvc ldic day1.tif day2.tif day3.tif -sei -ns 20 -hws 10
