@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,11 @@ def finish(executor: Executor, files: RunFiles, measurement: Measurement) -> Non
 def _publish(files: RunFiles, target: RowFile, measurement: Measurement) -> None:
     target.sync()
     target.close()
-    part_of(files.path).replace(os.path.realpath(files.path))
+    part = part_of(files.path)
+    if files.path.exists():
+        # who was kept from reading the file before is kept from it now
+        part.chmod(stat.S_IMODE(files.path.stat().st_mode))
+    part.replace(os.path.realpath(files.path))
     if measurement.journal.path != files.path:
         measurement.journal.path.unlink(missing_ok=True)
     with ResultsFile(files.path) as file:

@@ -66,6 +66,15 @@ def test_same_settings_replace(line: list[str], tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("out*")) == ["out-ldic.h5", "out-ldic.run.json", "out-ldic.tsv"]
 
 
+def test_permissions_stay(line: list[str], tmp_path: Path) -> None:
+    assert main([*line, "-hws", "5"]) == 0
+    written = [tmp_path / f"out-ldic.{kind}" for kind in ("h5", "tsv")]
+    for path in written:
+        path.chmod(0o600)
+    assert main([*line, "-hws", "6", "--overwrite"]) == 0
+    assert [path.stat().st_mode & 0o777 for path in written] == [0o600, 0o600]
+
+
 def test_interrupted_rerun_leaves_the_finished_file(
     line: list[str], tmp_path: Path, environment: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
