@@ -59,9 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         install_fault_hook()
     arguments = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
-    if argv is None:
-        # only where this process is the command's own
-        install_fault_hook()
     launcher = find_launcher()
     return _guarded(arguments, launcher)
 
