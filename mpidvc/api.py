@@ -79,7 +79,8 @@ def function(name: str) -> Callable[..., Any] | None:
         try:
             value, warned = _run(command, given, bool(given.pop("verbose", False)))
         except UserError as error:
-            raise UserError(keywords.spoken(parser, str(error))) from None
+            error.args = (keywords.spoken(parser, str(error)),)
+            raise
         for text in warned:
             warnings.warn(keywords.spoken(parser, text), stacklevel=2)
         return value
