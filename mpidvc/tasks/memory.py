@@ -51,7 +51,7 @@ MAPS = 6.0
 KEPT_MAPS = 3.0
 #: Bytes that rank 0 needs to look at grey levels, decoders of images included, and at the texture for every voxel of a
 #: window.
-GREY, TEXTURE = 35_000_000, 40
+GREY, TEXTURE = 45_000_000, 40
 
 
 def field_bytes(n_points: int) -> tuple[int, int]:
