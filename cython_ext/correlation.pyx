@@ -146,8 +146,8 @@ FRAME = MPIDVC_FRAME
 PADDING = MPIDVC_PADDING
 #: deltaPhiNorm before the first step.
 NOT_YET = MPIDVC_NOT_YET
-#: Diverged (status -1): in the second half of the iterations, the error before was less than this fraction of the error
-#: after.
+#: Diverged (status -1): in the second half of the iterations, the mean square residual before was less than this
+#: fraction of that after.
 GROWTH = MPIDVC_GROWTH
 #: Singular (status -2): a pivot of the matrix, scaled to unit diagonal, is less.
 LEAST_PIVOT = MPIDVC_LEAST_PIVOT

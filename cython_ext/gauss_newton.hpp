@@ -7,7 +7,8 @@
 // Limits of a registration, the same for windows and for whole images; `mpidvc.core.registration` reads them from here.
 // deltaPhiNorm before the first step.
 static const double MPIDVC_NOT_YET = 100.0;
-// Status -1: in the second half of the iterations, the error before was less than this fraction of the error after.
+// Status -1: in the second half of the iterations, the mean square residual before was less than this fraction of that
+// after.
 static const double MPIDVC_GROWTH = 0.8;
 // Status -2: a pivot of M, scaled to unit diagonal, is less; the sums carry six digits.
 static const double MPIDVC_LEAST_PIVOT = 1e-9;

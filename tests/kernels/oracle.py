@@ -335,21 +335,21 @@ class Run:
         return pair.settings(**{name: getattr(self, name) for name in names})
 
 
-def expected_outcome(pair: Pair, run: Run, node: np.ndarray, phi: np.ndarray) -> Outcome:
-    """Gauss-Newton as the documentation of the method has it, on whole arrays."""
+def expected_outcome(pair: Pair, run: Run, node: np.ndarray, phi: np.ndarray, enough: float = 1.0) -> Outcome:
+    """Gauss-Newton as the documentation of the method has it, on whole arrays; `enough`: least voxels to compare."""
     out = Outcome(phi[:3, :3].copy(), phi[:3, 3].copy())
     n = np.array([1 if pair.two_d and a == 0 else 2 * h - 1 for a, h in enumerate(run.hws)])
     unknowns = [u for u in range(12) if not pair.two_d or (u >= 4 and u % 4)]
-    started = False
+    started, square = False, np.inf
     while True:
         window = pair.window(node - (n - 1) // 2, n, out.F, node + out.t, update_gradient=run.update_gradient)
         f, g = window.f[window.data], window.g[window.data]
         G, H, X = window.G[:, window.data], window.H[:, window.data], window.X[:, window.data]
         out.coverage = f.size / n.prod()
-        before = out.error
-        if f.size == 0:
+        if f.size < enough:
+            # what has left the data is not converged, however small the step
             out.status = -3
-            break
+            return out
         sd_f, sd_g = f.std(), g.std()
         if run.znssd and (sd_f == 0 or sd_g == 0):
             out.status = -2
@@ -362,8 +362,9 @@ def expected_outcome(pair: Pair, run: Run, node: np.ndarray, phi: np.ndarray) ->
             if run.update_gradient:
                 G, H = G * (sd_f / sd_g), H * (sd_f / sd_g)
         out.error = (r**2).sum() / f.sum()
+        before, square = square, (r**2).mean()
         if started:
-            if before < 0.8 * out.error and out.iterations > run.max_iterations / 2:
+            if before < 0.8 * square and out.iterations > run.max_iterations / 2:
                 out.status = -1
                 break
             if not 0.2 <= abs(np.linalg.det(out.F)) <= 3:
