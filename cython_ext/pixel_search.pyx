@@ -151,7 +151,8 @@ def search_points(const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1]
     centre1, centre2 : (n, 3) int64
         In box 1 and box 2, which must hold all windows.
     offset : (n, 3) int64, out
-        The best o; of equally good ones the first in z, y, x order; 0 if nothing can be compared or no CC is above 0.
+        The best o; of equally good ones the first in z, y, x order; 0 if nothing can be compared, no CC is above 0, or
+        window 1 is of one grey level.
     cc : (n,) float64, out
         Its correlation coefficient, 0 if there is none.
     error : (n,) float64, out

@@ -542,6 +542,8 @@ def search_oracle(
     windows, maps = sliding_window_view(region, a.shape), sliding_window_view(u2, a.shape)
     cc = np.full(windows.shape[:3], -np.inf)
     error = np.full(windows.shape[:3], np.inf)
+    if not u1.any() or np.ptp(a[u1]) == 0:
+        return cc, error  # nothing to follow
     for o in np.ndindex(cc.shape):
         both = u1 & maps[o]
         if both.sum() == 0 or both.sum() < min_overlap * u1.sum():
@@ -549,9 +551,9 @@ def search_oracle(
         f, g = a[both], windows[o][both]
         error[o] = np.sum((f - g) ** 2) / f.sum() if f.sum() else np.inf
         if zero_mean:
-            f, g = f - f.mean(), g - g.mean()
-            if f.std() < 1e-9 or g.std() < 1e-9:
+            if np.ptp(f) == 0 or np.ptp(g) == 0:
                 continue
+            f, g = f - f.mean(), g - g.mean()
         norm = np.sqrt(np.sum(f * f) * np.sum(g * g))
         if norm > 0:
             cc[o] = np.sum(f * g) / norm
