@@ -68,7 +68,7 @@ double mean_of(const uint8_t *map, const mpidvc_box &box, const Int low[3], cons
     return (double)sum / (double)(n[0] * n[1] * n[2]);
 }
 
-// Mean grey level of the voxels [low, low + n) of box 1 that exist; masked ones count.
+// Mean grey level (the image's own) of the voxels [low, low + n) of box 1 that exist; masked ones count.
 double mean_grey(const mpidvc_points &points, const Int low[3], const Int n[3]) {
     double sum = 0;
     Int count = 0;
@@ -78,7 +78,7 @@ double mean_grey(const mpidvc_points &points, const Int low[3], const Int n[3]) 
             for (Int x = 0; x < n[2]; x++)
                 if (!points.real || points.real[o + x]) sum += (double)points.box1.data[o + x], count++;
         }
-    return count ? sum / (double)count : 0.0;
+    return count ? sum / (double)count + points.settings->base1 : 0.0;
 }
 
 // A row of the results.
@@ -148,7 +148,7 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
     Sampler s = sampler_of(points.box2, win.n, low2, high2);
     s.shift = set.shift != 0;
     s.index0 = index[0], s.index_y = index[1], s.index_z = index[2];
-    double gain = set.znssd ? set.gain : 1.0, bias = (set.znssd ? set.bias : 0.0) - win.level;
+    double gain = set.gain, bias = set.bias - win.level;
     double mean_square = INFINITY, A[12], whole_sums[MPIDVC_SUMS];
     bool whole = true;  // N, F, FF, M, C, D are those of all comparable voxels, else of win.now
     memcpy(whole_sums, sums, sizeof sums);
@@ -194,7 +194,7 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
         } else {
             memcpy(A, sums + MPIDVC_A, sizeof A);
         }
-        out.error = squares / (sums[MPIDVC_F] + sums[MPIDVC_N] * win.level);
+        out.error = squares / (sums[MPIDVC_F] + sums[MPIDVC_N] * (win.level + set.base1));
         // not the error: its sign is that of the grey levels
         const double before = mean_square;
         mean_square = squares / sums[MPIDVC_N];
@@ -296,7 +296,7 @@ template <int O, int D> int warp_region(const mpidvc_warp &job) {
         for (Int y = 0; y < job.n[1]; y++)
             for (Int x = 0; x < job.n[2]; x++)
                 job.out[(z * job.n[1] + y) * job.n[2] + x] =
-                    weight[y * pitch + x] > 0.f ? memory[y * pitch + x] : 0.f;
+                    weight[y * pitch + x] > 0.f ? memory[y * pitch + x] : job.outside;
     }
     free(memory);
     return 0;

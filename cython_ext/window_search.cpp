@@ -206,20 +206,20 @@ Sums exact_sums(const Pair &p, double mean_a, double mean_b) {
             for (Int x = 0; x < p.n[2]; x += EIGHT) {
                 D8 a, b, w;
                 eight(p, z * p.pz1 + y * p.py1, z * p.pz2 + y * p.py2, x, a, b, w);
-                const D8 d = a - b;
                 a -= mean_a * w, b -= mean_b * w;
+                const D8 d = a - b;
                 n += w, sa += a, sb += b, ab += a * b, aa += a * a, bb += b * b, dd += d * d;
             }
     return Sums{total8(n), total8(sa), total8(sb), total8(ab), total8(aa), total8(bb), total8(dd)};
 }
 
-// CC in double precision; 0 where it does not exist. `plain`: the sums about 0.
-double exact_cc(const Pair &p, bool zero_mean, Sums &plain) {
-    plain = exact_sums(p, 0.0, 0.0);
+// CC in double precision, of the grey levels plus the bases; 0 where it does not exist. `plain`: their sums about 0.
+double exact_cc(const Pair &p, bool zero_mean, double base1, double base2, Sums &plain) {
+    plain = exact_sums(p, -base1, -base2);
     Sums s = plain;
     if (!(s.n > 0)) return 0.0;
     if (zero_mean) {
-        s = exact_sums(p, plain.a / plain.n, plain.b / plain.n);
+        s = exact_sums(p, plain.a / plain.n - base1, plain.b / plain.n - base2);
         // the rounding errors of a constant window are no variation: a float32 image has none this small
         if (s.aa <= 1e-24 * plain.aa || s.bb <= 1e-24 * plain.bb) return 0.0;
     }
@@ -321,7 +321,7 @@ struct Point {
     Pair pair;                   // at the first offset
     Int first[3];                // that offset
     bool masked1, masked2;
-    double c1, c2;               // constants that were subtracted
+    double c1, c2;               // constants that were subtracted, the bases included
     double n, a, aa, bb;         // voxels, sum a', sum a'^2 of window 1; sum b'^2 of the searched part
     int needed;
 };
@@ -522,7 +522,7 @@ bool prepare(const mpidvc_search &s, Int k, const Work &w, Point &p) {
     fill_values(p.pair.b, u2, b2.pitch_y, b2.pitch_z, p.e.n2, level2, p.e.pitch2, w.planes2[MPIDVC_VALUE]);
     double sum;
     moments(w.planes2[MPIDVC_VALUE], size2, &sum, &p.bb);
-    p.c1 = level1, p.c2 = level2;
+    p.c1 = level1 + s.base1, p.c2 = level2 + s.base2;
     rescale(w.planes1[MPIDVC_VALUE], size1, (double)n1, &p.c1, &p.a, &p.aa);
     if (p.bb > 0) rescale(w.planes2[MPIDVC_VALUE], size2, (double)n2, &p.c2, &sum, &p.bb);
     square(w.planes2[MPIDVC_VALUE], size2, w.planes2[MPIDVC_SQUARE]);
@@ -648,7 +648,7 @@ void choose(const mpidvc_search &s, Int k, const Work &w, const Point &p, const 
     for (Int i = 0; i < w.offsets; i++) {
         if (!may_be_best(i)) continue;
         if (candidates > MANY && least_grey[i] >= most_grey[i]) {
-            const double grey = least_grey[i];
+            const double grey = least_grey[i] + s.base2;
             if (s.zero_mean || grey == 0) continue;
             if (!p.masked2 && met[grey > 0]) continue;
             met[grey > 0] = true;
@@ -659,7 +659,7 @@ void choose(const mpidvc_search &s, Int k, const Work &w, const Point &p, const 
         pair.b += step;
         if (pair.usable2) pair.usable2 += step;
         Sums sums;
-        const double cc = exact_cc(pair, s.zero_mean != 0, sums);
+        const double cc = exact_cc(pair, s.zero_mean != 0, s.base1, s.base2, sums);
         if (cc > best) best = cc, where = i, at_best = sums;
     }
     if (where < 0) return nothing_found(s, k);

@@ -59,8 +59,9 @@ class RegistrationSettings:
     bias: float = 0.0
     level: float = 0.0
 
-    def for_kernels(self, two_d: bool) -> correlation.Settings:
-        """The settings in the kernels' form."""
+    def for_kernels(self, two_d: bool, base1: float = 0.0, base2: float = 0.0) -> correlation.Settings:
+        """The settings in the kernels' form; bases: constants that are taken off the images (`mpidvc.core.grey`)."""
+        gain, bias = (self.gain, self.bias) if self.criterion == "znssd" else (1.0, 0.0)
         return correlation.Settings(
             order=self.order,
             two_d=two_d,
@@ -71,8 +72,9 @@ class RegistrationSettings:
             max_iterations=self.max_iterations,
             min_delta_phi=abs(self.min_delta_phi),
             sigma=self.sigma,
-            gain=self.gain,
-            bias=self.bias,
+            gain=gain,
+            bias=bias + gain * base2 - base1,
+            base1=base1,
         )
 
 

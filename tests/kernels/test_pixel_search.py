@@ -281,7 +281,7 @@ def test_nothing_to_find(path, isa):
 @pytest.mark.parametrize("zero_mean", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 def test_window_of_one_grey_level(masked, zero_mean, path, isa):
-    """There is nothing to follow, even where image 2 is of one grey level, too; without the means it would have CC 1."""
+    """There is nothing to follow, even where image 2 is of one grey level, too, and the formula gives a CC of 1."""
     random, centre = np.random.default_rng(1), np.array([[7, 7, 7]])
     for grey in (30.0, 5.3, 0.1, 0.0, -40.0):
         one = np.full((14, 14, 14), grey)
@@ -300,7 +300,7 @@ def test_window_of_one_grey_level(masked, zero_mean, path, isa):
 @pytest.mark.parametrize("which", ["none", "first", "second", "both"])
 @pytest.mark.parametrize("grey", [0.0, 90.0, -90.0, 1e4 + 0.1])
 def test_candidates_of_one_grey_level(grey, which, zero_mean, isa):
-    """Most candidates are of one grey level or of another, and some correlate better with the window than any texture."""
+    """Most candidates are of one grey level or of another, and some have a larger CC than any texture."""
     random = np.random.default_rng(6)
     one, two = random.normal(100, 5, (2, *pair("8-bit")[0].shape)).astype(np.float32)
     two[:, 8:], two[:, :, 14:], two[20:] = grey, 50.0, -grey
@@ -320,7 +320,31 @@ def test_candidates_of_both_signs(isa):
     one[0].flat[::2] = -1e5
     one[0, 0, 0] = 1  # the other 40 and 40 cancel out
     two = np.ones((41, 9, 9)) * np.where(np.arange(41) % 2, 30.0, -30.0)[:, None, None]
-    check(one, None, two, None, (0, 4, 4), (-20, 0, 0), (20, 0, 0), False, np.array([[0, 4, 4]]), np.array([[20, 4, 4]]))
+    check(
+        one, None, two, None, (0, 4, 4), (-20, 0, 0), (20, 0, 0), False, np.array([[0, 4, 4]]), np.array([[20, 4, 4]])
+    )
+
+
+@pytest.mark.parametrize("zero_mean", [False, True])
+@pytest.mark.parametrize("kind", ["8-bit", "16-bit offset", "float offset"])
+def test_bases(kind, zero_mean, isa):
+    """Constants that were taken off the images change neither CC nor error: those of whole grey levels are compared."""
+    one = pair(kind, seed=4)[0].astype(np.float32)
+    unlike = pair(kind, seed=5)[1].astype(np.float32)
+    flat = np.full_like(one, 50)
+    empty = unlike.copy()
+    empty[:, :, 14:] = 0
+    args = (HWS, LOW, HIGH, zero_mean, CENTRES, CENTRES)
+    usable1, usable2 = (np.random.default_rng(k).random(one.shape) > 0.3 for k in (1, 2))
+    base1 = float(np.rint(one.mean()))
+    for two, base2 in ((unlike, float(np.rint(unlike.mean()))), (flat, 50.0), (empty, 64.0)):
+        for maps in ((None, None), (usable1, usable2)):
+            whole = search(one, maps[0], two, maps[1], *args)
+            for path in PATHS:
+                less = search(one - base1, maps[0], two - base2, maps[1], *args, method=path, bases=(base1, base2))
+                np.testing.assert_array_equal(less[0], whole[0])
+                np.testing.assert_allclose(less[1], whole[1], rtol=1e-13)
+                np.testing.assert_allclose(less[2], whole[2], rtol=1e-11)
 
 
 @pytest.mark.parametrize("zero_mean", [False, True])
@@ -360,7 +384,9 @@ def test_zeros_cost_no_more_than_texture(zero_mean):
         times = []
         for _ in range(3):
             begun = time.process_time()
-            search(first, None, region, None, (10,) * 3, (-8,) * 3, (8,) * 3, zero_mean, centre, centre, method="direct")
+            search(
+                first, None, region, None, (10,) * 3, (-8,) * 3, (8,) * 3, zero_mean, centre, centre, method="direct"
+            )
             times.append(time.process_time() - begun)
         return min(times)
 
