@@ -143,12 +143,15 @@ class Source:
         Most bytes of decoded values that are kept.
     limits : 2 floats
         Least and greatest value that is a grey level (`mpidvc.core.grey.plausible_limits`); others are no data.
+    base : float
+        Constant that is taken off the grey levels before they become single precision (`mpidvc.core.grey.base_of`).
     """
 
     plain = False
     maps = False
     cache_bytes = CACHE
     limits: Limits = ANY_VALUE
+    base: float = 0.0
 
     def __init__(self, path: str, shape: Triple, stored: np.dtype[Any]) -> None:
         self.path = path

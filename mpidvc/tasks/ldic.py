@@ -102,7 +102,7 @@ class LdicTask:
         self.points, self.settings = points, settings
         self.n_chunks = points.n_blocks
         self._two_d = images.two_d
-        self._kernel_settings = settings.registration.for_kernels(self._two_d)
+        self._kernel_settings = settings.registration.for_kernels(self._two_d, images.image1.base, images.image2.base)
         self._scratch = (Scratch(), Scratch())
 
     def run(self, chunk: int) -> Records:

@@ -213,7 +213,7 @@ def tile_bytes(image: Image, first: int, mask: bool) -> int:
     if first < 2:
         return 0
     factor = (1 if image.two_d else 2, 2, 2)
-    return math.prod(binned_shape(image.shape, factor)) * (1 if mask else 4)
+    return math.prod(binned_shape(image.shape, factor)) * (1 if mask else 8 if image.base else 4)
 
 
 def warp_bytes(image: Image) -> int:

@@ -245,7 +245,7 @@ class SharedImage(Source):
 
     def __init__(self, source: Source, values: npt.NDArray[Any]) -> None:
         super().__init__(source.path, source.shape, source.dtype)
-        self.limits = source.limits
+        self.limits, self.base = source.limits, source.base
         self._source = source
         self._values: npt.NDArray[Any] | None = values
 
