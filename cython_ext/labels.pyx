@@ -38,7 +38,7 @@ MOST_RADIUS = 127
 #: Types of values that can be labels.
 TYPES = frozenset(map(np.dtype, ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")))
 
-#: Sums of a label: `volume` in voxels, `moment` is the sum of the indices of its voxels, `lowest` and `highest` their ends.
+#: Sums of a label: `volume` in voxels, `moment` the sum of their indices, `lowest` and `highest` the extreme ones.
 SUMS = np.dtype([
     ("label", np.int64),
     ("volume", np.int64),
