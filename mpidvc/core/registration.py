@@ -159,6 +159,7 @@ class GaussNewton:
         self.error = math.inf
         self._mean_square = math.inf
         self.zncc = math.nan
+        self.compared = 0.0
         self.iterations = 0
         self.status = 0
         self.delta_phi_norm = correlation.NOT_YET
@@ -170,6 +171,7 @@ class GaussNewton:
         """Take the sums of a pass at the present Phi: test, then solve for the next Phi."""
         n, f, ff, r, rr, fr = sums.scalars
         level = self.settings.level
+        self.compared = float(n)
         if n < 1:
             self._stop(-3, final=True)
             return
