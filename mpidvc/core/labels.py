@@ -85,6 +85,35 @@ class Labels:
         grow = np.array([0 if self.two_d else grown, grown, grown])
         return self.lowest[label] - grow, self.highest[label] + 1 + grow
 
+    def spans(
+        self, label: int, low: Sequence[int] | Ints, high: Sequence[int] | Ints, dilate: int
+    ) -> list[tuple[int, int, int]] | None:
+        """Voxels ``[first, last)`` along each axis to which the mask of a label in a box is confined.
+
+        Parameters
+        ----------
+        label : int
+        low, high : 3 ints
+            The box.
+        dilate : int
+            Radius of a dilation, or of an erosion if negative.
+
+        Returns
+        -------
+        list of 3 tuples, or None
+            First and last for z, y and x, and the frame: the mask depends on as many voxels before and after them.
+            None if there is no mask in the box.
+        """
+        found = []
+        ends = zip(self.lowest[label].tolist(), self.highest[label].tolist(), low, high, strict=True)
+        for axis, (lowest, highest, a, b) in enumerate(ends):
+            radius = 0 if axis == 0 and self.two_d else dilate
+            first, last = max(lowest - max(radius, 0), int(a)), min(highest + 1 + max(radius, 0), int(b))
+            if first >= last:
+                return None
+            found.append((first, last, abs(radius)))
+        return found
+
 
 class LabelSums:
     """Sums over the labels of an image, from its boxes.
@@ -184,27 +213,29 @@ def label_mask(
     (z, y, x) uint8
         1 in the mask, 0 elsewhere.
     """
-    start, low, high = (np.asarray(corner, np.int64) for corner in (start, low, high))
-    out = np.zeros(high - low, np.uint8)
-    stop = start + part.shape
-    first, last = labels.box(label, max(dilate, 0))
-    first, last = np.maximum.reduce([first, low, start]), np.minimum.reduce([last, high, stop])
-    if (first >= last).any():
+    out = np.zeros([int(b) - int(a) for a, b in zip(low, high, strict=True)], np.uint8)
+    spans = labels.spans(label, low, high, dilate)
+    if spans is None:
         return out
-    frame = np.full(3, abs(dilate))
-    frame[: labels.two_d] = 0
-    # of what a mask depends on, the piece that there is
-    begin, end = first - frame, last + frame
-    inside, beyond = np.maximum(begin, start), np.minimum(end, stop)
-    piece = part[_slices(inside - start, beyond - start)]
-    if dilate < 0 and piece.shape != tuple(end - begin):
-        framed = np.zeros(end - begin, part.dtype)
-        framed[_slices(inside - begin, beyond - begin)] = piece
-        piece, inside = framed, begin
-    mask = kernels.mask(piece, label, dilate, keep_others)
-    out[_slices(first - low, last - low)] = mask[_slices(first - inside, last - inside)]
+    # along each axis: the mask, cut to the part, in the box; the part that it depends on; the mask in this part
+    put, piece, take = [], [], []
+    missing = []
+    for axis, (first, last, frame) in enumerate(spans):
+        begin = int(start[axis])
+        end = begin + part.shape[axis]
+        first, last = max(first, begin), min(last, end)
+        if first >= last:
+            return out
+        inside, beyond = max(first - frame, begin), min(last + frame, end)
+        piece.append(slice(inside - begin, beyond - begin))
+        put.append(slice(first - int(low[axis]), last - int(low[axis])))
+        before, after = inside - (first - frame), last + frame - beyond
+        missing.append((before, after))
+        take.append(slice(frame - before, frame - before + last - first))
+    values = part[tuple(piece)]
+    if dilate < 0 and any(map(any, missing)):
+        # voxels beyond the image are not the label's: an erosion begins at the image's faces too
+        values = np.pad(values, missing)
+        take = [slice(s.start + before, s.stop + before) for s, (before, _) in zip(take, missing, strict=True)]
+    out[tuple(put)] = kernels.mask(values, label, dilate, keep_others)[tuple(take)]
     return out
-
-
-def _slices(low: Ints, high: Ints) -> tuple[slice, ...]:
-    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
