@@ -85,6 +85,7 @@ cdef extern from "gauss_newton.hpp" nogil:
         const uint8_t* real
         const mpidvc_settings* settings
         int64_t hws[3]
+        int64_t n[3]
         double min_coverage
         double grey_low
         double grey_high
@@ -341,7 +342,7 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
                      const int64_t[:, ::1] centre1 not None, const double[:, ::1] low2 not None,
                      const double[:, ::1] high2 not None, double[:, ::1] phi not None,
                      double[:, ::1] result not None, double min_coverage=0.0, double grey_low=-INFINITY,
-                     double grey_high=INFINITY):
+                     double grey_high=INFINITY, compared=None):
     """Register the windows of many points that share two boxes.
 
     The method is Gauss–Newton on ``f(x) = g(Phi x)``; see ``gauss_newton.cpp``.
@@ -360,7 +361,7 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
     valid2 : (z, y, x) uint8 or None
         Voxels of box 2 that are data.
     hws : 3 ints
-        Half-window size; ``2 * hws - 1`` voxels per axis are compared.
+        Half-window size; ``2 * hws - 1`` voxels per axis are compared unless `compared` says otherwise.
     offset : 3 floats
         A voxel of box 1 lies at ``offset`` + its index in box 2.
     centre1 : (n, 3) int64
@@ -373,6 +374,9 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
         Columns :data:`RESULT`.
     min_coverage, grey_low, grey_high : float
         Windows are registered if their covered fraction is at least `min_coverage` and ``grey_low < mean < grey_high``.
+    compared : 3 ints, optional
+        Voxels to compare along each axis. Phi is about their middle, which is the node, or half a voxel above it along
+        an axis of an even number.
 
     Raises
     ------
@@ -383,7 +387,7 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
     cdef const mpidvc_kernels* table = kernels()
     cdef int a, failed
     cdef int64_t n = centre1.shape[0], k
-    cdef int64_t reach = settings.c.gradient_reach, need
+    cdef int64_t reach = settings.c.gradient_reach, below, above, frame
     if n == 0:
         return
     if (phi.shape[0] != n or phi.shape[1] != 12 or result.shape[0] != n or result.shape[1] != 6 or low2.shape[0] != n
@@ -409,9 +413,16 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
                 raise ValueError("the half-window size along z must be 0 in 2D")
         elif points.hws[a] < 1:
             raise ValueError("a half-window size must be at least 1")
-        need = 0 if settings.c.two_d and a == 0 else max(points.hws[a], points.hws[a] - 1 + reach + settings.c.shift)
+        points.n[a] = 1 if settings.c.two_d and a == 0 else 2 * points.hws[a] - 1
+        if compared is not None:
+            points.n[a] = compared[a]
+            if points.n[a] < 1 or points.n[a] > 2 * points.hws[a] + 1:
+                raise ValueError(f"{compared} voxels to compare are not inside the window")
+        frame = 0 if settings.c.two_d and a == 0 else reach + settings.c.shift
+        below = max(points.hws[a], (points.n[a] - 1) // 2 + frame)
+        above = max(points.hws[a], points.n[a] // 2 + frame)
         for k in range(n):
-            if centre1[k, a] - need < 0 or centre1[k, a] + need >= box1.shape[a]:
+            if centre1[k, a] - below < 0 or centre1[k, a] + above >= box1.shape[a]:
                 raise ValueError(f"window of point {k} leaves its box")
             if low2[k, a] <= high2[k, a] and not framed(low2[k, a], high2[k, a], box2.shape[a], settings.c.two_d, a):
                 raise ValueError(f"window 2 of point {k} leaves its box")

@@ -122,7 +122,11 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
     const mpidvc_settings &set = *points.settings;
     double sums[MPIDVC_SUMS] = {0};
     Int low1[3], index[3];
-    for (int a = 0; a < 3; a++) low1[a] = centre1[a] - (win.n[a] - 1) / 2;
+    double middle[3];
+    for (int a = 0; a < 3; a++) {
+        low1[a] = centre1[a] - (win.n[a] - 1) / 2;
+        middle[a] = (double)low1[a] + 0.5 * (double)(win.n[a] - 1);
+    }
     // Shift-DVC counts voxels in the whole window; its outermost layer is not compared
     const Int wy = 2 * points.hws[1] + 1, wx = 2 * points.hws[2] + 1;
     index[1] = wx, index[2] = wx * wy;
@@ -156,7 +160,7 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
         // residual and moments at the present Phi
         double centre2[3], compared = comparable;
         bool changed;
-        for (int a = 0; a < 3; a++) centre2[a] = (double)centre1[a] + points.offset[a] + t[a];
+        for (int a = 0; a < 3; a++) centre2[a] = middle[a] + points.offset[a] + t[a];
         if (any_pass(win, s, set, F, centre2, gain, bias, !last, sums, &compared, &changed)) return -1;
         // where the run's gain and bias do not suit this window it begins with its own
         if (first && set.znssd && normalise(sums).rough && own_map(win, s, set, F, centre2, &gain, &bias)) {
@@ -231,13 +235,10 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
 
 int correlate(const mpidvc_points *points) {
     const mpidvc_settings &set = *points->settings;
-    Int n[3], whole[3];
-    for (int a = 0; a < 3; a++) {
-        whole[a] = 2 * points->hws[a] + 1;
-        n[a] = set.two_d && a == 0 ? 1 : 2 * points->hws[a] - 1;
-    }
+    Int whole[3];
+    for (int a = 0; a < 3; a++) whole[a] = 2 * points->hws[a] + 1;
     Window win = {};
-    if (!allocate(win, n, set)) return -1;
+    if (!allocate(win, points->n, set)) return -1;
     int failed = 0;
     for (Int k = 0; k < points->count && !failed; k++) {
         const Int *centre = points->centre1 + 3 * k;

@@ -86,13 +86,15 @@ struct mpidvc_points {
     const uint8_t *covered;  // of box 1: 1 = inside the image and not masked; null = all
     const uint8_t *real;     // of box 1: 1 = inside the image; null = all
     const mpidvc_settings *settings;
-    int64_t hws[3];
+    int64_t hws[3];          // of the window whose coverage and mean count
+    int64_t n[3];            // compared voxels: from centre1 - (n - 1) / 2 on, rounded down
     double min_coverage, grey_low, grey_high;
     double offset[3];        // position in box 2 = position in box 1 + offset + displacement
     int64_t count;
     const int64_t *centre1;  // (count, 3) in box 1
     const double *low2, *high2;  // (count, 3) in box 2
-    double *phi;             // (count, 12): rows (F_i0, F_i1, F_i2, t_i), guess in, result out
+    double *phi;             // (count, 12): rows (F_i0, F_i1, F_i2, t_i) about the middle of the compared voxels, guess
+                             // in, result out
     double *result;          // (count, 6): error, iterations, returnStatus, deltaPhiNorm, coverage, zncc
 };
 

@@ -65,6 +65,7 @@ def correlate_points(
     min_coverage: float = 0.0,
     grey_low: float = ...,
     grey_high: float = ...,
+    compared: _Voxel | None = None,
 ) -> None: ...
 def block_sums(
     settings: Settings,

@@ -226,7 +226,7 @@ class DdicTask:
         if mask is not None and settings.binning == 1:
             found, result = self._register(mask, low, high, low2, high2, row["position"], guess)
             # of the mask, not of the box
-            result[_COVERAGE] *= float(np.prod(_odd(high - low))) / volume
+            result[_COVERAGE] *= float(np.prod(high - low)) / volume
         else:
             found, result = self._register_parts(
                 executor or InlineExecutor(), label, (low, high), (low2, high2), row["position"], guess
@@ -251,10 +251,10 @@ class DdicTask:
         settings, images = self.settings, self.images
         order = settings.registration.order
         reach = self._kernel_settings.gradient_reach
-        odd = _odd(high - low)
-        hws = (odd + 1) // 2
-        node = low + (odd - 1) // 2
-        around = np.maximum(hws, hws - 1 + reach)
+        size = high - low
+        node, middle = low + (size - 1) // 2, low + (size - 1) / 2
+        hws = size // 2 + 1
+        around = np.maximum(hws, size // 2 + reach)
         if settings.registration.shift:
             around = around + around_samples(order)
         if images.two_d:
@@ -269,7 +269,7 @@ class DdicTask:
         of_label[tuple(slice(a, a + n) for a, n in zip(first, mask.shape, strict=True))] = mask
         if usable is not None:
             of_label &= usable
-        start = deformation.move_centre(guess, centre, node)
+        start = deformation.move_centre(guess, centre, middle)
         phi = np.ascontiguousarray(start[:3].reshape(1, 12))
         result = np.zeros((1, len(correlation.RESULT)))
         correlation.correlate_points(
@@ -289,9 +289,10 @@ class DdicTask:
             phi,
             result,
             _LEAST_COVERAGE,
+            compared=size,
         )
         start[:3] = phi.reshape(3, 4)
-        return deformation.move_centre(start, node, centre), result[0]
+        return deformation.move_centre(start, middle, centre), result[0]
 
     def _register_parts(
         self, executor: Executor, label: int, box1: Box, box2: Box, centre: Array, guess: Array
@@ -340,9 +341,3 @@ class LabelPart:
             return np.zeros(stop - start, np.uint8), inside
         dilate, keep_others = self._settings.dilate, self._settings.keep_others
         return read_label_mask(self._image, self._labels, self._label, start, stop, dilate, keep_others), inside
-
-
-def _odd(size: Ints) -> Ints:
-    """The kernel's windows have an odd number of voxels along each axis."""
-    result: Ints = size + 1 - size % 2
-    return result
