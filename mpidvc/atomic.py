@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mpidvc.errors import UserError
 
-__all__ = ["replacing"]
+__all__ = ["beside", "replacing"]
 
 #: Seconds without a change after which the temporary file of another host is taken for that of a killed process.
 ABANDONED = 3600.0
@@ -41,25 +41,54 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         If the file cannot be written.
     """
     target = Path(path)
-    special = target.exists() and not target.is_file()
-    if not special:
-        target = Path(os.path.realpath(path))
-    written = target
-    if not special:
-        of_target = f".mpidvc-{zlib.crc32(os.fsencode(target.name)):08x}-"
-        _remove_abandoned(target.parent, of_target)
-        written = target.with_name(f"{of_target}{secrets.token_hex(4)}-{os.getpid()}-{platform.node()[:64]}.tmp")
-    try:
+    if target.exists() and not target.is_file():
+        with _explaining(path):
+            yield target
+        return
+    target = Path(os.path.realpath(path))
+    with beside(path) as written:
         yield written
-        if not special:
-            if target.exists():
-                written.chmod(stat.S_IMODE(target.stat().st_mode))
-            written.replace(target)
+        if target.exists():
+            written.chmod(stat.S_IMODE(target.stat().st_mode))
+        written.replace(target)
+
+
+@contextlib.contextmanager
+def beside(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary name in the folder of a file.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Yields
+    ------
+    Path
+        The temporary file, to be created. It is removed when the block ends; if the process is killed, the next one
+        that writes the same file removes it.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    of_target = f".mpidvc-{zlib.crc32(os.fsencode(target.name)):08x}-"
+    _remove_abandoned(target.parent, of_target)
+    written = target.with_name(f"{of_target}{secrets.token_hex(4)}-{os.getpid()}-{platform.node()[:64]}.tmp")
+    with _explaining(path):
+        try:
+            yield written
+        finally:
+            written.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _explaining(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); check the output directory") from error
-    finally:
-        if not special:
-            written.unlink(missing_ok=True)
 
 
 def _remove_abandoned(folder: Path, prefix: str) -> None:

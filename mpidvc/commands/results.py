@@ -24,17 +24,25 @@ from mpidvc.arrays import Array, Ints, Records
 from mpidvc.atomic import replacing
 from mpidvc.commands.run import Stages
 from mpidvc.core.registration import RegistrationSettings
-from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, Rows, create_results_file, dataset_rows, rows_of
+from mpidvc.errors import ResourceError, UserError
+from mpidvc.fields.hdf5 import (
+    FieldLayout,
+    ResultsFile,
+    Rows,
+    check_results_file,
+    create_results_file,
+    dataset_rows,
+    rows_of,
+)
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import column_names, format_rows, header, tsv_table, write_tsv_parts
 from mpidvc.kernels import correlation
 from mpidvc.rowfile import JOURNAL, RowFile, reserve
 from mpidvc.runtime import journal as journals
 from mpidvc.runtime.console import Console, Progress
-from mpidvc.runtime.executor import Executor, Task
+from mpidvc.runtime.executor import Executor, InlineExecutor, Task
 from mpidvc.runtime.filesystems import COHERENT, file_system
-from mpidvc.runtime.journal import Journal, JournalLayout, JournalTask
+from mpidvc.runtime.journal import Journal, JournalLayout, JournalTask, MarksTask
 from mpidvc.runtime.runlog import RunLog, path_of
 from mpidvc.runtime.stop import Stopped, StopRequest, graceful, keep
 from mpidvc.tasks.memory import ROWS
@@ -287,8 +295,6 @@ class Results:
     def _stored_instruction_set(self) -> str | None:
         if not self._output.resume or journals.kind_of_file(self.path) not in ("unfinished", "damaged"):
             return None
-        # a file that was cut off can be read again afterwards
-        journals.open_journal(self.path).close()
         stored = journals.determines_of(self.path).get("instruction set")
         return stored if isinstance(stored, str) else None
 
@@ -324,34 +330,29 @@ class Results:
         resumed = state in ("unfinished", "damaged")
         if state == "finished":
             self._refuse_changes(determines, ("instruction set",))
+            check_results_file(self.path, layout)
             console.note(f"{self.path} is finished: nothing is left to be measured, and it stays as it is")
             return _Opened(None, np.zeros(0, np.int64), None, layout, "posix")
         if self.path.exists():
             journals.refuse_in_use(self.path)
-        journal = self._reopen(work, determines, inputs) if resumed else None
+        beginning = JournalLayout(
+            determines=determines,
+            columns=layout.columns,
+            records=work.record,
+            order=work.order,
+            starts=work.starts,
+            positions=work.positions,
+            inputs=inputs,
+        )
+        journal: Journal | None = None
+        if resumed:
+            self._refuse_changes(determines)
+            journal = journals.open_journal(self.path, beginning)
         # before anything is touched: there may be no room
         slots = create_results_file(self._part, layout, self.path)
         try:
             if journal is None:
-                journal = journals.create_journal(
-                    self.path,
-                    JournalLayout(
-                        determines=determines,
-                        columns=layout.columns,
-                        n_points=len(work.order),
-                        n_blocks=len(work.starts) - 1,
-                        inputs=inputs(work.order[:0]).dtype,
-                        records=work.record,
-                    ),
-                    order=work.order,
-                    starts=work.starts,
-                    positions=work.positions,
-                    inputs=inputs,
-                )
-                journal.lock()
-            else:
-                # only records are checked, and the rest may have been lost with the end of the file
-                journal.fill(work.order, work.positions, inputs)
+                journal = journals.create_journal(self.path, beginning)
             todo = journal.todo()
         except BaseException:
             self._part.unlink(missing_ok=True)
@@ -376,15 +377,6 @@ class Results:
             console.print(f"Results go to {self.path}; if the run is interrupted, --resume goes on")
         self._log = RunLog(self.path, resumed, facts, self._done, self._total, console.warn)
         return _Opened(journal, todo, RowFile(self._part, slots), layout, driver)
-
-    def _reopen(self, work: Work, determines: dict[str, Any], inputs: Callable[[Ints], Records]) -> Journal:
-        """The journal of an earlier run that is the same."""
-        journal = journals.open_journal(self.path)
-        journal.lock()
-        self._refuse_changes(determines)
-        if not journal.fits(work.starts, inputs(work.order[:0]).dtype, work.record):
-            raise UserError(f"{self.path}: is damaged and cannot be continued; add --overwrite to start again")
-        return journal
 
     def _refuse_changes(self, now: dict[str, Any], but: tuple[str, ...] = ()) -> None:
         """Refuse to go on if what determines the result is not what it was."""
@@ -518,11 +510,13 @@ class Results:
         executor, driver = self._executor, self._opened.driver
         self._stages.journal(journal.seconds)
         with self._stages.stage("finish"):
+            # the other hosts need not see yet what rank 0 has written
+            alone = InlineExecutor() if driver == "gather" else None
+            self._verify(journal, alone or executor)
             task = OrderedRows(journal, target, layout)
-            if driver == "gather":
-                # the other hosts need not see yet what this one has written
-                for chunk in range(task.n_chunks) if executor.rank == 0 else ():
-                    task.run(chunk)
+            if alone is not None:
+                if executor.rank == 0:
+                    alone.map(task, None)
             else:
                 if driver == "mpio" and self._nobody_is_lost():
                     target.open_parallel(executor.communicator.mpi)  # type: ignore[attr-defined]
@@ -532,6 +526,32 @@ class Results:
             # its space is free from now on, which the other files may need
             journal.close()
             target.close()
+
+    def _verify(self, journal: Journal, executor: Executor) -> None:
+        """Check once more that all records are those that were measured, before they are copied.
+
+        Raises
+        ------
+        AgreedError
+            If the disk or the memory has changed some.
+        """
+        damaged = 0
+
+        def sink(chunk: int, found: Any) -> None:
+            nonlocal damaged
+            damaged += found
+
+        if executor is self._executor or self._executor.rank == 0:
+            executor.map(MarksTask(journal), sink)
+
+        def refuse() -> None:
+            if damaged:
+                raise ResourceError(
+                    f"{self.path}: {damaged} of {journal.n_blocks} pieces do not fit their checksums any more, as the "
+                    "disk or the memory has changed them; --resume measures them again"
+                )
+
+        on_leader(self._executor, refuse)
 
     def _publish(self, target: RowFile) -> None:
         target.sync()
