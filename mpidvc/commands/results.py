@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from mpidvc import __version__
 from mpidvc.arrays import Array, Ints, Records
-from mpidvc.atomic import replacing
+from mpidvc.atomic import replacing, sync_folder
 from mpidvc.commands.run import Stages
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.errors import ResourceError, UserError
@@ -554,9 +554,10 @@ class Results:
         on_leader(self._executor, refuse)
 
     def _publish(self, target: RowFile) -> None:
-        target.sync()
+        target.sync(always=True)
         target.close()
         self._part.replace(os.path.realpath(self.path))
+        sync_folder(self._part.parent)
         self._log_end()
 
     def _log_end(self) -> None:
@@ -661,6 +662,8 @@ class TextRows:
         text = format_rows(tsv_table(_as_field(rows_of(self._layout, values)), self._names, first=start))
         if self._target is not None and self._starts is not None:
             self._target.write_at(int(self._starts[chunk]), text)
+            # safe before rank 0 lets the file take its place
+            self._target.sync()
         return len(text)
 
 

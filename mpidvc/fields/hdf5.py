@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mpidvc.arrays import Array, Triple
-from mpidvc.atomic import beside, replacing
+from mpidvc.atomic import beside, keep_mode, replacing
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import Layout, PhiField
 from mpidvc.rowfile import HOME, JOURNAL, METADATA, SIGNATURE, Slot, boxes, create_dataset, create_file, reserve
@@ -210,7 +210,7 @@ def create_results_file(
         Replaced if it exists; removed again if the file cannot be made.
     layout : FieldLayout
     named : path-like, optional
-        What messages call the file: the name that it will get.
+        The name that it will get: messages use it, and the permissions of a file of that name are kept.
 
     Returns
     -------
@@ -228,6 +228,8 @@ def create_results_file(
         # An old file could be a symbolic link, or open somewhere.
         path.unlink(missing_ok=True)
         slots, counts = _create(path, layout)
+        if named is not None:
+            keep_mode(named, path)
         with path.open("r+b") as raw:
             reserve(raw.fileno(), path.stat().st_size)
             for start, length in counts:

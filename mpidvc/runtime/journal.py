@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mpidvc.arrays import Array, Ints, Records
-from mpidvc.atomic import beside, replacing
+from mpidvc.atomic import beside, keep_mode, replacing
 from mpidvc.errors import UserError
 from mpidvc.rowfile import HOME, JOURNAL, METADATA, SIGNATURE, RowFile, Slot, create_dataset, create_file, reserve
 from mpidvc.runtime.executor import Task
@@ -312,8 +312,10 @@ def create_journal(path: Path, layout: JournalLayout) -> Journal:
     UserError
         If it cannot be written, or the disk has no room for the whole of it.
     """
-    with replacing(path) as temporary:
+    # Not durable: nothing is measured yet, and its rows are forced to the disk as they come.
+    with replacing(path, durable=False) as temporary:
         slots = layout.create(temporary)
+        keep_mode(path, temporary)
         with temporary.open("r+b") as plain:
             reserve(plain.fileno(), temporary.stat().st_size)
         journal = Journal(temporary, slots)
@@ -365,22 +367,22 @@ def determines_of(path: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If it is damaged, or its end is missing while another run uses it.
+        If it is damaged, cannot be read, or its end is missing while another run uses it.
     """
     import h5py
 
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        length = os.fstat(descriptor).st_size
-        with _of_full_length(path) if length < _told_length(descriptor) else contextlib.nullcontext():
+        with path.open("rb") as plain:
+            whole = path.stat().st_size >= _told_length(plain.fileno())
+        with contextlib.nullcontext() if whole else _of_full_length(path):
             try:
                 with h5py.File(path, "r", locking=False) as file:
                     found: dict[str, Any] = dict(json.loads(file[HOME].attrs["determines"]))
                     return found
             except _DAMAGE:
                 raise _damaged_error(path) from None
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
 
 
 def _told_length(descriptor: int) -> int:
@@ -430,14 +432,12 @@ def open_journal(path: Path, layout: JournalLayout) -> Journal:
         slots = layout.create(skeleton)
         size = skeleton.stat().st_size
     journal = Journal(path, slots)
-    journal.lock()
-    descriptor = journal.descriptor()
-    length = os.fstat(descriptor).st_size
-    told = _told_length(descriptor)
-    good = False
+    good, length, told = False, 0, 0
     try:
+        journal.lock()
+        length, told = os.fstat(journal.descriptor()).st_size, _told_length(journal.descriptor())
         if length < told:
-            os.ftruncate(descriptor, told)
+            os.ftruncate(journal.descriptor(), told)
         with h5py.File(path, "r", locking=False) as file:
             if file[JOURNAL].attrs["format"] != FORMAT:
                 raise UserError(
@@ -448,7 +448,9 @@ def open_journal(path: Path, layout: JournalLayout) -> Journal:
         pass
     finally:
         if not good:
-            os.ftruncate(descriptor, length)
+            if length < told:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(journal.descriptor(), length)
             journal.close()
     if not good:
         raise _damaged_error(path)

@@ -1,10 +1,12 @@
 """Journals: marks fit the records, damaged blocks are done again, and only one run writes."""
 
+import fcntl
 import json
 import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -17,6 +19,7 @@ from mpidvc.runtime.journal import (
     Journal,
     JournalLayout,
     JournalTask,
+    MarksTask,
     create_journal,
     determines_of,
     in_use,
@@ -169,6 +172,47 @@ def test_a_file_that_was_cut_off_goes_on(journal: Journal, keep: float) -> None:
     assert todo
     for block in sorted(set(range(5)) - set(todo)):
         assert np.array_equal(again.records(np.array([block])), records_of(block))
+
+
+def test_a_file_that_was_cut_off_gets_its_length_under_its_lock(journal: Journal) -> None:
+    size = journal.path.stat().st_size
+    os.truncate(journal.path, size // 2)
+    other = os.open(journal.path, os.O_RDONLY)
+    journal.close()
+    fcntl.flock(other, fcntl.LOCK_EX)
+    for use in (determines_of, lambda path: open_journal(path, layout_of())):
+        with pytest.raises(UserError, match="another run is writing it"):
+            use(journal.path)
+        assert journal.path.stat().st_size == size // 2
+    os.close(other)
+    assert determines_of(journal.path) == DETERMINES
+    assert journal.path.stat().st_size == size // 2
+    assert open_journal(journal.path, layout_of()).path.stat().st_size == size
+
+
+@pytest.mark.parametrize("changed", ["records", "points", "blocks"])
+def test_places_that_the_layout_does_not_give_are_refused(journal: Journal, changed: str) -> None:
+    """Here because another layout is asked for, rather than because the file is damaged."""
+    layouts = {
+        "records": replace(layout_of(), records=np.dtype([("phi", "f8", (3, 4)), ("result", "f8", (3,))])),
+        "points": layout_of(np.arange(N - 1), np.array([0, 1, 1, 400, 998, 999])),
+        "blocks": layout_of(ORDER, STARTS[1:]),
+    }
+    before = journal.path.read_bytes()
+    with pytest.raises(UserError, match="is damaged and cannot be continued"):
+        reopened(journal, layouts[changed])
+    assert journal.path.read_bytes() == before
+    assert len(open_journal(journal.path, layout_of())) == N
+
+
+def test_marks_are_checked_again(journal: Journal) -> None:
+    for block in range(5):
+        journal.record(block, records_of(block))
+    task = MarksTask(journal)
+    assert [task.run(chunk) for chunk in range(task.n_chunks)] == [0]
+    slot = journal.slots[f"{JOURNAL}/records"]
+    journal.write_at(slot.offset + 700 * slot.row_bytes, b"?")
+    assert [task.run(chunk) for chunk in range(task.n_chunks)] == [1]
 
 
 def test_what_cannot_go_on(journal: Journal, tmp_path: Path) -> None:

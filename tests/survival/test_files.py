@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from mpidvc.runtime.launch import find_mpiexec
 from tests.conftest import Job as Run
 from tests.outputs import outputs
 from tests.survival.conftest import LINES, Make
-from tests.survival.jobs import JOURNAL, LONG, Job, interrupted, same, seeds, until, wait
+from tests.survival.jobs import JOURNAL, LONG, Job, interrupted, marks, same, seeds, until, wait
 
 Oracle = Callable[[str], Path]
 LDIC = LINES["ldic"]
@@ -464,6 +465,27 @@ def test_begun_by_another_command(make: Make) -> None:
     interrupted(other)
     other.results.rename(job.results)
     refused(job, ["--resume", "-pre", "x"], "command pixelSearch")
+
+
+def test_permissions_are_kept(make: Make) -> None:
+    """Those of files that are replaced; new ones have those of the umask."""
+    job = make(LDIC)
+    assert job.run(1).process.returncode == 0
+    ours = job.out / "new"
+    ours.touch()
+    assert {path: mode(path) for path in (job.results, job.tsv)} == dict.fromkeys((job.results, job.tsv), mode(ours))
+    for path in (job.results, job.tsv):
+        path.chmod(0o600)
+    with job.start(1) as started:
+        part = job.results.with_name(f"{job.results.name}.part")
+        until(lambda: part.exists() and marks(job.results) is not None, "the files of the new run")
+        assert (mode(job.results), mode(part)) == (0o600, 0o600)
+        assert started.end() == 0, started.err
+    assert (mode(job.results), mode(job.tsv), mode(job.log)) == (0o600, 0o600, mode(ours))
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def test_link(make: Make, oracle: Oracle, tmp_path: Path) -> None:
