@@ -396,21 +396,27 @@ class RowFile:
             _write_all(self.descriptor(), np.frombuffer(data, np.uint8), offset)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+        self._unsynced = True
 
     def hold(self) -> None:
         """Open the file now, if it is there: another one may take its name while this process sleeps."""
         with contextlib.suppress(FileNotFoundError):
             self.descriptor()
 
-    def sync(self) -> None:
+    def sync(self, always: bool = False) -> None:
         """Force the rows written by this process to the disk.
+
+        Parameters
+        ----------
+        always : bool
+            Whether to do so even if this object has written none: the metadata, and rows of others on this host.
 
         Raises
         ------
         UserError
             If that fails, as the disk is full or broken: some file systems report it only now.
         """
-        if self._unsynced:
+        if self._unsynced or always:
             try:
                 os.fdatasync(self.descriptor())
             except OSError as error:

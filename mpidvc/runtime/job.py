@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import pickle
 import shutil
@@ -156,6 +157,11 @@ def new_job(plan: bytes) -> Iterator[Job]:
             # The id of this process is in the name: `mpidvc doctor` finds what a killed launcher leaves.
             made = tempfile.TemporaryDirectory(prefix=f"mpidvc-{os.getpid()}-", ignore_cleanup_errors=True)
             job = Job(stack.enter_context(made))
+            # Held as long as this process lives: a container that shares the folder does not see the process.
+            descriptor = os.open(job.folder, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             if shutil.disk_usage(job.folder).free < _LEAST_SPACE + len(plan):
                 # Launchers crash where there is not enough.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

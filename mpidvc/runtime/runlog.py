@@ -98,7 +98,7 @@ class RunLog:
         self._written = time.monotonic()
         self._facts |= {"updated": _now(), "seconds": round(self._written - self._begun, 3)}
         try:
-            with replacing(self.path) as temporary:
+            with replacing(self.path, durable=False) as temporary:
                 temporary.write_text(json.dumps(self._facts, indent=1) + "\n", encoding="utf-8")
         except UserError as error:
             if self._warn is not None:

@@ -35,23 +35,16 @@ def journal(path: Path, statuses: list[float], block: int, done: list[int], comm
     records = np.zeros(n, RECORD)
     records["result"][:, 2] = statuses
     starts = np.minimum(np.arange(0, n + block, block), n)
-    inputs = np.dtype([("phi", "f8", (3, 4))])
     layout = journals.JournalLayout(
         determines={"command": command},
         columns=RESULT,
-        n_points=n,
-        n_blocks=len(starts) - 1,
-        inputs=inputs,
         records=RECORD,
-    )
-    made = journals.create_journal(
-        path,
-        layout,
         order=np.arange(n),
         starts=starts,
         positions=np.zeros((n, 3)),
-        inputs=lambda rows: np.zeros(len(rows), inputs),
+        inputs=lambda rows: np.zeros(len(rows), [("phi", "f8", (3, 4))]),
     )
+    made = journals.create_journal(path, layout)
     made.write(f"{JOURNAL}/records", 0, records)
     for k in done:
         made.record(k, records[starts[k] : starts[k + 1]])
