@@ -477,9 +477,9 @@ def test_permissions_are_kept(make: Make) -> None:
     for path in (job.results, job.tsv):
         path.chmod(0o600)
     with job.start(1) as started:
-        part = job.results.with_name(f"{job.results.name}.part")
-        until(lambda: part.exists() and marks(job.results) is not None, "the files of the new run")
-        assert (mode(job.results), mode(part)) == (0o600, 0o600)
+        made = [job.results.with_name(f"{job.results.name}.{ending}") for ending in ("part", "new")]
+        until(lambda: made[0].exists() and marks(made[1]) is not None, "the files of the new run")
+        assert [mode(path) for path in made] == [0o600, 0o600]
         assert started.end() == 0, started.err
     assert (mode(job.results), mode(job.tsv), mode(job.log)) == (0o600, 0o600, mode(ours))
 
