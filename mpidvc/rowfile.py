@@ -138,30 +138,31 @@ def _check_texts(group: Any) -> None:
     """
     import h5py
 
-    with Path(group.file.filename).open("rb") as file:
+    # by the same handle: another file may take the name at any moment
+    handle = group.file.id.get_vfd_handle()
 
-        def piece(start: int, length: int) -> bytes:
-            return os.pread(file.fileno(), length, start) if 0 <= start < 2**63 else b""
+    def piece(start: int, length: int) -> bytes:
+        return os.pread(handle, length, start) if 0 <= start < 2**63 else b""
 
-        heaps = {struct.unpack("<Q", body[-12:-4])[0] for body in _attributes(piece, h5py.h5o.get_info(group.id).addr)}
-        for heap in heaps:
-            head = piece(heap, 16)
-            if len(head) < 16 or head[:4] != b"GCOL":
-                continue  # no text
-            (size,) = struct.unpack("<8xQ", head)
-            at = 16
-            for _ in range(MOST_TEXTS):
-                if at + 16 > size:
-                    break
-                found = piece(heap + at, 16)
-                if len(found) < 16:
-                    raise ValueError("the file ends in its texts")
-                index, length = struct.unpack("<H6xQ", found)
-                # object 0 is what is free, its own head included
-                whole = length if index == 0 else 16 + -(-length // 8) * 8
-                if not 0 < whole <= size - at:
-                    raise ValueError("its texts are damaged")
-                at += whole
+    heaps = {struct.unpack("<Q", body[-12:-4])[0] for body in _attributes(piece, h5py.h5o.get_info(group.id).addr)}
+    for heap in heaps:
+        head = piece(heap, 16)
+        if len(head) < 16 or head[:4] != b"GCOL":
+            continue  # no text
+        (size,) = struct.unpack("<8xQ", head)
+        at = 16
+        for _ in range(MOST_TEXTS):
+            if at + 16 > size:
+                break
+            found = piece(heap + at, 16)
+            if len(found) < 16:
+                raise ValueError("the file ends in its texts")
+            index, length = struct.unpack("<H6xQ", found)
+            # object 0 is what is free, its own head included
+            whole = length if index == 0 else 16 + -(-length // 8) * 8
+            if not 0 < whole <= size - at:
+                raise ValueError("its texts are damaged")
+            at += whole
 
 
 def _attributes(piece: Callable[[int, int], bytes], header: int) -> Iterator[bytes]:

@@ -24,7 +24,18 @@ import numpy as np
 from mpidvc.arrays import Array, Ints, Records
 from mpidvc.atomic import beside, keep_mode, replacing
 from mpidvc.errors import UserError
-from mpidvc.rowfile import HOME, JOURNAL, METADATA, SIGNATURE, RowFile, Slot, create_dataset, create_file, reserve
+from mpidvc.rowfile import (
+    HOME,
+    JOURNAL,
+    METADATA,
+    SIGNATURE,
+    RowFile,
+    Slot,
+    create_dataset,
+    create_file,
+    read_attributes,
+    reserve,
+)
 from mpidvc.runtime.executor import Task
 
 __all__ = [
@@ -377,7 +388,7 @@ def determines_of(path: Path) -> dict[str, Any]:
         with contextlib.nullcontext() if whole else _of_full_length(path):
             try:
                 with h5py.File(path, "r", locking=False) as file:
-                    found: dict[str, Any] = dict(json.loads(file[HOME].attrs["determines"]))
+                    found: dict[str, Any] = dict(json.loads(read_attributes(file[HOME])["determines"]))
                     return found
             except _DAMAGE:
                 raise _damaged_error(path) from None
@@ -439,7 +450,7 @@ def open_journal(path: Path, layout: JournalLayout) -> Journal:
         if length < told:
             os.ftruncate(journal.descriptor(), told)
         with h5py.File(path, "r", locking=False) as file:
-            if file[JOURNAL].attrs["format"] != FORMAT:
+            if read_attributes(file[JOURNAL])["format"] != FORMAT:
                 raise UserError(
                     f"{path}: was begun by another version of mpidvc; finish it with that, or add --overwrite"
                 )
