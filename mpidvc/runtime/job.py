@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import pickle
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,22 @@ class Job:
         self.folder = Path(folder)
         #: The pickled plan, made before the ranks were started.
         self.plan = self.folder / "plan"
+        self._words = self.folder / "words"
         self._value = self.folder / "value"
         self._signal = self.folder / "signal"
         self._claim = self.folder / "claim"
         self._status = self.folder / "status"
         self._started = self.folder / "started"
+
+    def tell_words(self, words: Sequence[str]) -> None:
+        """Leave the command line for the ranks; before they are started."""
+        self._words.write_text(json.dumps(list(words)), encoding="ascii")
+
+    @property
+    def words(self) -> list[str]:
+        """The command line after ``mpidvc``."""
+        found: list[str] = json.loads(self._words.read_text(encoding="ascii"))
+        return found
 
     def tell_value(self, value: object) -> None:
         """Hand over, on rank 0, what the command returns; before its status is reported."""
