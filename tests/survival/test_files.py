@@ -111,14 +111,14 @@ def test_two_runs_of_one_journal(make: Make, oracle: Oracle) -> None:
     with job.start(1) as first:
         wait(job, first, 0.1)
         first.send(signal.SIGSTOP, first.everybody())
-        for option in ("--resume", "--overwrite"):
-            refused(job, [option], "another run")
+        for options in ([], ["--resume"], ["--overwrite"]):
+            refused(job, options, "another run is writing it", "wait for its end")
         first.send(signal.SIGCONT, first.everybody())
         assert first.end() == 0
     same(job.out, oracle(LDIC))
 
 
-@pytest.mark.parametrize("options", [[], ["--resume"], ["--overwrite"]] if LONG else [["--resume"]])
+@pytest.mark.parametrize("options", [[], ["--resume"], ["--overwrite"]])
 def test_two_runs_begun_at_once(options: list[str], make: Make, oracle: Oracle) -> None:
     """As when a job is submitted twice: the later one is refused."""
     job = make(LINES["pixelSearch"])
@@ -134,7 +134,10 @@ def test_two_runs_begun_at_once(options: list[str], make: Make, oracle: Oracle) 
     finally:
         os.close(folder)
     assert sorted(ends) == [0, 2], first.err + second.err
-    assert len((first.err + second.err).splitlines()) == 1
+    (line,) = (first.err + second.err).splitlines()
+    assert str(job.results) in line
+    assert "another run is writing it" in line
+    assert "wait for its end" in line
     same(job.out, oracle(LINES["pixelSearch"]))
 
 
