@@ -59,6 +59,7 @@ cdef extern from "gauss_newton.hpp" nogil:
         double min_delta_phi
         double gain
         double bias
+        double base1
 
     struct mpidvc_block:
         mpidvc_box box1
@@ -104,6 +105,7 @@ cdef extern from "gauss_newton.hpp" nogil:
         double centre[3]
         double low[3]
         double high[3]
+        float outside
         float* out
 
     struct mpidvc_kernels:
@@ -146,8 +148,8 @@ FRAME = MPIDVC_FRAME
 PADDING = MPIDVC_PADDING
 #: deltaPhiNorm before the first step.
 NOT_YET = MPIDVC_NOT_YET
-#: Diverged (status -1): in the second half of the iterations, the error before was less than this fraction of the error
-#: after.
+#: Diverged (status -1): in the second half of the iterations, the mean square residual before was less than this
+#: fraction of that after.
 GROWTH = MPIDVC_GROWTH
 #: Singular (status -2): a pivot of the matrix, scaled to unit diagonal, is less.
 LEAST_PIVOT = MPIDVC_LEAST_PIVOT
@@ -197,7 +199,9 @@ cdef class Settings:
     sigma : float or None
         Standard deviation (voxels) of Gaussian derivatives; None: central differences.
     gain, bias : float
-        znssd: first estimate of ``f = gain * g + bias``.
+        ``f = gain * g + bias`` between the boxes' grey levels; znssd: a first estimate.
+    base1 : float
+        Constant that was taken off the grey levels of box 1. Errors and thresholds are those of the image itself.
 
     Raises
     ------
@@ -210,7 +214,7 @@ cdef class Settings:
 
     def __init__(self, int order=1, bint two_d=False, bint znssd=False, bint rigid=False, bint update_gradient=False,
                  bint shift=False, int max_iterations=50, double min_delta_phi=1e-3, sigma=None, double gain=1.0,
-                 double bias=0.0):
+                 double bias=0.0, double base1=0.0):
         cdef double[::1] gauss, derivative
         if order not in (1, 3):
             raise ValueError(f"interpolation order {order}: only 1 and 3 exist")
@@ -224,6 +228,7 @@ cdef class Settings:
         self.c.min_delta_phi = min_delta_phi
         self.c.gain = gain
         self.c.bias = bias
+        self.c.base1 = base1
         self.c.gradient_reach = 1
         self.c.gauss = NULL
         self.c.gauss_derivative = NULL
@@ -345,7 +350,8 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
     ----------
     settings : Settings
     box1, box2 : (z, y, x) float32
-        Voxels of the two images, from :func:`empty_box`. With ``order == 3`` box 2 holds spline coefficients.
+        Voxels of the two images, from :func:`empty_box`, less a constant if there is one in the settings. With
+        ``order == 3`` box 2 holds spline coefficients.
     usable, covered, real : (z, y, x) uint8 or None
         Maps of box 1: voxels that may be compared because their gradients are data, too; voxels that count for the
         coverage; voxels that exist. None: all.
@@ -441,7 +447,7 @@ def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None,
     low2, high2 : 3 floats
         Samples of box 2 outside are not data.
     level : float
-        Subtracted from f and from ``gain * g + bias``.
+        Subtracted from f and from ``gain * g + bias``, all of them grey levels of the boxes.
     gain, bias : float
     index : 3 ints
         Shift-DVC: flattened index of the first voxel in its image, and of steps along y and z.
@@ -496,7 +502,7 @@ def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None,
 
 
 def warp(const float[:, :, ::1] box not None, int order, bint two_d, F, centre, low, high,
-         float[:, :, ::1] out not None):
+         float[:, :, ::1] out not None, float outside=0.0):
     """Sample a box at ``centre + F (x - (n - 1) / 2)`` for every voxel x of an array of shape n.
 
     Parameters
@@ -508,8 +514,9 @@ def warp(const float[:, :, ::1] box not None, int order, bint two_d, F, centre, 
     F : (3, 3) floats
     centre : 3 floats
     low, high : 3 floats
-        Samples outside become 0.
+        Samples outside become `outside`.
     out : (z, y, x) float32, out
+    outside : float
 
     Raises
     ------
@@ -534,6 +541,7 @@ def warp(const float[:, :, ::1] box not None, int order, bint two_d, F, centre, 
         for b in range(3):
             job.F[3 * a + b] = F[a][b]
     job.out = &out[0, 0, 0]
+    job.outside = outside
     with nogil:
         failed = table.warp(&job)
     if failed:

@@ -68,7 +68,7 @@ double mean_of(const uint8_t *map, const mpidvc_box &box, const Int low[3], cons
     return (double)sum / (double)(n[0] * n[1] * n[2]);
 }
 
-// Mean grey level of the voxels [low, low + n) of box 1 that exist; masked ones count.
+// Mean grey level (the image's own) of the voxels [low, low + n) of box 1 that exist; masked ones count.
 double mean_grey(const mpidvc_points &points, const Int low[3], const Int n[3]) {
     double sum = 0;
     Int count = 0;
@@ -78,7 +78,7 @@ double mean_grey(const mpidvc_points &points, const Int low[3], const Int n[3]) 
             for (Int x = 0; x < n[2]; x++)
                 if (!points.real || points.real[o + x]) sum += (double)points.box1.data[o + x], count++;
         }
-    return count ? sum / (double)count : 0.0;
+    return count ? sum / (double)count + points.settings->base1 : 0.0;
 }
 
 // A row of the results.
@@ -148,8 +148,8 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
     Sampler s = sampler_of(points.box2, win.n, low2, high2);
     s.shift = set.shift != 0;
     s.index0 = index[0], s.index_y = index[1], s.index_z = index[2];
-    double gain = set.znssd ? set.gain : 1.0, bias = (set.znssd ? set.bias : 0.0) - win.level;
-    double error = INFINITY, A[12], whole_sums[MPIDVC_SUMS];
+    double gain = set.gain, bias = set.bias - win.level;
+    double mean_square = INFINITY, A[12], whole_sums[MPIDVC_SUMS];
     bool whole = true;  // N, F, FF, M, C, D are those of all comparable voxels, else of win.now
     memcpy(whole_sums, sums, sizeof sums);
     for (bool last = false, first = true;; first = false) {
@@ -175,30 +175,31 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
         }
         out.coverage = sums[MPIDVC_N] / all;
         if (!(sums[MPIDVC_N] >= 1) || sums[MPIDVC_N] < enough) {
-            out.status = -3;  // it has left the data
-            break;
+            out.status = -3;  // it has left the data, where no small step makes it converged
+            return 0;
         }
-        const double before = error, grey = sums[MPIDVC_F] + sums[MPIDVC_N] * win.level;
-        double scale = 1;
+        double squares = sums[MPIDVC_RR], scale = 1;
         const Normalised q = normalise(sums);
         out.zncc = q.flat ? NAN : q.zncc;
         if (set.znssd) {
             if (q.flat) {
                 out.status = -2;
-                break;
+                return 0;
             }
-            error = q.rr / grey;
+            squares = q.rr;
             memcpy(A, q.A, sizeof A);
             gain *= q.alpha;
             bias = q.alpha * bias + q.beta;
             if (set.update_gradient) scale = q.alpha;
         } else {
-            error = sums[MPIDVC_RR] / grey;
             memcpy(A, sums + MPIDVC_A, sizeof A);
         }
-        out.error = error;
+        out.error = squares / (sums[MPIDVC_F] + sums[MPIDVC_N] * (win.level + set.base1));
+        // not the error: its sign is that of the grey levels
+        const double before = mean_square;
+        mean_square = squares / sums[MPIDVC_N];
         if (!first) {
-            if (before < MPIDVC_GROWTH * error && out.iterations > set.max_iterations / 2.0) {
+            if (before < MPIDVC_GROWTH * mean_square && out.iterations > set.max_iterations / 2.0) {
                 out.status = -1;
                 break;
             }
@@ -213,19 +214,18 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
         double delta[12];
         if (!increment(sums + MPIDVC_M, A, set.two_d, delta)) {
             out.status = -2;
-            break;
+            return 0;
         }
         for (int i = 0; i < 12; i++) delta[i] /= scale;
         out.status = update(set, delta, F, t, &out.delta_norm);
-        if (out.status) break;
+        if (out.status) return 0;
         last = out.delta_norm <= set.min_delta_phi || out.iterations + 1 >= set.max_iterations;
     }
-    if (out.status != -2 && out.status != -4) {
-        if (out.delta_norm <= set.min_delta_phi)
-            out.status = 2;
-        else if (out.status == 0)
-            out.status = 1;
-    }
+    // a small step is looked at last, as in spam: it overrides -1, and -3 of the volume
+    if (out.delta_norm <= set.min_delta_phi)
+        out.status = 2;
+    else if (out.status == 0)
+        out.status = 1;
     return 0;
 }
 
@@ -296,7 +296,7 @@ template <int O, int D> int warp_region(const mpidvc_warp &job) {
         for (Int y = 0; y < job.n[1]; y++)
             for (Int x = 0; x < job.n[2]; x++)
                 job.out[(z * job.n[1] + y) * job.n[2] + x] =
-                    weight[y * pitch + x] > 0.f ? memory[y * pitch + x] : 0.f;
+                    weight[y * pitch + x] > 0.f ? memory[y * pitch + x] : job.outside;
     }
     free(memory);
     return 0;

@@ -7,7 +7,8 @@
 // Limits of a registration, the same for windows and for whole images; `mpidvc.core.registration` reads them from here.
 // deltaPhiNorm before the first step.
 static const double MPIDVC_NOT_YET = 100.0;
-// Status -1: in the second half of the iterations, the error before was less than this fraction of the error after.
+// Status -1: in the second half of the iterations, the mean square residual before was less than this fraction of that
+// after.
 static const double MPIDVC_GROWTH = 0.8;
 // Status -2: a pivot of M, scaled to unit diagonal, is less; the sums carry six digits.
 static const double MPIDVC_LEAST_PIVOT = 1e-9;
@@ -43,7 +44,8 @@ struct mpidvc_settings {
     int gradient_reach;   // 1: central differences, else the half width of the two kernels below
     const double *gauss, *gauss_derivative;  // 2 * gradient_reach + 1 weights each, or null
     double min_delta_phi;
-    double gain, bias;    // znssd: first estimate of f = gain * g + bias
+    double gain, bias;    // f = gain * g + bias between the boxes' grey levels; znssd: a first estimate
+    double base1;         // constant that was taken off box 1; errors and thresholds are those of whole grey levels
 };
 
 // Sums over one window or block, all about its own centre ((n - 1) / 2), as doubles in this order.
@@ -101,7 +103,8 @@ struct mpidvc_warp {
     int64_t n[3];
     double F[9], centre[3];  // gradient of the mapping, and the place of the block's centre in the box
     double low[3], high[3];
-    float *out;              // (n0, n1, n2), contiguous; samples outside [low, high] become 0
+    float outside;           // the value of samples outside [low, high]
+    float *out;              // (n0, n1, n2), contiguous
 };
 
 // Functions return 0, or -1 where memory is short.

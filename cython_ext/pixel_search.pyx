@@ -42,6 +42,8 @@ cdef extern from "window_search.hpp" nogil:
         int64_t low[3]
         int64_t high[3]
         int zero_mean
+        double base1
+        double base2
         double min_overlap
         int64_t count
         const int64_t* centre1
@@ -133,13 +135,13 @@ def search_points(const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1]
                   const float[:, :, ::1] box2 not None, const uint8_t[:, :, ::1] usable2, hws, low, high,
                   bint zero_mean, const int64_t[:, ::1] centre1 not None, const int64_t[:, ::1] centre2 not None,
                   int64_t[:, ::1] offset not None, double[::1] cc not None, double[::1] error not None,
-                  double min_overlap=0.0, str method="auto"):
+                  double min_overlap=0.0, str method="auto", bases=(0.0, 0.0)):
     """Find the windows of image 1 around many points in image 2.
 
     Parameters
     ----------
     box1, box2 : (z, y, x) float32
-        Parts of the two images; finite everywhere.
+        Parts of the two images, less the bases; finite everywhere.
     usable1, usable2 : (z, y, x) uint8 or None
         0 where a voxel is not data. None: all are.
     hws : 3 ints
@@ -151,7 +153,8 @@ def search_points(const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1]
     centre1, centre2 : (n, 3) int64
         In box 1 and box 2, which must hold all windows.
     offset : (n, 3) int64, out
-        The best o; of equally good ones the first in z, y, x order; 0 if nothing can be compared or no CC is above 0.
+        The best o; of equally good ones the first in z, y, x order; 0 if nothing can be compared, no CC is above 0, or
+        window 1 is of one grey level.
     cc : (n,) float64, out
         Its correlation coefficient, 0 if there is none.
     error : (n,) float64, out
@@ -160,6 +163,8 @@ def search_points(const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1]
         Least fraction of the usable voxels of window 1 that a candidate has to compare.
     method : {"auto", "direct", "fft"}
         For tests: the answer is the same.
+    bases : 2 floats
+        Constants that were taken off the grey levels of image 1 and 2. CC and error are those of the images.
 
     Raises
     ------
@@ -194,6 +199,7 @@ def search_points(const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1]
                     or centre2[k, a] + job.hws[a] + job.high[a] >= box2.shape[a]):
                 raise ValueError(f"search range of point {k} leaves its box")
     job.zero_mean = zero_mean
+    job.base1, job.base2 = bases
     job.min_overlap = min_overlap
     job.count = n
     job.centre1 = &centre1[0, 0]
@@ -211,14 +217,14 @@ def search_points(const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1]
 
 
 def search_window(window1, usable1, const float[:, :, ::1] box2 not None, const uint8_t[:, :, ::1] usable2, low, high,
-                  bint zero_mean, centre2, double min_overlap=0.0, str method="auto"):
+                  bint zero_mean, centre2, double min_overlap=0.0, str method="auto", bases=(0.0, 0.0)):
     """Find one window that is given as an array of its own.
 
     Parameters
     ----------
     window1, usable1 : (z, y, x) float32, uint8 or None
         Of odd shape.
-    box2, usable2, low, high, zero_mean, min_overlap, method
+    box2, usable2, low, high, zero_mean, min_overlap, method, bases
         As in :func:`search_points`.
     centre2 : 3 ints
 
@@ -233,7 +239,7 @@ def search_window(window1, usable1, const float[:, :, ::1] box2 not None, const 
     cc, error = np.zeros(1), np.zeros(1)
     centre1 = np.array([hws], np.int64)
     search_points(window1, usable1, box2, usable2, hws, low, high, zero_mean, centre1,
-                  np.array(centre2, np.int64).reshape(1, 3), offset, cc, error, min_overlap, method)
+                  np.array(centre2, np.int64).reshape(1, 3), offset, cc, error, min_overlap, method, bases)
     return offset[0], float(cc[0]), float(error[0])
 
 

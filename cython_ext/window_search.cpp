@@ -31,6 +31,10 @@ enum { MOST_Y = 3, MOST_X = 3 };
 
 const double UNIT32 = 1.0 / 16777216.0;        // half a unit in the last place of 1.0f
 const double UNIT64 = 1.0 / 9007199254740992.0;
+const double LEAST32 = 1.401298464324817e-45;  // the smallest number in single precision: products are rounded to it
+
+// With more candidates than this to evaluate, those of one grey level are told apart first, which costs as much.
+enum { MANY = 32 };
 
 // ----------------------------------------------------------------------------------------------- sums in float32
 
@@ -202,20 +206,20 @@ Sums exact_sums(const Pair &p, double mean_a, double mean_b) {
             for (Int x = 0; x < p.n[2]; x += EIGHT) {
                 D8 a, b, w;
                 eight(p, z * p.pz1 + y * p.py1, z * p.pz2 + y * p.py2, x, a, b, w);
-                const D8 d = a - b;
                 a -= mean_a * w, b -= mean_b * w;
+                const D8 d = a - b;
                 n += w, sa += a, sb += b, ab += a * b, aa += a * a, bb += b * b, dd += d * d;
             }
     return Sums{total8(n), total8(sa), total8(sb), total8(ab), total8(aa), total8(bb), total8(dd)};
 }
 
-// CC in double precision; 0 where it does not exist. `plain`: the sums about 0.
-double exact_cc(const Pair &p, bool zero_mean, Sums &plain) {
-    plain = exact_sums(p, 0.0, 0.0);
+// CC in double precision, of the grey levels plus the bases; 0 where it does not exist. `plain`: their sums about 0.
+double exact_cc(const Pair &p, bool zero_mean, double base1, double base2, Sums &plain) {
+    plain = exact_sums(p, -base1, -base2);
     Sums s = plain;
     if (!(s.n > 0)) return 0.0;
     if (zero_mean) {
-        s = exact_sums(p, plain.a / plain.n, plain.b / plain.n);
+        s = exact_sums(p, plain.a / plain.n - base1, plain.b / plain.n - base2);
         // the rounding errors of a constant window are no variation: a float32 image has none this small
         if (s.aa <= 1e-24 * plain.aa || s.bb <= 1e-24 * plain.bb) return 0.0;
     }
@@ -223,54 +227,82 @@ double exact_cc(const Pair &p, bool zero_mean, Sums &plain) {
     return norm > 0 ? s.ab / norm : 0.0;
 }
 
-// out[i] = in[i] + ... + in[i + w - 1] for i < d, where each element is a row of n numbers. By van Herk's method: the
-// end of a block of w rows, and the beginning of the next block. Two additions per element, and nothing is subtracted
-// again, so that errors stay relative to the sum itself.
-MPIDVC_INLINE void sums_of_rows(const double *in, Int in_pitch, Int w, Int d, Int n, double *acc, double *out,
-                                Int out_pitch) {
+// What values of a window are folded to.
+struct Add {
+    static constexpr double START = 0.0;
+    static MPIDVC_METHOD double of(double a, double b) { return a + b; }
+};
+struct Least {
+    static constexpr double START = INFINITY;
+    static MPIDVC_METHOD double of(double a, double b) { return a < b ? a : b; }
+};
+struct Most {
+    static constexpr double START = -INFINITY;
+    static MPIDVC_METHOD double of(double a, double b) { return a > b ? a : b; }
+};
+
+// out[i] = in[i] + ... + in[i + w - 1] (or their least or most) for i < d, where each element is a row of n numbers. By
+// van Herk's method: the end of a block of w rows, and the beginning of the next block. Two additions per element, and
+// nothing is subtracted again, so that errors stay relative to the sum itself.
+template <class Fold>
+MPIDVC_INLINE void fold_rows(const double *in, Int in_pitch, Int w, Int d, Int n, double *acc, double *out,
+                             Int out_pitch) {
     for (Int start = 0; start < d; start += w) {
-        memset(acc, 0, sizeof(double) * (size_t)n);
+        for (Int x = 0; x < n; x++) acc[x] = Fold::START;
         for (Int i = start + w - 1; i >= start; i--) {
             const double *row = in + i * in_pitch;
             if (i < d) {
                 double *to = out + i * out_pitch;
-                for (Int x = 0; x < n; x++) to[x] = acc[x] += row[x];
+                for (Int x = 0; x < n; x++) to[x] = acc[x] = Fold::of(acc[x], row[x]);
             } else {
-                for (Int x = 0; x < n; x++) acc[x] += row[x];
+                for (Int x = 0; x < n; x++) acc[x] = Fold::of(acc[x], row[x]);
             }
         }
     }
     for (Int start = w; start < w + d - 1; start += w) {
-        memset(acc, 0, sizeof(double) * (size_t)n);
+        for (Int x = 0; x < n; x++) acc[x] = Fold::START;
         for (Int i = start; i < smaller(start + w - 1, w + d - 1); i++) {
             const double *row = in + i * in_pitch;
             double *to = out + (i - w + 1) * out_pitch;
-            for (Int x = 0; x < n; x++) to[x] += acc[x] += row[x];
+            for (Int x = 0; x < n; x++) to[x] = Fold::of(to[x], acc[x] = Fold::of(acc[x], row[x]));
         }
     }
 }
 
-// out[offset] = sum of a plane's window at that offset, along one axis after the other.
-void box_sums(const Extent &e, const float *samples, double *plane, double *slices, double *row, double *out) {
-    const Int nx = (e.n2[2] + 7) / 8 * 8, area = e.d[1] * nx;  // zeros behind the row
-    double *acc = row, *summed = plane;
+// out[offset] = sum (or least or most) of the window at that offset, along one axis after the other; voxels that are
+// not usable do not count. The samples are those of the searched part, at any pitches.
+template <class Fold>
+void box_folds(const Extent &e, const float *samples, const uint8_t *usable, Int py, Int pz, double *plane,
+               double *slices, double *row, double *out) {
+    const Int nx = (e.n2[2] + 7) / 8 * 8, area = e.d[1] * nx;
+    double *acc = row, *folded = plane;
     for (Int z = 0; z < e.n2[0]; z++) {
         for (Int y = 0; y < e.n2[1]; y++) {
-            const float *v = samples + (z * e.n2[1] + y) * e.pitch2;
-            for (Int x = 0; x < nx; x++) plane[y * nx + x] = (double)v[x];
+            const float *v = samples + z * pz + y * py;
+            double *to = plane + y * nx;
+            for (Int x = 0; x < e.n2[2]; x++) to[x] = (double)v[x];
+            if (usable)
+                for (Int x = 0; x < e.n2[2]; x++)
+                    if (!usable[z * pz + y * py + x]) to[x] = Fold::START;
+            for (Int x = e.n2[2]; x < nx; x++) to[x] = Fold::START;
         }
-        sums_of_rows(plane, nx, e.n1[1], e.d[1], nx, acc, slices + z * area, nx);
+        fold_rows<Fold>(plane, nx, e.n1[1], e.d[1], nx, acc, slices + z * area, nx);
     }
     for (Int dy = 0; dy < e.d[1]; dy++) {
-        sums_of_rows(slices + dy * nx, area, e.n1[0], e.d[0], nx, acc, summed, nx);
+        fold_rows<Fold>(slices + dy * nx, area, e.n1[0], e.d[0], nx, acc, folded, nx);
         for (Int dz = 0; dz < e.d[0]; dz++) {
-            const double *from = summed + dz * nx;
+            const double *from = folded + dz * nx;
             double *to = out + (dz * e.d[1] + dy) * e.d[2];
             memcpy(to, from, sizeof(double) * (size_t)e.d[2]);
             for (Int x = 1; x < e.n1[2]; x++)
-                for (Int dx = 0; dx < e.d[2]; dx++) to[dx] += from[dx + x];
+                for (Int dx = 0; dx < e.d[2]; dx++) to[dx] = Fold::of(to[dx], from[dx + x]);
         }
     }
+}
+
+// The same for the sums of a plane.
+void box_sums(const Extent &e, const float *plane2, double *plane, double *slices, double *row, double *out) {
+    box_folds<Add>(e, plane2, 0, e.pitch2, e.pitch2 * e.n2[1], plane, slices, row, out);
 }
 
 // ---------------------------------------------------------------------------------------------------- one point
@@ -289,7 +321,7 @@ struct Point {
     Pair pair;                   // at the first offset
     Int first[3];                // that offset
     bool masked1, masked2;
-    double c1, c2;               // constants that were subtracted
+    double c1, c2;               // constants that were subtracted, the bases included
     double n, a, aa, bb;         // voxels, sum a', sum a'^2 of window 1; sum b'^2 of the searched part
     int needed;
 };
@@ -418,6 +450,18 @@ void fill_usable(const uint8_t *usable, Int py, Int pz, const Int n[3], Int pitc
         }
 }
 
+// Brings values whose squares would leave the range of single precision near 1, by a power of two: nothing is rounded,
+// and CC does not change. `constant`, `sum` and `squares` are scaled with them.
+void rescale(float *values, Int size, double number, double *constant, double *sum, double *squares) {
+    const double mean_square = *squares / number;
+    if (mean_square > 1e-20 && mean_square < 1e20) return;
+    int exponent = 0;
+    frexp(sqrt(mean_square), &exponent);
+    const double scale = ldexp(1.0, -exponent);
+    for (Int i = 0; i < size; i++) values[i] = (float)((double)values[i] * scale);
+    *constant *= scale, *sum *= scale, *squares *= scale * scale;
+}
+
 void square(const float *values, Int count, float *out) {
     for (Int i = 0; i < count; i++) out[i] = values[i] * values[i];
 }
@@ -436,7 +480,7 @@ void moments(const float *values, Int count, double *sum, double *squares) {
 }
 
 // Fills the planes and constants of point k. False if nothing can be found there: window 1 or the searched part has no
-// data.
+// data, or window 1 is of one grey level.
 bool prepare(const mpidvc_search &s, Int k, const Work &w, Point &p) {
     memset(&p, 0, sizeof p);
     Int low1[3], low[3] = {0, 0, 0}, low2[3];
@@ -469,15 +513,19 @@ bool prepare(const mpidvc_search &s, Int k, const Work &w, Point &p) {
     p.e.pitch1 = (p.e.n1[2] + WIDE - 1) / WIDE * WIDE;
     p.e.pitch2 = pitch_of(p.e.pitch1, w.d[2]);
 
-    p.c1 = level_of(p.pair.a, u1, b1.pitch_y, b1.pitch_z, p.e.n1);
-    p.c2 = level_of(p.pair.b, u2, b2.pitch_y, b2.pitch_z, p.e.n2);
+    const double level1 = level_of(p.pair.a, u1, b1.pitch_y, b1.pitch_z, p.e.n1);
+    const double level2 = level_of(p.pair.b, u2, b2.pitch_y, b2.pitch_z, p.e.n2);
     const Int size1 = p.e.n1[0] * p.e.n1[1] * p.e.pitch1, size2 = p.e.n2[0] * p.e.n2[1] * p.e.pitch2;
-    fill_values(p.pair.a, u1, b1.pitch_y, b1.pitch_z, p.e.n1, p.c1, p.e.pitch1, w.planes1[MPIDVC_VALUE]);
-    fill_values(p.pair.b, u2, b2.pitch_y, b2.pitch_z, p.e.n2, p.c2, p.e.pitch2, w.planes2[MPIDVC_VALUE]);
-    square(w.planes2[MPIDVC_VALUE], size2, w.planes2[MPIDVC_SQUARE]);
+    fill_values(p.pair.a, u1, b1.pitch_y, b1.pitch_z, p.e.n1, level1, p.e.pitch1, w.planes1[MPIDVC_VALUE]);
     moments(w.planes1[MPIDVC_VALUE], size1, &p.a, &p.aa);
+    if (p.aa == 0) return false;  // the level of one grey level is exact
+    fill_values(p.pair.b, u2, b2.pitch_y, b2.pitch_z, p.e.n2, level2, p.e.pitch2, w.planes2[MPIDVC_VALUE]);
     double sum;
     moments(w.planes2[MPIDVC_VALUE], size2, &sum, &p.bb);
+    p.c1 = level1 + s.base1, p.c2 = level2 + s.base2;
+    rescale(w.planes1[MPIDVC_VALUE], size1, (double)n1, &p.c1, &p.a, &p.aa);
+    if (p.bb > 0) rescale(w.planes2[MPIDVC_VALUE], size2, (double)n2, &p.c2, &sum, &p.bb);
+    square(w.planes2[MPIDVC_VALUE], size2, w.planes2[MPIDVC_SQUARE]);
     p.needed = 1 << MPIDVC_AB;
     if (p.masked1) {
         fill_usable(u1, b1.pitch_y, b1.pitch_z, p.e.n1, p.e.pitch1, w.planes1[MPIDVC_USABLE]);
@@ -544,7 +592,6 @@ void choose(const mpidvc_search &s, Int k, const Work &w, const Point &p, const 
     const bool fft = noise > 0;
     const double gamma = UNIT32 * chain(p.e), least = s.min_overlap * p.n;
     double norm1[MPIDVC_PLANES] = {}, norm2[MPIDVC_PLANES] = {};
-    const bool masked = p.masked1 || p.masked2;
     if (fft) {
         const Int size1 = p.e.n1[0] * p.e.n1[1] * p.e.pitch1, size2 = p.e.n2[0] * p.e.n2[1] * p.e.pitch2;
         double sum;
@@ -577,28 +624,42 @@ void choose(const mpidvc_search &s, Int k, const Work &w, const Point &p, const 
         const double bb = p.masked1 ? q.bb + fft_error(MPIDVC_BB) : q.bb;
         const double aa = p.masked2 ? q.aa + fft_error(MPIDVC_AA) : q.aa, one = 4 * UNIT32;
         const double g1 = fft ? one : p.masked1 ? gamma : one, g2 = fft ? one : p.masked2 ? gamma : one;
-        q.e_ab = (fft ? one : gamma) * sqrt(p.aa * bb) + fft_error(MPIDVC_AB);
+        q.e_ab = (fft ? one : gamma) * sqrt(p.aa * bb) + fft_error(MPIDVC_AB) + p.n * LEAST32;
         q.e_a = g2 * sqrt(p.n * p.aa) + (p.masked2 ? fft_error(MPIDVC_A) : 0.0);
-        q.e_aa = g2 * aa + (p.masked2 ? fft_error(MPIDVC_AA) : 0.0);
+        q.e_aa = g2 * aa + (p.masked2 ? fft_error(MPIDVC_AA) : 0.0) + p.n * LEAST32;
         q.e_b = g1 * sqrt(p.n * bb) + (p.masked1 ? fft_error(MPIDVC_B) : 0.0);
-        q.e_bb = g1 * bb + (p.masked1 ? fft_error(MPIDVC_BB) : 0.0);
+        q.e_bb = g1 * bb + (p.masked1 ? fft_error(MPIDVC_BB) : 0.0) + p.n * LEAST32;
         rate(q, p, s.zero_mean != 0, &w.cc[i], &w.bound[i]);
         if (w.bound[i] < INFINITY && w.cc[i] - w.bound[i] > threshold) threshold = w.cc[i] - w.bound[i];
     }
-    // two constant windows: all offsets are alike
-    const bool flat = !masked && p.aa == 0 && p.bb == 0;
+    auto may_be_best = [&](Int i) { return !(w.cc[i] + w.bound[i] < threshold || w.cc[i] + w.bound[i] <= 0); };
+    Int candidates = 0;
+    for (Int i = 0; i < w.offsets; i++) candidates += may_be_best(i);
+    // candidates of one grey level: without a CC, or all with the same one
+    double *const least_grey = w.boxes[0], *const most_grey = w.boxes[1];
+    if (candidates > MANY) {
+        box_folds<Least>(p.e, p.pair.b, p.pair.usable2, p.pair.py2, p.pair.pz2, w.plane, w.slices, w.row, least_grey);
+        box_folds<Most>(p.e, p.pair.b, p.pair.usable2, p.pair.py2, p.pair.pz2, w.plane, w.slices, w.row, most_grey);
+    }
+    bool met[2] = {false, false};  // one of a negative, of a positive grey level
     double best = 0;
     Int where = -1;
     Sums at_best = {};
-    for (Int i = 0; i < (flat ? 1 : w.offsets); i++) {
-        if (w.cc[i] + w.bound[i] < threshold || w.cc[i] + w.bound[i] <= 0) continue;
+    for (Int i = 0; i < w.offsets; i++) {
+        if (!may_be_best(i)) continue;
+        if (candidates > MANY && least_grey[i] >= most_grey[i]) {
+            const double grey = least_grey[i] + s.base2;
+            if (s.zero_mean || grey == 0) continue;
+            if (!p.masked2 && met[grey > 0]) continue;
+            met[grey > 0] = true;
+        }
         const Int z = i / (w.d[1] * w.d[2]), y = i / w.d[2] % w.d[1], x = i % w.d[2];
         Pair pair = p.pair;
         const Int step = z * pair.pz2 + y * pair.py2 + x;
         pair.b += step;
         if (pair.usable2) pair.usable2 += step;
         Sums sums;
-        const double cc = exact_cc(pair, s.zero_mean != 0, sums);
+        const double cc = exact_cc(pair, s.zero_mean != 0, s.base1, s.base2, sums);
         if (cc > best) best = cc, where = i, at_best = sums;
     }
     if (where < 0) return nothing_found(s, k);

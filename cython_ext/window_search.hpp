@@ -16,6 +16,7 @@ struct mpidvc_search {
     mpidvc_search_box box1, box2;
     int64_t hws[3], low[3], high[3];
     int zero_mean;
+    double base1, base2;     // constants that were taken off the boxes; CC and error are those of the whole grey levels
     double min_overlap;      // a candidate compares at least this fraction of the usable voxels of window 1
     int64_t count;
     const int64_t *centre1, *centre2;  // (count, 3)

@@ -249,7 +249,7 @@ def test_terminal_is_told_to_the_ranks(command: Job) -> None:
         ("spam-ldic", "did you mean ldic?"),
         ("pixelsearch", "did you mean pixelSearch?"),
         ("strain", "spam's spam-regularStrain is not included yet"),
-        ("spam-ddic", "spam's spam-ddic is not included yet"),
+        ("spam-ereg", "spam's spam-ereg is not included yet"),
     ],
 )
 def test_what_may_have_been_meant(typed: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "check_grid",
     "check_outputs",
     "image_mode",
+    "power_of_two",
     "require",
 ]
 
@@ -382,6 +383,21 @@ def add_field_run(parser: Parser, no_tsv: str = "--noTSV", spam_has_processes: b
     add_run(parser, run, spam_has_processes)
 
 
+def power_of_two(args: argparse.Namespace, name: str, option: str) -> list[str]:
+    """Round a binning to a power of two; return a note for the user if that changes it.
+
+    Raises
+    ------
+    UserError
+        If it is below 1.
+    """
+    binning = getattr(args, name)
+    require(binning >= 1, option, binning, "has to be at least 1")
+    power = 2 ** round(math.log2(binning))
+    setattr(args, name, power)
+    return [f"{option} {binning} is not a power of two, using {power}"] if power != binning else []
+
+
 def require(condition: bool, option: str, value: object, rule: str) -> None:
     """Raise the `UserError` ``option value: rule`` unless the condition holds."""
     if not condition:
@@ -408,9 +424,14 @@ def check_common(args: argparse.Namespace) -> None:
     def at_least_one(size: tuple[int, int, int]) -> bool:
         return size[0] >= 0 and min(size[1:]) >= 1
 
+    def not_negative(margin: int | tuple[int, int, int]) -> bool:
+        return (margin if isinstance(margin, int) else min(margin)) >= 0
+
     check("node_spacing", "-ns", at_least_one, "has to be at least 1")
     check("half_window_size", "-hws", at_least_one, "has to be at least 1")
-    check("margin", "-m", lambda margin: min(margin) >= 0, "may not be negative")
+    check(
+        "margin", "-m", lambda margin: (margin if isinstance(margin, int) else min(margin)) >= 0, "may not be negative"
+    )
     check(
         "search_range",
         "-sr",

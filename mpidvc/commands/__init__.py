@@ -38,6 +38,12 @@ COMMANDS = {
             _CORRELATION,
         ),
         Command(
+            "ddic",
+            "mpidvc.commands.ddic",
+            "discrete correlation: a deformation function for every label",
+            _CORRELATION,
+        ),
+        Command(
             "status",
             "mpidvc.commands.status",
             "say how far the run of a results file (.h5) is",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpidvc.arrays import Float32Array, Triple
+from mpidvc.arrays import Triple
 
 __all__ = ["bin_any", "bin_mean", "binned_shape", "first_voxel"]
 
@@ -23,7 +23,9 @@ def first_voxel(shape: Triple, factor: Triple) -> Triple:
     return (first[0], first[1], first[2])
 
 
-def bin_mean(box: npt.NDArray[np.generic], factor: Triple) -> Float32Array:
+def bin_mean(
+    box: npt.NDArray[np.generic], factor: Triple, dtype: npt.DTypeLike = np.float32
+) -> npt.NDArray[np.floating[Any]]:
     """Block means, whatever the dtype; a bin that holds a nan is nan.
 
     Parameters
@@ -31,21 +33,22 @@ def bin_mean(box: npt.NDArray[np.generic], factor: Triple) -> Float32Array:
     box : (z, y, x)
         Its shape is a multiple of `factor`.
     factor : 3 ints
+    dtype : {float32, float64}
 
     Returns
     -------
-    (z / fz, y / fy, x / fx) float32
+    (z / fz, y / fy, x / fx) of `dtype`
     """
     total: npt.NDArray[Any] = box
     for axis, b in enumerate(factor):
         # strided sums add whole planes, rows or columns: many times faster than a mean over a reshaped axis
         along = np.moveaxis(total, axis, 0)
         parts = [along[k::b] for k in range(b)]
-        summed = parts[0].astype(np.float64 if total.dtype.itemsize > 4 else np.float32)
+        summed = parts[0].astype(np.float64 if total.dtype.itemsize > 4 else dtype)
         for part in parts[1:]:
             summed += part
         total = np.moveaxis(summed, 0, axis)
-    return np.ascontiguousarray(total / np.float32(np.prod(factor)), dtype=np.float32)
+    return np.ascontiguousarray(total / np.float32(np.prod(factor)), dtype=dtype)
 
 
 def bin_any(box: npt.NDArray[np.generic], factor: Triple) -> npt.NDArray[np.uint8]:

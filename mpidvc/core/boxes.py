@@ -48,6 +48,7 @@ def float_box(
     shape: Triple,
     scratch: Scratch | None = None,
     limits: Limits = ANY_VALUE,
+    base: float = 0.0,
 ) -> tuple[Float32Array, npt.NDArray[np.uint8] | None]:
     """A float32 box and the map of its voxels that exist.
 
@@ -63,11 +64,13 @@ def float_box(
         Where to make the box; new memory if not given.
     limits : 2 floats
         Least and greatest grey level, of images of floating-point numbers.
+    base : float
+        Constant that is taken off in double precision.
 
     Returns
     -------
     box : (z, y, x) float32
-        0 outside the image; voxels that are not data get the mean of the others.
+        Grey levels less the base, 0 outside the image; voxels that are not data get the mean of the others.
     real : (z, y, x) uint8 or None
         1 where there is a grey level (`data_voxels`); None if everywhere.
     """
@@ -79,7 +82,10 @@ def float_box(
         if not whole:
             box.fill(0)
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and so no data
-        box[inside] = part
+        if base:
+            np.subtract(part, base, out=box[inside], dtype=np.float64, casting="same_kind")
+        else:
+            box[inside] = part
     real = None
     if part.dtype.kind == "f" and part.size:
         data = data_voxels(part, limits)

@@ -12,7 +12,16 @@ import numpy.typing as npt
 
 from mpidvc.arrays import Array
 
-__all__ = ["ANY_VALUE", "CRITERIA", "Criterion", "GreyLevels", "Limits", "choose_criterion", "plausible_limits"]
+__all__ = [
+    "ANY_VALUE",
+    "CRITERIA",
+    "Criterion",
+    "GreyLevels",
+    "Limits",
+    "base_of",
+    "choose_criterion",
+    "plausible_limits",
+]
 
 Criterion = Literal["ssd", "znssd"]
 CRITERIA = ("auto", "ssd", "znssd")
@@ -27,6 +36,8 @@ LARGEST_VALUE = 2.0**99
 TAILS = (0.001, 0.999)
 #: Distances of those quantiles that a grey level may lie beyond them.
 BEYOND = 1000.0
+#: Mean grey level, in standard deviations, up to which single precision has digits enough for the texture.
+LARGEST_MEAN = 64
 #: ssd needs means that differ by less than this many standard deviations, and standard deviations this equal.
 LARGEST_SHIFT = 0.1
 LARGEST_RATIO = 1.1
@@ -63,6 +74,26 @@ def _robust(sample: Array) -> tuple[float, float]:
     low, high = np.quantile(sample, TAILS)
     inner = sample[(sample >= low) & (sample <= high)]
     return float(inner.mean()), float(inner.std())
+
+
+def base_of(sample: npt.ArrayLike) -> float:
+    """Return the constant to take off an image's grey levels before they become single precision.
+
+    Single precision has 24 bits: grey levels of 10⁶ ± 1 would leave four of them to the texture, and fewer after a
+    spline prefilter. Where the robust mean is at most 64 standard deviations, 18 bits are left and the constant is 0.
+    Else it is the mean, rounded to a power of two not above the deviation: differences of whole grey levels stay exact.
+
+    Parameters
+    ----------
+    sample : array
+        Plausible grey levels from all over the image; may be empty.
+    """
+    values = np.asarray(sample, np.float64).ravel()
+    mean, sd = _robust(values) if values.size else (0.0, 0.0)
+    if not (sd > 0 and abs(mean) > LARGEST_MEAN * sd):
+        return 0.0
+    step = math.ldexp(1.0, math.frexp(sd)[1] - 1)
+    return round(mean / step) * step
 
 
 @dataclass(frozen=True)

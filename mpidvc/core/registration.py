@@ -59,8 +59,9 @@ class RegistrationSettings:
     bias: float = 0.0
     level: float = 0.0
 
-    def for_kernels(self, two_d: bool) -> correlation.Settings:
-        """The settings in the kernels' form."""
+    def for_kernels(self, two_d: bool, base1: float = 0.0, base2: float = 0.0) -> correlation.Settings:
+        """The settings in the kernels' form; bases: constants that are taken off the images (`mpidvc.core.grey`)."""
+        gain, bias = (self.gain, self.bias) if self.criterion == "znssd" else (1.0, 0.0)
         return correlation.Settings(
             order=self.order,
             two_d=two_d,
@@ -71,8 +72,9 @@ class RegistrationSettings:
             max_iterations=self.max_iterations,
             min_delta_phi=abs(self.min_delta_phi),
             sigma=self.sigma,
-            gain=self.gain,
-            bias=self.bias,
+            gain=gain,
+            bias=bias + gain * base2 - base1,
+            base1=base1,
         )
 
 
@@ -155,7 +157,9 @@ class GaussNewton:
         self.gain = settings.gain if settings.criterion == "znssd" else 1.0
         self.bias = settings.bias if settings.criterion == "znssd" else 0.0
         self.error = math.inf
+        self._mean_square = math.inf
         self.zncc = math.nan
+        self.compared = 0.0
         self.iterations = 0
         self.status = 0
         self.delta_phi_norm = correlation.NOT_YET
@@ -167,8 +171,9 @@ class GaussNewton:
         """Take the sums of a pass at the present Phi: test, then solve for the next Phi."""
         n, f, ff, r, rr, fr = sums.scalars
         level = self.settings.level
+        self.compared = float(n)
         if n < 1:
-            self._stop(-3)
+            self._stop(-3, final=True)
             return
         moments = sums.moments[0]
         stretch = 1.0
@@ -176,7 +181,7 @@ class GaussNewton:
             mean_f, mean_g = f / n, (f - r) / n
             var_f, var_g = ff / n - mean_f**2, (ff - 2 * fr + rr) / n - mean_g**2
             if not (var_f > 0 and var_g > 0):
-                self._stop(-2)
+                self._stop(-2, final=True)
                 return
             alpha = math.sqrt(var_f / var_g)
             beta = mean_f - alpha * mean_g
@@ -198,10 +203,12 @@ class GaussNewton:
         else:
             squares = rr
         grey = f + n * level
-        before, self.error = self.error, squares / grey if grey else math.inf
+        self.error = squares / grey if grey else math.inf
+        # not the error: its sign is that of the grey levels
+        before, self._mean_square = self._mean_square, squares / n
         self.history.append(Step(self.phi, self.error, self.delta_phi_norm))
         if len(self.history) > 1:
-            if before < correlation.GROWTH * self.error and self.iterations > self.settings.max_iterations / 2:
+            if before < correlation.GROWTH * self._mean_square and self.iterations > self.settings.max_iterations / 2:
                 self._stop(-1)
                 return
             volume = abs(np.linalg.det(self.phi[:3, :3]))
@@ -214,7 +221,7 @@ class GaussNewton:
             return
         delta = self._solve(moments, sums.products)
         if delta is None:
-            self._stop(-2)
+            self._stop(-2, final=True)
             return
         self._update(delta / stretch)
 
@@ -241,17 +248,18 @@ class GaussNewton:
         if self.settings.rigid:
             step = deformation.rigid_part(step)
             if not np.isfinite(step).all():
-                self._stop(-2)
+                self._stop(-2, final=True)
                 return
         self.delta_phi_norm = float(np.linalg.norm((step - np.eye(4))[:3]))
         self.phi = deformation.compose(self.phi, step)
         if not np.isfinite(self.phi).all() or np.linalg.det(self.phi[:3, :3]) == 0:
-            self._stop(-4)
+            self._stop(-4, final=True)
 
-    def _stop(self, status: int) -> None:
+    def _stop(self, status: int, final: bool = False) -> None:
+        """End with a status; unless it is final a small last step overrides it, as in spam."""
         self.finished = True
         self.status = status
-        if status not in (-2, -4):
+        if not final:
             if self.delta_phi_norm <= abs(self.settings.min_delta_phi):
                 self.status = 2
             elif status == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["CORRELATION", "SEARCH", "Status"]
+__all__ = ["CORRELATION", "LABELS", "SEARCH", "Status"]
 
 
 class Status(NamedTuple):
@@ -25,6 +25,13 @@ CORRELATION = {
     -4: Status("singular Phi", "singular Phi"),
     -5: Status("skipped", "skipped: mask, grey level threshold, or outside image 2"),
     -7: Status("no guess", "skipped: no finite initial guess"),
+}
+#: Return statuses of labels.
+LABELS = {
+    **CORRELATION,
+    0: Status("background", "background (row 0)"),
+    -5: Status("skipped", "skipped: too small (-vt), or outside image 2"),
+    -7: Status("no guess", "skipped: no such label, or no finite initial guess"),
 }
 #: Return statuses of a pixel search.
 SEARCH = {

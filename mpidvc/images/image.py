@@ -36,6 +36,8 @@ class Image(Protocol):
     dtype: np.dtype[Any]
     #: Least and greatest value that is a grey level; others are no data (`mpidvc.core.grey.plausible_limits`).
     limits: Limits
+    #: Constant that is taken off the grey levels before they become single precision (`mpidvc.core.grey.base_of`).
+    base: float
 
     @property
     def two_d(self) -> bool:
@@ -91,8 +93,8 @@ class ArrayImage(Source):
     def __reduce__(self) -> tuple[Any, ...]:
         at_hand = _at_hand.get(self.path)
         if at_hand is not None and at_hand.array is self.array:
-            return _find, (self.path, self.limits)
-        return _remake, (self.array, self.path, self.limits)
+            return _find, (self.path, self.limits, self.base)
+        return _remake, (self.array, self.path, self.limits, self.base)
 
     @property
     def files(self) -> list[str]:
@@ -115,13 +117,13 @@ class ArrayImage(Source):
 _at_hand: dict[str, ArrayImage] = {}
 
 
-def _find(path: str, limits: tuple[float, float]) -> ArrayImage:
-    return _remake(_at_hand[path].array, path, limits)
+def _find(path: str, limits: Limits, base: float) -> ArrayImage:
+    return _remake(_at_hand[path].array, path, limits, base)
 
 
-def _remake(array: NDArray[Any], path: str, limits: tuple[float, float]) -> ArrayImage:
+def _remake(array: NDArray[Any], path: str, limits: Limits, base: float) -> ArrayImage:
     image = ArrayImage(array, path)
-    image.limits = limits
+    image.limits, image.base = limits, base
     return image
 
 
@@ -268,7 +270,7 @@ def shared_image(image: ArrayImage) -> Iterator[PlainImage]:
             raise UserError(f"{image.path}: its {image.nbytes} bytes cannot be shared ({error.strerror})") from error
         place = f"/proc/{os.getpid()}/fd/{file}"
         shared = PlainImage(image.path, image.shape, image.dtype, [0], place, identity_of(file))
-        shared.limits = image.limits
+        shared.limits, shared.base = image.limits, image.base
         try:
             yield shared
         finally:

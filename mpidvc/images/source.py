@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +16,17 @@ from mpidvc.arrays import Triple, is_two_d
 from mpidvc.core.grey import ANY_VALUE, Limits
 from mpidvc.errors import UserError
 
-__all__ = ["CACHE", "Decoded", "Source", "crop", "stored_dtype", "volume_axes", "volume_shape"]
+__all__ = [
+    "CACHE",
+    "PIECE",
+    "Decoded",
+    "Source",
+    "crop",
+    "in_pieces",
+    "stored_dtype",
+    "volume_axes",
+    "volume_shape",
+]
 
 #: Kinds and sizes in bytes of the dtypes that can be read.
 SUPPORTED = {"b1", "u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"}
@@ -25,6 +36,8 @@ MOST_VOXELS = 2**59
 
 #: Bytes of decoded values that an image keeps for the next box, by default.
 CACHE = 32 * 2**20
+#: Bytes that are read at once by a pass over a whole image.
+PIECE = 8 * 2**20
 
 Box = tuple[slice, slice, slice]
 Key = TypeVar("Key", bound=Hashable)
@@ -90,6 +103,33 @@ def volume_shape(shape: Sequence[int], name: str) -> Triple:
     return sizes[0], sizes[1], sizes[2]
 
 
+def in_pieces(shape: Triple, grain: Triple, itemsize: int) -> Iterator[tuple[Triple, Triple]]:
+    """Boxes ``[low, high)`` of about `PIECE` bytes that make up an image, for a pass over all of it.
+
+    Parameters
+    ----------
+    shape : 3 ints
+        Of the image.
+    grain : 3 ints
+        Shape of the pieces that are decoded as a whole: none is divided.
+    itemsize : int
+        Bytes of a voxel.
+    """
+    size = list(grain)
+    most = PIECE // itemsize
+    for axis in (2, 1, 0):
+        # whole rows, then whole planes, then several planes
+        other = math.prod(size) // size[axis]
+        repeat = max(1, most // (other * size[axis]))
+        size[axis] = min(size[axis] * repeat, shape[axis])
+        if size[axis] < shape[axis]:
+            break
+    starts = [range(0, n, step) for n, step in zip(shape, size, strict=True)]
+    for low in itertools.product(*starts):
+        high = [min(a + step, n) for a, step, n in zip(low, size, shape, strict=True)]
+        yield (low[0], low[1], low[2]), (high[0], high[1], high[2])
+
+
 class Decoded:
     """Cache of the pieces that were used last, up to a number of bytes.
 
@@ -143,12 +183,15 @@ class Source:
         Most bytes of decoded values that are kept.
     limits : 2 floats
         Least and greatest value that is a grey level (`mpidvc.core.grey.plausible_limits`); others are no data.
+    base : float
+        Constant that is taken off the grey levels before they become single precision (`mpidvc.core.grey.base_of`).
     """
 
     plain = False
     maps = False
     cache_bytes = CACHE
     limits: Limits = ANY_VALUE
+    base: float = 0.0
 
     def __init__(self, path: str, shape: Triple, stored: np.dtype[Any]) -> None:
         self.path = path

@@ -40,6 +40,7 @@ class Settings:
         sigma: float | None = None,
         gain: float = 1.0,
         bias: float = 0.0,
+        base1: float = 0.0,
     ) -> None: ...
     @property
     def gradient_reach(self) -> int: ...
@@ -92,4 +93,5 @@ def warp(
     low: _Triple,
     high: _Triple,
     out: _Floats,
+    outside: float = 0.0,
 ) -> None: ...

@@ -29,6 +29,7 @@ def search_points(
     error: NDArray[np.float64],
     min_overlap: float = 0.0,
     method: str = "auto",
+    bases: tuple[float, float] = ...,
 ) -> None: ...
 def search_window(
     window1: _Floats,
@@ -41,4 +42,5 @@ def search_window(
     centre2: _Voxel,
     min_overlap: float = 0.0,
     method: str = "auto",
+    bases: tuple[float, float] = ...,
 ) -> tuple[NDArray[np.int64], float, float]: ...

@@ -234,9 +234,11 @@ class MPIExecutor:
         self._warn = warn
         self.mail = Mailbox(communicator)
         self._survives = communicator.fault_tolerant
-        #: On rank 0: the living workers, whether one that was given up may still run, and the ledger of this round.
+        #: On rank 0: the living workers, whether one that was given up may still run, the workers that wait for the
+        #: farewell, and the ledger of this round.
         self._living: Sequence[int] = range(1, self.size)
         self._hanging = False
+        self._ready: set[int] = set()
         self._ledger: Ledger[Any] | None = None
         self._time = 0.0
         self._looked = time.monotonic()
@@ -268,6 +270,13 @@ class MPIExecutor:
             missing.difference_update(self._bury())
             backoff()
 
+    def _take(self) -> tuple[int, int, Any] | None:
+        """On rank 0: return the next message, if any. Workers may be ready while others are still in the last round."""
+        message = self.mail.poll()
+        if message is not None and message[1] == Tag.READY:
+            self._ready.add(message[0])
+        return message
+
     # Broadcasts: short ones straight from rank 0, long ones along a tree of the living ranks, each acknowledged
 
     def broadcast(self, value: T | None) -> T:
@@ -297,7 +306,7 @@ class MPIExecutor:
         backoff = Backoff()
         until = self.now() + LONGEST_BROADCAST
         while missing:
-            message = self.mail.poll()
+            message = self._take()
             if message is not None and message[1] == Tag.GOT:
                 missing.discard(message[0])
                 continue
@@ -413,7 +422,7 @@ class MPIExecutor:
                 self.mail.send((number, given), to, Tag.WORK)
             if ledger.finished:
                 return
-            message = self.mail.poll()
+            message = self._take()
             if message is not None:
                 rank, tag, value = message
                 if tag != Tag.DONE:
@@ -473,7 +482,7 @@ class MPIExecutor:
         look = 0.0
         while ledger.n_owing:
             self._bury()
-            message = self.mail.poll()
+            message = self._take()
             now = self.now()
             if message is not None:
                 if message[1] == Tag.DONE:
@@ -533,7 +542,7 @@ class MPIExecutor:
     def finish(self, status: int) -> None:
         backoff = Backoff()
         if self.rank != 0:
-            self.mail.send(None, 0, Tag.GOT)
+            self.mail.send(None, 0, Tag.READY)
             while self._farewell is None:
                 if not self._listen():
                     backoff()
@@ -541,18 +550,14 @@ class MPIExecutor:
                 self._leave()
             return
         # MPI_Finalize waits for all ranks, so all have to be alive.
-        missing = set(self._living)
         until = self.now() + self.lease.first
-        while missing:
-            message = self.mail.poll()
-            if message is not None and message[1] == Tag.GOT:
-                missing.discard(message[0])
+        while missing := set(self._living) - self._ready:
+            if self._take() is not None:
                 continue
-            missing.difference_update(self._bury())
+            self._bury()
             if self.now() > until:
-                for rank in sorted(missing):
+                for rank in sorted(missing & set(self._living)):
                     self._give_up(rank)
-                missing.clear()
             backoff()
         self.mail.look(now=True)
         self._bury()

@@ -45,6 +45,8 @@ class Tag:
     DONE = 9
     BACK = 10
     GOT = 11
+    #: From a worker: it has done its part of the job, and waits for the farewell.
+    READY = 13
 
 
 class Backoff:

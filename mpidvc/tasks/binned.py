@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mpidvc.arrays import Float32Array, Triple, is_two_d
+from mpidvc.arrays import Triple, is_two_d
 from mpidvc.core.binning import bin_any, bin_mean, binned_shape, first_voxel
 from mpidvc.core.boxes import Slices, data_voxels
 from mpidvc.core.grey import ANY_VALUE
@@ -41,8 +41,9 @@ class BinnedImage:
         self.path = image.path
         self.factor: Triple = (1 if image.two_d else bins, bins, bins)
         self.shape = binned_shape(image.shape, self.factor)
-        self.dtype = np.dtype(np.uint8 if mask else np.float32)
-        self.limits = ANY_VALUE
+        # with a base the means keep the digits that it is there for
+        self.dtype = np.dtype(np.uint8 if mask else np.float64 if image.base else np.float32)
+        self.limits, self.base = ANY_VALUE, image.base
         self.first = first_voxel(image.shape, self.factor)
         self._image = image
         self._mask = mask
@@ -87,6 +88,6 @@ class BinnedImage:
             tile[k:end] = bin_any(part, self.factor) if self._mask else self._mean(part)
         return tile
 
-    def _mean(self, part: npt.NDArray[np.generic]) -> Float32Array:
+    def _mean(self, part: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         data = data_voxels(part, self._image.limits)
-        return bin_mean(part if data.all() else np.where(data, part, np.nan), self.factor)
+        return bin_mean(part if data.all() else np.where(data, part, np.nan), self.factor, self.dtype)

@@ -25,9 +25,9 @@ def around_samples(order: int) -> int:
 def read_float_box(
     image: Image, start: Ints, stop: Ints, scratch: Scratch | None = None
 ) -> tuple[Float32Array, Slices, Map]:
-    """Read a box as float32; return it, the place of the image in it, and the map of the voxels that exist."""
+    """Read a box as float32, less the image's base, the place of the image in it, and the map of existing voxels."""
     part, inside = image.read_box(_ints(start), _ints(stop))
-    box, real = float_box(part, inside, _ints(stop - start), scratch, image.limits)
+    box, real = float_box(part, inside, _ints(stop - start), scratch, image.limits, image.base)
     return box, inside, real
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mpidvc.arrays import Array, Ints, Triple, is_two_d
 from mpidvc.core import deformation
 from mpidvc.core.boxes import data_voxels
-from mpidvc.core.grey import GreyLevels, plausible_limits
+from mpidvc.core.grey import GreyLevels, base_of, plausible_limits
 from mpidvc.core.texture import sample_of
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
@@ -65,12 +65,12 @@ class Windows:
 
 
 def with_limits(image: Image) -> Image:
-    """The image with the limits of its plausible grey levels, where it holds floating-point numbers.
+    """The image with the limits of its plausible grey levels and the base that is taken off them.
 
-    The limits follow from the voxels of fixed blocks (`plausible_limits`): they are the same on all ranks, and when a
-    run is resumed.
+    Both follow from the voxels of fixed blocks (`plausible_limits`, `base_of`): they are the same on all ranks, and
+    when a run is resumed. Integers have no limits, and those of 8 and 16 bits no base: single precision holds them.
     """
-    if image.dtype.kind != "f":
+    if image.dtype.kind != "f" and image.dtype.itemsize <= 2:
         return image
     blocks = region_windows(image.shape, (0, 0, 0), np.eye(4))
     sample = []
@@ -79,7 +79,10 @@ def with_limits(image: Image) -> Image:
         values = grey[data]
         sample.append(values[:: max(1, values.size // WINDOW_VOXELS)])
     limited = copy.copy(image)
-    limited.limits = plausible_limits(np.concatenate(sample))
+    values = np.concatenate(sample)
+    if image.dtype.kind == "f":
+        limited.limits = plausible_limits(values)
+    limited.base = base_of(values[data_voxels(values, limited.limits)])
     return limited
 
 

@@ -19,7 +19,7 @@ from mpidvc.fields.phifield import PhiField
 from mpidvc.images.pair import ImagePair
 from mpidvc.kernels import correlation
 from mpidvc.tasks.boxes import Ints, Map, around_samples, read_reference_box, read_sampled_box
-from mpidvc.tasks.points import Points, record_of
+from mpidvc.tasks.points import Points, record_of, rows_as_records
 
 __all__ = ["RECORD", "LdicSettings", "LdicTask", "brick", "make_chunks", "records_of"]
 
@@ -102,7 +102,7 @@ class LdicTask:
         self.points, self.settings = points, settings
         self.n_chunks = points.n_blocks
         self._two_d = images.two_d
-        self._kernel_settings = settings.registration.for_kernels(self._two_d)
+        self._kernel_settings = settings.registration.for_kernels(self._two_d, images.image1.base, images.image2.base)
         self._scratch = (Scratch(), Scratch())
 
     def run(self, chunk: int) -> Records:
@@ -193,12 +193,4 @@ def records_of(field: PhiField | None, rows: Ints) -> Records:
 
     Columns of the text files that the field does not have are 0, as in spam; coverage and zncc are nan.
     """
-    records = np.zeros(len(rows), RECORD)
-    for name in ("coverage", "zncc"):
-        records["result"][:, correlation.RESULT.index(name)] = np.nan
-    if field is not None:
-        records["phi"] = field.phi[rows, :3]
-        for k, name in enumerate(correlation.RESULT):
-            if name in field.columns:
-                records["result"][:, k] = field.columns[name][rows]
-    return records
+    return rows_as_records(field, rows, correlation.RESULT)

@@ -9,23 +9,26 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mpidvc.arrays import Array
+from mpidvc.arrays import Array, Ints
 from mpidvc.core.binning import binned_shape
 from mpidvc.core.boxes import TAPS
+from mpidvc.core.labels import Labels
 from mpidvc.core.pixel_search import SearchSettings, pad_of
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
 from mpidvc.images.source import Source
 from mpidvc.kernels.pixel_search import memory_of
-from mpidvc.tasks import ldic, pixel_search
+from mpidvc.tasks import ddic, ldic, pixel_search
 from mpidvc.tasks.boxes import around_samples
+from mpidvc.tasks.ddic import DdicSettings
 from mpidvc.tasks.ldic import NEAR, LdicSettings
 from mpidvc.tasks.registration import BLOCK, BLOCK_2D
 from mpidvc.tasks.warp import SLAB_VOXELS, TILE
 
 __all__ = [
     "PointSet",
+    "ddic_bytes",
     "field_bytes",
     "ldic_bytes",
     "looking_bytes",
@@ -43,6 +46,8 @@ ROW, ROWS = 900, 65536
 HDF5 = 25_000_000
 #: Bytes of a point on rank 0: position, guess, place, and columns of the result.
 POINT_RANK0 = 400
+#: Bytes of a label in the table of them, and in the chunks.
+LABEL = 100
 #: Bytes of scratch memory per voxel: float32, and an eighth more.
 FLOAT = 4.5
 #: Bytes of the maps per voxel while they are made: exists, usable, covered, mask, and a copy of two of them.
@@ -173,6 +178,43 @@ def ldic_bytes(images: ImagePair, points: PointSet, settings: LdicSettings) -> i
     return _work(images, box1, box2, shift, kernel)
 
 
+def ddic_bytes(images: ImagePair, labels: Labels, numbers: Ints, settings: DdicSettings, gradient: Array) -> int:
+    """Bytes of the largest label of a ddic, and of the table of all labels.
+
+    Parameters
+    ----------
+    images : ImagePair
+        Mask 1 is the image of the labels.
+    labels : Labels
+    numbers : (n,) int64
+        Labels to be measured.
+    settings : DdicSettings
+    gradient : (3, 3)
+        F - I of a registration that is the guess, else 0.
+    """
+    table = LABEL * len(labels)
+    if len(numbers) == 0:
+        return table
+    registration = settings.registration
+    low, high = ddic.windows(labels, numbers, settings)
+    size = np.asarray(high - low, np.float64)
+    small = np.prod(size, axis=1) <= ddic.TOGETHER
+    most = 0
+    if not small.all() or settings.binning > 1:
+        most = registration_bytes(images, registration, gradient)
+    if small.any():
+        around, kernel = around_samples(registration.order), registration.for_kernels(images.two_d)
+        box1 = size[small] + 2 * (1 + kernel.gradient_reach + (around if registration.shift else 0))
+        box2 = size[small] + 2 * (settings.reach + around)
+        if images.two_d:
+            box1[:, 0] = box2[:, 0] = 1
+        k = int(np.argmax(np.prod(box2, axis=1)))
+        window = _kernel(float(np.prod(size[small][k] + 1)), registration, kernel.gradient_reach)
+        # the mask of the label, in its window and in the box
+        most = max(most, _work(images, box1[k], box2[k], 3.0, window))
+    return table + most
+
+
 def search_bytes(images: ImagePair, points: PointSet, settings: SearchSettings) -> int:
     """Bytes of the largest chunk of a pixel search; of one point for a single one."""
     two_d = images.two_d
@@ -213,7 +255,7 @@ def tile_bytes(image: Image, first: int, mask: bool) -> int:
     if first < 2:
         return 0
     factor = (1 if image.two_d else 2, 2, 2)
-    return math.prod(binned_shape(image.shape, factor)) * (1 if mask else 4)
+    return math.prod(binned_shape(image.shape, factor)) * (1 if mask else 8 if image.base else 4)
 
 
 def warp_bytes(image: Image) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -61,6 +63,10 @@ class PixelSearch:
         self.settings = settings
         self._two_d = images.two_d
         self._scratch = (Scratch(), Scratch())
+        self._bases = images.image1.base, images.image2.base
+        # windows hold grey levels less the base
+        low, high = (limit - images.image1.base for limit in (settings.grey_low, settings.grey_high))
+        self._window_settings = replace(settings, grey_low=low, grey_high=high)
 
     def search(self, positions: Array, guess: Array) -> Records:
         """Search points that lie close together, and so share boxes; return their records.
@@ -140,7 +146,7 @@ class PixelSearch:
         tested = covered1 is not None or settings.grey_low > -np.inf or settings.grey_high < np.inf
         if tested:
             for k in np.nonzero(plain)[0]:
-                cut = cut_window(box1, covered1, real1, centre1[k], settings)
+                cut = cut_window(box1, covered1, real1, centre1[k], self._window_settings)
                 plain[k], coverage[k] = cut.accepted, cut.coverage
         which = np.nonzero(plain)[0]
         if len(which):
@@ -152,16 +158,18 @@ class PixelSearch:
                 cc_out,
                 error_out,
                 settings.min_overlap,
+                bases=self._bases,
             )
             offset[which], cc[which], error[which] = out, cc_out, error_out
         for k in np.nonzero(deformed)[0]:
-            window = warp_window(box1, covered1, real1, centre1[k], gradients[k], settings)
+            window = warp_window(box1, covered1, real1, centre1[k], gradients[k], self._window_settings)
             coverage[k] = window.coverage
             if window.accepted:
                 offset[k], cc[k], error[k] = pixel_search.search_window(
                     *(window.values, window.usable, box2, usable2, low, high, settings.zero_mean),
                     centre2[k],
                     settings.min_overlap,
+                    bases=self._bases,
                 )
         found = cc > 0
         records["phi"][found, :, 3] = (offset + rounded)[found]
@@ -176,7 +184,7 @@ class PixelSearch:
     def _box(
         self, image: Image, mask: Image | None, start: Ints, stop: Ints, scratch: int
     ) -> tuple[Float32Array, Map, Map, Ints]:
-        """Read grey levels, the maps of voxels that exist and that may be compared, and the first voxel of the box."""
+        """Read grey levels less the base, maps of existing and of comparable voxels, and the first voxel of the box."""
         box, _, real = read_float_box(image, start, stop, self._scratch[scratch])
         usable = real
         if mask is not None:

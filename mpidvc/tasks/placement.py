@@ -5,7 +5,6 @@ The choice follows from sizes and from the memory that may be used; the results 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +13,9 @@ from typing import Any, Literal, Protocol
 
 import numpy.typing as npt
 
-from mpidvc.arrays import Triple
 from mpidvc.errors import AgreedError, ResourceError, UserError, is_passing
 from mpidvc.images.image import Image
-from mpidvc.images.source import CACHE, Box, Source
+from mpidvc.images.source import CACHE, PIECE, Box, Source, in_pieces
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.filesystems import network_file_system
 from mpidvc.runtime.memory import memory_limit, memory_total, size_text
@@ -31,8 +29,6 @@ Mode = Literal["shared", "mapped", "boxes"]
 BASE = 62_000_000
 #: Least and most bytes of decoded values that a reader keeps.
 LEAST_CACHE, MOST_CACHE = 8 * 2**20, 2**30
-#: Bytes that are read at once when memory is filled.
-PIECE = 8 * 2**20
 
 
 class _Console(Protocol):
@@ -245,7 +241,7 @@ class SharedImage(Source):
 
     def __init__(self, source: Source, values: npt.NDArray[Any]) -> None:
         super().__init__(source.path, source.shape, source.dtype)
-        self.limits = source.limits
+        self.limits, self.base = source.limits, source.base
         self._source = source
         self._values: npt.NDArray[Any] | None = values
 
@@ -358,7 +354,7 @@ def _copy(node: NodeGroup, source: Source) -> SharedImage:
     values = memory.view(source.dtype).reshape(source.shape)
     failure: UserError | None = None
     try:
-        pieces = list(_pieces(source))
+        pieces = list(in_pieces(source.shape, source.grain, source.dtype.itemsize))
         first, end = (len(pieces) * rank // node.size for rank in (node.rank, node.rank + 1))
         for low, high in pieces[first:end]:
             part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
@@ -372,20 +368,3 @@ def _copy(node: NodeGroup, source: Source) -> SharedImage:
     node.agree(failure)
     values.flags.writeable = False
     return SharedImage(source, values)
-
-
-def _pieces(source: Source) -> Iterator[tuple[Triple, Triple]]:
-    """Boxes of about `PIECE` bytes that make up the image; none divides a part that is decoded as a whole."""
-    size = list(source.grain)
-    most = PIECE // source.dtype.itemsize
-    for axis in (2, 1, 0):
-        # whole rows, then whole planes, then several planes
-        other = math.prod(size) // size[axis]
-        repeat = max(1, most // (other * size[axis]))
-        size[axis] = min(size[axis] * repeat, source.shape[axis])
-        if size[axis] < source.shape[axis]:
-            break
-    starts = [range(0, n, step) for n, step in zip(source.shape, size, strict=True)]
-    for low in itertools.product(*starts):
-        high = [min(a + step, n) for a, step, n in zip(low, size, source.shape, strict=True)]
-        yield (low[0], low[1], low[2]), (high[0], high[1], high[2])

@@ -7,9 +7,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mpidvc.arrays import Array, Records
+from mpidvc.arrays import Array, Ints, Records
+from mpidvc.fields.phifield import PhiField
 
-__all__ = ["INPUT", "Points", "inputs_of", "record_of"]
+__all__ = ["INPUT", "Points", "inputs_of", "record_of", "rows_as_records"]
 
 #: A point: position in image 1 (z, y, x; voxels) and the first guess of Phi about it, without its last row.
 INPUT = np.dtype([("position", np.float64, (3,)), ("phi", np.float64, (3, 4))])
@@ -18,6 +19,22 @@ INPUT = np.dtype([("position", np.float64, (3,)), ("phi", np.float64, (3, 4))])
 def record_of(columns: Sequence[str]) -> np.dtype[Any]:
     """Dtype of the result of a point: Phi without its last row, and a number for each of these columns."""
     return np.dtype([("phi", np.float64, (3, 4)), ("result", np.float64, (len(columns),))])
+
+
+def rows_as_records(field: PhiField | None, rows: Ints, columns: Sequence[str]) -> Records:
+    """Records (`record_of` the columns) of rows of a field as they are.
+
+    Columns that the field does not have are 0, as in spam; coverage and zncc are nan.
+    """
+    records = np.zeros(len(rows), record_of(columns))
+    for name in ("coverage", "zncc"):
+        records["result"][:, columns.index(name)] = np.nan
+    if field is not None:
+        records["phi"] = field.phi[rows, :3]
+        for k, name in enumerate(columns):
+            if name in field.columns:
+                records["result"][:, k] = field.columns[name][rows]
+    return records
 
 
 class Points(Protocol):

@@ -101,6 +101,7 @@ class RegistrationTask:
             self.images.image2, first.astype(np.int64), last.astype(np.int64), self.settings.order, self._scratch[1]
         )
         box1, usable, sampled1, start1 = self._reference(low, n)
+        base1, base2 = self.images.image1.base, self.images.image2.base
         _, ny, nx = self.images.image1.shape
         index = (int((low[0] * ny + low[1]) * nx + low[2]), nx, ny * nx)
         sums = correlation.block_sums(
@@ -116,9 +117,10 @@ class RegistrationTask:
             target - start2,
             first - start2,
             last - start2,
-            self.settings.level,
+            # of grey levels less the bases
+            self.settings.level - base1,
             argument.gain,
-            argument.bias,
+            argument.bias + argument.gain * base2 - base1,
             index,
         )
         return BlockSums.of(sums).moved(offset).packed()

@@ -37,13 +37,13 @@ def texture_of(image: Image, mask: Image | None, positions: Array, windows: Wind
     for node in positions[sample_of(len(positions))].astype(np.int64):
         low, high = (tuple(int(v) for v in corner) for corner in (node - size, node + size + 1))
         part, _ = image.read_box(low, high)
-        values = part.astype(np.float64)
+        values = part.astype(np.float64) - image.base
         usable = data_voxels(part, image.limits)
         grey = values[usable]
         if mask is not None:
             usable &= mask.read_box(low, high)[0] != 0
         if not usable.any() or usable.sum() < windows.min_coverage * np.prod(2 * size + 1):
             continue
-        if windows.grey_low < grey.mean() < windows.grey_high:
+        if windows.grey_low < grey.mean() + image.base < windows.grey_high:
             found.append(structure(np.where(usable, values, 0.0), usable))
     return Texture.of(np.array(found).reshape(-1, 3), 1.0 if image.dtype.kind in "iu" else 0.0)

@@ -24,8 +24,10 @@ TILE = 256
 
 def sample_block(
     image: Image, phi: Array, centre: npt.ArrayLike, low: Sequence[int], n: Sequence[int], order: int
-) -> Float32Array:
+) -> Array | Float32Array:
     """``image(Phi x)`` for the voxels x of the block ``[low, low + n)``; 0 where that lies outside the image.
+
+    In double precision where the image has a base, which is taken off while samples are in single precision.
 
     Parameters
     ----------
@@ -51,12 +53,12 @@ def sample_block(
     if (first > last).any():
         return out
     box, _, start = read_sampled_box(image, first.astype(np.int64), last.astype(np.int64), order)
-    two_d = image.two_d
-    correlation.warp(box, order, two_d, F, target - start, first - start, last - start, out)
-    return out
+    outside = np.nan if image.base else 0.0
+    correlation.warp(box, order, image.two_d, F, target - start, first - start, last - start, out, outside)
+    return np.where(np.isnan(out), 0.0, out.astype(np.float64) + image.base) if image.base else out
 
 
-def to_dtype(values: Float32Array, dtype: np.dtype[Any]) -> npt.NDArray[np.generic]:
+def to_dtype(values: Array | Float32Array, dtype: np.dtype[Any]) -> npt.NDArray[np.generic]:
     """Grey levels in an image's dtype: for integer types, rounded and clipped to their range."""
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)

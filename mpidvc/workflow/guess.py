@@ -136,7 +136,7 @@ def read_guess(given: str | PhiField | None, bin_ratio: float) -> Guess:
     Raises
     ------
     UserError
-        If it cannot be read, is a field of labels, a position is not finite, or it is a registration that is no
+        If it cannot be read, a position is not finite (but of missing labels), or it is a registration that is no
         deformation.
     """
     if given is None:
@@ -152,7 +152,11 @@ def read_guess(given: str | PhiField | None, bin_ratio: float) -> Guess:
     else:
         name = given
         field = read_field(given, bin_ratio)
-    lost = np.nonzero(~(np.abs(field.positions) < FARTHEST).all(axis=1))[0]
+    far = ~(np.abs(field.positions) < FARTHEST).all(axis=1)
+    if field.layout == "labels":
+        # missing labels have no position
+        far &= ~np.isnan(field.positions).all(axis=1)
+    lost = np.nonzero(far)[0]
     if len(lost):
         raise UserError(f"-pf {name}: the position in row {lost[0] + 1} is not finite, or absurd; drop such rows")
     if field.layout != "registration":
@@ -207,6 +211,11 @@ class Nodes:
     def regular(self) -> bool:
         """Whether they fill a grid."""
         return self.layout.dims is not None
+
+    @classmethod
+    def of_labels(cls, centres: Array) -> Nodes:
+        """Centres of mass (n, 3) of labels in voxels, nan where one is missing; row 0 is the background."""
+        return cls(FieldLayout(len(centres), "labels"), (1.0, 1.0, 1.0), centres)
 
     def point_set(self, guess: Guess) -> PointSet:
         """The nodes as far as they, and their guess, determine the boxes of chunks."""

@@ -13,13 +13,14 @@ from mpidvc.images.image import Image, open_image
 from mpidvc.images.pair import ImagePair
 from mpidvc.tasks.grey import with_limits
 
-__all__ = ["FARTHEST", "open_pair", "open_search_pair", "read_points", "window_sizes"]
+__all__ = ["FARTHEST", "by", "open_pair", "open_search_pair", "read_points", "window_sizes"]
 
 #: Coordinates beyond any image, which would overflow the integers of a window.
 FARTHEST = 2.0**40
 
 
-def _by(shape: Triple) -> str:
+def by(shape: Triple) -> str:
+    """Size of an image in words."""
     return " × ".join(map(str, shape[1:] if is_two_d(shape) else shape))
 
 
@@ -34,7 +35,7 @@ def open_pair(path1: str, path2: str, mask1: str | None) -> ImagePair:
     image1, image2 = with_limits(open_image(path1)), with_limits(open_image(path2))
     if image1.shape != image2.shape:
         raise UserError(
-            f"{image2.path}: has {_by(image2.shape)} voxels but {image1.path} has {_by(image1.shape)}; "
+            f"{image2.path}: has {by(image2.shape)} voxels but {image1.path} has {by(image1.shape)}; "
             "both need the same shape"
         )
     return ImagePair(image1, image2, open_mask(mask1, image1))
@@ -69,7 +70,7 @@ def open_mask(path: str | None, image: Image, number: int = 1) -> Image | None:
     mask = open_image(path, "mask")
     if mask.shape != image.shape:
         raise UserError(
-            f"-mf{number} {path}: has {_by(mask.shape)} voxels but {image.path} has {_by(image.shape)}; the mask needs "
+            f"-mf{number} {path}: has {by(mask.shape)} voxels but {image.path} has {by(image.shape)}; the mask needs "
             f"the shape of image {number}"
         )
     return mask
@@ -126,7 +127,7 @@ def window_sizes(hws: Triple, spacing: Triple | None, shape: Triple) -> tuple[Tr
     two_d = is_two_d(shape)
     if any(h > n for h, n in zip(hws[two_d:], shape[two_d:], strict=True)):
         raise UserError(
-            f"-hws {' '.join(map(str, hws))}: is larger than the image ({_by(shape)} voxels); make it smaller"
+            f"-hws {' '.join(map(str, hws))}: is larger than the image ({by(shape)} voxels); make it smaller"
         )
     if two_d:
         return (0, *hws[1:]), None if spacing is None else (1, *spacing[1:])

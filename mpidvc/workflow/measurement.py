@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
+from mpidvc.arrays import Records
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console, Progress
 from mpidvc.runtime.executor import Executor, Task
@@ -24,6 +25,13 @@ from mpidvc.workflow.stages import Stages
 from mpidvc.workflow.work import Work
 
 __all__ = ["Measurement"]
+
+
+class SharedTask(Protocol):
+    """Work of which some chunks are measured by all ranks together."""
+
+    def run_together(self, executor: Executor, chunk: int) -> Records:
+        """Records of a chunk; every rank calls it, and those of rank 0 count."""
 
 
 class Measurement:
@@ -82,7 +90,7 @@ class Measurement:
         """Points that are still to be measured, on rank 0."""
         return self.total - self.done
 
-    def start(self, line: str, images: ImagePair, windows: WindowSettings | None = None) -> None:
+    def start(self, line: str, images: ImagePair, windows: WindowSettings | None = None, points: str = "nodes") -> None:
         """Print on rank 0 that the work begins, and warn if windows have too little texture.
 
         Parameters
@@ -92,11 +100,13 @@ class Measurement:
         images : ImagePair
         windows : WindowSettings, optional
             Settings of the windows whose texture is looked at.
+        points : str
+            A word for the points.
         """
         if self.work is None:
             return
         processes = f" (with {self.executor.size} processes)" if self.executor.size > 1 else ""
-        self.console.print(f"{line} for {self.left} nodes{processes}")
+        self.console.print(f"{line} for {self.left} {points}{processes}")
         if windows is not None:
             with self.stages.stage("texture"):
                 warn_of_texture(self.console, images, self.work.positions[np.sort(self.work.measured)], windows)
@@ -129,7 +139,13 @@ class Measurement:
         close_parallel(self.executor, self.files, self.journal)
         self.journal.sync()
 
-    def run(self, task: Task, what: str, describe: Callable[[dict[str, float]], str]) -> None:
+    def run(
+        self,
+        task: Task,
+        what: str,
+        describe: Callable[[dict[str, float]], str],
+        shared: tuple[SharedTask, Sequence[int]] | None = None,
+    ) -> None:
         """Run the blocks that are still to be measured.
 
         Parameters
@@ -140,21 +156,36 @@ class Measurement:
             A word for the progress.
         describe : callable
             Gives the progress's words about the numbers of a point, by the names of the columns.
+        shared : (SharedTask, sequence of int), optional
+            The blocks that all ranks measure together, before the others.
         """
         journal, todo = self.journal, self.files.todo
+        common = np.isin(todo, shared[1]) if shared is not None else np.zeros(len(todo), bool)
+        rest = todo[~common]
         writes = self.files.driver != "gather"
         sizes = np.diff(journal.starts)
 
         def sink(chunk: int, data: Any) -> None:
-            block = int(todo[chunk])
+            block = int(rest[chunk])
             records = np.frombuffer(data, journal.record_dtype)
             if not writes:
                 journal.record(block, records)
+            count(block, records)
+
+        def count(block: int, records: Records) -> None:
             last = dict(zip(self.files.layout.columns, records["result"][-1].tolist(), strict=True))
             self.advance(int(sizes[block]), describe(last))
 
         with self.measuring(what) as request:
-            self.executor.map(JournalTask(task, journal, todo, writes), sink, request)
+            for block in todo[common].tolist():
+                if self.executor.broadcast(request.requested):
+                    raise Stopped
+                assert shared is not None
+                records = shared[0].run_together(self.executor, block)
+                if self.executor.rank == 0:
+                    journal.record(block, records)
+                    count(block, records)
+            self.executor.map(JournalTask(task, journal, rest, writes), sink, request)
 
     def advance(self, points: int, info: str) -> None:
         """Note on rank 0 that points are measured and in the journal."""

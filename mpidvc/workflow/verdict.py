@@ -14,7 +14,7 @@ from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
 
-__all__ = ["judge_correlation", "note_outliers"]
+__all__ = ["judge_correlation", "judge_labels", "note_outliers"]
 
 #: Default of -it.
 DEFAULT_ITERATIONS = 50
@@ -82,6 +82,61 @@ def judge_correlation(
     console.warn(f"{told}; the others ({listed}) are {place}{texture}")
     for line in _advice(counts, n, converged, weak, place, settings.criterion):
         console.note(line)
+    return 0 if trusted else 1
+
+
+def judge_labels(
+    console: Console, image: Image, centres: Array, status: Array, size: Triple, settings: RegistrationSettings
+) -> int:
+    """Say which labels of a discrete correlation failed and what helps, where much of it failed.
+
+    Parameters
+    ----------
+    console : Console
+    image : Image
+        Image 1.
+    centres : (n, 3) float64
+        Centres of mass of the labels that this run has measured, voxels.
+    status : (n,) float64
+        Their return statuses.
+    size : 3 ints
+        Half the size of a typical label, voxels.
+    settings : RegistrationSettings
+
+    Returns
+    -------
+    int
+        Exit status, as in `judge_correlation`.
+    """
+    if len(status) == 0:
+        return 0
+    compared = ~np.isin(status, NOT_COMPARED)
+    n = int(compared.sum())
+    if n == 0:
+        console.warn("all labels were skipped: see -vt and -ld, and whether the guess leads out of image 2")
+        return 1
+    good = (status == 2) | ((status == 1) & (settings.max_iterations < DEFAULT_ITERATIONS))
+    failed = compared & ~good
+    converged = 1 - failed.sum() / n
+    trusted = converged >= LEAST_CONVERGED
+    if failed.sum() < MUCH * n:
+        return 0
+    counts = Counter(status[failed].astype(int).tolist())
+    listed = ", ".join(f"RS={value:+d}: {count}" for value, count in counts.most_common())
+    place = describe_place(centres[compared], failed[compared], image.shape, size)
+    distrust = "" if trusted else ": the result is not one to trust"
+    console.warn(
+        f"{100 * converged:.1f}% of {n} compared labels converged{distrust}; the others ({listed}) are {place}"
+    )
+    if sum(counts[value] for value in (-1, -3, -4)) >= MUCH * n:
+        console.note(
+            "labels diverge where the first guess is too far off: start from mpidvc reg (-pf, or -regbb), and give "
+            "them more room to move (-m)"
+        )
+    if counts[-2]:
+        console.note("labels without texture cannot be followed: take in their rims (-ld 2)")
+    if counts[1] >= MANY_STOPPED * n:
+        console.note(f"{counts[1]} labels were stopped by -it before they converged: more iterations (-it) help")
     return 0 if trusted else 1
 
 

@@ -41,11 +41,14 @@ class FieldFiles:
         Columns that are written as TIFF files, by the suffix of the file; displacements are always.
     vtk : tuple of str
         Columns in the VTK file; displacements are always.
+    magnitude : bool
+        Whether it holds the lengths of the displacements, too.
     """
 
     family: str | Sequence[str]
     tif: Mapping[str, str] = field(default_factory=dict)
     vtk: tuple[str, ...] = ()
+    magnitude: bool = False
 
 
 def write(
@@ -76,7 +79,10 @@ def write(
         console.print(f"Written: {stem}-*.tif")
     if output.vtk:
         path = stem.with_name(f"{stem.name}.vtk")
-        shown = {"displacements": found.displacements, **{name: found.columns[name] for name in kind.vtk}}
+        shown = {"displacements": found.displacements}
+        if kind.magnitude:
+            shown["mag(displacements)"] = np.linalg.norm(found.displacements, axis=1)
+        shown |= {name: np.asarray(found.columns[name]) for name in kind.vtk}
         if found.dims is not None and found.spacing is not None:
             write_grid_vtk(path, found.dims, found.spacing, found.positions[0] - np.array(hws), shown)
         else:

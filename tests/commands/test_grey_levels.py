@@ -89,6 +89,40 @@ def test_bad_voxels_in_every_command(pair: Pair) -> None:
     assert search.columns["pixelSearchCC"].min() > 0.97
 
 
+@pytest.mark.parametrize("order", [1, 3])
+@pytest.mark.parametrize(("dtype", "unit"), [("float64", 1.0), ("uint32", 1000.0)])
+def test_little_contrast_on_a_large_level(pair: Pair, dtype: str, unit: float, order: int) -> None:
+    """Grey levels of 10⁶ ± 1, in units of 1 or a thousandth: as the same less 10⁶, in every command."""
+    grey = [(image.astype(np.float64) - 30000) / 4500 for image in (SOLID.image1(), SOLID.image2())]
+    if unit > 1:
+        grey = [np.rint(unit * image) for image in grey]
+    near = [image.astype(np.float32) for image in grey]
+    far = [(image + unit * 1e6).astype(dtype) for image in grey]
+    options = f"-ns 14 -hws {HWS} -o {order} --overwrite"
+    expected, _ = pair.run("ldic", *near, options)
+    found, told = pair.run("ldic", *far, options)
+    assert told.startswith("Criterion: ssd")
+    assert (found.columns["returnStatus"] == 2).all()
+    np.testing.assert_array_equal(found.columns["iterations"], expected.columns["iterations"])
+    np.testing.assert_allclose(found.phi, expected.phi, rtol=0, atol=1e-4)
+    # squares of what differs over the sum of whole grey levels
+    assert (found.columns["error"] * 1e6 / unit < 0.1).all()
+    expected, _ = pair.run("reg", *near, f"-o {order}")
+    found, _ = pair.run("reg", *far, f"-o {order}")
+    assert found.columns["returnStatus"] == expected.columns["returnStatus"] == 2
+    np.testing.assert_allclose(found.phi, expected.phi, rtol=0, atol=1e-4)
+    if order == 1:
+        options = "-ns 14 -hws 5 -sr -2 2 -2 2 -2 2 --overwrite"
+        search, _ = pair.run("pixelSearch", *far, f"{options} -glt {unit * (1e6 - 5)} -ght {unit * (1e6 + 5)}")
+        assert (search.columns["returnStatus"] == 1).all()
+        # whole grey levels: CC without --zero-mean differs from 1 by the square of a millionth
+        assert (np.abs(1 - search.columns["pixelSearchCC"]) < 1e-10).all()
+        expected, _ = pair.run("pixelSearch", *near, f"{options} --zero-mean")
+        search, _ = pair.run("pixelSearch", *far, f"{options} --zero-mean")
+        np.testing.assert_array_equal(search.displacements, expected.displacements)
+        np.testing.assert_allclose(search.columns["pixelSearchCC"], expected.columns["pixelSearchCC"], atol=1e-5)
+
+
 def test_bright_inclusions_are_data(pair: Pair) -> None:
     """Balls fifty times as bright as the rest are what windows are followed by."""
     images = []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mpidvc.core.grey import ANY_VALUE, LARGEST_VALUE, GreyLevels, choose_criterion, plausible_limits
+from mpidvc.core.grey import ANY_VALUE, LARGEST_VALUE, GreyLevels, base_of, choose_criterion, plausible_limits
 
 UP, DOWN = np.inf, -np.inf
 
@@ -155,6 +155,35 @@ def test_windows_that_show_something_else_tell_nothing_alone():
 def test_unknown_criterion():
     with pytest.raises(ValueError, match="choose from auto, ssd, znssd"):
         choose_criterion("anything", GreyLevels(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "expected"),
+    [
+        (1e6, 1.0, 1e6),
+        (-1e6, 1.0, -1e6),
+        (100.4, 1.0, 100.5),  # to half a grey level: the power of two below the deviation of the trimmed sample
+        (3e4 + 1, 100.0, 30016.0),
+        (60.0, 1.0, 0.0),
+        (-60.0, 1.0, 0.0),
+        (1e-6, 1e-9, 1e-6),
+        (1e30, 1e27, 1e30),
+    ],
+)
+def test_base(mean, sd, expected):
+    """0 while the mean is at most 64 deviations, else the mean rounded to a power of two below the deviation."""
+    sample = mean + sd * np.random.default_rng(3).normal(size=20_000)
+    base = base_of(sample)
+    assert base == pytest.approx(expected, abs=sd if expected else 0)
+    step = 2.0 ** np.floor(np.log2(0.99 * sd))
+    assert base % step == 0
+    # one voxel with any plausible value changes nothing
+    assert base_of(np.append(sample, mean + 1e5 * sd)) == base
+
+
+def test_base_of_images_without_contrast():
+    for sample in (np.zeros(0), np.full(100, 5e7), np.zeros((3, 4))):
+        assert base_of(sample) == 0
 
 
 def test_plausible_limits():

@@ -263,6 +263,27 @@ def test_growing_error():
     assert not run_errors([1, 1, 1, 1, 9], 6).finished
 
 
+def test_growing_error_of_negative_grey_levels():
+    """What grows is the square of the residual; the error has the sign of the sum of grey levels."""
+    state = GaussNewton(RegistrationSettings(max_iterations=6, min_delta_phi=1e-12, level=-1.0), np.eye(4), False)
+    noise = 1e-3 * np.random.default_rng(5).normal(size=500)
+    for error in (1, 1, 1, 1, 1, 0.5):
+        state.advance(texture_sums(rr=error * 500, r=noise))
+        assert not state.finished
+    assert state.error == -0.5
+    state.advance(texture_sums(rr=0.7 * 500, r=noise))
+    assert (state.finished, state.status) == (True, -1)
+
+
+def test_small_step_off_the_data():
+    """Where nothing is left to compare no small step makes a registration converged."""
+    state = GaussNewton(RegistrationSettings(level=1.0), np.eye(4), False)
+    state.advance(texture_sums(r=1e-9 * np.ones(500)))
+    assert state.delta_phi_norm < 1e-3
+    state.advance(BlockSums.of(np.zeros(correlation.SUMS)))
+    assert (state.finished, state.status) == (True, -3)
+
+
 def test_maximum():
     state = run_errors([1, 1, 1], 2)
     assert (state.finished, state.status, state.iterations) == (True, 1, 2)

@@ -335,21 +335,21 @@ class Run:
         return pair.settings(**{name: getattr(self, name) for name in names})
 
 
-def expected_outcome(pair: Pair, run: Run, node: np.ndarray, phi: np.ndarray) -> Outcome:
-    """Gauss-Newton as the documentation of the method has it, on whole arrays."""
+def expected_outcome(pair: Pair, run: Run, node: np.ndarray, phi: np.ndarray, enough: float = 1.0) -> Outcome:
+    """Gauss-Newton as the documentation of the method has it, on whole arrays; `enough`: least voxels to compare."""
     out = Outcome(phi[:3, :3].copy(), phi[:3, 3].copy())
     n = np.array([1 if pair.two_d and a == 0 else 2 * h - 1 for a, h in enumerate(run.hws)])
     unknowns = [u for u in range(12) if not pair.two_d or (u >= 4 and u % 4)]
-    started = False
+    started, square = False, np.inf
     while True:
         window = pair.window(node - (n - 1) // 2, n, out.F, node + out.t, update_gradient=run.update_gradient)
         f, g = window.f[window.data], window.g[window.data]
         G, H, X = window.G[:, window.data], window.H[:, window.data], window.X[:, window.data]
         out.coverage = f.size / n.prod()
-        before = out.error
-        if f.size == 0:
+        if f.size < enough:
+            # what has left the data is not converged, however small the step
             out.status = -3
-            break
+            return out
         sd_f, sd_g = f.std(), g.std()
         if run.znssd and (sd_f == 0 or sd_g == 0):
             out.status = -2
@@ -362,8 +362,9 @@ def expected_outcome(pair: Pair, run: Run, node: np.ndarray, phi: np.ndarray) ->
             if run.update_gradient:
                 G, H = G * (sd_f / sd_g), H * (sd_f / sd_g)
         out.error = (r**2).sum() / f.sum()
+        before, square = square, (r**2).mean()
         if started:
-            if before < 0.8 * out.error and out.iterations > run.max_iterations / 2:
+            if before < 0.8 * square and out.iterations > run.max_iterations / 2:
                 out.status = -1
                 break
             if not 0.2 <= abs(np.linalg.det(out.F)) <= 3:
@@ -541,6 +542,8 @@ def search_oracle(
     windows, maps = sliding_window_view(region, a.shape), sliding_window_view(u2, a.shape)
     cc = np.full(windows.shape[:3], -np.inf)
     error = np.full(windows.shape[:3], np.inf)
+    if not u1.any() or np.ptp(a[u1]) == 0:
+        return cc, error  # nothing to follow
     for o in np.ndindex(cc.shape):
         both = u1 & maps[o]
         if both.sum() == 0 or both.sum() < min_overlap * u1.sum():
@@ -548,9 +551,9 @@ def search_oracle(
         f, g = a[both], windows[o][both]
         error[o] = np.sum((f - g) ** 2) / f.sum() if f.sum() else np.inf
         if zero_mean:
-            f, g = f - f.mean(), g - g.mean()
-            if f.std() < 1e-9 or g.std() < 1e-9:
+            if np.ptp(f) == 0 or np.ptp(g) == 0:
                 continue
+            f, g = f - f.mean(), g - g.mean()
         norm = np.sqrt(np.sum(f * f) * np.sum(g * g))
         if norm > 0:
             cc[o] = np.sum(f * g) / norm

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
@@ -276,15 +278,122 @@ def test_nothing_to_find(path, isa):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_constant_windows(path):
-    """Without means taken off constants correlate perfectly everywhere: the first offset wins."""
-    image, centre = np.full((14, 14, 14), 30.0), np.array([[7, 7, 7]])
-    offset, cc, error = search(
-        image, None, image, None, (3, 3, 3), (-2,) * 3, (2,) * 3, False, centre, centre, method=path
+@pytest.mark.parametrize("zero_mean", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_window_of_one_grey_level(masked, zero_mean, path, isa):
+    """There is nothing to follow, even where image 2 is of one grey level, too, and the formula gives a CC of 1."""
+    random, centre = np.random.default_rng(1), np.array([[7, 7, 7]])
+    for grey in (30.0, 5.3, 0.1, 0.0, -40.0):
+        one = np.full((14, 14, 14), grey)
+        usable1 = None
+        if masked:
+            usable1 = random.random(one.shape) > 0.4
+            one[~usable1] = 7
+        for two in (np.full((14, 14, 14), grey), random.random((14, 14, 14))):
+            offset, cc, error = search(
+                one, usable1, two, None, (3, 3, 3), (-2,) * 3, (2,) * 3, zero_mean, centre, centre, method=path
+            )
+            assert (offset.tolist(), cc.tolist(), error.tolist()) == ([[0, 0, 0]], [0], [np.inf])
+
+
+@pytest.mark.parametrize("zero_mean", [False, True])
+@pytest.mark.parametrize("which", ["none", "first", "second", "both"])
+@pytest.mark.parametrize("grey", [0.0, 90.0, -90.0, 1e4 + 0.1])
+def test_candidates_of_one_grey_level(grey, which, zero_mean, isa):
+    """Most candidates are of one grey level or of another, and some have a larger CC than any texture."""
+    random = np.random.default_rng(6)
+    one, two = random.normal(100, 5, (2, *pair("8-bit")[0].shape)).astype(np.float32)
+    two[:, 8:], two[:, :, 14:], two[20:] = grey, 50.0, -grey
+    two[5:8, 9:12, 17] += [[1], [-1], [2]]
+    usable1 = (random.random(one.shape) > 0.3) if which in ("first", "both") else None
+    usable2 = (random.random(one.shape) > 0.4) if which in ("second", "both") else None
+    for image, usable in ((one, usable1), (two, usable2)):
+        if usable is not None:
+            image[~usable] = 7
+    low, high = (-3, -5, -4), (4, 4, 6)
+    check(one, usable1, two, usable2, HWS, low, high, zero_mean, CENTRES[:3], CENTRES[:3], min_overlap=0.2)
+
+
+def test_candidates_of_both_signs(isa):
+    """Constant planes below and above 0 in turn, and a window whose mean is above 0 by less than any bound of CC."""
+    one = np.full((1, 9, 9), 1e5)
+    one[0].flat[::2] = -1e5
+    one[0, 0, 0] = 1  # the other 40 and 40 cancel out
+    two = np.ones((41, 9, 9)) * np.where(np.arange(41) % 2, 30.0, -30.0)[:, None, None]
+    check(
+        one, None, two, None, (0, 4, 4), (-20, 0, 0), (20, 0, 0), False, np.array([[0, 4, 4]]), np.array([[20, 4, 4]])
     )
-    assert offset.tolist() == [[-2, -2, -2]]
-    assert cc.tolist() == [1]
-    assert error.tolist() == [0]
+
+
+@pytest.mark.parametrize("zero_mean", [False, True])
+@pytest.mark.parametrize("kind", ["8-bit", "16-bit offset", "float offset"])
+def test_bases(kind, zero_mean, isa):
+    """Constants that were taken off the images change neither CC nor error: those of whole grey levels are compared."""
+    one = pair(kind, seed=4)[0].astype(np.float32)
+    unlike = pair(kind, seed=5)[1].astype(np.float32)
+    flat = np.full_like(one, 50)
+    empty = unlike.copy()
+    empty[:, :, 14:] = 0
+    args = (HWS, LOW, HIGH, zero_mean, CENTRES, CENTRES)
+    usable1, usable2 = (np.random.default_rng(k).random(one.shape) > 0.3 for k in (1, 2))
+    base1 = float(np.rint(one.mean()))
+    for two, base2 in ((unlike, float(np.rint(unlike.mean()))), (flat, 50.0), (empty, 64.0)):
+        for maps in ((None, None), (usable1, usable2)):
+            whole = search(one, maps[0], two, maps[1], *args)
+            for path in PATHS:
+                less = search(one - base1, maps[0], two - base2, maps[1], *args, method=path, bases=(base1, base2))
+                np.testing.assert_array_equal(less[0], whole[0])
+                np.testing.assert_allclose(less[1], whole[1], rtol=1e-13)
+                np.testing.assert_allclose(less[2], whole[2], rtol=1e-11)
+
+
+@pytest.mark.parametrize("zero_mean", [False, True])
+@pytest.mark.parametrize("scale", [1e-35, 1e-28, 1e-24, 3e-23, 1e-22, 1e-21, 1e-12, 1e12, 1e18, 1e21, 1e30, 1e34])
+def test_grey_levels_whose_squares_leave_single_precision(scale, zero_mean, isa):
+    """What is found does not depend on the unit of grey levels."""
+    for kind in ("float around 0", "8-bit"):
+        one, two = (im.astype(np.float32) for im in pair(kind, seed=9))
+        args = (HWS, LOW, HIGH, zero_mean, CENTRES, CENTRES)
+        plain = check(one, None, two, None, *args)
+        one, two = one.astype(np.float64) * scale, two.astype(np.float64) * scale
+        np.testing.assert_array_equal(check(one, None, two, None, *args), plain)
+        usable1, usable2 = (np.random.default_rng(k).random(one.shape) > 0.3 for k in (1, 2))
+        check(one, usable1, two, usable2, *args, min_overlap=0.2)
+
+
+def test_grey_levels_of_very_different_contrast(isa):
+    """Faint candidates beside ones whose squares are 1e40 times theirs, and the window among the faint."""
+    one, two = (im.astype(np.float64) for im in pair("float around 0", seed=9))
+    one, two = 1e-23 * one, 1e-23 * two
+    two[:, :, 24:] *= 1e20
+    two[23:] *= 1e22
+    for zero_mean in (False, True):
+        check(one, None, two, None, HWS, LOW, HIGH, zero_mean, CENTRES, CENTRES)
+
+
+@pytest.mark.parametrize("zero_mean", [False, True])
+def test_zeros_cost_no_more_than_texture(zero_mean):
+    """Candidates without a CC are told apart before any is evaluated in double precision."""
+    random = np.random.default_rng(2)
+    one, two = random.normal(100, 20, (2, 45, 45, 45)).astype(np.float32)
+    empty = two.copy()
+    empty[:, :, 15:] = 0
+    centre = np.array([[22, 22, 22]])
+
+    def seconds(region, first=one):
+        times = []
+        for _ in range(3):
+            begun = time.process_time()
+            search(
+                first, None, region, None, (10,) * 3, (-8,) * 3, (8,) * 3, zero_mean, centre, centre, method="direct"
+            )
+            times.append(time.process_time() - begun)
+        return min(times)
+
+    texture = seconds(two)
+    assert seconds(empty) < 4 * texture
+    assert seconds(np.zeros_like(two)) < 4 * texture
+    assert seconds(two, np.zeros_like(one)) < 4 * texture
 
 
 def test_empty_surroundings():

@@ -156,6 +156,22 @@ def test_too_few_samples_left(isa):
     assert (got.status, got.coverage) == (1, pytest.approx(5 / 11))
 
 
+def test_small_step_off_the_data(isa):
+    """A last step that is small enough and leads off the data: -3 and not converged."""
+    pair = moving(False, 1)
+    node = np.array([18, 20, 22])
+    phi = guess_at(pair, node, 0.25)
+    run = run_for(pair, min_delta_phi=0.5)
+    seen = []
+    for edge in np.linspace(0.25, 1.05, 9):
+        cut = Pair(pair.im1, pair.im2, high2=node + np.array([12, 12, edge]))
+        (got,) = correlate(cut, run, node, phi, min_coverage=0.5)
+        expected = expected_outcome(cut, run, node, phi, 0.5 * 9 * 9 * 11)
+        assert (got.status, got.iterations) == (expected.status, expected.iterations)
+        seen.append((got.status, got.norm <= run.min_delta_phi))
+    assert {(-3, False), (-3, True), (2, True)} == set(seen)
+
+
 def test_half_of_the_samples_is_enough(isa):
     """A least coverage above a half is asked of window 1 only."""
     pair = moving(False, 1)

@@ -14,6 +14,7 @@ from tests.conftest import Job
 
 PROGRAM = str(Path(__file__).with_name("executor_program.py"))
 LOSS_PROGRAM = str(Path(__file__).with_name("loss_program.py"))
+FAREWELL_PROGRAM = str(Path(__file__).with_name("farewell_program.py"))
 MAILBOX_PROGRAM = str(Path(__file__).with_name("mailbox_program.py"))
 WHATS = ["map", "flow", "reduce"]
 
@@ -66,6 +67,13 @@ def test_stop_request_of_some_ranks(mpiexec: Job, what: str, ranks: str) -> None
     """Every rank gets `Stopped`; the results so far have reached rank 0 and are right."""
     done = mpiexec(3, LOSS_PROGRAM, what, "USR1", ranks, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, "stopped 0 lost\n", "")
+
+
+@pytest.mark.parametrize("late", ["0", "1", "2"])
+def test_ready_before_the_others(mpiexec: Job, late: str) -> None:
+    """A worker that is ready to end while another still takes the last broadcast is not forgotten."""
+    done = mpiexec(3, FAREWELL_PROGRAM, late, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_serial_is_inline() -> None:

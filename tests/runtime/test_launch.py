@@ -196,7 +196,10 @@ class TestStart:
     def test_lost_launcher(self, started: Start) -> None:
         job = started("fake", "long", "-np", "3")
         pid = int(job.wait_for("pids").split()[1])
-        os.kill(parent_of(pid), signal.SIGKILL)
+        # Hydra has a proxy between its launcher and the ranks, which outlive the proxy and finish their work
+        while (parent := parent_of(pid)) != job.process.pid:
+            pid = parent
+        os.kill(pid, signal.SIGKILL)
         assert job.end() == 75
         assert "killed" in job.said.splitlines()[-1]
 

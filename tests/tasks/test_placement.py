@@ -12,7 +12,7 @@ import tifffile
 
 from mpidvc.errors import AgreedError, UserError
 from mpidvc.images.image import ArrayImage, Image, open_image
-from mpidvc.images.source import Source
+from mpidvc.images.source import Source, in_pieces
 from mpidvc.runtime.executor import InlineExecutor
 from mpidvc.tasks import placement
 from mpidvc.tasks.placement import BASE, LEAST_CACHE, Needs, Placement, decide, placed
@@ -182,7 +182,7 @@ def test_copies_do_not_cut_what_is_decoded_together(tmp_path: Path) -> None:
         file.create_dataset("v", data=values, chunks=(32, 100, 64))
     image = open_image(f"{tmp_path}/a.h5::/v")
     assert isinstance(image, Source)
-    pieces = list(placement._pieces(image))
+    pieces = list(in_pieces(image.shape, image.grain, image.dtype.itemsize))
     assert len(pieces) > 1
     covered = np.zeros(values.shape, np.uint8)
     for low, high in pieces:

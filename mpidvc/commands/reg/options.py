@@ -101,12 +101,7 @@ def check(args: argparse.Namespace) -> list[str]:
     require(0 < args.gaussian_sigma < math.inf, "-gs", args.gaussian_sigma, "has to be above 0 and finite")
     notes = []
     for name, option in (("bin_begin", "-bb"), ("bin_end", "-be")):
-        binning = getattr(args, name)
-        require(binning >= 1, option, binning, "has to be at least 1")
-        power = 2 ** round(math.log2(binning))
-        if power != binning:
-            notes.append(f"{option} {binning} is not a power of two, using {power}")
-            setattr(args, name, power)
+        notes += options.power_of_two(args, name, option)
     require(args.bin_begin >= args.bin_end, "-bb", args.bin_begin, f"may not be below -be ({args.bin_end})")
     if args.return_phi_mask_centre and args.mask1 is None:
         raise UserError("-rmc needs a mask (-mf1)")

@@ -1,0 +1,178 @@
+"""``mpidvc ddic``: deformation functions of labels, such as the grains of a granular material."""
+
+from __future__ import annotations
+
+import argparse
+
+from mpidvc.cli import options
+from mpidvc.cli.options import power_of_two, require
+from mpidvc.cli.parser import Parser
+from mpidvc.errors import UserError
+
+HELP = "discrete correlation: a deformation function for every label, from its own voxels"
+EXAMPLES = """\
+examples:
+  mpidvc ddic im1.tif labels1.tif im2.tif
+      every label of image 1, rigid; writes im1-im2-ddic.tsv and .vtk
+  mpidvc ddic im1.tif labels1.tif im2.tif -pf im1-im2-registration.tsv -o 3
+      from a registration, with cubic splines
+  mpidvc ddic im1.tif labels1.tif im2.tif -pf im1-im2-ddic.tsv -skp -m 15 -pre again
+      once more the labels that did not converge, with more room to move
+  mpiexec -n 64 mpidvc ddic im1.tif labels1.tif im2.tif
+      on the hosts that the launcher chooses
+"""
+
+
+def add_options(parser: Parser) -> None:
+    """Add the options of the command."""
+    parser.add_argument(
+        "im1", help="image 1: a TIFF file, a folder of TIFF slices, or an HDF5 dataset (file.h5::/path)"
+    )
+    parser.add_argument("lab1", help="labels of image 1, of its shape: 0 is the background, each grain has a number")
+    parser.add_argument("im2", help="image 2")
+    labels = parser.add_argument_group("labels")
+    labels.add_argument(
+        *("-ld", "--label-dilate"),
+        dest="label_dilate",
+        metavar="N",
+        type=int,
+        default=1,
+        help="dilate labels by a ball of this radius in voxels, or erode them if it is negative, to choose the voxels "
+        "that are compared (default: %(default)s)",
+    )
+    labels.add_argument(
+        *("-vt", "--volume-threshold"),
+        dest="volume_threshold",
+        metavar="VOXELS",
+        type=int,
+        default=100,
+        help="skip labels that have no more voxels than this, once dilated (default: %(default)s)",
+    )
+    labels.add_argument(
+        *("-dmo", "--dont-mask-others"),
+        dest="dont_mask_others",
+        action="store_true",
+        help="keep the voxels of other labels that a dilated label takes in",
+    )
+    start = parser.add_argument_group("first guess")
+    options.add_guess(parser, start)
+    start.add_argument(
+        *("-F", "--apply-F"),
+        dest="apply_F",
+        choices=("all", "rigid", "no"),
+        default="rigid",
+        help="what the labels start with of the F of a registration given by -pf: all, its rotation, or the identity; "
+        "displacements are always those of the whole Phi; fields are taken as they are (default: %(default)s)",
+    )
+    start.add_argument(
+        *("-skp", "--skip"),
+        dest="skip",
+        action="store_true",
+        help="correlate only labels of -pf whose return status is not 2, and keep the others as they are",
+    )
+    for short, long, which in (("-regbb", "begin", "first"), ("-regbe", "end", "last")):
+        parser.add_own_argument(
+            short,
+            group=start,
+            dest=f"registration_bin_{long}",
+            metavar="BIN",
+            type=int,
+            help=f"register the images as a whole first, as reg does: binning of the {which} level, a power of two "
+            f"(default: no registration; {'4' if long == 'begin' else '1'} if the other one is given)",
+        )
+    start.add_argument(
+        *("-m", "-mar", "-margin"),
+        dest="margin",
+        metavar="N",
+        type=int,
+        default=5,
+        help="voxels by which the window of image 1 reaches beyond the label, and that of image 2 once more "
+        "(default: %(default)s)",
+    )
+    how = parser.add_argument_group("correlation")
+    how.add_argument(
+        *("-nr", "--non-rigid"),
+        dest="non_rigid",
+        action="store_true",
+        help="measure a whole F, with stretch and shear, instead of a rotation",
+    )
+    iterations = how.add_argument(
+        *("-it", "--max-iterations"),
+        dest="max_iterations",
+        metavar="N",
+        type=int,
+        default=50,
+        help="greatest number of iterations (default: %(default)s)",
+    )
+    parser.add_own_spelling(iterations, "-lci")
+    norm = how.add_argument(
+        *("-dp", "--min-delta-phi"),
+        dest="min_delta_phi",
+        metavar="NORM",
+        type=float,
+        default=1e-3,
+        help="converged when the norm of the change of Phi is not above this (default: %(default)s)",
+    )
+    parser.add_own_spelling(norm, "-lcp")
+    how.add_argument(
+        *("-o", "--interpolation-order"),
+        dest="interpolation_order",
+        type=int,
+        choices=(1, 3),
+        default=1,
+        help="interpolation of image 2: 1 linear, 3 cubic spline (default: %(default)s)",
+    )
+    how.add_argument(
+        *("-ug", "--update-gradient"),
+        dest="update_gradient",
+        action="store_true",
+        help="take the gradient of the deformed image 2 in every iteration, instead of that of image 1 once",
+    )
+    how.add_argument(
+        *("-msb", "--multiscale-binning"),
+        dest="multiscale_binning",
+        metavar="BIN",
+        type=int,
+        default=1,
+        help="binning of the first level at which a label is correlated, a power of two (default: %(default)s)",
+    )
+    options.add_criterion(parser, how)
+    output = parser.add_argument_group("output")
+    options.add_output(output, fields=False)
+    options.add_results(parser, parser.add_argument_group("results file"))
+    run = parser.add_argument_group("running")
+    options.add_images(parser, run)
+    options.add_run(parser, run)
+    run.add_argument(
+        *("-d", "--debug"), dest="debug", action="store_true", help="one process, and every label's result is printed"
+    )
+
+
+def check(args: argparse.Namespace) -> list[str]:
+    """Check the options without their files; return notes for the user."""
+    options.check_common(args)
+    require(args.volume_threshold >= 0, "-vt", args.volume_threshold, "may not be negative")
+    if args.skip and args.phi_file is None:
+        raise UserError("-skp needs the field that it continues (-pf)")
+    notes = [*power_of_two(args, "multiscale_binning", "-msb")]
+    given = (args.registration_bin_begin, args.registration_bin_end)
+    if given != (None, None):
+        args.registration_bin_begin = given[0] or max(4, given[1] or 1)
+        args.registration_bin_end = given[1] or 1
+        notes += power_of_two(args, "registration_bin_begin", "-regbb")
+        notes += power_of_two(args, "registration_bin_end", "-regbe")
+        require(
+            args.registration_bin_begin >= args.registration_bin_end,
+            "-regbb",
+            args.registration_bin_begin,
+            f"may not be below -regbe ({args.registration_bin_end})",
+        )
+        if args.phi_file is not None:
+            raise UserError(f"-regbb -regbe and -pf {args.phi_file}: are two first guesses; drop one of them")
+    if args.debug:
+        if args.processes not in (None, 1):
+            raise UserError(f"-np {args.processes} -d: -d takes one process; drop one of them")
+        args.processes = 1
+    # always written, as in spam
+    args.tsv, args.vtk, args.tif = True, True, False
+    return notes

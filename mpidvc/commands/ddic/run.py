@@ -1,0 +1,318 @@
+"""The run of ``mpidvc ddic``: from its options to its files."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpidvc.arrays import Array, Ints
+from mpidvc.cli.options import image_mode
+from mpidvc.core import deformation
+from mpidvc.core.grey import choose_criterion
+from mpidvc.core.grid import Chunks
+from mpidvc.core.labels import MOST_RADIUS, Labels
+from mpidvc.core.registration import RegistrationSettings
+from mpidvc.core.statuses import LABELS
+from mpidvc.errors import UserError
+from mpidvc.fields.hdf5 import ResultsFile
+from mpidvc.fields.phifield import PhiField
+from mpidvc.images.image import open_image
+from mpidvc.images.pair import ImagePair
+from mpidvc.runtime.console import Console
+from mpidvc.runtime.executor import InlineExecutor
+from mpidvc.tasks.ddic import COLUMNS, RECORD, DdicSettings, DdicTask, background, make_chunks, missing, together
+from mpidvc.tasks.grey import Windows, grey_levels, region_windows
+from mpidvc.tasks.labels import measure_labels
+from mpidvc.tasks.memory import ddic_bytes
+from mpidvc.tasks.points import rows_as_records
+from mpidvc.tasks.registration import LevelSettings, register_multiscale
+from mpidvc.workflow import inputs
+from mpidvc.workflow.announce import announce, describe_slices
+from mpidvc.workflow.determines import fingerprints
+from mpidvc.workflow.guess import Guess, Nodes, read_guess
+from mpidvc.workflow.measurement import Measurement
+from mpidvc.workflow.output import Output, check_results, pair_stem
+from mpidvc.workflow.pointwise import Part, PointwisePlan
+from mpidvc.workflow.registration import describe_criterion, registration_options
+from mpidvc.workflow.summary import show_statuses
+from mpidvc.workflow.verdict import judge_labels
+from mpidvc.workflow.work import Work
+from mpidvc.workflow.write import FieldFiles
+
+__all__ = ["Pair", "Plan"]
+
+#: Rough CPU seconds per voxel of a label's window, by interpolation order: five iterations.
+COST = {1: 2.0e-8, 3: 5.0e-8}
+#: Largest distance (voxels) of a centre of mass from the position in the guess.
+SAME_PLACE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair(Part):
+    """The images, with the labels of image 1 as its mask.
+
+    Attributes
+    ----------
+    settings : DdicSettings
+    criterion : str
+        The line about it.
+    labels : Labels
+    chunks : Chunks
+        Of the labels to be measured.
+    """
+
+    settings: DdicSettings
+    criterion: str
+    labels: Labels
+    chunks: Chunks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(PointwisePlan[Pair]):
+    """Labels to be correlated.
+
+    Attributes
+    ----------
+    stored_f : {"all", "rigid", "no"}
+        Part of the F of a registration that the labels start with.
+    skip : bool
+        Whether converged labels of the first guess are kept.
+    debug : bool
+        Whether the result of every label is printed.
+    """
+
+    files = FieldFiles("DDIC", vtk=("returnStatus",), magnitude=True)
+    less = "a smaller margin (-m)"
+
+    stored_f: str
+    skip: bool
+    debug: bool
+
+    @classmethod
+    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+        if abs(args.label_dilate) > MOST_RADIUS:
+            raise UserError(f"-ld {args.label_dilate}: has to be between -{MOST_RADIUS} and {MOST_RADIUS}")
+        guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
+        images = inputs.open_pair(args.im1, args.im2, None)
+        numbers = open_image(args.lab1, "labels")
+        if numbers.shape != images.image1.shape:
+            raise UserError(
+                f"{numbers.path}: the labels have {inputs.by(numbers.shape)} voxels but {images.image1.path} has "
+                f"{inputs.by(images.image1.shape)}; they need the shape of image 1"
+            )
+        images = images._replace(mask1=numbers)
+        if args.skip and (guess.field is None or "returnStatus" not in guess.field):
+            raise UserError(f"-skp: {guess.name} has no return statuses of labels; give the field that is continued")
+        stem, output = pair_stem(args, "ddic"), Output.of(args)
+        check_results(stem, output, args.phi_file)
+        announce(console, "ddic", args)
+        describe_slices(console, images.image1, numbers, images.image2)
+        labels = measure_labels(InlineExecutor(), numbers)
+        if len(labels.numbers) == 0:
+            raise UserError(f"{numbers.path}: has no label, every voxel is 0; give an image of labels")
+        console.print(f"Number of labels = {len(labels.numbers)}")
+        if len(labels.missing):
+            console.note(f"{len(labels.missing)} numbers up to the largest label are no labels: their status is -7")
+        check_guess(guess, labels)
+        guess.announce(console, images.image1.shape, tif=False)
+        if args.registration_bin_begin is not None:
+            guess = _registration(args, images, console)
+        nodes = Nodes.of_labels(labels.centre)
+        again = labels.numbers
+        if args.skip and guess.field is not None:
+            again = again[guess.field["returnStatus"][again] != 2]
+        settings, criterion = _settings(args, images, labels, guess)
+        pair = Pair(
+            images=images,
+            stem=stem,
+            settings=settings,
+            criterion=criterion,
+            labels=labels,
+            chunks=make_chunks(labels, again, settings),
+        )
+        voxels = float(np.prod(labels.highest[again] + 1 - labels.lowest[again], axis=1).sum())
+        return cls(
+            parts=[pair],
+            nodes=nodes,
+            guess=guess,
+            hws=_typical(labels),
+            output=output,
+            stored_f=args.apply_F,
+            skip=args.skip,
+            debug=args.debug,
+            estimated_seconds=voxels * COST[args.interpolation_order],
+            image_mode=image_mode(args),
+            memory=args.memory,
+        )
+
+    def chunk_bytes(self, part: Pair) -> int:
+        return ddic_bytes(part.images, part.labels, part.chunks.order, part.settings, self.guess.gradient)
+
+    def work(self, part: Pair) -> Work:
+        settings, guess = part.settings, self.guess
+        determines = {
+            "command": "ddic",
+            **fingerprints(part.images, second_mask=False),
+            "first guess (-pf)": guess.digest,
+            "-F": self.stored_f,
+            "-skp": self.skip,
+            "-ld": settings.dilate,
+            "-vt": settings.volume_threshold,
+            "-dmo": settings.keep_others,
+            "-m": settings.margin,
+            "-msb": settings.binning,
+            **registration_options(settings.registration),
+        }
+        determines["labels"] = determines.pop("mask (-mf1)")
+        work = Work(
+            determines=determines,
+            nodes=self.nodes,
+            columns=COLUMNS,
+            record=RECORD,
+            guess=guess,
+            stored_f=self.stored_f,
+            order=part.chunks.order,
+            starts=part.chunks.start,
+        )
+        start = guess.at(np.array([0]), self.nodes.positions, self.stored_f)[0]
+        work.keep(np.array([0]), lambda rows: background(start))
+        work.keep(part.labels.missing, lambda rows: missing(len(rows), settings.dilate))
+        kept = np.setdiff1d(part.labels.numbers, part.chunks.order)
+        work.keep(kept, lambda rows: rows_as_records(guess.field, rows, COLUMNS))
+        return work
+
+    def measure(self, part: Pair, measurement: Measurement) -> None:
+        console = measurement.console
+        if measurement.work is not None:
+            console.print(part.criterion)
+            kept = len(part.labels.numbers) - len(part.chunks.order)
+            if self.skip:
+                console.print(f"-skp: {kept} labels are kept as they are in the file")
+        task = DdicTask(part.images, part.labels, part.chunks, measurement.journal, part.settings)
+        measurement.start("Starting Discrete DIC", part.images, points="labels")
+        measurement.run(
+            task,
+            "ddic",
+            lambda last: (
+                f"it={last['iterations']:02.0f} dPhiNorm={last['deltaPhiNorm']:.3e} rs={last['returnStatus']:+.0f}"
+            ),
+            (task, together(part.labels, part.chunks, part.settings)),
+        )
+
+    def summarise(self, part: Pair, work: Work, results: ResultsFile, console: Console) -> int:
+        status = results.column("returnStatus")
+        if self.debug:
+            error, iterations = results.column("error"), results.column("iterations")
+            for label in np.sort(work.measured).tolist():
+                console.print(
+                    f"label {label}: rs={status[label]:+.0f} it={iterations[label]:.0f} error={error[label]:.4g}"
+                )
+        show_statuses(console, "Discrete DIC summary", status[1:], LABELS, "Labels")
+        measured = np.sort(work.measured)
+        return judge_labels(
+            console,
+            part.images.image1,
+            part.labels.centre[measured],
+            status[measured],
+            self.hws,
+            part.settings.registration,
+        )
+
+
+def check_guess(guess: Guess, labels: Labels) -> None:
+    """Check that a field given as a first guess is one of these labels.
+
+    Raises
+    ------
+    UserError
+        If it is not.
+    """
+    field = guess.field
+    if field is None:
+        return
+    if field.layout != "labels":
+        raise UserError(
+            f"-pf {guess.name}: is a field of {len(field)} points; give a registration, or a field of these labels"
+        )
+    if len(field) != len(labels):
+        raise UserError(
+            f"-pf {guess.name}: has {len(field)} rows, but the labels go up to {len(labels) - 1}, which makes "
+            f"{len(labels)} with row 0; give a field of these labels"
+        )
+    apart = np.abs(field.positions[1:] - labels.centre[1:]).max(axis=1)
+    other = np.isnan(field.positions[1:]).any(axis=1) != np.isnan(labels.centre[1:, 0])
+    wrong = 1 + np.flatnonzero(other | (apart > SAME_PLACE))
+    if len(wrong):
+        k = int(wrong[0])
+        there, here = (" ".join(f"{x:.1f}" for x in place) for place in (field.positions[k], labels.centre[k]))
+        raise UserError(
+            f"-pf {guess.name}: label {k} is at {there} there, but at {here} here ({len(wrong)} labels differ); give a "
+            "field of these labels, or -pfb if it is of another binning"
+        )
+
+
+def _typical(labels: Labels) -> tuple[int, int, int]:
+    """Half the median size of labels, voxels; 0 along z in 2D."""
+    size = np.median(labels.highest[labels.numbers] + 1 - labels.lowest[labels.numbers], axis=0)
+    z, y, x = (max(1, int(n) // 2) for n in size)
+    return 0 if labels.two_d else z, y, x
+
+
+def _settings(args: argparse.Namespace, images: ImagePair, labels: Labels, guess: Guess) -> tuple[DdicSettings, str]:
+    """The settings of the run, and the line about the criterion that its grey levels call for."""
+    centres: Array = labels.centre[labels.numbers]
+
+    def guesses(rows: Ints) -> Array:
+        return guess.at(labels.numbers[rows], labels.centre, args.apply_F)
+
+    # whole windows: grains that move would leave a mask of image 1
+    whole = images._replace(mask1=None)
+    grey = grey_levels(whole, Windows(positions=centres, guess=guesses, hws=_typical(labels)))
+    choice = choose_criterion(args.criterion, grey)
+    registration = RegistrationSettings(
+        order=args.interpolation_order,
+        max_iterations=args.max_iterations,
+        min_delta_phi=args.min_delta_phi,
+        rigid=not args.non_rigid,
+        update_gradient=args.update_gradient,
+        criterion=choice.criterion,
+        gain=choice.gain,
+        bias=choice.bias,
+        level=grey.mean1,
+    )
+    settings = DdicSettings(
+        registration,
+        dilate=args.label_dilate,
+        margin=args.margin,
+        volume_threshold=args.volume_threshold,
+        keep_others=args.dont_mask_others,
+        binning=args.multiscale_binning,
+    )
+    return settings, describe_criterion(choice)
+
+
+def _registration(args: argparse.Namespace, images: ImagePair, console: Console) -> Guess:
+    """A registration of the whole images (-regbb, -regbe), as a first guess."""
+    whole = ImagePair(images.image1, images.image2)
+    levels = LevelSettings(args.registration_bin_begin, args.registration_bin_end)
+    shape = images.image1.shape
+    grey = grey_levels(whole, region_windows(shape, levels.margin_of(shape, 1), np.eye(4)))
+    choice = choose_criterion(args.criterion, grey)
+    settings = RegistrationSettings(
+        min_delta_phi=1e-4, criterion=choice.criterion, gain=choice.gain, bias=choice.bias, level=grey.mean1
+    )
+    console.print("Registering the whole images first (-regbb, -regbe)")
+    found = register_multiscale(InlineExecutor(), whole, settings, levels, np.eye(4), console.print)
+    if found.last.status not in (1, 2):
+        raise UserError(
+            f"-regbb {args.registration_bin_begin}: the registration of the whole images failed (return status "
+            f"{found.last.status}); register them by mpidvc reg, look at the result, and give it by -pf"
+        )
+    field = PhiField(found.centre[None], found.phi[None], {}, "registration")
+    R, _ = deformation.polar(field.F[0])
+    shown = " ".join(f"{x:.3f}" for x in found.phi[:3, 3])
+    turned = " ".join(f"{x:.3f}" for x in deformation.rotation_vector(R))
+    console.print(f"First guess: translation {shown} px, rotation {turned}°")
+    return Guess(registration=field, name="-regbb")

@@ -1,0 +1,148 @@
+"""Labels of an image that is never whole in memory: all in one pass that the ranks share, or the mask of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mpidvc.arrays import Ints, Records, Triple
+from mpidvc.core.labels import LARGEST_LABEL, Labels, LabelSums, label_mask
+from mpidvc.errors import UserError
+from mpidvc.images.image import Image
+from mpidvc.images.source import Source, in_pieces
+from mpidvc.kernels import labels as kernels
+from mpidvc.runtime.executor import Executor
+from mpidvc.runtime.stop import StopRequest
+from mpidvc.tasks.ranks import on_leader
+
+__all__ = ["LabelTask", "measure_labels", "read_label_mask"]
+
+#: A voxel and its value.
+Wrong = tuple[Triple, Any]
+
+
+class LabelTask:
+    """Sums over the labels of an image, piece by piece.
+
+    Parameters
+    ----------
+    image : Image
+        Labels of any dtype that an image can have; they are never converted.
+    """
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+        grain = image.grain if isinstance(image, Source) else (1, 1, 1)
+        self._pieces = list(in_pieces(image.shape, grain, image.dtype.itemsize))
+        self._tally = kernels.Tally()
+        self.n_chunks = len(self._pieces)
+
+    def run(self, chunk: int) -> tuple[Triple, Records, Wrong | None]:
+        """First voxel of a piece, the sums of its labels, and its first voxel whose value is no label."""
+        low, high = self._pieces[chunk]
+        part, _ = self._image.read_box(low, high)
+        sums, index = self._tally.of(part, LARGEST_LABEL)
+        if index < 0:
+            return low, sums, None
+        z, y, x = (int(k) for k in np.unravel_index(index, part.shape))
+        return low, sums, ((low[0] + z, low[1] + y, low[2] + x), part[z, y, x].item())
+
+
+def measure_labels(executor: Executor, image: Image, stop: StopRequest | None = None) -> Labels:
+    """Volume, bounding box and centre of mass of every label of an image; every rank calls it.
+
+    For each number up to the largest label, rank 0 needs up to 260 bytes meanwhile, the other ranks 4, and 160 to
+    receive the result, which has 80.
+
+    Parameters
+    ----------
+    executor : Executor
+    image : Image
+        Integers, or floating-point numbers that are integers; from 0, the background, to `LARGEST_LABEL`.
+    stop : StopRequest, optional
+
+    Returns
+    -------
+    Labels
+        The same bits on every rank, on any number of them.
+
+    Raises
+    ------
+    AgreedError
+        On every rank, if a value is no label, or the image is too large.
+    Stopped
+        As in `Executor.map`.
+    """
+
+    def begin() -> LabelSums:
+        try:
+            return LabelSums(image.shape)
+        except ValueError as error:
+            raise UserError(f"{image.path}: {error}; take a part of it") from error
+
+    sums = on_leader(executor, begin)
+    wrong: list[Wrong] = []
+
+    def keep(_: int, result: tuple[Triple, Records, Wrong | None]) -> None:
+        low, found, voxel = result
+        if voxel is None:
+            sums.add(found, low)
+        else:
+            wrong.append(voxel)
+
+    executor.map(LabelTask(image), keep, stop)
+
+    def end() -> Labels:
+        if wrong:
+            raise UserError(_refusal(image.path, *min(wrong, key=lambda voxel: voxel[0])))
+        return sums.labels()
+
+    return on_leader(executor, end)
+
+
+def _refusal(path: str, place: Triple, value: Any) -> str:
+    told = f"{path}: has the value {value} at voxel (z, y, x) = {place}"
+    if LARGEST_LABEL < value < np.inf and value == int(value):
+        return (
+            f"{path}: has the label {int(value)} at voxel (z, y, x) = {place}, beyond the largest one of "
+            f"{LARGEST_LABEL}; relabel the image with the numbers 1, 2, 3, …"
+        )
+    return f"{told}, which is no label; give integers from 0, the background"
+
+
+def read_label_mask(
+    image: Image,
+    labels: Labels,
+    label: int,
+    low: Sequence[int] | Ints,
+    high: Sequence[int] | Ints,
+    dilate: int = 0,
+    keep_others: bool = False,
+) -> npt.NDArray[np.uint8]:
+    """Read the mask of a label in the box ``[low, high)``, which may stick out of the image.
+
+    No more of the image is read than the mask depends on. See `mpidvc.core.labels.label_mask`.
+
+    Parameters
+    ----------
+    image : Image
+        Labels.
+    labels : Labels
+        Of this image.
+    label : int
+    low, high : 3 ints
+    dilate : int
+    keep_others : bool
+
+    Returns
+    -------
+    (z, y, x) uint8
+    """
+    spans = labels.spans(label, low, high, dilate) or [(0, 0, 0)] * 3
+    first = [max(first - frame, 0) for first, _, frame in spans]
+    last = [last + frame for _, last, frame in spans]
+    part, _ = image.read_box(first, last)
+    return label_mask(labels, label, part, first, low, high, dilate, keep_others)
