@@ -63,22 +63,16 @@ def _journal(folder: Path, n_blocks: int) -> Any:
     n = n_blocks * POINTS
     positions = np.zeros((n, 3))
 
-    def inputs(rows: Any) -> Any:
-        return inputs_of(positions[rows], np.zeros((len(rows), 3, 4)))
-
-    order = np.arange(n)
     layout = journal.JournalLayout(
         determines={"command": "ldic"},
         columns=correlation.RESULT,
-        n_points=n,
-        n_blocks=n_blocks,
-        inputs=inputs(order[:0]).dtype,
         records=RECORD,
+        order=np.arange(n),
+        starts=np.arange(n_blocks + 1) * POINTS,
+        positions=positions,
+        inputs=lambda rows: inputs_of(positions[rows], np.zeros((len(rows), 3, 4))),
     )
-    starts = np.arange(n_blocks + 1) * POINTS
-    return journal.create_journal(
-        folder / "messages.h5", layout, order=order, starts=starts, positions=positions, inputs=inputs
-    )
+    return journal.create_journal(folder / "messages.h5", layout)
 
 
 class _Instant:
@@ -340,25 +334,16 @@ def per_point(folder: Path) -> dict[str, float]:
     n = len(positions)
     layout = hdf5.FieldLayout.of_grid(positions[0], dims, (10, 10, 10), correlation.RESULT)
     guess = np.eye(4)[None, :3]
-
-    def inputs(rows: Any) -> Any:
-        return inputs_of(positions[rows], np.broadcast_to(guess, (len(rows), 3, 4)))
-
-    journal = journals.create_journal(
-        folder / "points.h5",
-        journals.JournalLayout(
-            determines={"command": "ldic"},
-            columns=correlation.RESULT,
-            n_points=n,
-            n_blocks=len(chunks.start) - 1,
-            inputs=inputs(chunks.order[:0]).dtype,
-            records=RECORD,
-        ),
+    beginning = journals.JournalLayout(
+        determines={"command": "ldic"},
+        columns=correlation.RESULT,
+        records=RECORD,
         order=chunks.order,
         starts=chunks.start,
         positions=positions,
-        inputs=inputs,
+        inputs=lambda rows: inputs_of(positions[rows], np.broadcast_to(guess, (len(rows), 3, 4))),
     )
+    journal = journals.create_journal(folder / "points.h5", beginning)
     layout = hdf5.FieldLayout(**{**layout.__dict__, "attributes": {"command": "ldic", "determines": "{}"}})
     (folder / "points.h5.part").unlink(missing_ok=True)
     slots = hdf5.create_results_file(folder / "points.h5.part", layout, folder / "points.h5")

@@ -14,20 +14,23 @@ from pathlib import Path
 
 from mpidvc.errors import UserError
 
-__all__ = ["replacing"]
+__all__ = ["beside", "keep_mode", "replacing", "sync_folder"]
 
 #: Seconds without a change after which the temporary file of another host is taken for that of a killed process.
 ABANDONED = 3600.0
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], durable: bool = True) -> Iterator[Path]:
     """Write a file under a temporary name beside it; it takes its place when the block ends without an exception.
 
     Parameters
     ----------
     path : path-like
         The file to write. A symbolic link stays one. The permissions are those that a plain ``open`` would leave.
+    durable : bool
+        Whether the content is forced to the disk before the file takes its place: after a power cut there is the old
+        file or the new one, and not an empty one.
 
     Yields
     ------
@@ -41,25 +44,77 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         If the file cannot be written.
     """
     target = Path(path)
-    special = target.exists() and not target.is_file()
-    if not special:
-        target = Path(os.path.realpath(path))
-    written = target
-    if not special:
-        of_target = f".mpidvc-{zlib.crc32(os.fsencode(target.name)):08x}-"
-        _remove_abandoned(target.parent, of_target)
-        written = target.with_name(f"{of_target}{secrets.token_hex(4)}-{os.getpid()}-{platform.node()[:64]}.tmp")
-    try:
+    if target.exists() and not target.is_file():
+        with _explaining(path):
+            yield target
+        return
+    target = Path(os.path.realpath(path))
+    with beside(path) as written:
         yield written
-        if not special:
-            if target.exists():
-                written.chmod(stat.S_IMODE(target.stat().st_mode))
-            written.replace(target)
+        keep_mode(target, written)
+        if durable:
+            _sync(written)
+        written.replace(target)
+        if durable:
+            sync_folder(target.parent)
+
+
+def keep_mode(target: str | os.PathLike[str], written: Path) -> None:
+    """Give a file the permissions of the one that it will replace, if there is one."""
+    with contextlib.suppress(FileNotFoundError):
+        written.chmod(stat.S_IMODE(Path(target).stat().st_mode))
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the names in a folder to the disk, where the file system can do so."""
+    with contextlib.suppress(OSError):
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def beside(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary name in the folder of a file.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Yields
+    ------
+    Path
+        The temporary file, to be created. It is removed when the block ends; if the process is killed, the next one
+        that writes the same file removes it.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    of_target = f".mpidvc-{zlib.crc32(os.fsencode(target.name)):08x}-"
+    _remove_abandoned(target.parent, of_target)
+    written = target.with_name(f"{of_target}{secrets.token_hex(4)}-{os.getpid()}-{platform.node()[:64]}.tmp")
+    with _explaining(path):
+        try:
+            yield written
+        finally:
+            written.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _explaining(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); check the output directory") from error
-    finally:
-        if not special:
-            written.unlink(missing_ok=True)
 
 
 def _remove_abandoned(folder: Path, prefix: str) -> None:

@@ -138,30 +138,31 @@ def _check_texts(group: Any) -> None:
     """
     import h5py
 
-    with Path(group.file.filename).open("rb") as file:
+    # by the same handle: another file may take the name at any moment
+    handle = group.file.id.get_vfd_handle()
 
-        def piece(start: int, length: int) -> bytes:
-            return os.pread(file.fileno(), length, start) if 0 <= start < 2**63 else b""
+    def piece(start: int, length: int) -> bytes:
+        return os.pread(handle, length, start) if 0 <= start < 2**63 else b""
 
-        heaps = {struct.unpack("<Q", body[-12:-4])[0] for body in _attributes(piece, h5py.h5o.get_info(group.id).addr)}
-        for heap in heaps:
-            head = piece(heap, 16)
-            if len(head) < 16 or head[:4] != b"GCOL":
-                continue  # no text
-            (size,) = struct.unpack("<8xQ", head)
-            at = 16
-            for _ in range(MOST_TEXTS):
-                if at + 16 > size:
-                    break
-                found = piece(heap + at, 16)
-                if len(found) < 16:
-                    raise ValueError("the file ends in its texts")
-                index, length = struct.unpack("<H6xQ", found)
-                # object 0 is what is free, its own head included
-                whole = length if index == 0 else 16 + -(-length // 8) * 8
-                if not 0 < whole <= size - at:
-                    raise ValueError("its texts are damaged")
-                at += whole
+    heaps = {struct.unpack("<Q", body[-12:-4])[0] for body in _attributes(piece, h5py.h5o.get_info(group.id).addr)}
+    for heap in heaps:
+        head = piece(heap, 16)
+        if len(head) < 16 or head[:4] != b"GCOL":
+            continue  # no text
+        (size,) = struct.unpack("<8xQ", head)
+        at = 16
+        for _ in range(MOST_TEXTS):
+            if at + 16 > size:
+                break
+            found = piece(heap + at, 16)
+            if len(found) < 16:
+                raise ValueError("the file ends in its texts")
+            index, length = struct.unpack("<H6xQ", found)
+            # object 0 is what is free, its own head included
+            whole = length if index == 0 else 16 + -(-length // 8) * 8
+            if not 0 < whole <= size - at:
+                raise ValueError("its texts are damaged")
+            at += whole
 
 
 def _attributes(piece: Callable[[int, int], bytes], header: int) -> Iterator[bytes]:
@@ -396,21 +397,27 @@ class RowFile:
             _write_all(self.descriptor(), np.frombuffer(data, np.uint8), offset)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+        self._unsynced = True
 
     def hold(self) -> None:
         """Open the file now, if it is there: another one may take its name while this process sleeps."""
         with contextlib.suppress(FileNotFoundError):
             self.descriptor()
 
-    def sync(self) -> None:
+    def sync(self, always: bool = False) -> None:
         """Force the rows written by this process to the disk.
+
+        Parameters
+        ----------
+        always : bool
+            Whether to do so even if this object has written none: the metadata, and rows of others on this host.
 
         Raises
         ------
         UserError
             If that fails, as the disk is full or broken: some file systems report it only now.
         """
-        if self._unsynced:
+        if self._unsynced or always:
             try:
                 os.fdatasync(self.descriptor())
             except OSError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mpidvc.atomic import replacing
+from mpidvc.atomic import beside, keep_mode, replacing
 from mpidvc.errors import UserError
 
 
@@ -39,6 +39,46 @@ def test_old_file_keeps_its_permissions(tmp_path, umask):
         assert (tmp_path / "a").read_text() == "old"
     assert (tmp_path / "a").read_text() == "new"
     assert mode(tmp_path / "a") == 0o606
+
+
+def test_mode_is_kept_from_the_beginning(tmp_path, umask):
+    """For large files, which are being written for long."""
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "a").chmod(0o600)
+    with replacing(tmp_path / "a") as temporary:
+        temporary.write_text("new")
+        assert mode(temporary) == 0o640
+        keep_mode(tmp_path / "a", temporary)
+        assert mode(temporary) == 0o600
+    assert mode(tmp_path / "a") == 0o600
+    with beside(tmp_path / "b") as temporary:
+        temporary.write_text("new")
+        keep_mode(tmp_path / "b", temporary)
+        assert mode(temporary) == 0o640
+
+
+def test_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
+    """And the name before it is said to be written."""
+    told = []
+    target = tmp_path / "a"
+    monkeypatch.setattr(os, "fsync", lambda descriptor: told.append((os.fstat(descriptor).st_ino, target.exists())))
+    with replacing(target) as temporary:
+        temporary.write_text("new")
+        inode = temporary.stat().st_ino
+    assert told == [(inode, False), (tmp_path.stat().st_ino, True)]
+    told.clear()
+    with replacing(target, durable=False) as temporary:
+        temporary.write_text("newer")
+    assert told == []
+
+
+def test_a_name_beside_a_file(tmp_path):
+    with beside(tmp_path / "a") as temporary:
+        assert temporary.parent == tmp_path
+        temporary.write_text("scratch")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="cannot be written"), beside(tmp_path / "none" / "a") as temporary:
+        temporary.write_text("scratch")
 
 
 def test_failure_leaves_the_old_file(tmp_path):

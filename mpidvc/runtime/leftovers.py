@@ -1,11 +1,17 @@
-"""Files that killed MPI jobs leave behind on a node: shared memory, and session folders of their launchers."""
+"""Files that killed MPI jobs leave behind on a node: shared memory, and session folders of their launchers.
+
+A container may share these files with others, whose processes it does not see. So whether a file is in use is asked in
+two ways: of all processes that are seen, and of the kernel, which knows who locks it or has it open for writing.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
+import signal
 import stat
 import tempfile
 import time
@@ -32,7 +38,7 @@ class Leftover:
 
 
 def leftovers(shared: Path = Path("/dev/shm"), temporary: Path | None = None, young: float = YOUNG) -> list[Leftover]:
-    """Find this user's files of MPI jobs that no process maps or has open.
+    """Find this user's files of MPI jobs that no process maps, has open or locks.
 
     Parameters
     ----------
@@ -62,7 +68,7 @@ def leftovers(shared: Path = Path("/dev/shm"), temporary: Path | None = None, yo
             told = [(part, part.lstat()) for part in parts]
         except OSError:
             continue  # removed meanwhile by its owner
-        used = any(status.st_ino in inodes or str(part) in names for part, status in told)
+        used = any(status.st_ino in inodes or str(part) in names or _is_held(part, status) for part, status in told)
         age = time.time() - max(max(status.st_mtime, status.st_ctime) for _, status in told)
         if not used and age >= young:
             result.append(Leftover(path, sum(s.st_blocks * 512 for _, s in told if stat.S_ISREG(s.st_mode))))
@@ -93,6 +99,32 @@ def _is_mine(path: Path) -> bool:
     except OSError:
         return False
     return status.st_uid == os.getuid() and (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
+
+
+def _is_held(path: Path, status: os.stat_result) -> bool:
+    """Whether a process of any container locks a folder, or has a file open for writing or mapped so."""
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        return False
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        if stat.S_ISDIR(status.st_mode):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            # A lease is granted only while nobody has the file open for writing. If somebody opens it now we would be
+            # told by a signal: one that does nothing.
+            fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except (OSError, AttributeError):
+        return False  # a file system, or a system, that cannot tell
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _used() -> tuple[set[int], set[str]]:

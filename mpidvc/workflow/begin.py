@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, create_results_file
+from mpidvc.atomic import keep_mode
+from mpidvc.fields.hdf5 import check_results_file, create_results_file
 from mpidvc.rowfile import RowFile
 from mpidvc.runtime import journal as journals
 from mpidvc.runtime.console import Console
@@ -93,8 +93,6 @@ def _stored_instruction_set(path: Path, output: Output) -> str | None:
     _, place, begun = look(path)
     if begun not in ("unfinished", "damaged"):
         return None
-    # a file that was cut off can be read again afterwards
-    journals.open_journal(place).close()
     stored = journals.determines_of(place).get("instruction set")
     return stored if isinstance(stored, str) else None
 
@@ -126,6 +124,7 @@ def _open(executor: Executor, console: Console, output: Output, stem: Path, work
         then = journals.determines_of(path)
         if output.resume and (not resumed or then == determines):
             refuse_changes(path, then, determines, ("instruction set",))
+            check_results_file(path, layout)
             if begun == "unfinished" and journals.determines_of(place) == then:
                 # left by a run that was killed when it had just put its results in place
                 place.unlink()
@@ -136,16 +135,28 @@ def _open(executor: Executor, console: Console, output: Output, stem: Path, work
     if place.exists():
         journals.refuse_in_use(place)
     part = part_of(path)
+    beginning = JournalLayout(
+        determines=determines,
+        columns=layout.columns,
+        records=work.record,
+        order=work.order,
+        starts=work.starts,
+        positions=work.positions,
+        inputs=work.inputs,
+    )
     with contextlib.ExitStack() as undo:
-        journal = _reopen(place, work, determines, undo) if resumed else None
+        journal: Journal | None = None
+        if resumed:
+            refuse_changes(place, journals.determines_of(place), determines)
+            journal = journals.open_journal(place, beginning)
+            undo.callback(journal.close)
         # before anything is touched: there may be no room
         undo.callback(part.unlink, missing_ok=True)
         slots = create_results_file(part, layout, path)
         if journal is None:
-            journal = _make_journal(place, work, determines, layout, undo)
-        else:
-            # records alone have checksums, and the rest may have been lost with the end of the file
-            journal.fill(work.order, work.positions, work.inputs)
+            journal = journals.create_journal(place, beginning)
+            undo.callback(journal.close)
+            keep_mode(path, place)
         todo = journal.todo()
         kept = np.isin(todo, list(work.kept))
         for block in todo[kept].tolist():
@@ -153,36 +164,6 @@ def _open(executor: Executor, console: Console, output: Output, stem: Path, work
         driver = _choose_driver(executor, console, output.driver, path, coherent)
         undo.pop_all()
     return RunFiles(stem, journal, todo[~kept], RowFile(part, slots), layout, driver, resumed)
-
-
-def _make_journal(
-    path: Path, work: Work, determines: dict[str, Any], layout: FieldLayout, undo: contextlib.ExitStack
-) -> Journal:
-    described = JournalLayout(
-        determines=determines,
-        columns=layout.columns,
-        n_points=len(work.order),
-        n_blocks=len(work.starts) - 1,
-        inputs=work.inputs(work.order[:0]).dtype,
-        records=work.record,
-    )
-    journal = journals.create_journal(
-        path, described, order=work.order, starts=work.starts, positions=work.positions, inputs=work.inputs
-    )
-    undo.callback(journal.close)
-    journal.lock()
-    return journal
-
-
-def _reopen(path: Path, work: Work, determines: dict[str, Any], undo: contextlib.ExitStack) -> Journal:
-    """The journal of an earlier run of the same work."""
-    journal = journals.open_journal(path)
-    undo.callback(journal.close)
-    journal.lock()
-    refuse_changes(path, journals.determines_of(path), determines)
-    if not journal.fits(work.starts, work.inputs(work.order[:0]).dtype, work.record):
-        raise UserError(f"{path}: is damaged and cannot be continued; add --overwrite to start again")
-    return journal
 
 
 def _is_coherent(executor: Executor, path: Path) -> bool:

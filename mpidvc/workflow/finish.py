@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import stat
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mpidvc.atomic import sync_folder
+from mpidvc.errors import ResourceError
 from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, dataset_rows
 from mpidvc.rowfile import JOURNAL, RowFile
-from mpidvc.runtime.executor import Executor
-from mpidvc.runtime.journal import Journal
+from mpidvc.runtime.executor import Executor, InlineExecutor
+from mpidvc.runtime.journal import Journal, MarksTask
 from mpidvc.tasks.memory import ROWS
 from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.files import RunFiles, close_parallel, nobody_is_lost, part_of
@@ -27,11 +28,13 @@ def finish(executor: Executor, files: RunFiles, measurement: Measurement) -> Non
     assert target is not None
     measurement.stages.journal(journal.seconds)
     with measurement.stages.stage("finish"):
+        # the other hosts need not see yet what rank 0 has written
+        alone = InlineExecutor() if files.driver == "gather" else None
+        _verify(executor, journal, alone)
         task = OrderedRows(journal, target, files.layout)
-        if files.driver == "gather":
-            # the other hosts need not see yet what this one has written
-            for chunk in range(task.n_chunks) if executor.rank == 0 else ():
-                task.run(chunk)
+        if alone is not None:
+            if executor.rank == 0:
+                alone.map(task, None)
         else:
             if files.driver == "mpio" and nobody_is_lost(executor):
                 target.open_parallel(executor.communicator.mpi)  # type: ignore[attr-defined]
@@ -43,14 +46,41 @@ def finish(executor: Executor, files: RunFiles, measurement: Measurement) -> Non
         target.close()
 
 
+def _verify(executor: Executor, journal: Journal, alone: Executor | None) -> None:
+    """Check once more that the records are those that were measured, before they are copied; on every rank.
+
+    Raises
+    ------
+    AgreedError
+        If the disk or the memory has changed some.
+    """
+    damaged = 0
+
+    def sink(chunk: int, found: Any) -> None:
+        nonlocal damaged
+        damaged += found
+
+    if alone is None:
+        executor.map(MarksTask(journal), sink)
+    elif executor.rank == 0:
+        alone.map(MarksTask(journal), sink)
+
+    def refuse() -> None:
+        if damaged:
+            raise ResourceError(
+                f"{journal.path}: {damaged} of {journal.n_blocks} pieces do not fit their checksums any more, as the "
+                "disk or the memory has changed them; --resume measures them again"
+            )
+
+    on_leader(executor, refuse)
+
+
 def _publish(files: RunFiles, target: RowFile, measurement: Measurement) -> None:
-    target.sync()
+    target.sync(always=True)
     target.close()
     part = part_of(files.path)
-    if files.path.exists():
-        # who was kept from reading the file before is kept from it now
-        part.chmod(stat.S_IMODE(files.path.stat().st_mode))
     part.replace(os.path.realpath(files.path))
+    sync_folder(part.parent)
     if measurement.journal.path != files.path:
         measurement.journal.path.unlink(missing_ok=True)
     with ResultsFile(files.path) as file:

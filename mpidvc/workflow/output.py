@@ -217,10 +217,13 @@ def check_results(stem: Path, output: Output, guess: str | PhiField | None = Non
     Raises
     ------
     UserError
-        If there is an unfinished one and nothing says what to do with it, something else is there, or it is `guess`.
+        If another run is writing it, there is an unfinished one and nothing says what to do with it, something else is
+        there, or it is `guess`.
     """
     path = results_path(stem)
     state, place, begun = look(path)
+    if begun in ("unfinished", "damaged"):
+        journals.refuse_in_use(place)
     if begun == "unfinished" and not (output.resume or output.overwrite):
         raise UserError(
             f"{place}: holds the results of an unfinished run; add --resume to go on, or --overwrite to begin again"

@@ -186,6 +186,8 @@ class TextRows:
         text = format_rows(tsv_table(_as_field(rows_of(self._layout, values)), self._names, first=start))
         if self._target is not None and self._starts is not None:
             self._target.write_at(int(self._starts[chunk]), text)
+            # safe before rank 0 lets the file take its place
+            self._target.sync()
         return len(text)
 
 

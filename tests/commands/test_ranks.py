@@ -6,6 +6,8 @@ import contextlib
 import io
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -15,6 +17,7 @@ import tifffile
 
 from mpidvc.core.analytic import AnalyticPair
 from mpidvc.main import main
+from mpidvc.runtime.launch import Mpiexec
 from tests.conftest import Job
 from tests.outputs import outputs
 
@@ -206,3 +209,27 @@ def test_serial_run_without_mpi4py(name: str, command: Job, images: Path, serial
         done = command(*words(name, images, out), *number, PYTHONPATH=here)
         assert done.returncode == 0, done.stderr
         same(out, serial / name)
+
+
+def test_files_named_by_a_colon(
+    images: Path, tmp_path: Path, environment: dict[str, str], launcher: Mpiexec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Launchers take it for the end of a program's words."""
+    tifffile.imwrite(tmp_path / ":", tifffile.imread(images / "a.tif"))
+    line = ["ldic", ":", str(images / "b.tif"), "-ns", "12", "-hws", "6", "-pre", ":"]
+    monkeypatch.chdir(tmp_path)
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main([*line, "-od", "one", "-np", "1"]) == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "mpidvc", *line, "-od", "two", "-np", "2"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(with 2 processes)" in done.stdout
+    assert ":-ldic.tsv" in files(tmp_path / "two")
+    same(tmp_path / "two", tmp_path / "one")

@@ -35,23 +35,16 @@ def journal(path: Path, statuses: list[float], block: int, done: list[int], comm
     records = np.zeros(n, RECORD)
     records["result"][:, 2] = statuses
     starts = np.minimum(np.arange(0, n + block, block), n)
-    inputs = np.dtype([("phi", "f8", (3, 4))])
     layout = journals.JournalLayout(
         determines={"command": command},
         columns=RESULT,
-        n_points=n,
-        n_blocks=len(starts) - 1,
-        inputs=inputs,
         records=RECORD,
-    )
-    made = journals.create_journal(
-        path,
-        layout,
         order=np.arange(n),
         starts=starts,
         positions=np.zeros((n, 3)),
-        inputs=lambda rows: np.zeros(len(rows), inputs),
+        inputs=lambda rows: np.zeros(len(rows), [("phi", "f8", (3, 4))]),
     )
+    made = journals.create_journal(path, layout)
     made.write(f"{JOURNAL}/records", 0, records)
     for k in done:
         made.record(k, records[starts[k] : starts[k + 1]])
@@ -123,13 +116,21 @@ def test_how_to_go_on(unfinished: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize(
-    "text", [None, "", "[]", "{", '{"started": 5, "updated": "no", "ranks": "x", "command_line": 1}']
+    "text",
+    [
+        *(None, "", "[]", "{", '{"started": 5, "updated": "no", "ranks": "x", "command_line": 1}'),
+        '{"started": null, "seconds": Infinity, "done_at_start": null, "lost": [null], "hosts": null}',
+        '{"command_line": "mpidvc ldic \'a.tif", "seconds_before": NaN, "resumes": -Infinity, "ranks": 1e999}',
+    ],
 )
 def test_without_a_useful_run_json(unfinished: Path, capsys: pytest.CaptureFixture[str], text: str | None) -> None:
     if text is not None:
         unfinished.with_suffix(".run.json").write_text(text)
     assert main(["status", str(unfinished)]) == 1
     assert "go on: its command (mpidvc ldic ...) again, with --resume" in capsys.readouterr().out
+    assert main(["status", "--json", str(unfinished)]) == 1
+    (told,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert (told["ranks"], told["resumes"], told["rate"], told["lost"]) == (None, None, None, [])
 
 
 def test_all_blocks_done_is_not_finished(unfinished: Path) -> None:

@@ -19,6 +19,7 @@ from mpidvc.errors import UserError
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.stop import Stopped, graceful
+from mpidvc.tasks.ranks import sum_over_ranks
 
 
 class Squares:
@@ -53,6 +54,8 @@ def stop_on_request(what: str, executor: Executor, console: Console) -> None:
 
     with graceful() as stop:
         if what == "deaf":
+            # said when all ranks are here: a signal would end one that is not
+            sum_over_ranks(executor, [1])
             console.print("deaf")
             while not stop.requested:
                 time.sleep(0.01)

@@ -1,10 +1,12 @@
 """Journals: marks fit the records, damaged blocks are done again, and only one run writes."""
 
+import fcntl
 import json
 import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -17,6 +19,7 @@ from mpidvc.runtime.journal import (
     Journal,
     JournalLayout,
     JournalTask,
+    MarksTask,
     create_journal,
     determines_of,
     in_use,
@@ -49,19 +52,25 @@ def inputs_of(rows: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    return create(tmp_path / "a.h5")
+    return create_journal(tmp_path / "a.h5", layout_of())
 
 
-def create(path: Path, order: np.ndarray = ORDER, starts: np.ndarray = STARTS) -> Journal:
-    layout = JournalLayout(
+def layout_of(order: np.ndarray = ORDER, starts: np.ndarray = STARTS) -> JournalLayout:
+    return JournalLayout(
         determines=DETERMINES,
         columns=("error", "returnStatus"),
-        n_points=len(order),
-        n_blocks=len(starts) - 1,
-        inputs=INPUT,
         records=RECORD,
+        order=order,
+        starts=starts,
+        positions=POSITIONS,
+        inputs=inputs_of,
     )
-    return create_journal(path, layout, order=order, starts=starts, positions=POSITIONS, inputs=inputs_of)
+
+
+def reopened(journal: Journal, layout: JournalLayout | None = None) -> Journal:
+    """The journal as the next run opens it."""
+    journal.close()
+    return open_journal(journal.path, layout or layout_of())
 
 
 def test_layout(journal: Journal) -> None:
@@ -71,7 +80,7 @@ def test_layout(journal: Journal) -> None:
     for block in range(5):
         rows = ORDER[STARTS[block] : STARTS[block + 1]]
         assert np.array_equal(journal.inputs(block)["position"], POSITIONS[rows])
-    with h5py.File(journal.path) as file:
+    with h5py.File(journal.path, locking=False) as file:
         group = file[JOURNAL]
         assert json.loads(group.attrs["columns"]) == ["error", "returnStatus"]
         assert np.array_equal(ORDER[group["places"][()]], np.arange(N))
@@ -83,10 +92,10 @@ def test_records_come_back(journal: Journal) -> None:
     assert journal.todo().tolist() == [0, 1, 2, 3, 4]
     for block in (3, 0, 1):
         journal.record(block, records_of(block))
-    again = open_journal(journal.path)
+    again = reopened(journal)
     assert again.todo().tolist() == [2, 4]
     assert np.array_equal(again.records(np.array([3, 0])), np.concatenate([records_of(3), records_of(0)]))
-    with h5py.File(journal.path) as file:
+    with h5py.File(journal.path, locking=False) as file:
         assert np.count_nonzero(file[JOURNAL]["marks"]) == 3
     with pytest.raises(ValueError, match="block 2 has 399 rows"):
         journal.record(2, records_of(3))
@@ -116,7 +125,7 @@ def flipped(journal: Journal, at: int) -> list[int]:
             file.write(byte)
             file.flush()
             if byte != right:
-                found = open_journal(journal.path).todo().tolist()
+                found = journal.todo().tolist()
     return found
 
 
@@ -130,18 +139,21 @@ def test_records_of_another_block_do_not_count(journal: Journal) -> None:
             data = file.read(slot.row_bytes)
             file.seek(slot.offset + there * slot.row_bytes)
             file.write(data)
-    assert open_journal(journal.path).todo().tolist() == [1, 2, 3, 4]
+    assert journal.todo().tolist() == [1, 2, 3, 4]
 
 
 def test_singles(tmp_path: Path) -> None:
     """Blocks of one row, written several at a time; their places are written in the end."""
     every = np.arange(N)
-    journal = create(tmp_path / "a.h5", every, np.arange(N + 1))
+    layout = layout_of(every, np.arange(N + 1))
+    journal = create_journal(tmp_path / "a.h5", layout)
     records = np.zeros(N, RECORD)
     records["result"][:, 0] = ORDER
     journal.record_singles(10, records[10:300])
     journal.record_singles(700, records[700:])
-    assert open_journal(journal.path).todo().tolist() == [*range(10), *range(300, 700)]
+    assert journal.stretches() == [(0, N)]
+    journal = reopened(journal, layout)
+    assert journal.todo().tolist() == [*range(10), *range(300, 700)]
     journal.place(ORDER)
     places = journal.read(f"{JOURNAL}/places", 0, N)
     assert np.array_equal(records["result"][places, 0], every)
@@ -154,7 +166,7 @@ def test_a_file_that_was_cut_off_goes_on(journal: Journal, keep: float) -> None:
     size = journal.path.stat().st_size
     os.truncate(journal.path, int(keep * size))
     assert kind_of_file(journal.path) == "damaged"
-    again = open_journal(journal.path)
+    again = reopened(journal)
     assert again.path.stat().st_size == size
     todo = again.todo().tolist()
     assert todo
@@ -162,12 +174,53 @@ def test_a_file_that_was_cut_off_goes_on(journal: Journal, keep: float) -> None:
         assert np.array_equal(again.records(np.array([block])), records_of(block))
 
 
+def test_a_file_that_was_cut_off_gets_its_length_under_its_lock(journal: Journal) -> None:
+    size = journal.path.stat().st_size
+    os.truncate(journal.path, size // 2)
+    other = os.open(journal.path, os.O_RDONLY)
+    journal.close()
+    fcntl.flock(other, fcntl.LOCK_EX)
+    for use in (determines_of, lambda path: open_journal(path, layout_of())):
+        with pytest.raises(UserError, match="another run is writing it"):
+            use(journal.path)
+        assert journal.path.stat().st_size == size // 2
+    os.close(other)
+    assert determines_of(journal.path) == DETERMINES
+    assert journal.path.stat().st_size == size // 2
+    assert open_journal(journal.path, layout_of()).path.stat().st_size == size
+
+
+@pytest.mark.parametrize("changed", ["records", "points", "blocks"])
+def test_places_that_the_layout_does_not_give_are_refused(journal: Journal, changed: str) -> None:
+    """Here because another layout is asked for, rather than because the file is damaged."""
+    layouts = {
+        "records": replace(layout_of(), records=np.dtype([("phi", "f8", (3, 4)), ("result", "f8", (3,))])),
+        "points": layout_of(np.arange(N - 1), np.array([0, 1, 1, 400, 998, 999])),
+        "blocks": layout_of(ORDER, STARTS[1:]),
+    }
+    before = journal.path.read_bytes()
+    with pytest.raises(UserError, match="is damaged and cannot be continued"):
+        reopened(journal, layouts[changed])
+    assert journal.path.read_bytes() == before
+    assert len(open_journal(journal.path, layout_of())) == N
+
+
+def test_marks_are_checked_again(journal: Journal) -> None:
+    for block in range(5):
+        journal.record(block, records_of(block))
+    task = MarksTask(journal)
+    assert [task.run(chunk) for chunk in range(task.n_chunks)] == [0]
+    slot = journal.slots[f"{JOURNAL}/records"]
+    journal.write_at(slot.offset + 700 * slot.row_bytes, b"?")
+    assert [task.run(chunk) for chunk in range(task.n_chunks)] == [1]
+
+
 def test_what_cannot_go_on(journal: Journal, tmp_path: Path) -> None:
     size = journal.path.stat().st_size
     for keep in (2000, 60, 8):
         os.truncate(journal.path, keep)
         with pytest.raises(UserError, match=r"a\.h5: is damaged and cannot be continued; add --overwrite"):
-            open_journal(journal.path)
+            reopened(journal)
         # the file is left as it was
         assert journal.path.stat().st_size == keep < size
     with h5py.File(tmp_path / "b.h5", "w") as file:
@@ -180,14 +233,14 @@ def test_what_cannot_go_on(journal: Journal, tmp_path: Path) -> None:
         "absent",
     ]
     with pytest.raises(UserError, match="is damaged"):
-        open_journal(tmp_path / "b.h5")
+        open_journal(tmp_path / "b.h5", layout_of())
 
 
 def test_another_layout_of_journals(journal: Journal) -> None:
-    with h5py.File(journal.path, "r+") as file:
+    with h5py.File(journal.path, "r+", locking=False) as file:
         file[JOURNAL].attrs["format"] = 99
     with pytest.raises(UserError, match="was begun by another version of mpidvc"):
-        open_journal(journal.path)
+        reopened(journal)
 
 
 class Half:
@@ -218,9 +271,9 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from mpidvc.errors import UserError
-from mpidvc.runtime.journal import open_journal
+from tests.runtime.test_journal import layout_of, open_journal
 try:
-    open_journal(Path(sys.argv[1])).lock()
+    open_journal(Path(sys.argv[1]), layout_of())
     print("locked")
 except UserError as error:
     print(error)
@@ -233,10 +286,11 @@ def test_two_runs_do_not_share_a_journal(journal: Journal, environment: dict[str
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
         return done.stdout.strip()
 
+    assert in_use(journal.path)
+    journal.close()
     assert not in_use(journal.path)
     assert other() == "locked"
-    held = open_journal(journal.path)
-    held.lock()
+    held = open_journal(journal.path, layout_of())
     assert in_use(journal.path)
     assert "another run is writing it, or a program has it open; " in other()
     # other uses of the file in this process do not release the lock
@@ -250,8 +304,8 @@ def test_two_runs_do_not_share_a_journal(journal: Journal, environment: dict[str
 
 def test_a_journal_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
-        create(tmp_path / "missing" / "a.h5")
+        create_journal(tmp_path / "missing" / "a.h5", layout_of())
     (tmp_path / "b.h5").mkdir()
     with pytest.raises(UserError, match="cannot be written"):
-        create(tmp_path / "b.h5")
+        create_journal(tmp_path / "b.h5", layout_of())
     assert [path.name for path in tmp_path.iterdir()] == ["b.h5"]

@@ -101,6 +101,14 @@ class TestStart:
             f"size 2 processes 2 total 20540 cpus {cpus}",
         ]
 
+    @pytest.mark.parametrize("word", [":", "", "a\nb", "\udcff"])
+    def test_words_that_a_launcher_could_take_for_its_own(self, command: Job, word: str) -> None:
+        """A lone colon separates programs for all launchers."""
+        done = command("fake", word, "-np", "2")
+        assert (done.returncode, done.stderr) == (0, "")
+        alone = command("fake", word, "-np", "1")
+        assert done.stdout.replace("size 2 processes 2", "size 1 processes 1") == alone.stdout
+
     def test_stays_on_this_host_in_an_allocation(self, command: Job) -> None:
         done = command("fake", "work", "-np", "3", **ALLOCATION)
         assert (done.returncode, done.stderr) == (0, "")

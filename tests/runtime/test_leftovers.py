@@ -6,14 +6,18 @@ import contextlib
 import json
 import mmap
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
+from mpidvc.runtime import leftovers as module
+from mpidvc.runtime.job import new_job
 from mpidvc.runtime.launch import Mpiexec
 from mpidvc.runtime.leftovers import Leftover, leftovers, remove
 
@@ -92,6 +96,60 @@ def test_mapped_by_a_process_that_closed_it(folders: tuple[Path, Path]) -> None:
         finally:
             process.communicate(timeout=60)
     assert NAMES[0] in names(leftovers(*folders, young=0))
+
+
+@pytest.mark.parametrize("way", ["open", "mapped"])
+def test_used_by_a_process_that_is_not_seen(
+    folders: tuple[Path, Path], way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by one of another container that shares the folder; the kernel tells that it has the file open."""
+    monkeypatch.setattr(module, "_used", lambda: (set(), set()))
+    with (folders[0] / NAMES[0]).open("r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 0)
+        if way == "mapped":
+            file.close()
+        assert names(leftovers(*folders, young=0)) & set(NAMES) == set(NAMES[1:])
+        mapped.close()
+    assert names(leftovers(*folders, young=0)) >= set(NAMES)
+
+
+def test_job_of_a_launcher_that_is_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder is locked as long as it lives."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(module, "_used", lambda: (set(), set()))
+    monkeypatch.setattr(os, "getpid", dead_process)
+    with new_job(b"plan") as job:
+        assert leftovers(tmp_path / "none", tmp_path / "tmp", young=0) == []
+        shutil.copytree(job.folder, tmp_path / "kept")
+    left = job.folder
+    (tmp_path / "kept").rename(left)
+    assert [found.path for found in leftovers(tmp_path / "none", tmp_path / "tmp", young=0)] == [left]
+
+
+SEEN = """
+import sys
+from pathlib import Path
+from mpidvc.runtime.leftovers import leftovers
+print(*(found.path.name for found in leftovers(*map(Path, sys.argv[1:]), young=0)))
+"""
+
+
+def test_from_another_container(folders: tuple[Path, Path], environment: dict[str, str]) -> None:
+    """Where no process of this one is seen, nothing that this one uses is found."""
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", SEEN, *map(str, folders)]
+
+    def found() -> set[str]:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode != 0:
+            pytest.skip("containers cannot be made here")
+        return set(done.stdout.split())
+
+    with (folders[0] / NAMES[0]).open("r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 0)
+        assert found() & set(NAMES) == set(NAMES[1:])
+        mapped.close()
+    assert found() >= set(NAMES)
 
 
 def test_what_is_new_is_none(folders: tuple[Path, Path]) -> None:

@@ -6,9 +6,12 @@ import fcntl
 import json
 import os
 import random
+import re
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import h5py
@@ -20,7 +23,7 @@ from mpidvc.runtime.launch import find_mpiexec
 from tests.conftest import Job as Run
 from tests.outputs import outputs
 from tests.survival.conftest import LINES, Make
-from tests.survival.jobs import JOURNAL, LONG, Job, interrupted, same, seeds, until, wait
+from tests.survival.jobs import JOURNAL, LONG, Job, interrupted, marks, same, seeds, until, wait
 
 Oracle = Callable[[str], Path]
 LDIC = LINES["ldic"]
@@ -108,14 +111,14 @@ def test_two_runs_of_one_journal(make: Make, oracle: Oracle) -> None:
     with job.start(1) as first:
         wait(job, first, 0.1)
         first.send(signal.SIGSTOP, first.everybody())
-        for option in ("--resume", "--overwrite"):
-            refused(job, [option], "another run")
+        for options in ([], ["--resume"], ["--overwrite"]):
+            refused(job, options, "another run is writing it", "wait for its end")
         first.send(signal.SIGCONT, first.everybody())
         assert first.end() == 0
     same(job.out, oracle(LDIC))
 
 
-@pytest.mark.parametrize("options", [[], ["--resume"], ["--overwrite"]] if LONG else [["--resume"]])
+@pytest.mark.parametrize("options", [[], ["--resume"], ["--overwrite"]])
 def test_two_runs_begun_at_once(options: list[str], make: Make, oracle: Oracle) -> None:
     """As when a job is submitted twice: the later one is refused."""
     job = make(LINES["pixelSearch"])
@@ -131,7 +134,10 @@ def test_two_runs_begun_at_once(options: list[str], make: Make, oracle: Oracle) 
     finally:
         os.close(folder)
     assert sorted(ends) == [0, 2], first.err + second.err
-    assert len((first.err + second.err).splitlines()) == 1
+    (line,) = (first.err + second.err).splitlines()
+    assert str(job.results) in line
+    assert "another run is writing it" in line
+    assert "wait for its end" in line
     same(job.out, oracle(LINES["pixelSearch"]))
 
 
@@ -277,6 +283,156 @@ def test_any_flipped_byte_of_the_head(seed: int, make: Make, oracle: Oracle, beg
         assert job.tsv.read_bytes() == (oracle(LDIC) / job.tsv.name).read_bytes()
 
 
+@pytest.fixture(scope="module")
+def tally() -> Iterator[Counter[str]]:
+    """How damaged files ended; the long form says it."""
+    counts: Counter[str] = Counter()
+    yield counts
+    if LONG:
+        print("".join(f"\n{how}: {n}" for how, n in sorted(counts.items())))
+
+
+def resumes_right_or_refuses(job: Job, oracle: Path) -> str:
+    """The files are those of an undisturbed run, or one line says why not and the file stays as it is."""
+    before = job.results.read_bytes()
+    ended = job.run(1, "--resume")
+    assert "Traceback" not in ended.err, ended.err
+    if ended.process.returncode == 0:
+        same(job.out, oracle)
+        return "right bytes"
+    assert ended.process.returncode == 2, ended.err
+    assert len(ended.err.splitlines()) == 1, ended.err
+    assert "--overwrite" in ended.err or "move it away" in ended.err
+    assert job.results.read_bytes() == before
+    return "refused"
+
+
+DATASETS = ("marks", "starts", "places", "positions", "inputs", "records")
+#: Bits of an offset that are flipped: within a row, a block, the file, and far beyond it.
+BITS = (0, 3, 6, 9, 12, 15, 18, 40)
+
+
+@pytest.mark.parametrize(
+    ("name", "bit"),
+    [(name, bit) for name in DATASETS for bit in BITS]
+    if LONG
+    else [(name, BITS[k + 1]) for k, name in enumerate(DATASETS)],
+)
+def test_flipped_offset_of_a_dataset(
+    name: str, bit: int, make: Make, oracle: Oracle, begun: Callable[[Job], None], tally: Counter[str]
+) -> None:
+    """Places are known without the file; one that tells others is not written to."""
+    job = make(LDIC)
+    begun(job)
+    flip_offset(job.results, f"{JOURNAL}/{name}", bit)
+    tally[f"offsets of a journal, {resumes_right_or_refuses(job, oracle(LDIC))}"] += 1
+
+
+def flip_offset(path: Path, name: str, bit: int) -> None:
+    """Flip a bit of a dataset's offset in the metadata."""
+    told = offset_of(path, name)
+    content = path.read_bytes()
+    data = told.to_bytes(8, "little")
+    # the same bytes may stand elsewhere
+    at = content.find(data)
+    while at >= 0:
+        changed = bytearray(content)
+        changed[at + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        if offset_of(path, name) != told:
+            return
+        at = content.find(data, at + 1)
+    raise AssertionError(f"the offset of {name} was not found")
+
+
+def offset_of(path: Path, name: str) -> int:
+    """The offset of a dataset, -1 where HDF5 does not open it."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return int(file[name].id.get_offset())
+    except (OSError, KeyError, RuntimeError):
+        return -1
+
+
+@pytest.mark.parametrize("seed", seeds(9, 41))
+def test_any_other_damage(
+    seed: int, make: Make, oracle: Oracle, begun: Callable[[Job], None], tally: Counter[str]
+) -> None:
+    job = make(LDIC)
+    begun(job)
+    kind = damage(job.results, seed)
+    tally[f"{kind} of a journal, {resumes_right_or_refuses(job, oracle(LDIC))}"] += 1
+
+
+def damage(path: Path, seed: int) -> str:
+    """Damage a journal, and tell how."""
+    chance = random.Random(seed)
+    content = bytearray(path.read_bytes())
+    size = len(content)
+    at, other = (chance.randrange(size // 4096) * 4096 for _ in range(2))
+    kinds = ("bit of the head", "attributes", "chunks", "marks", "truncation", "zeroed page", "noise", "copy", "more")
+    kind = kinds[seed % len(kinds)]
+    if kind == "bit of the head":
+        content[chance.randrange(8192)] ^= 1 << chance.randrange(8)
+    elif kind == "attributes":
+        # where HDF5 keeps texts, the heads of their heaps included
+        begin = chance.choice([found.start() for found in re.finditer(b"GCOL", content)])
+        length = chance.randrange(1, 64)
+        begin += chance.randrange(512)
+        content[begin : begin + length] = chance.choice([bytes(length), chance.randbytes(length)])
+    elif kind in ("chunks", "marks"):
+        offset, length = slot(path, "records" if kind == "chunks" else kind)
+        content[offset : offset + length // 2] = chance.randbytes(length // 2)
+    elif kind == "truncation":
+        del content[chance.randrange(size) :]
+    elif kind == "zeroed page":
+        content[at : at + 4096] = bytes(4096)
+    elif kind == "noise":
+        content[at : at + 512] = chance.randbytes(512)
+    elif kind == "copy":
+        content[at : at + 4096] = content[other : other + 4096]
+    else:
+        content += chance.randbytes(chance.randrange(1, 100_000))
+    path.write_bytes(content)
+    return kind
+
+
+@pytest.mark.parametrize("bit", BITS if LONG else BITS[4:6])
+@pytest.mark.parametrize("name", ["positions", "displacement", "F", "returnStatus"] if LONG else ["F"])
+def test_flipped_offset_in_a_finished_file(
+    name: str, bit: int, make: Make, oracle: Oracle, tally: Counter[str]
+) -> None:
+    job = make(LDIC)
+    shutil.copytree(oracle(LDIC), job.out)
+    job.tsv.unlink()
+    flip_offset(job.results, f"mpidvc/{name}", bit)
+    tally[f"offsets of a finished file, {resumes_right_or_refuses(job, oracle(LDIC))}"] += 1
+    assert not job.tsv.exists()
+
+
+#: Changes a byte of a record when everything is measured.
+CHANGE = """
+from mpidvc.workflow import finish as module
+def verify(executor, journal, alone, verify=module._verify):
+    if executor.rank == 0:
+        slot = journal.slots["mpidvc/journal/records"]
+        journal.write_at(slot.offset + 10 * slot.row_bytes + 3, b"?")
+    return verify(executor, journal, alone)
+module._verify = verify
+"""
+
+
+@pytest.mark.parametrize("driver", ["posix", "gather"])
+def test_records_that_change_before_they_are_copied(driver: str, make: Make, oracle: Oracle) -> None:
+    job = make(LDIC)
+    ended = job.run(2 if find_mpiexec() else 1, "--hdf5-driver", driver, code=CHANGE)
+    assert ended.process.returncode == 75
+    (line,) = ended.err.splitlines()
+    assert "1 of " in line
+    assert "do not fit their checksums any more" in line
+    assert "Going on" in job.resume(oracle(LDIC)).out
+
+
 def test_what_takes_its_place(make: Make, oracle: Oracle) -> None:
     """A folder, a text, another program's HDF5 where the results go: refused and left alone."""
     job = make(LDIC)
@@ -337,6 +493,27 @@ def test_begun_by_another_command(make: Make) -> None:
     interrupted(other)
     other.results.rename(job.results)
     refused(job, ["--resume", "-pre", "x"], "command pixelSearch")
+
+
+def test_permissions_are_kept(make: Make) -> None:
+    """Those of files that are replaced; new ones have those of the umask."""
+    job = make(LDIC)
+    assert job.run(1).process.returncode == 0
+    ours = job.out / "new"
+    ours.touch()
+    assert {path: mode(path) for path in (job.results, job.tsv)} == dict.fromkeys((job.results, job.tsv), mode(ours))
+    for path in (job.results, job.tsv):
+        path.chmod(0o600)
+    with job.start(1) as started:
+        made = [job.results.with_name(f"{job.results.name}.{ending}") for ending in ("part", "new")]
+        until(lambda: made[0].exists() and marks(made[1]) is not None, "the files of the new run")
+        assert [mode(path) for path in made] == [0o600, 0o600]
+        assert started.end() == 0, started.err
+    assert (mode(job.results), mode(job.tsv), mode(job.log)) == (0o600, 0o600, mode(ours))
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def test_link(make: Make, oracle: Oracle, tmp_path: Path) -> None:

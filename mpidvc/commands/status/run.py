@@ -10,7 +10,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ from mpidvc.cli.command import Outcome
 from mpidvc.core.statuses import CORRELATION, SEARCH
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import ResultsFile, is_hdf5
-from mpidvc.rowfile import HOME, JOURNAL
+from mpidvc.rowfile import HOME, JOURNAL, read_attributes
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.journal import in_use
+from mpidvc.runtime.runlog import Past, path_of, read_log
 
 __all__ = ["Plan", "State", "state_of_run"]
 
@@ -138,7 +139,7 @@ def state_of_run(path: str, now: float | None = None) -> State:
         If the file is missing, damaged, or no results file.
     """
     now = time.time() if now is None else now
-    told = _run_of(path)
+    told = read_log(path_of(Path(path))) if Path(path).is_file() else Past()
     journal = _read_journal(path)
     if journal is None:
         with ResultsFile(path) as file:
@@ -159,7 +160,9 @@ def state_of_run(path: str, now: float | None = None) -> State:
         if in_use(Path(path)) or elsewhere:
             state = "running"
     last = now if state == "running" else told.updated or heard[0]
-    seconds = told.seconds if state == "finished" else None
+    seconds = None
+    if state == "finished" and told.seconds is not None:
+        seconds = told.seconds_before + told.seconds
     if seconds is None and told.started is not None:
         seconds = max(last - told.started, 0.0)
     new = done - told.done_at_start
@@ -179,58 +182,6 @@ def state_of_run(path: str, now: float | None = None) -> State:
         told.resumes,
         told.lost,
         told.command_line,
-    )
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What ``<stem>.run.json`` says, as far as it is there and makes sense; times in seconds since the epoch."""
-
-    state: str = ""
-    started: float | None = None
-    updated: float | None = None
-    seconds: float | None = None
-    done_at_start: int = 0
-    ranks: int | None = None
-    resumes: int | None = None
-    lost: list[str] = field(default_factory=list)
-    command_line: str = ""
-    hosts: list[str] = field(default_factory=list)
-
-
-def _run_of(path: str) -> _Run:
-    try:
-        told = json.loads(Path(path).with_suffix(".run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        told = {}
-    if not isinstance(told, dict):
-        told = {}
-
-    def number(name: str) -> Any:
-        value = told.get(name)
-        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-    def when(name: str) -> float | None:
-        try:
-            # "Z" is understood from Python 3.11 on only
-            parsed = datetime.fromisoformat(str(told.get(name)).replace("Z", "+00:00"))
-        except ValueError:
-            return None
-        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()
-
-    words, lost = told.get("command_line"), told.get("lost")
-    seconds = number("seconds")
-    return _Run(
-        str(told.get("state", "")),
-        when("started"),
-        when("updated"),
-        None if seconds is None else seconds + (number("seconds_before") or 0),
-        int(number("done_at_start") or 0),
-        number("ranks"),
-        number("resumes"),
-        [str(line) for line in lost] if isinstance(lost, list) else [],
-        words if isinstance(words, str) else "",
-        list(told["hosts"]) if isinstance(told.get("hosts"), dict) else [],
     )
 
 
@@ -259,12 +210,13 @@ def _read_journal(path: str) -> tuple[str, int, int, dict[int, int]] | None:
         try:
             if JOURNAL not in file:
                 return None
-            own, journal = file[HOME], file[JOURNAL]
-            command, points = str(own.attrs.get("command", "")), int(own.attrs["n_points"])
+            journal = file[JOURNAL]
+            own, about = read_attributes(file[HOME]), read_attributes(journal)
+            command, points = str(own.get("command", "")), int(own["n_points"])
             # the marks first: records of a block that is marked now do not change any more
             finished = journal["marks"][()] != 0
             starts = journal["starts"][()].astype(np.int64)
-            column = list(json.loads(journal.attrs["columns"])).index("returnStatus")
+            column = list(json.loads(about["columns"])).index("returnStatus")
             records = journal["records"]
             offset, kind = records.id.get_offset(), records.dtype
             if len(starts) != len(finished) + 1 or starts[-1] != points or records.shape != (points,):
