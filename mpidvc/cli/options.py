@@ -385,6 +385,9 @@ def add_field_run(parser: Parser, no_tsv: str = "--noTSV", spam_has_processes: b
 def require(condition: bool, option: str, value: object, rule: str) -> None:
     """Raise the `UserError` ``option value: rule`` unless the condition holds."""
     if not condition:
+        if isinstance(value, tuple):
+            # one number for all axes, or one for each
+            option, value = (option, value[:1]) if len({*value}) == 1 else (f"{option}3", value)
         shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
         raise UserError(f"{option} {shown}".strip() + f": {rule}")
 
