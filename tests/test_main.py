@@ -56,7 +56,7 @@ def test_option_of_another_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_and_errors_load_nothing(environment: dict[str, str], arguments: list[str]) -> None:
     code = (
         "import sys; from mpidvc.main import main; main(sys.argv[1:]); "
-        "heavy = {'numpy', 'scipy', 'mpi4py', 'rich'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+        "heavy = {'numpy', 'scipy', 'mpi4py', 'h5py'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, check=False

@@ -36,7 +36,7 @@ PIECE = 8 * 2**20
 
 
 class _Console(Protocol):
-    def print(self, text: str = "") -> None: ...
+    def tell(self, text: str) -> None: ...
 
     def note(self, text: str) -> None: ...
 
@@ -218,7 +218,7 @@ def _say(placement: Placement, needs: Needs, limit: int, why: str, console: _Con
         processes = f"{placement.ranks} processes of {size_text(placement.private)} each"
         processes += f", the first with {size_text(needs.rank0)} more," if needs.rank0 else ""
     images = f"images of {size_text(_largest(needs))} {how}"
-    console.print(f"Memory: {images}, {processes} on this node (limit {size_text(limit)}: {why})")
+    console.tell(f"Memory: {images}, {processes} on this node (limit {size_text(limit)}: {why})")
 
 
 def _advice(needs: Needs, mode: Mode, ranks: int, limit: int, why: str) -> str:

@@ -56,6 +56,7 @@ def test_defaults_of_reg() -> None:
         "memory": None,
         "processes": None,
         "log": None,
+        "all_settings": False,
     }
 
 
@@ -98,6 +99,7 @@ def test_defaults_of_ldic() -> None:
         "memory": None,
         "processes": None,
         "log": None,
+        "all_settings": False,
     }
 
 

@@ -26,7 +26,7 @@ class Said:
         self.lines: list[str] = []
         self.notes: list[str] = []
 
-    def print(self, text: str = "") -> None:
+    def tell(self, text: str) -> None:
         self.lines.append(text)
 
     def note(self, text: str) -> None:

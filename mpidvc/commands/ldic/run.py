@@ -158,7 +158,7 @@ class Plan(PointwisePlan[Pair]):
     def measure(self, part: Pair, measurement: Measurement) -> None:
         if measurement.work is not None:
             measurement.console.print(f"Correlating: {part.stem.name}")
-            measurement.console.print(part.criterion)
+            measurement.console.tell(part.criterion)
             if self.skip:
                 measurement.console.print(f"-skp: {measurement.work.n_kept} nodes are kept as they are in the file")
         measurement.start("Starting Local DIC", part.images, part.settings)

@@ -148,7 +148,7 @@ class Plan(CorrelationPlan):
 
     def _register(self, executor: Executor, console: Console) -> Outcome:
         stages = Stages(executor)
-        console.print(self.criterion)
+        console.tell(self.criterion)
         watch = None
         if self.graph:
             from mpidvc.commands.reg.plot import RegistrationPlot
@@ -161,7 +161,7 @@ class Plan(CorrelationPlan):
                 self.settings,
                 self.levels,
                 self.guess,
-                console.print,
+                console.tell,
                 watch.show if watch is not None and watch.live else None,
                 CACHE if self.placement is None else self.placement.cache_bytes,
             )

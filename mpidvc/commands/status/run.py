@@ -66,6 +66,8 @@ class State:
     lost : list of str
         A line for every process that was lost.
     command_line : str
+    folder : str
+        Where it was given; "" if that is not known.
     """
 
     file: str
@@ -82,6 +84,7 @@ class State:
     resumes: int | None
     lost: list[str]
     command_line: str
+    folder: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,9 @@ class Plan(command.Plan):
     files : list of str
     json, quiet : bool
     """
+
+    #: It only looks.
+    timed = False
 
     files: list[str]
     json: bool
@@ -179,6 +185,7 @@ def state_of_run(path: str, now: float | None = None) -> State:
         told.resumes,
         told.lost,
         told.command_line,
+        told.folder,
     )
 
 
@@ -195,6 +202,7 @@ class _Run:
     resumes: int | None = None
     lost: list[str] = field(default_factory=list)
     command_line: str = ""
+    folder: str = ""
     hosts: list[str] = field(default_factory=list)
 
 
@@ -218,7 +226,7 @@ def _run_of(path: str) -> _Run:
             return None
         return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()
 
-    words, lost = told.get("command_line"), told.get("lost")
+    words, folder, lost = told.get("command_line"), told.get("folder"), told.get("lost")
     seconds = number("seconds")
     return _Run(
         str(told.get("state", "")),
@@ -230,6 +238,7 @@ def _run_of(path: str) -> _Run:
         number("resumes"),
         [str(line) for line in lost] if isinstance(lost, list) else [],
         words if isinstance(words, str) else "",
+        folder if isinstance(folder, str) else "",
         list(told["hosts"]) if isinstance(told.get("hosts"), dict) else [],
     )
 
@@ -348,7 +357,8 @@ def _resume_line(state: State) -> str:
     if not state.command_line:
         return f"its command{f' (mpidvc {state.command} ...)' if state.command else ''} again, with --resume"
     words = [word for word in shlex.split(state.command_line) if word not in ("--resume", "--overwrite")]
-    return f"{shlex.join(words)} --resume"
+    there = f"cd {shlex.quote(state.folder)} && " if state.folder else ""
+    return f"{there}{shlex.join(words)} --resume"
 
 
 def _meanings(command: str) -> dict[int, str]:
