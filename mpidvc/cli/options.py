@@ -26,6 +26,7 @@ __all__ = [
     "add_verbose",
     "add_voxel_size",
     "add_zero_mean",
+    "as_given",
     "check_common",
     "check_grid",
     "check_outputs",
@@ -403,14 +404,18 @@ def add_field_run(parser: Parser, no_tsv: str = "--noTSV", spam_has_processes: b
     add_verbose(parser, run)
 
 
+def as_given(option: str, value: object) -> str:
+    """An option with its value; a size (z, y, x) as one number for all axes, or one for each."""
+    if isinstance(value, tuple):
+        option, value = (option, value[:1]) if len({*value}) == 1 else (f"{option}3", value)
+    shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return f"{option} {shown}".strip()
+
+
 def require(condition: bool, option: str, value: object, rule: str) -> None:
     """Raise the `UserError` ``option value: rule`` unless the condition holds."""
     if not condition:
-        if isinstance(value, tuple):
-            # one number for all axes, or one for each
-            option, value = (option, value[:1]) if len({*value}) == 1 else (f"{option}3", value)
-        shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-        raise UserError(f"{option} {shown}".strip() + f": {rule}")
+        raise UserError(f"{as_given(option, value)}: {rule}")
 
 
 def check_common(args: argparse.Namespace) -> None:

@@ -109,3 +109,28 @@ def test_many_more_processes_than_cpus(
     out, err = capsys.readouterr()
     assert "CPUs available" not in out
     assert err == ("note: -np 5: CPUs available here: 2; more processes make a run slower\n" if told else "")
+
+
+@pytest.mark.parametrize("command", ["ldic", "pixelSearch", "pixelSearchPropagate -sp 12 15 18 0 0 0"])
+def test_windows_larger_than_the_image(command: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Told before the run; refused where all would be skipped, since too little of any lies inside."""
+    name, *more = command.split()
+    line = [name, "scans/a.tif", "scans/b.tif", *more, "-ns", "11", "-np", "1"]
+
+    # 24 of 31, 30 of 31: 75 % of the window in the middle lies inside
+    status = main([*line, "-hws", "15"])
+    told = capsys.readouterr().out
+    sizes = "windows of 31 × 31 × 31 voxels are larger than the image (24 × 30 × 36 voxels)"
+    assert f"note: -hws 15: {sizes}; the part outside does not count\n" in told
+    status_column = np.genfromtxt(f"scans/a-b-{name}.tsv", names=True)["returnStatus"]
+    assert status == 0
+    assert (status_column > 0).any()
+
+    assert main([*line, "-hws", "15", "-mc", "0.76", "-pre", "other"]) == 2
+    out, err = capsys.readouterr()
+    assert "Settings" not in out
+    inside = "at most 75% of a window lies inside; make it smaller"
+    assert err == f"mpidvc {name}: error: -hws 15: {sizes}: {inside}\n"
+    assert main([*line, "-hws3", "30", "9", "9", "-pre", "other"]) == 2
+    assert "-hws3 30 9 9: windows of 61 × 19 × 19 voxels are larger" in capsys.readouterr().err
+    assert list(here.glob("**/other*")) == []

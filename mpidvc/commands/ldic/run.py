@@ -77,7 +77,9 @@ class Plan(PointwisePlan[Pair]):
         firsts = args.images[:-1] if args.series_incremental else [args.images[0]] * len(seconds)
         opened = [inputs.open_pair(*names, args.mask1) for names in zip(firsts, seconds, strict=True)]
         shape = opened[0].image1.shape
-        hws, spacing = inputs.window_sizes(args.half_window_size, args.node_spacing, shape)
+        hws, spacing = inputs.window_sizes(
+            args.half_window_size, args.node_spacing, shape, args.mask_coverage, args.notes
+        )
         if args.skip and guess.registration is not None:
             raise UserError(f"-skp: {guess.name} is a registration; it needs the field that it continues")
         if args.skip and guess.field is not None and "returnStatus" not in guess.field:

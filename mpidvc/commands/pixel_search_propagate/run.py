@@ -88,7 +88,7 @@ class Plan(PointwisePlan[Part]):
         axes = slice(1, 3) if two_d else slice(0, 3)
         given_hws = args.half_window_size or (HALF_WINDOW,) * 3
         given_spacing = args.node_spacing or (2 * min(given_hws[1:] if two_d else given_hws),) * 3
-        hws, spacing = window_sizes(given_hws, given_spacing, shape)
+        hws, spacing = window_sizes(given_hws, given_spacing, shape, args.mask_coverage, args.notes)
         settings = search_settings(args, hws, two_d, "no")
         nodes = grid_nodes(shape, spacing) if listed is None else Nodes.at(listed)
         if args.start is not None and two_d and (args.start[0] != 0 or args.start[3] != 0):
