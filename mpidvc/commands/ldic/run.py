@@ -120,7 +120,7 @@ class Plan(PointwisePlan[Pair]):
     def chunk_bytes(self, part: Pair) -> int:
         return ldic_bytes(part.images, self.nodes.point_set(self.guess), part.settings)
 
-    def rank0_bytes(self) -> int:
+    def looking_bytes(self) -> int:
         return looking_bytes(self.hws)
 
     def work(self, part: Pair) -> Work:
