@@ -25,6 +25,8 @@ from mpidvc.tasks.registration import BLOCK, BLOCK_2D
 from mpidvc.tasks.warp import SLAB_VOXELS, TILE
 
 __all__ = [
+    "LIBRARIES",
+    "POINT_RANK0",
     "PointSet",
     "field_bytes",
     "ldic_bytes",

@@ -16,7 +16,7 @@ from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
-from mpidvc.tasks.memory import PointSet, field_bytes, search_bytes
+from mpidvc.tasks.memory import POINT_RANK0, PointSet, search_bytes
 from mpidvc.tasks.propagation import GuidedSearch
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.determines import checksum
@@ -158,7 +158,7 @@ class Plan(PointwisePlan[Part]):
 
     def rank0_bytes(self) -> int:
         # the propagation itself needs about as much as the field
-        return field_bytes(len(self.nodes))[1]
+        return POINT_RANK0 * len(self.nodes)
 
     def work(self, part: Part) -> Work:
         nodes, start = self.nodes, self.start
