@@ -134,7 +134,8 @@ def _run(command: Command, options: Mapping[str, Any], verbose: bool) -> tuple[A
     list of str
         Warnings; in a job on rank 0 only.
     """
-    from mpidvc.runtime.console import Console, terminal_columns
+    from mpidvc.runtime.console import Console
+    from mpidvc.runtime.terminal import find_terminal
 
     ranks = _ranks()
     warned: list[str] = []
@@ -142,8 +143,8 @@ def _run(command: Command, options: Mapping[str, Any], verbose: bool) -> tuple[A
         prepared = _Call(command, options, ranks, stack)
 
         def console() -> Console:
-            columns = terminal_columns(launched=ranks is not None) if verbose else 0
-            opened = stack.enter_context(Console(columns, prepared.args.log, quiet=not verbose))
+            terminal = find_terminal(launched=ranks is not None) if verbose else None
+            opened = stack.enter_context(Console(terminal, prepared.args.log, quiet=not verbose))
             opened.warnings = warned
             return opened
 
@@ -210,10 +211,11 @@ class _Call:
     def here(self, console: Console) -> Any:
         """Run in this process, or in ranks that are started where they pay; return the result."""
         from mpidvc.cli.execution import execute_here
-        from mpidvc.runtime.console import QUIET, TERMINAL
+        from mpidvc.runtime.console import QUIET
+        from mpidvc.runtime.terminal import TERMINAL
 
         self._settle(1)
-        variables = {TERMINAL: str(console.columns), QUIET: str(int(console.quiet))}
+        variables = {TERMINAL: str(console.terminal), QUIET: str(int(console.quiet))}
         return self._value(
             execute_here(self._command, self.args, console, [self._command.name, *self._words], variables)
         )

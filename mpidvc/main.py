@@ -203,14 +203,15 @@ def _help() -> str:
 def _start(command: Command, args: argparse.Namespace, arguments: list[str]) -> int:
     """Run a command that the user started: here, or in ranks that this process starts."""
     from mpidvc.cli.execution import execute_here
-    from mpidvc.runtime.console import TERMINAL, Console, terminal_columns
+    from mpidvc.runtime.console import Console
     from mpidvc.runtime.launch import RanksLostError
+    from mpidvc.runtime.terminal import TERMINAL, find_terminal
 
-    columns = terminal_columns(launched=False)
+    terminal = find_terminal(launched=False)
     console = Console(silent=True)
     try:
-        console = Console(columns, args.log)
-        return execute_here(command, args, console, arguments, {TERMINAL: str(columns)}).status
+        console = Console(terminal, args.log)
+        return execute_here(command, args, console, arguments, {TERMINAL: str(terminal)}).status
     except UserError as error:
         console.error(_line(command.name, error))
         return exit_status.of_error(error)
@@ -220,12 +221,15 @@ def _start(command: Command, args: argparse.Namespace, arguments: list[str]) -> 
         kept = "run it again"
         if lost.started and "resume" in args:
             kept = "what was measured is kept: --resume continues"
-        with Console(0, args.log) as console:
+        with Console(log=args.log) as console:
             console.error(f"mpidvc {command.name}: {lost}; {kept}")
         return lost.status
     except KeyboardInterrupt as interrupt:
         line, status = _why(interrupt)
-        console.error(line)
+        if isinstance(interrupt, Ended) and interrupt.of_ranks and "resume" in args:
+            line += "; what is measured is kept: the same command with --resume goes on"
+        with Console(log=args.log) as console:
+            console.error(line)
         return status
     finally:
         console.close()
@@ -234,8 +238,9 @@ def _start(command: Command, args: argparse.Namespace, arguments: list[str]) -> 
 def _join(command: Command, args: argparse.Namespace, communicator: Communicator, launcher: Launcher) -> int:
     """Run a command as one of the ranks that a launcher started."""
     from mpidvc.cli.execution import execute_on
-    from mpidvc.runtime.console import QUIET, Console, terminal_columns
+    from mpidvc.runtime.console import QUIET, Console
     from mpidvc.runtime.executor import make_executor
+    from mpidvc.runtime.terminal import find_terminal
 
     install_abort_hook(communicator)
     leads = communicator.rank == 0
@@ -244,7 +249,7 @@ def _join(command: Command, args: argparse.Namespace, communicator: Communicator
 
     def prepare() -> tuple[Plan, Console]:
         nonlocal console
-        console = Console(terminal_columns(launched=True), args.log, quiet=os.environ.get(QUIET) == "1")
+        console = Console(find_terminal(launched=True), args.log, quiet=os.environ.get(QUIET) == "1")
         return _prepare(command, args, console, launcher), console
 
     try:

@@ -28,18 +28,35 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"mpidvc {__version__}\n"
 
 
-def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ldci"]) == 2
-    assert capsys.readouterr().err == "mpidvc: error: unknown command 'ldci' (did you mean ldic?)\n"
-    assert main(["xyz"]) == 2
-    assert capsys.readouterr().err == "mpidvc: error: unknown command 'xyz' (see mpidvc --help)\n"
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("ldci", "did you mean ldic?"),
+        ("LDIC", "did you mean ldic?"),
+        ("pixelsearch", "did you mean pixelSearch?"),
+        ("spam-ldic", "did you mean ldic?"),
+        ("ddic", "spam's spam-ddic is not included yet"),
+        ("spam-regularStrain", "spam's spam-regularStrain is not included yet"),
+        ("strain", "spam's spam-regularStrain is not included yet"),
+        ("xyz", "see mpidvc --help"),
+    ],
+)
+def test_unknown_command(capsys: pytest.CaptureFixture[str], name: str, hint: str) -> None:
+    assert main([name]) == 2
+    assert capsys.readouterr().err == f"mpidvc: error: unknown command '{name}' ({hint})\n"
+
+
+def test_option_of_another_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ldic", "a", "b", "-mf2", "m.tif"]) == 2
+    others = "an option of pixelSearch and pixelSearchPropagate, but not of ldic"
+    assert capsys.readouterr().err == f"mpidvc ldic: error: unknown option -mf2 ({others})\n"
 
 
 @pytest.mark.parametrize("arguments", [["ldic", "--help"], ["reg", "a", "b", "--nonsense"], ["--version"]])
 def test_help_and_errors_load_nothing(environment: dict[str, str], arguments: list[str]) -> None:
     code = (
         "import sys; from mpidvc.main import main; main(sys.argv[1:]); "
-        "heavy = {'numpy', 'scipy', 'mpi4py', 'rich'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+        "heavy = {'numpy', 'scipy', 'mpi4py', 'h5py'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, check=False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from mpidvc.cli.parser import Parser
 from mpidvc.errors import UserError
@@ -43,9 +43,15 @@ class Plan:
     ----------
     estimated_seconds : float
         CPU seconds of the whole job.
+    begun : float
+        When its preparation began (`time.monotonic`).
     """
 
+    #: Whether the command ends with its elapsed time.
+    timed: ClassVar[bool] = True
+
     estimated_seconds: float = 0.0
+    begun: float = 0.0
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
@@ -153,13 +159,15 @@ class Command:
         Returns
         -------
         Namespace
-            The options, `command_line`, and `notes`: lines for the user.
+            The options, their `defaults`, `command_line`, and `notes`: lines for the user.
 
         Raises
         ------
         UserError
             If an option, or a combination of them, makes no sense.
         """
-        args: argparse.Namespace = self.parser().parse_args(words)
+        parser = self.parser()
+        args: argparse.Namespace = parser.parse_args(words)
+        args.defaults = {action.dest: action.default for action in parser._actions if action.option_strings}
         args.notes = importlib.import_module(f"{self.package}.options").check(args)
         return args

@@ -6,26 +6,38 @@ import argparse
 import contextlib
 import io
 import pickle
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mpidvc.cli.command import Command, Outcome, Plan
 from mpidvc.errors import UserError
 from mpidvc.images.image import ArrayImage, shared_image
 from mpidvc.images.plain import PlainImage
-from mpidvc.runtime.console import Console
+from mpidvc.runtime.console import Console, duration
 from mpidvc.runtime.executor import Executor, InlineExecutor
 from mpidvc.runtime.job import new_job
-from mpidvc.runtime.launch import choose_ranks, run_ranks
+from mpidvc.runtime.launch import available_cpus, choose_ranks, run_ranks
 from mpidvc.runtime.nodes import ranks_on_node
+from mpidvc.runtime.stop import Ended
 from mpidvc.tasks.ranks import on_leader
 
 __all__ = ["execute_here", "execute_on", "prepare_for"]
 
+#: Processes for each CPU from which on there are too many. Twice as many may pay: one computes while another one reads.
+MANY = 2
+
 
 def prepare_for(command: Command, args: argparse.Namespace, console: Console, ranks: int) -> Plan:
     """The plan of a command for a job of so many ranks; on rank 0."""
-    return command.plan.prepare(args, console).fit(ranks_on_node(ranks), console)[0]
+    return _prepared(command, args, console).fit(ranks_on_node(ranks), console)[0]
+
+
+def _prepared(command: Command, args: argparse.Namespace, console: Console) -> Plan:
+    begun = time.monotonic()
+    return replace(command.plan.prepare(args, console), begun=begun)
 
 
 def execute_on(executor: Executor, prepare: Callable[[], tuple[Plan, Console]]) -> Outcome:
@@ -54,7 +66,11 @@ def execute_on(executor: Executor, prepare: Callable[[], tuple[Plan, Console]]) 
     received = on_leader(executor, for_workers)
     plan, console = mine or (received, Console(silent=True))
     plan.configure(executor)
-    return plan.execute(executor, console)
+    outcome = plan.execute(executor, console)
+    if plan.timed:
+        # the clock is one for all processes of a host
+        console.print(f"Elapsed time: {duration(time.monotonic() - plan.begun)}")
+    return outcome
 
 
 def execute_here(
@@ -87,7 +103,8 @@ def execute_here(
     Stopped
         If the run was asked to stop.
     """
-    plan = command.plan.prepare(args, console)
+    plan = _prepared(command, args, console)
+    _note_few_cpus(args.processes, console)
     n_ranks = choose_ranks(args.processes, plan.estimated_seconds, console.note)
     plan, n_ranks = plan.fit(n_ranks, console, args.processes is None)
     if n_ranks == 1:
@@ -98,11 +115,21 @@ def execute_here(
         job = stack.enter_context(new_job(_pickled(plan, stack)))
         try:
             status = run_ranks(n_ranks, words, job, variables)
+        except Ended as ended:
+            ended.of_ranks = True
+            raise
         except OSError as error:
             raise UserError(f"mpiexec cannot be started: {error}") from None
         value, warned = job.value or (None, [])
         console.warnings += warned
         return Outcome(status, value)
+
+
+def _note_few_cpus(processes: int | None, console: Console) -> None:
+    """Tell on stderr of many more processes than CPUs: stdout is the same on any number of either."""
+    cpus = available_cpus()
+    if processes is not None and processes > MANY * max(cpus, 2):
+        console.note(f"-np {processes}: CPUs available here: {cpus}; more processes make a run slower", sys.stderr)
 
 
 def _same(image: PlainImage) -> PlainImage:

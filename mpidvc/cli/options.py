@@ -23,8 +23,10 @@ __all__ = [
     "add_output",
     "add_run",
     "add_search_range",
+    "add_verbose",
     "add_voxel_size",
     "add_zero_mean",
+    "as_given",
     "check_common",
     "check_grid",
     "check_outputs",
@@ -54,13 +56,20 @@ def add_mask(group: Group, image: int = 1) -> None:
     )
 
 
-def add_guess(parser: Parser, group: Group) -> None:
-    """Add ``-pf`` and ``-pfb``: `phi_file`, `phi_file_bin_ratio`."""
+def add_guess(parser: Parser, group: Group, fields: bool = True) -> None:
+    """Add ``-pf`` and ``-pfb``: `phi_file`, `phi_file_bin_ratio`; `fields`: whether a field may be the guess."""
+    kinds = "the registration that a previous reg wrote (.tsv)"
+    if fields:
+        kinds = (
+            "a file written by a previous command (.h5 or .tsv). From reg: one Phi for all nodes of -ns. From a search "
+            "or ldic: the nodes of that file with their displacements (and F, which a search does not find) take the "
+            "place of the grid, and -ns may be left out. From a text made by hand: positions and displacements"
+        )
     action = group.add_argument(
         *("-pf", "-phiFile"),
         dest="phi_file",
         metavar="FILE",
-        help="first guess: a file written by a previous command (.h5 or .tsv)",
+        help=f"first guess: {kinds}",
     )
     parser.add_own_spelling(action, "--phiFile")
     group.add_argument(
@@ -81,7 +90,7 @@ def add_grid(group: Group) -> None:
         "node_spacing",
         ("-ns", "--node-spacing"),
         ("-ns3", "--node-spacing-3"),
-        "distance of the nodes, in voxels",
+        "distance of the nodes, in voxels; small distances cost time, and windows that overlap repeat each other",
     )
     add_triple(
         group,
@@ -291,7 +300,8 @@ def add_search_range(group: Group) -> None:
         nargs=6,
         type=int,
         default=[-3, 3, -3, 3, -3, 3],
-        help="where to search about the rounded first guess, in voxels, both ends included (default: -3 3 -3 3 -3 3)",
+        help="where to search about the rounded first guess, in voxels, both ends included; 2D images need all six "
+        "numbers too, but Z- Z+ do not count (default: -3 3 -3 3 -3 3)",
     )
 
 
@@ -365,6 +375,17 @@ def add_run(parser: Parser, group: Group, spam_has_processes: bool = True) -> No
     )
 
 
+def add_verbose(parser: Parser, group: Group) -> None:
+    """Add our ``--verbose``: `all_settings`."""
+    parser.add_own_argument(
+        "--verbose",
+        group=group,
+        dest="all_settings",
+        action="store_true",
+        help="print all settings, instead of those that differ from the defaults; the file of --log has them always",
+    )
+
+
 def add_field_run(parser: Parser, no_tsv: str = "--noTSV", spam_has_processes: bool = True) -> None:
     """Add the groups of a command that writes fields: ``output``, ``results file`` and ``running``.
 
@@ -381,6 +402,15 @@ def add_field_run(parser: Parser, no_tsv: str = "--noTSV", spam_has_processes: b
     run = parser.add_argument_group("running")
     add_images(parser, run)
     add_run(parser, run, spam_has_processes)
+    add_verbose(parser, run)
+
+
+def as_given(option: str, value: object) -> str:
+    """An option with its value; a size (z, y, x) as one number for all axes, or one for each."""
+    if isinstance(value, tuple):
+        option, value = (option, value[:1]) if len({*value}) == 1 else (f"{option}3", value)
+    shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return f"{option} {shown}".strip()
 
 
 def power_of_two(args: argparse.Namespace, name: str, option: str) -> list[str]:
@@ -401,8 +431,7 @@ def power_of_two(args: argparse.Namespace, name: str, option: str) -> list[str]:
 def require(condition: bool, option: str, value: object, rule: str) -> None:
     """Raise the `UserError` ``option value: rule`` unless the condition holds."""
     if not condition:
-        shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-        raise UserError(f"{option} {shown}".strip() + f": {rule}")
+        raise UserError(f"{as_given(option, value)}: {rule}")
 
 
 def check_common(args: argparse.Namespace) -> None:

@@ -213,5 +213,6 @@ def add_triple(
         nargs=3,
         default=default,
         metavar=("Z", "Y", "X"),
-        help=f"the same for each axis; the last of {scalar[0]} and {vector[0]} counts",
+        help=f"the same for each axis, in the order z y x: three numbers, in 2D too, where Z does not count; the last "
+        f"of {scalar[0]} and {vector[0]} counts",
     )

@@ -5,43 +5,24 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from mpidvc.errors import UserError
+from mpidvc.runtime.terminal import LiveLines, Terminal, lay_out, wrap
 
-if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
+__all__ = ["QUIET", "Console", "Progress", "duration"]
 
-__all__ = ["QUIET", "TERMINAL", "Console", "Progress", "terminal_columns"]
-
-#: Environment variable of the ranks, whose stdout is a pipe: columns of the terminal, 0 if there is none.
-TERMINAL = "MPIDVC_TERMINAL"
 #: Environment variable of the ranks that a Python program started: 1 if they print nothing.
 QUIET = "MPIDVC_QUIET"
 #: Seconds between progress lines where there is no terminal.
 LINE_EVERY = 60.0
-
-
-def terminal_columns(launched: bool) -> int:
-    """Return the width of the terminal that stdout goes to, 0 if it goes elsewhere.
-
-    Parameters
-    ----------
-    launched : bool
-        Whether a launcher started this process. Its pipes may look like a terminal: only `TERMINAL` counts then.
-    """
-    told = os.environ.get(TERMINAL, "")
-    if told.isdecimal():
-        return int(told)
-    if launched or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
-        return 0
-    return shutil.get_terminal_size().columns
+#: Columns of the bar that shows progress.
+LEAST_BAR, MOST_BAR = 8, 40
 
 
 class _Lines(Protocol):
@@ -55,8 +36,8 @@ class Console:
 
     Parameters
     ----------
-    columns : int
-        Width of the terminal; 0 for a file or pipe, which gets unwrapped lines and no live bar.
+    terminal : Terminal, optional
+        A file or pipe, which gets unwrapped lines and no live bar, if there is none.
     log : str, optional
         File to which every line is appended, with a time stamp.
     silent : bool
@@ -69,13 +50,13 @@ class Console:
 
     def __init__(
         self,
-        columns: int = 0,
+        terminal: Terminal | None = None,
         log: str | None = None,
         silent: bool = False,
         quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.columns = 0 if silent or quiet else columns
+        self.terminal = Terminal() if silent or quiet or terminal is None else terminal
         self.silent = silent
         self.quiet = quiet
         #: What `warn` was told, whether it was shown or not.
@@ -107,17 +88,22 @@ class Console:
             self._log = None
 
     def print(self, text: str = "") -> None:
-        """Print lines."""
+        """Print lines as they are: they may be copied."""
         self._show(text, sys.stdout)
 
-    def note(self, text: str) -> None:
-        """Print information that a user may want."""
-        self._show(f"note: {text}", sys.stdout)
+    def tell(self, text: str, stream: TextIO | None = None) -> None:
+        """Print a line on stdout, or another stream, broken between words where a terminal is narrower."""
+        columns = self.terminal.columns
+        self._show("\n".join(wrap(text, columns, "    ")) if columns else text, stream or sys.stdout, text)
+
+    def note(self, text: str, stream: TextIO | None = None) -> None:
+        """Print information that a user may want, on stdout or another stream."""
+        self.tell(f"note: {text}", stream)
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr."""
         self.warnings.append(text)
-        self._show(f"warning: {text}", sys.stderr)
+        self.tell(f"warning: {text}", sys.stderr)
 
     def error(self, text: str) -> None:
         """Print on stderr why the command ends; any rank may do so, even a silent one."""
@@ -125,8 +111,8 @@ class Console:
         _write(sys.stderr, text + "\n")
         self._to_log(text)
 
-    def settings(self, title: str, values: Mapping[str, object]) -> None:
-        """Print the settings of a run, one line each.
+    def settings(self, title: str, values: Mapping[str, object], usual: Mapping[str, object] | None = None) -> None:
+        """Print the settings of a run, one line each; all of them go to the log file.
 
         Parameters
         ----------
@@ -134,29 +120,26 @@ class Console:
             For example ``mpidvc ldic``.
         values : mapping
             Names, printed in capitals, and values.
+        usual : mapping, optional
+            Defaults: settings that are the same are not shown. All are shown without it.
         """
-        lines = [f"[{title}] Current Settings:", *(f"\t{name.upper()}: {value}" for name, value in values.items())]
-        self.print("\n".join(lines))
+
+        def lines(chosen: Mapping[str, object], head: str) -> str:
+            return "\n".join([f"[{title}] {head}:", *(f"\t{name.upper()}: {one}" for name, one in chosen.items())])
+
+        every = lines(values, "Current Settings")
+        if usual is None:
+            self.print(every)
+            return
+        differing = {name: one for name, one in values.items() if name not in usual or usual[name] != one}
+        self._show(lines(differing, "Settings that differ from the defaults (--verbose: all)"), sys.stdout, every)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Print a boxed table; columns of numbers are right-aligned."""
-        cells = [[str(cell) for cell in row] for row in rows]
-        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+        """Print a boxed table that fits the terminal; columns of numbers are right-aligned."""
         numeric = [bool(rows) and all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
-
-        def rule(left: str, middle: str, right: str) -> str:
-            return left + middle.join("─" * (width + 2) for width in widths) + right
-
-        def line(row: Sequence[str]) -> str:
-            parts = [
-                cell.rjust(width) if right else cell.ljust(width)
-                for cell, width, right in zip(row, widths, numeric, strict=True)
-            ]
-            return "│ " + " │ ".join(parts) + " │"
-
-        top = rule("┌", "┬", "┐")
-        lines = [title.center(len(top)).rstrip(), top, line(columns), rule("├", "┼", "┤")]
-        self.print("\n".join([*lines, *map(line, cells), rule("└", "┴", "┘")]))
+        cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
+        fitting, whole = (_table(title, cells, numeric, width) for width in (self.terminal.columns, 0))
+        self._show(fitting, sys.stdout, whole)
 
     def progress(self, total: int, what: str, unit: str = "points", done: int = 0) -> Progress:
         """Return a context manager that shows the progress of some work.
@@ -182,13 +165,13 @@ class Console:
             self._progress.close()
             self._progress = None
 
-    def _show(self, text: str, stream: TextIO) -> None:
+    def _show(self, text: str, stream: TextIO, for_log: str | None = None) -> None:
         if self.silent:
             return
         live = self._progress is not None and self._progress.print_above(text)
         if not (live or self.quiet):
             _write(stream, text + "\n")
-        self._to_log(text)
+        self._to_log(text if for_log is None else for_log)
 
     def _to_log(self, text: str) -> None:
         if self._log is not None:
@@ -200,6 +183,33 @@ class Console:
                 self._log.close()
                 self._log = None
                 _write(sys.stderr, f"warning: the log file cannot be written any more ({error.strerror})\n")
+
+
+def _table(title: str, rows: Sequence[Sequence[str]], numeric: Sequence[bool], columns: int) -> str:
+    """A boxed table of so many columns at most (0: of any width); the first row is its head."""
+    cells = lay_out(rows, columns, between=3, around=4)
+    widths = [max(len(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
+
+    def rule(left: str, middle: str, right: str) -> str:
+        return left + middle.join("─" * (width + 2) for width in widths) + right
+
+    def lines(row: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
+        found = []
+        for k in range(max(map(len, row))):
+            parts = [cell[k] if k < len(cell) else "" for cell in row]
+            aligned = [
+                part.rjust(width) if to_right else part.ljust(width)
+                for part, width, to_right in zip(parts, widths, right, strict=True)
+            ]
+            found.append("│ " + " │ ".join(aligned) + " │")
+        return found
+
+    top = rule("┌", "┬", "┐")
+    # heads of numbers stand over them
+    found = [title.center(len(top)).rstrip(), top, *lines(cells[0], numeric), rule("├", "┼", "┤")]
+    for row in cells[1:]:
+        found += lines(row, numeric)
+    return "\n".join([*found, rule("└", "┴", "┘")])
 
 
 def _refuse_binary(log: str) -> None:
@@ -249,16 +259,13 @@ class Progress:
         self._what = what
         self._unit = unit
         self._start = self._last_line = console._clock()
-        self._bar: RichProgress | None = None
+        self._live: LiveLines | None = None
+        self._info = self._notice = ""
         self._open = True
 
     def __enter__(self) -> Progress:
-        if self._console.columns:
-            self._bar = self._make_bar(self._console.columns)
-            self._bar.add_task(
-                self._what, total=self.total, completed=self.done, rate="", left="--:--:--", info="", unit=self._unit
-            )
-            self._bar.start()
+        if self._console.terminal:
+            self._live = LiveLines(self._console.terminal, self._lines, lambda text: _write(sys.stdout, text))
         return self
 
     def __exit__(
@@ -273,17 +280,12 @@ class Progress:
         if console.silent:
             return
         now = console._clock()
-        if self._bar is not None:
-            # The bar draws itself four times a second from these values.
-            task = self._bar.tasks[0]
-            task.completed = self.done
-            task.fields.update(rate=f"{self._rate(now):.0f}", left=_hours(self._left(now)))
-            if info:
-                task.fields["info"] = info
+        # the live lines draw themselves from this
+        self._info = info or self._info
         if now - self._last_line >= LINE_EVERY:
             self._last_line = now
             line = self._line(now, f"{_hours(self._left(now))} left")
-            if self._bar is None and not console.quiet:
+            if self._live is None and not console.quiet:
                 _write(sys.stdout, line + "\n")
             console._to_log(line)
 
@@ -293,14 +295,24 @@ class Progress:
             return
         self._open = False
         console = self._console
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        if self._live is not None:
+            self._live.close()
+            self._live = None
         if console._progress is self:
             console._progress = None
         if not console.silent:
             now = console._clock()
             console._to_log(self._line(now, f"{_hours(now - self._start)} taken"))
+
+    def at_once(self, text: str) -> None:
+        """Show a line from the handler of a signal, which may not wait for anything."""
+        if self._console.silent or self._console.quiet:
+            return
+        if self._live is not None:
+            self._notice = text
+        else:
+            with contextlib.suppress(OSError):
+                os.write(2, f"{text}\n".encode(errors="replace"))
 
     def _line(self, now: float, last: str) -> str:
         share = 100 * self.done / self.total if self.total else 100.0
@@ -309,9 +321,9 @@ class Progress:
 
     def print_above(self, text: str) -> bool:
         """Print lines above the live bar; False if there is none."""
-        if self._bar is None:
+        if self._live is None:
             return False
-        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._live.print_above(text)
         return True
 
     def _rate(self, now: float) -> float:
@@ -320,42 +332,37 @@ class Progress:
     def _left(self, now: float) -> float:
         return (self.total - self.done) / self._rate(now) if self.done > self._before else float("inf")
 
-    def _make_bar(self, columns: int) -> RichProgress:
-        from rich import progress as bars
-        from rich.console import Console as RichConsole
-        from rich.console import RenderableType
-        from rich.table import Column
-        from rich.text import Text
+    def _lines(self, columns: int) -> list[str]:
+        """The live lines: as much as there is room for, the most important first."""
+        now = self._console._clock()
+        share = self.done / self.total if self.total else 1.0
+        counts = f"{self.done}/{self.total}"
+        parts = {
+            "what": self._what,
+            "share": f"{int(100 * share):3d}%",
+            "counts": f"{counts} {self._unit}",
+            "rate": f"{self._rate(now):.0f}/s" if self.done > self._before else "",
+            "taken": _hours(now - self._start),
+            "left": f"{_hours(self._left(now))} left",
+        }
+        for name, shorter in (("", ""), ("taken", ""), ("counts", counts), ("rate", ""), ("what", ""), ("left", "")):
+            parts |= {name: shorter} if name else {}
+            shown = {key: text for key, text in parts.items() if text}
+            room = columns - len(" ".join(shown.values())) - 1
+            if room >= LEAST_BAR:
+                break
+        width = max(0, min(room, MOST_BAR))
+        filled = int(width * share)
+        bar = "━" * filled + "─" * (width - filled)
+        first = parts.pop("what")
+        line = " ".join(text for text in (first, bar, *parts.values()) if text)
+        lines = [line, f"  last: {self._info}" if self._info else "", *wrap(self._notice, columns, "  ")]
+        return [one[:columns] for one in lines if one]
 
-        class Terminal(RichConsole):
-            def show_cursor(self, show: bool = True) -> bool:
-                # A job that is killed could not show a hidden cursor again.
-                return False
 
-        class Bar(bars.Progress):
-            def get_renderables(self) -> list[RenderableType]:
-                lines: list[RenderableType] = list(super().get_renderables())
-                info = str(self.tasks[0].fields["info"]) if self.tasks else ""
-                if info:
-                    lines.append(Text(f"  last: {info}", no_wrap=True, overflow="ellipsis"))
-                # Launchers forward whole lines only: the visible ones need one more after them.
-                return [*lines, Text("")]
-
-        def text(form: str) -> bars.TextColumn:
-            return bars.TextColumn(form, markup=False, table_column=Column(no_wrap=True))
-
-        return Bar(
-            text("{task.description}"),
-            bars.BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
-            text("{task.percentage:>3.0f}%"),
-            text("{task.completed}/{task.total} {task.fields[unit]}"),
-            text("{task.fields[rate]}/s"),
-            bars.TimeElapsedColumn(),
-            text("{task.fields[left]} left"),
-            console=Terminal(file=sys.stdout, force_terminal=True, width=columns, legacy_windows=False),
-            refresh_per_second=4,
-            expand=True,
-        )
+def duration(seconds: float) -> str:
+    """A time span for people: ``12.3 s``, ``01:02:03`` from a minute on."""
+    return f"{seconds:.1f} s" if seconds < 59.95 else _hours(seconds)
 
 
 def _hours(seconds: float) -> str:

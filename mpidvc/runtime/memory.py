@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ __all__ = [
     "memory_total",
     "parse_size",
     "read_text",
+    "release",
     "size_text",
 ]
 
@@ -25,6 +27,16 @@ SHARE = 0.8
 _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 #: Least number that means "no limit" in a control group of version 1.
 _NO_LIMIT = 2**60
+
+
+def release() -> None:
+    """Give memory that is free back to the system, where the C library can (glibc).
+
+    It keeps the memory of arrays of some megabytes for more of their kind, and other work takes new memory besides.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def read_text(path: Path) -> str:

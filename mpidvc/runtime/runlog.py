@@ -46,6 +46,7 @@ class Past:
     resumes: int | None = None
     lost: list[str] = field(default_factory=list)
     command_line: str = ""
+    folder: str = ""
     hosts: list[str] = field(default_factory=list)
 
 
@@ -70,6 +71,7 @@ def read_log(path: Path) -> Past:
         _count(told.get("resumes")),
         [line for line in map(_text, lost) if line] if isinstance(lost, list) else [],
         _words(told.get("command_line")),
+        _text(told.get("folder")),
         [name for name in map(_text, hosts) if name] if isinstance(hosts, dict) else [],
     )
 

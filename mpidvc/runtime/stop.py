@@ -10,7 +10,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -34,10 +34,16 @@ class Ended(KeyboardInterrupt):
     ----------
     number : int
         The signal; on ranks of our own launcher, the signal that the launcher got.
+
+    Attributes
+    ----------
+    of_ranks : bool
+        Whether it ended the ranks that this process had started.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.of_ranks = False
 
 
 class _State(threading.local):
@@ -85,9 +91,12 @@ class StopRequest:
     ----------
     signal : int or None
         The signal that asked.
+    tell : callable or None
+        Called by the signal's handler with this signal.
     """
 
     signal: int | None = None
+    tell: Callable[[int], None] | None = None
 
     @property
     def requested(self) -> bool:
@@ -95,13 +104,18 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def graceful() -> Iterator[StopRequest]:
+def graceful(tell: Callable[[int], None] | None = None) -> Iterator[StopRequest]:
     """Let the first signal set the request only, which the work inside has to look at.
 
     A second SIGINT or SIGTERM ends the process as it would outside. Blocks may be nested; they share one request.
+
+    Parameters
+    ----------
+    tell : callable, optional
+        Tells the user, in the handler of the first signal, that the work goes on to the next piece.
     """
     before = _state.request
-    request = _state.request = before or StopRequest()
+    request = _state.request = before or StopRequest(tell=tell)
     try:
         yield request
     finally:
@@ -123,6 +137,8 @@ def _heed(meant: int) -> None:
     request = _state.request
     if request is not None and not request.requested:
         request.signal = meant
+        if request.tell is not None:
+            request.tell(meant)
         return
     _state.ending = True
     raise Ended(meant)

@@ -27,6 +27,8 @@ from mpidvc.tasks.registration import BLOCK, BLOCK_2D
 from mpidvc.tasks.warp import SLAB_VOXELS, TILE
 
 __all__ = [
+    "LIBRARIES",
+    "POINT_RANK0",
     "PointSet",
     "ddic_bytes",
     "field_bytes",
@@ -42,8 +44,8 @@ __all__ = [
 
 #: Bytes of a point's row while it goes to the finished file, and rows that go there at once.
 ROW, ROWS = 900, 65536
-#: Bytes of the HDF5 library, which is loaded on rank 0, and on all ranks only if images are HDF5.
-HDF5 = 25_000_000
+#: Bytes of the libraries that rank 0 loads to read headers and text, and with HDF5 besides.
+LIBRARIES, HDF5 = 12_000_000, 30_000_000
 #: Bytes of a point on rank 0: position, guess, place, and columns of the result.
 POINT_RANK0 = 400
 #: Bytes of a label in the table of them, and in the chunks.
@@ -54,9 +56,9 @@ FLOAT = 4.5
 MAPS = 6.0
 #: Bytes of these maps that are left when the points are registered.
 KEPT_MAPS = 3.0
-#: Bytes that rank 0 needs to look at grey levels, decoders of images included, and at the texture for every voxel of a
-#: window.
-GREY, TEXTURE = 45_000_000, 40
+#: Bytes that rank 0 needs to look at grey levels, and at the texture for every voxel of a window; it looks before it
+#: measures.
+GREY, TEXTURE = 15_000_000, 60
 
 
 def field_bytes(n_points: int) -> tuple[int, int]:
@@ -65,7 +67,9 @@ def field_bytes(n_points: int) -> tuple[int, int]:
 
 
 def looking_bytes(hws: Sequence[int] | None, grey: bool = True) -> int:
-    """Bytes that rank 0 needs to look at the texture of windows of this half size, and at grey levels."""
+    """Bytes that rank 0 needs, before it measures, to look at the texture of windows of this half size, and at grey
+    levels; decoded parts of images come in addition.
+    """
     texture = 0 if hws is None else TEXTURE * math.prod(2 * h + 1 for h in hws)
     return max(GREY if grey else 0, texture)
 
@@ -236,14 +240,19 @@ def search_bytes(images: ImagePair, points: PointSet, settings: SearchSettings) 
     return _work(images, box1, box2, 8.0 if deformed else 0.0, kernel)
 
 
-def registration_bytes(images: ImagePair, settings: RegistrationSettings, gradient: Array) -> int:
-    """Bytes of a block of a registration, whose F may differ from the guess's by up to a fifth."""
+def registration_bytes(images: ImagePair, settings: RegistrationSettings, gradient: Array, end: int = 1) -> int:
+    """Bytes of a block of a registration, whose F may differ from the guess's by up to 0.15 (a rotation by 9 degrees).
+
+    `end` is the binning of its last level.
+    """
     two_d = images.two_d
-    block = np.array((BLOCK_2D if two_d else BLOCK)[settings.order], np.float64)
+    factor = (1 if two_d else end, end, end)
+    shape1, shape2 = (np.array(binned_shape(image.shape, factor)) for image in (images.image1, images.image2))
+    block = np.minimum((BLOCK_2D if two_d else BLOCK)[settings.order], shape1).astype(np.float64)
     kernel, around = settings.for_kernels(two_d), around_samples(settings.order)
     box1 = block + 2 * (kernel.gradient_reach + (around if settings.shift else 0))
-    box2 = (np.abs(gradient + np.eye(3)) + 0.2) @ (block + 2 * kernel.gradient_reach + 2) + 2 * around + 1
-    box2 = np.minimum(box2, np.array(images.image2.shape) + 2 * TAPS)
+    box2 = (np.abs(gradient + np.eye(3)) + 0.15) @ (block + 2 * kernel.gradient_reach + 2) + 2 * around + 1
+    box2 = np.minimum(box2, shape2 + 2 * TAPS)
     if two_d:
         box1[0] = box2[0] = 1
     scratch = _kernel(float(np.prod(block)), settings, kernel.gradient_reach)

@@ -6,6 +6,7 @@ The choice follows from sizes and from the memory that may be used; the results 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,21 +19,21 @@ from mpidvc.images.image import Image
 from mpidvc.images.source import CACHE, PIECE, Box, Source, in_pieces
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.filesystems import network_file_system
-from mpidvc.runtime.memory import memory_limit, memory_total, size_text
+from mpidvc.runtime.memory import memory_limit, memory_total, release, size_text
 from mpidvc.runtime.nodes import NodeGroup, is_mpi_error, ranks_per_node_asked
 
-__all__ = ["Needs", "Placement", "SharedImage", "decide", "placed"]
+__all__ = ["Needs", "Placement", "SharedImage", "base_bytes", "decide", "forget", "placed"]
 
 Mode = Literal["shared", "mapped", "boxes"]
 
-#: Private memory of a process before it has any data: Python, numpy, MPI, the kernels.
-BASE = 62_000_000
+#: Private memory of a process before it has any data: Python, numpy, MPI, the kernels; and without MPI.
+BASE, ALONE = 62_000_000, 46_000_000
 #: Least and most bytes of decoded values that a reader keeps.
 LEAST_CACHE, MOST_CACHE = 8 * 2**20, 2**30
 
 
 class _Console(Protocol):
-    def print(self, text: str = "") -> None: ...
+    def tell(self, text: str) -> None: ...
 
     def note(self, text: str) -> None: ...
 
@@ -49,6 +50,8 @@ class Needs:
         Bytes that a rank needs for its largest piece of work.
     rank0 : int
         Further bytes that rank 0 needs.
+    looking : int
+        Bytes that rank 0 needs to look at the images before the work begins, besides their decoded parts.
     tiles : sequence of int
         Bytes of each binned image, which all ranks together keep if there is room.
     less : str
@@ -58,6 +61,7 @@ class Needs:
     images: Sequence[Sequence[Image | None]]
     chunk: int
     rank0: int = 0
+    looking: int = 0
     tiles: Sequence[int] = ()
     less: str = "smaller windows (-hws)"
 
@@ -77,6 +81,8 @@ class Placement:
         As in `NodeGroup`.
     private : int
         Expected bytes of every rank.
+    first : int
+        Further bytes that rank 0 takes.
     shared : int
         Bytes of the images that are in memory as a whole.
     """
@@ -86,6 +92,7 @@ class Placement:
     cache_bytes: int = CACHE
     per_node: int | None = None
     private: int = 0
+    first: int = 0
     shared: int = 0
 
 
@@ -155,14 +162,16 @@ def _placement(needs: Needs, mode: Mode, ranks: int, limit: int, asked: str) -> 
         shared = sum(source.nbytes for source in copied)
         # the system takes mapped pages back when it needs memory: on request, images larger than memory are mapped
         held = 0 if asked == "mapped" else shared
-        room = limit - needs.rank0 - held - ranks * _private(needs, mode, sources, LEAST_CACHE, ranks)
+        least = _private(needs, mode, sources, LEAST_CACHE, ranks)
+        room = limit - _first(needs, sources, least - base_bytes(ranks)) - held - ranks * least
         if room < 0:
             return None
         n_caches = len(needs.tiles) + sum(not source.plain for source in sources if mode != "shared")
         cache_bytes = LEAST_CACHE + min(int(0.9 * room / ranks / max(n_caches, 1)), MOST_CACHE)
         private = _private(needs, mode, sources, cache_bytes, ranks)
-        found.append(Placement(mode, ranks, cache_bytes, ranks_per_node_asked(), private, shared))
-    largest = max(found, key=lambda one: ranks * one.private + one.shared)
+        first = _first(needs, sources, private - base_bytes(ranks))
+        found.append(Placement(mode, ranks, cache_bytes, ranks_per_node_asked(), private, first, shared))
+    largest = max(found, key=lambda one: ranks * one.private + one.first + one.shared)
     return replace(largest, cache_bytes=min(one.cache_bytes for one in found))
 
 
@@ -175,7 +184,19 @@ def _private(needs: Needs, mode: Mode, sources: Sequence[Source], cache_bytes: i
         work = max([work, *map(_fill_bytes, sources)])
     else:
         kept += sum(source.boxed(cache_bytes).held for source in sources)
-    return BASE + work + kept
+    return base_bytes(ranks) + work + kept
+
+
+def _first(needs: Needs, sources: Sequence[Source], work: int) -> int:
+    """Bytes that rank 0 needs beyond those of every rank, which has `work` for its work and what it keeps."""
+    # it looks before it works
+    looking = needs.looking + sum(source.held for source in sources)
+    return needs.rank0 + max(looking - work, 0)
+
+
+def base_bytes(ranks: int) -> int:
+    """Private memory of a process before it has any data."""
+    return BASE if ranks > 1 or "mpi4py.MPI" in sys.modules else ALONE
 
 
 def _distinct(images: Iterable[Image | None]) -> list[Source]:
@@ -209,20 +230,24 @@ def _explain(placement: Placement, mode: str, sources: Iterable[Source], limit: 
 def _say(placement: Placement, needs: Needs, limit: int, why: str, console: _Console) -> None:
     how = {"shared": "copied once", "mapped": "mapped", "boxes": "read in boxes"}[placement.mode]
     if placement.ranks == 1:
-        processes = f"one process of {size_text(placement.private + needs.rank0)}"
+        processes = f"one process of {size_text(placement.private + placement.first)}"
     else:
         processes = f"{placement.ranks} processes of {size_text(placement.private)} each"
-        processes += f", the first with {size_text(needs.rank0)} more," if needs.rank0 else ""
+        processes += f", the first with {size_text(placement.first)} more," if placement.first else ""
     images = f"images of {size_text(_largest(needs))} {how}"
-    console.print(f"Memory: {images}, {processes} on this node (limit {size_text(limit)}: {why})")
+    console.tell(f"Memory: {images}, {processes} on this node (limit {size_text(limit)}: {why})")
 
 
 def _advice(needs: Needs, mode: Mode, ranks: int, limit: int, why: str) -> str:
-    each = max(_private(needs, mode, _distinct(images), LEAST_CACHE, ranks) for images in needs.images or [()])
-    fitting = (limit - needs.rank0) // each
-    need = f"one process needs {size_text(each + needs.rank0)}"
+    parts = [_distinct(images) for images in needs.images or [()]]
+    each, sources = max(
+        ((_private(needs, mode, part, LEAST_CACHE, ranks), part) for part in parts), key=lambda one: one[0]
+    )
+    first = _first(needs, sources, each - base_bytes(ranks))
+    fitting = (limit - first) // each
+    need = f"one process needs {size_text(each + first)}"
     if ranks > 1:
-        need = f"{ranks} processes need {size_text(each)} each and the first {size_text(needs.rank0)} more"
+        need = f"{ranks} processes need {size_text(each)} each and the first {size_text(first)} more"
     told = f"not enough memory: {need} on this node, the limit is {size_text(limit)} ({why})"
     if fitting >= 1:
         return f"{told}; start at most {fitting} on a node (-np {fitting}), or give more by --memory"
@@ -264,6 +289,14 @@ class SharedImage(Source):
 
 def _itself(source: Source) -> Source:
     return source
+
+
+def forget(images: Iterable[Image | None]) -> None:
+    """Drop the parts of images that were decoded to look at them: the work reads them in a way of its own."""
+    for image in images:
+        if isinstance(image, Source):
+            image.close()
+    release()
 
 
 @contextmanager

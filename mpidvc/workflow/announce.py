@@ -14,11 +14,11 @@ from mpidvc.tasks.texture import WindowSettings, texture_of
 __all__ = ["announce", "describe_slices", "warn_of_texture"]
 
 #: Not settings of the correlation.
-_UNSHOWN = ("processes", "command_line", "notes")
+_UNSHOWN = ("processes", "command_line", "notes", "defaults", "all_settings")
 
 
 def announce(console: Console, command: str, args: argparse.Namespace, **used: object) -> None:
-    """Print the settings of a run, then the notes on its options.
+    """Print the settings of a run, those of which the defaults do not tell, then the notes on its options.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def announce(console: Console, command: str, args: argparse.Namespace, **used: o
         Values that stand for options that were not given.
     """
     shown = {name: value for name, value in vars(args).items() if name not in _UNSHOWN}
-    console.settings(f"mpidvc {command}", {**shown, **used})
+    console.settings(f"mpidvc {command}", {**shown, **used}, None if args.all_settings else args.defaults)
     for note in args.notes:
         console.note(note)
 

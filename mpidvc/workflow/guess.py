@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mpidvc.arrays import Array, Ints, Triple, is_two_d
+from mpidvc.cli.options import as_given
 from mpidvc.core import deformation
 from mpidvc.core.grid import make_grid
 from mpidvc.errors import UserError
@@ -234,8 +235,10 @@ def grid_nodes(shape: Triple, spacing: Triple | None) -> Nodes:
         raise UserError("the distance of the nodes is missing: give -ns or -ns3, or a field by -pf")
     positions, dims = make_grid(shape, spacing)
     if len(positions) == 0:
-        shown = " ".join(map(str, spacing))
-        raise UserError(f"-ns {shown}: leaves no node inside an image of {shape}; make it smaller")
+        sizes = " × ".join(map(str, shape))
+        raise UserError(
+            f"{as_given('-ns', spacing)}: leaves no node inside an image of {sizes} voxels; make it smaller"
+        )
     z, y, x = spacing
     return Nodes(FieldLayout.of_grid(positions[0], dims, spacing, ()), (float(z), float(y), float(x)))
 
@@ -262,7 +265,7 @@ def nodes_to_measure(command: str, guess: Guess, shape: Triple, spacing: Triple 
         # along z a single layer of nodes has no spacing
         if any(n > 1 and abs(a - b) > 1e-6 for n, a, b in zip(field.dims, own, spacing, strict=True)):
             raise UserError(
-                f"-ns {' '.join(map(str, spacing))}: the nodes of {guess.name} are "
+                f"{as_given('-ns', spacing)}: the nodes of {guess.name} are "
                 f"{' '.join(f'{s:g}' for s in own)} apart; drop -ns or pass the field to another grid first"
             )
     return Nodes(replace(FieldLayout.of(field), columns=()), _typical_distance(field, is_two_d(shape)), field.positions)

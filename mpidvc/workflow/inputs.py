@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import numpy as np
 
 from mpidvc.arrays import Array, Triple, is_two_d
+from mpidvc.cli.options import as_given, require
 from mpidvc.errors import UserError
 from mpidvc.images.image import Image, open_image
 from mpidvc.images.pair import ImagePair
@@ -116,22 +118,41 @@ def read_points(option: str, path: str) -> Array:
     return np.array(points, np.float64)
 
 
-def window_sizes(hws: Triple, spacing: Triple | None, shape: Triple) -> tuple[Triple, Triple | None]:
-    """Half-window size and node spacing for an image, with what 2D makes of their first number.
+def window_sizes(
+    hws: Triple, spacing: Triple | None, shape: Triple, min_coverage: float, notes: list[str]
+) -> tuple[Triple, Triple | None]:
+    """Half-window size and node spacing for an image: in 2D their first number does not count.
+
+    Parameters
+    ----------
+    hws : 3 ints
+        As asked for, voxels.
+    spacing : 3 ints or None
+        As asked for, voxels.
+    shape : 3 ints
+        Of image 1.
+    min_coverage : float
+        The value of ``-mc``.
+    notes : list of str
+        Gets a line for the user if windows are larger than the image.
 
     Raises
     ------
     UserError
-        If it is 0 in 3D, or half a window is larger than the image.
+        If one is 0 in 3D, or windows are so much larger than the image that all would be skipped.
     """
-    two_d = is_two_d(shape)
-    if any(h > n for h, n in zip(hws[two_d:], shape[two_d:], strict=True)):
-        raise UserError(
-            f"-hws {' '.join(map(str, hws))}: is larger than the image ({by(shape)} voxels); make it smaller"
-        )
-    if two_d:
-        return (0, *hws[1:]), None if spacing is None else (1, *spacing[1:])
-    for option, value in (("-hws", hws), ("-ns", spacing)):
-        if value is not None and value[0] < 1:
-            raise UserError(f"{option} {' '.join(map(str, value))}: has to be at least 1 along z in 3D")
+    given = hws
+    if is_two_d(shape):
+        hws, spacing = (0, *hws[1:]), None if spacing is None else (1, *spacing[1:])
+    else:
+        for option, value in (("-hws", hws), ("-ns", spacing)):
+            require(value is None or value[0] >= 1, option, value, "has to be at least 1 along z in 3D")
+    window = (2 * hws[0] + 1, 2 * hws[1] + 1, 2 * hws[2] + 1)
+    if any(w > n for w, n in zip(window, shape, strict=True)):
+        told = f"windows of {by(window)} voxels are larger than the image ({by(shape)} voxels)"
+        # no window has more of itself inside
+        inside = math.prod(min(w, n) / w for w, n in zip(window, shape, strict=True))
+        few = inside < min_coverage or any(h > n for h, n in zip(hws, shape, strict=True))
+        require(not few, "-hws", given, f"{told}: at most {100 * inside:.2g}% of a window lies inside; make it smaller")
+        notes.append(f"{as_given('-hws', given)}: {told}; the part outside does not count")
     return hws, spacing

@@ -6,6 +6,7 @@ import contextlib
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,11 +75,12 @@ class Measurement:
         self.total = len(self.journal)
         self.done = self.total - int(np.diff(self.journal.starts)[self.files.todo].sum())
         if self.files.resumed:
-            self.console.print(f"Going on with {self.journal.path}: {self.done} of {self.total} points are done")
+            self.console.tell(f"Going on with {self.journal.path}: {self.done} of {self.total} points are done")
         else:
-            self.console.print(f"Results go to {self.files.path}; if the run is interrupted, --resume goes on")
+            self.console.tell(f"Results go to {self.files.path}; if the run is interrupted, --resume goes on")
         facts = {
             "command_line": output.command_line,
+            "folder": str(Path.cwd()),
             "ranks": executor.size,
             "hosts": dict(Counter(host for host, _ in executor.processes)),
             "driver": self.files.driver,
@@ -123,7 +125,7 @@ class Measurement:
         with (
             self.stages.stage("points", count_cpu=True),
             self.console.progress(self.total, what, "points", self.done) as progress,
-            graceful() as request,
+            graceful(self._asked if self.executor.rank == 0 else None) as request,
         ):
             self._progress = progress
             try:
@@ -195,12 +197,19 @@ class Measurement:
         if self._log is not None:
             self._log.update(self.done)
 
+    def _asked(self, number: int) -> None:
+        """Say what happens when a signal has asked the run to stop, and how to resume it."""
+        if self._progress is not None:
+            name = signal.Signals(number).name
+            again = "; Ctrl-C again: at once" if number == signal.SIGINT else ""
+            self._progress.at_once(f"{name}: stopping after the points in hand, --resume goes on{again}")
+
     def _stopped(self, request: StopRequest) -> None:
         if self._log is not None:
             self._log.close("stopped", done=self.done)
         self.console.close_progress()
         name = signal.Signals(request.signal or signal.SIGTERM).name
-        self.console.print(
+        self.console.tell(
             f"Stopped by {name}: {self.done} of {self.total} points are in {self.journal.path}; the same command with "
             "--resume goes on"
         )

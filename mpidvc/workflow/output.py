@@ -98,9 +98,11 @@ def base_name(given: str | Image) -> str:
 
 
 def folder_of(given: str | Image, real: bool) -> str:
-    """Folder of an input; where symbolic links lead if `real`."""
+    """Folder of an input, as the user wrote it; where symbolic links lead if `real`, and they lead elsewhere."""
     file = _path(given).partition("::")[0].rstrip("/") or "/"
-    return os.path.dirname(os.path.realpath(file) if real else file) or "."  # noqa: PTH120
+    folder = os.path.dirname(file) or "."  # noqa: PTH120
+    leads_to = os.path.dirname(os.path.realpath(file))  # noqa: PTH120
+    return leads_to if real and os.path.realpath(folder) != leads_to else folder
 
 
 def _path(given: str | Image) -> str:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from mpidvc.cli.command import Plan
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
-from mpidvc.tasks.placement import Needs, Placement, decide
+from mpidvc.tasks.placement import Needs, Placement, decide, forget
 from mpidvc.tasks.ranks import agree_on_instruction_set, check_instruction_set
 
 __all__ = ["CorrelationPlan"]
@@ -43,7 +43,9 @@ class CorrelationPlan(Plan):
         raise NotImplementedError
 
     def fit(self: P, ranks: int, console: Console, may_take_fewer: bool = False) -> tuple[P, int]:
-        placement = decide(self.needs(), ranks, self.image_mode, self.memory, console, may_take_fewer)
+        needs = self.needs()
+        placement = decide(needs, ranks, self.image_mode, self.memory, console, may_take_fewer)
+        forget(image for images in needs.images for image in images)
         return replace(self, placement=placement), placement.ranks
 
     def configure(self, executor: Executor) -> None:

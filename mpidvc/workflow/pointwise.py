@@ -16,7 +16,7 @@ from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.runlog import path_of
 from mpidvc.tasks.memory import field_bytes, looking_bytes
-from mpidvc.tasks.placement import Needs, placed
+from mpidvc.tasks.placement import Needs, forget, placed
 from mpidvc.workflow.begin import begin
 from mpidvc.workflow.files import RunFiles, closing
 from mpidvc.workflow.finish import finish
@@ -86,12 +86,22 @@ class PointwisePlan(CorrelationPlan, Generic[PartT]):
 
     def rank0_bytes(self) -> int:
         """Bytes that rank 0 needs besides the field."""
+        return 0
+
+    def looking_bytes(self) -> int:
+        """Bytes that rank 0 needs before it measures."""
         return looking_bytes(self.hws, grey=False)
 
     def needs(self) -> Needs:
         finishing, rank0 = field_bytes(len(self.nodes))
         chunk = max(finishing, *(self.chunk_bytes(part) for part in self.parts))
-        return Needs([part.images for part in self.parts], chunk, rank0=rank0 + self.rank0_bytes(), less=self.less)
+        return Needs(
+            [part.images for part in self.parts],
+            chunk,
+            rank0=rank0 + self.rank0_bytes(),
+            looking=self.looking_bytes(),
+            less=self.less,
+        )
 
     @abstractmethod
     def work(self, part: PartT) -> Work:
@@ -131,6 +141,7 @@ class PointwisePlan(CorrelationPlan, Generic[PartT]):
         """Measure what is not in the results file of a part yet, and finish it."""
         with stages.stage("layout"):
             files, work = begin(executor, console, self.output, part.stem, lambda: self.work(part))
+        forget(part.images)
         if files.journal is not None:
             with closing(executor, files):
                 measurement = Measurement(executor, console, stages, self.output, files, work)

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from mpidvc.cli.options import image_mode
-from mpidvc.cli.parser import Parser, UsageError
+from mpidvc.cli.parser import Parser, UnknownOptionError, UsageError
 from mpidvc.commands.ldic import options as ldic
 from mpidvc.commands.reg import options as reg
 from mpidvc.errors import UserError
@@ -56,6 +56,7 @@ def test_defaults_of_reg() -> None:
         "memory": None,
         "processes": None,
         "log": None,
+        "all_settings": False,
     }
 
 
@@ -98,6 +99,7 @@ def test_defaults_of_ldic() -> None:
         "memory": None,
         "processes": None,
         "log": None,
+        "all_settings": False,
     }
 
 
@@ -127,6 +129,9 @@ def test_defaults_of_ldic() -> None:
         ("--phiFile guess.tsv", "phi_file", "guess.tsv"),
         ("--max-iterations=7", "max_iterations", 7),
         ("-o3", "interpolation_order", 3),
+        ("-m5", "margin", (5, 5, 5)),
+        ("-m4.7", "margin", (4, 4, 4)),
+        ("-Frigid", "apply_F", "rigid"),
         ("-tiff", "tif", True),
         ("--TIFout", "tif", True),
         ("--TI", "tif", True),
@@ -150,8 +155,9 @@ def test_spellings(line: str, name: str, value: object) -> None:
         ("--node 5", "ambiguous option: --node could match --node-spacing, --node-spacing-3"),
         ("-n", "ambiguous option: -n could match"),
         ("-ma 5", "ambiguous option: -ma could match"),
-        ("--crit ssd", "unknown option --crit"),
-        ("--lo x.log", "unknown option --lo"),
+        ("--crit ssd", "unknown option --crit (did you mean --criterion?)"),
+        ("--lo x.log", "unknown option --lo (did you mean --log?)"),
+        ("-o2", "argument -o/--interpolation-order: invalid choice: "),
         ("-o 2", "argument -o/--interpolation-order: invalid choice: "),
         ("-F foo", "argument -F/--apply-F: invalid choice: 'foo'"),
         ("-it x", "argument -it/--max-iterations: invalid int value: 'x'"),
@@ -168,6 +174,39 @@ def test_refused_by_the_parser(line: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("-outdir x", "unknown option -outdir (did you mean -od, --out-dir?)"),
+        ("--outdir=x", "unknown option --outdir (did you mean -od, --out-dir?)"),
+        ("-HWS 10", "unknown option -HWS (did you mean -hws, --half-window-size?)"),
+        # argparse takes a value without a blank for options of one letter only, and -h for --help
+        ("-hws10", "unknown option -hws10 (did you mean -hws 10?)"),
+        ("-np2", "unknown option -np2 (did you mean -np 2?)"),
+        ("-help", "unknown option -help (did you mean -h, --help?)"),
+        ("-mx", "unknown option -mx (see mpidvc ldic --help)"),
+        ("-Fal", "unknown option -Fal (see mpidvc ldic --help)"),
+    ],
+)
+def test_unknown_options(line: str, message: str) -> None:
+    with pytest.raises(UnknownOptionError) as caught:
+        run_ldic(line)
+    assert str(caught.value) == message
+
+
+def test_unknown_option_is_told_before_what_follows_from_it() -> None:
+    with pytest.raises(UnknownOptionError, match="-outdir"):
+        parse(ldic, "-outdir")
+
+
+def test_flags_of_one_letter_may_be_joined() -> None:
+    args = parse(reg, "a b -gjo3")
+    assert (args.graph, args.journal, args.interpolation_order) == (True, True, 3)
+    for word in ("-gx", "-gjx", "-gox"):
+        with pytest.raises(UnknownOptionError, match=f"unknown option {word} "):
+            parse(reg, f"a b {word}")
+
+
 def test_reg_has_exact_np() -> None:
     assert parse(reg, "a b -np 2").processes == 2
     with pytest.raises(UsageError, match="unknown option --number"):
@@ -182,9 +221,9 @@ def test_reg_has_exact_np() -> None:
         ("a -ns 20 -hws 10", "a alone: at least two images"),
         ("a b -ns 20", "give -hws or -hws3"),
         ("a b -hws 10", "give -ns or -ns3"),
-        ("a b -ns 0 -hws 10", "-ns 0 0 0: has to be at least 1"),
-        ("a b -ns 20 -hws3 5 0 5", "-hws 5 0 5: has to be at least 1"),
-        ("a b -ns 20 -hws 10 -m -1", "-m -1 -1 -1: may not be negative"),
+        ("a b -ns 0 -hws 10", "-ns 0: has to be at least 1"),
+        ("a b -ns 20 -hws3 5 0 5", "-hws3 5 0 5: has to be at least 1"),
+        ("a b -ns 20 -hws 10 -m -1", "-m -1: may not be negative"),
         ("a b -ns 20 -hws 10 -mc 1.5", "-mc 1.5: has to be between 0 and 1"),
         ("a b -ns 20 -hws 10 -mc nan", "-mc nan: has to be between 0 and 1"),
         ("a b -ns 20 -hws 10 -it -1", "-it -1: may not be negative"),
@@ -232,7 +271,7 @@ def test_accepted_by_ldic() -> None:
         ("-be -2", "-be -2: has to be at least 1"),
         ("-gs 0", "-gs 0.0: has to be above 0"),
         ("-rmc", "-rmc needs a mask"),
-        ("-m3 -1 0 0", "-m -1 0 0: may not be negative"),
+        ("-m3 -1 0 0", "-m3 -1 0 0: may not be negative"),
     ],
 )
 def test_refused_by_reg(line: str, message: str) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from mpidvc.errors import UserError
-from mpidvc.runtime.console import Console, terminal_columns
+from mpidvc.runtime.console import Console
+from mpidvc.runtime.terminal import Terminal, find_terminal
 
 
 class Clock:
@@ -32,7 +33,7 @@ def test_settings_and_messages(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_silent(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    console = Console(80, str(tmp_path / "log"), silent=True)
+    console = Console(Terminal(80), str(tmp_path / "log"), silent=True)
     console.print("a")
     console.warn("b")
     with console.progress(10, "ldic") as progress:
@@ -57,7 +58,7 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
 def test_progress_off_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     clock = Clock()
     log = tmp_path / "run.log"
-    with Console(0, str(log), clock=clock) as console:
+    with Console(None, str(log), clock=clock) as console:
         with console.progress(1_000_000, "ldic") as progress:
             for _ in range(5):
                 clock.now += 30
@@ -83,7 +84,7 @@ def test_progress_off_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 def test_progress_on_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.StringIO()
     monkeypatch.setattr(sys, "stdout", terminal)
-    console = Console(80)
+    console = Console(Terminal(80))
     with console.progress(1000, "ldic") as progress:
         progress.advance(250, "it=4 dPhiNorm=0.00053 rs=+2")
         console.print("[a] line " + "x" * 100)
@@ -125,9 +126,9 @@ def test_closed_pipe_does_not_end_the_work(monkeypatch: pytest.MonkeyPatch) -> N
     sys.stdout.close()
 
 
-def test_terminal_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MPIDVC_TERMINAL", raising=False)
-    assert terminal_columns(launched=True) == 0
-    assert terminal_columns(launched=False) == 0
+    assert not find_terminal(launched=True)
+    assert not find_terminal(launched=False)
     monkeypatch.setenv("MPIDVC_TERMINAL", "132")
-    assert terminal_columns(launched=True) == 132
+    assert find_terminal(launched=True).columns == 132

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from mpidvc.runtime.launch import Mpiexec, find_mpiexec
 from tests.conftest import Job as Run
 from tests.survival.conftest import LINES, Make
-from tests.survival.jobs import LONG, same, state, suspended, wait
+from tests.survival.jobs import LONG, Job, same, state, suspended, wait
 
 Oracle = Callable[[str], Path]
 SIGNALS = {"USR1": signal.SIGUSR1, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
@@ -35,6 +37,8 @@ def test_stop(name: str, how: str, n: int, make: Make, oracle: Oracle, command: 
         started.process.send_signal(SIGNALS[how])
         assert started.end() == 85, started.err
     assert "Traceback" not in started.err + started.out
+    # at once, and in the end
+    assert f"SIG{how}: stopping after the points in hand, --resume goes on" in started.err
     assert f"Stopped by SIG{how}" in started.out
     assert "--resume" in started.out
     told = json.loads(job.log.read_text())
@@ -75,16 +79,27 @@ def test_stop_of_one_worker(make: Make, oracle: Oracle, launcher: Mpiexec) -> No
 
 
 def test_the_line_that_status_shows_goes_on(
-    make: Make, oracle: Oracle, command: Run, environment: dict[str, str]
+    images: Path,
+    oracle: Oracle,
+    command: Run,
+    environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    job = make(LINES["pixelSearch"])
+    """In any folder, though its command was given relative paths."""
+    there, elsewhere = tmp_path / "it's there", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copytree(images, there / "images")
+    monkeypatch.chdir(there)
+    job = Job(LINES["pixelSearch"], Path("images"), Path("out"), "a-b-pixelSearch", environment, None)
     with job.start(1) as started:
         wait(job, started, 0.2)
         started.process.send_signal(signal.SIGUSR1)
         assert started.end() == 85
-    shown = command("status", str(job.results)).stdout
+    monkeypatch.chdir(elsewhere)
+    shown = command("status", str(there / job.results)).stdout
     (line,) = [line.partition("go on: ")[2] for line in shown.splitlines() if "go on: " in line]
-    assert line.startswith("mpidvc pixelSearch ")
+    assert " && mpidvc pixelSearch images/a.tif images/b.tif " in line
     python = 'mpidvc() { "$PYTHON" -m mpidvc "$@"; }; '
     done = subprocess.run(
         ["bash", "-c", python + line],
@@ -95,7 +110,38 @@ def test_the_line_that_status_shows_goes_on(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    same(job.out, oracle(LINES["pixelSearch"]))
+    same(there / job.out, oracle(LINES["pixelSearch"]))
+    assert list(elsewhere.iterdir()) == []
+
+
+SLOW = """
+import time
+from mpidvc.tasks.pixel_search import PixelSearchTask
+run = PixelSearchTask.run
+def slow(self, chunk):
+    time.sleep(0.5)
+    return run(self, chunk)
+PixelSearchTask.run = slow
+"""
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_second_interrupt_says_how_to_go_on(n: int, make: Make, oracle: Oracle) -> None:
+    if n > 1 and find_mpiexec() is None:
+        pytest.skip("no MPI in this environment")
+    job = make(LINES["pixelSearch"])
+    with job.start(n, code=SLOW) as started:
+        wait(job, started, 0.01)
+        started.process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+        started.process.send_signal(signal.SIGINT)
+        assert started.end() in (85, 130), started.err
+    first, *_, last = started.err.splitlines()
+    assert first == "SIGINT: stopping after the points in hand, --resume goes on; Ctrl-C again: at once"
+    assert last.startswith("mpidvc: ")
+    assert "the same command with --resume goes on" in last
+    assert "Stopped by" not in started.out
+    job.resume(oracle(LINES["pixelSearch"]))
 
 
 @pytest.mark.parametrize("n", [1, 2] if LONG else [2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import weakref
 from pathlib import Path
 
@@ -12,10 +13,10 @@ import tifffile
 
 from mpidvc.errors import AgreedError, UserError
 from mpidvc.images.image import ArrayImage, Image, open_image
-from mpidvc.images.source import Source, in_pieces
+from mpidvc.images.source import CACHE, Source, in_pieces
 from mpidvc.runtime.executor import InlineExecutor
 from mpidvc.tasks import placement
-from mpidvc.tasks.placement import BASE, LEAST_CACHE, Needs, Placement, decide, placed
+from mpidvc.tasks.placement import BASE, LEAST_CACHE, Needs, Placement, base_bytes, decide, placed
 
 MB = 1_000_000
 VALUES = np.arange(20 * 30 * 40, dtype=np.uint16).reshape(20, 30, 40)
@@ -26,7 +27,7 @@ class Said:
         self.lines: list[str] = []
         self.notes: list[str] = []
 
-    def print(self, text: str = "") -> None:
+    def tell(self, text: str) -> None:
         self.lines.append(text)
 
     def note(self, text: str) -> None:
@@ -94,7 +95,9 @@ def test_what_is_said(large: Image, zipped: Image) -> None:
         "(limit 500 MB: --memory)"
     )
     _, said = choose([large], 500_000_000, "mapped", ranks=1)
-    assert said.lines == ["Memory: images of 400 MB mapped, one process of 77 MB on this node (limit 500 MB: --memory)"]
+    alone = round((base_bytes(1) + 15 * MB) / MB)
+    told = f"Memory: images of 400 MB mapped, one process of {alone} MB on this node (limit 500 MB: --memory)"
+    assert said.lines == [told]
     found, said = choose([large], 500_000_000, "shared")
     assert found.mode == "boxes"
     (note,) = said.notes
@@ -112,35 +115,59 @@ def test_too_little_memory(large: Image) -> None:
     assert found.ranks == 1
     assert said.notes == ["1 of 2 CPUs are used: more processes do not fit into the memory"]
     with pytest.raises(UserError, match=r"give more by --memory, or take smaller windows"):
-        choose([large], BASE, fewer=True)
+        choose([large], base_bytes(1), fewer=True)
 
 
-@pytest.mark.parametrize(("total", "passing"), [(BASE + 411 * MB, True), (BASE, False)])
+@pytest.mark.parametrize(("total", "passing"), [(BASE + 411 * MB, True), (placement.ALONE, False)])
 def test_memory_that_others_use_at_the_moment(
     large: Image, total: int, passing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same command may run later; not where `--memory` or the machine is too small."""
-    monkeypatch.setattr(placement, "memory_limit", lambda asked: (BASE, "a test"))
+    monkeypatch.setattr(placement, "memory_limit", lambda asked: (placement.ALONE, "a test"))
     monkeypatch.setattr(placement, "memory_total", lambda: total)
     needs = Needs([[large]], 10 * MB)
-    for asked, expected in ((None, passing), ("62M", False)):
+    for asked, expected in ((None, passing), ("46M", False)):
         with pytest.raises(UserError, match="not enough memory") as caught:
             decide(needs, 1, "auto", asked, Said())
         assert caught.value.passing == expected
 
 
+def test_the_first_looks_before_it_works(zipped: Image) -> None:
+    """What rank 0 needs to look at images is not added to its work; their decoded parts are a part of it."""
+    for looking, more in ((0, 0), (5, 0), (30, 20), (80, 70)):
+        needs = Needs([], 10 * MB, rank0=5 * MB, looking=looking * MB)
+        found = decide(needs, 2, "auto", "1G", Said())
+        assert (found.private, found.first) == (BASE + 10 * MB, (5 + more) * MB)
+        with pytest.raises(UserError, match=f"the first {5 + more} MB more"):
+            decide(needs, 2, "auto", str(TWO + more * MB - 1), Said())
+    decoded = Needs([[zipped]], 10 * MB, looking=10 * MB)
+    held = zipped.held  # type: ignore[attr-defined]
+    assert held > 0
+    assert decide(decoded, 2, "shared", "1G", Said()).first >= held - 10 * MB
+
+
+def test_without_mpi_a_process_is_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "mpi4py.MPI", raising=False)
+    assert base_bytes(1) == placement.ALONE < BASE
+    assert base_bytes(2) == BASE
+    monkeypatch.setitem(sys.modules, "mpi4py.MPI", sys)
+    assert base_bytes(1) == BASE
+
+
 def test_the_largest_part_of_the_run_counts(plain: Image, large: Image) -> None:
     needs = Needs([(plain, None), (large, None)], 10 * MB)
-    assert decide(needs, 1, "auto", str(BASE + 411 * MB), Said()).mode == "mapped"
-    assert decide(needs, 1, "auto", str(BASE + 409 * MB), Said()).mode == "boxes"
+    assert decide(needs, 2, "auto", str(2 * BASE + 421 * MB), Said()).mode == "mapped"
+    assert decide(needs, 2, "auto", str(2 * BASE + 419 * MB), Said()).mode == "boxes"
 
 
 def test_what_is_left_is_for_what_is_decoded(folder: Path, large: Image) -> None:
     values = np.zeros((50, 1000, 1000), np.uint16)
     tifffile.imwrite(folder / "tiles.tif", values, tile=(64, 64), compression="zlib", photometric="minisblack")
     tiled = open_image(folder / "tiles.tif")
-    least, _ = choose([tiled, large], TWO + 2 * LEAST_CACHE, "boxes")
-    more, _ = choose([tiled, large], TWO + 2 * LEAST_CACHE + 100 * MB, "boxes")
+    # rank 0 has looked at it with a larger cache
+    needed = TWO + 2 * LEAST_CACHE + CACHE - 10 * MB - LEAST_CACHE
+    least, _ = choose([tiled, large], needed, "boxes")
+    more, _ = choose([tiled, large], needed + 100 * MB, "boxes")
     assert least.cache_bytes == LEAST_CACHE
     assert least.private == BASE + 10 * MB + LEAST_CACHE
     assert more.cache_bytes == LEAST_CACHE + 45 * MB

@@ -27,11 +27,12 @@ from mpidvc.cli.command import Outcome
 from mpidvc.errors import UserError
 from mpidvc.kernels import correlation
 from mpidvc.runtime.comm import find_launcher
-from mpidvc.runtime.console import Console, terminal_columns
+from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.launch import Mpiexec, available_cpus, find_mpiexec
 from mpidvc.runtime.leftovers import leftovers, remove
 from mpidvc.runtime.memory import memory_limit, size_text
+from mpidvc.runtime.terminal import find_terminal
 from mpidvc.tasks.ranks import ISA_VARIABLE, sum_over_ranks
 
 __all__ = ["Finding", "Plan"]
@@ -106,7 +107,7 @@ class Plan(command.Plan):
     def refused(cls, args: argparse.Namespace, error: UserError) -> int | None:
         what, _, remedy = str(error).partition("; ")
         first, *others = _look(args, launched=False)
-        with Console(terminal_columns(launched=True)) as console:
+        with Console(find_terminal(launched=True)) as console:
             return _report([first, Finding(PROBLEM, "launcher", what, remedy), *others], console)
 
     def for_workers(self) -> Plan:
@@ -151,7 +152,7 @@ def _report(findings: list[Finding], console: Console) -> int:
         for text in (finding.text, finding.remedy and f"-> {finding.remedy}"):
             if text:
                 # a pipe gets whole lines
-                room = max(console.columns - start, 30) if console.columns else 10**6
+                room = max(console.terminal.columns - start, 30) if console.terminal else 10**6
                 for part in text.split("\n"):
                     for line in textwrap.wrap(part, room, break_long_words=False, break_on_hyphens=False):
                         lines.append(head + line)

@@ -77,7 +77,9 @@ class Plan(PointwisePlan[Pair]):
         firsts = args.images[:-1] if args.series_incremental else [args.images[0]] * len(seconds)
         opened = [inputs.open_pair(*names, args.mask1) for names in zip(firsts, seconds, strict=True)]
         shape = opened[0].image1.shape
-        hws, spacing = inputs.window_sizes(args.half_window_size, args.node_spacing, shape)
+        hws, spacing = inputs.window_sizes(
+            args.half_window_size, args.node_spacing, shape, args.mask_coverage, args.notes
+        )
         if args.skip and guess.registration is not None:
             raise UserError(f"-skp: {guess.name} is a registration; it needs the field that it continues")
         if args.skip and guess.field is not None and "returnStatus" not in guess.field:
@@ -118,7 +120,7 @@ class Plan(PointwisePlan[Pair]):
     def chunk_bytes(self, part: Pair) -> int:
         return ldic_bytes(part.images, self.nodes.point_set(self.guess), part.settings)
 
-    def rank0_bytes(self) -> int:
+    def looking_bytes(self) -> int:
         return looking_bytes(self.hws)
 
     def work(self, part: Pair) -> Work:
@@ -158,7 +160,7 @@ class Plan(PointwisePlan[Pair]):
     def measure(self, part: Pair, measurement: Measurement) -> None:
         if measurement.work is not None:
             measurement.console.print(f"Correlating: {part.stem.name}")
-            measurement.console.print(part.criterion)
+            measurement.console.tell(part.criterion)
             if self.skip:
                 measurement.console.print(f"-skp: {measurement.work.n_kept} nodes are kept as they are in the file")
         measurement.start("Starting Local DIC", part.images, part.settings)

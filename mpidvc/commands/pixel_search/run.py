@@ -48,7 +48,7 @@ class Plan(PointwisePlan[Part]):
         guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
         images = open_search_pair(args)
         shape = images.image1.shape
-        hws, spacing = window_sizes(args.half_window_size, args.node_spacing, shape)
+        hws, spacing = window_sizes(args.half_window_size, args.node_spacing, shape, args.mask_coverage, args.notes)
         settings = search_settings(args, hws, images.two_d, args.apply_F)
         nodes = nodes_to_measure("pixelSearch", guess, shape, spacing)
         stem = pair_stem(args, "pixelSearch")

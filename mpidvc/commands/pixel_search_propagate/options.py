@@ -37,8 +37,9 @@ def add_options(parser: Parser) -> None:
         metavar=("Z", "Y", "X", "DZ", "DY", "DX"),
         type=int,
         nargs=6,
-        help="point of image 1 to begin at, and its displacement to within the search range; needed unless -gp is "
-        "given",
+        help="point of image 1 to begin at, and its displacement (its place in image 2 less its place in image 1), in "
+        "whole voxels: choose a point with texture that you recognise in both images, and read both places off, to "
+        "within the search range; in 2D Z and DZ are 0; needed unless -gp is given",
     )
     points.add_argument(
         *("-gp", "--guiding-points-file"),

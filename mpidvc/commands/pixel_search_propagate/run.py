@@ -16,7 +16,7 @@ from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
-from mpidvc.tasks.memory import PointSet, field_bytes, search_bytes
+from mpidvc.tasks.memory import POINT_RANK0, PointSet, search_bytes
 from mpidvc.tasks.propagation import GuidedSearch
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.determines import checksum
@@ -88,7 +88,7 @@ class Plan(PointwisePlan[Part]):
         axes = slice(1, 3) if two_d else slice(0, 3)
         given_hws = args.half_window_size or (HALF_WINDOW,) * 3
         given_spacing = args.node_spacing or (2 * min(given_hws[1:] if two_d else given_hws),) * 3
-        hws, spacing = window_sizes(given_hws, given_spacing, shape)
+        hws, spacing = window_sizes(given_hws, given_spacing, shape, args.mask_coverage, args.notes)
         settings = search_settings(args, hws, two_d, "no")
         nodes = grid_nodes(shape, spacing) if listed is None else Nodes.at(listed)
         if args.start is not None and two_d and (args.start[0] != 0 or args.start[3] != 0):
@@ -158,7 +158,7 @@ class Plan(PointwisePlan[Part]):
 
     def rank0_bytes(self) -> int:
         # the propagation itself needs about as much as the field
-        return field_bytes(len(self.nodes))[1]
+        return POINT_RANK0 * len(self.nodes)
 
     def work(self, part: Part) -> Work:
         nodes, start = self.nodes, self.start

@@ -36,7 +36,7 @@ def add_options(parser: Parser) -> None:
         action="store_true",
         help="give Phi at the centre of mass of the mask, instead of the centre of the image",
     )
-    options.add_guess(parser, start)
+    options.add_guess(parser, start, fields=False)
     for short, long, default, which in (("-bb", "begin", 4, "first"), ("-be", "end", 1, "last")):
         start.add_argument(
             *(short, f"--binning-{long}"),
@@ -93,6 +93,7 @@ def add_options(parser: Parser) -> None:
     run = parser.add_argument_group("running")
     options.add_images(parser, run)
     options.add_run(parser, run, spam_has_processes=False)
+    options.add_verbose(parser, run)
 
 
 def check(args: argparse.Namespace) -> list[str]:

@@ -26,7 +26,7 @@ from mpidvc.images.source import CACHE
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.grey import grey_levels, region_windows
-from mpidvc.tasks.memory import looking_bytes, registration_bytes, tile_bytes, warp_bytes
+from mpidvc.tasks.memory import LIBRARIES, looking_bytes, registration_bytes, tile_bytes, warp_bytes
 from mpidvc.tasks.placement import Needs, placed
 from mpidvc.tasks.registration import LevelSettings, RegistrationResult, mask_centre, register_multiscale
 from mpidvc.tasks.warp import WarpTask
@@ -134,13 +134,20 @@ class Plan(CorrelationPlan):
 
     def needs(self) -> Needs:
         images, begin = self.images, self.levels.begin
-        chunk = registration_bytes(images, self.settings, self.guess[:3, :3] - np.eye(3))
+        chunk = registration_bytes(images, self.settings, self.guess[:3, :3] - np.eye(3), self.levels.end)
         if self.deformed is not None:
             chunk = max(chunk, warp_bytes(images.image1))
         tiles = [tile_bytes(image, begin, False) for image in (images.image1, images.image2)]
         if images.mask1 is not None:
             tiles.append(tile_bytes(images.mask1, begin, True))
-        return Needs([images], chunk, rank0=looking_bytes(None), tiles=tiles, less="a coarser last level (-be)")
+        return Needs(
+            [images],
+            chunk,
+            rank0=LIBRARIES,
+            looking=looking_bytes(None),
+            tiles=tiles,
+            less="a coarser last level (-be)",
+        )
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
         with placed(executor, self.placement, self.images, console.note) as images:
@@ -148,7 +155,7 @@ class Plan(CorrelationPlan):
 
     def _register(self, executor: Executor, console: Console) -> Outcome:
         stages = Stages(executor)
-        console.print(self.criterion)
+        console.tell(self.criterion)
         watch = None
         if self.graph:
             from mpidvc.commands.reg.plot import RegistrationPlot
@@ -161,7 +168,7 @@ class Plan(CorrelationPlan):
                 self.settings,
                 self.levels,
                 self.guess,
-                console.print,
+                console.tell,
                 watch.show if watch is not None and watch.live else None,
                 CACHE if self.placement is None else self.placement.cache_bytes,
             )

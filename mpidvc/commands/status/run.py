@@ -67,6 +67,8 @@ class State:
     lost : list of str
         A line for every process that was lost.
     command_line : str
+    folder : str
+        Where it was given; "" if that is not known.
     """
 
     file: str
@@ -83,6 +85,7 @@ class State:
     resumes: int | None
     lost: list[str]
     command_line: str
+    folder: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,9 @@ class Plan(command.Plan):
     files : list of str
     json, quiet : bool
     """
+
+    #: It only looks.
+    timed = False
 
     files: list[str]
     json: bool
@@ -182,6 +188,7 @@ def state_of_run(path: str, now: float | None = None) -> State:
         told.resumes,
         told.lost,
         told.command_line,
+        told.folder,
     )
 
 
@@ -300,7 +307,8 @@ def _resume_line(state: State) -> str:
     if not state.command_line:
         return f"its command{f' (mpidvc {state.command} ...)' if state.command else ''} again, with --resume"
     words = [word for word in shlex.split(state.command_line) if word not in ("--resume", "--overwrite")]
-    return f"{shlex.join(words)} --resume"
+    there = f"cd {shlex.quote(state.folder)} && " if state.folder else ""
+    return f"{there}{shlex.join(words)} --resume"
 
 
 def _meanings(command: str) -> dict[int, str]:
