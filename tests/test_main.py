@@ -35,7 +35,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("LDIC", "did you mean ldic?"),
         ("pixelsearch", "did you mean pixelSearch?"),
         ("spam-ldic", "did you mean ldic?"),
-        ("ddic", "spam's spam-ddic is not included yet"),
+        ("ereg", "spam's spam-ereg is not included yet"),
         ("spam-regularStrain", "spam's spam-regularStrain is not included yet"),
         ("strain", "spam's spam-regularStrain is not included yet"),
         ("xyz", "see mpidvc --help"),
