@@ -95,6 +95,7 @@ cdef extern from "gauss_newton.hpp" nogil:
         const double* low2
         const double* high2
         double* phi
+        uint8_t* left
         double* result
 
     struct mpidvc_warp:
@@ -342,7 +343,7 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
                      const int64_t[:, ::1] centre1 not None, const double[:, ::1] low2 not None,
                      const double[:, ::1] high2 not None, double[:, ::1] phi not None,
                      double[:, ::1] result not None, double min_coverage=0.0, double grey_low=-INFINITY,
-                     double grey_high=INFINITY, compared=None):
+                     double grey_high=INFINITY, compared=None, uint8_t[::1] left=None):
     """Register the windows of many points that share two boxes.
 
     The method is Gauss–Newton on ``f(x) = g(Phi x)``; see ``gauss_newton.cpp``.
@@ -377,6 +378,8 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
     compared : 3 ints, optional
         Voxels to compare along each axis. Phi is about their middle, which is the node, or half a voxel above it along
         an axis of an even number.
+    left : (n,) uint8, optional, out
+        1 where in some iteration a sample of box 2 was no data, which includes those outside ``[low2, high2]``.
 
     Raises
     ------
@@ -431,6 +434,11 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
     points.high2 = &high2[0, 0]
     points.phi = &phi[0, 0]
     points.result = &result[0, 0]
+    points.left = NULL
+    if left is not None:
+        if left.shape[0] != n:
+            raise ValueError("left has to have a number for each point")
+        points.left = &left[0]
     with nogil:
         failed = table.correlate(&points)
     if failed:

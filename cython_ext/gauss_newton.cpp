@@ -85,6 +85,7 @@ double mean_grey(const mpidvc_points &points, const Int low[3], const Int n[3]) 
 struct Outcome {
     double error, delta_norm, coverage, zncc;
     int iterations, status;
+    bool left;  // in some pass a sample was no data
 };
 
 // Phi <- Phi (I + delta), if rigid with the rotation of I + delta; norm: of the change. Returns the status: 0, -2 where
@@ -135,7 +136,7 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
     const double comparable = sums[MPIDVC_N], all = (double)(win.n[0] * win.n[1] * win.n[2]);
     const double least = points.min_coverage < MPIDVC_LEAST_COVERAGE ? points.min_coverage : MPIDVC_LEAST_COVERAGE;
     const double enough = least * comparable;
-    out = Outcome{INFINITY, MPIDVC_NOT_YET, comparable / all, NAN, 0, 0};
+    out = Outcome{INFINITY, MPIDVC_NOT_YET, comparable / all, NAN, 0, 0, false};
     if (comparable < 1) {
         out.status = -2;
         return 0;
@@ -168,6 +169,7 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
             if (any_pass(win, s, set, F, centre2, gain, bias, !last, sums, &compared, &again)) return -1;
             changed = changed || again;
         }
+        out.left = out.left || compared < comparable;
         if (!set.update_gradient && compared < comparable && (whole || changed)) {
             // other voxels are compared than before
             whole = false;
@@ -268,6 +270,7 @@ int correlate(const mpidvc_points *points) {
             for (int j = 0; j < 3; j++) phi[4 * i + j] = F[3 * i + j];
             phi[4 * i + 3] = t[i];
         }
+        if (points->left) points->left[k] = out.left;
         const double row[6] = {out.error, (double)out.iterations, (double)out.status, out.delta_norm, out.coverage,
                                out.zncc};
         memcpy(result, row, sizeof row);

@@ -95,6 +95,7 @@ struct mpidvc_points {
     const double *low2, *high2;  // (count, 3) in box 2
     double *phi;             // (count, 12): rows (F_i0, F_i1, F_i2, t_i) about the middle of the compared voxels, guess
                              // in, result out
+    uint8_t *left;           // (count,): 1 = in some pass a sample was no data; or null
     double *result;          // (count, 6): error, iterations, returnStatus, deltaPhiNorm, coverage, zncc
 };
 

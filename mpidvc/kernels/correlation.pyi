@@ -66,6 +66,7 @@ def correlate_points(
     grey_low: float = ...,
     grey_high: float = ...,
     compared: _Voxel | None = None,
+    left: NDArray[np.uint8] | None = None,
 ) -> None: ...
 def block_sums(
     settings: Settings,

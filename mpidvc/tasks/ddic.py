@@ -6,7 +6,7 @@ own. A large one is registered by all ranks together, block by block, as whole i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -46,6 +46,8 @@ _STATUS, _COVERAGE = COLUMNS.index("returnStatus"), COLUMNS.index("coverage")
 _LEAST_COVERAGE = 0.5
 #: Labels whose window has more voxels are registered by all ranks together.
 TOGETHER = 2_000_000
+#: Voxels around the guess in which most labels stay, and the share of window 2 below which it is read first.
+NEAR, LESS = 3, 0.7
 #: Most labels of a chunk, fewest chunks, and voxels of the windows of a chunk: at least, at most.
 MOST_LABELS, FEWEST_CHUNKS, LEAST_VOXELS, MOST_VOXELS = 64, 96, 20_000, 4_000_000
 
@@ -259,7 +261,6 @@ class DdicTask:
             around = around + around_samples(order)
         if images.two_d:
             hws[0] = around[0] = 0
-        box2, valid2, origin2 = read_sampled_box(images.image2, low2, high2 - 1, order, self._scratch[1])
         origin1 = node - around
         box1, (usable, _, _), sampled1 = read_reference_box(
             images.image1, None, origin1, node + around + 1, settings.registration, reach, self._scratch[0]
@@ -270,29 +271,51 @@ class DdicTask:
         if usable is not None:
             of_label &= usable
         start = deformation.move_centre(guess, centre, middle)
-        phi = np.ascontiguousarray(start[:3].reshape(1, 12))
         result = np.zeros((1, len(correlation.RESULT)))
-        correlation.correlate_points(
-            self._kernel_settings,
-            box1,
-            of_label,
-            None,
-            None,
-            sampled1,
-            box2,
-            valid2,
-            hws,
-            origin1 - origin2,
-            np.ascontiguousarray((node - origin1)[None]),
-            np.ascontiguousarray((low2 - origin2)[None], np.float64),
-            np.ascontiguousarray((high2 - 1 - origin2)[None], np.float64),
-            phi,
-            result,
-            _LEAST_COVERAGE,
-            compared=size,
-        )
-        start[:3] = phi.reshape(3, 4)
-        return deformation.move_centre(start, middle, centre), result[0]
+        left = np.zeros(1, np.uint8)
+        for first2, last2 in self._samples(middle, size, start, low2, high2):
+            box2, valid2, origin2 = read_sampled_box(images.image2, first2, last2 - 1, order, self._scratch[1])
+            phi = np.ascontiguousarray(start[:3].reshape(1, 12))
+            correlation.correlate_points(
+                self._kernel_settings,
+                box1,
+                of_label,
+                None,
+                None,
+                sampled1,
+                box2,
+                valid2,
+                hws,
+                origin1 - origin2,
+                np.ascontiguousarray((node - origin1)[None]),
+                np.ascontiguousarray((first2 - origin2)[None], np.float64),
+                np.ascontiguousarray((last2 - 1 - origin2)[None], np.float64),
+                phi,
+                result,
+                _LEAST_COVERAGE,
+                compared=size,
+                left=left,
+            )
+            if not left[0]:
+                break
+        found = np.eye(4)
+        found[:3] = phi.reshape(3, 4)
+        return deformation.move_centre(found, middle, centre), result[0]
+
+    def _samples(self, middle: Array, size: Ints, start: Array, low2: Ints, high2: Ints) -> Iterator[Box]:
+        """Parts of window 2 ``[low, high)`` to be read: around the guess, and the whole, if a sample has left that.
+
+        Most labels stay near their guess, and the whole is several times as large.
+        """
+        place = middle + start[:3, 3]
+        reach = np.abs(start[:3, :3]) @ ((size - 1) / 2) + NEAR
+        low = np.maximum(low2, np.floor(np.clip(place - reach, low2, high2)).astype(np.int64))
+        high = np.minimum(high2, np.ceil(np.clip(place + reach, low2, high2)).astype(np.int64) + 1)
+        if self.images.two_d:
+            low[0], high[0] = low2[0], high2[0]
+        if (low < high).all() and np.prod(high - low) < LESS * np.prod(high2 - low2):
+            yield low, high
+        yield low2, high2
 
     def _register_parts(
         self, executor: Executor, label: int, box1: Box, box2: Box, centre: Array, guess: Array
