@@ -170,7 +170,7 @@ def test_same_bytes_without_a_launcher(n: int, command: Job, images: Path, seria
         assert done.returncode == 0, done.stderr
         assert told_only_warnings(done.stderr)
         same(tmp_path / name, serial / name)
-        assert done.stdout.count("Current Settings") == 1
+        assert done.stdout.count("] Settings that differ") == 1
     assert f"(with {n} processes)" in done.stdout
 
 
