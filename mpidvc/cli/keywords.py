@@ -16,7 +16,7 @@ from mpidvc.errors import UserError
 __all__ = ["FIELDS", "IMAGES", "describe", "output_names", "signature", "spoken", "words"]
 
 #: Parameters that are images, and those that are fields.
-IMAGES, FIELDS = ("images", "im1", "lab1", "im2", "mask1", "mask2"), ("phi_file",)
+IMAGES, FIELDS = ("images", "im1", "lab1", "im2", "mask1", "mask2", "labels1"), ("phi_file",)
 #: Descriptions that differ from the help of the command line.
 _IN_PYTHON = {
     "images": "two or more images, in the order of time",

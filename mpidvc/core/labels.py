@@ -85,6 +85,14 @@ class Labels:
         grow = np.array([0 if self.two_d else grown, grown, grown])
         return self.lowest[label] - grow, self.highest[label] + 1 + grow
 
+    def mask_boxes(self, numbers: Ints, dilate: int = 0) -> tuple[Ints, Ints]:
+        """Boxes ``[low, high)`` (n, 3) in the image that hold the masks of labels, dilated by so many voxels."""
+        grow = np.full(3, max(dilate, 0))
+        grow[: self.two_d] = 0
+        low = np.maximum(self.lowest[numbers] - grow, 0)
+        high = np.minimum(self.highest[numbers] + 1 + grow, np.array(self.shape))
+        return low, high
+
     def spans(
         self, label: int, low: Sequence[int] | Ints, high: Sequence[int] | Ints, dilate: int
     ) -> list[tuple[int, int, int]] | None:

@@ -12,7 +12,17 @@ from mpidvc.arrays import Array, Float32Array, Ints, Triple, is_two_d
 from mpidvc.core import deformation
 from mpidvc.kernels import correlation
 
-__all__ = ["RESULT", "SearchSettings", "Window", "applied_gradients", "cut_window", "pad_of", "warp_window"]
+__all__ = [
+    "RESULT",
+    "LabelSearchSettings",
+    "SearchSettings",
+    "Window",
+    "applied_gradients",
+    "cut_window",
+    "deformed_boxes",
+    "pad_of",
+    "warp_window",
+]
 
 Map = npt.NDArray[np.uint8] | None
 
@@ -59,6 +69,37 @@ class SearchSettings:
 
 
 @dataclass(frozen=True)
+class LabelSearchSettings:
+    """Settings that determine a pixel search of labels, besides images and labels.
+
+    Attributes
+    ----------
+    low, high : 3 ints
+        Range of the search about the rounded guess, both ends included; 0 along z in 2D.
+    apply_f : {"all", "rigid", "no"}
+        Part of the guess's F that deforms labels about their centres of mass.
+    zero_mean : bool
+        Whether the means are subtracted before windows are compared.
+    dilate : int
+        Radius (voxels) of the ball that dilates labels; below 0 erodes them.
+    volume_threshold : int
+        Labels whose mask has no more voxels are skipped.
+    """
+
+    low: Triple
+    high: Triple
+    apply_f: str = "all"
+    zero_mean: bool = False
+    dilate: int = 1
+    volume_threshold: int = 100
+
+    @property
+    def min_overlap(self) -> float:
+        """Least fraction of a label's voxels that have a partner in image 2."""
+        return LEAST_OVERLAP
+
+
+@dataclass(frozen=True)
 class Window:
     """Window 1 of a point: grey levels (0 outside), usable voxels (None: all), and whether it is to be searched."""
 
@@ -93,6 +134,36 @@ def applied_gradients(F: Array, apply_f: str) -> tuple[npt.NDArray[np.bool_], Ar
 def pad_of(hws: Triple) -> int:
     """Voxels of image 1 that are read beyond a window when it is deformed."""
     return int(0.5 * math.ceil(max(hws)))
+
+
+def deformed_boxes(low: Ints, high: Ints, centre: Array, F: Array, two_d: bool) -> tuple[Ints, Ints]:
+    """Boxes ``[low, high)`` of masks that are deformed about a centre.
+
+    Boxes reach beyond the given ones by at most half of their longest side: any rotation about the middle fits in.
+
+    Parameters
+    ----------
+    low, high : (n, 3) int64
+        Boxes that hold the masks, voxels.
+    centre : (n, 3) float64
+    F : (n, 3, 3)
+    two_d : bool
+        Whether only the plane is deformed.
+
+    Returns
+    -------
+    low, high : (n, 3) int64
+    """
+    # voxels reach half a voxel beyond their middles
+    middle, half = (low + high - 1) / 2, (high - low) / 2
+    moved = centre + np.einsum("nij,nj->ni", F, middle - centre)
+    reach = np.einsum("nij,nj->ni", np.abs(F), half)
+    pad = np.ceil((high - low).max(axis=1) / 2)[:, None]
+    first = np.clip(np.ceil(moved - reach), low - pad, high + pad).astype(np.int64)
+    stop = np.clip(np.floor(moved + reach) + 1, first + 1, high + pad).astype(np.int64)
+    if two_d:
+        first[:, 0], stop[:, 0] = low[:, 0], high[:, 0]
+    return first, np.maximum(stop, first + 1)
 
 
 def _accepted(values: Float32Array, covered: Map, real: Map, settings: SearchSettings) -> bool:

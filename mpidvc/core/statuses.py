@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["CORRELATION", "LABELS", "SEARCH", "Status"]
+__all__ = ["CORRELATION", "LABELS", "LABEL_SEARCH", "SEARCH", "Status"]
 
 
 class Status(NamedTuple):
@@ -38,4 +38,11 @@ SEARCH = {
     1: Status("found", "found"),
     -5: Status("skipped", "skipped: grey level, mask coverage, outside image 2, or nothing correlates"),
     -7: Status("no guess", "skipped: the first guess is not finite or cannot be applied"),
+}
+#: Return statuses of a pixel search of labels.
+LABEL_SEARCH = {
+    1: SEARCH[1],
+    0: LABELS[0],
+    -5: Status("skipped", "skipped: too small (-lvt), outside image 2, or nothing correlates"),
+    -7: Status("no guess", "skipped: no such label, or the first guess is not finite or cannot be applied"),
 }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ from mpidvc.arrays import Array, Ints, Records
 from mpidvc.core import deformation
 from mpidvc.core.boxes import Scratch, Slices
 from mpidvc.core.grey import ANY_VALUE
-from mpidvc.core.grid import Chunks, chunk_points
+from mpidvc.core.grid import Chunks
 from mpidvc.core.labels import Labels
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.errors import UserError
@@ -28,7 +27,7 @@ from mpidvc.images.source import crop
 from mpidvc.kernels import correlation
 from mpidvc.runtime.executor import Executor, InlineExecutor
 from mpidvc.tasks.boxes import around_samples, read_reference_box, read_sampled_box
-from mpidvc.tasks.labels import read_label_mask
+from mpidvc.tasks.labels import chunk_labels, read_label_mask
 from mpidvc.tasks.points import Points, record_of
 from mpidvc.tasks.registration import LevelSettings, register_multiscale
 
@@ -48,8 +47,6 @@ _LEAST_COVERAGE = 0.5
 TOGETHER = 2_000_000
 #: Voxels around the guess in which most labels stay, and the share of window 2 below which it is read first.
 NEAR, LESS = 3, 0.7
-#: Most labels of a chunk, fewest chunks, and voxels of the windows of a chunk: at least, at most.
-MOST_LABELS, FEWEST_CHUNKS, LEAST_VOXELS, MOST_VOXELS = 64, 96, 20_000, 4_000_000
 
 
 @dataclass(frozen=True)
@@ -86,18 +83,11 @@ class DdicSettings:
 
 def windows(labels: Labels, numbers: Ints, settings: DdicSettings) -> tuple[Ints, Ints]:
     """Boxes ``[low, high)`` (n, 3) that hold the masks of labels, clipped to the image."""
-    grow = np.full(3, max(settings.dilate, 0))
-    grow[: labels.two_d] = 0
-    low = np.maximum(labels.lowest[numbers] - grow, 0)
-    high = np.minimum(labels.highest[numbers] + 1 + grow, np.array(labels.shape))
-    return low, high
+    return labels.mask_boxes(numbers, settings.dilate)
 
 
 def make_chunks(labels: Labels, numbers: Ints, settings: DdicSettings) -> Chunks:
-    """Divide labels into chunks of near neighbours whose windows have about as many voxels.
-
-    Labels of more than `TOGETHER` voxels come first, each by itself; then chunks with a label that is large for a
-    chunk, so that none of them is the last one.
+    """Divide labels into chunks as `chunk_labels` does; those of more than `TOGETHER` voxels are by themselves.
 
     Parameters
     ----------
@@ -111,35 +101,8 @@ def make_chunks(labels: Labels, numbers: Ints, settings: DdicSettings) -> Chunks
     Chunks
         Of the labels' numbers.
     """
-    if len(numbers) == 0:
-        return Chunks(np.zeros(0, np.int64), np.zeros(1, np.int64))
     low, high = windows(labels, numbers, settings)
-    voxels = np.prod(high - low, axis=1)
-    large = voxels > TOGETHER
-    first = np.flatnonzero(large)
-    first = first[np.argsort(-voxels[first], kind="stable")]
-    rest = np.flatnonzero(~large)
-    parts: list[Ints] = [np.array([k]) for k in first]
-    if len(rest):
-        budget = int(np.clip(voxels[rest].sum() / FEWEST_CHUNKS, LEAST_VOXELS, MOST_VOXELS))
-        edge = max(1.0, float(np.cbrt(budget)) * 2)
-        order = rest[chunk_points(labels.centre[numbers[rest]], [edge] * 3).order]
-        small = _cut(order, voxels, budget)
-        small.sort(key=lambda part: -int(voxels[part].max() > 2 * budget) * int(voxels[part].sum()))
-        parts += small
-    starts = np.cumsum([0, *(len(part) for part in parts)])
-    return Chunks(numbers[np.concatenate(parts)].astype(np.int64), starts.astype(np.int64))
-
-
-def _cut(order: Ints, voxels: Ints, budget: int) -> list[Ints]:
-    """Stretches of an order that have at most `MOST_LABELS` labels, and little more than `budget` voxels."""
-    cuts, count, sum_ = [0], 0, 0
-    for k, number in enumerate(order.tolist()):
-        if count and (count >= MOST_LABELS or sum_ + int(voxels[number]) > budget):
-            cuts.append(k)
-            count = sum_ = 0
-        count, sum_ = count + 1, sum_ + int(voxels[number])
-    return [order[a:b] for a, b in pairwise([*cuts, len(order)])]
+    return chunk_labels(labels, numbers, np.prod(high - low, axis=1), TOGETHER)
 
 
 def together(labels: Labels, chunks: Chunks, settings: DdicSettings) -> list[int]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mpidvc.arrays import Ints, Records, Triple
+from mpidvc.core.grid import Chunks, chunk_points
 from mpidvc.core.labels import LARGEST_LABEL, Labels, LabelSums, label_mask
 from mpidvc.errors import UserError
 from mpidvc.images.image import Image
@@ -18,8 +20,10 @@ from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.stop import StopRequest
 from mpidvc.tasks.ranks import on_leader
 
-__all__ = ["LabelTask", "measure_labels", "read_label_mask"]
+__all__ = ["LabelTask", "chunk_labels", "measure_labels", "read_label_mask"]
 
+#: Most labels of a chunk, fewest chunks, and voxels of the windows of a chunk: at least, at most.
+MOST_LABELS, FEWEST_CHUNKS, LEAST_VOXELS, MOST_VOXELS = 64, 96, 20_000, 4_000_000
 #: A voxel and its value.
 Wrong = tuple[Triple, Any]
 
@@ -146,3 +150,53 @@ def read_label_mask(
     last = [last + frame for _, last, frame in spans]
     part, _ = image.read_box(first, last)
     return label_mask(labels, label, part, first, low, high, dilate, keep_others)
+
+
+def chunk_labels(labels: Labels, numbers: Ints, voxels: Ints, large: int) -> Chunks:
+    """Divide labels into chunks of near neighbours whose windows have about as many voxels.
+
+    Large labels come first, each by itself; then chunks with a label that is large for a chunk, so that none of them is
+    the last one.
+
+    Parameters
+    ----------
+    labels : Labels
+    numbers : (n,) int64
+        Labels to be measured; none may be missing.
+    voxels : (n,) int64
+        Of their windows.
+    large : int
+        Labels with more voxels are large.
+
+    Returns
+    -------
+    Chunks
+        Of the labels' numbers.
+    """
+    if len(numbers) == 0:
+        return Chunks(np.zeros(0, np.int64), np.zeros(1, np.int64))
+    is_large = voxels > large
+    first = np.flatnonzero(is_large)
+    first = first[np.argsort(-voxels[first], kind="stable")]
+    rest = np.flatnonzero(~is_large)
+    parts: list[Ints] = [np.array([k]) for k in first]
+    if len(rest):
+        budget = int(np.clip(voxels[rest].sum() / FEWEST_CHUNKS, LEAST_VOXELS, MOST_VOXELS))
+        edge = max(1.0, float(np.cbrt(budget)) * 2)
+        order = rest[chunk_points(labels.centre[numbers[rest]], [edge] * 3).order]
+        small = _cut(order, voxels, budget)
+        small.sort(key=lambda part: -int(voxels[part].max() > 2 * budget) * int(voxels[part].sum()))
+        parts += small
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+    return Chunks(numbers[np.concatenate(parts)].astype(np.int64), starts.astype(np.int64))
+
+
+def _cut(order: Ints, voxels: Ints, budget: int) -> list[Ints]:
+    """Stretches of an order that have at most `MOST_LABELS` labels, and little more than `budget` voxels."""
+    cuts, count, sum_ = [0], 0, 0
+    for k, number in enumerate(order.tolist()):
+        if count and (count >= MOST_LABELS or sum_ + int(voxels[number]) > budget):
+            cuts.append(k)
+            count = sum_ = 0
+        count, sum_ = count + 1, sum_ + int(voxels[number])
+    return [order[a:b] for a, b in pairwise([*cuts, len(order)])]

@@ -13,7 +13,7 @@ from mpidvc.arrays import Array, Ints
 from mpidvc.core.binning import binned_shape
 from mpidvc.core.boxes import TAPS
 from mpidvc.core.labels import Labels
-from mpidvc.core.pixel_search import SearchSettings, pad_of
+from mpidvc.core.pixel_search import LabelSearchSettings, SearchSettings, pad_of
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
@@ -22,6 +22,7 @@ from mpidvc.kernels.pixel_search import memory_of
 from mpidvc.tasks import ddic, ldic, pixel_search
 from mpidvc.tasks.boxes import around_samples
 from mpidvc.tasks.ddic import DdicSettings
+from mpidvc.tasks.label_search import AROUND
 from mpidvc.tasks.ldic import NEAR, LdicSettings
 from mpidvc.tasks.registration import BLOCK, BLOCK_2D
 from mpidvc.tasks.warp import SLAB_VOXELS, TILE
@@ -32,6 +33,7 @@ __all__ = [
     "PointSet",
     "ddic_bytes",
     "field_bytes",
+    "label_search_bytes",
     "ldic_bytes",
     "looking_bytes",
     "registration_bytes",
@@ -238,6 +240,36 @@ def search_bytes(images: ImagePair, points: PointSet, settings: SearchSettings) 
     # maps of box 1 as float32, where windows are deformed
     kernel = float(memory_of(settings.hws, settings.low, settings.high))
     return _work(images, box1, box2, 8.0 if deformed else 0.0, kernel)
+
+
+def label_search_bytes(
+    images: ImagePair, labels: Labels, size: Ints, settings: LabelSearchSettings, deformed: bool
+) -> int:
+    """Bytes of the largest label of a pixel search, and of the table of all labels.
+
+    Parameters
+    ----------
+    images : ImagePair
+        Mask 1 is the image of the labels.
+    labels : Labels
+    size : (n, 3) int64
+        Of the windows, voxels.
+    settings : LabelSearchSettings
+    deformed : bool
+        Whether windows may be deformed.
+    """
+    table = LABEL * len(labels)
+    if len(size) == 0:
+        return table
+    searched = np.array(settings.high) - np.array(settings.low)
+    largest = size[np.argmax(np.prod(size + searched, axis=1))]
+    odd = largest // 2 * 2 + 1
+    box1 = (odd + (2 * AROUND if deformed else 0)).astype(np.float64)
+    if images.two_d:
+        box1[0] = 1
+    kernel = float(memory_of(odd // 2, settings.low, settings.high))
+    # the deformed window, its mask, and the mask as float32
+    return table + _work(images, box1, (odd + searched).astype(np.float64), 3 * FLOAT if deformed else 1.0, kernel)
 
 
 def registration_bytes(images: ImagePair, settings: RegistrationSettings, gradient: Array, end: int = 1) -> int:

@@ -44,7 +44,8 @@ class JournalFeed:
         self._known = np.full(len(self._journal), -1)
         self._known[recorded["row"]] = np.arange(len(recorded))
         self._recorded = recorded
-        self._left = len(recorded)
+        # not those of rows that are no points
+        self._left = int(np.isin(recorded["row"], rows).sum())
         self._waiting: list[Records] = []
         self._unwritten: list[Records] = []
         self._since = time.monotonic()

@@ -28,6 +28,7 @@ CASES = {
     "ldic": "ldic {1} {2} -ns 9 -hws 5 -mf1 {m}",
     "ldic-cubic": "ldic {1} {2} -ns 12 -hws 5 -o 3 -mf1 {m} -mc 0.3",
     "search": "pixelSearch {1} {2} -ns 10 -hws 5 -mf1 {m} -mf2 {m}",
+    "search-labels": "pixelSearch {1} {2} -lab1 {m} -sr -1 1 -1 1 -1 1",
     "propagate": "pixelSearchPropagate {1} {2} -ns 12 -hws 5 -sp 22 25 30 0 0 0 -cct 0.3 -mf1 {m}",
     "reg": "reg {1} {2} -mf1 {m} -bb 2",
 }

@@ -456,7 +456,6 @@ BAD = [
     ("a.tif b.tif -sr -3 3 -3 3 -3 x", "-sr"),
     ("a.tif b.tif -sr -900 900 -900 900 -900 900", "-sr -900 900"),
     ("a.tif b.tif -F half", "-F"),
-    ("a.tif b.tif -lab1 a.tif", "-lab1"),
     ("a.tif b.tif -mc 1.5", "-mc 1.5"),
     ("a.tif b.tif -glt 5 -ght 4", "-glt 5"),
     ("a.tif b.tif -notsv -noh5", "-notsv -noh5"),

@@ -40,6 +40,9 @@ CASES = {
     "search-guess-masks": "pixelSearch @a.tif @dark.tif -ns 9 -hws 5 -pf @guess.tsv -mf1 @mask.tif -mf2 @mask.tif",
     "search-zero-mean-wide": "pixelSearch @a.tif @dark.tif -ns 16 -hws 5 -sr -8 8 -9 9 -9 9 --zero-mean",
     "search-2d": "pixelSearch @f.tif @g.tif -ns 9 -hws 9 -F no -pf @guess.tsv -sr 0 0 -6 6 -5 7 -tif",
+    "search-labels": "pixelSearch @a.tif @dark.tif -lab1 @labels.tif -vtk",
+    "search-labels-guess": "pixelSearch @a.tif @b.tif -lab1 @labels.tif -pf @guess.tsv -ld 2 -sr 0 1 -1 0 -1 1",
+    "search-labels-2d": "pixelSearch @f.tif @g.tif -lab1 @flatlabels.tif -lvt 20 -sr 0 0 -2 2 -2 2 --zero-mean",
     "ldic-2d": "ldic @f.tif @g.tif -ns 6 -hws 9 -o 3 -vtk -tif",
 }
 
@@ -50,12 +53,17 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     motion = {"amplitude": 0.1, "wavelength": 60.0, "translation": (0.6, -0.4, 0.7)}
     solid = AnalyticPair((44, 70, 150), seed=2, **motion)
     flat = AnalyticPair((1, 120, 560), seed=2, **motion)
-    z, y, _ = np.indices(solid.shape)
+    z, y, x = np.indices(solid.shape)
+    # blocks of different size, some of which touch, and a missing number
+    labels = (1 + z // 15 + 3 * (y // 14) + 15 * (x // 21)) * ((z % 15 > 2) & (y % 14 > y // 14 - 1) & (x % 21 > 3))
+    labels[labels == 17] = 0
     made = {
         "a": solid.image1(),
         "b": solid.image2(),
         "dark": (solid.image2() * 0.6 + 900).astype(np.uint16),
         "mask": ((y - 35) ** 2 + (z - 20) ** 2 < 900).astype(np.uint8),
+        "labels": labels.astype(np.uint16),
+        "flatlabels": labels[20].astype(np.uint8).repeat(2, axis=0)[:120, :].repeat(4, axis=1)[:, :560],
         "f": flat.image1()[0],
         "g": flat.image2()[0],
     }

@@ -38,6 +38,7 @@ KERNEL_TESTS = {
     ],
     "pixel_search": ["pixel_search", "../tasks/test_pixel_search"],
     "neighbours": ["neighbours", "../core/test_propagation"],
+    "labels": ["labels", "../core/test_labels", "../tasks/test_labels"],
     "text": ["text", "../fields/test_tsv"],
     "processor": ["instruction_sets", "pixel_search"],
 }

@@ -12,19 +12,17 @@ from mpidvc.cli.options import image_mode
 from mpidvc.core import deformation
 from mpidvc.core.grey import choose_criterion
 from mpidvc.core.grid import Chunks
-from mpidvc.core.labels import MOST_RADIUS, Labels
+from mpidvc.core.labels import Labels
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.core.statuses import LABELS
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.fields.phifield import PhiField
-from mpidvc.images.image import open_image
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import InlineExecutor
 from mpidvc.tasks.ddic import COLUMNS, RECORD, DdicSettings, DdicTask, background, make_chunks, missing, together
 from mpidvc.tasks.grey import Windows, grey_levels, region_windows
-from mpidvc.tasks.labels import measure_labels
 from mpidvc.tasks.memory import ddic_bytes
 from mpidvc.tasks.points import rows_as_records
 from mpidvc.tasks.registration import LevelSettings, register_multiscale
@@ -32,6 +30,7 @@ from mpidvc.workflow import inputs
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.determines import fingerprints
 from mpidvc.workflow.guess import Guess, Nodes, read_guess
+from mpidvc.workflow.labels import check_dilation, check_guess, labels_of, open_labels, typical_size
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, pair_stem
 from mpidvc.workflow.pointwise import Part, PointwisePlan
@@ -92,16 +91,10 @@ class Plan(PointwisePlan[Pair]):
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
-        if abs(args.label_dilate) > MOST_RADIUS:
-            raise UserError(f"-ld {args.label_dilate}: has to be between -{MOST_RADIUS} and {MOST_RADIUS}")
+        check_dilation(args.label_dilate)
         guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
         images = inputs.open_pair(args.im1, args.im2, None)
-        numbers = open_image(args.lab1, "labels")
-        if numbers.shape != images.image1.shape:
-            raise UserError(
-                f"{numbers.path}: the labels have {inputs.by(numbers.shape)} voxels but {images.image1.path} has "
-                f"{inputs.by(images.image1.shape)}; they need the shape of image 1"
-            )
+        numbers = open_labels(args.lab1, images.image1)
         images = images._replace(mask1=numbers)
         if args.skip and (guess.field is None or "returnStatus" not in guess.field):
             raise UserError(f"-skp: {guess.name} has no return statuses of labels; give the field that is continued")
@@ -109,13 +102,8 @@ class Plan(PointwisePlan[Pair]):
         check_results(stem, output, args.phi_file)
         announce(console, "ddic", args)
         describe_slices(console, images.image1, numbers, images.image2)
-        labels = measure_labels(InlineExecutor(), numbers)
-        if len(labels.numbers) == 0:
-            raise UserError(f"{numbers.path}: has no label, every voxel is 0; give an image of labels")
-        console.print(f"Number of labels = {len(labels.numbers)}")
-        if len(labels.missing):
-            console.note(f"{len(labels.missing)} numbers up to the largest label are no labels: their status is -7")
-        check_guess(guess, labels)
+        labels = labels_of(numbers, console)
+        check_guess(guess, labels, SAME_PLACE)
         guess.announce(console, images.image1.shape, tif=False)
         if args.registration_bin_begin is not None:
             guess = _registration(args, images, console)
@@ -137,7 +125,7 @@ class Plan(PointwisePlan[Pair]):
             parts=[pair],
             nodes=nodes,
             guess=guess,
-            hws=_typical(labels),
+            hws=typical_size(labels),
             output=output,
             stored_f=args.apply_F,
             skip=args.skip,
@@ -221,45 +209,6 @@ class Plan(PointwisePlan[Pair]):
         )
 
 
-def check_guess(guess: Guess, labels: Labels) -> None:
-    """Check that a field given as a first guess is one of these labels.
-
-    Raises
-    ------
-    UserError
-        If it is not.
-    """
-    field = guess.field
-    if field is None:
-        return
-    if field.layout != "labels":
-        raise UserError(
-            f"-pf {guess.name}: is a field of {len(field)} points; give a registration, or a field of these labels"
-        )
-    if len(field) != len(labels):
-        raise UserError(
-            f"-pf {guess.name}: has {len(field)} rows, but the labels go up to {len(labels) - 1}, which makes "
-            f"{len(labels)} with row 0; give a field of these labels"
-        )
-    apart = np.abs(field.positions[1:] - labels.centre[1:]).max(axis=1)
-    other = np.isnan(field.positions[1:]).any(axis=1) != np.isnan(labels.centre[1:, 0])
-    wrong = 1 + np.flatnonzero(other | (apart > SAME_PLACE))
-    if len(wrong):
-        k = int(wrong[0])
-        there, here = (" ".join(f"{x:.1f}" for x in place) for place in (field.positions[k], labels.centre[k]))
-        raise UserError(
-            f"-pf {guess.name}: label {k} is at {there} there, but at {here} here ({len(wrong)} labels differ); give a "
-            "field of these labels, or -pfb if it is of another binning"
-        )
-
-
-def _typical(labels: Labels) -> tuple[int, int, int]:
-    """Half the median size of labels, voxels; 0 along z in 2D."""
-    size = np.median(labels.highest[labels.numbers] + 1 - labels.lowest[labels.numbers], axis=0)
-    z, y, x = (max(1, int(n) // 2) for n in size)
-    return 0 if labels.two_d else z, y, x
-
-
 def _settings(args: argparse.Namespace, images: ImagePair, labels: Labels, guess: Guess) -> tuple[DdicSettings, str]:
     """The settings of the run, and the line about the criterion that its grey levels call for."""
     centres: Array = labels.centre[labels.numbers]
@@ -269,7 +218,7 @@ def _settings(args: argparse.Namespace, images: ImagePair, labels: Labels, guess
 
     # whole windows: grains that move would leave a mask of image 1
     whole = images._replace(mask1=None)
-    grey = grey_levels(whole, Windows(positions=centres, guess=guesses, hws=_typical(labels)))
+    grey = grey_levels(whole, Windows(positions=centres, guess=guesses, hws=typical_size(labels)))
     choice = choose_criterion(args.criterion, grey)
     registration = RegistrationSettings(
         order=args.interpolation_order,

@@ -1,14 +1,14 @@
-"""``mpidvc pixelSearch``: integer displacements on the nodes of a regular grid."""
+"""``mpidvc pixelSearch``: integer displacements on the nodes of a regular grid, or of labels."""
 
 from __future__ import annotations
 
 import argparse
 
 from mpidvc.cli import options
+from mpidvc.cli.options import require
 from mpidvc.cli.parser import Parser
-from mpidvc.errors import UserError
 
-HELP = "pixel search: integer displacements at every node of a grid, as a first guess for ldic"
+HELP = "pixel search: integer displacements at every node of a grid, or of every label, as a first guess"
 EXAMPLES = """\
 examples:
   mpidvc pixelSearch im1.tif im2.tif -ns 20 -hws 10 -sr -4 4 -4 4 -4 4
@@ -17,6 +17,8 @@ examples:
       about the displacements of a registration, whose F deforms the windows of image 1
   mpidvc pixelSearch im1.tif im2.tif -hws 10 -pf field.tsv -mf1 mask.tif -mc 0.3
       on the nodes of a field, leaving out what is masked
+  mpidvc pixelSearch im1.tif im2.tif -lab1 labels1.tif -sr -8 8 -8 8 -8 8 -vtk
+      every label of image 1 by its own voxels, as a first guess for ddic
   mpiexec -n 64 mpidvc pixelSearch im1.tif im2.tif -ns 10 -hws 10
       on the hosts that the launcher chooses
 """
@@ -44,18 +46,30 @@ def add_options(parser: Parser) -> None:
     options.add_grey_thresholds(grid)
     how = parser.add_argument_group("correlation")
     options.add_zero_mean(parser, how)
-    labels = parser.add_argument_group("labels (not yet)")
-    labels.add_argument(*("-lab1", "--labelledFile1"), dest="labels1", metavar="FILE", help="labelled image 1")
+    labels = parser.add_argument_group("labels")
     labels.add_argument(
-        *("-ld", "--label-dilate"), dest="label_dilate", metavar="N", type=int, default=1, help="dilation of labels"
+        *("-lab1", "--labelledFile1"),
+        dest="labels1",
+        metavar="FILE",
+        help="labels of image 1, of its shape: 0 is the background, each grain has a number. Each label is searched by "
+        "its own voxels, instead of the windows of a grid; masks, grey levels, -ns and -hws have no meaning then",
+    )
+    labels.add_argument(
+        *("-ld", "--label-dilate"),
+        dest="label_dilate",
+        metavar="N",
+        type=int,
+        default=1,
+        help="dilate labels by a ball of this radius in voxels, or erode them if it is negative, to choose the voxels "
+        "that are compared; -sr is wider by twice a dilation at each end (default: %(default)s)",
     )
     labels.add_argument(
         *("-lvt", "--label-volume-threshold"),
         dest="label_volume_threshold",
-        metavar="N",
+        metavar="VOXELS",
         type=int,
         default=100,
-        help="least volume of labels",
+        help="skip labels that have no more voxels than this, once dilated (default: %(default)s)",
     )
     options.add_field_run(parser, no_tsv="--noTSVout")
 
@@ -63,8 +77,10 @@ def add_options(parser: Parser) -> None:
 def check(args: argparse.Namespace) -> list[str]:
     """Check the options without their files; return notes for the user."""
     options.check_common(args)
-    if args.labels1 is not None:
-        raise UserError(f"-lab1 {args.labels1}: labels cannot be searched yet; search the nodes of a grid (-ns, -hws)")
-    options.check_grid(args)
-    options.check_outputs(args)
+    if args.labels1 is None:
+        options.check_grid(args)
+        options.check_outputs(args)
+        return []
+    require(args.label_volume_threshold >= 0, "-lvt", args.label_volume_threshold, "may not be negative")
+    options.check_outputs(args, grid=False)
     return []

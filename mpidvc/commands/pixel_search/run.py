@@ -9,6 +9,7 @@ import numpy as np
 
 from mpidvc.arrays import Triple
 from mpidvc.cli.options import image_mode
+from mpidvc.commands.pixel_search.labels import LabelPlan
 from mpidvc.core.pixel_search import RESULT, SearchSettings
 from mpidvc.core.statuses import SEARCH
 from mpidvc.fields.hdf5 import ResultsFile
@@ -21,7 +22,7 @@ from mpidvc.workflow.inputs import open_search_pair, window_sizes
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, pair_stem
 from mpidvc.workflow.pointwise import Part, PointwisePlan
-from mpidvc.workflow.search import FILES, LESS, search_options, search_settings, seconds_of_point
+from mpidvc.workflow.search import FILES, LESS, search_options, search_settings, seconds_of_point, show_search
 from mpidvc.workflow.work import Work
 
 __all__ = ["Plan"]
@@ -44,7 +45,9 @@ class Plan(PointwisePlan[Part]):
     spacing: Triple | None
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan | LabelPlan:
+        if args.labels1 is not None:
+            return LabelPlan.prepare(args, console)
         guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
         images = open_search_pair(args)
         shape = images.image1.shape
@@ -99,18 +102,7 @@ class Plan(PointwisePlan[Part]):
 
     def summarise(self, part: Part, work: Work, results: ResultsFile, console: Console) -> int:
         status, at_limit = results.column("returnStatus"), results.column("atLimit")
-        rows = []
-        for value, known in SEARCH.items():
-            count = int(np.sum(status == value))
-            if count or value != -7:
-                rows.append([f"RS={value:+d}", count, f"{100 * count / len(status):.1f}%", known.meaning])
-        found, limit = int(np.sum(status == 1)), int(at_limit.sum())
-        share = f"{100 * limit / found:.1f}% of found" if found else "-"
-        rows.insert(1, ["at the limit", limit, share, "found at an end of the search range"])
-        console.table("Pixel search summary", ["Status", "Points", "Percent", "Meaning"], rows)
-        if limit:
-            ends = " ".join(f"{a} {b}" for a, b in zip(self.settings.low, self.settings.high, strict=True))
-            console.note(f"{limit} displacements are at an end of the search range (-sr {ends}): enlarge it there")
+        show_search(console, status, at_limit, self.settings, SEARCH, "Points")
         if np.all(status < 0):
             console.warn(
                 "no window was found: see -mf1, -mf2, -mc, -glt, -ght, and whether the guess leads out of image 2"

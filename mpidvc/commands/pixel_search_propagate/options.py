@@ -17,6 +17,8 @@ examples:
       from the point 100 200 200, which has moved by about 12 -3 0, over a grid; writes TSV, TIFF and VTK files
   mpidvc pixelSearchPropagate im1.tif im2.tif -gp points.txt -sr -5 5 -5 5 -5 5
       over the points of a text file (Z Y X in each line), from the first one
+  mpidvc pixelSearchPropagate im1.tif im2.tif -lab1 labels1.tif -sp 100 200 200 12 -3 0 -vtk
+      from label to label, beginning with the one at the point 100 200 200
   mpidvc ldic im1.tif im2.tif -hws 10 -pf im1-im2-pixelSearchPropagate.tsv
       the deformation functions of the grid, from what was found
   mpiexec -n 64 mpidvc pixelSearchPropagate im1.tif im2.tif -sp 100 200 200 12 -3 0
@@ -49,10 +51,21 @@ def add_options(parser: Parser) -> None:
         "the starting point, with displacement 0",
     )
     points.add_argument(
-        *("-lab1", "--labelledFile1"), dest="labels", metavar="FILE", help="labels of image 1 (not yet available)"
+        *("-lab1", "--labelledFile1"),
+        dest="labels1",
+        metavar="FILE",
+        help="labels of image 1, of its shape: 0 is the background, each grain has a number. The guess travels over "
+        "their centres of mass, from the label at the point of -sp, or the nearest one; masks, grey levels, -ns and "
+        "-hws have no meaning then",
     )
     points.add_argument(
-        *("-ld", "--label-dilate"), dest="label_dilate", metavar="N", type=int, default=1, help="only with -lab1"
+        *("-ld", "--label-dilate"),
+        dest="label_dilate",
+        metavar="N",
+        type=int,
+        default=1,
+        help="dilate labels by a ball of this radius in voxels, or erode them if it is negative, to choose the voxels "
+        "that are compared; -sr is wider by twice a dilation at each end (default: %(default)s)",
     )
     options.add_mask(points)
     options.add_mask(points, 2)
@@ -68,7 +81,8 @@ def add_options(parser: Parser) -> None:
         metavar="VOXELS",
         type=float,
         help="a point's guess comes from the good points within this distance that are before it in the order; doubled "
-        "until there is one (default: mean of -hws and of the upper limits of -sr, added)",
+        "until there is one (default: mean of -hws and of the upper limits of -sr, added; with -lab1 the "
+        "median size of the labels instead of -hws)",
     )
     action = travel.add_argument(
         *("-gwd", "--gaussian-weighting-distance"),
@@ -101,8 +115,8 @@ def add_options(parser: Parser) -> None:
 
 def check(args: argparse.Namespace) -> list[str]:
     """Check the options without their files; return notes for the user."""
-    if args.labels is not None:
-        raise UserError(f"-lab1 {args.labels}: labels cannot be searched yet; use the grid (-ns) or points (-gp)")
+    if args.labels1 is not None and args.guiding_points is not None:
+        raise UserError(f"-lab1 {args.labels1} -gp {args.guiding_points}: labels or points; drop one of them")
     options.check_common(args)
     if args.start is None and args.guiding_points is None:
         raise UserError("the starting point is missing: give -sp Z Y X DZ DY DX, or points by -gp")
@@ -110,7 +124,7 @@ def check(args: argparse.Namespace) -> list[str]:
         if value is not None:
             require(0 < value < math.inf, option, value, "has to be above 0 and finite")
     require(-1 <= args.threshold <= 1, "-cct", args.threshold, "has to be between -1 and 1")
-    options.check_outputs(args, grid=args.guiding_points is None)
+    options.check_outputs(args, grid=args.guiding_points is None and args.labels1 is None)
     if args.guiding_points is None:
         return []
     notes = []
