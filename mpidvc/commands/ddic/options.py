@@ -143,6 +143,7 @@ def add_options(parser: Parser) -> None:
     run = parser.add_argument_group("running")
     options.add_images(parser, run)
     options.add_run(parser, run)
+    options.add_verbose(parser, run)
     run.add_argument(
         *("-d", "--debug"), dest="debug", action="store_true", help="one process, and every label's result is printed"
     )
