@@ -254,10 +254,11 @@ def _registration(args: argparse.Namespace, images: ImagePair, console: Console)
     )
     console.print("Registering the whole images first (-regbb, -regbe)")
     found = register_multiscale(InlineExecutor(), whole, settings, levels, np.eye(4), console.print)
-    if found.last.status not in (1, 2):
+    if found.last.status != 2:
         raise UserError(
-            f"-regbb {args.registration_bin_begin}: the registration of the whole images failed (return status "
-            f"{found.last.status}); register them by mpidvc reg, look at the result, and give it by -pf"
+            f"-regbb {args.registration_bin_begin}: the registration of the whole images did not converge (return "
+            f"status {found.last.status}); take a coarser level, or register them by mpidvc reg and give the result by "
+            "-pf"
         )
     field = PhiField(found.centre[None], found.phi[None], {}, "registration")
     R, _ = deformation.polar(field.F[0])
