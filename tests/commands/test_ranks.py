@@ -1,4 +1,4 @@
-"""reg, ldic and pixelSearch on ranks: every byte of every file is that of one process, whatever started the ranks."""
+"""The commands on ranks: every byte of every file is that of one process, whatever started the ranks."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 import tifffile
 
 from mpidvc.core.analytic import AnalyticPair
+from mpidvc.fields.tsv import read_tsv
 from mpidvc.main import main
 from mpidvc.runtime.launch import Mpiexec
 from tests.conftest import Job
@@ -41,6 +42,10 @@ CASES = {
     "search-zero-mean-wide": "pixelSearch @a.tif @dark.tif -ns 16 -hws 5 -sr -8 8 -9 9 -9 9 --zero-mean",
     "search-2d": "pixelSearch @f.tif @g.tif -ns 9 -hws 9 -F no -pf @guess.tsv -sr 0 0 -6 6 -5 7 -tif",
     "ldic-2d": "ldic @f.tif @g.tif -ns 6 -hws 9 -o 3 -vtk -tif",
+    "ddic": "ddic @a.tif @labels.tif @b.tif -pf @guess.tsv",
+    "ddic-cubic-dilated": "ddic @a.tif @labels.tif @b.tif -o 3 -nr -ld 2 -dmo",
+    "ddic-levels": "ddic @a.tif @labels.tif @dark.tif -msb 2 -ug -regbb 2",
+    "ddic-2d": "ddic @f.tif @flatlabels.tif @g.tif -o 3 -ld -1",
 }
 
 
@@ -59,6 +64,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "f": flat.image1()[0],
         "g": flat.image2()[0],
     }
+    made["labels"], made["flatlabels"] = cells(solid.shape, (16, 18, 20)), cells(flat.shape, (1, 30, 40))[0]
     for name, image in made.items():
         tifffile.imwrite(folder / f"{name}.tif", image, photometric="minisblack")
     tifffile.imwrite(folder / "zipped.tif", made["a"], photometric="minisblack", compression="zlib")
@@ -70,6 +76,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert main(arguments) == 0
     (folder / "guess-registration.tsv").rename(folder / "guess.tsv")
     return folder
+
+
+def cells(shape: tuple[int, int, int], size: tuple[int, int, int]) -> np.ndarray:
+    """Labels: bricks that touch, with a number that is missing."""
+    z, y, x = np.indices(shape) // np.reshape(size, (3, 1, 1, 1))
+    labels = (1 + x + (x.max() + 1) * (y + (y.max() + 1) * z)).astype(np.uint16)
+    labels[labels == 5] = 0
+    return labels
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +141,37 @@ def test_same_bytes_on_ranks(n: int, mpiexec: Job, images: Path, serial: Path, t
     assert done.stdout.count("Registration converged") == sum(name.startswith("reg") for name in CASES)
 
 
+#: The cases of ddic, with a limit above which all ranks register a label together, block by block.
+TOGETHER = """\
+import pathlib, sys
+from mpidvc.main import main
+from mpidvc.tasks import ddic
+ddic.TOGETHER = 4000
+for line in pathlib.Path(sys.argv[1]).read_text().splitlines():
+    if main(line.split()):
+        sys.exit(line)
+"""
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_large_labels_are_shared(n: int, mpiexec: Job, images: Path, tmp_path: Path, serial: Path) -> None:
+    """Sums over blocks on any number of ranks have the same bits, and the labels the Phi that they have alone."""
+    names = [name for name in CASES if name.startswith("ddic")]
+    for ranks, out in ((n, "ranks"), (2, "two")):
+        lines = [" ".join(words(name, images, tmp_path / out / name)) for name in names]
+        (tmp_path / "lines").write_text("\n".join(lines))
+        done = mpiexec(ranks, "-c", TOGETHER, str(tmp_path / "lines"), timeout=120)
+        assert done.returncode == 0, done.stderr
+    for name in names:
+        same(tmp_path / "ranks" / name, tmp_path / "two" / name)
+        (file,) = (tmp_path / "ranks" / name).glob("*.tsv")
+        ours, alone = read_tsv(file), read_tsv(serial / name / file.name)
+        assert np.array_equal(ours["returnStatus"], alone["returnStatus"])
+        good = ours["returnStatus"] == 2
+        assert good.any()
+        np.testing.assert_allclose(ours.phi[good], alone.phi[good], atol=2e-3)
+
+
 @pytest.mark.parametrize("driver", ["posix", "gather", "mpio"])
 @pytest.mark.parametrize("n", [2, 3])
 def test_same_bytes_by_all_drivers(
@@ -134,7 +179,7 @@ def test_same_bytes_by_all_drivers(
 ) -> None:
     if driver == "mpio" and not h5py.get_config().mpi:
         pytest.skip("h5py is built without MPI")
-    names = [name for name in CASES if name.startswith(("ldic", "search"))]
+    names = [name for name in CASES if name.startswith(("ldic", "ddic", "search"))]
     lines = [" ".join([*words(name, images, tmp_path / name), "--hdf5-driver", driver]) for name in names]
     # the front of a propagation is written by rank 0, whoever writes the finished file
     for out, options in (("one", "-np 1"), ("all", f"--hdf5-driver {driver}")):
@@ -165,7 +210,7 @@ def test_parallel_hdf5_that_is_not_there(command: Job, images: Path, tmp_path: P
 @pytest.mark.parametrize("n", [2, 3])
 @pytest.mark.usefixtures("launcher")
 def test_same_bytes_without_a_launcher(n: int, command: Job, images: Path, serial: Path, tmp_path: Path) -> None:
-    for name in ("reg-cubic-def", "ldic"):
+    for name in ("reg-cubic-def", "ldic", "ddic"):
         done = command(*words(name, images, tmp_path / name), "-np", str(n))
         assert done.returncode == 0, done.stderr
         assert told_only_warnings(done.stderr)
