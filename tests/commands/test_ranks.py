@@ -16,7 +16,6 @@ import pytest
 import tifffile
 
 from mpidvc.core.analytic import AnalyticPair
-from mpidvc.fields.tsv import read_tsv
 from mpidvc.main import main
 from mpidvc.runtime.launch import Mpiexec
 from tests.conftest import Job
@@ -139,37 +138,6 @@ def test_same_bytes_on_ranks(n: int, mpiexec: Job, images: Path, serial: Path, t
         same(tmp_path / name, serial / name)
     # only one rank speaks
     assert done.stdout.count("Registration converged") == sum(name.startswith("reg") for name in CASES)
-
-
-#: The cases of ddic, with a limit above which all ranks register a label together, block by block.
-TOGETHER = """\
-import pathlib, sys
-from mpidvc.main import main
-from mpidvc.tasks import ddic
-ddic.TOGETHER = 4000
-for line in pathlib.Path(sys.argv[1]).read_text().splitlines():
-    if main(line.split()):
-        sys.exit(line)
-"""
-
-
-@pytest.mark.parametrize("n", [1, 3])
-def test_large_labels_are_shared(n: int, mpiexec: Job, images: Path, tmp_path: Path, serial: Path) -> None:
-    """Sums over blocks on any number of ranks have the same bits, and the labels the Phi that they have alone."""
-    names = [name for name in CASES if name.startswith("ddic")]
-    for ranks, out in ((n, "ranks"), (2, "two")):
-        lines = [" ".join(words(name, images, tmp_path / out / name)) for name in names]
-        (tmp_path / "lines").write_text("\n".join(lines))
-        done = mpiexec(ranks, "-c", TOGETHER, str(tmp_path / "lines"), timeout=120)
-        assert done.returncode == 0, done.stderr
-    for name in names:
-        same(tmp_path / "ranks" / name, tmp_path / "two" / name)
-        (file,) = (tmp_path / "ranks" / name).glob("*.tsv")
-        ours, alone = read_tsv(file), read_tsv(serial / name / file.name)
-        assert np.array_equal(ours["returnStatus"], alone["returnStatus"])
-        good = ours["returnStatus"] == 2
-        assert good.any()
-        np.testing.assert_allclose(ours.phi[good], alone.phi[good], atol=2e-3)
 
 
 @pytest.mark.parametrize("driver", ["posix", "gather", "mpio"])
