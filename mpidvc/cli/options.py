@@ -203,7 +203,7 @@ def add_criterion(parser: Parser, group: Group) -> None:
     )
 
 
-def add_output(group: Group, fields: bool, no_tsv: str = "--noTSV") -> None:
+def add_output(group: Group, fields: bool, no_tsv: str = "--noTSV", folder: str = "the first image") -> None:
     """Add ``-od``, ``-pre``: `out_dir`, `prefix`; fields also ``-vtk``, ``-notsv``, ``-tif``: `vtk`, `tsv`, `tif`.
 
     Parameters
@@ -213,12 +213,14 @@ def add_output(group: Group, fields: bool, no_tsv: str = "--noTSV") -> None:
         Whether the command writes fields.
     no_tsv : str
         The long spelling of ``-notsv``, which differs among spam's commands.
+    folder : str
+        The file in whose folder they are by default.
     """
     group.add_argument(
         *("-od", "--out-dir"),
         dest="out_dir",
         metavar="DIR",
-        help="where to write; made if missing (default: the folder of the first image)",
+        help=f"where to write; made if missing (default: the folder of {folder})",
     )
     group.add_argument(
         *("-pre", "--prefix"),

@@ -116,15 +116,18 @@ def pair_name(args: argparse.Namespace, command: str) -> str:
     return f"{base_name(args.im1)}-{base_name(args.im2)}-{command}"
 
 
-def pair_stem(args: argparse.Namespace, command: str) -> Path:
+def pair_stem(args: argparse.Namespace, command: str, beside: str | Image | None = None) -> Path:
     """Stem of the files of a command with two images, `im1` and `im2`, in the folder asked for, which is made.
+
+    By default this is the folder of `beside`, or of image 1.
 
     Raises
     ------
     UserError
         If it cannot be made or written to.
     """
-    return make_folder(args.out_dir, folder_of(args.im1, real=True), args.prefix) / pair_name(args, command)
+    folder = folder_of(args.im1 if beside is None else beside, real=True)
+    return make_folder(args.out_dir, folder, args.prefix) / pair_name(args, command)
 
 
 def make_folder(option: str | None, default: str, prefix: str | None = None) -> Path:

@@ -140,7 +140,7 @@ def judge_labels(
     return 0 if trusted else 1
 
 
-def note_outliers(console: Console, status: Array, error: Array, zncc: Array) -> None:
+def note_outliers(console: Console, status: Array, error: Array, zncc: Array, points: str = "windows") -> None:
     """Warn of converged windows whose error the others do not explain: they may have converged to a wrong place.
 
     Parameters
@@ -148,6 +148,8 @@ def note_outliers(console: Console, status: Array, error: Array, zncc: Array) ->
     console : Console
     status, error, zncc : (n,) float64
         Columns of the points that this run has measured.
+    points : str
+        What the points are called.
     """
     converged = status == 2
     if not converged.any():
@@ -158,8 +160,8 @@ def note_outliers(console: Console, status: Array, error: Array, zncc: Array) ->
     if count:
         n = int(converged.sum())
         console.warn(
-            f"{count} of {n} windows that converged have an error far above that of the others, and may be wrong: look "
-            "at error, and at zncc in the results file (.h5); a better first guess (-pf) helps"
+            f"{count} of {n} {points} that converged have an error far above that of the others, and may be wrong: "
+            "look at error, and at zncc in the results file (.h5); a better first guess (-pf) helps"
         )
 
 

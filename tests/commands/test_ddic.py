@@ -33,9 +33,10 @@ AFFINE = AnalyticPair(
 )
 #: The DDIC columns of spam, in its order.
 HEADER = (
-    "Label Zpos Ypos Xpos Zdisp Ydisp Xdisp Fzz Fzy Fzx Fyz Fyy Fyx Fxz Fxy Fxx PSCC error iterations returnStatus "
-    "deltaPhiNorm LabelDilate"
-).split()
+    *("Label", "Zpos", "Ypos", "Xpos", "Zdisp", "Ydisp", "Xdisp"),
+    *("Fzz", "Fzy", "Fzx", "Fyz", "Fyy", "Fyx", "Fxz", "Fxy", "Fxx", "PSCC"),
+    *("error", "iterations", "returnStatus", "deltaPhiNorm", "LabelDilate"),
+)
 
 Run = Callable[..., PhiField]
 
@@ -70,7 +71,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ddic(tmp_path: Path, images: Path) -> Run:
-    """Run the command on a packing, or on three paths, and read the text that it writes; ``@`` is the images' folder."""
+    """Run the command on a packing or other images, and read its text file; ``@`` is the images' folder."""
 
     def run(name: str, line: str = "", status: int = 0, out: str = "out", **other: np.ndarray) -> PhiField:
         paths = [images / f"{name}{k}.tif" for k in "1L2"]
@@ -410,7 +411,7 @@ def test_columns_in_the_order_of_spam(ddic: Run, tmp_path: Path) -> None:
     labels[labels == 2] = 10
     field = ddic("touching", "-ld 2", labels=labels)
     header, *lines = (tmp_path / "out" / "P-ddic.tsv").read_text().splitlines()
-    assert header.split("\t") == HEADER
+    assert tuple(header.split("\t")) == HEADER
     table = np.array([[float(word) for word in line.split("\t")] for line in lines])
     of = dict(zip(HEADER, table.T, strict=True))
     np.testing.assert_array_equal(of["Label"], np.arange(11))
@@ -469,7 +470,7 @@ def test_voxels_that_are_no_number_are_left_out(ddic: Run) -> None:
     pair = replace(CLUMPS, dtype="float32")
     one, labels, two = pair.image1(), pair.labels1(), pair.image2()
     for label in (2, 6):
-        z, y, x = (int(round(c)) for c in pair.centres[label])
+        z, y, x = (round(c) for c in pair.centres[label])
         (one if label == 2 else two)[z : z + 2, y, x : x + 2] = np.nan
     field = ddic("", "-o 3", one=one, labels=labels, two=two)
     check(field, pair, 0.02, 0.2)

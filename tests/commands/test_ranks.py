@@ -1,4 +1,4 @@
-"""reg, ldic and pixelSearch on ranks: every byte of every file is that of one process, whatever started the ranks."""
+"""The commands on ranks: every byte of every file is that of one process, whatever started the ranks."""
 
 from __future__ import annotations
 
@@ -44,6 +44,10 @@ CASES = {
     "search-labels-guess": "pixelSearch @a.tif @b.tif -lab1 @labels.tif -pf @guess.tsv -ld 2 -sr 0 1 -1 0 -1 1",
     "search-labels-2d": "pixelSearch @f.tif @g.tif -lab1 @flatlabels.tif -lvt 20 -sr 0 0 -2 2 -2 2 --zero-mean",
     "ldic-2d": "ldic @f.tif @g.tif -ns 6 -hws 9 -o 3 -vtk -tif",
+    "ddic": "ddic @a.tif @labels.tif @b.tif -pf @guess.tsv",
+    "ddic-cubic-dilated": "ddic @a.tif @labels.tif @b.tif -o 3 -nr -ld 2 -dmo",
+    "ddic-levels": "ddic @a.tif @labels.tif @dark.tif -msb 2 -ug -regbb 2",
+    "ddic-2d": "ddic @f.tif @flatlabels.tif @g.tif -o 3 -ld -1",
 }
 
 
@@ -67,6 +71,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "f": flat.image1()[0],
         "g": flat.image2()[0],
     }
+    made["labels"], made["flatlabels"] = cells(solid.shape, (16, 18, 20)), cells(flat.shape, (1, 30, 40))[0]
     for name, image in made.items():
         tifffile.imwrite(folder / f"{name}.tif", image, photometric="minisblack")
     tifffile.imwrite(folder / "zipped.tif", made["a"], photometric="minisblack", compression="zlib")
@@ -78,6 +83,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert main(arguments) == 0
     (folder / "guess-registration.tsv").rename(folder / "guess.tsv")
     return folder
+
+
+def cells(shape: tuple[int, int, int], size: tuple[int, int, int]) -> np.ndarray:
+    """Labels: bricks that touch, with a number that is missing."""
+    z, y, x = np.indices(shape) // np.reshape(size, (3, 1, 1, 1))
+    labels = (1 + x + (x.max() + 1) * (y + (y.max() + 1) * z)).astype(np.uint16)
+    labels[labels == 5] = 0
+    return labels
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +155,7 @@ def test_same_bytes_by_all_drivers(
 ) -> None:
     if driver == "mpio" and not h5py.get_config().mpi:
         pytest.skip("h5py is built without MPI")
-    names = [name for name in CASES if name.startswith(("ldic", "search"))]
+    names = [name for name in CASES if name.startswith(("ldic", "ddic", "search"))]
     lines = [" ".join([*words(name, images, tmp_path / name), "--hdf5-driver", driver]) for name in names]
     # the front of a propagation is written by rank 0, whoever writes the finished file
     for out, options in (("one", "-np 1"), ("all", f"--hdf5-driver {driver}")):
@@ -173,7 +186,7 @@ def test_parallel_hdf5_that_is_not_there(command: Job, images: Path, tmp_path: P
 @pytest.mark.parametrize("n", [2, 3])
 @pytest.mark.usefixtures("launcher")
 def test_same_bytes_without_a_launcher(n: int, command: Job, images: Path, serial: Path, tmp_path: Path) -> None:
-    for name in ("reg-cubic-def", "ldic"):
+    for name in ("reg-cubic-def", "ldic", "ddic"):
         done = command(*words(name, images, tmp_path / name), "-np", str(n))
         assert done.returncode == 0, done.stderr
         assert told_only_warnings(done.stderr)

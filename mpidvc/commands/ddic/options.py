@@ -138,7 +138,7 @@ def add_options(parser: Parser) -> None:
     )
     options.add_criterion(parser, how)
     output = parser.add_argument_group("output")
-    options.add_output(output, fields=False)
+    options.add_output(output, fields=False, folder="the labels")
     options.add_results(parser, parser.add_argument_group("results file"))
     run = parser.add_argument_group("running")
     options.add_images(parser, run)
@@ -158,8 +158,8 @@ def check(args: argparse.Namespace) -> list[str]:
     notes = [*power_of_two(args, "multiscale_binning", "-msb")]
     given = (args.registration_bin_begin, args.registration_bin_end)
     if given != (None, None):
-        args.registration_bin_begin = given[0] or max(4, given[1] or 1)
-        args.registration_bin_end = given[1] or 1
+        args.registration_bin_end = 1 if given[1] is None else given[1]
+        args.registration_bin_begin = max(4, args.registration_bin_end) if given[0] is None else given[0]
         notes += power_of_two(args, "registration_bin_begin", "-regbb")
         notes += power_of_two(args, "registration_bin_end", "-regbe")
         require(

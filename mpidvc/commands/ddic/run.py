@@ -36,7 +36,7 @@ from mpidvc.workflow.output import Output, check_results, pair_stem
 from mpidvc.workflow.pointwise import Part, PointwisePlan
 from mpidvc.workflow.registration import describe_criterion, registration_options
 from mpidvc.workflow.summary import show_statuses
-from mpidvc.workflow.verdict import judge_labels
+from mpidvc.workflow.verdict import judge_labels, note_outliers
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles
 
@@ -98,7 +98,7 @@ class Plan(PointwisePlan[Pair]):
         images = images._replace(mask1=numbers)
         if args.skip and (guess.field is None or "returnStatus" not in guess.field):
             raise UserError(f"-skp: {guess.name} has no return statuses of labels; give the field that is continued")
-        stem, output = pair_stem(args, "ddic"), Output.of(args)
+        stem, output = pair_stem(args, "ddic", args.lab1), Output.of(args)
         check_results(stem, output, args.phi_file)
         announce(console, "ddic", args)
         describe_slices(console, images.image1, numbers, images.image2)
@@ -199,6 +199,8 @@ class Plan(PointwisePlan[Pair]):
                 )
         show_statuses(console, "Discrete DIC summary", status[1:], LABELS, "Labels")
         measured = np.sort(work.measured)
+        error, zncc = (results.column(name)[measured] for name in ("error", "zncc"))
+        note_outliers(console, status[measured], error, zncc, "labels")
         return judge_labels(
             console,
             part.images.image1,
