@@ -345,7 +345,6 @@ PROPAGATE = [
     ("im1.tif im2.tif im2.tif", "im2.tif"),
     ("im1.tif im2.tif -mf2 none.tif", "none.tif"),
     ("im1.tif im2.tif -mf2 othermask.tif", "-mf2 othermask.tif"),
-    ("im1.tif im2.tif -lab1 mask.tif", "-lab1 mask.tif"),
     # where to begin
     ("im1.tif im2.tif -sp 11 12", "-sp"),
     ("im1.tif im2.tif -sp 11 12 13 0 0 0.5", "-sp"),
