@@ -82,6 +82,12 @@ def demo() -> None:
     shutil.copyfile("im1-im2-field.png", IMAGES / "demo.png")
 
 
+def grains() -> None:
+    """The picture of the demonstration with grains."""
+    run("demo", ".", "--grains")
+    shutil.copyfile("grains1-grains2-field.png", IMAGES / "grains.png")
+
+
 def grid() -> None:
     """Nodes and windows of the correlation grid, for overlapping and for touching windows."""
     ny, nx = 46, 64
@@ -181,7 +187,14 @@ def plate() -> None:
     save(made, "workflow-2d.png")
 
 
-MADE: dict[str, Callable[[], None]] = {"demo": demo, "grid": grid, "windows": windows, "rock": rock, "plate": plate}
+MADE: dict[str, Callable[[], None]] = {
+    "demo": demo,
+    "grains": grains,
+    "grid": grid,
+    "windows": windows,
+    "rock": rock,
+    "plate": plate,
+}
 REAL = ("rock", "plate")
 
 

@@ -3,6 +3,7 @@
 Every ``sh`` and ``python`` block of README.md and docs/*.md is run, page by page and in order, in a folder that holds
 
 * ``im1.tif``, ``im2.tif``, ``im3.tif``: a small volume in three states, and ``mask.tif``, of their shape;
+* ``labels1.tif``: labels of the volume in its first state;
 * ``photo1.tif``, ``photo2.tif``: a small 2D image in two states.
 
 A comment in the line before a block is its exception: ``<!-- not run: REASON -->``, or ``<!-- NAME -->`` for a block
@@ -18,6 +19,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tifffile
 
@@ -83,6 +85,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     for number, volume in enumerate((volumes[0].image1(), volumes[0].image2(), volumes[1].image2()), 1):
         tifffile.imwrite(folder / f"im{number}.tif", volume, photometric="minisblack")
+    labels = np.zeros(volumes[0].shape, np.uint16)
+    for k, corner in enumerate(np.ndindex(2, 2, 2)):
+        labels[tuple(slice(12 + 20 * n, 28 + 20 * n) for n in corner)] = k + 1
+    tifffile.imwrite(folder / "labels1.tif", labels, photometric="minisblack")
     mask = volumes[0].image1()
     mask[...] = 1
     mask[:, :10] = 0

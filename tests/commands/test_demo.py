@@ -7,9 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
+from mpidvc.commands.demo import field as field_scene
+from mpidvc.commands.demo import grains as grain_scene
 from mpidvc.commands.demo import run as run_demo
-from mpidvc.commands.demo.run import PAIR, Errors, compare
+from mpidvc.commands.demo.field import PAIR, Errors, compare
+from mpidvc.commands.demo.grains import GRAINS, GrainScene
+from mpidvc.core import deformation
+from mpidvc.core.grains import AnalyticGrains
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import read_tsv
@@ -78,7 +84,9 @@ def test_under_a_launcher(mpiexec: Job, tmp_path: Path) -> None:
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/demo: the folder cannot be made \(Not a directory\)"):
-        run_demo.Plan.prepare(argparse.Namespace(directory=str(tmp_path / "file" / "demo")), Console(silent=True))
+        run_demo.Plan.prepare(
+            argparse.Namespace(directory=str(tmp_path / "file" / "demo"), grains=False), Console(silent=True)
+        )
 
 
 def exact_field() -> PhiField:
@@ -108,10 +116,10 @@ def test_nodes_at_the_border_do_not_count() -> None:
 def test_what_is_not_good(what: str) -> None:
     field = exact_field()
     if what == "mean":
-        field.displacements[:, 1] += 2 * run_demo.LARGEST_MEAN
+        field.displacements[:, 1] += 2 * field_scene.LARGEST_MEAN
     elif what == "scatter":
-        field.displacements[::2] += 2 * run_demo.LARGEST_SD
-        field.displacements[1::2] -= 2 * run_demo.LARGEST_SD
+        field.displacements[::2] += 2 * field_scene.LARGEST_SD
+        field.displacements[1::2] -= 2 * field_scene.LARGEST_SD
     else:
         field.columns["returnStatus"][::20] = 1
     assert not compare(field).good
@@ -119,3 +127,97 @@ def test_what_is_not_good(what: str) -> None:
 
 def test_nothing_found_is_not_good() -> None:
     assert not Errors(np.full((4, 3), np.nan), 4, 0).good
+
+
+# ---- grains
+
+
+@pytest.fixture(scope="module")
+def grains(command: Job, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Folder and output of a demo of grains on one process."""
+    folder = tmp_path_factory.mktemp("grains")
+    done = command("demo", str(folder), "--grains", "-np", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def packing() -> AnalyticGrains:
+    return GrainScene().packing
+
+
+def test_grains_are_followed(grains: tuple[Path, str], packing: AnalyticGrains) -> None:
+    folder, text = grains
+    labels = tifffile.imread(folder / "labels1.tif")
+    field = read_tsv(folder / "grains1-grains2-ddic.tsv")
+    assert len(field) == GRAINS + 1
+    assert (np.unique(labels) == np.arange(GRAINS + 1)).all()
+    for label in (1, 100, GRAINS):
+        # the closed form of the motion at the mean position of the voxels of a label
+        centre = np.argwhere(labels == label).mean(axis=0)
+        np.testing.assert_allclose(field.positions[label], centre, atol=1e-5)
+        np.testing.assert_allclose(field.displacements[label], packing.moved(centre, label) - centre, atol=0.03)
+    assert grain_scene.compare(field, packing).good
+    assert f"for {GRAINS} of {GRAINS} grains\n" in text
+    assert f"for {GRAINS} grains on one process: " in text
+    # grains do not follow the whole
+    assert np.std(packing.phi()[1:, :3, 3], axis=0).min() > 0.3
+
+
+def test_picture_of_grains(grains: tuple[Path, str]) -> None:
+    pytest.importorskip("matplotlib")
+    assert (grains[0] / "grains1-grains2-field.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_picture_without_some_grains(grains: tuple[Path, str], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    field = read_tsv(grains[0] / "grains1-grains2-ddic.tsv")
+    field.columns["returnStatus"][1:150:2] = -1
+    GrainScene().draw(tmp_path / "some.png", grains[0], field)
+    assert (tmp_path / "some.png").read_bytes() != (grains[0] / "grains1-grains2-field.png").read_bytes()
+
+
+@pytest.mark.usefixtures("launcher")
+def test_ranks_follow_grains_alike(grains: tuple[Path, str], command: Job, mpiexec: Job, tmp_path: Path) -> None:
+    for name in ("np", "mpiexec"):
+        folder = str(tmp_path / name)
+        if name == "np":
+            done = command("demo", folder, "--grains", "-np", "2")
+        else:
+            done = mpiexec(3, "-m", "mpidvc", "demo", folder, "--grains")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.count("Motions found less motions known") == 1
+        for path in grains[0].iterdir():
+            if path.suffix not in (".png", ".json"):
+                assert path.read_bytes() == (tmp_path / name / path.name).read_bytes(), path.name
+
+
+def exact_grains(packing: AnalyticGrains) -> PhiField:
+    positions = packing.centres.copy()
+    status = np.full(len(positions), 2.0)
+    return PhiField(positions, packing.phi(), {"returnStatus": status}, "labels")
+
+
+def test_exact_grains_have_no_error(packing: AnalyticGrains) -> None:
+    found = grain_scene.compare(exact_grains(packing), packing)
+    assert found.converged == GRAINS
+    np.testing.assert_allclose(found.table, 0, atol=1e-9)
+    assert found.good
+
+
+@pytest.mark.parametrize("what", ["mean", "rotation", "lost", "unmoved"])
+def test_which_motions_are_not_good(packing: AnalyticGrains, what: str) -> None:
+    field = exact_grains(packing)
+    if what == "mean":
+        field.displacements[:, 2] += 1.5 * grain_scene.LARGEST_SD
+    elif what == "rotation":
+        turn = deformation.rotation_matrix((0, 1.5 * grain_scene.LARGEST_ROTATION, 0))
+        field.phi[:, :3, :3] = turn @ field.phi[:, :3, :3]
+        np.testing.assert_allclose(
+            grain_scene.compare(field, packing).table[3:, 0], (0, 1.5 * grain_scene.LARGEST_ROTATION, 0), atol=1e-9
+        )
+    elif what == "lost":
+        field.columns["returnStatus"][::20] = 1
+    else:
+        field.phi[:] = np.eye(4)
+    assert not grain_scene.compare(field, packing).good
