@@ -23,12 +23,12 @@ from mpidvc.runtime.launch import Mpiexec, available_cpus
 from tests import peak_memory
 from tests.conftest import Job
 
-#: Rows of `STORED` and `{1}`, `{2}`, `{m}`: images and mask as they are stored.
+#: Rows of `STORED` and `{1}`, `{2}`, `{m}`, `{l}`: images, mask and labels as they are stored.
 CASES = {
     "ldic": "ldic {1} {2} -ns 9 -hws 5 -mf1 {m}",
     "ldic-cubic": "ldic {1} {2} -ns 12 -hws 5 -o 3 -mf1 {m} -mc 0.3",
     "search": "pixelSearch {1} {2} -ns 10 -hws 5 -mf1 {m} -mf2 {m}",
-    "search-labels": "pixelSearch {1} {2} -lab1 {m} -sr -1 1 -1 1 -1 1",
+    "search-labels": "pixelSearch {1} {2} -lab1 {l} -sr -1 1 -1 1 -1 1",
     "propagate": "pixelSearchPropagate {1} {2} -ns 12 -hws 5 -sp 22 25 30 0 0 0 -cct 0.3 -mf1 {m}",
     "reg": "reg {1} {2} -mf1 {m} -bb 2",
 }
@@ -59,16 +59,21 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in STORED:
         (folder / kind).mkdir()
     pair = AnalyticPair((44, 52, 61), seed=3, amplitude=0.1, wavelength=60.0, translation=(0.6, -0.4, 0.7))
-    z, y, _ = np.indices(pair.shape)
+    z, y, x = np.indices(pair.shape)
     _store(folder, "one", pair.image1())
     _store(folder, "two", pair.image2())
     _store(folder, "mask", ((y - 26) ** 2 + (z - 20) ** 2 < 500).astype(np.uint8))
+    blocks = (1 + z // 11 + 4 * (y // 13) + 16 * (x // 13)) * ((y % 13 > 2) & (x % 13 > 3))
+    _store(folder, "labels", blocks.astype(np.uint16))
     return folder
 
 
 def _words(case: str, images: Path, stored: str, out: Path, *more: str) -> list[str]:
     suffix = {"slices": "", "zipped-slices": "", "hdf5": ".h5::/volume", "gzip": ".h5::/volume"}.get(stored, ".tif")
-    names = {key: f"{images}/{stored}/{name}{suffix}" for key, name in (("1", "one"), ("2", "two"), ("m", "mask"))}
+    names = {
+        key: f"{images}/{stored}/{name}{suffix}"
+        for key, name in (("1", "one"), ("2", "two"), ("m", "mask"), ("l", "labels"))
+    }
     line = re.sub(r"\{(.)\}", lambda found: names[found[1]], CASES[case])
     return [*line.split(), "-od", str(out), "-pre", "x", *more]
 
