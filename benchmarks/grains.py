@@ -161,7 +161,7 @@ Images in closed form in both states; displacements up to 3 voxels, rotations up
 
 {cases}
 
-The programs alternate; least times of the runs. Label stage: for mpidvc, the CPU time of all processes that it logs; for
+The programs alternate; least times of the runs. Label stage: the CPU time that mpidvc logs for all its processes; for
 spam, which logs none, all CPU time but that of the same command with a single label. On a loaded machine, CPU times are
 to be compared, and not those of whole processes. Numbers are left out where spam was not run.
 

@@ -238,7 +238,7 @@ class DdicTask:
         left = np.zeros(1, np.uint8)
         for first2, last2 in self._samples(middle, size, start, low2, high2):
             box2, valid2, origin2 = read_sampled_box(images.image2, first2, last2 - 1, order, self._scratch[1])
-            phi = np.ascontiguousarray(start[:3].reshape(1, 12))
+            phi = start[:3].reshape(1, 12).copy()
             correlation.correlate_points(
                 self._kernel_settings,
                 box1,

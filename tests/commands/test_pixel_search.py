@@ -373,6 +373,7 @@ def test_no_warning_of_windows_that_are_skipped(
 
 def test_defaults() -> None:
     assert vars(parse("a b")) == {
+        "all_settings": False,
         "command_line": "mpidvc pixelSearch a b",
         "im1": "a",
         "im2": "b",
@@ -462,7 +463,7 @@ BAD = [
     ("a.tif b.tif -ns 99", "-ns 99"),
     ("a.tif b.tif -ns 0", "-ns 0"),
     ("a.tif b.tif -hws 0", "-hws 0"),
-    ("a.tif b.tif -hws3 0 4 4", "-hws 0 4 4"),
+    ("a.tif b.tif -hws3 0 4 4", "-hws3 0 4 4"),
     ("a.tif b.tif -pf none.tsv", "none.tsv"),
     ("a.tif b.tif -np 0", "-np 0"),
     ("a.tif b.tif -pf grid.tsv -ns 7", "-ns 7"),
