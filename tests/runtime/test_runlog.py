@@ -13,6 +13,7 @@ from mpidvc.runtime.runlog import Past, RunLog, path_of, read_log
 
 WHOLE = {
     "command_line": "mpidvc ldic 'im 1.tif' im2.tif",
+    "folder": "/scans/tension 5",
     "ranks": 4,
     "hosts": {"node7": 2, "node8": 2},
     "state": "stopped",
@@ -27,6 +28,7 @@ WHOLE = {
 #: Facts whose values are wrong in one way or another, and what is read of them.
 ABSENT = {
     "command_line": ("", ["mpidvc 'ldic", None, 5, ["mpidvc"], "mpidvc\nrm", "mpidvc \x1b[2J", "\ud800"]),
+    "folder": ("", [None, 5, ["/scans"], "/scans\n", "\ud800"]),
     "ranks": (None, [None, "4", -1, 2.5, True, [4], 1e300, float("inf"), float("nan"), 10**400]),
     "hosts": ([], [None, ["node7"], "node7", {"node\n7": 1}]),
     "state": ("", [None, 5, ["running"], "running\n"]),
@@ -55,6 +57,7 @@ def test_whole(tmp_path: Path) -> None:
         2,
         WHOLE["lost"],
         WHOLE["command_line"],
+        WHOLE["folder"],
         ["node7", "node8"],
     )
 

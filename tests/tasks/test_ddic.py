@@ -1,0 +1,106 @@
+"""Discrete correlation of labels: chunks, the two ways to the same Phi, and what is read of image 2."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mpidvc.arrays import Records
+from mpidvc.core.grains import AnalyticGrains
+from mpidvc.core.grid import Chunks
+from mpidvc.core.labels import Labels
+from mpidvc.core.registration import RegistrationSettings
+from mpidvc.images.image import ArrayImage
+from mpidvc.images.pair import ImagePair
+from mpidvc.runtime.executor import InlineExecutor
+from mpidvc.tasks import ddic
+from mpidvc.tasks.ddic import COLUMNS, DdicSettings, DdicTask, make_chunks, missing, together
+from mpidvc.tasks.labels import measure_labels
+from mpidvc.tasks.points import inputs_of
+
+GRAINS = AnalyticGrains((70, 72, 74), 8, kind="clumps", radii=(8.0, 9.0), gap=3.0, touching=0.0, seed=3)
+FAR = replace(GRAINS, translation=(5.0, -5.0, 5.0), displacement=0.5, rotation=2.0, margin=9.0)
+SETTINGS = DdicSettings(RegistrationSettings(order=3, rigid=True, min_delta_phi=1e-3, criterion="ssd"))
+
+
+class Given:
+    """Centres of mass of labels, and the identity as their guess."""
+
+    def __init__(self, labels: Labels, chunks: Chunks) -> None:
+        self.labels, self.chunks, self.n_blocks = labels, chunks, len(chunks)
+
+    def inputs(self, block: int) -> Records:
+        numbers = self.chunks.points(block)
+        return inputs_of(self.labels.centre[numbers], np.tile(np.eye(4), (len(numbers), 1, 1)))
+
+
+def task_of(grains: AnalyticGrains, settings: DdicSettings = SETTINGS) -> DdicTask:
+    images = ImagePair(
+        ArrayImage(grains.image1(), "one"), ArrayImage(grains.image2(), "two"), ArrayImage(grains.labels1(), "labels")
+    )
+    assert images.mask1 is not None
+    labels = measure_labels(InlineExecutor(), images.mask1)
+    chunks = make_chunks(labels, labels.numbers, settings)
+    return DdicTask(images, labels, chunks, Given(labels, chunks), settings)
+
+
+def measured(task: DdicTask) -> Records:
+    """Records in the order of the labels."""
+    records = np.concatenate([task.run(chunk) for chunk in range(task.n_chunks)])
+    return records[np.argsort(task.chunks.order)]
+
+
+def test_every_label_is_in_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels of more voxels than `TOGETHER` come first, each by itself."""
+    image = ArrayImage(GRAINS.labels1(), "labels")
+    labels = measure_labels(InlineExecutor(), image)
+    low, high = ddic.windows(labels, labels.numbers, SETTINGS)
+    voxels = np.prod(high - low, axis=1)
+    monkeypatch.setattr(ddic, "TOGETHER", int(np.sort(voxels)[-3]))
+    chunks = make_chunks(labels, labels.numbers, SETTINGS)
+    np.testing.assert_array_equal(np.sort(chunks.order), labels.numbers)
+    large = labels.numbers[np.argsort(-voxels, kind="stable")[:2]]
+    assert together(labels, chunks, SETTINGS) == [0, 1]
+    assert [chunks.points(k).tolist() for k in (0, 1)] == [[n] for n in large]
+
+
+def test_blocks_and_window_agree() -> None:
+    """A label by sums over blocks, as a large one is, has the Phi of its window in memory; both have the true one."""
+    task = task_of(GRAINS)
+    numbers = task.labels.numbers
+    task.chunks = Chunks(numbers, np.arange(len(numbers) + 1))
+    task.points = Given(task.labels, task.chunks)
+    true = GRAINS.phi()[numbers, :3]
+    window = np.concatenate([task.run(k) for k in range(len(numbers))])
+    blocks = np.concatenate([task.run_together(InlineExecutor(), k) for k in range(len(numbers))])
+    for records in (window, blocks):
+        np.testing.assert_array_equal(records["result"][:, COLUMNS.index("returnStatus")], 2)
+        np.testing.assert_allclose(records["phi"][:, :, 3], true[:, :, 3], rtol=0, atol=0.02)
+    np.testing.assert_allclose(window["phi"][:, :, :3], blocks["phi"][:, :, :3], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(window["phi"][:, :, 3], blocks["phi"][:, :, 3], rtol=0, atol=5e-3)
+    # all of the mask in the window; the sums over blocks count the dilated mask against the label's own voxels
+    np.testing.assert_allclose(window["result"][:, COLUMNS.index("coverage")], 1.0, atol=1e-6)
+
+
+def test_what_is_read_first_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels that leave the part of image 2 around their guess are measured again, from their guess, on the whole."""
+    settings = replace(SETTINGS, margin=8)
+    task = task_of(FAR, settings)
+    found = measured(task)
+    monkeypatch.setattr(ddic, "LESS", 0.0)
+    whole = measured(task)
+    assert (whole["result"][:, COLUMNS.index("returnStatus")] == 2).any()
+    np.testing.assert_array_equal(
+        found["result"][:, COLUMNS.index("iterations")], whole["result"][:, COLUMNS.index("iterations")]
+    )
+    np.testing.assert_allclose(found["phi"], whole["phi"], rtol=0, atol=1e-5)
+
+
+def test_labels_that_are_not_measured() -> None:
+    records = missing(2, 1)
+    assert np.isnan(records["phi"][:, :, 3]).all()
+    np.testing.assert_array_equal(records["phi"][:, :, :3], np.tile(np.eye(3), (2, 1, 1)))
+    named = dict(zip(COLUMNS, records["result"][0].tolist(), strict=True))
+    assert (named["returnStatus"], named["iterations"], named["LabelDilate"], named["error"]) == (-7, 0, 1, np.inf)
