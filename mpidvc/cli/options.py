@@ -18,11 +18,15 @@ __all__ = [
     "add_grid",
     "add_guess",
     "add_images",
+    "add_iterations",
+    "add_label_dilate",
     "add_margin",
     "add_mask",
     "add_output",
     "add_run",
     "add_search_range",
+    "add_searched_labels",
+    "add_stored_f",
     "add_verbose",
     "add_voxel_size",
     "add_zero_mean",
@@ -153,7 +157,21 @@ def add_correlation(group: Group, min_delta_phi: float) -> None:
     Their names: `rigid`, `max_iterations`, `min_delta_phi`, `interpolation_order`, `update_gradient`, `shift`.
     """
     group.add_argument(*("-rig", "--rigid"), dest="rigid", action="store_true", help="translation and rotation only")
+    add_iterations(group, min_delta_phi)
     group.add_argument(
+        *("-shift", "--shift"),
+        dest="shift",
+        action="store_true",
+        help="sample both images at points moved by a quarter of a voxel, alternately to and fro, before comparing",
+    )
+
+
+def add_iterations(group: Group, min_delta_phi: float) -> tuple[argparse.Action, argparse.Action]:
+    """Add ``-it``, ``-dp``, ``-o``, ``-ug``; return the first two, which may have other spellings.
+
+    Their names: `max_iterations`, `min_delta_phi`, `interpolation_order`, `update_gradient`.
+    """
+    most = group.add_argument(
         *("-it", "--max-iterations"),
         dest="max_iterations",
         metavar="N",
@@ -161,7 +179,7 @@ def add_correlation(group: Group, min_delta_phi: float) -> None:
         default=50,
         help="greatest number of iterations (default: %(default)s)",
     )
-    group.add_argument(
+    least = group.add_argument(
         *("-dp", "--min-delta-phi"),
         dest="min_delta_phi",
         metavar="NORM",
@@ -183,12 +201,53 @@ def add_correlation(group: Group, min_delta_phi: float) -> None:
         action="store_true",
         help="take the gradient of the deformed image 2 in every iteration, instead of that of image 1 once",
     )
+    return most, least
+
+
+def add_stored_f(group: Group, points: str, default: str) -> None:
+    """Add the ``-F`` of a correlation: `apply_F`.
+
+    Parameters
+    ----------
+    group : argument group
+    points : str
+        What the points are called.
+    default : {"all", "rigid", "no"}
+    """
     group.add_argument(
-        *("-shift", "--shift"),
-        dest="shift",
-        action="store_true",
-        help="sample both images at points moved by a quarter of a voxel, alternately to and fro, before comparing",
+        *("-F", "--apply-F"),
+        dest="apply_F",
+        choices=("all", "rigid", "no"),
+        default=default,
+        help=f"what the {points} start with of the F of a registration given by -pf: all, its rotation, or the "
+        "identity; displacements are always those of the whole Phi; fields are taken as they are (default: "
+        "%(default)s)",
     )
+
+
+def add_label_dilate(group: Group, more: str = "") -> None:
+    """Add ``-ld``: `label_dilate`; `more` goes into its help."""
+    group.add_argument(
+        *("-ld", "--label-dilate"),
+        dest="label_dilate",
+        metavar="N",
+        type=int,
+        default=1,
+        help="dilate labels by a ball of this radius in voxels, or erode them if it is negative, to choose the voxels "
+        f"that are compared{more} (default: %(default)s)",
+    )
+
+
+def add_searched_labels(group: Group, meaning: str) -> None:
+    """Add ``-lab1`` and ``-ld`` of a pixel search: `labels1`, `label_dilate`; `meaning` goes into the help."""
+    group.add_argument(
+        *("-lab1", "--labelledFile1"),
+        dest="labels1",
+        metavar="FILE",
+        help=f"labels of image 1, of its shape: 0 is the background, each grain has a number. {meaning}; masks, grey "
+        "levels, -ns and -hws have no meaning then",
+    )
+    add_label_dilate(group, "; -sr is wider by twice a dilation at each end")
 
 
 def add_criterion(parser: Parser, group: Group) -> None:

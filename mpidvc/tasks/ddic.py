@@ -81,11 +81,6 @@ class DdicSettings:
         return max(0, self.dilate + self.margin) + self.margin + max(self.dilate, 0)
 
 
-def windows(labels: Labels, numbers: Ints, settings: DdicSettings) -> tuple[Ints, Ints]:
-    """Boxes ``[low, high)`` (n, 3) that hold the masks of labels, clipped to the image."""
-    return labels.mask_boxes(numbers, settings.dilate)
-
-
 def make_chunks(labels: Labels, numbers: Ints, settings: DdicSettings) -> Chunks:
     """Divide labels into chunks as `chunk_labels` does; those of more than `TOGETHER` voxels are by themselves.
 
@@ -101,13 +96,13 @@ def make_chunks(labels: Labels, numbers: Ints, settings: DdicSettings) -> Chunks
     Chunks
         Of the labels' numbers.
     """
-    low, high = windows(labels, numbers, settings)
+    low, high = labels.mask_boxes(numbers, settings.dilate)
     return chunk_labels(labels, numbers, np.prod(high - low, axis=1), TOGETHER)
 
 
 def together(labels: Labels, chunks: Chunks, settings: DdicSettings) -> list[int]:
     """Chunks of one label that all ranks register together."""
-    low, high = windows(labels, chunks.order, settings)
+    low, high = labels.mask_boxes(chunks.order, settings.dilate)
     large = np.prod(high - low, axis=1) > TOGETHER
     return [k for k in range(len(chunks)) if large[chunks.start[k]]]
 
@@ -120,12 +115,12 @@ def background(phi: Array) -> Records:
     return record
 
 
-def missing(n: int, dilate: int, status: int = -7) -> Records:
-    """Records of labels that are not measured."""
+def missing(n: int, dilate: int) -> Records:
+    """Records of missing labels."""
     records = np.zeros(n, RECORD)
     records["phi"] = np.eye(4)[:3]
     records["phi"][:, :, 3] = np.nan
-    records["result"] = [np.inf, 0, status, np.inf, 0, np.nan, dilate]
+    records["result"] = [np.inf, 0, -7, np.inf, 0, np.nan, dilate]
     return records
 
 
@@ -178,7 +173,7 @@ class DdicTask:
         if not (np.isfinite(guess).all() and np.isfinite(row["position"]).all()):
             return record
         record["result"][0, _STATUS] = -5
-        low, high = (ends[0] for ends in windows(labels, np.array([label]), settings))
+        low, high = (ends[0] for ends in labels.mask_boxes(np.array([label]), settings.dilate))
         low2, high2 = self._window2(label, guess[:3, 3])
         if (low2 >= high2).any():
             return record

@@ -202,7 +202,7 @@ def ddic_bytes(images: ImagePair, labels: Labels, numbers: Ints, settings: DdicS
     if len(numbers) == 0:
         return table
     registration = settings.registration
-    low, high = ddic.windows(labels, numbers, settings)
+    low, high = labels.mask_boxes(numbers, settings.dilate)
     size = np.asarray(high - low, np.float64)
     small = np.prod(size, axis=1) <= ddic.TOGETHER
     most = 0

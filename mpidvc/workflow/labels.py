@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from mpidvc.arrays import Triple
@@ -13,8 +15,21 @@ from mpidvc.runtime.executor import InlineExecutor
 from mpidvc.tasks.labels import measure_labels
 from mpidvc.workflow.guess import Guess
 from mpidvc.workflow.inputs import by
+from mpidvc.workflow.pointwise import Part
 
-__all__ = ["check_dilation", "check_guess", "labels_of", "open_labels", "typical_size"]
+__all__ = ["LabelPart", "check_dilation", "check_guess", "labels_of", "open_labels", "typical_size"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelPart(Part):
+    """The images, with the labels of image 1 as its mask.
+
+    Attributes
+    ----------
+    labels : Labels
+    """
+
+    labels: Labels
 
 
 def check_dilation(radius: int) -> None:

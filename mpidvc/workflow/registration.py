@@ -1,4 +1,4 @@
-"""What reg and ldic share: the settings of a registration, from options and grey levels."""
+"""What reg, ldic and ddic share: the settings of a registration, from options and grey levels."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from mpidvc.core.registration import RegistrationSettings
 __all__ = ["describe_criterion", "registration_options", "registration_settings"]
 
 
-def registration_settings(args: argparse.Namespace, choice: Choice) -> RegistrationSettings:
+def registration_settings(
+    args: argparse.Namespace, choice: Choice, rigid: bool, shift: bool = False
+) -> RegistrationSettings:
     """The settings of a registration that minimises the criterion chosen."""
     return RegistrationSettings(
         order=args.interpolation_order,
         max_iterations=args.max_iterations,
         min_delta_phi=args.min_delta_phi,
-        rigid=args.rigid,
+        rigid=rigid,
         update_gradient=args.update_gradient,
-        shift=args.shift,
+        shift=shift,
         criterion=choice.criterion,
         gain=choice.gain,
         bias=choice.bias,

@@ -13,11 +13,13 @@ from mpidvc.arrays import Array, Ints, Triple
 from mpidvc.core.pixel_search import LabelSearchSettings, SearchSettings
 from mpidvc.core.statuses import Status
 from mpidvc.errors import UserError
+from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
 from mpidvc.kernels.pixel_search import choose_method, memory_of
 from mpidvc.runtime.console import Console
 from mpidvc.workflow.determines import fingerprints
-from mpidvc.workflow.inputs import by
+from mpidvc.workflow.inputs import by, open_search_pair
+from mpidvc.workflow.labels import open_labels
 from mpidvc.workflow.write import FieldFiles
 
 __all__ = [
@@ -28,7 +30,7 @@ __all__ = [
     "UNUSED_WITH_LABELS",
     "label_search_options",
     "label_search_settings",
-    "notes_on_labels",
+    "open_label_pair",
     "refuse_huge_labels",
     "search_options",
     "search_settings",
@@ -135,7 +137,24 @@ def label_search_settings(
     )
 
 
-def notes_on_labels(args: argparse.Namespace) -> list[str]:
+def open_label_pair(args: argparse.Namespace) -> tuple[ImagePair, Image]:
+    """Open the images of a search of labels, and the image of these, which takes the place of mask 1.
+
+    Options that have no meaning with ``-lab1`` are noted.
+
+    Raises
+    ------
+    UserError
+        As in `open_search_pair` and `open_labels`.
+    """
+    args.notes += _notes_on_labels(args)
+    args.mask1 = args.mask2 = None
+    images = open_search_pair(args)
+    numbers = open_labels(args.labels1, images.image1)
+    return images._replace(mask1=numbers), numbers
+
+
+def _notes_on_labels(args: argparse.Namespace) -> list[str]:
     """Notes on options that were given and have no meaning with ``-lab1``."""
     given = [option for name, option in UNUSED_WITH_LABELS.items() if getattr(args, name) != args.defaults[name]]
     notes = []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,42 +61,27 @@ def judge_correlation(
         (return status -5 or -7) do not count; windows stopped by a smaller ``-it`` than the default are as asked for.
         1 also if all were skipped.
     """
-    if len(status) == 0:
-        return 0
-    compared = ~np.isin(status, NOT_COMPARED)
-    n = int(compared.sum())
-    if n == 0:
-        console.warn("all windows were skipped: see -mf1, -mc, -glt, -ght, and whether the guess leads out of image 2")
-        return 1
-    good = (status == 2) | ((status == 1) & (settings.max_iterations < DEFAULT_ITERATIONS))
-    failed = compared & ~good
-    converged = 1 - failed.sum() / n
-    trusted = converged >= LEAST_CONVERGED
-    if failed.sum() < MUCH * n:
-        return 0
-    counts = Counter(status[failed].astype(int).tolist())
-    listed = ", ".join(f"RS={value:+d}: {count}" for value, count in counts.most_common())
-    place = describe_place(positions[compared], failed[compared], images.image1.shape, hws)
-    weak = _weak(images.image1, positions, failed, compared & good, hws)
-    texture = ", where image 1 has little texture" if weak else ""
-    distrust = "" if trusted else ": the result is not one to trust"
-    told = f"{100 * converged:.1f}% of {n} compared windows converged{distrust}"
-    console.warn(f"{told}; the others ({listed}) are {place}{texture}")
-    for line in _advice(counts, n, converged, weak, place, settings.criterion):
-        console.note(line)
-    return 0 if trusted else 1
+
+    def advice(found: _Failures) -> list[str]:
+        return _advice(found, settings.criterion)
+
+    return _judge(console, images, positions, status, hws, settings, _WINDOWS, advice)
 
 
 def judge_labels(
-    console: Console, image: Image, centres: Array, status: Array, size: Triple, settings: RegistrationSettings
+    console: Console,
+    images: ImagePair,
+    centres: Array,
+    status: Array,
+    size: Triple,
+    settings: RegistrationSettings,
 ) -> int:
     """Say which labels of a discrete correlation failed and what helps, where much of it failed.
 
     Parameters
     ----------
     console : Console
-    image : Image
-        Image 1.
+    images : ImagePair
     centres : (n, 3) float64
         Centres of mass of the labels that this run has measured, voxels.
     status : (n,) float64
@@ -108,12 +95,48 @@ def judge_labels(
     int
         Exit status, as in `judge_correlation`.
     """
+    return _judge(console, images, centres, status, size, settings, _LABELS, _advice_on_labels)
+
+
+class _Kind(NamedTuple):
+    """What points are called, the options by which they are skipped, and whether their texture is looked at."""
+
+    points: str
+    skipping: str
+    texture: bool
+
+
+_WINDOWS = _Kind("windows", "-mf1, -mc, -glt, -ght", True)
+_LABELS = _Kind("labels", "-vt and -ld", False)
+
+
+class _Failures(NamedTuple):
+    """What is known of the points that failed: how many by status, of how many compared, and where."""
+
+    counts: Counter[int]
+    n: int
+    converged: float
+    weak: bool
+    place: str
+
+
+def _judge(
+    console: Console,
+    images: ImagePair,
+    positions: Array,
+    status: Array,
+    hws: Triple,
+    settings: RegistrationSettings,
+    kind: _Kind,
+    advice: Callable[[_Failures], list[str]],
+) -> int:
+    """The verdict on points of any kind."""
     if len(status) == 0:
         return 0
     compared = ~np.isin(status, NOT_COMPARED)
     n = int(compared.sum())
     if n == 0:
-        console.warn("all labels were skipped: see -vt and -ld, and whether the guess leads out of image 2")
+        console.warn(f"all {kind.points} were skipped: see {kind.skipping}, and whether the guess leads out of image 2")
         return 1
     good = (status == 2) | ((status == 1) & (settings.max_iterations < DEFAULT_ITERATIONS))
     failed = compared & ~good
@@ -123,20 +146,14 @@ def judge_labels(
         return 0
     counts = Counter(status[failed].astype(int).tolist())
     listed = ", ".join(f"RS={value:+d}: {count}" for value, count in counts.most_common())
-    place = describe_place(centres[compared], failed[compared], image.shape, size)
+    place = describe_place(positions[compared], failed[compared], images.image1.shape, hws)
+    weak = kind.texture and _weak(images.image1, positions, failed, compared & good, hws)
+    texture = ", where image 1 has little texture" if weak else ""
     distrust = "" if trusted else ": the result is not one to trust"
-    console.warn(
-        f"{100 * converged:.1f}% of {n} compared labels converged{distrust}; the others ({listed}) are {place}"
-    )
-    if sum(counts[value] for value in (-1, -3, -4)) >= MUCH * n:
-        console.note(
-            "labels diverge where the first guess is too far off: start from mpidvc reg (-pf, or -regbb), and give "
-            "them more room to move (-m)"
-        )
-    if counts[-2]:
-        console.note("labels without texture cannot be followed: take in their rims (-ld 2)")
-    if counts[1] >= MANY_STOPPED * n:
-        console.note(f"{counts[1]} labels were stopped by -it before they converged: more iterations (-it) help")
+    told = f"{100 * converged:.1f}% of {n} compared {kind.points} converged{distrust}"
+    console.warn(f"{told}; the others ({listed}) are {place}{texture}")
+    for line in advice(_Failures(counts, n, converged, weak, place)):
+        console.note(line)
     return 0 if trusted else 1
 
 
@@ -165,8 +182,24 @@ def note_outliers(console: Console, status: Array, error: Array, zncc: Array, po
         )
 
 
-def _advice(counts: Counter[int], n: int, converged: float, weak: bool, place: str, criterion: str) -> list[str]:
-    """What helps, the most likely first."""
+def _advice_on_labels(found: _Failures) -> list[str]:
+    """What helps labels, the most likely first."""
+    counts, lines = found.counts, []
+    if sum(counts[value] for value in (-1, -3, -4)) >= MUCH * found.n:
+        lines.append(
+            "labels diverge where the first guess is too far off: start from mpidvc reg (-pf, or -regbb), and give "
+            "them more room to move (-m)"
+        )
+    if counts[-2]:
+        lines.append("labels without texture cannot be followed: take in their rims (-ld 2)")
+    if counts[1] >= MANY_STOPPED * found.n:
+        lines.append(f"{counts[1]} labels were stopped by -it before they converged: more iterations (-it) help")
+    return lines
+
+
+def _advice(found: _Failures, criterion: str) -> list[str]:
+    """What helps windows, the most likely first."""
+    counts, n, converged, weak, place = found
     lines = []
     lost = sum(counts[value] for value in (-1, -3, -4))
     if converged < HARDLY_ANY:

@@ -56,7 +56,7 @@ def test_every_label_is_in_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Labels of more voxels than `TOGETHER` come first, each by itself."""
     image = ArrayImage(GRAINS.labels1(), "labels")
     labels = measure_labels(InlineExecutor(), image)
-    low, high = ddic.windows(labels, labels.numbers, SETTINGS)
+    low, high = labels.mask_boxes(labels.numbers, SETTINGS.dilate)
     voxels = np.prod(high - low, axis=1)
     monkeypatch.setattr(ddic, "TOGETHER", int(np.sort(voxels)[-3]))
     chunks = make_chunks(labels, labels.numbers, SETTINGS)

@@ -31,15 +31,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("lab1", help="labels of image 1, of its shape: 0 is the background, each grain has a number")
     parser.add_argument("im2", help="image 2")
     labels = parser.add_argument_group("labels")
-    labels.add_argument(
-        *("-ld", "--label-dilate"),
-        dest="label_dilate",
-        metavar="N",
-        type=int,
-        default=1,
-        help="dilate labels by a ball of this radius in voxels, or erode them if it is negative, to choose the voxels "
-        "that are compared (default: %(default)s)",
-    )
+    options.add_label_dilate(labels)
     labels.add_argument(
         *("-vt", "--volume-threshold"),
         dest="volume_threshold",
@@ -56,14 +48,7 @@ def add_options(parser: Parser) -> None:
     )
     start = parser.add_argument_group("first guess")
     options.add_guess(parser, start)
-    start.add_argument(
-        *("-F", "--apply-F"),
-        dest="apply_F",
-        choices=("all", "rigid", "no"),
-        default="rigid",
-        help="what the labels start with of the F of a registration given by -pf: all, its rotation, or the identity; "
-        "displacements are always those of the whole Phi; fields are taken as they are (default: %(default)s)",
-    )
+    options.add_stored_f(start, "labels", "rigid")
     start.add_argument(
         *("-skp", "--skip"),
         dest="skip",
@@ -96,38 +81,9 @@ def add_options(parser: Parser) -> None:
         action="store_true",
         help="measure a whole F, with stretch and shear, instead of a rotation",
     )
-    iterations = how.add_argument(
-        *("-it", "--max-iterations"),
-        dest="max_iterations",
-        metavar="N",
-        type=int,
-        default=50,
-        help="greatest number of iterations (default: %(default)s)",
-    )
+    iterations, norm = options.add_iterations(how, min_delta_phi=1e-3)
     parser.add_own_spelling(iterations, "-lci")
-    norm = how.add_argument(
-        *("-dp", "--min-delta-phi"),
-        dest="min_delta_phi",
-        metavar="NORM",
-        type=float,
-        default=1e-3,
-        help="converged when the norm of the change of Phi is not above this (default: %(default)s)",
-    )
     parser.add_own_spelling(norm, "-lcp")
-    how.add_argument(
-        *("-o", "--interpolation-order"),
-        dest="interpolation_order",
-        type=int,
-        choices=(1, 3),
-        default=1,
-        help="interpolation of image 2: 1 linear, 3 cubic spline (default: %(default)s)",
-    )
-    how.add_argument(
-        *("-ug", "--update-gradient"),
-        dest="update_gradient",
-        action="store_true",
-        help="take the gradient of the deformed image 2 in every iteration, instead of that of image 1 once",
-    )
     how.add_argument(
         *("-msb", "--multiscale-binning"),
         dest="multiscale_binning",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mpidvc.arrays import Array, Ints
+from mpidvc.arrays import Array, Ints, Triple
 from mpidvc.cli.options import image_mode
 from mpidvc.core import deformation
 from mpidvc.core.grey import choose_criterion
@@ -30,11 +30,11 @@ from mpidvc.workflow import inputs
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.determines import fingerprints
 from mpidvc.workflow.guess import Guess, Nodes, read_guess
-from mpidvc.workflow.labels import check_dilation, check_guess, labels_of, open_labels, typical_size
+from mpidvc.workflow.labels import LabelPart, check_dilation, check_guess, labels_of, open_labels, typical_size
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, pair_stem
-from mpidvc.workflow.pointwise import Part, PointwisePlan
-from mpidvc.workflow.registration import describe_criterion, registration_options
+from mpidvc.workflow.pointwise import PointwisePlan
+from mpidvc.workflow.registration import describe_criterion, registration_options, registration_settings
 from mpidvc.workflow.summary import show_statuses
 from mpidvc.workflow.verdict import judge_labels, note_outliers
 from mpidvc.workflow.work import Work
@@ -49,22 +49,20 @@ SAME_PLACE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair(Part):
-    """The images, with the labels of image 1 as its mask.
+class Pair(LabelPart):
+    """The images, with settings that follow from their grey levels.
 
     Attributes
     ----------
     settings : DdicSettings
     criterion : str
         The line about it.
-    labels : Labels
     chunks : Chunks
         Of the labels to be measured.
     """
 
     settings: DdicSettings
     criterion: str
-    labels: Labels
     chunks: Chunks
 
 
@@ -111,7 +109,8 @@ class Plan(PointwisePlan[Pair]):
         again = labels.numbers
         if args.skip and guess.field is not None:
             again = again[guess.field["returnStatus"][again] != 2]
-        settings, criterion = _settings(args, images, labels, guess)
+        size = typical_size(labels)
+        settings, criterion = _settings(args, images, labels, guess, size)
         pair = Pair(
             images=images,
             stem=stem,
@@ -125,7 +124,7 @@ class Plan(PointwisePlan[Pair]):
             parts=[pair],
             nodes=nodes,
             guess=guess,
-            hws=typical_size(labels),
+            hws=size,
             output=output,
             stored_f=args.apply_F,
             skip=args.skip,
@@ -190,28 +189,22 @@ class Plan(PointwisePlan[Pair]):
         )
 
     def summarise(self, part: Pair, work: Work, results: ResultsFile, console: Console) -> int:
-        status = results.column("returnStatus")
+        status, error = results.column("returnStatus"), results.column("error")
+        measured, settings = np.sort(work.measured), part.settings.registration
         if self.debug:
-            error, iterations = results.column("error"), results.column("iterations")
-            for label in np.sort(work.measured).tolist():
+            iterations = results.column("iterations")
+            for label in measured.tolist():
                 console.print(
                     f"label {label}: rs={status[label]:+.0f} it={iterations[label]:.0f} error={error[label]:.4g}"
                 )
         show_statuses(console, "Discrete DIC summary", status[1:], LABELS, "Labels")
-        measured = np.sort(work.measured)
-        error, zncc = (results.column(name)[measured] for name in ("error", "zncc"))
-        note_outliers(console, status[measured], error, zncc, "labels")
-        return judge_labels(
-            console,
-            part.images.image1,
-            part.labels.centre[measured],
-            status[measured],
-            self.hws,
-            part.settings.registration,
-        )
+        note_outliers(console, status[measured], error[measured], results.column("zncc")[measured], "labels")
+        return judge_labels(console, part.images, part.labels.centre[measured], status[measured], self.hws, settings)
 
 
-def _settings(args: argparse.Namespace, images: ImagePair, labels: Labels, guess: Guess) -> tuple[DdicSettings, str]:
+def _settings(
+    args: argparse.Namespace, images: ImagePair, labels: Labels, guess: Guess, size: Triple
+) -> tuple[DdicSettings, str]:
     """The settings of the run, and the line about the criterion that its grey levels call for."""
     centres: Array = labels.centre[labels.numbers]
 
@@ -220,21 +213,10 @@ def _settings(args: argparse.Namespace, images: ImagePair, labels: Labels, guess
 
     # whole windows: grains that move would leave a mask of image 1
     whole = images._replace(mask1=None)
-    grey = grey_levels(whole, Windows(positions=centres, guess=guesses, hws=typical_size(labels)))
+    grey = grey_levels(whole, Windows(positions=centres, guess=guesses, hws=size))
     choice = choose_criterion(args.criterion, grey)
-    registration = RegistrationSettings(
-        order=args.interpolation_order,
-        max_iterations=args.max_iterations,
-        min_delta_phi=args.min_delta_phi,
-        rigid=not args.non_rigid,
-        update_gradient=args.update_gradient,
-        criterion=choice.criterion,
-        gain=choice.gain,
-        bias=choice.bias,
-        level=grey.mean1,
-    )
     settings = DdicSettings(
-        registration,
+        replace(registration_settings(args, choice, rigid=not args.non_rigid), level=grey.mean1),
         dilate=args.label_dilate,
         margin=args.margin,
         volume_threshold=args.volume_threshold,

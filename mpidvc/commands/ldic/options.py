@@ -33,14 +33,7 @@ def add_options(parser: Parser) -> None:
     start = parser.add_argument_group("what is compared, and from where")
     options.add_mask(start)
     options.add_guess(parser, start)
-    start.add_argument(
-        *("-F", "--apply-F"),
-        dest="apply_F",
-        choices=("all", "rigid", "no"),
-        default="all",
-        help="what the nodes start with of the F of a registration given by -pf: all, its rotation, or the identity; "
-        "displacements are always those of the whole Phi; fields are taken as they are (default: %(default)s)",
-    )
+    options.add_stored_f(start, "nodes", "all")
     start.add_argument(
         *("-skp", "--skip"),
         dest="skip",

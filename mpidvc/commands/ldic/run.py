@@ -187,7 +187,7 @@ def _pair(args: argparse.Namespace, images: ImagePair, stem: Path, windows: Wind
     # beyond the image there is nothing to compare
     z, y, x = (min(m, n) for m, n in zip(args.margin, images.image1.shape, strict=True))
     settings = LdicSettings(
-        registration_settings(args, choice),
+        registration_settings(args, choice, args.rigid, args.shift),
         hws=windows.hws,
         margin=(0 if images.two_d else z, y, x),
         min_coverage=windows.min_coverage,

@@ -10,7 +10,6 @@ import numpy as np
 from mpidvc.arrays import Ints
 from mpidvc.cli.options import image_mode
 from mpidvc.core.grid import Chunks
-from mpidvc.core.labels import Labels
 from mpidvc.core.pixel_search import RESULT, LabelSearchSettings
 from mpidvc.core.statuses import LABEL_SEARCH
 from mpidvc.fields.hdf5 import ResultsFile
@@ -20,46 +19,43 @@ from mpidvc.tasks.memory import label_search_bytes
 from mpidvc.tasks.pixel_search import RECORD
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.guess import Nodes, read_guess
-from mpidvc.workflow.inputs import open_search_pair
-from mpidvc.workflow.labels import check_dilation, check_guess, labels_of, open_labels, typical_size
+from mpidvc.workflow.labels import LabelPart, check_dilation, check_guess, labels_of, typical_size
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, pair_stem
-from mpidvc.workflow.pointwise import Part, PointwisePlan
+from mpidvc.workflow.pointwise import PointwisePlan
 from mpidvc.workflow.search import (
     LABEL_FILES,
     LABEL_LESS,
     label_search_options,
     label_search_settings,
-    notes_on_labels,
+    open_label_pair,
     refuse_huge_labels,
     seconds_of_labels,
     show_search,
 )
 from mpidvc.workflow.work import Work
 
-__all__ = ["LabelPart", "LabelPlan"]
+__all__ = ["ChunkedPart", "LabelPlan"]
 
 #: Largest distance (voxels) of a centre of mass from the position in the guess.
 SAME_PLACE = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelPart(Part):
-    """The images, with the labels of image 1 as its mask.
+class ChunkedPart(LabelPart):
+    """The images, with the labels in chunks.
 
     Attributes
     ----------
-    labels : Labels
     chunks : Chunks
         Of the labels.
     """
 
-    labels: Labels
     chunks: Chunks
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelPlan(PointwisePlan[LabelPart]):
+class LabelPlan(PointwisePlan[ChunkedPart]):
     """Labels to be searched.
 
     Attributes
@@ -78,11 +74,7 @@ class LabelPlan(PointwisePlan[LabelPart]):
     def prepare(cls, args: argparse.Namespace, console: Console) -> LabelPlan:
         check_dilation(args.label_dilate)
         guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
-        args.notes += notes_on_labels(args)
-        args.mask1 = args.mask2 = None
-        images = open_search_pair(args)
-        numbers = open_labels(args.labels1, images.image1)
-        images = images._replace(mask1=numbers)
+        images, numbers = open_label_pair(args)
         stem, output = pair_stem(args, "pixelSearch"), Output.of(args)
         check_results(stem, output, args.phi_file)
         announce(console, "pixelSearch", args)
@@ -98,7 +90,7 @@ class LabelPlan(PointwisePlan[LabelPart]):
         low, high = search_boxes(labels, there, settings, F)
         size = high - low
         refuse_huge_labels(numbers.path, there, size, settings)
-        part = LabelPart(images=images, stem=stem, labels=labels, chunks=make_chunks(labels, there, size, settings))
+        part = ChunkedPart(images=images, stem=stem, labels=labels, chunks=make_chunks(labels, there, size, settings))
         return cls(
             parts=[part],
             nodes=Nodes.of_labels(labels.centre),
@@ -115,11 +107,11 @@ class LabelPlan(PointwisePlan[LabelPart]):
     def for_workers(self) -> LabelPlan:
         return replace(super().for_workers(), size=self.size[:0])
 
-    def chunk_bytes(self, part: LabelPart) -> int:
+    def chunk_bytes(self, part: ChunkedPart) -> int:
         deformed = self.settings.apply_f != "no" and self.guess.digest is not None
         return label_search_bytes(part.images, part.labels, self.size, self.settings, deformed)
 
-    def work(self, part: LabelPart) -> Work:
+    def work(self, part: ChunkedPart) -> Work:
         nodes, guess, settings = self.nodes, self.guess, self.settings
         determines = label_search_options("pixelSearch", part.images, settings)
         determines["first guess (-pf)"] = guess.digest
@@ -141,7 +133,7 @@ class LabelPlan(PointwisePlan[LabelPart]):
         )
         return work
 
-    def measure(self, part: LabelPart, measurement: Measurement) -> None:
+    def measure(self, part: ChunkedPart, measurement: Measurement) -> None:
         measurement.start("Starting Pixel Search", part.images, points="labels")
         measurement.run(
             LabelSearchTask(LabelSearch(part.images, part.labels, self.settings), part.chunks, measurement.journal),
@@ -149,7 +141,7 @@ class LabelPlan(PointwisePlan[LabelPart]):
             lambda last: f"NCC={last['pixelSearchCC']:.5f} rs={last['returnStatus']:+.0f}",
         )
 
-    def summarise(self, part: LabelPart, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(self, part: ChunkedPart, work: Work, results: ResultsFile, console: Console) -> int:
         # row 0 is no label
         status, at_limit = results.column("returnStatus")[1:], results.column("atLimit")[1:]
         show_search(console, status, at_limit, self.settings, LABEL_SEARCH, "Labels")

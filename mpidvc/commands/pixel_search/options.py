@@ -47,22 +47,7 @@ def add_options(parser: Parser) -> None:
     how = parser.add_argument_group("correlation")
     options.add_zero_mean(parser, how)
     labels = parser.add_argument_group("labels")
-    labels.add_argument(
-        *("-lab1", "--labelledFile1"),
-        dest="labels1",
-        metavar="FILE",
-        help="labels of image 1, of its shape: 0 is the background, each grain has a number. Each label is searched by "
-        "its own voxels, instead of the windows of a grid; masks, grey levels, -ns and -hws have no meaning then",
-    )
-    labels.add_argument(
-        *("-ld", "--label-dilate"),
-        dest="label_dilate",
-        metavar="N",
-        type=int,
-        default=1,
-        help="dilate labels by a ball of this radius in voxels, or erode them if it is negative, to choose the voxels "
-        "that are compared; -sr is wider by twice a dilation at each end (default: %(default)s)",
-    )
+    options.add_searched_labels(labels, "Each label is searched by its own voxels, instead of the windows of a grid")
     labels.add_argument(
         *("-lvt", "--label-volume-threshold"),
         dest="label_volume_threshold",

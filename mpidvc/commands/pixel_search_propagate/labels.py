@@ -21,38 +21,24 @@ from mpidvc.tasks.memory import label_search_bytes
 from mpidvc.tasks.propagation import GuidedLabelSearch
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.guess import Nodes
-from mpidvc.workflow.inputs import open_search_pair
 from mpidvc.workflow.journal_feed import LOGGED
-from mpidvc.workflow.labels import check_dilation, labels_of, open_labels, typical_size
+from mpidvc.workflow.labels import LabelPart, check_dilation, labels_of, typical_size
 from mpidvc.workflow.output import Output, check_results, pair_stem
-from mpidvc.workflow.pointwise import Part
 from mpidvc.workflow.search import (
     LABEL_FILES,
     LABEL_LESS,
     label_search_options,
     label_search_settings,
-    notes_on_labels,
+    open_label_pair,
     refuse_huge_labels,
     seconds_of_labels,
 )
 from mpidvc.workflow.work import Work
 
-__all__ = ["LabelPart", "LabelPlan"]
+__all__ = ["LabelPlan"]
 
 #: Labels that have no more voxels than this, once dilated, are skipped, as in spam.
 VOLUME_THRESHOLD = 27
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelPart(Part):
-    """The images, with the labels of image 1 as its mask.
-
-    Attributes
-    ----------
-    labels : Labels
-    """
-
-    labels: Labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +61,7 @@ class LabelPlan(Travel[LabelPart]):
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console) -> LabelPlan:
         check_dilation(args.label_dilate)
-        args.notes += notes_on_labels(args)
-        args.mask1 = args.mask2 = None
-        images = open_search_pair(args)
-        numbers = open_labels(args.labels1, images.image1)
-        images = images._replace(mask1=numbers)
+        images, numbers = open_label_pair(args)
         shown = " ".join(map(str, args.start))
         if images.two_d and (args.start[0] != 0 or args.start[3] != 0):
             raise UserError(f"-sp {shown}: the images are 2D; Z and its displacement have to be 0")

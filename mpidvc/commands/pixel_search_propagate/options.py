@@ -50,22 +50,9 @@ def add_options(parser: Parser) -> None:
         help="text file with the points to search, Z Y X in each line, instead of a grid; without -sp the first one is "
         "the starting point, with displacement 0",
     )
-    points.add_argument(
-        *("-lab1", "--labelledFile1"),
-        dest="labels1",
-        metavar="FILE",
-        help="labels of image 1, of its shape: 0 is the background, each grain has a number. The guess travels over "
-        "their centres of mass, from the label at the point of -sp, or the nearest one; masks, grey levels, -ns and "
-        "-hws have no meaning then",
-    )
-    points.add_argument(
-        *("-ld", "--label-dilate"),
-        dest="label_dilate",
-        metavar="N",
-        type=int,
-        default=1,
-        help="dilate labels by a ball of this radius in voxels, or erode them if it is negative, to choose the voxels "
-        "that are compared; -sr is wider by twice a dilation at each end (default: %(default)s)",
+    options.add_searched_labels(
+        points,
+        "The guess travels over their centres of mass, from the label at the point of -sp, or the nearest one",
     )
     options.add_mask(points)
     options.add_mask(points, 2)

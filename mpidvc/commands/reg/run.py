@@ -109,7 +109,7 @@ class Plan(CorrelationPlan):
         grey = grey_levels(images, region_windows(image1.shape, levels.margin_of(image1.shape, 1), start))
         choice = choose_criterion(args.criterion, grey)
         settings = replace(
-            registration_settings(args, choice),
+            registration_settings(args, choice, args.rigid, args.shift),
             sigma=args.gaussian_sigma if args.gradient_method == "gaussian" else None,
             level=grey.mean1,
         )
