@@ -40,7 +40,8 @@ bool allocate(Window &win, const Int n[3], const mpidvc_settings &set) {
     win.frame_pitch = (win.frame[2] + 7) / 8 * 8;
     const Int frame = win.frame[0] * win.frame[1] * win.frame_pitch + 64;
     const Int line = larger(win.pitch, win.frame_pitch) + 64;
-    win.memory = calloc(1, sizeof(Int) * 2 * win.rows + sizeof(float) * ((set.gauss ? 10 : 7) * size + 2 * frame + 3 * line));
+    const Int floats = (set.gauss ? 10 : 7) * size + 2 * frame + 3 * line;
+    win.memory = calloc(1, sizeof(Int) * 2 * win.rows + sizeof(float) * floats);
     if (!win.memory) return false;
     win.first = (Int *)win.memory, win.last = win.first + win.rows;
     float *p = (float *)(win.last + win.rows);
@@ -160,17 +161,17 @@ int shifted_gradients(const float *src, Int py, Int pz, const Int n[3], const mp
     return failed;
 }
 
-// The voxels of each row outside of which nothing is compared: masks of grains leave a good part of their box empty.
+// The groups of each row beyond which nothing is compared: the mask of a grain leaves a good part of its box empty.
+// Groups stay where they are, so that sums have the same terms in the same order, less some zeros.
 void find_ends(Window &win) {
     for (Int r = 0; r < win.rows; r++) {
         const float *w = win.w + r * win.pitch;
-        Int first = 0, last = win.n[2];
+        Int first = 0, last = (win.n[2] + WIDE - 1) / WIDE;
         if (win.weighted) {
-            while (last > 0 && w[last - 1] == 0.f) last--;
-            while (first < last && w[first] == 0.f) first++;
+            while (last > 0 && total(load<WIDE>(w + (last - 1) * WIDE)) == 0) last--;
+            while (first < last && total(load<WIDE>(w + first * WIDE)) == 0) first++;
         }
-        // groups stay where they are, so that sums keep their order
-        win.first[r] = first / WIDE * WIDE, win.last[r] = smaller((last + WIDE - 1) / WIDE * WIDE, win.n[2]);
+        win.first[r] = first * WIDE, win.last[r] = smaller(last * WIDE, win.n[2]);
     }
 }
 

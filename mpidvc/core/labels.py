@@ -114,7 +114,9 @@ class Labels:
         """
         found = []
         frame, grown = abs(dilate), max(dilate, 0)
-        ends = zip(self.lowest[label].tolist(), self.highest[label].tolist(), map(int, low), map(int, high), strict=True)
+        ends = zip(
+            self.lowest[label].tolist(), self.highest[label].tolist(), map(int, low), map(int, high), strict=True
+        )
         for axis, (lowest, highest, a, b) in enumerate(ends):
             if axis == 0 and self.two_d:
                 first, last, around = max(lowest, a), min(highest + 1, b), 0

@@ -134,8 +134,10 @@ class Windows:
         Window 1, the box of the label's mask.
     middle : (n, 3) float64
         Of window 1.
-    hws, around : (n, 3) int64
-        Half-window size in the kernel's sense, and voxels to be read on both sides of the window's central voxel.
+    hws : (n, 3) int64
+        Half-window size in the kernel's sense.
+    around, read, stop : (n, 3) int64
+        Voxels to be read on both sides of the central voxel of window 1, and the box ``[read, stop)`` that these make.
     start : (n, 4, 4) float64
         First guess, about the middle.
     low2, high2 : (n, 3) int64
@@ -151,6 +153,8 @@ class Windows:
     middle: Array
     hws: Ints
     around: Ints
+    read: Ints
+    stop: Ints
     start: Array
     low2: Ints
     high2: Ints
@@ -221,7 +225,7 @@ class DdicTask:
         settings, labels, centre = self.settings, self.labels, inputs["position"]
         guess = np.zeros((len(numbers), 4, 4))
         guess[:, :3], guess[:, 3, 3] = inputs["phi"], 1.0
-        # what is the same for all labels is done at once: for one of them, numpy takes longer than its registration
+        # for all labels at once: numpy takes longer over a single one than its registration does
         windows = self._windows(numbers, guess, centre)
         in_memory = executor is None and settings.binning == 1
         phi = windows.start.copy() if in_memory else guess
@@ -232,15 +236,15 @@ class DdicTask:
             label = int(numbers[k])
             volume, mask = int(labels.volume[label]), None
             if executor is None:
-                low, high = windows.low[k].tolist(), windows.high[k].tolist()
-                mask = read_label_mask(self._numbers, labels, label, low, high, dilate, keep_others)
+                read, stop = windows.read[k].tolist(), windows.stop[k].tolist()
+                mask = read_label_mask(self._numbers, labels, label, read, stop, dilate, keep_others)
                 volume = np.count_nonzero(mask)
             if volume <= settings.volume_threshold:
                 continue
             if in_memory and mask is not None:
                 self._register_window(windows, k, mask, phi[k, :3], result[k : k + 1])
                 # of the mask, not of the box
-                result[k, _COVERAGE] *= mask.size / volume
+                result[k, _COVERAGE] *= float(np.prod(windows.high[k] - windows.low[k])) / volume
             else:
                 phi[k], result[k] = self._register_parts(
                     executor or InlineExecutor(),
@@ -276,31 +280,41 @@ class DdicTask:
         if images.two_d:
             hws[:, 0] = around[:, 0] = 0
             near[:, 0], far[:, 0] = low2[:, 0], high2[:, 0]
+        node = low + (size - 1) // 2
         less = (near < far).all(axis=1) & (np.prod(far - near, axis=1) < LESS * np.prod(high2 - low2, axis=1))
-        return Windows(low, high, middle, hws, around, start, low2, high2, near, far, less)
+        return Windows(
+            low, high, middle, hws, around, node - around, node + around + 1, start, low2, high2, near, far, less
+        )
 
     def _register_window(
         self, windows: Windows, k: int, mask: npt.NDArray[np.uint8], phi: Array, result: Array
     ) -> None:
-        """Register a label from one window in memory; `phi` (3, 4) and `result` (1, 6) get Phi about its middle."""
+        """Register a label from one window in memory.
+
+        Parameters
+        ----------
+        windows : Windows
+        k : int
+            Row of the label.
+        mask : (z, y, x) uint8
+            Of the label, in the box that is read.
+        phi : (3, 4) float64, out
+            About the middle of window 1.
+        result : (1, 6) float64, out
+        """
         images, registration = self.images, self.settings.registration
-        around, size = windows.around[k], mask.shape
-        node = windows.low[k] + (np.array(size) - 1) // 2
-        origin1 = node - around
+        origin1, around = windows.read[k], windows.around[k]
         box1, (usable, _, _), sampled1 = read_reference_box(
             images.image1,
             None,
             origin1,
-            node + around + 1,
+            windows.stop[k],
             registration,
             self._kernel_settings.gradient_reach,
             self._scratch[0],
         )
-        of_label = np.zeros(box1.shape, np.uint8)
-        z, y, x = (windows.low[k] - origin1).tolist()
-        of_label[z : z + size[0], y : y + size[1], x : x + size[2]] = mask
         if usable is not None:
-            of_label &= usable
+            mask &= usable
         left = np.zeros(1, np.uint8)
         for low2, high2 in windows.samples(k):
             box2, valid2, origin2 = read_sampled_box(
@@ -310,7 +324,7 @@ class DdicTask:
             correlation.correlate_points(
                 self._kernel_settings,
                 box1,
-                of_label,
+                mask,
                 None,
                 None,
                 sampled1,
@@ -324,7 +338,7 @@ class DdicTask:
                 phi.reshape(1, 12),
                 result,
                 _LEAST_COVERAGE,
-                compared=size,
+                compared=windows.high[k] - windows.low[k],
                 left=left,
             )
             if not left[0]:
