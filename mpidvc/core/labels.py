@@ -80,8 +80,8 @@ class Labels:
         touches: npt.NDArray[np.bool_] = outermost[:, first:].any(axis=1) & (self.volume > 0)
         return touches
 
-    def box(self, label: int, grown: int = 0) -> tuple[Ints, Ints]:
-        """Bounding box ``[low, high)`` of a label, grown by voxels on all sides (in the plane in 2D), not clipped."""
+    def box(self, label: int | Ints, grown: int = 0) -> tuple[Ints, Ints]:
+        """Bounding box ``[low, high)`` of a label, or of labels (n, 3), grown (in the plane in 2D) and not clipped."""
         grow = np.array([0 if self.two_d else grown, grown, grown])
         return self.lowest[label] - grow, self.highest[label] + 1 + grow
 

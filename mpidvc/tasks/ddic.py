@@ -238,7 +238,7 @@ class DdicTask:
             if executor is None:
                 read, stop = windows.read[k].tolist(), windows.stop[k].tolist()
                 mask = read_label_mask(self._numbers, labels, label, read, stop, dilate, keep_others)
-                volume = np.count_nonzero(mask)
+                volume = int(np.count_nonzero(mask))
             if volume <= settings.volume_threshold:
                 continue
             if in_memory and mask is not None:
