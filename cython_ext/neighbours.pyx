@@ -1,5 +1,5 @@
 # cython: boundscheck=False, wraparound=False
-"""Neighbours of points: within a radius, or the nearest one."""
+"""Neighbours of points: within a radius, or the nearest ones."""
 
 from libc.stdint cimport int64_t
 from libcpp.vector cimport vector
@@ -8,8 +8,19 @@ import numpy as np
 
 
 cdef extern from "point_tree.hpp" namespace "point_tree" nogil:
+    cdef cppclass Node:
+        pass
+
+    cdef cppclass Candidate:
+        pass
+
     cdef cppclass Tree:
         void build(const double *points, int64_t n) except +
+        void view(const double *points, const int64_t *order, int64_t n, const Node *nodes, int64_t n_nodes)
+        const int64_t *order()
+        const Node *nodes()
+        int64_t n_nodes()
+        void nearest(const double *centre, int64_t count, vector[Candidate]& heap, int64_t *found) except +
         void within(const double *centre, double square_radius, int64_t before, vector[int64_t]& found) except +
         void walk(double radius, int64_t *ranked) except +
 
@@ -21,6 +32,8 @@ cdef class Points:
     ----------
     positions : (n, 3) float64
         z, y, x; finite.
+    tree : (order, nodes), optional
+        The `tree` of the same points, made before, which is not copied.
 
     Raises
     ------
@@ -28,17 +41,109 @@ cdef class Points:
         If a position is not finite.
     """
 
-    cdef Tree tree
+    cdef Tree own
     cdef const double[:, ::1] positions
+    cdef const int64_t[::1] order
+    cdef const unsigned char[::1] nodes
 
-    def __init__(self, positions):
+    def __init__(self, positions, tree=None):
         self.positions = np.ascontiguousarray(positions, dtype=np.float64).reshape(-1, 3)
         if not np.isfinite(self.positions).all():
             raise ValueError("positions have to be finite")
         cdef int64_t n = self.positions.shape[0]
-        if n > 0:
+        if n > 0 and tree is not None:
+            self.order, self.nodes = tree
+            if self.order.shape[0] != n or self.nodes.shape[0] % sizeof(Node) or not self.nodes.shape[0]:
+                raise ValueError("the tree is not one of these points")
+            self.own.view(
+                &self.positions[0, 0],
+                &self.order[0],
+                n,
+                <const Node *> &self.nodes[0],
+                self.nodes.shape[0] // sizeof(Node),
+            )
+        elif n > 0:
             with nogil:
-                self.tree.build(&self.positions[0, 0], n)
+                self.own.build(&self.positions[0, 0], n)
+
+    @property
+    def tree(self):
+        """The tree as two arrays, to be used by other processes: copies of the points' order (n,) and of its nodes."""
+        cdef int64_t n = self.positions.shape[0]
+        if n == 0:
+            return np.zeros(0, np.int64), np.zeros(0, np.uint8)
+        order = <const int64_t[:n]> self.own.order()
+        nodes = <const unsigned char[:self.own.n_nodes() * <int64_t> sizeof(Node)]> <const unsigned char *> self.own.nodes()
+        return np.array(order), np.array(nodes)
+
+    def _centres(self, centres):
+        cdef const double[:, ::1] asked = np.ascontiguousarray(centres, dtype=np.float64).reshape(-1, 3)
+        if not np.isfinite(asked).all():
+            raise ValueError("centres have to be finite")
+        return asked
+
+    def within(self, centres, radius):
+        """Find the points at most a radius away from each centre.
+
+        Parameters
+        ----------
+        centres : (m, 3) float64
+        radius : float, or (m,) float64
+
+        Returns
+        -------
+        start : (m + 1,) int64
+        found : (start[m],) int64
+            Indices of the points of centre j: ``found[start[j]:start[j + 1]]``, ascending.
+
+        Raises
+        ------
+        ValueError
+            If a centre is not finite.
+        """
+        cdef const double[:, ::1] asked = self._centres(centres)
+        cdef Py_ssize_t m = asked.shape[0], k
+        cdef const double[::1] radii = np.ascontiguousarray(np.broadcast_to(np.asarray(radius, np.float64), (m,)))
+        cdef int64_t n = self.positions.shape[0]
+        start = np.zeros(m + 1, np.int64)
+        cdef int64_t[::1] ends = start
+        cdef vector[int64_t] found
+        with nogil:
+            for k in range(m):
+                self.own.within(&asked[k, 0], radii[k] * radii[k], n, found)
+                ends[k + 1] = found.size()
+        return start, _listed(found)
+
+    def nearest(self, centres, int64_t number):
+        """Find the nearest points of each centre.
+
+        Parameters
+        ----------
+        centres : (m, 3) float64
+        number : int
+            Of points for each; all of them if there are fewer.
+
+        Returns
+        -------
+        (m, min(number, n)) int64
+            Their indices by distance, and of equally near points by index.
+
+        Raises
+        ------
+        ValueError
+            If a centre is not finite.
+        """
+        cdef const double[:, ::1] asked = self._centres(centres)
+        cdef Py_ssize_t m = asked.shape[0], k
+        cdef int64_t count = max(0, min(number, self.positions.shape[0]))
+        indices = np.empty((m, count), np.int64)
+        cdef int64_t[:, ::1] found = indices
+        cdef vector[Candidate] heap
+        if count:
+            with nogil:
+                for k in range(m):
+                    self.own.nearest(&asked[k, 0], count, heap, &found[k, 0])
+        return indices
 
     def earlier(self, const int64_t[::1] points, const double[::1] radii, int64_t most):
         """Find the neighbours within a radius that have a lower index.
@@ -64,7 +169,7 @@ cdef class Points:
         IndexError
             If there is no such point.
         """
-        cdef Py_ssize_t m = points.shape[0], k = 0, j
+        cdef Py_ssize_t m = points.shape[0], k = 0
         if radii.shape[0] != m:
             raise ValueError("points and radii have to be of one length")
         if m and (np.min(points) < 0 or np.max(points) >= self.positions.shape[0]):
@@ -74,14 +179,20 @@ cdef class Points:
         cdef vector[int64_t] found
         with nogil:
             while k < m and <int64_t> found.size() <= most:
-                self.tree.within(&self.positions[points[k], 0], radii[k] * radii[k], points[k], found)
+                self.own.within(&self.positions[points[k], 0], radii[k] * radii[k], points[k], found)
                 k += 1
                 ends[k] = found.size()
-        listed = np.empty(found.size(), np.int64)
-        cdef int64_t[::1] target = listed
-        for j in range(<Py_ssize_t> found.size()):
-            target[j] = found[j]
-        return start[:k + 1], listed
+        return start[:k + 1], _listed(found)
+
+
+cdef object _listed(vector[int64_t]& found):
+    """A copy as an array."""
+    listed = np.empty(found.size(), np.int64)
+    cdef int64_t[::1] target = listed
+    cdef Py_ssize_t j
+    for j in range(<Py_ssize_t> found.size()):
+        target[j] = found[j]
+    return listed
 
 
 def walk(positions, double radius):
@@ -107,5 +218,5 @@ def walk(positions, double radius):
     cdef int64_t[::1] ranked = order
     if order.size:
         with nogil:
-            near.tree.walk(radius, &ranked[0])
+            near.own.walk(radius, &ranked[0])
     return order

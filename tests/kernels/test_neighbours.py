@@ -70,3 +70,32 @@ def test_what_is_refused() -> None:
             points.earlier(np.array([wrong]), np.ones(1), 9)
     with pytest.raises(ValueError, match="length"):
         points.earlier(np.array([0]), np.ones(2), 9)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_within_and_nearest(seed: int) -> None:
+    positions = some_points(seed)
+    rng = np.random.default_rng(seed + 200)
+    centres = np.concatenate([positions[:3], rng.uniform(-2, 12, (10, 3))])
+    radii = rng.choice([0.0, 0.3, 1.0, 2.0, 50.0], len(centres))
+    points = neighbours.Points(positions)
+    for shared in (points, neighbours.Points(positions, points.tree)):
+        start, found = shared.within(centres, radii)
+        assert start[0] == 0
+        for k, centre in enumerate(centres):
+            square = np.square(positions - centre).sum(axis=1)
+            assert found[start[k] : start[k + 1]].tolist() == np.nonzero(square <= radii[k] ** 2)[0].tolist()
+        for number in (0, 1, 7, len(positions) + 3):
+            # by distance, then by index
+            order = [np.argsort(np.square(positions - c).sum(axis=1), kind="stable")[:number] for c in centres]
+            assert shared.nearest(centres, number).tolist() == np.array(order).tolist()
+
+
+def test_neighbours_of_nothing() -> None:
+    points = neighbours.Points(np.zeros((0, 3)))
+    empty = neighbours.Points(np.zeros((0, 3)), points.tree)
+    assert empty.nearest([[0.0, 0.0, 0.0]], 3).shape == (1, 0)
+    assert empty.within([[0.0, 0.0, 0.0]], 9.0)[0].tolist() == [0, 0]
+    for wrong in (points.nearest, points.within):
+        with pytest.raises(ValueError, match="finite"):
+            wrong([[0, 0, np.nan]], 1)
