@@ -9,9 +9,9 @@ import numpy as np
 
 from mpidvc.arrays import Array, Ints, Records
 from mpidvc.core import deformation
-from mpidvc.kernels import interpolation, neighbours
+from mpidvc.kernels import interpolation
 from mpidvc.tasks.points import Points, record_of
-from mpidvc.tasks.source import Source
+from mpidvc.tasks.source import Neighbours, Source
 
 __all__ = [
     "NO_NEIGHBOUR",
@@ -106,14 +106,12 @@ def records_of(phi: Array, status: Ints | Array) -> Records:
     return records
 
 
-def interpolate(
-    tree: neighbours.Points, positions: Array, phi: Array, targets: Array, settings: PassingSettings
-) -> Array:
+def interpolate(tree: Neighbours, positions: Array, phi: Array, targets: Array, settings: PassingSettings) -> Array:
     """Mean Phi of the neighbours of each target, weighted by 1 / (distance + 1e-6).
 
     Parameters
     ----------
-    tree : neighbours.Points
+    tree : Neighbours
         Of `positions`.
     positions, phi : (n, 3), (n, 4, 4) float64
         The field.
@@ -140,9 +138,7 @@ def interpolate(
     return means
 
 
-def _neighbours(
-    tree: neighbours.Points, targets: Array, settings: PassingSettings
-) -> Iterator[tuple[int, int, Ints, Ints]]:
+def _neighbours(tree: Neighbours, targets: Array, settings: PassingSettings) -> Iterator[tuple[int, int, Ints, Ints]]:
     """First and last target of a part, and the neighbours of its targets: so many that they fit in memory."""
     first, step = 0, len(targets) if settings.radius is None else FIRST
     while first < len(targets):

@@ -83,7 +83,7 @@ def merged(
                 f"-lab1 {image.path}: has the label {last}, but its field of -pf2 ends with {len(other) - 1}; give the "
                 "labels of the field"
             )
-        there = np.isfinite(other.positions).all(axis=1) & np.isfinite(other.phi).all(axis=(1, 2))
+        there = np.asarray(np.isfinite(other.positions).all(axis=1) & np.isfinite(other.phi).all(axis=(1, 2)))
         take = (numbers > 0) & there[numbers]
         if not prefer_labels:
             take &= status != 2

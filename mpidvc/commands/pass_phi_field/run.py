@@ -21,6 +21,7 @@ from mpidvc.images.fingerprint import fingerprint
 from mpidvc.images.image import open_image
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.passing import NO_NEIGHBOUR, RECORD, RESULT, AppliedTask, PassingSettings, PassingTask, records_of
+from mpidvc.tasks.source import Source
 from mpidvc.workflow.announce import announce
 from mpidvc.workflow.determines import checksum
 from mpidvc.workflow.field_plan import FieldPlan
@@ -161,7 +162,7 @@ class Plan(FieldPlan):
     def for_workers(self) -> Plan:
         return replace(super().for_workers(), kept=None)
 
-    def work(self, part: Any) -> Work:
+    def work(self) -> Work:
         n = len(self.nodes)
         labels = self.nodes.layout.layout == "labels"
         measured = np.arange(n)
@@ -192,13 +193,13 @@ class Plan(FieldPlan):
             )
         return work
 
-    def measure(self, part: Any, measurement: Measurement) -> None:
+    def measure(self, source: Source | None, measurement: Measurement) -> None:
         task: PassingTask | AppliedTask = AppliedTask(measurement.journal)
-        if self.settings is not None:
-            task = PassingTask(self.source, measurement.journal, self.settings)
+        if source is not None and self.settings is not None:
+            task = PassingTask(source, measurement.journal, self.settings)
         measurement.run(task, "passPhiField", lambda last: f"rs={last['returnStatus']:+.0f}")
 
-    def summarise(self, part: Any, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(self, work: Work, results: ResultsFile, console: Console) -> int:
         status = results.column("returnStatus")
         if work.nodes.layout.layout == "labels":
             status = status[1:]
@@ -244,7 +245,7 @@ def _usable(guess: Guess, threshold: int, console: Console) -> PhiField:
     """
     field = guess.field
     assert field is not None
-    good = np.isfinite(field.positions).all(axis=1) & np.isfinite(field.phi).all(axis=(1, 2))
+    good = np.asarray(np.isfinite(field.positions).all(axis=1) & np.isfinite(field.phi).all(axis=(1, 2)))
     if field.layout == "labels":
         good[0] = False
     finite = int(good.sum())
