@@ -141,6 +141,19 @@ def test_points_without_a_neighbour_have_a_bad_status(affine: PhiField, capsys: 
     np.testing.assert_array_equal(got.good, near)
 
 
+def test_only_surrounded_points_of_many(affine: PhiField) -> None:
+    got = passed(
+        affine, check_point_surrounded=True, neighbourhood_radius=7.0, node_spacing=5, image1_shape=(45, 45, 45)
+    )
+    assert len(got) == 512
+    inside = []
+    for position in got.positions:
+        near = affine.positions[np.linalg.norm(affine.positions - position, axis=1) <= 7]
+        inside.append(len(near) > 0 and bool(((near.min(0) <= position) & (position <= near.max(0))).all()))
+    assert 50 < sum(inside) < 450
+    np.testing.assert_array_equal(got.columns["returnStatus"], np.where(inside, 1, -7))
+
+
 def test_background_and_missing_labels(tmp_path: Path) -> None:
     labels = np.zeros((30, 30, 30), np.uint16)
     labels[10:15, 10:15, 10:15], labels[20:25, 20:25, 20:25] = 1, 3
