@@ -83,6 +83,39 @@ cdef class Points:
             target[j] = found[j]
         return start[:k + 1], listed
 
+    def within(self, centres, radii):
+        """Find the points at most a radius from each centre.
+
+        Parameters
+        ----------
+        centres : (m, 3) float64
+            z, y, x.
+        radii : float or (m,) float64
+
+        Returns
+        -------
+        start : (m + 1,) int64
+        found : (start[m],) int64
+            Indices of points; those of centre j are ``found[start[j]:start[j + 1]]``, ascending.
+        """
+        cdef const double[:, ::1] places = np.ascontiguousarray(centres, dtype=np.float64).reshape(-1, 3)
+        cdef Py_ssize_t m = places.shape[0], j
+        cdef int64_t n = self.positions.shape[0]
+        cdef const double[::1] radius = np.ascontiguousarray(np.broadcast_to(np.asarray(radii, np.float64), m))
+        start = np.zeros(m + 1, np.int64)
+        cdef int64_t[::1] ends = start
+        cdef vector[int64_t] found
+        if n > 0:
+            with nogil:
+                for j in range(m):
+                    self.tree.within(&places[j, 0], radius[j] * radius[j], n, found)
+                    ends[j + 1] = found.size()
+        listed = np.empty(found.size(), np.int64)
+        cdef int64_t[::1] target = listed
+        for j in range(<Py_ssize_t> found.size()):
+            target[j] = found[j]
+        return start, listed
+
 
 def walk(positions, double radius):
     """Order points along a walk that begins at the first one.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from mpidvc.arrays import Array, Ints
 from mpidvc.fields.phifield import PhiField
+from mpidvc.kernels.neighbours import Points
 
 __all__ = ["Neighbours", "Source"]
 
@@ -24,7 +24,7 @@ class Neighbours:
     """
 
     def __init__(self, positions: Array) -> None:
-        self._positions, self._tree = positions, cKDTree(positions)
+        self._positions, self._tree, self._points = positions, cKDTree(positions), Points(positions)
 
     def within(self, centres: Array, radius: float | Array) -> tuple[Ints, Ints]:
         """Points at most this far from each centre (m, 3).
@@ -35,9 +35,7 @@ class Neighbours:
         found : (start[m],) int64
             The points of centre j are ``found[start[j]:start[j + 1]]``, ascending.
         """
-        lists = self._tree.query_ball_point(centres, radius, return_sorted=True)
-        start = np.concatenate([[0], np.cumsum(np.fromiter(map(len, lists), np.int64, len(lists)))])
-        return start, np.fromiter(chain.from_iterable(lists), np.int64, int(start[-1]))
+        return self._points.within(centres, radius)
 
     def nearest(self, centres: Array, number: int) -> Ints:
         """The nearest points of each centre (m, 3): (m, min(number, n)), by distance, then by index."""
