@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["CORRELATION", "LABELS", "LABEL_SEARCH", "SEARCH", "Status"]
+__all__ = ["CORRELATION", "LABELS", "LABEL_SEARCH", "PASSED", "SEARCH", "Status"]
 
 
 class Status(NamedTuple):
@@ -45,4 +45,10 @@ LABEL_SEARCH = {
     0: LABELS[0],
     -5: Status("skipped", "skipped: too small (-lvt), outside image 2, or nothing correlates"),
     -7: Status("no guess", "skipped: no such label, or the first guess is not finite or cannot be applied"),
+}
+#: Return statuses of a point that a field was passed to.
+PASSED = {
+    1: Status("passed", "passed: a mean of neighbours, or the registration"),
+    0: LABELS[0],
+    -7: Status("no neighbour", "no neighbour in the field, not surrounded (-cps), or no such label"),
 }

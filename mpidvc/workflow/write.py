@@ -52,7 +52,7 @@ class FieldFiles:
 
 
 def write(
-    executor: Executor, console: Console, output: Output, files: RunFiles, kind: FieldFiles, hws: Sequence[int]
+    executor: Executor, console: Console, output: Output, files: RunFiles, kind: FieldFiles, hws: Sequence[float]
 ) -> None:
     """Write the files that are asked for; on every rank.
 

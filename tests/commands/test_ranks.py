@@ -44,6 +44,9 @@ CASES = {
     "search-labels-guess": "pixelSearch @a.tif @b.tif -lab1 @labels.tif -pf @guess.tsv -ld 2 -sr 0 1 -1 0 -1 1",
     "search-labels-2d": "pixelSearch @f.tif @g.tif -lab1 @flatlabels.tif -lvt 20 -sr 0 0 -2 2 -2 2 --zero-mean",
     "ldic-2d": "ldic @f.tif @g.tif -ns 6 -hws 9 -o 3 -vtk -tif",
+    "pass": "passPhiField -pf @field.tsv -ns 4 -im1 @a.tif -vtk -tif -nr 20 -cps",
+    "pass-nearest": "passPhiField -pf @field.tsv -ns 4 -im1 @a.tif -nn 7 -F rigid",
+    "pass-labels": "passPhiField -pf @guess.tsv -lab1 @labels.tif -vtk",
     "ddic": "ddic @a.tif @labels.tif @b.tif -pf @guess.tsv",
     "ddic-cubic-dilated": "ddic @a.tif @labels.tif @b.tif -o 3 -nr -ld 2 -dmo",
     "ddic-levels": "ddic @a.tif @labels.tif @dark.tif -msb 2 -ug -regbb 2",
@@ -81,6 +84,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with contextlib.redirect_stdout(io.StringIO()):
         arguments = ["reg", f"{folder}/a.tif", f"{folder}/b.tif", "-np", "1", "-od", str(folder), "-pre", "guess"]
         assert main(arguments) == 0
+        assert (
+            main(f"passPhiField -pf {folder}/guess-registration.tsv -im1 {folder}/a.tif -ns 15 -pre f -np 1".split())
+            == 0
+        )
+    (folder / "f-passed-ns15.tsv").rename(folder / "field.tsv")
     (folder / "guess-registration.tsv").rename(folder / "guess.tsv")
     return folder
 
