@@ -2,7 +2,7 @@
 """Deformation gradients: least squares on neighbours, and their stretches and rotations."""
 
 from libc.math cimport fabs, isfinite, sqrt
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t
 
 import numpy as np
 
@@ -138,7 +138,6 @@ cdef int64_t fit(
     const double *centre,
     const double[:, ::1] positions,
     const double[:, ::1] displacements,
-    const uint8_t[::1] good,
     const int64_t *found,
     int64_t n,
     bint flat,
@@ -162,8 +161,6 @@ cdef int64_t fit(
             scatter[i][j] = mixed[i][j] = inverse[i][j] = 0
     for k in range(n):
         point = found[k]
-        if not good[point]:
-            continue
         if base < 0:
             base = point
         count += 1
@@ -176,8 +173,6 @@ cdef int64_t fit(
         mean[i] /= count
     for k in range(n):
         point = found[k]
-        if not good[point]:
-            continue
         for i in range(3):
             d[i] = positions[point, i] - centre[i] - mean[i]
             d[3 + i] = displacements[point, i] - displacements[base, i] - mean[3 + i]
@@ -217,7 +212,7 @@ cdef int64_t fit(
     return count
 
 
-def fit_gradients(centres, positions, displacements, good, start, found, bint flat):
+def fit_gradients(centres, positions, displacements, start, found, bint flat):
     """Fit a displacement that is linear in the position to the neighbours of points, by least squares.
 
     Parameters
@@ -225,9 +220,7 @@ def fit_gradients(centres, positions, displacements, good, start, found, bint fl
     centres : (m, 3) float64
         z, y, x in voxels.
     positions, displacements : (n, 3) float64
-        Of all points, in voxels.
-    good : (n,) bool
-        Whether a point takes part; the others may be nan.
+        Of all points, in voxels; finite.
     start : (m + 1,) int64
     found : (start[m],) int64
         Indices of the neighbours; those of centre j are ``found[start[j]:start[j + 1]]``.
@@ -254,13 +247,12 @@ def fit_gradients(centres, positions, displacements, good, start, found, bint fl
     cdef const double[:, ::1] c = np.ascontiguousarray(centres, np.float64).reshape(-1, 3)
     cdef const double[:, ::1] x = np.ascontiguousarray(positions, np.float64).reshape(-1, 3)
     cdef const double[:, ::1] u = np.ascontiguousarray(displacements, np.float64).reshape(-1, 3)
-    cdef const uint8_t[::1] g = np.ascontiguousarray(good, np.bool_).view(np.uint8)
     cdef const int64_t[::1] ends = np.ascontiguousarray(start, np.int64)
     near = np.ascontiguousarray(found, np.int64)
     cdef const int64_t[::1] points = near
     cdef Py_ssize_t m = c.shape[0], j
-    if x.shape[0] != u.shape[0] or x.shape[0] != g.shape[0] or ends.shape[0] != m + 1:
-        raise ValueError("positions, displacements and good, or centres and start, are not of one length")
+    if x.shape[0] != u.shape[0] or ends.shape[0] != m + 1:
+        raise ValueError("positions and displacements, or centres and start, are not of one length")
     if ends[0] != 0 or ends[m] != points.shape[0] or (m and np.diff(start).min() < 0):
         raise ValueError("start does not divide found")
     if near.size and (near.min() < 0 or near.max() >= x.shape[0]):
@@ -275,7 +267,7 @@ def fit_gradients(centres, positions, displacements, good, start, found, bint fl
         for j in range(m):
             if ends[j] < ends[j + 1]:
                 number[j] = fit(
-                    &c[j, 0], x, u, g, &points[ends[j]], ends[j + 1] - ends[j], flat,
+                    &c[j, 0], x, u, &points[ends[j]], ends[j + 1] - ends[j], flat,
                     &derivatives[j, 0, 0], &shift[j, 0],
                 )
     return gradient, moved, count

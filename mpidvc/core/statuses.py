@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["CORRELATION", "LABELS", "LABEL_SEARCH", "SEARCH", "Status"]
+__all__ = ["CORRELATION", "LABELS", "LABEL_SEARCH", "SEARCH", "STRAIN", "Status"]
 
 
 class Status(NamedTuple):
@@ -45,4 +45,9 @@ LABEL_SEARCH = {
     0: LABELS[0],
     -5: Status("skipped", "skipped: too small (-lvt), outside image 2, or nothing correlates"),
     -7: Status("no guess", "skipped: no such label, or the first guess is not finite or cannot be applied"),
+}
+#: Return statuses of a strain.
+STRAIN = {
+    2: Status("computed", "computed"),
+    -5: Status("no strain", "none: the point or a node of the cell does not count, or too few neighbours do"),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,6 @@ from mpidvc.core.deformation import rotation_vector
 from mpidvc.kernels import strain as kernels
 
 __all__ = ["COMPONENTS", "Component", "cell_gradients", "column_names", "components", "corner_nodes", "fit_gradients"]
-
-Mask: TypeAlias = NDArray[np.bool_]
 
 
 class Decomposed(NamedTuple):
@@ -135,17 +133,6 @@ class Component:
             return np.asarray(found[:, UPPER[0], UPPER[1]], np.float64)
         return found.reshape(len(found), len(self.suffixes))
 
-    def whole(self, columns: Array) -> Array:
-        """The scalar (n,), vector (n, 3) or whole tensor (n, 3, 3) of its columns (n, k)."""
-        if len(self.suffixes) == 1:
-            return columns[:, 0]
-        if len(self.suffixes) == 3:
-            return columns
-        tensor = np.empty((len(columns), 3, 3))
-        tensor[:, UPPER[0], UPPER[1]] = columns
-        tensor[:, UPPER[1], UPPER[0]] = columns
-        return tensor
-
 
 #: By name: the components of spam, and after them ours.
 COMPONENTS = {
@@ -171,7 +158,7 @@ def column_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(itertools.chain.from_iterable(COMPONENTS[name].columns for name in names))
 
 
-def components(F: Array, names: Sequence[str], two_d: bool) -> Array:
+def components(F: Array, names: Sequence[str], two_d: bool) -> tuple[Array, NDArray[np.bool_]]:
     """Components of strain.
 
     Parameters
@@ -190,14 +177,17 @@ def components(F: Array, names: Sequence[str], two_d: bool) -> Array:
 
     Returns
     -------
-    (n, k) float64
-        A column for each of `column_names`; nan where F is not finite or its determinant is not above 0.
+    values : (n, k) float64
+        A column for each of `column_names`; nan where F is no deformation.
+    exists : (n,) bool
+        Whether F is a deformation: finite, with a determinant above 0.
     """
     R, U, stretches, directions = kernels.polar(F)
-    F = np.where(np.isnan(stretches[:, :1, None]), np.nan, F)
+    exists = ~np.isnan(stretches[:, 0])
+    F = np.where(exists[:, None, None], F, np.nan)
     given = Decomposed(F, R, U, stretches, directions, two_d)
     parts = [COMPONENTS[name].values(given) for name in names]
-    return np.concatenate([np.zeros((len(F), 0)), *parts], axis=1)
+    return np.concatenate([np.zeros((len(F), 0)), *parts], axis=1), exists
 
 
 def corner_nodes(cells: Ints, dims: Triple) -> Ints:
@@ -222,7 +212,7 @@ def corner_nodes(cells: Ints, dims: Triple) -> Ints:
     return np.asarray(low[:, None, None, None] + sum(np.meshgrid(*steps, indexing="ij")), np.int64)
 
 
-def cell_gradients(corners: Ints, positions: Array, displacements: Array, good: Mask) -> tuple[Array, Array, Array]:
+def cell_gradients(corners: Ints, positions: Array, displacements: Array) -> tuple[Array, Array]:
     """Deformation gradients at the centres of cells: of trilinear elements of eight nodes (2D: bilinear, of four).
 
     Parameters
@@ -230,63 +220,53 @@ def cell_gradients(corners: Ints, positions: Array, displacements: Array, good: 
     corners : (n, 2, 2, 2) int64
         As of `corner_nodes`.
     positions, displacements : (m, 3) float64
-        Of all nodes, in voxels.
-    good : (m,) bool
-        Whether a node counts.
+        Of all nodes, in voxels; the displacement is nan where a node does not count.
 
     Returns
     -------
     F : (n, 3, 3) float64
-        Nan where a node does not count.
+        Nan where one of the nodes does not count.
     displacement : (n, 3) float64
-        At the centre.
-    centre : (n, 3) float64
+        At the centre, voxels.
     """
-    u = np.where(good[corners][..., None], displacements[corners], np.nan)
-    x = positions[corners]
+    u, x = displacements[corners], positions[corners]
     F = np.tile(np.eye(3), (len(corners), 1, 1))
     for axis in range(3):
         if corners.shape[1 + axis] == 2:
             edges = np.diff(u, axis=1 + axis) / np.diff(x[..., axis, None], axis=1 + axis)
             F[:, :, axis] += edges.mean(axis=(1, 2, 3))
     displacement = u.mean(axis=(1, 2, 3))
-    F[np.isnan(displacement).any(axis=1)] = np.nan
-    return F, displacement, x.mean(axis=(1, 2, 3))
+    bad = np.isnan(displacement).any(axis=1)
+    F[bad] = displacement[bad] = np.nan
+    return F, displacement
 
 
 def fit_gradients(
-    points: Ints, start: Ints, found: Ints, positions: Array, displacements: Array, good: Mask, two_d: bool
+    centres: Array, start: Ints, found: Ints, positions: Array, displacements: Array, two_d: bool
 ) -> tuple[Array, Array]:
-    """Deformation gradients at points by a linear fit of the displacements around them.
+    """Deformation gradients by a linear fit of the displacements around places.
 
     Parameters
     ----------
-    points : (n,) int64
-        Indices of the points.
+    centres : (n, 3) float64
+        The places, z, y, x in voxels.
     start, found : (n + 1,) and (start[n],) int64
-        Their neighbours, themselves among them, by index: those of point j are ``found[start[j]:start[j + 1]]``.
+        Indices of the points around each place: ``found[start[j]:start[j + 1]]``.
     positions, displacements : (m, 3) float64
-        Of all points, in voxels.
-    good : (m,) bool
-        Whether a point counts.
+        Of the points, in voxels.
     two_d : bool
 
     Returns
     -------
     F : (n, 3, 3) float64
-        Nan at points that do not count, or whose neighbours are too few or lie in a plane (2D: on a line).
+        Nan where the points are too few or lie in a plane (2D: on a line).
     displacement : (n, 3) float64
-        Of the fit at the point, voxels.
+        Of the fit at the place, voxels.
 
     Notes
     -----
     The linear model of Geers, de Borst and Brekelmans 1996 (doi 10.1016/0020-7683(95)00240-5) as unweighted least
-    squares with an intercept; a point takes part in its own fit.
+    squares with an intercept. A point takes part in the fit at its own place.
     """
-    gradient, displacement, _ = kernels.fit_gradients(
-        positions[points], positions, displacements, good, start, found, two_d
-    )
-    bad = ~good[points]
-    gradient[bad] = np.nan
-    displacement[bad] = np.nan
+    gradient, displacement, _ = kernels.fit_gradients(centres, positions, displacements, start, found, two_d)
     return gradient + np.eye(3), displacement

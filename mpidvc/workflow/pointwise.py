@@ -28,7 +28,7 @@ from mpidvc.workflow.stages import Stages
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles, note_stale, write
 
-__all__ = ["Part", "PointwisePlan"]
+__all__ = ["Part", "PointwisePlan", "close_results"]
 
 P = TypeVar("P", bound="PointwisePlan[Any]")
 PartT = TypeVar("PartT", bound="Part")
@@ -133,7 +133,7 @@ class PointwisePlan(CorrelationPlan, Generic[PartT]):
         # not one by one: an interrupted series is resumed after the pairs that are finished
         for files in done:
             if executor.rank == 0:
-                _close(files, self.output, console)
+                close_results(files, self.output, console)
         stages.report(points)
         return Outcome(status, [files.path for files in done])
 
@@ -151,7 +151,7 @@ class PointwisePlan(CorrelationPlan, Generic[PartT]):
         return files, work
 
 
-def _close(files: RunFiles, output: Output, console: Console) -> None:
+def close_results(files: RunFiles, output: Output, console: Console) -> None:
     """Remove the results file if it shall not stay, when everything else is written."""
     if not output.keep:
         files.path.unlink(missing_ok=True)

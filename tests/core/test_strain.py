@@ -36,7 +36,7 @@ def tensor(columns: np.ndarray) -> np.ndarray:
 
 
 def component(F: np.ndarray, name: str, two_d: bool = False) -> np.ndarray:
-    return strain.components(np.asarray(F, float).reshape(1, 3, 3), [name], two_d)[0]
+    return strain.components(np.asarray(F, float).reshape(1, 3, 3), [name], two_d)[0][0]
 
 
 # components ----------------------------------------------------------------------------------------------------------
@@ -111,20 +111,19 @@ def test_two_d():
 def test_no_deformation_is_nan():
     good = np.eye(3) + GRADIENT
     F = np.stack([good, np.full((3, 3), np.nan), np.diag([1.0, 1, -1]), np.diag([1.0, 1, 0]), good])
-    found = strain.components(F, ALL, False)
+    found, exists = strain.components(F, ALL, False)
+    assert exists.tolist() == [True, False, False, False, True]
     assert found.shape == (5, len(strain.column_names(ALL)))
     assert np.isnan(found[1:4]).all()
     assert np.isfinite(found[[0, 4]]).all()
-    assert np.array_equal(found[0], strain.components(F[:1], ALL, False)[0])
-    assert strain.components(F[:0], ALL, False).shape == (0, found.shape[1])
-    assert strain.components(F, (), False).shape == (5, 0)
+    assert np.array_equal(found[0], strain.components(F[:1], ALL, False)[0][0])
+    assert strain.components(F[:0], ALL, False)[0].shape == (0, found.shape[1])
+    assert strain.components(F, (), False)[0].shape == (5, 0)
 
 
 def test_column_names():
     names = "rz ry rx vol ezz ezy ezx eyy eyx exx Upz Upy Upx GLzz GLzy GLzx GLyy GLyx GLxx"
     assert strain.column_names(("r", "vol", "e", "Up", "GL")) == tuple(names.split())
-    columns = strain.components(np.eye(3)[None] + GRADIENT, ["e"], False)
-    np.testing.assert_allclose(strain.COMPONENTS["e"].whole(columns)[0], (GRADIENT + GRADIENT.T) / 2, atol=1e-16)
 
 
 # displacements -> F --------------------------------------------------------------------------------------------------
@@ -142,20 +141,20 @@ def test_cells_are_exact_for_affine_fields(dims, spacing):
     positions = grid(dims, spacing)
     displacements = affine(positions)
     good = RANDOM.random(len(positions)) > 0.05
-    displacements[~good] = 1e9
+    displacements[~good] = np.nan
     flat = dims[0] == 1
     n = int(np.prod([max(k - 1, 1) for k in dims]))
     corners = strain.corner_nodes(np.arange(n), dims)
     assert corners.shape[1:] == ((1, 2, 2) if flat else (2, 2, 2))
-    F, displacement, centre = strain.cell_gradients(corners, positions, displacements, good)
+    F, displacement = strain.cell_gradients(corners, positions, displacements)
+    centre = positions[corners].mean(axis=(1, 2, 3))
     whole = good[corners].all(axis=(1, 2, 3))
     assert 0 < whole.sum() < n
     expected = np.eye(3) + GRADIENT * ([0, 1, 1] if flat else 1)
     np.testing.assert_allclose(F[whole], np.broadcast_to(expected, (whole.sum(), 3, 3)), rtol=0, atol=1e-13)
     np.testing.assert_allclose(displacement[whole], affine(centre[whole]), rtol=0, atol=1e-12)
     assert np.isnan(F[~whole]).all()
-    first = centre.reshape(*(max(k - 1, 1) for k in dims), 3)[0, 0, 0]
-    np.testing.assert_allclose(first, positions[0] + np.array(spacing) / 2 * [not flat, 1, 1])
+    np.testing.assert_allclose(centre[0], positions[0] + np.array(spacing) / 2 * [not flat, 1, 1])
 
 
 def test_cells_equal_shape_functions():
@@ -164,7 +163,7 @@ def test_cells_equal_shape_functions():
     positions = grid(dims, (3.0, 5.0, 2.0))
     displacements = RANDOM.normal(size=positions.shape)
     corners = strain.corner_nodes(np.arange(2 * 3 * 2), dims)
-    F, _, _ = strain.cell_gradients(corners, positions, displacements, np.ones(len(positions), bool))
+    F, _ = strain.cell_gradients(corners, positions, displacements)
     for cell, (z, y, x) in enumerate(itertools.product(range(2), range(3), range(2))):
         gradient = np.zeros((3, 3))
         for a, b, c in itertools.product((0, 1), repeat=3):
@@ -179,17 +178,14 @@ def test_cells_equal_shape_functions():
 def test_fit_is_exact_for_affine_fields(dims, spacing, holes):
     """At faces, edges and corners, beside masked nodes, with any spacing."""
     positions = grid(dims, spacing)
+    positions = positions[RANDOM.random(len(positions)) >= holes]
     displacements = affine(positions)
-    good = RANDOM.random(len(positions)) >= holes
-    displacements[~good] = np.nan
     start, found = within(positions, 1.5 * max(spacing))
-    points = np.arange(len(positions))
     flat = dims[0] == 1
-    F, displacement = strain.fit_gradients(points, start, found, positions, displacements, good, flat)
-    assert np.isnan(F[~good]).all()
+    F, displacement = strain.fit_gradients(positions, start, found, positions, displacements, flat)
     expected = np.eye(3) + GRADIENT * ([0, 1, 1] if flat else 1)
-    np.testing.assert_allclose(F[good], np.broadcast_to(expected, (good.sum(), 3, 3)), rtol=0, atol=1e-13)
-    np.testing.assert_allclose(displacement[good], displacements[good], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(F, np.broadcast_to(expected, F.shape), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(displacement, displacements, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("flat", [False, True])
@@ -197,12 +193,11 @@ def test_fit_equals_least_squares(flat):
     """Scattered points: numpy's least squares with an intercept, point by point."""
     positions = RANDOM.uniform(0, 50, (150, 3)) * ([0, 1, 1] if flat else 1)
     displacements = RANDOM.normal(size=positions.shape) * ([0, 1, 1] if flat else 1) + 1000
-    good = RANDOM.random(150) > 0.2
     start, found = within(positions, 11.0)
-    F, displacement = strain.fit_gradients(np.arange(150), start, found, positions, displacements, good, flat)
+    F, displacement = strain.fit_gradients(positions, start, found, positions, displacements, flat)
     first, fitted = int(flat), 0
-    for point in np.nonzero(good)[0]:
-        near = [k for k in found[start[point] : start[point + 1]] if good[k]]
+    for point in range(150):
+        near = found[start[point] : start[point + 1]]
         table = np.column_stack([np.ones(len(near)), (positions[near] - positions[point])[:, first:]])
         if np.linalg.matrix_rank(table) < table.shape[1]:
             assert np.isnan(F[point]).all()
@@ -220,11 +215,10 @@ def test_fit_needs_points_that_determine_it():
     """Three points, points in a plane, and the same in 2D give nothing; one more point does."""
     positions = np.array([[0, 0, 0], [0, 0, 7], [0, 7, 0], [0, 7, 7], [3, 7, 7]], float)
     displacements = affine(positions)
-    good = np.ones(5, bool)
 
     def found(points: list[int], flat: bool) -> np.ndarray:
-        return strain.fit_gradients(np.array([0]), np.array([0, len(points)]), np.array(points), positions,
-                                    displacements, good, flat)[0][0]  # fmt: skip
+        start, near = np.array([0, len(points)]), np.array(points, np.int64)
+        return strain.fit_gradients(positions[:1], start, near, positions, displacements, flat)[0][0]
 
     assert np.isnan(found([], False)).all()
     assert np.isnan(found([0, 1, 2], False)).all()
@@ -255,19 +249,20 @@ def test_equals_spam(name):
     assert field.spacing is not None
     two_d = field.dims[0] == 1
     compared = np.ones(len(expected), bool)
+    displacements = np.where(good[:, None], field.displacements, np.nan)
     if mode in ("Q8", "Q4"):
         corners = strain.corner_nodes(np.arange(len(expected)), field.dims)
-        F, _, centre = strain.cell_gradients(corners, field.positions, field.displacements, good)
+        F, _ = strain.cell_gradients(corners, field.positions, displacements)
+        centre = field.positions[corners].mean(axis=(1, 2, 3))
         np.testing.assert_allclose(expected[:, 2:4], centre[:, 1:], atol=1e-7)
     elif mode == "raw":
         F = np.where(good[:, None, None], field.F, np.nan)
     else:
-        start, found = within(field.positions, 1.5 * max(field.spacing))
-        points = np.arange(len(field))
-        F, _ = strain.fit_gradients(points, start, found, field.positions, field.displacements, good, two_d)
-        all_near = 9 if two_d else 19
-        compared = np.array([good[found[a:b]].sum() == all_near for a, b in itertools.pairwise(start)])
-        compared |= ~good
-    ours = strain.components(F, wanted, two_d)
+        points = field.positions[good]
+        start, found = within(points, 1.5 * max(field.spacing))
+        F = np.full((len(field), 3, 3), np.nan)
+        F[good], _ = strain.fit_gradients(points, start, found, points, displacements[good], two_d)
+        compared[good] = np.diff(start) == (9 if two_d else 19)
+    ours, _ = strain.components(F, wanted, two_d)
     assert np.isfinite(expected[compared]).all(axis=1).sum() > len(compared) // 8
     np.testing.assert_allclose(ours[compared], expected[compared, 4:], rtol=0, atol=2e-6)
