@@ -46,6 +46,9 @@ class Source:
         found : (start[m],) int64
             Indices of the points around centre j: ``found[start[j]:start[j + 1]]``, ascending.
         """
-        lists = self._tree.query_ball_point(centres, radius, return_sorted=True)
-        start = np.cumsum([0, *map(len, lists)])
-        return start.astype(np.int64), np.concatenate([np.zeros(0), *lists]).astype(np.int64)
+        from scipy.spatial import cKDTree
+
+        pairs = cKDTree(centres).sparse_distance_matrix(self._tree, radius, output_type="ndarray")
+        found = pairs["j"][np.lexsort((pairs["j"], pairs["i"]))]
+        start = np.cumsum([0, *np.bincount(pairs["i"], minlength=len(centres))])
+        return start.astype(np.int64), found.astype(np.int64)
