@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+from matplotlib.image import imread
 
 import mpidvc
 from mpidvc.commands.regular_strain import options
@@ -226,6 +227,18 @@ def test_fields_that_have_no_strain(tmp_path, capsys):
     # good points, but none has enough neighbours
     assert run(tmp_path, affine(), "-g", "-r", "0.5") == 1
     assert "there is no strain anywhere" in capsys.readouterr().err
+
+
+def test_plot(tmp_path, capsys):
+    """A picture with a row for each column, and three slices in a row; labels have no slices."""
+    picture = tmp_path / "p.png"
+    assert run(tmp_path, affine(holes=0.1), "-comp", "vol", "r", "--plot", str(picture)) == 0
+    assert f"Written: {picture}\n" in capsys.readouterr().out
+    assert imread(picture).shape[:2] == (round(120 * (0.4 + 3.0 * 4)), 120 * 11)
+    labels = PhiField(*(getattr(affine(), name) for name in ("positions", "phi")), {}, "labels")
+    words = ("-g", "-r", "20", "--plot", str(tmp_path / "q.png"))
+    assert "slices need a grid" in refused(capsys, run(tmp_path, labels, *words))
+    assert "there is no folder" in refused(capsys, run(tmp_path, affine(), "--plot", str(tmp_path / "no" / "q.png")))
 
 
 def test_in_python(tmp_path):

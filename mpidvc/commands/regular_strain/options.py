@@ -142,6 +142,12 @@ def add_options(parser: Parser) -> None:
         action="store_true",
         help="write nan to the VTK file where there is no strain; otherwise it becomes 0",
     )
+    parser.add_own_argument(
+        "--plot",
+        group=output,
+        metavar="FILE",
+        help="draw the middle slices of the components into this file (PNG); needs matplotlib, and a grid",
+    )
     options.add_results(parser, parser.add_argument_group("results file"))
     run = parser.add_argument_group("running")
     options.add_run(parser, run)

@@ -15,7 +15,7 @@ from mpidvc.commands.regular_strain.options import RADIUS
 from mpidvc.core.statuses import STRAIN
 from mpidvc.core.strain import COMPONENTS, column_names
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, is_hdf5
+from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, is_hdf5, read_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import COLUMNS
 from mpidvc.runtime.console import Console
@@ -25,7 +25,8 @@ from mpidvc.workflow.announce import announce
 from mpidvc.workflow.field_plan import FieldPlan
 from mpidvc.workflow.guess import Guess, Nodes, read_guess
 from mpidvc.workflow.measurement import Measurement
-from mpidvc.workflow.output import Output, base_name, check_results, folder_of, make_folder
+from mpidvc.workflow.output import Output, base_name, check_results, folder_of, make_folder, results_path
+from mpidvc.workflow.plot import check_plot, plot_slices
 from mpidvc.workflow.summary import show_statuses
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles
@@ -48,12 +49,15 @@ class Plan(FieldPlan):
         Size of the virtual strain gauge, for the results file.
     vtk_nan : bool
         Whether nan stays in the VTK file.
+    plot : str or None
+        File for a picture of the components.
     """
 
     settings: StrainSettings
     determines: dict[str, Any]
     gauge: str
     vtk_nan: bool
+    plot: str | None
 
     @property
     def files(self) -> FieldFiles:
@@ -82,6 +86,10 @@ class Plan(FieldPlan):
         # the F of a single layer of windows in a volume is that of a volume
         two_d = flat and (mode != "raw" or not field.positions[:, 0].any())
         folder = make_folder(args.out_dir, folder_of(guess.name, real=False), args.prefix)
+        if args.plot is not None:
+            check_plot(args.plot)
+            if field.dims is None or not args.strain_components:
+                raise UserError(f"--plot {args.plot}: slices need a grid and components (-comp); drop it")
         stem = folder / f"{args.prefix or base_name(guess.name)}-strain-{mode}"
         output = Output.of(args)
         check_results(stem, output, args.phi_file)
@@ -118,6 +126,7 @@ class Plan(FieldPlan):
             },
             gauge=gauge,
             vtk_nan=args.vtk_nan,
+            plot=args.plot,
             estimated_seconds=len(nodes) * SECONDS,
         )
 
@@ -141,6 +150,9 @@ class Plan(FieldPlan):
     def summarise(self, work: Work, results: ResultsFile, console: Console) -> int:
         status = results.column("returnStatus")
         show_statuses(console, f"Result of regularStrain ({self.settings.mode})", status, STRAIN, "Strains")
+        if self.plot is not None:
+            plot_slices(self.plot, read_hdf5(results_path(self.stem)), column_names(self.settings.components))
+            console.print(f"Written: {self.plot}")
         if not (status == 2).any():
             console.warn(
                 "there is no strain anywhere: see -rst, -nomaskBad, and -r, within which neighbours have to be"
