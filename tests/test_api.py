@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import subprocess
 import sys
@@ -71,7 +72,9 @@ def test_parameters_are_the_options(command: Any) -> None:
     function = getattr(mpidvc, command.function)
     parameters = dict(inspect.signature(function).parameters)
     assert parameters.pop("verbose").default is False
-    options = {action.dest: action for action in command.parser()._actions if action.dest != "help"}
+    # the help, and other spellings of a parameter, have no default
+    actions = [action for action in command.parser()._actions if action.default != argparse.SUPPRESS]
+    options = {action.dest: action for action in actions}
     assert parameters.keys() == options.keys()
     for name, action in options.items():
         if action.option_strings:

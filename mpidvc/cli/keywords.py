@@ -50,7 +50,10 @@ def describe(parser: Parser) -> str:
             default = action.default[0] if isinstance(action, Triple) else action.default
             kind += f", default {default!r}"
         option = f"  [{action.option_strings[0]}]" if action.option_strings else ""
-        text = _IN_PYTHON.get(name) or parser.explain(action)
+        # a field that is an argument is no first guess
+        text = parser.explain(action)
+        if action.option_strings or name not in FIELDS:
+            text = _IN_PYTHON.get(name, text)
         if action.default is not None:
             text = re.sub(r" \(default: [^()]*\)$", "", text)
         if isinstance(action, argparse._StoreFalseAction):
@@ -152,4 +155,4 @@ def _kind(action: argparse.Action) -> str:
         return f"{action.nargs} {one}s"
     if action.metavar in ("FILE", "DIR") or not action.option_strings:
         one = "path"
-    return f"{one} or sequence of {one}s" if action.nargs == "+" else one
+    return f"{one} or sequence of {one}s" if action.nargs in ("+", "*") else one

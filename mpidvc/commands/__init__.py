@@ -50,6 +50,12 @@ COMMANDS = {
             _FIELDS,
         ),
         Command(
+            "regularStrain",
+            "mpidvc.commands.regular_strain",
+            "strain from the displacements of a field",
+            _FIELDS,
+        ),
+        Command(
             "status",
             "mpidvc.commands.status",
             "say how far the run of a results file (.h5) is",

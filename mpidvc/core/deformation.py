@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpidvc.arrays import Array
+from mpidvc.kernels import strain
 
 __all__ = [
     "apply",
@@ -86,7 +87,7 @@ def rotation_vector(R: npt.ArrayLike) -> Array:
 
 
 def polar(F: npt.ArrayLike) -> tuple[Array, Array]:
-    """Polar decomposition F = R U by singular values, right for equal stretches too.
+    """Polar decomposition F = R U, right for equal stretches too.
 
     Parameters
     ----------
@@ -98,15 +99,8 @@ def polar(F: npt.ArrayLike) -> tuple[Array, Array]:
         Rotation and symmetric stretch; nan where F is not finite or its determinant is not above 0.
     """
     F = np.asarray(F, dtype=np.float64)
-    good = np.isfinite(F).all(axis=(-2, -1))
-    safe = np.where(good[..., None, None], F, np.eye(3))
-    good &= np.linalg.det(safe) > 0
-    safe = np.where(good[..., None, None], F, np.eye(3))
-    left, stretch, right = np.linalg.svd(safe)
-    R = left @ right
-    U = np.swapaxes(right, -1, -2) @ (stretch[..., None] * right)
-    bad = ~good[..., None, None]
-    return np.where(bad, np.nan, R), np.where(bad, np.nan, U)
+    R, U, _, _ = strain.polar(F.reshape(-1, 3, 3))
+    return R.reshape(F.shape), U.reshape(F.shape)
 
 
 def compute_phi(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["CORRELATION", "LABELS", "LABEL_SEARCH", "PASSED", "SEARCH", "Status"]
+__all__ = ["CORRELATION", "LABELS", "LABEL_SEARCH", "PASSED", "SEARCH", "STRAIN", "Status"]
 
 
 class Status(NamedTuple):
@@ -51,4 +51,9 @@ PASSED = {
     1: Status("passed", "passed: a mean of neighbours, or the registration"),
     0: LABELS[0],
     -7: Status("no neighbour", "no neighbour in the field, not surrounded (-cps), or no such label"),
+}
+#: Return statuses of a strain.
+STRAIN = {
+    2: Status("computed", "computed"),
+    -5: Status("no strain", "none: the point or a node of the cell does not count, or too few neighbours do"),
 }

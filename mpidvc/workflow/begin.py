@@ -116,7 +116,7 @@ def _open(executor: Executor, console: Console, output: Output, stem: Path, work
         work.layout,
         voxel_size=output.voxel_size,
         unit=output.unit,
-        attributes={"command": determines["command"], "determines": json.dumps(determines)},
+        attributes={"command": determines["command"], "determines": json.dumps(determines), **work.attributes},
     )
     _, place, begun = look(path)
     resumed = output.resume and begun in ("unfinished", "damaged")

@@ -43,6 +43,8 @@ class Work:
         neighbouring rows.
     kept : dict
         Records of blocks that are not to be measured, the last ones, by block.
+    attributes : dict of str
+        Further texts for the results file.
     """
 
     determines: dict[str, Any]
@@ -54,6 +56,7 @@ class Work:
     order: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     starts: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     kept: dict[int, Records] = field(default_factory=dict)
+    attributes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.starts) == 0:

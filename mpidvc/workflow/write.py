@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mpidvc.arrays import Ints
 from mpidvc.atomic import replacing
@@ -38,21 +39,50 @@ class FieldFiles:
     family : str or sequence of str
         Columns of the text file: a key of `mpidvc.fields.tsv.COLUMNS`, or their names.
     tif : mapping of str to str
-        Columns that are written as TIFF files, by the suffix of the file; displacements are always.
+        Columns that are written as TIFF files, by the suffix of the file.
     vtk : tuple of str
-        Columns in the VTK file; displacements are always.
+        Columns in the VTK file.
     magnitude : bool
         Whether it holds the lengths of the displacements, too.
+    displacements : bool
+        Whether TIFF and VTK files hold the displacements.
+    groups : mapping of str to tuple of str
+        Scalars, vectors (z, y, x) and symmetric tensors (zz, zy, zx, yy, yx, xx) in the VTK file: their one, three or
+        six columns.
+    keep_nan : bool
+        Whether nan stays in the VTK file.
+    tif_drops : str
+        Ending of the stem that the names of TIFF files lack.
     """
 
     family: str | Sequence[str]
     tif: Mapping[str, str] = field(default_factory=dict)
     vtk: tuple[str, ...] = ()
     magnitude: bool = False
+    displacements: bool = True
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    keep_nan: bool = False
+    tif_drops: str = ""
+
+    def tif_stem(self, stem: Path) -> Path:
+        """Stem of the TIFF files."""
+        return stem.with_name(stem.name.removesuffix(self.tif_drops))
+
+    def shown(self, found: PhiField) -> dict[str, NDArray[Any]]:
+        """Content of the VTK file by name, in its order."""
+        shown: dict[str, NDArray[Any]] = {"displacements": found.displacements} if self.displacements else {}
+        if self.magnitude:
+            shown["mag(displacements)"] = np.linalg.norm(found.displacements, axis=1)
+        for name, columns in self.groups.items():
+            values = np.stack([found.columns[column] for column in columns], axis=-1)
+            # places of the nine numbers of a tensor among its six columns
+            places: Any = {1: 0, 3: [0, 1, 2], 6: [[0, 1, 2], [1, 3, 4], [2, 4, 5]]}[len(columns)]
+            shown[name] = values[:, places]
+        return shown | {name: found.columns[name] for name in self.vtk}
 
 
 def write(
-    executor: Executor, console: Console, output: Output, files: RunFiles, kind: FieldFiles, hws: Sequence[float]
+    executor: Executor, console: Console, output: Output, files: RunFiles, kind: FieldFiles, half_cell: Sequence[float]
 ) -> None:
     """Write the files that are asked for; on every rank.
 
@@ -64,42 +94,42 @@ def write(
     files : RunFiles
         Finished.
     kind : FieldFiles
-    hws : 3 ints
-        Half-window size (voxels): cells of the VTK grid begin half a window before their node; 0 along z in 2D.
+    half_cell : 3 floats
+        Cells of the VTK grid begin so much before their node, voxels: of a correlation half a window; 0 along z in 2D.
     """
     if output.tsv:
         _write_text(executor, console, files, kind.family)
     if executor.rank != 0 or not (output.tif or output.vtk):
         return
     found = read_hdf5(files.path)
-    stem = files.stem
     if output.tif and found.dims is not None:
-        parts = {f"{axis}disp": found.displacements[:, a] for a, axis in enumerate("ZYX") if hws[a] > 0}
+        axes = [(a, axis) for a, axis in enumerate("ZYX") if kind.displacements and half_cell[a] > 0]
+        parts = {f"{axis}disp": found.displacements[:, a] for a, axis in axes}
+        stem = kind.tif_stem(files.stem)
         write_field_tiffs(stem, found.dims, parts | {name: found.columns[column] for name, column in kind.tif.items()})
         console.print(f"Written: {stem}-*.tif")
     if output.vtk:
-        path = stem.with_name(f"{stem.name}.vtk")
-        shown = {"displacements": found.displacements}
-        if kind.magnitude:
-            shown["mag(displacements)"] = np.linalg.norm(found.displacements, axis=1)
-        shown |= {name: np.asarray(found.columns[name]) for name in kind.vtk}
+        path = files.stem.with_name(f"{files.stem.name}.vtk")
+        shown = kind.shown(found)
         if found.dims is not None and found.spacing is not None:
-            write_grid_vtk(path, found.dims, found.spacing, found.positions[0] - np.array(hws), shown)
+            origin = found.positions[0] - np.array(half_cell)
+            write_grid_vtk(path, found.dims, found.spacing, origin, shown, kind.keep_nan)
         else:
-            write_points_vtk(path, found.positions, shown)
+            write_points_vtk(path, found.positions, shown, kind.keep_nan)
         console.print(f"Written: {path}")
 
 
 def note_stale(console: Console, output: Output, stem: Path, kind: FieldFiles) -> None:
     """Name files of an earlier run that this one has not written again."""
-    suffixes = [*(f"-{axis}disp" for axis in "ZYX"), *(f"-{suffix}" for suffix in kind.tif)]
+    suffixes = [*(f"{axis}disp" for axis in "ZYX" if kind.displacements), *kind.tif]
+    tif = kind.tif_stem(stem)
     asked = {
-        "-tif": (output.tif, [f"{suffix}.tif" for suffix in suffixes]),
-        "-vtk": (output.vtk, [".vtk"]),
-        "without -notsv": (output.tsv, [".tsv"]),
+        "-tif": (output.tif, [tif.with_name(f"{tif.name}-{suffix}.tif") for suffix in suffixes]),
+        "-vtk": (output.vtk, [stem.with_name(f"{stem.name}.vtk")]),
+        "without -notsv": (output.tsv, [stem.with_name(f"{stem.name}.tsv")]),
     }
-    for option, (written, endings) in asked.items():
-        old = [path for ending in endings if (path := stem.with_name(f"{stem.name}{ending}")).exists()]
+    for option, (written, paths) in asked.items():
+        old = [path for path in paths if path.exists()]
         if old and not written:
             more = f" and {len(old) - 1} more" if len(old) > 1 else ""
             console.note(f"{old[0]}{more}: of an earlier run; remove what is no longer valid, or renew it ({option})")

@@ -16,10 +16,15 @@ import pytest
 import tifffile
 
 from mpidvc.core.analytic import AnalyticPair
+from mpidvc.fields.phifield import PhiField
+from mpidvc.fields.read import read_field
+from mpidvc.fields.tsv import write_tsv
 from mpidvc.main import main
 from mpidvc.runtime.launch import Mpiexec
 from tests.conftest import Job
 from tests.outputs import outputs
+
+REFERENCE = Path(__file__).parents[1] / "reference"
 
 #: Every case is one command; all of its files are compared. `@` is the folder of the images.
 CASES = {
@@ -50,6 +55,9 @@ CASES = {
     "ddic": "ddic @a.tif @labels.tif @b.tif -pf @guess.tsv",
     "ddic-cubic-dilated": "ddic @a.tif @labels.tif @b.tif -o 3 -nr -ld 2 -dmo",
     "ddic-levels": "ddic @a.tif @labels.tif @dark.tif -msb 2 -ug -regbb 2",
+    "strain": "regularStrain @field.tsv -comp vol dev GL -vtk -tif",
+    "strain-geers": "regularStrain @field.tsv -g -comp Up H r -nomask",
+    "strain-raw": "regularStrain -pf @field.tsv -raw -comp e",
     "ddic-2d": "ddic @f.tif @flatlabels.tif @g.tif -o 3 -ld -1",
 }
 
@@ -81,6 +89,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "slices").mkdir()
     for k, plane in enumerate(made["a"]):
         tifffile.imwrite(folder / "slices" / f"{k:03d}.tif", plane)
+    # more points than a block has
+    field = read_field(REFERENCE / "strain" / "solid.tsv")
+    index = np.stack(np.meshgrid(*map(np.arange, (20, 20, 25)), indexing="ij"), axis=-1).reshape(-1, 3)
+    columns = {"returnStatus": np.tile(field["returnStatus"], 100)}
+    write_tsv(
+        folder / "field.tsv", PhiField.from_positions(8.0 * index, np.tile(field.phi, (100, 1, 1)), columns), "LDIC"
+    )
     with contextlib.redirect_stdout(io.StringIO()):
         arguments = ["reg", f"{folder}/a.tif", f"{folder}/b.tif", "-np", "1", "-od", str(folder), "-pre", "guess"]
         assert main(arguments) == 0

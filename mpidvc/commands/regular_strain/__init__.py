@@ -1,0 +1,1 @@
+"""``mpidvc regularStrain``: strain from a field of displacements."""

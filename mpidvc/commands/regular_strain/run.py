@@ -1,0 +1,304 @@
+"""The run of ``mpidvc regularStrain``: from its options to its files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpidvc.arrays import Array, Triple
+from mpidvc.commands.regular_strain.options import RADIUS
+from mpidvc.core.statuses import STRAIN
+from mpidvc.core.strain import COMPONENTS, column_names
+from mpidvc.errors import UserError
+from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, is_hdf5, read_hdf5
+from mpidvc.fields.phifield import PhiField
+from mpidvc.fields.tsv import COLUMNS
+from mpidvc.runtime.console import Console
+from mpidvc.tasks.source import Source
+from mpidvc.tasks.strain import BLOCK, StrainSettings, StrainTask
+from mpidvc.workflow.announce import announce
+from mpidvc.workflow.field_plan import FieldPlan
+from mpidvc.workflow.guess import Guess, Nodes, read_guess
+from mpidvc.workflow.measurement import Measurement
+from mpidvc.workflow.output import Output, base_name, check_results, folder_of, make_folder, results_path
+from mpidvc.workflow.plot import check_plot, plot_slices
+from mpidvc.workflow.summary import show_statuses
+from mpidvc.workflow.work import Work
+from mpidvc.workflow.write import FieldFiles
+
+__all__ = ["Plan"]
+
+#: CPU seconds of a point.
+SECONDS = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(FieldPlan):
+    """A field whose strain is computed.
+
+    Attributes
+    ----------
+    settings : StrainSettings
+    determines : dict
+    gauge : str
+        Size of the virtual strain gauge, for the results file.
+    vtk_nan : bool
+        Whether nan stays in the VTK file.
+    plot : str or None
+        File for a picture of the components.
+    """
+
+    settings: StrainSettings
+    determines: dict[str, Any]
+    gauge: str
+    vtk_nan: bool
+    plot: str | None
+
+    @property
+    def files(self) -> FieldFiles:
+        settings = self.settings
+        parts = [COMPONENTS[name] for name in settings.components]
+        # in a plane there is nothing along z but the rotation about it
+        tif = [column for column in column_names(settings.components) if not (settings.two_d and _along_z(column))]
+        return FieldFiles(
+            (*COLUMNS["STRAIN"], *column_names(settings.components)),
+            tif={f"{column}-{settings.mode}": column for column in tif},
+            vtk=("returnStatus",),
+            displacements=False,
+            groups={part.name: part.columns for part in parts},
+            keep_nan=self.vtk_nan,
+            tif_drops=f"-strain-{settings.mode}",
+        )
+
+    @classmethod
+    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+        guess = read_guess(args.phi_file, 1.0)
+        field = guess.field
+        if field is None:
+            raise UserError(f"field {guess.name}: is a single Phi, and has no neighbours to differ from; give a field")
+        mode, radius = _mode(args, guess.name, field)
+        flat = _is_flat(field)
+        # the F of a single layer of windows in a volume is that of a volume
+        two_d = flat and (mode != "raw" or not field.positions[:, 0].any())
+        folder = make_folder(args.out_dir, folder_of(guess.name, real=False), args.prefix)
+        if args.plot is not None:
+            check_plot(args.plot)
+            if field.dims is None or not args.strain_components:
+                raise UserError(f"--plot {args.plot}: slices need a grid and components (-comp); drop it")
+        stem = folder / f"{args.prefix or base_name(guess.name)}-strain-{mode}"
+        output = Output.of(args)
+        check_results(stem, output, args.phi_file)
+        announce(console, "regularStrain", args)
+        good = _points_that_count(args, guess.name, field, mode, console)
+        masked = replace(field, phi=np.where(good[:, None, None], field.phi, np.nan))
+        nodes, size = _strain_points(field, mode)
+        gauge = _gauge(guess.name, field, mode, radius, two_d)
+        console.print(f"Virtual strain gauge: {gauge}")
+        given = {"raw": None, "Geers": PhiField(field.positions[good], field.phi[good])}
+        return cls(
+            stem=stem,
+            nodes=nodes,
+            guess=Guess(field=masked) if mode in ("Geers", "raw") else Guess(),
+            given=given.get(mode, masked),
+            half_cell=(size[0] / 2, size[1] / 2, size[2] / 2),
+            output=output,
+            settings=StrainSettings(
+                mode=mode,
+                components=tuple(args.strain_components),
+                two_d=two_d,
+                dims=field.dims or (0, 0, 0),
+                radius=radius,
+            ),
+            determines={
+                "command": "regularStrain",
+                "-pf": guess.digest,
+                "mode": mode,
+                "-comp": args.strain_components,
+                "-r": radius if mode == "Geers" else None,
+                "points that count": int(good.sum()),
+                "-rst": args.return_status_threshold,
+                "-nomaskBad": args.no_mask,
+            },
+            gauge=gauge,
+            vtk_nan=args.vtk_nan,
+            plot=args.plot,
+            estimated_seconds=len(nodes) * SECONDS,
+        )
+
+    def work(self) -> Work:
+        n = len(self.nodes)
+        return Work(
+            determines=self.determines,
+            nodes=self.nodes,
+            columns=self.settings.columns,
+            record=StrainTask.record(self.settings),
+            guess=self.guess,
+            order=np.arange(n),
+            starts=np.append(np.arange(0, n, BLOCK), n),
+            attributes={"virtual_strain_gauge": self.gauge},
+        )
+
+    def measure(self, source: Source | None, measurement: Measurement) -> None:
+        task = StrainTask(source, measurement.journal, self.settings)
+        measurement.run(task, "regularStrain", lambda last: f"rs={last['returnStatus']:+.0f}")
+
+    def summarise(self, work: Work, results: ResultsFile, console: Console) -> int:
+        status = results.column("returnStatus")
+        show_statuses(console, f"Result of regularStrain ({self.settings.mode})", status, STRAIN, "Strains")
+        if self.plot is not None:
+            plot_slices(self.plot, read_hdf5(results_path(self.stem)), column_names(self.settings.components))
+            console.print(f"Written: {self.plot}")
+        if not (status == 2).any():
+            console.warn(
+                "there is no strain anywhere: see -rst, -nomaskBad, and -r, within which neighbours have to be"
+            )
+            return 1
+        return 0
+
+
+def _along_z(column: str) -> bool:
+    """Whether a column is of the z axis; the only rotation in a plane is about it."""
+    return column not in ("rz", "vol", "dev", "volss", "devss") and "z" in (column[1:] if column[0] == "z" else column)
+
+
+def _is_flat(field: PhiField) -> bool:
+    """Whether all points lie in a plane z = constant."""
+    z = field.positions[:, 0]
+    z = z[np.isfinite(z)][1 if field.layout == "labels" else 0 :]
+    return len(z) == 0 or bool(np.ptp(z) == 0)
+
+
+def _mode(args: argparse.Namespace, name: str, field: PhiField) -> tuple[str, float]:
+    """The mode, and the radius of neighbours in voxels.
+
+    Raises
+    ------
+    UserError
+        If the field is none for this mode.
+    """
+    if args.raw:
+        return "raw", 0.0
+    if field.dims is None or field.spacing is None:
+        kind = {"labels": "a field of labels"}.get(field.layout, "a field of scattered points")
+        if not args.geers:
+            raise UserError(
+                f"field {name}: is {kind}, without cells between its points; -g -r VOXELS fits the displacements "
+                "around each point, -raw takes the F that was found"
+            )
+        if args.radius is None:
+            raise UserError(f"field {name}: is {kind}, and has no node spacing; give the radius in voxels by -r")
+        return "Geers", float(args.radius)
+    single = [axis for axis, n in zip("yx", field.dims[1:], strict=True) if n == 1]
+    if single:
+        raise UserError(
+            f"field {name}: has a single node along {single[0]}, and no derivative there; give a field with several "
+            "nodes along y and x, or use -raw"
+        )
+    if args.geers:
+        spacing = [step for n, step in zip(field.dims, field.spacing, strict=True) if n > 1]
+        return "Geers", (RADIUS if args.radius is None else float(args.radius)) * max(spacing)
+    return ("Q4" if field.dims[0] == 1 else "Q8"), 0.0
+
+
+def _points_that_count(
+    args: argparse.Namespace, name: str, field: PhiField, mode: str, console: Console
+) -> NDArray[np.bool_]:
+    """Mask (n,) of the points that count.
+
+    Raises
+    ------
+    UserError
+        If more than 99 % of the points do not.
+    """
+    measured = np.asarray(np.isfinite(np.column_stack([field.positions, field.displacements])).all(axis=1))
+    if mode == "raw":
+        measured &= np.isfinite(field.F).all(axis=(1, 2))
+    if field.layout == "labels":
+        # the background
+        measured[0] = False
+    good, least = measured, args.return_status_threshold
+    words = "that have a displacement"
+    if "returnStatus" in field and not args.no_mask:
+        status = np.asarray(field["returnStatus"], np.float64)
+        if least is None:
+            least = 2 if (status == 2).any() else 1
+            if least == 1:
+                console.note(
+                    "no point has return status 2, as after a pixel search, passPhiField or a filter: the threshold "
+                    "is 1 (-rst)"
+                )
+        good = measured & (status >= least)
+        words = f"with return status {least} or above (-rst)"
+        ones = int((measured & (status == 1)).sum())
+        if least > 1 and ones > 0.05 * len(field):
+            console.note(f"{100 * ones / len(field):.1f}% of the points have return status 1: -rst 1 includes them")
+    share = good.sum() / len(field)
+    if share < 0.01:
+        raise UserError(
+            f"field {name}: only {100 * share:.1f}% of its points count, those {words}; see -rst and -nomaskBad"
+        )
+    console.print(f"Points that count: {good.sum()} of {len(field)} ({100 * share:.1f}%), {words}")
+    return good
+
+
+def _strain_points(field: PhiField, mode: str) -> tuple[Nodes, tuple[float, float, float]]:
+    """The points that get a strain, and the size of their cells in voxels, 0 where there is none."""
+    layout = replace(FieldLayout.of(field), columns=())
+    if field.dims is None or field.spacing is None:
+        return Nodes(layout, (1.0, 1.0, 1.0), field.positions), (0.0, 0.0, 0.0)
+    z, y, x = field.spacing
+    size = (1.0 if field.dims[0] == 1 else z, y, x)
+    if mode in ("Geers", "raw"):
+        return Nodes(layout, field.spacing, field.positions), size
+    nz, ny, nx = (max(n - 1, 1) for n in field.dims)
+    # edges of the cells may differ in length
+    axes = [np.unique(field.positions[:, axis]) for axis in range(3)]
+    middles = [(axis[1:] + axis[:-1]) / 2 if len(axis) > 1 else axis for axis in axes]
+    positions = np.stack(np.meshgrid(*middles, indexing="ij"), axis=-1).reshape(-1, 3)
+    first = positions[0]
+    layout = replace(
+        layout,
+        n=nz * ny * nx,
+        dims=(nz, ny, nx),
+        origin=(float(first[0]), float(first[1]), float(first[2])),
+    )
+    return Nodes(layout, field.spacing, positions), size
+
+
+def _gauge(name: str, field: PhiField, mode: str, radius: float, two_d: bool) -> str:
+    """Size of the virtual strain gauge along z, y, x: window + (strain window - 1) x step, in words."""
+    spread: Array = np.zeros(3)
+    if mode in ("Q8", "Q4"):
+        spread = np.array(field.spacing)
+    elif mode == "Geers" and field.spacing is not None:
+        steps = np.array(field.spacing)
+        spread = 2 * np.floor(radius / steps + 1e-9) * steps
+    elif mode == "Geers":
+        spread = np.full(3, 2 * radius)
+    window = _window(name)
+    if mode == "raw" and window is None:
+        return "the correlation window, which is not known"
+    sizes = (spread + (np.zeros(3) if window is None else window))[1 if two_d else 0 :]
+    text = " x ".join(f"{size:g}" for size in sizes) + f" voxels ({'y x' if two_d else 'z y x'})"
+    if window is None:
+        return f"{text}, without the correlation window, which is not known"
+    return f"{text}, of it the correlation window " + " x ".join(f"{size}" for size in window[1 if two_d else 0 :])
+
+
+def _window(name: str) -> Triple | None:
+    """Voxels that the correlation of a results file compared along each axis; None if it does not say."""
+    if not is_hdf5(name):
+        return None
+    with ResultsFile(name) as file:
+        told = json.loads(file.layout.attributes.get("determines", "{}"))
+    hws = told.get("-hws")
+    if not (isinstance(hws, list) and len(hws) == 3 and all(isinstance(half, int) for half in hws)):
+        return None
+    # the outermost layer of a window of ldic has no gradient
+    less = -1 if told.get("command") == "ldic" else 1
+    return max(2 * hws[0] + less, 1), 2 * hws[1] + less, 2 * hws[2] + less

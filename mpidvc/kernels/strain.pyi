@@ -1,0 +1,6 @@
+from mpidvc.arrays import Array, Ints
+
+def polar(gradients: Array) -> tuple[Array, Array, Array, Array]: ...
+def fit_gradients(
+    centres: Array, positions: Array, displacements: Array, start: Ints, found: Ints, flat: bool
+) -> tuple[Array, Array, Ints]: ...

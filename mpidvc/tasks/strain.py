@@ -1,0 +1,101 @@
+"""Strain of blocks of points: deformation gradients from a field, and their components."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mpidvc.arrays import Array, Records, Triple
+from mpidvc.core.strain import cell_gradients, column_names, components, corner_nodes, fit_gradients
+from mpidvc.runtime.journal import Journal
+from mpidvc.tasks.points import record_of
+from mpidvc.tasks.source import Source
+
+__all__ = ["BLOCK", "StrainSettings", "StrainTask"]
+
+#: Points of a block.
+BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class StrainSettings:
+    """The way that strain is computed.
+
+    Attributes
+    ----------
+    mode : {"Q8", "Q4", "Geers", "raw"}
+    components : tuple of str
+    two_d : bool
+        Whether nothing happens along z.
+    dims : 3 ints
+        Nodes of the grid of the field along z, y, x; of Q8 and Q4 only.
+    radius : float
+        How far neighbours are away, voxels; of Geers only.
+    """
+
+    mode: str
+    components: tuple[str, ...]
+    two_d: bool
+    dims: Triple = (0, 0, 0)
+    radius: float = 0.0
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the numbers of a point; its return status is 2 if it has a strain, and otherwise -5."""
+        return (*column_names(self.components), "returnStatus")
+
+
+class StrainTask:
+    """Strain at the points of a journal.
+
+    Parameters
+    ----------
+    source : Source or None
+        For Geers the points that count; for Q8 and Q4 all nodes, nan where they do not count; for raw None.
+    points : Journal
+        The points in blocks; their Phi is nan where they do not count (Geers, raw).
+    settings : StrainSettings
+    """
+
+    def __init__(self, source: Source | None, points: Journal, settings: StrainSettings) -> None:
+        self._source, self._points, self._settings = source, points, settings
+        self.n_chunks = points.n_blocks
+        self.dtype = self.record(settings)
+
+    @staticmethod
+    def record(settings: StrainSettings) -> np.dtype[Any]:
+        """Dtype of the result of a point."""
+        return record_of(settings.columns)
+
+    def run(self, chunk: int) -> Records:
+        inputs = self._points.inputs(chunk)
+        F, displacement = self._gradients(chunk, inputs)
+        values, exists = components(F, self._settings.components, self._settings.two_d)
+        records = np.zeros(len(F), self.dtype)
+        records["phi"][:, :, :3] = F
+        records["phi"][:, :, 3] = displacement
+        records["result"][:, :-1] = values
+        records["result"][:, -1] = np.where(exists, 2, -5)
+        return records
+
+    def _gradients(self, chunk: int, inputs: Records) -> tuple[Array, Array]:
+        settings, source = self._settings, self._source
+        phi: Any = inputs["phi"]
+        if source is None:
+            return phi[:, :, :3], phi[:, :, 3]
+        field = source.field
+        if settings.mode != "Geers":
+            cells = np.arange(chunk * BLOCK, chunk * BLOCK + len(inputs))
+            corners = corner_nodes(cells, settings.dims)
+            return cell_gradients(corners, field.positions, field.displacements)
+        F, displacement = np.full((len(inputs), 3, 3), np.nan), np.full((len(inputs), 3), np.nan)
+        counts = np.isfinite(phi[:, :, 3]).all(axis=1)
+        centres = np.ascontiguousarray(inputs["position"][counts])
+        if len(centres):
+            start, found = source.points.within(centres, settings.radius)
+            F[counts], displacement[counts] = fit_gradients(
+                centres, start, found, field.positions, field.displacements, settings.two_d
+            )
+        return F, displacement
