@@ -106,7 +106,9 @@ def records_of(phi: Array, status: Ints | Array) -> Records:
     return records
 
 
-def interpolate(tree: neighbours.Points, positions: Array, phi: Array, targets: Array, settings: PassingSettings) -> Array:
+def interpolate(
+    tree: neighbours.Points, positions: Array, phi: Array, targets: Array, settings: PassingSettings
+) -> Array:
     """Mean Phi of the neighbours of each target, weighted by 1 / (distance + 1e-6).
 
     Parameters
@@ -138,7 +140,9 @@ def interpolate(tree: neighbours.Points, positions: Array, phi: Array, targets: 
     return means
 
 
-def _neighbours(tree: neighbours.Points, targets: Array, settings: PassingSettings) -> Iterator[tuple[int, int, Ints, Ints]]:
+def _neighbours(
+    tree: neighbours.Points, targets: Array, settings: PassingSettings
+) -> Iterator[tuple[int, int, Ints, Ints]]:
     """First and last target of a part, and the neighbours of its targets: so many that they fit in memory."""
     first, step = 0, len(targets) if settings.radius is None else FIRST
     while first < len(targets):

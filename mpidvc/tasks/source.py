@@ -80,7 +80,9 @@ def share_source(executor: Executor, field: PhiField | None) -> Source | None:
     except Exception as error:
         if not is_mpi_error(error):
             raise
-        raise ResourceError("a process was lost while the field was copied to memory; start again, with --resume") from None
+        raise ResourceError(
+            "a process was lost while the field was copied to memory; start again, with --resume"
+        ) from None
 
 
 def _shared(executor: Executor, field: PhiField | None) -> Source:
@@ -97,9 +99,7 @@ def _shared(executor: Executor, field: PhiField | None) -> Source:
     node.agree(None)
     node.close()
     columns = {name.removeprefix("column "): copy for name, copy in copies.items() if name.startswith("column ")}
-    shared = PhiField(
-        copies["positions"], copies["phi"], columns, about["layout"], about["dims"], about["spacing"]
-    )
+    shared = PhiField(copies["positions"], copies["phi"], columns, about["layout"], about["dims"], about["spacing"])
     return Source(shared, (copies["order"], copies["nodes"]))
 
 
