@@ -67,7 +67,7 @@ template <int columns> double middle_of(const double *rows, Index n, int column)
 // The terms of a quadratic polynomial, the constant last. A triangular factorisation in this order tells whether the
 // others could stand for the constant, that is, whether the points determine the value at the origin; and it gives this
 // value without the other coefficients.
-constexpr int TERMS = 10, LINEAR = 3;
+constexpr int TERMS = 10, TERMS_2D = 6, LINEAR = 3;
 
 inline void terms(double z, double y, double x, double *row) {
     row[0] = z, row[1] = y, row[2] = x;
@@ -115,7 +115,12 @@ class LocalFit {
     }
 
     // Value of the polynomial at the point: with the weights if they leave enough points, otherwise without.
-    bool quadratic(double *value) { return solve<false>(value) || (flatten(), solve<false>(value)); }
+    bool quadratic(double *value) {
+        bool flat = true;
+        for (Index k = 0; k < n_; ++k) flat = flat && at_[3 * k] == 0;
+        if (n_ < (flat ? TERMS_2D : TERMS)) return false;
+        return solve<false>(value) || (flatten(), solve<false>(value));
+    }
 
     // The same of a polynomial of first order, without weights.
     bool linear(double *value) {
