@@ -70,7 +70,7 @@ def default_test(F: Array) -> tuple[float, float]:
     Where every F is the identity, as after a pixel search, neighbours tell nothing of gradients, and displacements are
     integers.
     """
-    return (0.5, 3.0) if np.array_equal(F, np.broadcast_to(np.eye(3), F.shape)) else (0.03, 4.0)
+    return (0.5, 2.0) if np.array_equal(F, np.broadcast_to(np.eye(3), F.shape)) else (0.03, 4.0)
 
 
 def block_reach(dims: tuple[int, int, int]) -> tuple[int, int, int]:

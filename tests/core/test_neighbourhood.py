@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ BY_DISTANCE = np.argsort(np.linalg.norm(CENTRES[:, None] - POINTS[None], axis=2)
 
 
 def lists(start, found):
-    return [found[a:b].tolist() for a, b in zip(start[:-1], start[1:], strict=True)]
+    return [found[a:b].tolist() for a, b in itertools.pairwise(start)]
 
 
 @pytest.mark.parametrize("number", [1, 7, 10_000])
