@@ -18,7 +18,7 @@ from mpidvc.kernels.interpolation import inverse_distance
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.points import record_of
 
-__all__ = ["BLOCK", "RECORD", "RESULT", "FilterSettings", "FilterTask", "Flags", "select"]
+__all__ = ["BLOCK", "RECORD", "RESULT", "FilterSettings", "FilterTask", "Flags", "kept", "select"]
 
 #: Columns of a result: those of a search, whether the point is an outlier (1, 0, or nan where this is not known), and
 #: what was done to it: 0 nothing, 1 the mean, the median or a linear fit of neighbours, 2 a quadratic fit, nan nothing
@@ -89,27 +89,28 @@ class Flags(NamedTuple):
     Attributes
     ----------
     present : bool
-        Points that take part: they have a position, and are neither background nor skipped by the correlation.
+        Points that take part: those that the correlation did not skip.
     sound : bool
         Those with a finite Phi.
     selected : bool
         Points to be corrected.
     outlier : float64
         1 for outliers, 0 for others, nan where this is not known.
+    unjudged : int
+        Number of points whose neighbours are too few to judge them by.
     """
 
     present: npt.NDArray[np.bool_]
     sound: npt.NDArray[np.bool_]
     selected: npt.NDArray[np.bool_]
     outlier: Array
+    unjudged: int = 0
 
     @classmethod
     def of(cls, field: PhiField, settings: FilterSettings) -> Flags:
         """Flags as far as a point's own numbers tell them. A point that takes part without a finite Phi is bad."""
         n = len(field)
-        present = np.asarray(np.isfinite(field.positions).all(axis=1))
-        if field.layout == "labels":
-            present[:1] = False
+        present = np.ones(n, bool)
         status = field.columns.get("returnStatus")
         if status is not None and not settings.no_mask:
             present &= ~(np.asarray(status, np.float64) < -4)
@@ -131,10 +132,11 @@ def select(executor: Executor, field: PhiField, near: Near, settings: FilterSett
     executor : Executor
     field : PhiField
     near : Near
-        Its points. Those that take part have to be found at their rows of the field.
+        Its points.
     settings : FilterSettings
     """
     flags = Flags.of(field, settings)
+    unjudged = np.zeros(len(field), bool)
     if settings.select == "lqc":
 
         def coherency(rows: Ints) -> Array:
@@ -143,6 +145,7 @@ def select(executor: Executor, field: PhiField, near: Near, settings: FilterSett
 
         values = _judge(executor, np.nonzero(flags.sound)[0], coherency, len(field))
         flags.selected[:] |= values >= local_fit.LARGEST_COHERENCY
+        unjudged |= flags.sound & np.isnan(values)
     if settings.outliers:
         trusted = field.good & flags.sound
         rows = np.nonzero(flags.sound)[0]
@@ -155,7 +158,8 @@ def select(executor: Executor, field: PhiField, near: Near, settings: FilterSett
             found[known] = values[known] > settings.threshold
             flags.outlier[known] = found[known]
         flags.selected[:] |= found
-    return flags
+        unjudged |= flags.sound & np.isnan(flags.outlier)
+    return flags._replace(unjudged=int(unjudged.sum()))
 
 
 def _residuals_by(
@@ -196,6 +200,17 @@ class _Judgement:
         return self._measure(self._rows[chunk * BLOCK : (chunk + 1) * BLOCK]).tobytes()
 
 
+def kept(field: PhiField, rows: Ints) -> Records:
+    """Records of rows of a field as they are; columns that it does not have are 0, as in spam."""
+    records = np.zeros(len(rows), RECORD)
+    records["phi"] = field.phi[rows, :3]
+    for k, name in enumerate(RESULT[: len(CORRECTED)]):
+        if name in field.columns:
+            records["result"][:, k] = field.columns[name][rows]
+    records["result"][:, RESULT.index("outlier")] = np.nan
+    return records
+
+
 class FilterTask:
     """Records of the points of a field, chunk by chunk.
 
@@ -220,11 +235,7 @@ class FilterTask:
     def run(self, chunk: int) -> Records:
         rows = np.arange(self._starts[chunk], self._starts[chunk + 1])
         field, settings, flags = self._field, self._settings, self._flags
-        records = np.zeros(len(rows), RECORD)
-        records["phi"] = field.phi[rows, :3]
-        for k, name in enumerate(RESULT[: len(CORRECTED)]):
-            if name in field.columns:
-                records["result"][:, k] = field.columns[name][rows]
+        records = kept(field, rows)
         records["result"][:, -2] = flags.outlier[rows]
         if settings.median:
             changed = np.nonzero(flags.present[rows])[0]

@@ -33,16 +33,11 @@ def field_of(status, cc=None, layout="grid", points=NODES):
     return PhiField(points, phi, columns, layout, **grid)
 
 
-def near(field):
-    # nothing is near a point without a place
-    return BruteForce(np.where(np.isfinite(field.positions), field.positions, 1e9))
-
-
 def filtered(field, **settings):
     made = FilterSettings(**settings)
-    flags = select(InlineExecutor(), field, near(field), made)
+    flags = select(InlineExecutor(), field, BruteForce(field.positions), made)
     starts = np.array([0, 50, len(field)])
-    task = FilterTask(field, near(field), made, flags, starts)
+    task = FilterTask(field, BruteForce(field.positions), made, flags, starts)
     records = np.concatenate([task.run(chunk) for chunk in range(task.n_chunks)])
     return records["phi"], dict(zip(RESULT, records["result"].T, strict=True)), flags
 
@@ -164,23 +159,6 @@ def test_outliers_are_found_flagged_and_corrected():
     _, columns, _ = filtered(scattered, outliers=True, number=27)
     assert columns["outlier"][wrong].all()
     assert columns["outlier"][~wrong].mean() < 0.02
-
-
-def test_labels_row_0_and_missing_labels_take_no_part():
-    rng = np.random.default_rng(3)
-    points = rng.uniform(0, 100, (60, 3))
-    points[0] = 0
-    points[9] = np.nan
-    status = np.full(60, 2.0)
-    status[[0, 20]], status[9] = (0, 1), -7
-    field = field_of(status, layout="labels", points=points)
-    field.phi[9, :3, 3] = np.nan
-    field.phi[0, :3, 3] = 1000
-    field.phi[20, :3, 3] += 9
-    phi, columns, _ = filtered(field, select="status", correct="fit", number=27)
-    np.testing.assert_allclose(phi[20, :, 3], quadratic(points[20:21])[0], atol=1e-10)
-    assert columns["returnStatus"][[0, 9, 20]].tolist() == [0, -7, 1]
-    np.testing.assert_array_equal(phi[0, :, 3], 1000)
 
 
 @pytest.mark.parametrize("select_by", [None, "status"])
