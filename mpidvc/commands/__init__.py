@@ -6,7 +6,7 @@ from mpidvc.cli.command import Command
 
 __all__ = ["COMMANDS"]
 
-_CORRELATION, _RUNS, _FIRST_STEPS = "Correlation", "Runs", "First steps"
+_CORRELATION, _FIELDS, _RUNS, _FIRST_STEPS = "Correlation", "Fields", "Runs", "First steps"
 
 #: By name, in the order of the help.
 COMMANDS = {
@@ -42,6 +42,12 @@ COMMANDS = {
             "mpidvc.commands.ddic",
             "discrete correlation: a deformation function for every label",
             _CORRELATION,
+        ),
+        Command(
+            "filterPhiField",
+            "mpidvc.commands.filter_phi_field",
+            "find bad points of a field, correct them from their neighbours, or smooth the field",
+            _FIELDS,
         ),
         Command(
             "status",
