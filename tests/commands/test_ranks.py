@@ -16,6 +16,8 @@ import pytest
 import tifffile
 
 from mpidvc.core.analytic import AnalyticPair
+from mpidvc.fields.phifield import PhiField
+from mpidvc.fields.tsv import write_tsv
 from mpidvc.main import main
 from mpidvc.runtime.launch import Mpiexec
 from tests.conftest import Job
@@ -48,6 +50,7 @@ CASES = {
     "ddic-cubic-dilated": "ddic @a.tif @labels.tif @b.tif -o 3 -nr -ld 2 -dmo",
     "ddic-levels": "ddic @a.tif @labels.tif @dark.tif -msb 2 -ug -regbb 2",
     "ddic-2d": "ddic @f.tif @flatlabels.tif @g.tif -o 3 -ld -1",
+    "filter": "filterPhiField -pf @waves.tsv -slqc --outliers -cint -nn 9 -vtk -tif",
 }
 
 
@@ -82,7 +85,21 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         arguments = ["reg", f"{folder}/a.tif", f"{folder}/b.tif", "-np", "1", "-od", str(folder), "-pre", "guess"]
         assert main(arguments) == 0
     (folder / "guess-registration.tsv").rename(folder / "guess.tsv")
+    write_tsv(folder / "waves.tsv", waves(), "LDIC")
     return folder
+
+
+def waves() -> PhiField:
+    """Field of more points than a chunk holds, some of which are wrong."""
+    random = np.random.default_rng(6)
+    dims, n = (12, 18, 20), 12 * 18 * 20
+    nodes = 10.0 * np.stack(np.unravel_index(np.arange(n), dims), axis=1)
+    phi = np.tile(np.eye(4), (n, 1, 1))
+    phi[:, :3, 3] = np.sin(nodes / 60) + random.normal(0, 0.01, (n, 3))
+    phi[random.random(n) < 0.05, :3, 3] += 2
+    columns = {"returnStatus": np.where(random.random(n) < 0.05, -5.0, 2.0)}
+    columns |= {name: random.random(n) for name in ("error", "iterations", "deltaPhiNorm")}
+    return PhiField.from_positions(nodes, phi, columns)
 
 
 def cells(shape: tuple[int, int, int], size: tuple[int, int, int]) -> np.ndarray:
