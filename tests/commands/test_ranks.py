@@ -50,7 +50,7 @@ CASES = {
     "ddic-cubic-dilated": "ddic @a.tif @labels.tif @b.tif -o 3 -nr -ld 2 -dmo",
     "ddic-levels": "ddic @a.tif @labels.tif @dark.tif -msb 2 -ug -regbb 2",
     "ddic-2d": "ddic @f.tif @flatlabels.tif @g.tif -o 3 -ld -1",
-    "filter": "filterPhiField -pf @waves.tsv -slqc --outliers -cint -nn 9 -vtk -tif",
+    "filter": "filterPhiField -pf @waves.tsv -slqc --outliers -cint -nn 27 -vtk -tif",
 }
 
 
