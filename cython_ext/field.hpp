@@ -46,15 +46,16 @@ template <int columns> inline void order(double *low, double *high) {
     }
 }
 
-// Sort the columns of a table of n rows by merge exchange (Batcher; Knuth 5.2.2 M): the comparisons do not depend on the
-// numbers, so that all columns are sorted at once.
+// Sort the columns of a table of n rows by merge exchange (Batcher; Knuth 5.2.2 M): the comparisons do not depend on
+// the numbers, so that all columns are sorted at once.
 template <int columns> void sort_columns(double *rows, Index n) {
     Index top = 1;
     while (2 * top < n) top *= 2;
     for (Index p = n > 1 ? top : 0; p > 0; p /= 2)
         for (Index q = top, r = 0, apart = p;; apart = q - p, q /= 2, r = p) {
-            for (Index i = 0; i + apart < n; ++i)
-                if ((i & p) == r) order<columns>(rows + columns * i, rows + columns * (i + apart));
+            for (Index first = r; first + apart < n; first += 2 * p)
+                for (Index i = first; i < std::min(first + p, n - apart); ++i)
+                    order<columns>(rows + columns * i, rows + columns * (i + apart));
             if (q == p) break;
         }
 }
@@ -64,17 +65,28 @@ template <int columns> double middle_of(const double *rows, Index n, int column)
     return 0.5 * (rows[columns * ((n - 1) / 2) + column] + rows[columns * (n / 2) + column]);
 }
 
-// The terms of a quadratic polynomial, the constant last. A triangular factorisation in this order tells whether the
-// others could stand for the constant, that is, whether the points determine the value at the origin; and it gives this
-// value without the other coefficients.
-constexpr int TERMS = 10, TERMS_2D = 6, LINEAR = 3;
-
-inline void terms(double z, double y, double x, double *row) {
-    row[0] = z, row[1] = y, row[2] = x;
-    row[3] = z * y, row[4] = z * x, row[5] = y * x;
-    row[6] = z * z, row[7] = y * y, row[8] = x * x;
-    row[9] = 1;
+// Sum of products; n is a multiple of 4.
+inline double dot(const double *a, const double *b, Index n) {
+#if defined(__SSE2__)
+    __m128d even = _mm_setzero_pd(), odd = _mm_setzero_pd();
+    for (Index k = 0; k < n; k += 4) {
+        even = _mm_add_pd(even, _mm_mul_pd(_mm_loadu_pd(a + k), _mm_loadu_pd(b + k)));
+        odd = _mm_add_pd(odd, _mm_mul_pd(_mm_loadu_pd(a + k + 2), _mm_loadu_pd(b + k + 2)));
+    }
+    double sums[2];
+    _mm_storeu_pd(sums, _mm_add_pd(even, odd));
+    return sums[0] + sums[1];
+#else
+    double sums[4] = {};
+    for (Index k = 0; k < n; ++k) sums[k % 4] += a[k] * b[k];
+    return (sums[0] + sums[2]) + (sums[1] + sums[3]);
+#endif
 }
+
+// The terms of a quadratic polynomial are z, y, x, zy, zx, yx, z², y², x², 1, the constant last. A triangular
+// factorisation in this order tells whether the others could stand for the constant, that is, whether the points
+// determine the value at the origin; and it gives this value without the other coefficients.
+constexpr int TERMS = 10, TERMS_2D = 6, LINEAR = 3;
 
 // A polynomial through displacements at points, by weighted least squares.
 class LocalFit {
@@ -82,32 +94,44 @@ class LocalFit {
     // Take the displacements of neighbours, and the weights of Masullo & Theunissen (2016).
     void take(const Field &field, const double *at, const Index *found, Index n) {
         n_ = n;
-        at_.resize(3 * n);
-        from_median_.resize(3 * n);
-        weights_.resize(n);
+        room_ = (n + 3) / 4 * 4;
+        terms_.assign(TERMS * room_, 0.0);
+        from_median_.assign(3 * room_, 0.0);
+        weights_.assign(room_, 0.0);
+        weighted_.resize(room_);
         scratch_.resize(4 * n);
+        double *z = &terms_[0], *y = z + room_, *x = y + room_;
         double reach = 0;
-        for (Index k = 0; k < n; ++k)
-            for (int axis = 0; axis < 3; ++axis) {
-                at_[3 * k + axis] = field.position(found[k])[axis] - at[axis];
-                reach = std::max(reach, std::abs(at_[3 * k + axis]));
+        for (Index k = 0; k < n; ++k) {
+            const double *position = field.position(found[k]);
+            z[k] = position[0] - at[0], y[k] = position[1] - at[1], x[k] = position[2] - at[2];
+            reach = std::max({reach, std::abs(z[k]), std::abs(y[k]), std::abs(x[k])});
+        }
+        if (reach == 0) reach = 1;
+        for (Index k = 0; k < n; ++k) {
+            z[k] /= reach, y[k] /= reach, x[k] /= reach;
+            double *term = z + LINEAR * room_ + k;
+            const double a = z[k], b = y[k], c = x[k];
+            for (const double value : {a * b, a * c, b * c, a * a, b * b, c * c, 1.0}) {
+                *term = value;
+                term += room_;
             }
-        if (reach > 0)
-            for (double &apart : at_) apart /= reach;
+        }
         // displacements and their lengths
         for (Index k = 0; k < n; ++k) {
-            double *row = &scratch_[4 * k], *u = &from_median_[3 * k];
-            for (int axis = 0; axis < 3; ++axis) u[axis] = row[axis] = field.displacement(found[k], axis);
-            row[3] = std::sqrt(u[0] * u[0] + u[1] * u[1] + u[2] * u[2]);
+            double *row = &scratch_[4 * k];
+            for (int axis = 0; axis < 3; ++axis) row[axis] = field.displacement(found[k], axis);
+            row[3] = std::sqrt(row[0] * row[0] + row[1] * row[1] + row[2] * row[2]);
         }
         sort_columns<4>(scratch_.data(), n);
         for (int axis = 0; axis < 4; ++axis) median_[axis] = middle_of<4>(scratch_.data(), n, axis);
-        for (Index k = 0; k < n; ++k)
-            for (int axis = 0; axis < 3; ++axis) from_median_[3 * k + axis] -= median_[axis];
         double mean = 0;
         for (Index k = 0; k < n; ++k) {
-            const double *u = &from_median_[3 * k];
-            weights_[k] = u[0] * u[0] + u[1] * u[1] + u[2] * u[2];
+            for (int axis = 0; axis < 3; ++axis) {
+                const double apart = field.displacement(found[k], axis) - median_[axis];
+                from_median_[room_ * axis + k] = apart;
+                weights_[k] += apart * apart;
+            }
             mean += std::sqrt(weights_[k]);
         }
         const double factor = -0.5 / std::sqrt(mean / double(n) + EPSILON);
@@ -117,7 +141,7 @@ class LocalFit {
     // Value of the polynomial at the point: with the weights if they leave enough points, otherwise without.
     bool quadratic(double *value) {
         bool flat = true;
-        for (Index k = 0; k < n_; ++k) flat = flat && at_[3 * k] == 0;
+        for (Index k = 0; k < n_; ++k) flat = flat && terms_[k] == 0;
         if (n_ < (flat ? TERMS_2D : TERMS)) return false;
         return solve<false>(value) || (flatten(), solve<false>(value));
     }
@@ -145,21 +169,18 @@ class LocalFit {
     // value is that of the displacements over its root.
     static constexpr double OWN_PART = 1e-10, OWN_PART_OF_CONSTANT = 1e-4;
 
-    void flatten() { std::fill(weights_.begin(), weights_.end(), 1.0); }
+    void flatten() { std::fill_n(weights_.begin(), n_, 1.0); }
 
-    template <bool first_order> bool solve(double *value) const {
+    template <bool first_order> bool solve(double *value) {
         constexpr int n_terms = first_order ? LINEAR + 1 : TERMS, last = n_terms - 1, width = n_terms + 3;
         // normal equations: rows of the lower triangle, then the right-hand sides
-        double matrix[width][n_terms] = {};
-        double row[TERMS + 3];
-        for (Index k = 0; k < n_; ++k) {
-            terms(at_[3 * k], at_[3 * k + 1], at_[3 * k + 2], row);
-            if (first_order) row[last] = 1;
-            for (int axis = 0; axis < 3; ++axis) row[n_terms + axis] = from_median_[3 * k + axis];
-            for (int i = 0; i < width; ++i) {
-                const double weighted = weights_[k] * row[i];
-                for (int j = 0; j < std::min(i + 1, n_terms); ++j) matrix[i][j] += weighted * row[j];
-            }
+        double matrix[width][n_terms];
+        const double *rows[width];
+        for (int i = 0; i < n_terms; ++i) rows[i] = &terms_[room_ * (i == last ? TERMS - 1 : i)];
+        for (int axis = 0; axis < 3; ++axis) rows[n_terms + axis] = &from_median_[room_ * axis];
+        for (int i = 0; i < width; ++i) {
+            for (Index k = 0; k < room_; ++k) weighted_[k] = weights_[k] * rows[i][k];
+            for (int j = 0; j < std::min(i + 1, n_terms); ++j) matrix[i][j] = dot(weighted_.data(), rows[j], room_);
         }
         for (int j = 0; j < n_terms; ++j) {
             const double whole = matrix[j][j];
@@ -180,8 +201,9 @@ class LocalFit {
         return true;
     }
 
-    Index n_ = 0;
-    std::vector<double> at_, from_median_, weights_, scratch_;
+    // Neighbours, and the room for them: a multiple of 4, filled up with 0. Terms and displacements are columns.
+    Index n_ = 0, room_ = 0;
+    std::vector<double> terms_, from_median_, weights_, weighted_, scratch_;
     // Of the displacements' components, and of their lengths.
     double median_[4];
 };
@@ -215,8 +237,8 @@ inline void fits(const Field &field, const double *at, Index n, const Index *sta
 }
 
 // Normalised residuals of displacements against those that the usable neighbours predict; nan with fewer than `fewest`.
-// A neighbour predicts by the mean of its own gradient and of the median one of all neighbours, which stands for that of
-// the point itself: a prediction by its own gradient alone is wrong by half the second derivative.
+// A neighbour predicts by the mean of its own gradient and of the median one of all neighbours, which stands for that
+// of the point itself: a prediction by its own gradient alone is wrong by half the second derivative.
 inline void residuals(const Field &field, const Index *points, Index n, const Index *start, const Index *found,
                       const std::uint8_t *usable, double epsilon, Index fewest, double *out) {
     std::vector<Index> near;
@@ -294,15 +316,16 @@ inline Index reflected(Index index, Index n) {
     return index < n ? index : 2 * n - 1 - index;
 }
 
-// Medians of components of Phi over cubes of usable nodes: 12 components, or 3 if these are the displacements alone. Those
-// that are not finite count as missing; nan where all are.
+// Medians of components of Phi over cubes of usable nodes: 12 components, or 3 if these are the displacements alone.
+// Those that are not finite count as missing; nan where all are.
 template <int components>
-void medians(const Field &field, const Grid &grid, const std::uint8_t *usable, Index radius, const Index *points, Index n,
-             double *out) {
+void medians(const Field &field, const Grid &grid, const std::uint8_t *usable, Index radius, const Index *points,
+             Index n, double *out) {
     const Index *nodes = grid.nodes, deep = nodes[0] > 1 ? radius : 0;
     std::vector<double> rows;
     for (Index i = 0; i < n; ++i, out += components) {
-        const Index z = points[i] / (nodes[1] * nodes[2]), y = points[i] / nodes[2] % nodes[1], x = points[i] % nodes[2];
+        const Index z = points[i] / (nodes[1] * nodes[2]), y = points[i] / nodes[2] % nodes[1];
+        const Index x = points[i] % nodes[2];
         Index finite[components] = {}, count = 0;
         rows.resize(components * (2 * deep + 1) * (2 * radius + 1) * (2 * radius + 1));
         for (Index dz = -deep; dz <= deep; ++dz)
