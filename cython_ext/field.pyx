@@ -2,7 +2,6 @@
 """Points of a field judged by their neighbours, and restored from them."""
 
 from libc.stdint cimport int8_t, int64_t, uint8_t
-from libcpp cimport bool as cpp_bool
 
 import numpy as np
 

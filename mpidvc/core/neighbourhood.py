@@ -12,6 +12,9 @@ from mpidvc.arrays import Array, Ints
 
 __all__ = ["Near", "nearest_usable", "usable_within"]
 
+#: Candidates that are looked at together, about; and those within a first radius.
+CANDIDATES, WITHIN = 2**22, 2**10
+
 
 class Near(Protocol):
     """Points in space, ready for searches: `mpidvc.kernels.neighbours.Points`."""
@@ -55,7 +58,7 @@ def usable_within(
         kept = usable[found]
         return owners[kept], found[kept]
 
-    return _search(centres, enough, search)
+    return _search(centres, enough, WITHIN, 8, search)
 
 
 def nearest_usable(near: Near, usable: npt.NDArray[np.bool_], centres: Array, number: int) -> tuple[Ints, Ints]:
@@ -85,21 +88,31 @@ def nearest_usable(near: Near, usable: npt.NDArray[np.bool_], centres: Array, nu
 
     if enough == 0:
         return np.zeros(len(centres) + 1, np.int64), np.zeros(0, np.int64)
-    return _search(centres, enough, search)
+    return _search(centres, enough, enough, 2, search)
 
 
-def _search(centres: Array, enough: int, search: Callable[[Array, int], tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
-    """Lists of neighbours by a search that widens with every attempt, until each centre has enough."""
+def _search(
+    centres: Array, enough: int, first: int, growth: int, search: Callable[[Array, int], tuple[Ints, Ints]]
+) -> tuple[Ints, Ints]:
+    """Lists of neighbours by a search that widens with every attempt, until each centre has enough.
+
+    The first one looks at so many candidates, each next one at `growth` times as many.
+    """
     left = np.arange(len(centres))
     owners, found = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     attempt = 0
     while len(left):
-        owner, points = search(centres[left], attempt)
-        done = np.bincount(owner, minlength=len(left)) >= enough
-        taken = done[owner]
-        owners.append(left[owner[taken]])
-        found.append(points[taken])
-        left = left[~done]
+        unfinished = []
+        together = max(CANDIDATES // (first * growth**attempt), 1)
+        for begin in range(0, len(left), together):
+            part = left[begin : begin + together]
+            owner, points = search(centres[part], attempt)
+            done = np.bincount(owner, minlength=len(part)) >= enough
+            taken = done[owner]
+            owners.append(part[owner[taken]])
+            found.append(points[taken])
+            unfinished.append(part[~done])
+        left = np.concatenate(unfinished)
         attempt += 1
     all_owners = np.concatenate(owners)
     counts = np.bincount(all_owners, minlength=len(centres))

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from mpidvc.core import neighbourhood
 from mpidvc.core.neighbourhood import nearest_usable, usable_within
 from tests.core.brute import BruteForce
 
@@ -21,8 +22,10 @@ def lists(start, found):
     return [found[a:b].tolist() for a, b in itertools.pairwise(start)]
 
 
+@pytest.mark.parametrize("together", [2**22, 40])
 @pytest.mark.parametrize("number", [1, 7, 10_000])
-def test_nearest(number):
+def test_nearest(number, together, monkeypatch):
+    monkeypatch.setattr(neighbourhood, "CANDIDATES", together)
     expected = [[point for point in order if USABLE[point]][:number] for order in BY_DISTANCE]
     assert lists(*nearest_usable(BruteForce(POINTS), USABLE, CENTRES, number)) == expected
 
