@@ -187,3 +187,23 @@ def test_of_several_ways_the_first_counts(tmp_path, capsys):
     np.testing.assert_allclose(
         read_tsv(tmp_path / "field-filtered-LQC.tsv").phi, read_tsv(REFERENCE / "answer-mean.tsv").phi, atol=1.1e-7
     )
+
+
+def test_2d_has_no_z_files(tmp_path):
+    rng = np.random.default_rng(9)
+    dims = (1, 12, 10)
+    nodes = 10.0 * np.stack(np.unravel_index(np.arange(120), dims), axis=1)
+    phi = np.tile(np.eye(4), (120, 1, 1))
+    phi[:, 1:3, 3] = 1e-4 * nodes[:, 1:] ** 2
+    status = np.where(rng.random(120) < 0.1, 1.0, 2.0)
+    phi[status == 1, 1, 3] += 3
+    columns = {"returnStatus": status} | {name: np.ones(120) for name in ("error", "iterations", "deltaPhiNorm")}
+    write_tsv(tmp_path / "flat.tsv", PhiField(nodes, phi, columns, "grid", dims, (1.0, 10.0, 10.0)), "LDIC")
+    run(tmp_path, "-srs", "-clqf", "-vtk", "-tif", field=tmp_path / "flat.tsv")
+    found = read_tsv(tmp_path / "flat-filtered-LQC.tsv")
+    np.testing.assert_allclose(found.displacements[:, 1:], 1e-4 * nodes[:, 1:] ** 2, atol=1e-6)
+    assert sorted(path.name for path in tmp_path.glob("*.tif")) == [
+        "flat-filtered-LQC-Xdisp.tif",
+        "flat-filtered-LQC-Ydisp.tif",
+    ]
+    assert "ORIGIN -5.0 -5.0 0.0" in (tmp_path / "flat-filtered-LQC.vtk").read_text()

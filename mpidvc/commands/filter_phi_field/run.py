@@ -75,8 +75,7 @@ class Plan(FieldPlan):
         if len(rows) == 0:
             raise UserError(f"{name}: holds no point with a position; give another field")
         points = field if len(rows) == len(field) else _taken(field, rows)
-        two_d = bool(np.ptp(points.positions[:, 0]) == 0)
-        settings = _settings(args, field, points, two_d, name)
+        settings = _settings(args, field, points, name)
         announce(console, "filterPhiField", args)
         z, y, x = field.spacing or (0.0, 0.0, 0.0)
         return (LabelPlan if labels else cls)(
@@ -84,7 +83,8 @@ class Plan(FieldPlan):
             output=output,
             nodes=Nodes(replace(FieldLayout.of(field), columns=()), field.spacing or (1.0, 1.0, 1.0), field.positions),
             given=points,
-            spacing=(0.0 if two_d else z, y, x),
+            # 2D images have z = 0
+            spacing=(z if points.positions[:, 0].any() else 0.0, y, x),
             settings=settings,
             whole=field,
             rows=rows,
@@ -136,7 +136,7 @@ def _taken(field: PhiField, rows: Ints) -> PhiField:
     return PhiField(field.positions[rows], field.phi[rows], columns)
 
 
-def _settings(args: argparse.Namespace, field: PhiField, points: PhiField, two_d: bool, name: str) -> FilterSettings:
+def _settings(args: argparse.Namespace, field: PhiField, points: PhiField, name: str) -> FilterSettings:
     """Settings of a run, as far as they have a meaning for it.
 
     Raises
@@ -144,6 +144,8 @@ def _settings(args: argparse.Namespace, field: PhiField, points: PhiField, two_d
     UserError
         If the field has not what they need, nothing would be corrected, or nothing would be left to correct it from.
     """
+    # a single layer of points, whatever its z
+    flat = bool(np.ptp(points.positions[:, 0]) == 0)
     selection, correction = given_of(args, SELECTIONS)[:1], given_of(args, CORRECTIONS)[:1]
     if args.filter_median:
         if field.dims is None:
@@ -154,11 +156,11 @@ def _settings(args: argparse.Namespace, field: PhiField, points: PhiField, two_d
     if radius is not None:
         number = None
     elif number is None and field.spacing is not None:
-        steps = field.spacing[1:] if two_d else field.spacing
+        steps = field.spacing[1:] if flat else field.spacing
         radius = max(4.0 * int(np.mean(steps)), 1.0)
     elif number is None:
         number = NEIGHBOURS
-    fewest = fewest_points(two_d)
+    fewest = fewest_points(flat)
     if number is not None and number < fewest and (selection == ["-slqc"] or correction == ["-clqf"]):
         option = "-clqf" if correction == ["-clqf"] else "-slqc"
         raise UserError(f"-nn {number}: a quadratic fit ({option}) needs at least {fewest} points; give more, or -nr")
