@@ -158,6 +158,19 @@ template <class T> inline void equal(const T *__restrict row, T value, std::uint
     for (Index x = 0; x < n; ++x) out[x] = row[x] == value;
 }
 
+// 0 where voxels of a row have a value (`has`), or where they do not, else `far`.
+template <class T>
+inline void mark(const T *__restrict row, T value, bool has, std::int16_t far, std::int16_t *__restrict to, Index n) {
+    for (Index x = 0; x < n; ++x) to[x] = (row[x] == value) == has ? std::int16_t(0) : far;
+}
+
+// 1 where squares are up to a limit and voxels have a label or none at all, else 0.
+template <class T>
+inline void near_and_free(const std::int16_t *__restrict squares, std::int16_t limit, const T *__restrict row, T label,
+                          std::uint8_t *__restrict out, Index n) {
+    for (Index x = 0; x < n; ++x) out[x] = (squares[x] <= limit) & ((row[x] == label) | (row[x] == T(0)));
+}
+
 // Squared distances are found axis after axis, as least sums of squares; those beyond the reach stay above its square.
 // Rows have a frame of voxels that are far from everything, so that whole planes are shifted at once along x.
 template <class T> void mask_as(const Box &box, T label, int radius, bool keep_others, std::uint8_t *out) {
@@ -171,13 +184,9 @@ template <class T> void mask_as(const Box &box, T label, int radius, bool keep_o
     const Index reach = grows ? radius : -radius, pitch = nx + reach, plane = ny * pitch;
     const std::int16_t limit = std::int16_t(reach * reach), far = std::int16_t((reach + 1) * (reach + 1));
     std::vector<std::int16_t> sources(plane + 2 * reach, far), along_x(plane), squares(nz * plane, far), least(plane);
-    std::vector<std::uint8_t> same(nx), empty(nx);
     for (Index z = 0; z < nz; ++z) {
-        for (Index y = 0; y < ny; ++y) {
-            equal(box.row<T>(z, y), label, same.data(), nx);
-            std::int16_t *to = sources.data() + reach + y * pitch;
-            for (Index x = 0; x < nx; ++x) to[x] = same[x] == grows ? std::int16_t(0) : far;
-        }
+        for (Index y = 0; y < ny; ++y)
+            mark(box.row<T>(z, y), label, grows, far, sources.data() + reach + y * pitch, nx);
         std::fill(along_x.begin(), along_x.end(), far);
         for (Index k = -reach; k <= reach; ++k)
             lower(along_x.data(), sources.data() + reach + k, std::int16_t(k * k), plane);
@@ -191,12 +200,10 @@ template <class T> void mask_as(const Box &box, T label, int radius, bool keep_o
             lower(least.data(), squares.data() + (z + k) * plane, std::int16_t(k * k), plane);
         for (Index y = 0; y < ny; ++y, out += nx) {
             const std::int16_t *from = least.data() + y * pitch;
-            for (Index x = 0; x < nx; ++x) out[x] = (from[x] <= limit) == grows;
-            if (grows && !keep_others) {
-                equal(box.row<T>(z, y), label, same.data(), nx);
-                equal(box.row<T>(z, y), T(0), empty.data(), nx);
-                for (Index x = 0; x < nx; ++x) out[x] &= same[x] | empty[x];
-            }
+            if (grows && !keep_others)
+                near_and_free(from, limit, box.row<T>(z, y), label, out, nx);
+            else
+                for (Index x = 0; x < nx; ++x) out[x] = (from[x] <= limit) == grows;
         }
     }
 }

@@ -21,9 +21,9 @@ template <bool CROSS> void products_of(const Window &win, const float *w, double
         // one plane in single precision, planes are added in double
         Wide p0[6] = {}, px[6] = {}, pxx[6] = {}, py[6] = {}, pyy[6] = {}, pyx[6] = {};
         for (Int y = 0; y < n[1]; y++) {
-            const Int o = (z * n[1] + y) * win.pitch;
+            const Int line = z * n[1] + y, o = line * win.pitch;
             Wide r0[6] = {}, rx[6] = {}, rxx[6] = {};
-            for (Int x = 0; x < n[2]; x += WIDE) {
+            for (Int x = win.first[line]; x < win.last[line]; x += WIDE) {
                 Wide a = load<WIDE>(win.gz + o + x), b = load<WIDE>(win.gy + o + x), c = load<WIDE>(win.gx + o + x);
                 if (w) {
                     const Wide v = load<WIDE>(w + o + x);

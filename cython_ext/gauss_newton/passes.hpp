@@ -81,16 +81,16 @@ template <int O, int D, bool W, bool MOMENTS>
 void fused_pass(const Window &win, const Sampler &s, float gain, float bias, double *sums) {
     const Int n0 = win.n[0], n1 = win.n[1], n2 = win.n[2], pitch = win.pitch;
     const float unit = s.unit * gain, half = 0.5f * (float)(n2 - 1);
-    const Int whole = n2 / WIDE * WIDE, rest = n2 - whole;
     const Int step[3] = {s.along_y[0], s.along_y[1], s.along_y[2]};
     Sums acc;
     start(acc, sums);
-    Int o = 0;
+    Int o = 0, line = 0;
     for (Int z = 0; z < n0; z++) {
         Int at[3] = {s.base[0] + z * s.along_z[0], s.base[1] + z * s.along_z[1], s.base[2] + z * s.along_z[2]};
-        for (Int y = 0; y < n1; y++, o += pitch, at[0] += step[0], at[1] += step[1], at[2] += step[2]) {
+        for (Int y = 0; y < n1; y++, line++, o += pitch, at[0] += step[0], at[1] += step[1], at[2] += step[2]) {
             const Row row = row_of<D>(s, at);
-            Int x = 0, g = 0;
+            Int x = W ? win.first[line] : 0, g = x / WIDE;
+            const Int last = W ? win.last[line] : n2, whole = last / WIDE * WIDE, rest = last - whole;
             for (; x < whole; x += WIDE, g++) {
                 const Wide f = load<WIDE>(win.f + o + x);
                 Wide r = f - (group_at<WIDE, O, D>(s, place<D>(s, row, g)) * unit + bias);

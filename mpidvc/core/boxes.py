@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class Scratch:
 
     def box(self, shape: Triple) -> Float32Array:
         """Return an array of this shape with arbitrary values; it takes the memory of the one before."""
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         if self._memory.size < size + correlation.PADDING:
             self._memory = np.zeros(size + size // 8 + correlation.PADDING, np.float32)
         return self._memory[:size].reshape(shape)

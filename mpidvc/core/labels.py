@@ -80,8 +80,8 @@ class Labels:
         touches: npt.NDArray[np.bool_] = outermost[:, first:].any(axis=1) & (self.volume > 0)
         return touches
 
-    def box(self, label: int, grown: int = 0) -> tuple[Ints, Ints]:
-        """Bounding box ``[low, high)`` of a label, grown by voxels on all sides (in the plane in 2D), not clipped."""
+    def box(self, label: int | Ints, grown: int = 0) -> tuple[Ints, Ints]:
+        """Bounding box ``[low, high)`` of a label, or of labels (n, 3), grown (in the plane in 2D) and not clipped."""
         grow = np.array([0 if self.two_d else grown, grown, grown])
         return self.lowest[label] - grow, self.highest[label] + 1 + grow
 
@@ -113,13 +113,18 @@ class Labels:
             None if there is no mask in the box.
         """
         found = []
-        ends = zip(self.lowest[label].tolist(), self.highest[label].tolist(), low, high, strict=True)
+        frame, grown = abs(dilate), max(dilate, 0)
+        ends = zip(
+            self.lowest[label].tolist(), self.highest[label].tolist(), map(int, low), map(int, high), strict=True
+        )
         for axis, (lowest, highest, a, b) in enumerate(ends):
-            radius = 0 if axis == 0 and self.two_d else dilate
-            first, last = max(lowest - max(radius, 0), int(a)), min(highest + 1 + max(radius, 0), int(b))
+            if axis == 0 and self.two_d:
+                first, last, around = max(lowest, a), min(highest + 1, b), 0
+            else:
+                first, last, around = max(lowest - grown, a), min(highest + 1 + grown, b), frame
             if first >= last:
                 return None
-            found.append((first, last, abs(radius)))
+            found.append((first, last, around))
         return found
 
 
@@ -221,22 +226,22 @@ def label_mask(
     (z, y, x) uint8
         1 in the mask, 0 elsewhere.
     """
-    out = np.zeros([int(b) - int(a) for a, b in zip(low, high, strict=True)], np.uint8)
+    first_out = [int(a) for a in low]
+    out = np.zeros([int(b) - a for a, b in zip(first_out, high, strict=True)], np.uint8)
     spans = labels.spans(label, low, high, dilate)
     if spans is None:
         return out
     # along each axis: the mask, cut to the part, in the box; the part that it depends on; the mask in this part
     put, piece, take = [], [], []
     missing = []
-    for axis, (first, last, frame) in enumerate(spans):
-        begin = int(start[axis])
-        end = begin + part.shape[axis]
+    for (first, last, frame), begin, size, origin in zip(spans, map(int, start), part.shape, first_out, strict=True):
+        end = begin + size
         first, last = max(first, begin), min(last, end)
         if first >= last:
             return out
         inside, beyond = max(first - frame, begin), min(last + frame, end)
         piece.append(slice(inside - begin, beyond - begin))
-        put.append(slice(first - int(low[axis]), last - int(low[axis])))
+        put.append(slice(first - origin, last - origin))
         before, after = inside - (first - frame), last + frame - beyond
         missing.append((before, after))
         take.append(slice(frame - before, frame - before + last - first))

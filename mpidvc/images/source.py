@@ -52,10 +52,10 @@ def crop(shape: Sequence[int], low: Sequence[int], high: Sequence[int]) -> tuple
         Place of the part in the array and in the box; of length 0 along an axis where box and array do not meet.
     """
     source, inside = [], []
-    for n, first, last in zip(shape, low, high, strict=True):
-        start = min(max(int(first), 0), n)
-        stop = max(min(int(last), n), start)
-        offset = start - int(first) if stop > start else 0
+    for n, first, last in zip(shape, map(int, low), map(int, high), strict=True):
+        start = min(max(first, 0), n)
+        stop = max(min(last, n), start)
+        offset = start - first if stop > start else 0
         source.append(slice(start, stop))
         inside.append(slice(offset, offset + stop - start))
     return (source[0], source[1], source[2]), (inside[0], inside[1], inside[2])

@@ -99,4 +99,5 @@ def read_reference_box(
 
 
 def _ints(values: Ints) -> Triple:
-    return (int(values[0]), int(values[1]), int(values[2]))
+    z, y, x = values.tolist()
+    return z, y, x

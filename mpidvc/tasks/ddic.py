@@ -124,6 +124,51 @@ def missing(n: int, dilate: int) -> Records:
     return records
 
 
+@dataclass(frozen=True)
+class Windows:
+    """Windows of labels, a row each; boxes ``[low, high)`` in voxels of their image.
+
+    Attributes
+    ----------
+    low, high : (n, 3) int64
+        Window 1, the box of the label's mask.
+    middle : (n, 3) float64
+        Of window 1.
+    hws : (n, 3) int64
+        Half-window size in the kernel's sense.
+    around, read, stop : (n, 3) int64
+        Voxels to be read on both sides of the central voxel of window 1, and the box ``[read, stop)`` that these make.
+    start : (n, 4, 4) float64
+        First guess, about the middle.
+    low2, high2 : (n, 3) int64
+        Window 2, clipped to image 2; empty where it misses it.
+    near, far : (n, 3) int64
+        The part of window 2 around the guess.
+    less : (n,) bool
+        Whether this part is read first. Most labels stay in it, and the whole is several times as large.
+    """
+
+    low: Ints
+    high: Ints
+    middle: Array
+    hws: Ints
+    around: Ints
+    read: Ints
+    stop: Ints
+    start: Array
+    low2: Ints
+    high2: Ints
+    near: Ints
+    far: Ints
+    less: npt.NDArray[np.bool_]
+
+    def samples(self, k: int) -> Iterator[Box]:
+        """Boxes of image 2 to be read: around the guess, and all of window 2, if a sample has left that."""
+        if self.less[k]:
+            yield self.near[k], self.far[k]
+        yield self.low2[k], self.high2[k]
+
+
 class DdicTask:
     """Registers labels of image 1 in image 2.
 
@@ -157,123 +202,147 @@ class DdicTask:
 
     def run(self, chunk: int) -> Records:
         """Records of the chunk's labels, in its order."""
-        inputs = self.points.inputs(chunk)
-        labels = self.chunks.points(chunk)
-        return np.concatenate([self._label(int(n), row) for n, row in zip(labels, inputs, strict=True)])
+        return self._measure(self.chunks.points(chunk), self.points.inputs(chunk))
 
     def run_together(self, executor: Executor, chunk: int) -> Records:
         """Record of a chunk's only label, registered block by block by all ranks; every rank calls it."""
-        return self._label(int(self.chunks.points(chunk)[0]), self.points.inputs(chunk)[0], executor)
+        return self._measure(self.chunks.points(chunk), self.points.inputs(chunk), executor)
 
-    def _label(self, label: int, row: np.void, executor: Executor | None = None) -> Records:
-        settings, labels = self.settings, self.labels
-        guess = np.eye(4)
-        guess[:3] = row["phi"]
-        record = missing(1, settings.dilate)
-        if not (np.isfinite(guess).all() and np.isfinite(row["position"]).all()):
-            return record
-        record["result"][0, _STATUS] = -5
-        low, high = (ends[0] for ends in labels.mask_boxes(np.array([label]), settings.dilate))
-        low2, high2 = self._window2(label, guess[:3, 3])
-        if (low2 >= high2).any():
-            return record
-        volume, mask = int(labels.volume[label]), None
-        if executor is None:
-            mask = read_label_mask(self._numbers, labels, label, low, high, settings.dilate, settings.keep_others)
-            volume = int(np.count_nonzero(mask))
-        if volume <= settings.volume_threshold:
-            return record
-        if mask is not None and settings.binning == 1:
-            found, result = self._register(mask, low, high, low2, high2, row["position"], guess)
-            # of the mask, not of the box
-            result[_COVERAGE] *= float(np.prod(high - low)) / volume
-        else:
-            found, result = self._register_parts(
-                executor or InlineExecutor(), label, (low, high), (low2, high2), row["position"], guess
-            )
-            result[_COVERAGE] /= volume
-        if result[_STATUS] != -5:
-            record["phi"][0] = found[:3]
-            record["result"][0, :-1] = result
-        return record
+    def _measure(self, numbers: Ints, inputs: Records, executor: Executor | None = None) -> Records:
+        """Records of labels; with an executor by sums over blocks."""
+        records = missing(len(numbers), self.settings.dilate)
+        known = np.isfinite(inputs["phi"]).all(axis=(1, 2)) & np.isfinite(inputs["position"]).all(axis=1)
+        phi, result = self._register(numbers[known], inputs[known], executor)
+        records["result"][known, _STATUS] = -5
+        rows = np.flatnonzero(known)[result[:, _STATUS] != -5]
+        measured = result[:, _STATUS] != -5
+        records["phi"][rows] = phi[measured, :3]
+        records["result"][rows, :-1] = result[measured]
+        return records
 
-    def _window2(self, label: int, displacement: Array) -> tuple[Ints, Ints]:
-        """Window 2 ``[low, high)`` of a label, clipped to image 2; empty where it misses it."""
-        # a guess beyond any image must not overflow
-        shift = np.clip(np.rint(displacement), -(2.0**40), 2.0**40).astype(np.int64)
-        low, high = self.labels.box(label, self.settings.reach)
-        return np.maximum(low + shift, 0), np.minimum(high + shift, np.array(self.images.image2.shape))
+    def _register(self, numbers: Ints, inputs: Records, executor: Executor | None) -> tuple[Array, Array]:
+        """Phi (n, 4, 4) of labels about their centres of mass, and their results; status -5 where there is none."""
+        settings, labels, centre = self.settings, self.labels, inputs["position"]
+        guess = np.zeros((len(numbers), 4, 4))
+        guess[:, :3], guess[:, 3, 3] = inputs["phi"], 1.0
+        # for all labels at once: numpy takes longer over a single one than its registration does
+        windows = self._windows(numbers, guess, centre)
+        in_memory = executor is None and settings.binning == 1
+        phi = windows.start.copy() if in_memory else guess
+        result = np.zeros((len(numbers), len(correlation.RESULT)))
+        result[:, _STATUS] = -5
+        dilate, keep_others = settings.dilate, settings.keep_others
+        for k in np.flatnonzero((windows.low2 < windows.high2).all(axis=1)).tolist():
+            label = int(numbers[k])
+            volume, mask = int(labels.volume[label]), None
+            if executor is None:
+                read, stop = windows.read[k].tolist(), windows.stop[k].tolist()
+                mask = read_label_mask(self._numbers, labels, label, read, stop, dilate, keep_others)
+                volume = int(np.count_nonzero(mask))
+            if volume <= settings.volume_threshold:
+                continue
+            if in_memory and mask is not None:
+                self._register_window(windows, k, mask, phi[k, :3], result[k : k + 1])
+                # of the mask, not of the box
+                result[k, _COVERAGE] *= float(np.prod(windows.high[k] - windows.low[k])) / volume
+            else:
+                phi[k], result[k] = self._register_parts(
+                    executor or InlineExecutor(),
+                    label,
+                    (windows.low[k], windows.high[k]),
+                    (windows.low2[k], windows.high2[k]),
+                    centre[k],
+                    guess[k],
+                )
+                result[k, _COVERAGE] /= volume
+        return deformation.move_centre(phi, windows.middle, centre) if in_memory else phi, result
 
-    def _register(
-        self, mask: npt.NDArray[np.uint8], low: Ints, high: Ints, low2: Ints, high2: Ints, centre: Array, guess: Array
-    ) -> tuple[Array, Array]:
-        """Phi (4, 4) about the centre of mass, and the result, from one window in memory."""
-        settings, images = self.settings, self.images
-        order = settings.registration.order
-        reach = self._kernel_settings.gradient_reach
+    def _windows(self, numbers: Ints, guess: Array, centre: Array) -> Windows:
+        """Windows of labels with guesses (n, 4, 4) about their centres of mass."""
+        images, settings, labels = self.images, self.settings, self.labels
+        low, high = labels.mask_boxes(numbers, settings.dilate)
         size = high - low
-        node, middle = low + (size - 1) // 2, low + (size - 1) / 2
+        middle = low + (size - 1) / 2
         hws = size // 2 + 1
-        around = np.maximum(hws, size // 2 + reach)
+        around = np.maximum(hws, size // 2 + self._kernel_settings.gradient_reach)
         if settings.registration.shift:
-            around = around + around_samples(order)
+            around += around_samples(settings.registration.order)
+        # a guess beyond any image must not overflow
+        shift = np.clip(np.rint(guess[:, :3, 3]), -(2.0**40), 2.0**40).astype(np.int64)
+        low2, high2 = labels.box(numbers, settings.reach)
+        low2, high2 = np.maximum(low2 + shift, 0), np.minimum(high2 + shift, np.array(images.image2.shape))
+        with np.errstate(over="ignore", invalid="ignore"):
+            start = deformation.move_centre(guess, centre, middle)
+            place = middle + start[:, :3, 3]
+            reach = (np.abs(start[:, :3, :3]) * ((size - 1) / 2)[:, None]).sum(axis=2) + NEAR
+            near = np.maximum(low2, np.floor(np.clip(place - reach, low2, high2)).astype(np.int64))
+            far = np.minimum(high2, np.ceil(np.clip(place + reach, low2, high2)).astype(np.int64) + 1)
         if images.two_d:
-            hws[0] = around[0] = 0
-        origin1 = node - around
-        box1, (usable, _, _), sampled1 = read_reference_box(
-            images.image1, None, origin1, node + around + 1, settings.registration, reach, self._scratch[0]
+            hws[:, 0] = around[:, 0] = 0
+            near[:, 0], far[:, 0] = low2[:, 0], high2[:, 0]
+        node = low + (size - 1) // 2
+        less = (near < far).all(axis=1) & (np.prod(far - near, axis=1) < LESS * np.prod(high2 - low2, axis=1))
+        return Windows(
+            low, high, middle, hws, around, node - around, node + around + 1, start, low2, high2, near, far, less
         )
-        of_label = np.zeros(box1.shape, np.uint8)
-        first = low - origin1
-        of_label[tuple(slice(a, a + n) for a, n in zip(first, mask.shape, strict=True))] = mask
+
+    def _register_window(
+        self, windows: Windows, k: int, mask: npt.NDArray[np.uint8], phi: Array, result: Array
+    ) -> None:
+        """Register a label from one window in memory.
+
+        Parameters
+        ----------
+        windows : Windows
+        k : int
+            Row of the label.
+        mask : (z, y, x) uint8
+            Of the label, in the box that is read.
+        phi : (3, 4) float64, out
+            About the middle of window 1.
+        result : (1, 6) float64, out
+        """
+        images, registration = self.images, self.settings.registration
+        origin1, around = windows.read[k], windows.around[k]
+        box1, (usable, _, _), sampled1 = read_reference_box(
+            images.image1,
+            None,
+            origin1,
+            windows.stop[k],
+            registration,
+            self._kernel_settings.gradient_reach,
+            self._scratch[0],
+        )
         if usable is not None:
-            of_label &= usable
-        start = deformation.move_centre(guess, centre, middle)
-        result = np.zeros((1, len(correlation.RESULT)))
+            mask &= usable
         left = np.zeros(1, np.uint8)
-        for first2, last2 in self._samples(middle, size, start, low2, high2):
-            box2, valid2, origin2 = read_sampled_box(images.image2, first2, last2 - 1, order, self._scratch[1])
-            phi = start[:3].reshape(1, 12).copy()
+        for low2, high2 in windows.samples(k):
+            box2, valid2, origin2 = read_sampled_box(
+                images.image2, low2, high2 - 1, registration.order, self._scratch[1]
+            )
+            phi[:] = windows.start[k, :3]
             correlation.correlate_points(
                 self._kernel_settings,
                 box1,
-                of_label,
+                mask,
                 None,
                 None,
                 sampled1,
                 box2,
                 valid2,
-                hws,
+                windows.hws[k],
                 origin1 - origin2,
-                np.ascontiguousarray((node - origin1)[None]),
-                np.ascontiguousarray((first2 - origin2)[None], np.float64),
-                np.ascontiguousarray((last2 - 1 - origin2)[None], np.float64),
-                phi,
+                around[None],
+                (low2 - origin2)[None].astype(np.float64),
+                (high2 - 1 - origin2)[None].astype(np.float64),
+                phi.reshape(1, 12),
                 result,
                 _LEAST_COVERAGE,
-                compared=size,
+                compared=windows.high[k] - windows.low[k],
                 left=left,
             )
             if not left[0]:
                 break
-        found = np.eye(4)
-        found[:3] = phi.reshape(3, 4)
-        return deformation.move_centre(found, middle, centre), result[0]
-
-    def _samples(self, middle: Array, size: Ints, start: Array, low2: Ints, high2: Ints) -> Iterator[Box]:
-        """Parts of window 2 ``[low, high)`` to be read: around the guess, and the whole, if a sample has left that.
-
-        Most labels stay near their guess, and the whole is several times as large.
-        """
-        place = middle + start[:3, 3]
-        reach = np.abs(start[:3, :3]) @ ((size - 1) / 2) + NEAR
-        low = np.maximum(low2, np.floor(np.clip(place - reach, low2, high2)).astype(np.int64))
-        high = np.minimum(high2, np.ceil(np.clip(place + reach, low2, high2)).astype(np.int64) + 1)
-        if self.images.two_d:
-            low[0], high[0] = low2[0], high2[0]
-        if (low < high).all() and np.prod(high - low) < LESS * np.prod(high2 - low2):
-            yield low, high
-        yield low2, high2
 
     def _register_parts(
         self, executor: Executor, label: int, box1: Box, box2: Box, centre: Array, guess: Array

@@ -68,6 +68,24 @@ def test_sums_where_positions_are_whole(isa, order, two_d):
             assert window.data.all()
 
 
+@DIMENSIONS
+@ORDERS
+def test_sums_within_a_grain(isa, order, two_d):
+    """Rows of a mask that begin and end anywhere, those without a voxel, and one with a gap of whole groups."""
+    pair = pair_of(two_d, order)
+    n = (1 if two_d else 7, 9, 21)
+    low1, centre2 = placed(pair, n)
+    z, y, x = np.ogrid[: n[0], : n[1], : n[2]]
+    grain = ((z - 3 * (not two_d)) / 3.2) ** 2 + ((y - 4) / 3.6) ** 2 + ((x - 12.5) / 6.5) ** 2 <= 1
+    grain[n[0] // 2, 4] = np.isin(np.arange(n[2]), (0, 20))
+    usable = np.zeros(pair.im1.shape, np.uint8)
+    usable[tuple(slice(a, a + m) for a, m in zip(low1, n, strict=True))] = grain
+    pair = pair_of(two_d, order, usable=usable)
+    for seed in range(3):
+        window = check_block(pair, low1, n, turned(2, seed, two_d), centre2)
+        assert window.data.sum() == grain.sum()
+
+
 @pytest.mark.parametrize("degrees", [2, 15, 60])
 @DIMENSIONS
 @ORDERS

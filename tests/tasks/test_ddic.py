@@ -84,6 +84,36 @@ def test_blocks_and_window_agree() -> None:
     np.testing.assert_allclose(window["result"][:, COLUMNS.index("coverage")], 1.0, atol=1e-6)
 
 
+@pytest.mark.parametrize("order", [1, 3])
+def test_division_into_chunks_does_not_matter(order: int) -> None:
+    """A label has the same bytes by itself and among others, some of which are not measured."""
+    settings = replace(SETTINGS, registration=replace(SETTINGS.registration, order=order))
+    task = task_of(GRAINS, settings)
+    labels = task.labels
+    guess = GRAINS.phi()[labels.numbers]
+    guess[2] = np.nan
+    guess[5, :3, 3] = 1e300
+
+    class Rows:
+        n_blocks = 1
+
+        def __init__(self, rows: list[int]) -> None:
+            self.rows = rows
+
+        def inputs(self, block: int) -> Records:
+            return inputs_of(labels.centre[labels.numbers[self.rows]], guess[self.rows])
+
+    def run(rows: list[int]) -> Records:
+        task.chunks = Chunks(labels.numbers[rows], np.array([0, len(rows)]))
+        task.points = Rows(rows)
+        return task.run(0)
+
+    rows = list(range(len(guess)))
+    together = run(rows)
+    assert together["result"][:, COLUMNS.index("returnStatus")].tolist() == [2, 2, -7, 2, 2, -5, 2, 2]
+    assert b"".join(run([k]).tobytes() for k in rows) == together.tobytes()
+
+
 def test_what_is_read_first_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Labels that leave the part of image 2 around their guess are measured again, from their guess, on the whole."""
     settings = replace(SETTINGS, margin=8)
