@@ -56,6 +56,12 @@ COMMANDS = {
             _FIELDS,
         ),
         Command(
+            "filterPhiField",
+            "mpidvc.commands.filter_phi_field",
+            "find bad points of a field, correct them from their neighbours, or smooth the field",
+            _FIELDS,
+        ),
+        Command(
             "status",
             "mpidvc.commands.status",
             "say how far the run of a results file (.h5) is",

@@ -59,6 +59,7 @@ CASES = {
     "strain-geers": "regularStrain @field.tsv -g -comp Up H r -nomask",
     "strain-raw": "regularStrain -pf @field.tsv -raw -comp e",
     "ddic-2d": "ddic @f.tif @flatlabels.tif @g.tif -o 3 -ld -1",
+    "filter": "filterPhiField -pf @waves.tsv -slqc --outliers -cint -nn 27 -vtk -tif",
 }
 
 
@@ -105,7 +106,21 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     (folder / "f-passed-ns15.tsv").rename(folder / "field.tsv")
     (folder / "guess-registration.tsv").rename(folder / "guess.tsv")
+    write_tsv(folder / "waves.tsv", waves(), "LDIC")
     return folder
+
+
+def waves() -> PhiField:
+    """Field of more points than a chunk holds, some of which are wrong."""
+    random = np.random.default_rng(6)
+    dims, n = (12, 18, 20), 12 * 18 * 20
+    nodes = 10.0 * np.stack(np.unravel_index(np.arange(n), dims), axis=1)
+    phi = np.tile(np.eye(4), (n, 1, 1))
+    phi[:, :3, 3] = np.sin(nodes / 60) + random.normal(0, 0.01, (n, 3))
+    phi[random.random(n) < 0.05, :3, 3] += 2
+    columns = {"returnStatus": np.where(random.random(n) < 0.05, -5.0, 2.0)}
+    columns |= {name: random.random(n) for name in ("error", "iterations", "deltaPhiNorm")}
+    return PhiField.from_positions(nodes, phi, columns)
 
 
 def cells(shape: tuple[int, int, int], size: tuple[int, int, int]) -> np.ndarray:

@@ -1,0 +1,219 @@
+"""``mpidvc filterPhiField``: bad points of a field corrected from their neighbours, or the field smoothed."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from mpidvc.cli import options
+from mpidvc.cli.options import require
+from mpidvc.cli.parser import Parser
+from mpidvc.errors import UserError
+
+HELP = "find the bad points of a field, correct them from their neighbours, or smooth the field"
+EXAMPLES = """\
+examples:
+  mpidvc filterPhiField -pf im1-im2-ldic.tsv -srs -clqf
+      points that did not converge get the displacement of a local quadratic fit to good neighbours
+  mpidvc filterPhiField -pf im1-im2-ldic.h5 -srs --outliers -cint -nn 12
+      these, and points that disagree with their neighbours, get the mean of the 12 nearest good points
+  mpidvc filterPhiField -pf im1-im2-pixelSearch.tsv -scc -scct 0.9 -cint -F no
+      points of low pixel search CC get a mean of displacements
+  mpidvc filterPhiField -pf im1-im2-ldic.h5 --outliers
+      outliers are only marked, in the column outlier of the results file
+  mpidvc filterPhiField -pf im1-im2-ldic.tsv -fm -fmr 2
+      every node gets the median of the 5 x 5 x 5 nodes around it
+"""
+
+#: Ways of telling and of correcting bad points, by their options: of several given the first counts.
+SELECTIONS = {"-srs": "select_status", "-scc": "select_cc", "-slqc": "select_lqc"}
+CORRECTIONS = {"-cint": "correct_interpolation", "-clqf": "correct_fit"}
+
+
+def add_options(parser: Parser) -> None:
+    """Add the options of the command."""
+    source = parser.add_argument_group("the field")
+    given = source.add_argument(
+        *("-pf", "-phiFile"),
+        dest="phi_file",
+        metavar="FILE",
+        help="field written by a previous command (.h5 or .tsv): nodes, labels or scattered points",
+    )
+    parser.add_own_spelling(given, "--phiFile")
+    source.add_argument(
+        *("-pfb", "--phiFile-bin-ratio"),
+        dest="phi_file_bin_ratio",
+        metavar="RATIO",
+        type=float,
+        default=1.0,
+        help="positions and displacements of the field are multiplied by it (default: %(default)s)",
+    )
+    source.add_argument(
+        *("-nomask", "--nomask"),
+        dest="no_mask",
+        action="store_true",
+        help="points with a return status below -4 take part; else they are the background, and stay as they are",
+    )
+    bad = parser.add_argument_group("which points are bad")
+    bad.add_argument(
+        *("-srs", "--select-return-status"),
+        dest="select_status",
+        action="store_true",
+        help="those with a return status of -srst or less",
+    )
+    bad.add_argument(
+        *("-srst", "--select-return-status-threshold"),
+        dest="select_status_threshold",
+        metavar="STATUS",
+        type=int,
+        default=1,
+        help="for -srs (default: %(default)s)",
+    )
+    bad.add_argument(
+        *("-scc", "--select-cc"),
+        dest="select_cc",
+        action="store_true",
+        help="those with a pixel search CC of -scct or less",
+    )
+    bad.add_argument(
+        *("-scct", "--select-cc-threshold"),
+        dest="select_cc_threshold",
+        metavar="CC",
+        type=float,
+        default=0.99,
+        help="for -scc (default: %(default)s)",
+    )
+    bad.add_argument(
+        *("-slqc", "--select-local-quadratic-coherency"),
+        dest="select_lqc",
+        action="store_true",
+        help="those with a local quadratic coherency of 0.1 or more",
+    )
+    parser.add_own_argument(
+        "--outliers",
+        group=bad,
+        dest="outliers",
+        action="store_true",
+        help="those that disagree with what their neighbours predict by displacement and F (normalised median test); "
+        "in addition to the others. Without a correction they are only marked",
+    )
+    parser.add_own_argument(
+        "--outlier-epsilon",
+        group=bad,
+        dest="outlier_epsilon",
+        metavar="VOXELS",
+        type=float,
+        help="for --outliers: deviation that is always allowed for (default: 0.03, or 0.5 if every F is the identity)",
+    )
+    parser.add_own_argument(
+        "--outlier-threshold",
+        group=bad,
+        dest="outlier_threshold",
+        metavar="RATIO",
+        type=float,
+        help="for --outliers: a point deviates by more than this many times the median deviation of its neighbours "
+        "and epsilon (default: 4, or 2 if every F is the identity)",
+    )
+    how = parser.add_argument_group("what is done to them")
+    how.add_argument(
+        *("-cint", "--correct-by-interpolation"),
+        dest="correct_interpolation",
+        action="store_true",
+        help="mean of good neighbours, weighted by 1 / distance",
+    )
+    how.add_argument(
+        *("-clqf", "--correct-by-local-quadratic-fit"),
+        dest="correct_fit",
+        action="store_true",
+        help="local quadratic fit to the displacements of good neighbours; F becomes the identity",
+    )
+    how.add_argument(
+        *("-F", "-filterF"),
+        dest="filter_F",
+        choices=("all", "rigid", "no"),
+        default="all",
+        help="F that -cint and -fm give: all of it, its rotation (-cint only), or the identity (default: %(default)s)",
+    )
+    how.add_argument(
+        *("-nr", "--neighbourhood-radius-px"),
+        dest="neighbourhood_radius",
+        metavar="VOXELS",
+        type=float,
+        help="neighbours are the points within this distance; -slqc and -clqf double it until there are more than 27 "
+        "(default: 4 times the mean node spacing)",
+    )
+    how.add_argument(
+        *("-nn", "--number-of-neighbours"),
+        dest="number_of_neighbours",
+        metavar="N",
+        type=int,
+        help="neighbours are the nearest points, as many as this; if -nr is given, too, -nr counts (default for labels "
+        "and scattered points: 27)",
+    )
+    smooth = parser.add_argument_group("smoothing")
+    smooth.add_argument(
+        *("-fm", "--filter-median"),
+        dest="filter_median",
+        action="store_true",
+        help="every node gets the median of the nodes around it",
+    )
+    smooth.add_argument(
+        *("-fmr", "--filter-median-radius"),
+        dest="filter_median_radius",
+        metavar="NODES",
+        type=int,
+        default=1,
+        help="for -fm: the nodes around are a cube of 2 NODES + 1 nodes (default: %(default)s)",
+    )
+    options.add_output(parser.add_argument_group("output"), fields=True, no_tsv="-noTSV", folder="-pf")
+    options.add_results(parser, parser.add_argument_group("results file"))
+    run = parser.add_argument_group("running")
+    options.add_run(parser, run)
+    options.add_verbose(parser, run)
+
+
+def given_of(args: argparse.Namespace, group: dict[str, str]) -> list[str]:
+    """The options of a group that are given, in their order."""
+    return [option for option, name in group.items() if getattr(args, name)]
+
+
+def check(args: argparse.Namespace) -> list[str]:
+    """Check the options without their files; return notes for the user."""
+    options.check_common(args)
+    if args.phi_file is None:
+        raise UserError("the field is missing: give one by -pf")
+    radius, number, cc = args.neighbourhood_radius, args.number_of_neighbours, args.select_cc_threshold
+    require(radius is None or 0 < radius < math.inf, "-nr", radius, "has to be above 0 and finite")
+    require(number is None or number >= 1, "-nn", number, "has to be at least 1")
+    require(not math.isnan(cc), "-scct", cc, "is not a number")
+    require(args.filter_median_radius >= 1, "-fmr", args.filter_median_radius, "has to be at least 1")
+    for option, value in (
+        ("--outlier-epsilon", args.outlier_epsilon),
+        ("--outlier-threshold", args.outlier_threshold),
+    ):
+        require(value is None or 0 < value < math.inf, option, value, "has to be above 0 and finite")
+        if value is not None and not args.outliers:
+            raise UserError(f"{option} {value:g}: has no meaning without --outliers; add it")
+    selections, corrections = given_of(args, SELECTIONS), given_of(args, CORRECTIONS)
+    chosen = [*selections, *corrections]
+    notes = []
+    if args.filter_median:
+        if len(chosen) > 1 or args.outliers:
+            what = " ".join([*chosen, *(["--outliers"] if args.outliers else [])])
+            raise UserError(f"-fm {what}: smoothing and correcting are two runs; correct first, then smooth the result")
+        if args.filter_F == "rigid":
+            raise UserError("-F rigid: there is no median of rotations; -fm takes -F all or -F no")
+        if corrections:
+            notes.append(f"{corrections[0]}: nothing is selected, the field is only smoothed")
+    elif not chosen and not args.outliers:
+        raise UserError("nothing to do: say which points are bad (-srs, -scc, -slqc, --outliers), or smooth by -fm")
+    elif selections and not corrections:
+        raise UserError(f"{selections[0]}: points are selected, but not corrected; add -cint or -clqf")
+    elif corrections and not selections and not args.outliers:
+        raise UserError(f"{corrections[0]}: no points are selected; add -srs, -scc, -slqc or --outliers")
+    for group in (selections, corrections):
+        notes += [f"{option}: {group[0]} is given and counts" for option in group[1:]]
+    if radius is not None and number is not None:
+        notes.append(f"-nr {radius:g} and -nn {number} are given: the radius counts")
+    options.check_outputs(args)
+    return notes

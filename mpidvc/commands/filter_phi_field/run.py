@@ -1,0 +1,232 @@
+"""The run of ``mpidvc filterPhiField``: from its options to its files."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mpidvc.arrays import Array, Ints
+from mpidvc.commands.filter_phi_field.options import CORRECTIONS, SELECTIONS, given_of
+from mpidvc.core import outliers
+from mpidvc.core.local_fit import fewest_points
+from mpidvc.errors import UserError
+from mpidvc.fields.hdf5 import FieldLayout, ResultsFile
+from mpidvc.fields.phifield import PhiField
+from mpidvc.runtime.console import Console
+from mpidvc.tasks.field_filter import BLOCK, RECORD, RESULT, FilterSettings, FilterTask, Flags, kept, select
+from mpidvc.tasks.source import Source
+from mpidvc.workflow.announce import announce
+from mpidvc.workflow.field_plan import FieldPlan
+from mpidvc.workflow.guess import Nodes, read_guess
+from mpidvc.workflow.measurement import Measurement
+from mpidvc.workflow.output import Output, base_name, check_results, folder_of, make_folder
+from mpidvc.workflow.work import Work
+from mpidvc.workflow.write import FieldFiles
+
+__all__ = ["LabelPlan", "Plan"]
+
+#: CPU seconds of a point.
+SECONDS = 1e-5
+#: Neighbours where the points are no grid.
+NEIGHBOURS = 27
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(FieldPlan):
+    """A field to be filtered.
+
+    Attributes
+    ----------
+    settings : FilterSettings
+    whole : PhiField or None
+        The field with all of its rows; on rank 0.
+    rows : (m,) int64
+        Rows of the field that are points: all but the background and missing labels; on rank 0.
+    digest : str
+        Of the field.
+    """
+
+    files = FieldFiles("SEARCH", {}, ("returnStatus",))
+
+    settings: FilterSettings
+    whole: PhiField | None
+    rows: Ints
+    digest: str
+
+    @classmethod
+    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+        guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
+        field = guess.field
+        name = f"-pf {guess.name}"
+        if field is None:
+            raise UserError(f"{name}: is a registration; filterPhiField takes a field of several points")
+        folder = make_folder(args.out_dir, folder_of(guess.name, real=False), args.prefix)
+        # spam's name, too, tells the option rather than what was done
+        ending = "-LQC" if args.correct_fit else ""
+        stem, output = folder / f"{args.prefix or base_name(guess.name)}-filtered{ending}", Output.of(args)
+        check_results(stem, output, args.phi_file)
+        rows = np.nonzero(np.isfinite(field.positions).all(axis=1))[0]
+        labels = field.layout == "labels"
+        if labels:
+            # row 0 is no label
+            rows = rows[rows > 0]
+        if len(rows) == 0:
+            raise UserError(f"{name}: holds no point with a position; give another field")
+        points = field if len(rows) == len(field) else _taken(field, rows)
+        settings = _settings(args, field, points, name)
+        announce(console, "filterPhiField", args)
+        z, y, x = field.spacing or (0.0, 0.0, 0.0)
+        return (LabelPlan if labels else cls)(
+            stem=stem,
+            output=output,
+            nodes=Nodes(replace(FieldLayout.of(field), columns=()), field.spacing or (1.0, 1.0, 1.0), field.positions),
+            given=points,
+            # 2D images have z = 0
+            half_cell=(z / 2 if points.positions[:, 0].any() else 0.0, y / 2, x / 2),
+            settings=settings,
+            whole=field,
+            rows=rows,
+            digest=str(guess.digest),
+            estimated_seconds=len(rows) * SECONDS,
+        )
+
+    def for_workers(self) -> Plan:
+        return replace(super().for_workers(), whole=None, rows=self.rows[:0])
+
+    def work(self) -> Work:
+        whole = self.whole
+        assert whole is not None
+        work = Work(
+            determines={"command": "filterPhiField", "-pf": self.digest, **asdict(self.settings)},
+            nodes=self.nodes,
+            columns=RESULT,
+            record=RECORD,
+            order=self.rows,
+            starts=np.append(np.arange(0, len(self.rows), BLOCK), len(self.rows)),
+        )
+        work.keep(np.setdiff1d(np.arange(len(whole)), self.rows), lambda rows: kept(whole, rows))
+        return work
+
+    def measure(self, source: Source | None, measurement: Measurement) -> None:
+        settings = self.settings
+        assert source is not None
+        flags = select(measurement.executor, source.field, source.points, settings)
+        if measurement.work is not None:
+            _show_selection(measurement.console, flags, settings)
+        starts = measurement.journal.starts
+        task = FilterTask(source.field, source.points, settings, flags, starts[starts <= len(source.field)])
+        measurement.run(task, "filterPhiField", lambda last: f"rs={last['returnStatus']:+.0f}")
+
+    def summarise(self, work: Work, results: ResultsFile, console: Console) -> int:
+        correction = results.column("correction")
+        return _show_corrections(console, correction, self.settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelPlan(Plan):
+    """A field of labels to be filtered: its VTK file has the lengths of the displacements, too."""
+
+    files = FieldFiles("SEARCH", {}, ("returnStatus",), magnitude=True)
+
+
+def _taken(field: PhiField, rows: Ints) -> PhiField:
+    """Rows of a field, as scattered points."""
+    columns = {name: values[rows] for name, values in field.columns.items()}
+    return PhiField(field.positions[rows], field.phi[rows], columns)
+
+
+def _settings(args: argparse.Namespace, field: PhiField, points: PhiField, name: str) -> FilterSettings:
+    """Settings of a run, as far as they have a meaning for it.
+
+    Raises
+    ------
+    UserError
+        If the field has not what they need, nothing would be corrected, or nothing would be left to correct it from.
+    """
+    # a single layer of points, whatever its z
+    flat = bool(np.ptp(points.positions[:, 0]) == 0)
+    selection, correction = given_of(args, SELECTIONS)[:1], given_of(args, CORRECTIONS)[:1]
+    if args.filter_median:
+        if field.dims is None:
+            raise UserError(f"{name}: has no grid, whose medians -fm takes; correct its points by -cint or -clqf")
+        correction = []
+    epsilon, threshold = outliers.default_test(points.F)
+    radius, number = args.neighbourhood_radius, args.number_of_neighbours
+    if radius is not None:
+        number = None
+    elif number is None and field.spacing is not None:
+        steps = field.spacing[1:] if flat else field.spacing
+        radius = max(4.0 * int(np.mean(steps)), 1.0)
+    elif number is None:
+        number = NEIGHBOURS
+    fewest = fewest_points(flat)
+    if number is not None and number < fewest and (selection == ["-slqc"] or correction == ["-clqf"]):
+        option = "-clqf" if correction == ["-clqf"] else "-slqc"
+        raise UserError(f"-nn {number}: a quadratic fit ({option}) needs at least {fewest} points; give more, or -nr")
+    column = {"-srs": "returnStatus", "-scc": "pixelSearchCC"}.get("".join(selection))
+    if column is not None and column not in field.columns:
+        raise UserError(f"{name}: has no column {column}, which {selection[0]} needs; select by -slqc or --outliers")
+    names: dict[str, Any] = {"-srs": "status", "-scc": "cc", "-slqc": "lqc", "-cint": "distance", "-clqf": "fit"}
+    settings = FilterSettings(
+        select=names[selection[0]] if selection else None,
+        limit=args.select_cc_threshold if selection == ["-scc"] else args.select_status_threshold,
+        outliers=args.outliers,
+        epsilon=args.outlier_epsilon if args.outlier_epsilon is not None else epsilon,
+        threshold=args.outlier_threshold if args.outlier_threshold is not None else threshold,
+        correct=names[correction[0]] if correction else None,
+        components=args.filter_F,
+        median=args.filter_median_radius if args.filter_median else 0,
+        radius=radius,
+        number=number,
+        no_mask=args.no_mask,
+    )
+    flags = Flags.of(points, settings)
+    if not flags.present.any():
+        raise UserError(f"{name}: all of its points have a return status below -4; -nomask takes them all the same")
+    if correction and column is not None:
+        limit = f"a {column} of {settings.limit:g} or less"
+        if not (flags.sound & ~flags.selected).any():
+            raise UserError(f"{selection[0]}: all points of {name[4:]} have {limit}; nothing is left to correct from")
+        if not flags.selected.any() and not settings.outliers:
+            raise UserError(f"{selection[0]}: no point of {name[4:]} has {limit}; use the field as it is")
+    return settings
+
+
+def _show_selection(console: Console, flags: Flags, settings: FilterSettings) -> None:
+    """Print how many points are bad, and how many nothing is known of."""
+    present = int(flags.present.sum())
+
+    def share(count: int) -> str:
+        return f"{count} of {present} points ({count / max(present, 1):.1%})"
+
+    if present < len(flags.present):
+        skipped = len(flags.present) - present
+        console.print(f"Background (return status below -4), left as it is: {skipped} points")
+    if settings.outliers:
+        found = int((flags.outlier == 1).sum())
+        console.print(
+            f"Outliers: {share(found)}; epsilon {settings.epsilon:g} voxels, threshold {settings.threshold:g}"
+        )
+    if settings.select is not None or settings.outliers:
+        console.print(f"Selected: {share(int(flags.selected.sum()))}")
+    if flags.unjudged:
+        console.note(f"{flags.unjudged} points have too few neighbours to be judged by")
+
+
+def _show_corrections(console: Console, correction: Array, settings: FilterSettings) -> int:
+    """Print how many points were corrected and left; return the exit status."""
+    done, linear, left = (int(count.sum()) for count in (correction > 0, correction == 1, np.isnan(correction)))
+    if settings.median:
+        console.print(f"Smoothed: {done} points")
+    elif settings.correct is not None:
+        console.print(f"Corrected: {done} points")
+        if settings.correct == "fit" and linear:
+            console.note(f"{linear} of them by a linear fit: their neighbours determine no quadratic one")
+    if left:
+        console.warn(
+            f"{left} points are left as they are: they have too few good neighbours; give a larger -nr, or more by -nn"
+        )
+    return 1 if left and not done else 0
