@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 #: Programs of spam that have no command here.
-_NOT_YET = (*("deformImage", "discreteStrain", "ereg", "filterPhiField", "passPhiField", "regularStrain"),)
+_NOT_YET = (*("discreteStrain", "ereg", "filterPhiField", "passPhiField", "regularStrain"),)
 
 _EXAMPLES = """\
 Examples:

@@ -6,7 +6,7 @@ from mpidvc.cli.command import Command
 
 __all__ = ["COMMANDS"]
 
-_CORRELATION, _RUNS, _FIRST_STEPS = "Correlation", "Runs", "First steps"
+_CORRELATION, _FIELDS, _RUNS, _FIRST_STEPS = "Correlation", "Fields", "Runs", "First steps"
 
 #: By name, in the order of the help.
 COMMANDS = {
@@ -42,6 +42,13 @@ COMMANDS = {
             "mpidvc.commands.ddic",
             "discrete correlation: a deformation function for every label",
             _CORRELATION,
+        ),
+        Command(
+            "deformImage",
+            "mpidvc.commands.deform_image",
+            "deform an image by a registration or a field; compare it with another one",
+            _FIELDS,
+            "Deformed: the files written, and the statistics of the residual",
         ),
         Command(
             "status",
