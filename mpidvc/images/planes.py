@@ -23,7 +23,7 @@ DATASET = "image"
 
 @contextmanager
 def planes_to(
-    target: Path, image: Image, name: str, slices: bool, dtype: npt.DTypeLike = None
+    target: Path, image: Image, name: str, slices: bool, dtype: npt.DTypeLike | None = None
 ) -> Iterator[Callable[[int, npt.NDArray[np.generic]], None]]:
     """A function ``put(first plane, planes)``; the file, or folder of slices, appears whole or not at all.
 

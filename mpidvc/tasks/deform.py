@@ -42,9 +42,11 @@ SUMS = 11
 
 
 class Motion(Protocol):
-    """Gives the grey levels of a deformed image, for tiles of `tile` rows and columns."""
+    """Gives the grey levels of a deformed image, tile by tile."""
 
-    tile: int
+    @property
+    def tile(self) -> int:
+        """Rows and columns of a tile."""
 
     @property
     def nbytes(self) -> int:

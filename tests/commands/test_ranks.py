@@ -48,6 +48,8 @@ CASES = {
     "ddic-cubic-dilated": "ddic @a.tif @labels.tif @b.tif -o 3 -nr -ld 2 -dmo",
     "ddic-levels": "ddic @a.tif @labels.tif @dark.tif -msb 2 -ug -regbb 2",
     "ddic-2d": "ddic @f.tif @flatlabels.tif @g.tif -o 3 -ld -1",
+    "deform": "deformImage @a.tif -pf @field.tsv -o 3 -mf2 @mask.tif --residual @dark.tif",
+    "deform-mesh-h5": "deformImage @a.tif -pf @field.tsv -tet -a -1 --h5",
 }
 
 
@@ -81,7 +83,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with contextlib.redirect_stdout(io.StringIO()):
         arguments = ["reg", f"{folder}/a.tif", f"{folder}/b.tif", "-np", "1", "-od", str(folder), "-pre", "guess"]
         assert main(arguments) == 0
+        arguments = ["ldic", f"{folder}/a.tif", f"{folder}/b.tif", *"-np 1 -ns 14 -hws 6 -pre field".split()]
+        assert main([*arguments, "-od", str(folder)]) == 0
     (folder / "guess-registration.tsv").rename(folder / "guess.tsv")
+    (folder / "field-ldic.tsv").rename(folder / "field.tsv")
     return folder
 
 
