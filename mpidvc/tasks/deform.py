@@ -27,6 +27,7 @@ __all__ = [
     "Residual",
     "Slab",
     "WholeMotion",
+    "grey_map",
     "statistics",
 ]
 
@@ -394,6 +395,12 @@ class DeformTask:
                     residual[part] = self._compare(self.residual, values, low, high, sums)
         return Slab(out, residual, sums, filled)
 
+    def run_sum(self, chunk: int, argument: object) -> Array:
+        """The sums of a slab."""
+        sums = self.run(chunk).sums
+        assert sums is not None
+        return sums
+
     def _compare(self, given: Residual, values: Array, low: Triple, high: Triple, sums: Array) -> Array:
         """The residual of a box; its sums are added."""
         part2, part1 = given.image2.read_box(low, high)[0], self.image.read_box(low, high)[0]
@@ -406,6 +413,21 @@ class DeformTask:
             moments = (f.sum(), other.sum(), (f * f).sum(), (other * other).sum(), (f * other).sum())
             sums[place : place + 5] += moments
         return np.where(both, values - (given.gain * g + given.bias), np.nan)
+
+
+def grey_map(sums: Array) -> tuple[float, float]:
+    """Gain and bias that give image 2 mean and deviation of the deformed image 1, over the voxels compared: znssd's.
+
+    Parameters
+    ----------
+    sums : (SUMS,) float64
+    """
+    if sums[0] == 0:
+        return 1.0, 0.0
+    f, g, ff, gg, _ = sums[1:6] / sums[0]
+    variance1, variance2 = float(ff - f * f), float(gg - g * g)
+    gain = math.sqrt(variance1 / variance2) if variance1 > 0 and variance2 > 0 else 1.0
+    return gain, float(f - gain * g)
 
 
 def statistics(sums: Array, gain: float, bias: float) -> dict[str, tuple[float, float]]:

@@ -83,7 +83,19 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with contextlib.redirect_stdout(io.StringIO()):
         arguments = ["reg", f"{folder}/a.tif", f"{folder}/b.tif", "-np", "1", "-od", str(folder), "-pre", "guess"]
         assert main(arguments) == 0
-        arguments = ["ldic", f"{folder}/a.tif", f"{folder}/b.tif", *"-np 1 -ns 14 -hws 6 -pre field".split()]
+        arguments = [
+            "ldic",
+            f"{folder}/a.tif",
+            f"{folder}/b.tif",
+            "-np",
+            "1",
+            "-ns",
+            "14",
+            "-hws",
+            "6",
+            "-pre",
+            "field",
+        ]
         assert main([*arguments, "-od", str(folder)]) == 0
     (folder / "guess-registration.tsv").rename(folder / "guess.tsv")
     (folder / "field-ldic.tsv").rename(folder / "field.tsv")

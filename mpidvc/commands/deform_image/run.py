@@ -15,7 +15,7 @@ from mpidvc.arrays import Array
 from mpidvc.cli.command import Outcome
 from mpidvc.cli.options import image_mode
 from mpidvc.core import deformation
-from mpidvc.core.grey import choose_criterion
+from mpidvc.core.grey import Criterion, choose_criterion
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image, open_image
@@ -32,6 +32,7 @@ from mpidvc.tasks.deform import (
     Residual,
     Slab,
     WholeMotion,
+    grey_map,
     statistics,
 )
 from mpidvc.tasks.grey import grey_levels, region_windows, with_limits
@@ -84,8 +85,8 @@ class Plan(CorrelationPlan):
         In the deformed configuration.
     image2 : Image or None
         To be taken off the result.
-    gain, bias : float
-        Map of its grey levels to those of the image.
+    criterion : {"ssd", "znssd"}
+        znssd: its grey levels are mapped to those of the image.
     motion : Motion
     target : Path
         File of the deformed image.
@@ -94,8 +95,7 @@ class Plan(CorrelationPlan):
     image: Image
     mask: Image | None
     image2: Image | None
-    gain: float
-    bias: float
+    criterion: Criterion
     motion: Motion
     target: Path
 
@@ -123,21 +123,20 @@ class Plan(CorrelationPlan):
         announce(console, "deformImage", args)
         describe_slices(console, image)
         name, motion = _motion(given, guess.name, image, args, console)
-        gain, bias = 1.0, 0.0
+        criterion: Criterion = "ssd"
         if image2 is not None:
             pair = ImagePair(image, image2, None)
             choice = choose_criterion(
                 args.criterion, grey_levels(pair, region_windows(image.shape, (0, 0, 0), np.eye(4)))
             )
-            gain, bias = choice.gain, choice.bias
+            criterion = choice.criterion
             console.tell(describe_criterion(choice))
         stem = args.prefix if args.prefix is not None else base_name(args.im1)
         return cls(
             image=image,
             mask=mask,
             image2=image2,
-            gain=gain,
-            bias=bias,
+            criterion=criterion,
             motion=motion,
             target=folder / f"{stem}-{name}{'.h5' if args.as_hdf5 else '.tif'}",
             estimated_seconds=math.prod(image.shape) * COST[args.interpolation_order],
@@ -159,8 +158,12 @@ class Plan(CorrelationPlan):
     def _deform(self, executor: Executor, console: Console) -> Outcome:
         stages = Stages(executor)
         image2 = self.image2
-        residual = None if image2 is None else Residual(image2, self.gain, self.bias)
+        residual = None if image2 is None else Residual(image2, 1.0, 0.0)
         task = DeformTask(self.image, self.motion, self.mask, residual)
+        if image2 is not None and self.criterion == "znssd":
+            # the map follows from all voxels that are compared: they are compared twice
+            residual = Residual(image2, *grey_map(executor.reduce(task, None)))
+            task = DeformTask(self.image, self.motion, self.mask, residual)
         sums: dict[int, Array] = {}
         filled = 0
         target2 = (
@@ -191,8 +194,8 @@ class Plan(CorrelationPlan):
         console.print(f"Filled: {filled} of {n} voxels ({100 * filled / n:.1f} %)")
         total = sum((sums[chunk] for chunk in sorted(sums)), np.zeros(1))
         if residual is not None and total[0] > 0:
-            told = statistics(total, self.gain, self.bias)
-            _report(told, (self.gain, self.bias) != (1.0, 0.0), console)
+            told = statistics(total, residual.gain, residual.bias)
+            _report(told, self.criterion == "znssd", console)
         for path in (self.target, target2):
             if path is not None:
                 console.print(f"Written: {path}")

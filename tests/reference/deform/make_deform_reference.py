@@ -1,6 +1,6 @@
 """Deformed images as ``spam-deformImage`` 0.9.1 makes them: ``python make_deform_reference.py FOLDER-OF-SPAM``.
 
-Writes ``image.tif``, ``field.tsv`` and spam's ``def.tif``, ``disp-def.tif`` (cubic) and ``tetMesh-def.tif`` beside this file.
+Writes ``image.tif`` and ``field.tsv``, and spam's ``def.tif``, ``disp-def.tif`` (cubic) and ``tetMesh-def.tif``.
 """
 
 from __future__ import annotations
