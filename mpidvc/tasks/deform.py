@@ -113,7 +113,8 @@ class NearestMotion:
         extent = np.ptp(deformed, axis=0) + 1
         dimensions = 2 if two_d else 3
         distance = float(np.prod(extent[-dimensions:]) / len(positions)) ** (1 / dimensions)
-        edge = int(min(max(round(distance / 4), 2), 8))
+        # large blocks share a search, small ones leave few points to choose from
+        edge = int(min(max(round(0.45 * distance), 2), 8))
         self.edge: Triple = (1 if two_d else edge, edge, edge)
 
     def __getstate__(self) -> dict[str, Any]:
