@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "point_tree.hpp"
@@ -60,7 +61,10 @@ class Candidates {
             }
             std::size_t kept = 0;
             for (std::size_t k = 0; k < index.size(); ++k)
-                if (apart_[k] <= needed) index[kept++] = index[k];
+                if (apart_[k] <= needed) {
+                    apart_[kept] = apart_[k];
+                    index[kept++] = index[k];
+                }
             index.resize(kept);
             break;
         }
@@ -69,13 +73,18 @@ class Candidates {
             place[a].resize(index.size());
             for (std::size_t k = 0; k < index.size(); ++k) place[a][k] = at(index[k])[a];
         }
+        // those near the centre first: most of the others are refused at once
+        first.resize(index.size());
+        std::iota(first.begin(), first.end(), Index(0));
+        std::sort(first.begin(), first.end(), [this](Index a, Index b) { return apart_[a] < apart_[b]; });
         square.resize(index.size());
         ascending.resize(nearest_);
-        chosen.resize(nearest_);
+        chosen.resize(nearest_ + 1);
         weight.resize(nearest_);
     }
 
     std::vector<Index> index;       // ascending
+    std::vector<Index> first;       // candidates by their distance from the centre
     std::vector<double> place[3];   // of the candidates
     std::vector<double> square;     // room for their squared distances
     std::vector<double> ascending;  // room for the least of these
@@ -108,7 +117,7 @@ inline void place_of(Candidates &near, const Points &points, Index nearest, cons
     } else {
         Index count = 0;
         for (Index k = 0; k < m; ++k) {
-            const double value = square[k];
+            const double value = square[near.first[k]];
             Index j;
             if (count < nearest)
                 j = count++;
@@ -123,8 +132,12 @@ inline void place_of(Candidates &near, const Points &points, Index nearest, cons
         Index equal = nearest;  // points at the greatest distance that still have room
         for (Index k = 0; k < nearest; ++k) equal -= ascending[k] < last;
         count = 0;
-        for (Index k = 0; k < m && count < nearest; ++k)
-            if (square[k] < last || (square[k] == last && equal-- > 0)) chosen[count++] = k;
+        for (Index k = 0; k < m; ++k) {
+            const bool level = (square[k] == last) & (equal > 0);
+            chosen[count] = k;
+            count += (square[k] < last) | level;
+            equal -= level;
+        }
     }
     for (Index k = 0; k < nearest; ++k) weight[k] = 1.0 / (std::sqrt(square[chosen[k]]) + SOFTENING);
     double sum = 0, moved[3] = {0, 0, 0};
