@@ -67,7 +67,8 @@ cdef class NearestPoints:
     def __init__(self, const double[:, ::1] deformed, const double[:, ::1] reference, const double[:, :, ::1] gradient,
                  const double[:, ::1] back):
         cdef int64_t n = deformed.shape[0]
-        if reference.shape[0] != n or back.shape[0] != n or {deformed.shape[1], reference.shape[1], back.shape[1]} != {3}:
+        widths = {deformed.shape[1], reference.shape[1], back.shape[1]}
+        if reference.shape[0] != n or back.shape[0] != n or widths != {3}:
             raise ValueError("positions and displacements have to be (n, 3)")
         if gradient.shape[0] != n or gradient.shape[1] != 3 or gradient.shape[2] != 3 or n < 1:
             raise ValueError("gradients have to be (n, 3, 3), of one point at least")
