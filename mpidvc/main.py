@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 #: Programs of spam that have no command here.
-_NOT_YET = ("deformImage", "discreteStrain", "ereg")
+_NOT_YET = ("discreteStrain", "ereg")
 
 _EXAMPLES = """\
 Examples:
@@ -172,7 +172,8 @@ def _parse(arguments: list[str]) -> int | tuple[Command, argparse.Namespace]:
         others = [one.name for one in COMMANDS.values() if one is not command and one.parser().has(error.option)]
         if not others:
             raise
-        raise UnknownOptionError(error.option, f"an option of {' and '.join(others)}, but not of {name}") from None
+        listed = " and ".join([*([", ".join(others[:-1])] if others[1:] else []), others[-1]])
+        raise UnknownOptionError(error.option, f"an option of {listed}, but not of {name}") from None
 
 
 def _meant(name: str) -> str:

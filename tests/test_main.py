@@ -48,7 +48,7 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str], name: str, hint: st
 
 def test_option_of_another_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ldic", "a", "b", "-mf2", "m.tif"]) == 2
-    others = "an option of pixelSearch and pixelSearchPropagate, but not of ldic"
+    others = "an option of pixelSearch, pixelSearchPropagate and deformImage, but not of ldic"
     assert capsys.readouterr().err == f"mpidvc ldic: error: unknown option -mf2 ({others})\n"
 
 
@@ -280,7 +280,7 @@ def test_what_may_have_been_meant(typed: str, says: str, capsys: pytest.CaptureF
         ("ldic a.tif b.tif -outdir x -ns 5 -hws 3", "unknown option -outdir (did you mean -od, --out-dir?)"),
         (
             "ldic a.tif b.tif -mf2 m.tif -ns 5 -hws 3",
-            "unknown option -mf2 (an option of pixelSearch and pixelSearchPropagate, but not of ldic)",
+            "unknown option -mf2 (an option of pixelSearch, pixelSearchPropagate and deformImage, but not of ldic)",
         ),
         ("ldic a.tif b.tif -ns 5 -hws10", "unknown option -hws10 (did you mean -hws 10?)"),
     ],

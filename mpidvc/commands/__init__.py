@@ -44,6 +44,12 @@ COMMANDS = {
             _CORRELATION,
         ),
         Command(
+            "filterPhiField",
+            "mpidvc.commands.filter_phi_field",
+            "find bad points of a field, correct them from their neighbours, or smooth the field",
+            _FIELDS,
+        ),
+        Command(
             "passPhiField",
             "mpidvc.commands.pass_phi_field",
             "pass a registration or a field to the nodes of another grid, or to labels",
@@ -56,10 +62,11 @@ COMMANDS = {
             _FIELDS,
         ),
         Command(
-            "filterPhiField",
-            "mpidvc.commands.filter_phi_field",
-            "find bad points of a field, correct them from their neighbours, or smooth the field",
+            "deformImage",
+            "mpidvc.commands.deform_image",
+            "deform an image by a registration or a field; compare it with another one",
             _FIELDS,
+            "Deformed: the files written, and the statistics of the residual",
         ),
         Command(
             "status",

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,24 +15,30 @@ from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
 from mpidvc.images.image import Image
 
-__all__ = ["planes_to"]
+__all__ = ["DATASET", "planes_to"]
+
+#: Name of the image in HDF5 files.
+DATASET = "image"
 
 
 @contextmanager
 def planes_to(
-    target: Path, image: Image, name: str, slices: bool
+    target: Path, image: Image, name: str, slices: bool, dtype: npt.DTypeLike | None = None
 ) -> Iterator[Callable[[int, npt.NDArray[np.generic]], None]]:
     """A function ``put(first plane, planes)``; the file, or folder of slices, appears whole or not at all.
 
     Parameters
     ----------
     target : Path
+        An HDF5 file with the dataset `DATASET` if its name ends in ``.h5``, else TIFF (BigTIFF from 4 GB on).
     image : Image
-        Has the shape and the dtype that are written.
+        Has the shape that is written.
     name : str
         Begin of the names of slices.
     slices : bool
-        Write a folder of TIFF slices instead of one TIFF file.
+        Write a folder of TIFF slices instead of one file.
+    dtype : dtype, optional
+        That of the image by default.
 
     Raises
     ------
@@ -42,20 +49,9 @@ def planes_to(
 
     if not slices:
         shape = image.shape[1:] if image.two_d else image.shape
-        with replacing(target) as temporary:
-            volume = tifffile.memmap(
-                temporary,
-                shape=shape,
-                dtype=image.dtype,
-                photometric="minisblack",
-                metadata={"axes": "YX" if len(shape) == 2 else "ZYX"},
-            )
-
-            def put_planes(first: int, planes: npt.NDArray[np.generic]) -> None:
-                volume.reshape(image.shape)[first : first + len(planes)] = planes
-
-            yield put_planes
-            volume.flush()
+        write = _hdf5 if target.suffix == ".h5" else _tiff
+        with replacing(target) as temporary, write(temporary, shape, np.dtype(dtype or image.dtype)) as put:
+            yield put
         return
 
     folder = target.with_name(f".{target.name}.tmp")
@@ -76,3 +72,41 @@ def planes_to(
         raise UserError(f"{target}: cannot be written ({error.strerror}); check the output directory") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+Put = Callable[[int, npt.NDArray[np.generic]], None]
+
+
+@contextmanager
+def _tiff(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Put]:
+    """Planes go to their places in the file: it is not mapped, so that it takes no memory."""
+    import tifffile
+
+    axes = "YX" if len(shape) == 2 else "ZYX"
+    volume = tifffile.memmap(path, shape=shape, dtype=dtype, photometric="minisblack", metadata={"axes": axes})
+    offset, order = volume.offset, volume.dtype
+    del volume
+    plane = int(np.prod(shape[-2:])) * dtype.itemsize
+    with path.open("r+b") as file:
+
+        def put(first: int, planes: npt.NDArray[np.generic]) -> None:
+            file.seek(offset + first * plane)
+            file.write(np.ascontiguousarray(planes, order).data)
+
+        yield put
+
+
+@contextmanager
+def _hdf5(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Put]:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        volume = file.create_dataset(DATASET, shape, dtype)
+
+        def put(first: int, planes: npt.NDArray[np.generic]) -> None:
+            if len(shape) == 2:
+                volume[...] = planes[0]
+            else:
+                volume[first : first + len(planes)] = planes
+
+        yield put

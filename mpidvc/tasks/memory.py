@@ -19,9 +19,10 @@ from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
 from mpidvc.images.source import Source
 from mpidvc.kernels.pixel_search import memory_of
-from mpidvc.tasks import ddic, ldic, pixel_search
+from mpidvc.tasks import ddic, deform, ldic, pixel_search
 from mpidvc.tasks.boxes import around_samples
 from mpidvc.tasks.ddic import DdicSettings
+from mpidvc.tasks.deform import Motion
 from mpidvc.tasks.label_search import AROUND
 from mpidvc.tasks.ldic import NEAR, LdicSettings
 from mpidvc.tasks.registration import BLOCK, BLOCK_2D
@@ -32,6 +33,7 @@ __all__ = [
     "POINT_RANK0",
     "PointSet",
     "ddic_bytes",
+    "deform_bytes",
     "field_bytes",
     "label_search_bytes",
     "ldic_bytes",
@@ -310,3 +312,14 @@ def warp_bytes(image: Image) -> int:
     if image.two_d:
         box /= planes + 0.1 * 2 * TILE
     return int(2 * slab + (FLOAT + _read(image) + 1) * box + 20 * tile)
+
+
+def deform_bytes(image: Image, motion: Motion, residual: bool) -> tuple[int, int]:
+    """Bytes of a slab of an image deformed by a motion, and of its result."""
+    nz, ny, nx = image.shape
+    planes = max(1, min(nz, deform.SLAB_VOXELS // (ny * nx)))
+    tile = float(planes * min(motion.tile, ny) * min(motion.tile, nx))
+    result = planes * ny * nx * (image.dtype.itemsize + (4 if residual else 0))
+    # places, grey levels and copies of them, and the part of the image
+    box = deform.WIDEST * tile + deform.AROUND
+    return int(2 * result + 80 * tile + (FLOAT + _read(image) + 1) * box) + motion.nbytes, result

@@ -23,9 +23,15 @@ TILE = 256
 
 
 def sample_block(
-    image: Image, phi: Array, centre: npt.ArrayLike, low: Sequence[int], n: Sequence[int], order: int
+    image: Image,
+    phi: Array,
+    centre: npt.ArrayLike,
+    low: Sequence[int],
+    n: Sequence[int],
+    order: int,
+    outside: float = 0.0,
 ) -> Array | Float32Array:
-    """``image(Phi x)`` for the voxels x of the block ``[low, low + n)``; 0 where that lies outside the image.
+    """``image(Phi x)`` for the voxels x of the block ``[low, low + n)``; `outside` where that lies outside the image.
 
     In double precision where the image has a base, which is taken off while samples are in single precision.
 
@@ -39,6 +45,7 @@ def sample_block(
         First voxel and size of the block.
     order : {1, 3}
         Linear or cubic B-spline interpolation.
+    outside : float
     """
     F, t = phi[:3, :3], phi[:3, 3]
     c = np.asarray(centre, dtype=np.float64)
@@ -47,15 +54,15 @@ def sample_block(
     target = c + F @ (block_centre - c) + t
     reach = np.abs(F) @ ((size - 1) / 2)
     shape = np.array(image.shape)
-    out = np.zeros(tuple(size), np.float32)
+    out = np.full(tuple(size), outside, np.float32)
     first = np.maximum(np.floor(target - reach), 0)
     last = np.minimum(np.ceil(target + reach), shape - 1)
     if (first > last).any():
         return out
     box, _, start = read_sampled_box(image, first.astype(np.int64), last.astype(np.int64), order)
-    outside = np.nan if image.base else 0.0
-    correlation.warp(box, order, image.two_d, F, target - start, first - start, last - start, out, outside)
-    return np.where(np.isnan(out), 0.0, out.astype(np.float64) + image.base) if image.base else out
+    absent = np.nan if image.base else outside
+    correlation.warp(box, order, image.two_d, F, target - start, first - start, last - start, out, absent)
+    return np.where(np.isnan(out), outside, out.astype(np.float64) + image.base) if image.base else out
 
 
 def to_dtype(values: Array | Float32Array, dtype: np.dtype[Any]) -> npt.NDArray[np.generic]:

@@ -60,6 +60,8 @@ CASES = {
     "strain-raw": "regularStrain -pf @field.tsv -raw -comp e",
     "ddic-2d": "ddic @f.tif @flatlabels.tif @g.tif -o 3 -ld -1",
     "filter": "filterPhiField -pf @waves.tsv -slqc --outliers -cint -nn 27 -vtk -tif",
+    "deform": "deformImage @a.tif -pf @field.tsv -o 3 -mf2 @mask.tif --residual @dark.tif",
+    "deform-mesh-h5": "deformImage @a.tif -pf @field.tsv -tet -a -1 --h5",
 }
 
 
@@ -100,12 +102,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with contextlib.redirect_stdout(io.StringIO()):
         arguments = ["reg", f"{folder}/a.tif", f"{folder}/b.tif", "-np", "1", "-od", str(folder), "-pre", "guess"]
         assert main(arguments) == 0
-        assert (
-            main(f"passPhiField -pf {folder}/guess-registration.tsv -im1 {folder}/a.tif -ns 15 -pre f -np 1".split())
-            == 0
-        )
-    (folder / "f-passed-ns15.tsv").rename(folder / "field.tsv")
+        field = f"ldic {folder}/a.tif {folder}/b.tif -np 1 -ns 14 -hws 6 -pre field -od {folder}"
+        assert main(field.split()) == 0
     (folder / "guess-registration.tsv").rename(folder / "guess.tsv")
+    (folder / "field-ldic.tsv").rename(folder / "field.tsv")
     write_tsv(folder / "waves.tsv", waves(), "LDIC")
     return folder
 

@@ -1,0 +1,315 @@
+// Images deformed by a field: for every voxel of the deformed image its place in the undeformed one, and its grey level.
+//
+// Places come from the nearest deformed points, or from the tetrahedron that a voxel lies in. Everything is in double
+// precision, and no result depends on the blocks that voxels are worked on in.
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "point_tree.hpp"
+
+namespace deform {
+
+using Index = std::int64_t;
+
+// Added to distances (voxels) before they become weights: spam's.
+constexpr double SOFTENING = 1e-6;
+// Barycentric coordinates from which on a voxel lies in a tetrahedron: none is lost between two of them.
+constexpr double LEAST_COORDINATE = -1e-9;
+
+struct Points {
+    const double *deformed;   // (n, 3)
+    const double *reference;  // (n, 3), or that of the deformed ones where only displacements are interpolated
+    const double *gradient;   // (n, 9): inverse of F, less the identity
+    const double *back;       // (n, 3): displacement from the deformed configuration to the reference
+    Index n;
+};
+
+// Points whose distance from a block's centre allows them to be among the nearest of one of its voxels.
+class Candidates {
+  public:
+    Candidates(const point_tree::Tree &tree, const Points &points, Index nearest)
+        : tree_(tree), points_(points), nearest_(nearest) {}
+
+    // `half`: greatest distance of a voxel from the centre.
+    void find(const double *centre, double half) {
+        double radius = 1.0 + 2.0 * half;
+        if (reach_ >= 0) radius = reach_ + distance(centre, last_) + 2.0 * half;
+        for (;;) {
+            index.clear();
+            // rounding must not lose a point at the rim
+            tree_.within(centre, radius * radius * (1.0 + 1e-9), points_.n, index);
+            if (Index(index.size()) < nearest_) {
+                radius *= 2.0;
+                continue;
+            }
+            apart_.resize(index.size());
+            for (std::size_t k = 0; k < index.size(); ++k) apart_[k] = distance(centre, at(index[k]));
+            sorted_ = apart_;
+            std::nth_element(sorted_.begin(), sorted_.begin() + (nearest_ - 1), sorted_.end());
+            reach_ = sorted_[nearest_ - 1];
+            const double needed = (reach_ + 2.0 * half) * (1.0 + 1e-9);
+            if (needed > radius) {
+                radius = needed;
+                continue;
+            }
+            std::size_t kept = 0;
+            for (std::size_t k = 0; k < index.size(); ++k)
+                if (apart_[k] <= needed) {
+                    apart_[kept] = apart_[k];
+                    index[kept++] = index[k];
+                }
+            index.resize(kept);
+            break;
+        }
+        for (int a = 0; a < 3; ++a) {
+            last_[a] = centre[a];
+            place[a].resize(index.size());
+            for (std::size_t k = 0; k < index.size(); ++k) place[a][k] = at(index[k])[a];
+        }
+        // those near the centre first: most of the others are refused at once
+        first.resize(index.size());
+        std::iota(first.begin(), first.end(), Index(0));
+        std::sort(first.begin(), first.end(), [this](Index a, Index b) { return apart_[a] < apart_[b]; });
+        square.resize(index.size());
+        ascending.resize(nearest_);
+        chosen.resize(nearest_ + 1);
+        weight.resize(nearest_);
+    }
+
+    std::vector<Index> index;       // ascending
+    std::vector<Index> first;       // candidates by their distance from the centre
+    std::vector<double> place[3];   // of the candidates
+    std::vector<double> square;     // room for their squared distances
+    std::vector<double> ascending;  // room for the least of these
+    std::vector<Index> chosen;      // room for the nearest ones
+    std::vector<double> weight;     // room for their weights
+
+  private:
+    const point_tree::Tree &tree_;
+    const Points &points_;
+    Index nearest_;
+    double reach_ = -1.0, last_[3] = {0, 0, 0};
+    std::vector<double> apart_, sorted_;
+
+    const double *at(Index point) const { return points_.deformed + 3 * point; }
+
+    static double distance(const double *a, const double *b) {
+        return std::sqrt(point_tree::square(a[0] - b[0], a[1] - b[1], a[2] - b[2]));
+    }
+};
+
+// The place of one voxel: mean over its nearest points, weighted by the inverse distance. Equally near ones: by index.
+inline void place_of(Candidates &near, const Points &points, Index nearest, const double *voxel, double *place) {
+    const Index m = Index(near.index.size());
+    const double *z = near.place[0].data(), *y = near.place[1].data(), *x = near.place[2].data();
+    double *square = near.square.data(), *ascending = near.ascending.data(), *weight = near.weight.data();
+    Index *chosen = near.chosen.data();
+    for (Index k = 0; k < m; ++k) square[k] = point_tree::square(z[k] - voxel[0], y[k] - voxel[1], x[k] - voxel[2]);
+    if (m == nearest) {
+        for (Index k = 0; k < m; ++k) chosen[k] = k;
+    } else {
+        Index count = 0;
+        for (Index k = 0; k < m; ++k) {
+            const double value = square[near.first[k]];
+            Index j;
+            if (count < nearest)
+                j = count++;
+            else if (value < ascending[nearest - 1])
+                j = nearest - 1;
+            else
+                continue;
+            for (; j > 0 && ascending[j - 1] > value; --j) ascending[j] = ascending[j - 1];
+            ascending[j] = value;
+        }
+        const double last = ascending[nearest - 1];
+        Index equal = nearest;  // points at the greatest distance that still have room
+        for (Index k = 0; k < nearest; ++k) equal -= ascending[k] < last;
+        count = 0;
+        for (Index k = 0; k < m; ++k) {
+            const bool level = (square[k] == last) & (equal > 0);
+            chosen[count] = k;
+            count += (square[k] < last) | level;
+            equal -= level;
+        }
+    }
+    for (Index k = 0; k < nearest; ++k) weight[k] = 1.0 / (std::sqrt(square[chosen[k]]) + SOFTENING);
+    double sum = 0, moved[3] = {0, 0, 0};
+    for (Index k = 0; k < nearest; ++k) {
+        const Index point = near.index[chosen[k]];
+        const double *g = points.gradient + 9 * point, *b = points.back + 3 * point, *c = points.reference + 3 * point;
+        const double w = weight[k], dz = voxel[0] - c[0], dy = voxel[1] - c[1], dx = voxel[2] - c[2];
+        sum += w;
+        moved[0] += w * (b[0] + (g[0] * dz + g[1] * dy + g[2] * dx));
+        moved[1] += w * (b[1] + (g[3] * dz + g[4] * dy + g[5] * dx));
+        moved[2] += w * (b[2] + (g[6] * dz + g[7] * dy + g[8] * dx));
+    }
+    for (int a = 0; a < 3; ++a) place[a] = voxel[a] + moved[a] / sum;
+}
+
+// Places of the voxels [low, low + n) in the undeformed image; nan for voxels that are not wanted (`wanted` may be null).
+inline void places(const point_tree::Tree &tree, const Points &points, Index nearest, const Index *low, const Index *n,
+                   const Index *edge, const std::uint8_t *wanted, double *out) {
+    Candidates near(tree, points, nearest);
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    for (Index z = 0; z < n[0]; z += edge[0])
+        for (Index y = 0; y < n[1]; y += edge[1])
+            for (Index x = 0; x < n[2]; x += edge[2]) {
+                const Index begin[3] = {z, y, x};
+                Index end[3];
+                double centre[3], square = 0;
+                for (int a = 0; a < 3; ++a) {
+                    end[a] = std::min(begin[a] + edge[a], n[a]);
+                    const double half = 0.5 * double(end[a] - 1 - begin[a]);
+                    centre[a] = double(low[a] + begin[a]) + half;
+                    square += half * half;
+                }
+                bool found = false;
+                for (Index i = z; i < end[0]; ++i)
+                    for (Index j = y; j < end[1]; ++j)
+                        for (Index k = x; k < end[2]; ++k) {
+                            const Index number = (i * n[1] + j) * n[2] + k;
+                            double *place = out + 3 * number;
+                            if (wanted && !wanted[number]) {
+                                place[0] = place[1] = place[2] = nan;
+                                continue;
+                            }
+                            if (!found) near.find(centre, std::sqrt(square));
+                            found = true;
+                            const double voxel[3] = {double(low[0] + i), double(low[1] + j), double(low[2] + k)};
+                            place_of(near, points, nearest, voxel, place);
+                        }
+            }
+}
+
+// Tetrahedra, each with its first vertex in both configurations.
+struct Mesh {
+    const double *deformed;   // (m, 3)
+    const double *reference;  // (m, 3)
+    const double *inverse;    // (m, 9): from the deformed configuration to barycentric coordinates 1 to 3
+    const double *edges;      // (m, 9): from these to the reference
+    const Index *low;         // (m, 3): box of voxels about it, without its end
+    const Index *high;        // (m, 3)
+    const double *factor;     // (m,)
+    Index n;
+};
+
+// Places of the voxels [low, low + n), and the factors of their tetrahedra; voxels whose place is not nan are left.
+inline void mesh_places(const Mesh &mesh, const Index *low, const Index *n, double *out, double *factor) {
+    for (Index t = 0; t < mesh.n; ++t) {
+        Index begin[3], end[3];
+        for (int a = 0; a < 3; ++a) {
+            begin[a] = std::max(mesh.low[3 * t + a], low[a]);
+            end[a] = std::min(mesh.high[3 * t + a], low[a] + n[a]);
+        }
+        const double *d = mesh.deformed + 3 * t, *r = mesh.reference + 3 * t;
+        const double *b = mesh.inverse + 9 * t, *e = mesh.edges + 9 * t;
+        for (Index z = begin[0]; z < end[0]; ++z)
+            for (Index y = begin[1]; y < end[1]; ++y)
+                for (Index x = begin[2]; x < end[2]; ++x) {
+                    const Index number = ((z - low[0]) * n[1] + (y - low[1])) * n[2] + (x - low[2]);
+                    double *place = out + 3 * number;
+                    if (place[0] == place[0]) continue;
+                    const double dz = double(z) - d[0], dy = double(y) - d[1], dx = double(x) - d[2];
+                    const double l1 = b[0] * dz + b[1] * dy + b[2] * dx, l2 = b[3] * dz + b[4] * dy + b[5] * dx,
+                                 l3 = b[6] * dz + b[7] * dy + b[8] * dx;
+                    if (l1 < LEAST_COORDINATE || l2 < LEAST_COORDINATE || l3 < LEAST_COORDINATE ||
+                        1.0 - l1 - l2 - l3 < LEAST_COORDINATE)
+                        continue;
+                    for (int a = 0; a < 3; ++a)
+                        place[a] = r[a] + (e[3 * a] * l1 + e[3 * a + 1] * l2 + e[3 * a + 2] * l3);
+                    factor[number] = mesh.factor[t];
+                }
+    }
+}
+
+inline Index root_of(std::vector<Index> &parent, Index one) {
+    while (parent[one] != one) one = parent[one] = parent[parent[one]];
+    return one;
+}
+
+// Least value up to which tetrahedra make one component, joined by faces, that holds all points; infinite if none does.
+//
+// `order`: tetrahedra by ascending value, `neighbours` (m, 4): -1 outside, `vertices` (m, 4).
+inline double least_value(const Index *order, const double *value, const std::int32_t *neighbours,
+                          const std::int32_t *vertices, Index m, Index points) {
+    std::vector<Index> parent(m, -1);
+    std::vector<std::uint8_t> held(points, 0);
+    Index components = 0, left = points;
+    for (Index k = 0; k < m; ++k) {
+        const Index t = order[k];
+        parent[t] = t;
+        ++components;
+        for (int side = 0; side < 4; ++side) {
+            const Index point = vertices[4 * t + side], other = neighbours[4 * t + side];
+            if (!held[point]) held[point] = 1, --left;
+            if (other < 0 || parent[other] < 0) continue;
+            const Index a = root_of(parent, t), b = root_of(parent, other);
+            if (a != b) parent[a] = b, --components;
+        }
+        const bool last = k + 1 == m || value[order[k + 1]] > value[t];
+        if (last && left == 0 && components == 1) return value[t];
+    }
+    return std::numeric_limits<double>::infinity();
+}
+
+// A box of an image, or of its spline coefficients.
+struct Box {
+    const float *data;
+    Index pitch_y, pitch_z;
+    double origin[3];  // first voxel
+    double last[3];    // last voxel of the image
+};
+
+template <int O> inline int weights(double at, double *w) {
+    const double whole = std::floor(at), f = at - whole;
+    if (O == 1) {
+        w[0] = 1.0 - f, w[1] = f;
+        return int(whole);
+    }
+    const double g = 1.0 - f;
+    w[0] = g * g * g / 6.0;
+    w[1] = (4.0 - 6.0 * f * f + 3.0 * f * f * f) / 6.0;
+    w[2] = (4.0 - 6.0 * g * g + 3.0 * g * g * g) / 6.0;
+    w[3] = f * f * f / 6.0;
+    return int(whole) - 1;
+}
+
+// Grey levels at `places`; nan outside the image. The box has to hold the taps of all places inside.
+template <int O, int D> inline void sample(const Box &box, const double *places, Index n, double *out) {
+    constexpr int T = O + 1;
+    for (Index k = 0; k < n; ++k) {
+        const double *p = places + 3 * k;
+        bool inside = true;
+        for (int a = 3 - D; a < 3; ++a) inside = inside && p[a] >= 0.0 && p[a] <= box.last[a];
+        if (!inside) {
+            out[k] = std::numeric_limits<double>::quiet_NaN();
+            continue;
+        }
+        double wz[4] = {1.0, 0, 0, 0}, wy[4], wx[4];
+        Index first = 0;
+        if (D == 3) first = weights<O>(p[0] - box.origin[0], wz) * box.pitch_z;
+        first += weights<O>(p[1] - box.origin[1], wy) * box.pitch_y;
+        first += weights<O>(p[2] - box.origin[2], wx);
+        double sum = 0;
+        for (int z = 0; z < (D == 3 ? T : 1); ++z) {
+            double plane = 0;
+            for (int y = 0; y < T; ++y) {
+                const float *row = box.data + first + z * box.pitch_z + y * box.pitch_y;
+                double line = 0;
+                for (int x = 0; x < T; ++x) line += wx[x] * double(row[x]);
+                plane += wy[y] * line;
+            }
+            sum += wz[z] * plane;
+        }
+        out[k] = sum;
+    }
+}
+
+}  // namespace deform

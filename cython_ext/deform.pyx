@@ -1,0 +1,253 @@
+# cython: boundscheck=False, wraparound=False
+"""Images deformed by a field: the Cython side of ``deform.hpp``. Arrays are (z, y, x), lengths voxels."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t
+
+import numpy as np
+
+cdef extern from "point_tree.hpp" namespace "point_tree" nogil:
+    cdef cppclass Tree:
+        void build(const double *points, int64_t n) except +
+
+cdef extern from "deform.hpp" namespace "deform" nogil:
+    struct CPoints "deform::Points":
+        const double *deformed
+        const double *reference
+        const double *gradient
+        const double *back
+        int64_t n
+
+    struct CMesh "deform::Mesh":
+        const double *deformed
+        const double *reference
+        const double *inverse
+        const double *edges
+        const int64_t *low
+        const int64_t *high
+        const double *factor
+        int64_t n
+
+    struct Box:
+        const float *data
+        int64_t pitch_y
+        int64_t pitch_z
+        double origin[3]
+        double last[3]
+
+    void c_places "deform::places" (const Tree&, const CPoints&, int64_t, const int64_t *, const int64_t *,
+                                    const int64_t *, const uint8_t *, double *) except +
+    void c_mesh_places "deform::mesh_places" (const CMesh&, const int64_t *, const int64_t *, double *, double *)
+    double c_least_value "deform::least_value" (const int64_t *, const double *, const int32_t *, const int32_t *,
+                                                int64_t, int64_t) except +
+    void sample_linear "deform::sample<1, 3>" (const Box&, const double *, int64_t, double *)
+    void sample_linear_plane "deform::sample<1, 2>" (const Box&, const double *, int64_t, double *)
+    void sample_cubic "deform::sample<3, 3>" (const Box&, const double *, int64_t, double *)
+    void sample_cubic_plane "deform::sample<3, 2>" (const Box&, const double *, int64_t, double *)
+
+
+cdef class NearestPoints:
+    """Deformed points, and the motion back to the reference that each of them stands for.
+
+    Parameters
+    ----------
+    deformed : (n, 3) float64
+        Positions in the deformed configuration; finite.
+    reference : (n, 3) float64
+        Positions that the motions refer to.
+    gradient : (n, 3, 3) float64
+        Gradients of these motions.
+    back : (n, 3) float64
+        Displacements at `reference`.
+    """
+
+    cdef Tree tree
+    cdef const double[:, ::1] deformed, reference, back
+    cdef const double[:, :, ::1] gradient
+
+    def __init__(self, const double[:, ::1] deformed, const double[:, ::1] reference, const double[:, :, ::1] gradient,
+                 const double[:, ::1] back):
+        cdef int64_t n = deformed.shape[0]
+        widths = {deformed.shape[1], reference.shape[1], back.shape[1]}
+        if reference.shape[0] != n or back.shape[0] != n or widths != {3}:
+            raise ValueError("positions and displacements have to be (n, 3)")
+        if gradient.shape[0] != n or gradient.shape[1] != 3 or gradient.shape[2] != 3 or n < 1:
+            raise ValueError("gradients have to be (n, 3, 3), of one point at least")
+        if not np.isfinite(deformed).all():
+            raise ValueError("positions have to be finite")
+        self.deformed, self.reference, self.gradient, self.back = deformed, reference, gradient, back
+        with nogil:
+            self.tree.build(&self.deformed[0, 0], n)
+
+    def places(self, int64_t nearest, low, size, edge, const uint8_t[:, :, ::1] wanted=None):
+        """Find the place in the undeformed image of every voxel of a box.
+
+        The motions of the nearest points are averaged with the weights 1 / (distance + 1e-6); of equally near points
+        the one with the lower index counts.
+
+        Parameters
+        ----------
+        nearest : int
+            Number of points, from 1 to n.
+        low, size : 3 ints
+            First voxel of the box and its size.
+        edge : 3 ints
+            Size of the blocks that share a search; it changes no result.
+        wanted : (z, y, x) uint8, optional
+            0 for voxels that are left out; their place is nan.
+
+        Returns
+        -------
+        (z, y, x, 3) float64
+        """
+        cdef int64_t a
+        cdef int64_t[3] first, n, step
+        cdef const uint8_t *mask = NULL
+        if not 1 <= nearest <= self.deformed.shape[0]:
+            raise ValueError(f"{nearest} nearest points: there are {self.deformed.shape[0]}")
+        for a in range(3):
+            first[a], n[a], step[a] = low[a], size[a], edge[a]
+            if n[a] < 1 or step[a] < 1:
+                raise ValueError("boxes and blocks have at least one voxel")
+        if wanted is not None:
+            for a in range(3):
+                if wanted.shape[a] != n[a]:
+                    raise ValueError("the map of wanted voxels has to have the shape of the box")
+            mask = &wanted[0, 0, 0]
+        out = np.empty((n[0], n[1], n[2], 3))
+        cdef double[:, :, :, ::1] target = out
+        cdef CPoints points
+        points.deformed, points.reference = &self.deformed[0, 0], &self.reference[0, 0]
+        points.gradient, points.back = &self.gradient[0, 0, 0], &self.back[0, 0]
+        points.n = self.deformed.shape[0]
+        with nogil:
+            c_places(self.tree, points, nearest, first, n, step, mask, &target[0, 0, 0, 0])
+        return out
+
+
+def mesh_places(const double[:, ::1] deformed, const double[:, ::1] reference, const double[:, :, ::1] inverse,
+                const double[:, :, ::1] edges, const int64_t[:, ::1] begin, const int64_t[:, ::1] end,
+                const double[::1] factor, low, size):
+    """Find the place in the undeformed image of every voxel of a box that lies in a tetrahedron.
+
+    Parameters
+    ----------
+    deformed, reference : (m, 3) float64
+        First vertex of each tetrahedron in both configurations.
+    inverse : (m, 3, 3) float64
+        Map from positions in the deformed configuration, about the first vertex, to barycentric coordinates 1 to 3.
+    edges : (m, 3, 3) float64
+        Edges from the first vertex in the reference, as columns.
+    begin, end : (m, 3) int64
+        Box of voxels about each tetrahedron.
+    factor : (m,) float64
+        Number that belongs to each.
+    low, size : 3 ints
+        First voxel of the box and its size.
+
+    Returns
+    -------
+    places : (z, y, x, 3) float64
+        nan where there is no tetrahedron; the first one counts where several meet.
+    factors : (z, y, x) float64
+    """
+    cdef int64_t a, m = deformed.shape[0]
+    cdef int64_t[3] first, n
+    for a in range(3):
+        first[a], n[a] = low[a], size[a]
+    out, factors = np.full((n[0], n[1], n[2], 3), np.nan), np.ones((n[0], n[1], n[2]))
+    for rows in (reference.shape[0], inverse.shape[0], edges.shape[0], begin.shape[0], end.shape[0], factor.shape[0]):
+        if rows != m:
+            raise ValueError("all arrays need a row for each tetrahedron")
+    cdef double[:, :, :, ::1] target = out
+    cdef double[:, :, ::1] numbers = factors
+    cdef CMesh mesh
+    if m and out.size:
+        mesh.deformed, mesh.reference = &deformed[0, 0], &reference[0, 0]
+        mesh.inverse, mesh.edges, mesh.factor = &inverse[0, 0, 0], &edges[0, 0, 0], &factor[0]
+        mesh.low, mesh.high, mesh.n = &begin[0, 0], &end[0, 0], m
+        with nogil:
+            c_mesh_places(mesh, first, n, &target[0, 0, 0, 0], &numbers[0, 0, 0])
+    return out, factors
+
+
+def least_value(const double[::1] value, const int32_t[:, ::1] neighbours, const int32_t[:, ::1] vertices,
+                int64_t points):
+    """Find the least value up to which tetrahedra make one component, joined by faces, that holds all points.
+
+    Parameters
+    ----------
+    value : (m,) float64
+    neighbours : (m, 4) int32
+        Tetrahedra beyond the faces; -1 outside.
+    vertices : (m, 4) int32
+    points : int
+        Number of points.
+
+    Returns
+    -------
+    float
+        Infinite if there is none.
+    """
+    cdef int64_t[::1] order = np.argsort(value, kind="stable")
+    cdef int64_t m = value.shape[0]
+    cdef double found
+    if m == 0:
+        return np.inf
+    with nogil:
+        found = c_least_value(&order[0], &value[0], &neighbours[0, 0], &vertices[0, 0], m, points)
+    return found
+
+
+def sample(const float[:, :, ::1] box, origin, shape, const double[:, ::1] places, int order):
+    """Interpolate grey levels.
+
+    Parameters
+    ----------
+    box : (z, y, x) float32
+        Part of an image (order 1) or of its spline coefficients (order 3), with the taps of all places in the image.
+    origin : 3 ints
+        First voxel of the box.
+    shape : 3 ints
+        Of the image; of one plane: 2D.
+    places : (n, 3) float64
+    order : {1, 3}
+
+    Returns
+    -------
+    (n,) float64
+        nan for places outside the image.
+
+    Raises
+    ------
+    ValueError
+        If the box does not hold the taps of a place.
+    """
+    cdef int64_t a, n = places.shape[0]
+    cdef Box part
+    cdef bint flat = shape[0] == 1
+    out = np.empty(n)
+    cdef double[::1] target = out
+    if n == 0:
+        return out
+    points = np.asarray(places)
+    inside = np.ones(n, bool)
+    for a in range(flat, 3):
+        inside &= (points[:, a] >= 0) & (points[:, a] <= shape[a] - 1)
+    for a in range(flat, 3):
+        at = points[inside, a]
+        if at.size and (np.floor(at.min()) - (order == 3) < origin[a]
+                        or np.floor(at.max()) + (2 if order == 3 else 1) >= origin[a] + box.shape[a]):
+            raise ValueError("the box does not hold the taps of all places")
+    part.data, part.pitch_y, part.pitch_z = &box[0, 0, 0], box.shape[2], box.shape[1] * box.shape[2]
+    for a in range(3):
+        part.origin[a], part.last[a] = origin[a], shape[a] - 1
+    with nogil:
+        if order == 1 and flat:
+            sample_linear_plane(part, &places[0, 0], n, &target[0])
+        elif order == 1:
+            sample_linear(part, &places[0, 0], n, &target[0])
+        elif flat:
+            sample_cubic_plane(part, &places[0, 0], n, &target[0])
+        else:
+            sample_cubic(part, &places[0, 0], n, &target[0])
+    return out

@@ -1,0 +1,456 @@
+"""Images deformed by a field, slab by slab: by the nearest points of each voxel, or by a mesh of tetrahedra."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mpidvc.arrays import Array, Ints, Triple
+from mpidvc.core.boxes import data_voxels
+from mpidvc.images.image import Image
+from mpidvc.kernels import deform
+from mpidvc.tasks.boxes import read_sampled_box
+from mpidvc.tasks.warp import TILE, sample_block, to_dtype
+
+__all__ = [
+    "SUMS",
+    "DeformTask",
+    "Mesh",
+    "MeshMotion",
+    "Motion",
+    "NearestMotion",
+    "Residual",
+    "Slab",
+    "WholeMotion",
+    "grey_map",
+    "statistics",
+]
+
+#: Approximate number of voxels of a slab; rows and columns of the tiles in which places are found.
+SLAB_VOXELS, PLACES_TILE = 8_000_000, 128
+#: Largest box of an image that is read for a tile, in its own voxels and besides.
+WIDEST, AROUND = 4, 2_000_000
+#: Determinant of the edges of a tetrahedron over the cube of the longest one, below which it has no volume.
+FLAT = 1e-9
+#: Numbers of the sums: voxels, then for warped and for undeformed grey levels f of image 1, with g of image 2:
+#: sums of f, g, f², g², f g.
+SUMS = 11
+
+
+class Motion(Protocol):
+    """Gives the grey levels of a deformed image, tile by tile."""
+
+    @property
+    def tile(self) -> int:
+        """Rows and columns of a tile."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that every rank holds."""
+
+    def values(self, image: Image, low: Sequence[int], n: Sequence[int], wanted: npt.NDArray[np.uint8] | None) -> Array:
+        """Grey levels of the voxels ``[low, low + n)``, nan where there is nothing."""
+
+
+@dataclass(frozen=True)
+class WholeMotion:
+    """One Phi for the whole image: voxel x gets ``image(Phi⁻¹ x)``.
+
+    Attributes
+    ----------
+    phi : (4, 4) float64
+    centre : (3,) float64
+        Of Phi, voxels.
+    order : {1, 3}
+    """
+
+    phi: Array
+    centre: Array
+    order: int
+
+    tile: int = TILE
+    nbytes: int = 0
+
+    def values(self, image: Image, low: Sequence[int], n: Sequence[int], wanted: npt.NDArray[np.uint8] | None) -> Array:
+        inverse = np.linalg.inv(self.phi).astype(np.float64)
+        return sample_block(image, inverse, self.centre, low, n, self.order, np.nan).astype(np.float64)
+
+
+class NearestMotion:
+    """Motions of the nearest deformed points, weighted by the inverse distance.
+
+    Voxel v takes the grey level at ``v + Σ w [-F⁻¹ t + (F⁻¹ - I) (v - X)] / Σ w`` with ``w = 1 / (|v - X - t| + 1e-6)``
+    over its nearest points, X being their positions; spam's formula.
+
+    Parameters
+    ----------
+    positions : (n, 3) float64
+        X, voxels.
+    phi : (n, 4, 4) float64
+        About these; with invertible F.
+    nearest : int
+        Points that are averaged, at most n.
+    displacements_only : bool
+        Average ``-t`` instead.
+    order : {1, 3}
+    two_d : bool
+    """
+
+    tile = PLACES_TILE
+
+    def __init__(
+        self, positions: Array, phi: Array, nearest: int, displacements_only: bool, order: int, two_d: bool
+    ) -> None:
+        self.positions, self.phi, self.nearest = positions, phi, nearest
+        self.displacements_only, self.order, self.two_d = displacements_only, order, two_d
+        self._points: deform.NearestPoints | None = None
+        deformed = positions + phi[:, :3, 3]
+        extent = np.ptp(deformed, axis=0) + 1
+        dimensions = 2 if two_d else 3
+        distance = float(np.prod(extent[-dimensions:]) / len(positions)) ** (1 / dimensions)
+        # large blocks share a search, small ones leave few points to choose from
+        edge = int(min(max(round(0.45 * distance), 2), 8))
+        self.edge: Triple = (1 if two_d else edge, edge, edge)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_points": None}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that every rank holds: the field, inverse motions, and the tree."""
+        return 450 * len(self.positions)
+
+    def places(self, low: Sequence[int], n: Sequence[int], wanted: npt.NDArray[np.uint8] | None) -> Array:
+        """Places (z, y, x, 3) in the undeformed image."""
+        if self._points is None:
+            t = self.phi[:, :3, 3]
+            deformed = self.positions + t
+            if self.displacements_only:
+                gradient, back = np.zeros((len(t), 3, 3)), -t
+            else:
+                inverse = np.linalg.inv(self.phi[:, :3, :3])
+                gradient, back = inverse - np.eye(3), -np.einsum("nij,nj->ni", inverse, t)
+            self._points = deform.NearestPoints(
+                deformed, self.positions, np.ascontiguousarray(gradient), np.ascontiguousarray(back)
+            )
+        return self._points.places(self.nearest, low, n, self.edge, wanted)
+
+    def values(self, image: Image, low: Sequence[int], n: Sequence[int], wanted: npt.NDArray[np.uint8] | None) -> Array:
+        if wanted is not None and not wanted.any():
+            return np.full(tuple(n), np.nan)
+        return sample_places(image, self.places(low, n, wanted), self.order)
+
+
+class Mesh(NamedTuple):
+    """Tetrahedra of the deformed points.
+
+    Attributes
+    ----------
+    vertices : (m, 4) int64
+        Indices of points.
+    alpha : float or None
+        Greatest squared radius of a circumscribed sphere that was kept; None: all.
+    """
+
+    vertices: Ints
+    alpha: float | None
+
+    @classmethod
+    def of(cls, deformed: Array, alpha: float) -> Mesh:
+        """Delaunay triangulation (Qhull, by scipy) less the tetrahedra whose circumscribed sphere is too large.
+
+        Parameters
+        ----------
+        deformed : (n, 3) float64
+        alpha : float
+            Greatest squared radius, voxels²: of an alpha shape (Edelsbrunner & Mücke 1994, doi 10.1145/174462.156635).
+            0: all are kept. Negative: the least with which all points are in one component.
+
+        Raises
+        ------
+        ValueError
+            If the points lie in a plane, or there are fewer than four.
+        """
+        from scipy.spatial import Delaunay, QhullError
+
+        if len(deformed) < 4:
+            raise ValueError("fewer than four points")
+        try:
+            # about their middle: Qhull's tolerances grow with the coordinates
+            found = Delaunay(deformed - deformed.mean(axis=0))
+        except QhullError:
+            raise ValueError("the points lie in a plane, or on a line") from None
+        vertices = found.simplices
+        square, solid = circumspheres(deformed, vertices)
+        if alpha == 0:
+            return cls(vertices[solid].astype(np.int64), None)
+        if alpha < 0:
+            # one without volume joins the first of its neighbours
+            beside = np.where(found.neighbors >= 0, square[found.neighbors], np.inf)
+            value = np.where(solid, square, np.where(np.isfinite(beside), beside, np.inf).min(axis=1))
+            used = np.unique(vertices[solid])
+            rank = np.zeros(len(deformed), np.int32)
+            rank[used] = np.arange(len(used))
+            alpha = deform.least_value(
+                np.ascontiguousarray(value),
+                np.ascontiguousarray(found.neighbors, np.int32),
+                np.ascontiguousarray(rank[vertices], np.int32),
+                len(used),
+            )
+        return cls(vertices[solid & (square <= alpha)].astype(np.int64), float(alpha))
+
+
+def circumspheres(points: Array, vertices: npt.NDArray[np.integer[Any]]) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Squared radii of the circumscribed spheres of tetrahedra (infinite without volume), and which have a volume."""
+    edges = points[vertices[:, 1:]] - points[vertices[:, :1]]
+    longest = np.sqrt((edges**2).sum(axis=2).max(axis=1))
+    solid = np.abs(np.linalg.det(edges)) > FLAT * longest**3
+    square = np.full(len(vertices), np.inf)
+    half = 0.5 * (edges[solid] ** 2).sum(axis=2)
+    square[solid] = (np.linalg.solve(edges[solid], half[..., None])[..., 0] ** 2).sum(axis=1)
+    return square, solid
+
+
+class MeshMotion:
+    """Displacements interpolated linearly in tetrahedra of the deformed points; linear interpolation of grey levels.
+
+    Parameters
+    ----------
+    positions : (n, 3) float64
+        In the reference, voxels.
+    displacements : (n, 3) float64
+    vertices : (m, 4) int64
+    conserve : bool
+        Divide grey levels by the ratio of a tetrahedron's volumes, deformed to reference: mass is conserved.
+    """
+
+    tile = PLACES_TILE
+
+    def __init__(self, positions: Array, displacements: Array, vertices: Ints, conserve: bool) -> None:
+        deformed = positions + displacements
+        corners = deformed[vertices]
+        # by their first plane, so that a slab finds its own at once
+        order = np.argsort(corners[:, :, 0].min(axis=1), kind="stable")
+        vertices, corners = vertices[order], corners[order]
+        reference = positions[vertices]
+        self.deformed, self.reference = np.ascontiguousarray(corners[:, 0]), np.ascontiguousarray(reference[:, 0])
+        now, then = (np.swapaxes(c[:, 1:] - c[:, :1], 1, 2) for c in (corners, reference))
+        self.inverse, self.edges = np.ascontiguousarray(np.linalg.inv(now)), np.ascontiguousarray(then)
+        self.begin = np.ascontiguousarray(np.floor(corners.min(axis=1)).astype(np.int64))
+        self.end = np.ascontiguousarray(np.ceil(corners.max(axis=1)).astype(np.int64) + 1)
+        ratio = np.abs(np.linalg.det(now) / np.where(np.linalg.det(then) == 0, np.nan, np.linalg.det(then)))
+        self.factor = 1 / ratio if conserve else np.ones(len(vertices))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that every rank holds."""
+        return 300 * len(self.factor)
+
+    def values(self, image: Image, low: Sequence[int], n: Sequence[int], wanted: npt.NDArray[np.uint8] | None) -> Array:
+        first, past = np.array(low), np.array(low) + np.array(n)
+        until = int(np.searchsorted(self.begin[:, 0], past[0]))
+        rows = np.nonzero(((self.begin[:until] < past) & (self.end[:until] > first)).all(axis=1))[0]
+        if len(rows) == 0 or (wanted is not None and not wanted.any()):
+            return np.full(tuple(n), np.nan)
+        places, factor = deform.mesh_places(
+            self.deformed[rows],
+            self.reference[rows],
+            self.inverse[rows],
+            self.edges[rows],
+            self.begin[rows],
+            self.end[rows],
+            self.factor[rows],
+            low,
+            n,
+        )
+        found: Array = sample_places(image, places, 1) * factor
+        return found
+
+
+def sample_places(image: Image, places: Array, order: int) -> Array:
+    """Grey levels of an image at places, nan outside of it; a part of the image is read that holds them.
+
+    Parameters
+    ----------
+    image : Image
+    places : (z, y, x, 3) float64
+        Voxels; nan for none.
+    order : {1, 3}
+
+    Returns
+    -------
+    (z, y, x) float64
+    """
+    shape = np.array(image.shape)
+    skipped = int(image.two_d)
+    points = places[..., skipped:]
+    last = (shape - 1)[skipped:]
+    inside = ((points >= 0) & (points <= last)).all(axis=-1)
+    out = np.full(places.shape[:3], np.nan)
+    if not inside.any():
+        return out
+    at = points[inside]
+    first, final = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    first[skipped:], final[skipped:] = np.floor(at.min(axis=0)), np.minimum(np.ceil(at.max(axis=0)), last)
+    if math.prod((final - first + 1).tolist()) > WIDEST * out.size + AROUND and out.size > 1:
+        # the voxels come from places that lie far apart
+        axis = int(np.argmax(out.shape))
+        middle = out.shape[axis] // 2
+        parts = [np.take(places, range(*ends), axis) for ends in ((0, middle), (middle, out.shape[axis]))]
+        return np.concatenate([sample_places(image, part, order) for part in parts], axis)
+    box, _, start = read_sampled_box(image, first, final, order)
+    flat = deform.sample(box, start, image.shape, np.ascontiguousarray(places.reshape(-1, 3)), order)
+    return flat.reshape(out.shape) + image.base
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Image 2, to be taken off the deformed image 1.
+
+    Attributes
+    ----------
+    image2 : Image
+    gain, bias : float
+        ``gain * g + bias`` maps its grey levels to those of image 1.
+    """
+
+    image2: Image
+    gain: float
+    bias: float
+
+
+class Slab(NamedTuple):
+    """Planes of a deformed image.
+
+    Attributes
+    ----------
+    planes : (k, ny, nx)
+        In the dtype of the image; 0 where there is nothing.
+    residual : (k, ny, nx) float32 or None
+        Image 1 deformed less image 2; nan where there is nothing.
+    sums : (SUMS,) float64 or None
+    filled : int
+        Voxels that have a grey level.
+    """
+
+    planes: npt.NDArray[np.generic]
+    residual: npt.NDArray[np.float32] | None
+    sums: Array | None
+    filled: int
+
+
+class DeformTask:
+    """Planes of an image deformed by a motion; chunks are slabs.
+
+    Parameters
+    ----------
+    image : Image
+    motion : Motion
+    mask : Image or None
+        In the deformed configuration: voxels where it is 0 are not filled.
+    residual : Residual or None
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        motion: Motion,
+        mask: Image | None = None,
+        residual: Residual | None = None,
+    ) -> None:
+        self.image, self.motion, self.mask, self.residual = image, motion, mask, residual
+        nz, ny, nx = image.shape
+        self.planes = max(1, min(nz, SLAB_VOXELS // (ny * nx)))
+        self.n_chunks = -(-nz // self.planes)
+
+    def run(self, chunk: int) -> Slab:
+        """Planes ``[chunk * planes, …)``."""
+        nz, ny, nx = self.image.shape
+        z = chunk * self.planes
+        n = (min(self.planes, nz - z), ny, nx)
+        out = np.zeros(n, self.image.dtype)
+        residual = None if self.residual is None else np.full(n, np.nan, np.float32)
+        sums = None if self.residual is None else np.zeros(SUMS)
+        filled = 0
+        tile = self.motion.tile
+        for y in range(0, ny, tile):
+            for x in range(0, nx, tile):
+                low, size = (z, y, x), (n[0], min(tile, ny - y), min(tile, nx - x))
+                high = (z + n[0], y + size[1], x + size[2])
+                wanted = None
+                if self.mask is not None:
+                    wanted = np.ascontiguousarray(self.mask.read_box(low, high)[0] != 0).view(np.uint8)
+                values = self.motion.values(self.image, low, size, wanted)
+                if wanted is not None:
+                    values[wanted == 0] = np.nan
+                there = np.isfinite(values)
+                filled += int(np.count_nonzero(there))
+                part = (slice(None), slice(y, high[1]), slice(x, high[2]))
+                out[part] = to_dtype(np.where(there, values, 0.0), out.dtype)
+                if self.residual is not None and residual is not None and sums is not None:
+                    residual[part] = self._compare(self.residual, values, low, high, sums)
+        return Slab(out, residual, sums, filled)
+
+    def run_sum(self, chunk: int, argument: object) -> Array:
+        """The sums of a slab."""
+        sums = self.run(chunk).sums
+        assert sums is not None
+        return sums
+
+    def _compare(self, given: Residual, values: Array, low: Triple, high: Triple, sums: Array) -> Array:
+        """The residual of a box; its sums are added."""
+        part2, part1 = given.image2.read_box(low, high)[0], self.image.read_box(low, high)[0]
+        g, before = part2.astype(np.float64), part1.astype(np.float64)
+        both = np.isfinite(values) & data_voxels(part2, given.image2.limits) & data_voxels(part1, self.image.limits)
+        sums[0] += np.count_nonzero(both)
+        for place, f in ((1, values[both]), (6, before[both])):
+            other = g[both]
+            # one moment after the other, about nothing: the numbers are of the size of grey levels
+            moments = (f.sum(), other.sum(), (f * f).sum(), (other * other).sum(), (f * other).sum())
+            sums[place : place + 5] += moments
+        return np.where(both, values - (given.gain * g + given.bias), np.nan)
+
+
+def grey_map(sums: Array) -> tuple[float, float]:
+    """Gain and bias that give image 2 mean and deviation of the deformed image 1, over the voxels compared: znssd's.
+
+    Parameters
+    ----------
+    sums : (SUMS,) float64
+    """
+    if sums[0] == 0:
+        return 1.0, 0.0
+    f, g, ff, gg, _ = sums[1:6] / sums[0]
+    variance1, variance2 = float(ff - f * f), float(gg - g * g)
+    gain = math.sqrt(variance1 / variance2) if variance1 > 0 and variance2 > 0 else 1.0
+    return gain, float(f - gain * g)
+
+
+def statistics(sums: Array, gain: float, bias: float) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of the residual, raw and mapped, before and after the deformation.
+
+    Parameters
+    ----------
+    sums : (SUMS,) float64
+    gain, bias : float
+        As in `Residual`.
+
+    Returns
+    -------
+    dict
+        By ``before``, ``after``, ``before mapped``, ``after mapped``.
+    """
+    n = float(sums[0])
+    found = {}
+    for name, place in (("before", 6), ("after", 1)):
+        f, g, ff, gg, fg = sums[place : place + 5] / n
+        for more, a, b in (("", 1.0, 0.0), (" mapped", gain, bias)):
+            mean = f - a * g - b
+            variance = (ff - f * f) + a * a * (gg - g * g) - 2 * a * (fg - f * g)
+            found[name + more] = (float(mean), math.sqrt(max(float(variance), 0.0)))
+    return found
