@@ -213,7 +213,7 @@ def ddic_bytes(images: ImagePair, labels: Labels, numbers: Ints, settings: DdicS
     if small.any():
         around, kernel = around_samples(registration.order), registration.for_kernels(images.two_d)
         box1 = size[small] + 2 * (1 + kernel.gradient_reach + (around if registration.shift else 0))
-        box2 = size[small] + 2 * (settings.reach + around)
+        box2 = np.minimum(size[small] + 2 * (settings.reach + around), np.array(images.image2.shape) + 2 * TAPS)
         if images.two_d:
             box1[:, 0] = box2[:, 0] = 1
         k = int(np.argmax(np.prod(box2, axis=1)))

@@ -22,10 +22,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from scipy import ndimage
 
 from mpidvc.fields.tsv import COLUMNS
 from mpidvc.main import main
 from tests.outputs import other_outputs
+from tests.reference.make_ddic_reference import CASES as DDIC
+from tests.reference.make_ddic_reference import FOLDER as GRAINS
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 CASES = {case["name"]: case for case in json.loads((REFERENCE / "cases.json").read_text())["cases"]}
@@ -189,6 +192,42 @@ def close(ours: Table, theirs: Table, rows: np.ndarray, cubic: bool) -> None:
     np.testing.assert_allclose(a, b, rtol=0, atol=2e-3 if cubic else 1e-4)
     a, b = columns(ours, F)[rows], columns(theirs, F)[rows]
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 if cubic else 1e-4)
+
+
+@pytest.mark.parametrize("name", DDIC)
+def test_ddic(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same steps to the same Phi, to 1e-4 voxel and 1e-5 in F, with spam's displacement moved.
+
+    spam gives that of the middle of the bounding box, beside the position of the centre of mass.
+    """
+    monkeypatch.chdir(GRAINS)
+    words = ["im1.tif", "labels.tif", "im2.tif", *DDIC[name].split(), "--criterion", "ssd", "-np", "1"]
+    assert main(["ddic", *words, "-od", str(tmp_path), "-pre", "p"]) == 0
+    assert other_outputs(tmp_path) == {"p-ddic.tsv", "p-ddic.vtk"}
+    header, ours = read(tmp_path / "p-ddic.tsv")
+    spams, theirs = read(f"{name}.tsv")
+    assert header == spams
+    np.testing.assert_array_equal(ours["Label"], np.arange(31))
+    # a label that is too small has a status of its own
+    status = np.where(ours["returnStatus"] == -5, -7, ours["returnStatus"])
+    np.testing.assert_array_equal(status, theirs["returnStatus"])
+    assert (ours["returnStatus"][[0, 7]] == (0, -7)).all()
+    for column in ("Label", "iterations", "LabelDilate"):
+        np.testing.assert_array_equal(ours[column][1:], theirs[column][1:])
+    np.testing.assert_allclose(columns(ours, POSITIONS), columns(theirs, POSITIONS), rtol=0, atol=1e-5)
+
+    boxes = ndimage.find_objects(tifffile.imread("labels.tif"))
+    middle = np.array([[0.0] * 3, *([(s.start + s.stop - 1) / 2 for s in box or (slice(0, 1),) * 3] for box in boxes)])
+    found = theirs["returnStatus"] >= 1
+    assert found.sum() >= 28
+    stretch = columns(theirs, F).reshape(-1, 3, 3) - np.eye(3)
+    expected = columns(theirs, DISPLACEMENTS) + np.einsum("nij,nj->ni", stretch, columns(ours, POSITIONS) - middle)
+    at_centres = columns(ours, DISPLACEMENTS)
+    np.testing.assert_allclose(at_centres[found], expected[found], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(columns(ours, F), columns(theirs, F), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(ours["error"][found], theirs["error"][found], rtol=1e-3)
+    # the two points matter
+    assert np.abs(at_centres - columns(theirs, DISPLACEMENTS))[found].max() > 0.01
 
 
 def test_skip_keeps_the_other_rows(tmp_path: Path) -> None:

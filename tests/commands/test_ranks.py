@@ -21,6 +21,7 @@ from mpidvc.fields.read import read_field
 from mpidvc.fields.tsv import write_tsv
 from mpidvc.main import main
 from mpidvc.runtime.launch import Mpiexec
+from mpidvc.tasks import ddic
 from tests.conftest import Job
 from tests.outputs import outputs
 
@@ -58,6 +59,7 @@ CASES = {
     "strain": "regularStrain @field.tsv -comp vol dev GL -vtk -tif",
     "strain-geers": "regularStrain @field.tsv -g -comp Up H r -nomask",
     "strain-raw": "regularStrain -pf @field.tsv -raw -comp e",
+    "ddic-large": "ddic @a.tif @mixed.tif @b.tif",
     "ddic-2d": "ddic @f.tif @flatlabels.tif @g.tif -o 3 -ld -1",
     "filter": "filterPhiField -pf @waves.tsv -slqc --outliers -cint -nn 27 -vtk -tif",
     "deform": "deformImage @a.tif -pf @field.tsv -o 3 -mf2 @mask.tif --residual @dark.tif",
@@ -72,20 +74,20 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     solid = AnalyticPair((44, 70, 150), seed=2, **motion)
     flat = AnalyticPair((1, 120, 560), seed=2, **motion)
     z, y, x = np.indices(solid.shape)
-    # blocks of different size, some of which touch, and a missing number
-    labels = (1 + z // 15 + 3 * (y // 14) + 15 * (x // 21)) * ((z % 15 > 2) & (y % 14 > y // 14 - 1) & (x % 21 > 3))
-    labels[labels == 17] = 0
+    small, flat_labels = cells(solid.shape, (16, 18, 20)), cells(flat.shape, (1, 30, 40))[0]
+    # a label of more than `LARGE` voxels among small ones
+    mixed = np.where((z > 4) & (z < 38) & (y > 8) & (y < 60) & (x > 30) & (x < 90), 1, small + 1).astype(np.uint16)
     made = {
         "a": solid.image1(),
         "b": solid.image2(),
         "dark": (solid.image2() * 0.6 + 900).astype(np.uint16),
         "mask": ((y - 35) ** 2 + (z - 20) ** 2 < 900).astype(np.uint8),
-        "labels": labels.astype(np.uint16),
-        "flatlabels": labels[20].astype(np.uint8).repeat(2, axis=0)[:120, :].repeat(4, axis=1)[:, :560],
+        "labels": small,
+        "mixed": mixed,
+        "flatlabels": flat_labels,
         "f": flat.image1()[0],
         "g": flat.image2()[0],
     }
-    made["labels"], made["flatlabels"] = cells(solid.shape, (16, 18, 20)), cells(flat.shape, (1, 30, 40))[0]
     for name, image in made.items():
         tifffile.imwrite(folder / f"{name}.tif", image, photometric="minisblack")
     tifffile.imwrite(folder / "zipped.tif", made["a"], photometric="minisblack", compression="zlib")
@@ -136,7 +138,8 @@ def serial(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with a folder of files for every case, from this process."""
     folder = tmp_path_factory.mktemp("serial")
     for name in CASES:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ddic, "TOGETHER", LARGE)
             assert main([*words(name, images, folder / name), "-np", "1"]) == 0
     return folder
 
@@ -162,10 +165,14 @@ def same(out: Path, reference: Path) -> None:
     assert different == []
 
 
+#: Labels of more voxels are registered by all ranks together.
+LARGE = 50_000
 #: Runs all cases in one job: starting ranks costs more than the work.
-PROGRAM = """\
+PROGRAM = f"""\
 import pathlib, sys
 from mpidvc.main import main
+from mpidvc.tasks import ddic
+ddic.TOGETHER = {LARGE}
 from tests.outputs import outputs
 for line in pathlib.Path(sys.argv[1]).read_text().splitlines():
     if main(line.split()):

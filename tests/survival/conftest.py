@@ -21,6 +21,7 @@ LINES = {
     "ldic": "ldic @a.tif @b.tif -ns 4 -hws 8 -o 3 -dp 1e-5",
     "pixelSearch": "pixelSearch @a.tif @b.tif -ns 3 -hws 4 -sr -4 4 -4 4 -4 4",
     "pixelSearchPropagate": "pixelSearchPropagate @a.tif @b.tif -ns 4 -hws 5 -sr -2 2 -2 2 -2 2 -sp 20 30 40 0 0 0",
+    "ddic": "ddic @a.tif @labels.tif @b.tif -nr -ug -o 3 -dp 1e-4",
 }
 
 #: Makes a job of a command; the options are added to its line.
@@ -32,12 +33,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
     motion = {"amplitude": 0.1, "wavelength": 60.0, "translation": (0.6, -0.4, 0.7)}
     solid, flat = AnalyticPair((40, 60, 80), seed=5, **motion), AnalyticPair((1, 200, 300), seed=5, **motion)
-    z, y, _ = np.indices(solid.shape)
+    z, y, x = np.indices(solid.shape)
     made = {
         "a": solid.image1(),
         "b": solid.image2(),
         "c": AnalyticPair((40, 60, 80), seed=5, **motion | {"translation": (1.1, 0.3, -0.6)}).image2(),
         "mask": ((y - 30) ** 2 + (z - 20) ** 2 < 700).astype(np.uint8),
+        # bricks that touch
+        "labels": (1 + z // 8 + 5 * (y // 10) + 30 * (x // 8)).astype(np.uint16),
         "f": flat.image1()[0],
         "g": flat.image2()[0],
     }

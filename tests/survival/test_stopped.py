@@ -26,7 +26,7 @@ SIGNALS = {"USR1": signal.SIGUSR1, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
     ("name", "how", "n"),
     [(name, how, n) for name in LINES for how in SIGNALS for n in (1, 2)]
     if LONG
-    else [("ldic", "INT", 2), ("pixelSearch", "TERM", 1), ("pixelSearchPropagate", "USR1", 2)],
+    else [("ldic", "INT", 2), ("pixelSearch", "TERM", 1), ("pixelSearchPropagate", "USR1", 2), ("ddic", "USR1", 1)],
 )
 def test_stop(name: str, how: str, n: int, make: Make, oracle: Oracle, command: Run) -> None:
     if n > 1 and find_mpiexec() is None:
