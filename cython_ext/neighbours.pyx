@@ -69,11 +69,11 @@ cdef class Points:
     @property
     def tree(self):
         """The tree as two arrays, to be used by other processes: copies of the points' order (n,) and of its nodes."""
-        cdef int64_t n = self.positions.shape[0]
+        cdef int64_t n = self.positions.shape[0], size = self.own.n_nodes() * <int64_t> sizeof(Node)
         if n == 0:
             return np.zeros(0, np.int64), np.zeros(0, np.uint8)
         order = <const int64_t[:n]> self.own.order()
-        nodes = <const unsigned char[:self.own.n_nodes() * <int64_t> sizeof(Node)]> <const unsigned char *> self.own.nodes()
+        nodes = <const unsigned char[:size]> <const unsigned char *> self.own.nodes()
         return np.array(order), np.array(nodes)
 
     def _centres(self, centres):

@@ -37,7 +37,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("spam-ldic", "did you mean ldic?"),
         ("ereg", "spam's spam-ereg is not included yet"),
         ("spam-regularStrain", "did you mean regularStrain?"),
-        ("deform", "spam's spam-deformImage is not included yet"),
+        ("discrete", "spam's spam-discreteStrain is not included yet"),
         ("xyz", "see mpidvc --help"),
     ],
 )
@@ -265,7 +265,7 @@ def test_terminal_is_told_to_the_ranks(command: Job) -> None:
         ("LDIC", "did you mean ldic?"),
         ("spam-ldic", "did you mean ldic?"),
         ("pixelsearch", "did you mean pixelSearch?"),
-        ("deform", "spam's spam-deformImage is not included yet"),
+        ("discrete", "spam's spam-discreteStrain is not included yet"),
         ("spam-ereg", "spam's spam-ereg is not included yet"),
     ],
 )

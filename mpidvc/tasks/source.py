@@ -20,7 +20,7 @@ __all__ = ["Source", "share_source", "source_bytes"]
 #: Bytes of an array that are sent at a time, and bytes of the tree for each point.
 PIECE, TREE = 2**24, 40
 #: Fields of at most so many bytes are copied to every rank: agreement on shared memory would take longer.
-SMALL = 2**22
+SMALL = 2**19
 
 
 @dataclass(frozen=True)
