@@ -17,6 +17,7 @@ import tifffile
 import mpidvc
 from mpidvc.commands import COMMANDS
 from mpidvc.core.analytic import AnalyticPair
+from mpidvc.core.grains import AnalyticGrains
 from mpidvc.main import main
 from tests.conftest import Job
 
@@ -113,6 +114,25 @@ def test_searches(here: Path) -> None:
     true = np.rint(PAIR.displacement(search.positions[middle][None])[0])
     assert np.abs(search.displacements[middle] - true).max() <= 1
     assert np.array_equal(search.displacements[middle], travelled.displacements[middle])
+    assert left(here) == []
+
+
+def test_labels_and_fields(here: Path) -> None:
+    """The commands for labels and for fields, on a packing whose motions are known: from arrays to a strain."""
+    grains = AnalyticGrains((50, 50, 50), 4, kind="balls", radii=(7.0, 8.0), gap=2.0, touching=0.0, margin=5.0)
+    found = mpidvc.ddic(grains.image1(), grains.labels1(), grains.image2(), processes=1)
+    assert found.layout == "labels"
+    assert found.good.tolist() == [False, True, True, True, True]
+    centres = grains.centres[1:]
+    truth = np.array([grains.moved(p, k + 1) - p for k, p in enumerate(centres)])
+    # linear interpolation of grey levels: hundredths of a voxel
+    np.testing.assert_allclose(found.displacements[1:], truth, atol=0.05)
+    passed = mpidvc.pass_phi_field(
+        phi_file=found, image1_shape=[50, 50, 50], node_spacing=20, number_of_neighbours=1, processes=1
+    )
+    near = np.argmin(np.linalg.norm(passed.positions[:, None] - found.positions[1:], axis=2), axis=1)
+    # the mean of one number may differ by its rounding
+    np.testing.assert_allclose(passed.displacements, found.displacements[1:][near], rtol=1e-14)
     assert left(here) == []
 
 
