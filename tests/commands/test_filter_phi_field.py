@@ -102,7 +102,7 @@ def test_labels(tmp_path, capsys):
 
 def test_points_that_cannot_be_corrected_are_left_and_counted(tmp_path, capsys):
     run(tmp_path, "-srs", "-cint", "-nr", "2", "-pre", "p", status=1)
-    assert "points are left as they are" in capsys.readouterr().err
+    assert "left as they are, with too few good neighbours" in capsys.readouterr().err
     found, given = read_tsv(tmp_path / "p-filtered.tsv"), read_tsv(FIELD)
     for name in ("Zdisp", "returnStatus", "error"):
         np.testing.assert_array_equal(found[name], given[name])

@@ -213,7 +213,7 @@ def _show_selection(console: Console, flags: Flags, settings: FilterSettings) ->
     if settings.select is not None or settings.outliers:
         console.print(f"Selected: {share(int(flags.selected.sum()))}")
     if flags.unjudged:
-        console.note(f"{flags.unjudged} points have too few neighbours to be judged by")
+        console.note(f"points with too few neighbours to be judged by: {flags.unjudged}")
 
 
 def _show_corrections(console: Console, correction: Array, settings: FilterSettings) -> int:
@@ -227,6 +227,6 @@ def _show_corrections(console: Console, correction: Array, settings: FilterSetti
             console.note(f"{linear} of them by a linear fit: their neighbours determine no quadratic one")
     if left:
         console.warn(
-            f"{left} points are left as they are: they have too few good neighbours; give a larger -nr, or more by -nn"
+            f"left as they are, with too few good neighbours: {left} points; give a larger -nr, or more by -nn"
         )
     return 1 if left and not done else 0
