@@ -5,8 +5,10 @@ Everything else about the package is in ``pyproject.toml``.
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
@@ -36,6 +38,11 @@ def gnu_like(compiler) -> bool:
 class BuildKernels(build_ext):
     """Compile the numerical cores once per instruction set and link all objects of one into its extension."""
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
     def build_extension(self, ext: Extension) -> None:
         if gnu_like(self.compiler):
             ext.extra_compile_args = [*OPTIMISE, "-g0"]
@@ -51,9 +58,8 @@ class BuildKernels(build_ext):
         super().build_extension(ext)
 
     def compile_instruction_sets(self, ext: Extension, core: str, names: list[str]) -> list[str]:
-        objects = []
-        for name in names:
-            objects += self.compiler.compile(
+        def compiled(name: str) -> list[str]:
+            return self.compiler.compile(
                 [str(SOURCES / core)],
                 output_dir=str(Path(self.build_temp) / name),
                 macros=[("MPIDVC_ISA", name)],
@@ -61,7 +67,9 @@ class BuildKernels(build_ext):
                 extra_postargs=[*ext.extra_compile_args, *INSTRUCTION_SETS[name]],
                 depends=[str(header) for header in SOURCES.rglob("*.hpp")],
             )
-        return objects
+
+        with ThreadPoolExecutor(self.parallel) as pool:
+            return [made for objects in pool.map(compiled, names) for made in objects]
 
 
 def extensions() -> list[Extension]:
