@@ -18,6 +18,7 @@ from mpidvc.images.image import ArrayImage
 from mpidvc.main import main
 from mpidvc.tasks import deform
 from mpidvc.tasks.deform import DeformTask, Mesh, MeshMotion, NearestMotion, circumspheres
+from tests.tasks.given import brute_places, scattered
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "deform"
 SHAPE = (18, 22, 26)
@@ -32,19 +33,6 @@ def texture(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 def save(path: Path, image: np.ndarray) -> str:
     tifffile.imwrite(path, image[0] if image.shape[0] == 1 else image, photometric="minisblack")
     return str(path)
-
-
-def scattered(shape: tuple[int, ...], n: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Random points and random Phi."""
-    rng = np.random.default_rng(seed)
-    positions = rng.uniform(0, np.array(shape) - 1, (n, 3))
-    phi = np.tile(np.eye(4), (n, 1, 1))
-    phi[:, :3] += 0.04 * rng.standard_normal((n, 3, 4))
-    phi[:, :3, 3] *= 40
-    if shape[0] == 1:
-        positions[:, 0] = 0
-        phi[:, 0], phi[:, :, 0] = [1, 0, 0, 0], [1, 0, 0, 0]
-    return positions, phi
 
 
 def field_of(positions: np.ndarray, phi: np.ndarray, status: int | np.ndarray = 2) -> PhiField:
@@ -65,50 +53,6 @@ def write(path: Path, positions: np.ndarray, phi: np.ndarray, status: int | np.n
 
 def run(*words: object) -> int:
     return main(["deformImage", *map(str, words), "-np", "1"])
-
-
-def brute_places(shape: tuple[int, ...], positions: np.ndarray, phi: np.ndarray, nn: int, disp: bool) -> np.ndarray:
-    """The formula, voxel by voxel, over all points."""
-    places = np.empty((*shape, 3))
-    inverse = np.linalg.inv(phi[:, :3, :3])
-    for voxel in np.ndindex(*shape):
-        v = np.array(voxel, float)
-        distance = np.linalg.norm(positions + phi[:, :3, 3] - v, axis=1)
-        near = np.argsort(distance, kind="stable")[:nn]
-        weight = 1 / (distance[near] + 1e-6)
-        if disp:
-            moved = -phi[near, :3, 3]
-        else:
-            moved = np.array(
-                [-inverse[k] @ phi[k, :3, 3] + (inverse[k] - np.eye(3)) @ (v - positions[k]) for k in near]
-            )
-        places[voxel] = v + weight @ moved / weight.sum()
-    return places
-
-
-@pytest.mark.parametrize(("nn", "disp"), [(8, False), (1, False), (5, True), (30, False)])
-def test_places_are_those_of_the_formula(nn: int, disp: bool) -> None:
-    shape = (7, 9, 8)
-    positions, phi = scattered(shape, 30)
-    # beyond the image too, with points far away
-    found = NearestMotion(positions, phi, nn, disp, 1, False).places((0, 0, 0), shape, None)
-    np.testing.assert_allclose(found, brute_places(shape, positions, phi, nn, disp), rtol=0, atol=1e-11)
-
-
-def test_equally_near_points_count_by_index() -> None:
-    """On a grid that moves by whole voxels most voxels have ties; blocks of any size give the same bits."""
-    axis = np.arange(1, 13, 4.0)
-    positions = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
-    phi = np.tile(np.eye(4), (27, 1, 1))
-    phi[:, :3, 3] = np.random.default_rng(3).integers(-1, 2, (27, 3))
-    expected = brute_places((12, 12, 12), positions, phi, 3, False)
-    motion = NearestMotion(positions, phi, 3, False, 1, False)
-    first = motion.places((0, 0, 0), (12, 12, 12), None)
-    np.testing.assert_allclose(first, expected, rtol=0, atol=1e-12)
-    for edge in ((1, 1, 1), (5, 3, 7), (12, 12, 12)):
-        motion.edge = edge
-        np.testing.assert_array_equal(motion.places((0, 0, 0), (12, 12, 12), None), first)
-    np.testing.assert_array_equal(motion.places((3, 0, 5), (4, 6, 7), None), first[3:7, :6, 5:])
 
 
 @pytest.mark.parametrize("order", [1, 3])

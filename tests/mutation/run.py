@@ -39,6 +39,10 @@ KERNEL_TESTS = {
     "pixel_search": ["pixel_search", "../tasks/test_pixel_search"],
     "neighbours": ["neighbours", "../core/test_propagation"],
     "labels": ["labels", "../core/test_labels", "../tasks/test_labels"],
+    "interpolation": ["interpolation", "../tasks/test_passing"],
+    "field": ["../core/test_local_fit", "../core/test_neighbourhood", "../core/test_field_outliers"],
+    "strain": ["../core/test_strain", "../tasks/test_strain"],
+    "deform": ["../tasks/test_deform", "../commands/test_deform_image"],
     "text": ["text", "../fields/test_tsv"],
     "processor": ["instruction_sets", "pixel_search"],
 }
