@@ -145,7 +145,7 @@ def residuals(
     const double[:, ::1] positions, const double[:, :, ::1] phi, const int64_t[::1] points, const int64_t[::1] start,
     const int64_t[::1] found, const uint8_t[::1] usable, double epsilon, int64_t fewest
 ):
-    """Normalised residuals against the predictions of neighbours: see `mpidvc.core.outliers.field_outliers`.
+    """Normalised residuals against the predictions of neighbours: see `mpidvc.core.outliers.residuals`.
 
     Parameters
     ----------

@@ -22,7 +22,9 @@ __all__ = [
     "add_label_dilate",
     "add_margin",
     "add_mask",
+    "add_neighbours",
     "add_output",
+    "add_phi_file",
     "add_run",
     "add_search_range",
     "add_searched_labels",
@@ -35,6 +37,7 @@ __all__ = [
     "check_grid",
     "check_outputs",
     "image_mode",
+    "neighbour_notes",
     "power_of_two",
     "require",
 ]
@@ -69,12 +72,18 @@ def add_guess(parser: Parser, group: Group, fields: bool = True) -> None:
             "or ldic: the nodes of that file with their displacements (and F, which a search does not find) take the "
             "place of the grid, and -ns may be left out. From a text made by hand: positions and displacements"
         )
-    action = group.add_argument(
-        *("-pf", "-phiFile"),
-        dest="phi_file",
-        metavar="FILE",
-        help=f"first guess: {kinds}",
+    add_phi_file(
+        parser,
+        group,
+        f"first guess: {kinds}",
+        "binning of the images of -pf divided by that of these images; positions and displacements of the guess are "
+        "multiplied by it",
     )
+
+
+def add_phi_file(parser: Parser, group: Group, meaning: str, ratio: str) -> None:
+    """Add ``-pf`` and ``-pfb``: `phi_file`, `phi_file_bin_ratio`; their help."""
+    action = group.add_argument(*("-pf", "-phiFile"), dest="phi_file", metavar="FILE", help=meaning)
     parser.add_own_spelling(action, "--phiFile")
     group.add_argument(
         *("-pfb", "--phiFile-bin-ratio"),
@@ -82,8 +91,17 @@ def add_guess(parser: Parser, group: Group, fields: bool = True) -> None:
         metavar="RATIO",
         type=float,
         default=1.0,
-        help="binning of the images of -pf divided by that of these images; positions and displacements of the guess "
-        "are multiplied by it (default: %(default)s)",
+        help=f"{ratio} (default: %(default)s)",
+    )
+
+
+def add_neighbours(group: Group, radius: str, number: str) -> None:
+    """Add ``-nr`` and ``-nn``: `neighbourhood_radius`, `number_of_neighbours`, each or None; their help."""
+    group.add_argument(
+        *("-nr", "--neighbourhood-radius-px"), dest="neighbourhood_radius", metavar="VOXELS", type=float, help=radius
+    )
+    group.add_argument(
+        *("-nn", "--number-of-neighbours"), dest="number_of_neighbours", metavar="N", type=int, help=number
     )
 
 
@@ -262,7 +280,13 @@ def add_criterion(parser: Parser, group: Group) -> None:
     )
 
 
-def add_output(group: Group, fields: bool, no_tsv: str = "--noTSV", folder: str = "the first image") -> None:
+def add_output(
+    group: Group,
+    fields: bool,
+    no_tsv: str = "--noTSV",
+    folder: str = "the first image",
+    named: str = "the names of the images",
+) -> None:
     """Add ``-od``, ``-pre``: `out_dir`, `prefix`; fields also ``-vtk``, ``-notsv``, ``-tif``: `vtk`, `tsv`, `tif`.
 
     Parameters
@@ -274,6 +298,8 @@ def add_output(group: Group, fields: bool, no_tsv: str = "--noTSV", folder: str 
         The long spelling of ``-notsv``, which differs among spam's commands.
     folder : str
         The file in whose folder they are by default.
+    named : str
+        What their names begin with by default.
     """
     group.add_argument(
         *("-od", "--out-dir"),
@@ -285,7 +311,7 @@ def add_output(group: Group, fields: bool, no_tsv: str = "--noTSV", folder: str 
         *("-pre", "--prefix"),
         dest="prefix",
         metavar="PREFIX",
-        help="how the names of the files written begin (default: the names of the images)",
+        help=f"how the names of the files written begin (default: {named})",
     )
     if fields:
         group.add_argument(*("-vtk", "--VTKout"), dest="vtk", action="store_true", help="write a VTK file")
@@ -447,8 +473,10 @@ def add_verbose(parser: Parser, group: Group) -> None:
     )
 
 
-def add_field_run(parser: Parser, no_tsv: str = "--noTSV", spam_has_processes: bool = True) -> None:
-    """Add the groups of a command that writes fields: ``output``, ``results file`` and ``running``.
+def add_field_run(
+    parser: Parser, no_tsv: str = "--noTSV", spam_has_processes: bool = True, source: str | None = None
+) -> Group:
+    """Add the groups of a command that writes fields: ``output``, which is returned, ``results file``, ``running``.
 
     Parameters
     ----------
@@ -457,13 +485,21 @@ def add_field_run(parser: Parser, no_tsv: str = "--noTSV", spam_has_processes: b
         As in `add_output`.
     spam_has_processes : bool
         As in `add_run`.
+    source : str, optional
+        The field that the command reads instead of images.
     """
-    add_output(parser.add_argument_group("output"), fields=True, no_tsv=no_tsv)
+    output = parser.add_argument_group("output")
+    if source is None:
+        add_output(output, fields=True, no_tsv=no_tsv)
+    else:
+        add_output(output, fields=True, no_tsv=no_tsv, folder=source, named=f"the name of {source}")
     add_results(parser, parser.add_argument_group("results file"))
     run = parser.add_argument_group("running")
-    add_images(parser, run)
+    if source is None:
+        add_images(parser, run)
     add_run(parser, run, spam_has_processes)
     add_verbose(parser, run)
+    return output
 
 
 def as_given(option: str, value: object) -> str:
@@ -534,6 +570,8 @@ def check_common(args: argparse.Namespace) -> None:
     check("phi_file_bin_ratio", "-pfb", lambda ratio: 0 < ratio < math.inf, "has to be above 0 and finite")
     check("unit", '--unit ""', lambda unit: unit != "", "is no name")
     check("voxel_size", "--voxel-size", lambda size: 0 < size < math.inf, "has to be above 0 and finite")
+    check("neighbourhood_radius", "-nr", lambda radius: 0 < radius < math.inf, "has to be above 0 and finite")
+    check("number_of_neighbours", "-nn", lambda number: number >= 1, "has to be at least 1")
     check("processes", "-np", lambda n: n >= 1, "at least one process is needed")
     check("out_dir", '-od ""', lambda folder: folder != "", "is no folder")
     check("grey_low_threshold", "-glt", lambda grey: not math.isnan(grey), "is not a number")
@@ -549,6 +587,14 @@ def check_common(args: argparse.Namespace) -> None:
             args.grey_low_threshold,
             f"has to be below -ght ({args.grey_high_threshold}), or no window is left",
         )
+
+
+def neighbour_notes(args: argparse.Namespace) -> list[str]:
+    """A note for the user where both options of `add_neighbours` are given."""
+    radius, number = args.neighbourhood_radius, args.number_of_neighbours
+    if radius is None or number is None:
+        return []
+    return [f"-nr {radius:g} and -nn {number} are given: the radius counts"]
 
 
 def check_grid(args: argparse.Namespace) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "rotation_matrix",
     "rotation_vector",
     "scale_translation",
+    "with_part",
 ]
 
 
@@ -132,6 +133,23 @@ def rigid_part(phi: npt.ArrayLike) -> Array:
     """The translation of Phi and the rotation of its F, without stretch."""
     out = np.array(phi, dtype=np.float64)
     out[..., :3, :3] = polar(out[..., :3, :3])[0]
+    return out
+
+
+def with_part(phi: npt.ArrayLike, part: str) -> Array:
+    """The translation of Phi with a part of its F: ``all`` of it, its rotation (``rigid``), or the identity (``no``).
+
+    Parameters
+    ----------
+    phi : (..., 4, 4)
+        Where the translation is nan, F becomes nan, too.
+    part : {"all", "rigid", "no"}
+    """
+    if part == "rigid":
+        return rigid_part(phi)
+    out = np.array(phi, dtype=np.float64)
+    if part == "no":
+        out[..., :3, :3] = np.where(np.isnan(out[..., :3, 3:]), np.nan, np.eye(3))
     return out
 
 

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from mpidvc.arrays import Array, Ints
+from mpidvc.kernels.neighbours import Points
 
-__all__ = ["Near", "nearest_usable", "usable_within"]
+__all__ = ["nearest_usable", "usable_within"]
 
 #: Candidates that are looked at together, about; and those within a first radius.
 CANDIDATES, WITHIN = 2**22, 2**10
 
 
-class Near(Protocol):
-    """Points in space, ready for searches: `mpidvc.kernels.neighbours.Points`."""
-
-    def nearest(self, centres: Array, k: int) -> Ints:
-        """Indices (m, k) of the nearest points, by distance and then by index."""
-
-    def within(self, centres: Array, radius: float) -> tuple[Ints, Ints]:
-        """Lists ``(start, found)`` of the points within a radius, by index."""
-
-
 def usable_within(
-    near: Near, usable: npt.NDArray[np.bool_], centres: Array, radius: float, more_than: int = -1
+    near: Points, usable: npt.NDArray[np.bool_], centres: Array, radius: float, more_than: int = -1
 ) -> tuple[Ints, Ints]:
     """The usable points within a radius, which is doubled as long as there are not more than some.
 
     Parameters
     ----------
-    near : Near
+    near : Points
         n points.
     usable : (n,) bool
     centres : (m, 3) float64
@@ -61,12 +51,12 @@ def usable_within(
     return _search(centres, enough, WITHIN, 8, search)
 
 
-def nearest_usable(near: Near, usable: npt.NDArray[np.bool_], centres: Array, number: int) -> tuple[Ints, Ints]:
+def nearest_usable(near: Points, usable: npt.NDArray[np.bool_], centres: Array, number: int) -> tuple[Ints, Ints]:
     """The usable points that are nearest to each centre: so many, or all where there are fewer.
 
     Parameters
     ----------
-    near : Near
+    near : Points
         n points.
     usable : (n,) bool
     centres : (m, 3) float64

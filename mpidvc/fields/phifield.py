@@ -145,6 +145,11 @@ class PhiField:
         return self.phi[:, :3, :3]
 
     @property
+    def finite(self) -> NDArray[np.bool_]:
+        """Mask (n,) of the points whose position and Phi are finite."""
+        return np.asarray(np.isfinite(self.positions).all(axis=1) & np.isfinite(self.phi[:, :3]).all(axis=(1, 2)))
+
+    @property
     def good(self) -> NDArray[np.bool_]:
         """Mask (n,) of the points to trust: their position and Phi are finite, and their return status is good.
 
@@ -153,11 +158,10 @@ class PhiField:
         correlation may also have this column; its column ``LabelDilate`` tells them apart.) In a field without return
         statuses a finite Phi is enough.
         """
-        finite = np.isfinite(self.positions).all(axis=1) & np.isfinite(self.phi[:, :3]).all(axis=(1, 2))
         if "returnStatus" not in self.columns:
-            return np.asarray(finite)
+            return self.finite
         status = self.columns["returnStatus"]
-        return np.asarray(finite & ((status == 2) | (self._searched & (status == 1))))
+        return np.asarray(self.finite & ((status == 2) | (self._searched & (status == 1))))
 
     @property
     def statuses(self) -> dict[str, NDArray[np.bool_]]:

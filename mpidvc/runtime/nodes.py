@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from mpidvc.runtime.comm import Communicator, MPICommunicator
 from mpidvc.runtime.memory import free_memory
 from mpidvc.runtime.messages import LOOK_EVERY
 
-__all__ = ["NodeGroup", "is_mpi_error", "ranks_on_node", "ranks_per_node_asked"]
+__all__ = ["NodeGroup", "copying", "is_mpi_error", "ranks_on_node", "ranks_per_node_asked"]
 
 #: Environment variable: number of ranks to be treated as one node, for tests of several nodes.
 RANKS_PER_NODE = "MPIDVC_RANKS_PER_NODE"
@@ -62,6 +63,28 @@ def ranks_on_node(size: int, environ: Mapping[str, str] | None = None) -> int:
 def is_mpi_error(error: Exception) -> bool:
     """Whether MPI raised it, for instance because a rank has died; mpi4py need not be installed for this test."""
     return type(error).__module__.startswith("mpi4py")
+
+
+@contextlib.contextmanager
+def copying(what: str) -> Iterator[None]:
+    """Around copies to the memory of nodes: the loss of a rank ends the run with a line that says so.
+
+    Parameters
+    ----------
+    what : str
+        The things copied, with their verb.
+
+    Raises
+    ------
+    ResourceError
+        If a rank of the job has died.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not (is_mpi_error(error) or isinstance(error, ResourceError)):
+            raise
+        raise ResourceError(f"a process was lost while {what} copied to memory; start again, with --resume") from None
 
 
 class NodeGroup:

@@ -15,7 +15,7 @@ from mpidvc.core.boxes import data_voxels
 from mpidvc.images.image import Image
 from mpidvc.kernels import deform
 from mpidvc.tasks.boxes import read_sampled_box
-from mpidvc.tasks.warp import TILE, sample_block, to_dtype
+from mpidvc.tasks.warp import TILE, planes_of_slab, sample_block, to_dtype
 
 __all__ = [
     "SUMS",
@@ -364,9 +364,8 @@ class DeformTask:
         residual: Residual | None = None,
     ) -> None:
         self.image, self.motion, self.mask, self.residual = image, motion, mask, residual
-        nz, ny, nx = image.shape
-        self.planes = max(1, min(nz, SLAB_VOXELS // (ny * nx)))
-        self.n_chunks = -(-nz // self.planes)
+        self.planes = planes_of_slab(image.shape, SLAB_VOXELS)
+        self.n_chunks = -(-image.shape[0] // self.planes)
 
     def run(self, chunk: int) -> Slab:
         """Planes ``[chunk * planes, …)``."""

@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from mpidvc.arrays import Array, Ints, Records
 from mpidvc.core import deformation, local_fit, outliers
-from mpidvc.core.neighbourhood import Near, nearest_usable, usable_within
+from mpidvc.core.neighbourhood import nearest_usable, usable_within
 from mpidvc.fields.phifield import PhiField
 from mpidvc.kernels import field as kernels
 from mpidvc.kernels.interpolation import inverse_distance
+from mpidvc.kernels.neighbours import Points
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.points import record_of
 
@@ -74,7 +75,7 @@ class FilterSettings:
     no_mask: bool = False
 
     def neighbours(
-        self, near: Near, usable: npt.NDArray[np.bool_], centres: Array, more_than: int = -1
+        self, near: Points, usable: npt.NDArray[np.bool_], centres: Array, more_than: int = -1
     ) -> tuple[Ints, Ints]:
         """Lists of the usable neighbours of places."""
         if self.radius is not None:
@@ -124,14 +125,14 @@ class Flags(NamedTuple):
         return cls(present, sound, selected, np.full(n, np.nan))
 
 
-def select(executor: Executor, field: PhiField, near: Near, settings: FilterSettings) -> Flags:
+def select(executor: Executor, field: PhiField, near: Points, settings: FilterSettings) -> Flags:
     """Flags of all points; every rank calls it.
 
     Parameters
     ----------
     executor : Executor
     field : PhiField
-    near : Near
+    near : Points
         Its points.
     settings : FilterSettings
     """
@@ -163,7 +164,7 @@ def select(executor: Executor, field: PhiField, near: Near, settings: FilterSett
 
 
 def _residuals_by(
-    field: PhiField, near: Near, trusted: npt.NDArray[np.bool_], usable: npt.NDArray[np.bool_], epsilon: float
+    field: PhiField, near: Points, trusted: npt.NDArray[np.bool_], usable: npt.NDArray[np.bool_], epsilon: float
 ) -> Callable[[Ints], Array]:
     """The test of some rows: against the nodes around, or else the nearest points that are to be trusted."""
 
@@ -217,7 +218,7 @@ class FilterTask:
     Parameters
     ----------
     field : PhiField
-    near : Near
+    near : Points
         Its points.
     settings : FilterSettings
     flags : Flags
@@ -227,7 +228,7 @@ class FilterTask:
 
     dtype = RECORD
 
-    def __init__(self, field: PhiField, near: Near, settings: FilterSettings, flags: Flags, starts: Ints) -> None:
+    def __init__(self, field: PhiField, near: Points, settings: FilterSettings, flags: Flags, starts: Ints) -> None:
         self._field, self._near, self._settings, self._flags, self._starts = field, near, settings, flags, starts
         self._good = flags.sound & ~flags.selected
         self.n_chunks = len(starts) - 1
@@ -273,11 +274,7 @@ class FilterTask:
         places = self._field.positions[rows]
         lists = self._settings.neighbours(self._near, self._good, places)
         phi = inverse_distance(*lists, self._field.positions, self._field.phi, places)
-        if self._settings.components == "no":
-            phi[:, :3, :3] = np.where(np.isfinite(phi[:, :3, 3:]), np.eye(3), np.nan)
-        elif self._settings.components == "rigid":
-            phi[:, :3, :3] = deformation.polar(phi[:, :3, :3])[0]
-        return phi[:, :3], np.ones(len(rows))
+        return deformation.with_part(phi, self._settings.components)[:, :3], np.ones(len(rows))
 
 
 def _with_identity(displacements: Array) -> Array:

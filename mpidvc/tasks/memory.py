@@ -26,7 +26,7 @@ from mpidvc.tasks.deform import Motion
 from mpidvc.tasks.label_search import AROUND
 from mpidvc.tasks.ldic import NEAR, LdicSettings
 from mpidvc.tasks.registration import BLOCK, BLOCK_2D
-from mpidvc.tasks.warp import SLAB_VOXELS, TILE
+from mpidvc.tasks.warp import SLAB_VOXELS, TILE, planes_of_slab
 
 __all__ = [
     "LIBRARIES",
@@ -304,7 +304,7 @@ def tile_bytes(image: Image, first: int, mask: bool) -> int:
 def warp_bytes(image: Image) -> int:
     """Bytes of a slab of a deformed image."""
     _, ny, nx = image.shape
-    planes = max(1, min(image.shape[0], SLAB_VOXELS // (ny * nx)))
+    planes = planes_of_slab(image.shape, SLAB_VOXELS)
     tile = float(planes * min(TILE, ny) * min(TILE, nx))
     slab = planes * ny * nx * image.dtype.itemsize
     # the box about a tile that is turned by a tenth, its samples, and these in double precision twice
@@ -316,8 +316,8 @@ def warp_bytes(image: Image) -> int:
 
 def deform_bytes(image: Image, motion: Motion, residual: bool) -> tuple[int, int]:
     """Bytes of a slab of an image deformed by a motion, and of its result."""
-    nz, ny, nx = image.shape
-    planes = max(1, min(nz, deform.SLAB_VOXELS // (ny * nx)))
+    _, ny, nx = image.shape
+    planes = planes_of_slab(image.shape, deform.SLAB_VOXELS)
     tile = float(planes * min(motion.tile, ny) * min(motion.tile, nx))
     result = planes * ny * nx * (image.dtype.itemsize + (4 if residual else 0))
     # places, grey levels and copies of them, and the part of the image

@@ -133,11 +133,7 @@ def interpolate(
         if settings.surrounded:
             outside = first + np.flatnonzero(~interpolation.surrounded(start, found, positions, part))
             means[outside, :3] = np.nan
-    if settings.apply_f == "no":
-        means[:, :3, :3] = np.where(np.isnan(means[:, :3, 3:]), np.nan, np.eye(3))
-    elif settings.apply_f == "rigid":
-        means = deformation.rigid_part(means)
-    return means
+    return deformation.with_part(means, settings.apply_f)
 
 
 def _neighbours(

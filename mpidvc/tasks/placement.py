@@ -20,7 +20,7 @@ from mpidvc.images.source import CACHE, PIECE, Box, Source, in_pieces
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.filesystems import network_file_system
 from mpidvc.runtime.memory import memory_limit, memory_total, release, size_text
-from mpidvc.runtime.nodes import NodeGroup, is_mpi_error, ranks_per_node_asked
+from mpidvc.runtime.nodes import NodeGroup, copying, ranks_per_node_asked
 
 __all__ = ["Needs", "Placement", "SharedImage", "base_bytes", "decide", "forget", "placed"]
 
@@ -358,7 +358,7 @@ def _copies(executor: Executor, placement: Placement, images: Sequence[Image | N
     if executor.broadcast(bool(executor.losses)):
         return None  # nothing collective works any more
     copies: dict[str, SharedImage] | None
-    try:
+    with copying("images were"):
         node = NodeGroup(executor.communicator, placement.per_node)
         try:
             copies = {source.path: _copy(node, source.boxed(LEAST_CACHE)) for source in _distinct(images)}
@@ -366,12 +366,6 @@ def _copies(executor: Executor, placement: Placement, images: Sequence[Image | N
             copies = None
         # not in a `finally`: where a rank alone fails, the others do not come here
         node.close()
-    except Exception as error:
-        if not (is_mpi_error(error) or isinstance(error, ResourceError)):
-            raise
-        raise ResourceError(
-            "a process was lost while images were copied to memory; start again, with --resume"
-        ) from None
     return copies
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpidvc.errors import AgreedError, ResourceError
+from mpidvc.errors import AgreedError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.kernels.neighbours import Points
 from mpidvc.runtime.executor import Executor
-from mpidvc.runtime.nodes import NodeGroup, is_mpi_error, ranks_per_node_asked
+from mpidvc.runtime.nodes import NodeGroup, copying, ranks_per_node_asked
 
 __all__ = ["Source", "share_source", "source_bytes"]
 
@@ -75,14 +75,8 @@ def share_source(executor: Executor, field: PhiField | None) -> Source | None:
         # the other ranks give nothing
         small: PhiField | None = executor.broadcast(field)
         return None if small is None else Source(small)
-    try:
+    with copying("the field was"):
         return _shared(executor, field)
-    except Exception as error:
-        if not is_mpi_error(error):
-            raise
-        raise ResourceError(
-            "a process was lost while the field was copied to memory; start again, with --resume"
-        ) from None
 
 
 def _shared(executor: Executor, field: PhiField | None) -> Source:

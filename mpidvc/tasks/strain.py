@@ -9,8 +9,7 @@ import numpy as np
 
 from mpidvc.arrays import Array, Records, Triple
 from mpidvc.core.strain import cell_gradients, column_names, components, corner_nodes, fit_gradients
-from mpidvc.runtime.journal import Journal
-from mpidvc.tasks.points import record_of
+from mpidvc.tasks.points import Points, record_of
 from mpidvc.tasks.source import Source
 
 __all__ = ["BLOCK", "StrainSettings", "StrainTask"]
@@ -48,18 +47,18 @@ class StrainSettings:
 
 
 class StrainTask:
-    """Strain at the points of a journal.
+    """Strain at points.
 
     Parameters
     ----------
     source : Source or None
         For Geers the points that count; for Q8 and Q4 all nodes, nan where they do not count; for raw None.
-    points : Journal
+    points : Points
         The points in blocks; their Phi is nan where they do not count (Geers, raw).
     settings : StrainSettings
     """
 
-    def __init__(self, source: Source | None, points: Journal, settings: StrainSettings) -> None:
+    def __init__(self, source: Source | None, points: Points, settings: StrainSettings) -> None:
         self._source, self._points, self._settings = source, points, settings
         self.n_chunks = points.n_blocks
         self.dtype = self.record(settings)

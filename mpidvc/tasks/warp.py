@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpidvc.arrays import Array, Float32Array
+from mpidvc.arrays import Array, Float32Array, Triple
 from mpidvc.images.image import Image
 from mpidvc.kernels import correlation
 from mpidvc.tasks.boxes import read_sampled_box
 
-__all__ = ["WarpTask", "sample_block", "to_dtype"]
+__all__ = ["WarpTask", "planes_of_slab", "sample_block", "to_dtype"]
 
 
 #: Approximate number of voxels of a slab.
@@ -65,6 +65,12 @@ def sample_block(
     return np.where(np.isnan(out), outside, out.astype(np.float64) + image.base) if image.base else out
 
 
+def planes_of_slab(shape: Triple, voxels: int) -> int:
+    """Number of planes in a slab of about so many voxels of an image of this shape."""
+    nz, ny, nx = shape
+    return max(1, min(nz, voxels // (ny * nx)))
+
+
 def to_dtype(values: Array | Float32Array, dtype: np.dtype[Any]) -> npt.NDArray[np.generic]:
     """Grey levels in an image's dtype: for integer types, rounded and clipped to their range."""
     if dtype.kind in "iu":
@@ -87,9 +93,8 @@ class WarpTask:
     def __init__(self, image: Image, phi: Array, centre: npt.ArrayLike, order: int) -> None:
         self.image, self.centre, self.order = image, centre, order
         self._inverse: Array = np.linalg.inv(phi).astype(np.float64)
-        nz, ny, nx = image.shape
-        self.planes = max(1, min(nz, SLAB_VOXELS // (ny * nx)))
-        self.n_chunks = -(-nz // self.planes)
+        self.planes = planes_of_slab(image.shape, SLAB_VOXELS)
+        self.n_chunks = -(-image.shape[0] // self.planes)
 
     def run(self, chunk: int) -> npt.NDArray[np.generic]:
         """Planes ``[chunk * planes, …)`` of the deformed image, in its dtype."""

@@ -18,6 +18,7 @@ __all__ = [
     "Output",
     "base_name",
     "check_results",
+    "field_stem",
     "folder_of",
     "look",
     "make_folder",
@@ -128,6 +129,18 @@ def pair_stem(args: argparse.Namespace, command: str, beside: str | Image | None
     """
     folder = folder_of(args.im1 if beside is None else beside, real=True)
     return make_folder(args.out_dir, folder, args.prefix) / pair_name(args, command)
+
+
+def field_stem(args: argparse.Namespace, name: str, ending: str) -> Path:
+    """Stem of the files made from a field of this name, in the folder asked for, which is made.
+
+    Raises
+    ------
+    UserError
+        If it cannot be made or written to.
+    """
+    folder = make_folder(args.out_dir, folder_of(name, real=False), args.prefix)
+    return folder / f"{args.prefix or base_name(name)}-{ending}"
 
 
 def make_folder(option: str | None, default: str, prefix: str | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""The plan of a command that reads images: its ranks agree on an instruction set, and on how images are read."""
+"""Plans of commands that run kernels: the ranks agree on an instruction set, and on how images are read."""
 
 from __future__ import annotations
 
@@ -11,13 +11,25 @@ from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.placement import Needs, Placement, decide, forget
 from mpidvc.tasks.ranks import agree_on_instruction_set, check_instruction_set
 
-__all__ = ["CorrelationPlan"]
+__all__ = ["CorrelationPlan", "KernelPlan"]
 
 P = TypeVar("P", bound="CorrelationPlan")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorrelationPlan(Plan):
+class KernelPlan(Plan):
+    """Plan of a command that runs kernels."""
+
+    def __post_init__(self) -> None:
+        # refused by the process that prepares, before any rank is started
+        check_instruction_set()
+
+    def configure(self, executor: Executor) -> None:
+        agree_on_instruction_set(executor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrelationPlan(KernelPlan):
     """Plan of a command that reads images.
 
     Attributes
@@ -34,10 +46,6 @@ class CorrelationPlan(Plan):
     memory: str | None = None
     placement: Placement | None = None
 
-    def __post_init__(self) -> None:
-        # refused by the process that prepares, before any rank is started
-        check_instruction_set()
-
     def needs(self) -> Needs:
         """Images, and memory for the work on them."""
         raise NotImplementedError
@@ -47,6 +55,3 @@ class CorrelationPlan(Plan):
         placement = decide(needs, ranks, self.image_mode, self.memory, console, may_take_fewer)
         forget(image for images in needs.images for image in images)
         return replace(self, placement=placement), placement.ranks
-
-    def configure(self, executor: Executor) -> None:
-        agree_on_instruction_set(executor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +12,22 @@ from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 
-__all__ = ["check_plot", "plot_slices"]
+__all__ = ["check_plot", "need_matplotlib", "plot_slices"]
 
 #: Most columns of a field in a picture.
 MOST = 9
+
+
+def need_matplotlib(option: str) -> None:
+    """Check that matplotlib, which an option needs, is installed.
+
+    Raises
+    ------
+    UserError
+        If it is not.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError(f"{option}: matplotlib is not installed; pip install matplotlib")
 
 
 def check_plot(path: str) -> None:
@@ -25,10 +38,7 @@ def check_plot(path: str) -> None:
     UserError
         If matplotlib is missing, or there is no such folder.
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise UserError("--plot: matplotlib is not installed; pip install matplotlib") from None
+    need_matplotlib("--plot")
     if not Path(path).resolve().parent.is_dir():
         raise UserError(f"--plot {path}: there is no folder {Path(path).resolve().parent}; make it")
 

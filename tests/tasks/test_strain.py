@@ -33,7 +33,7 @@ def test_affine_field(mode: str) -> None:
         given = Given(nodes, phi)
         source = Source(PhiField(nodes[good], phi[good])) if mode == "Geers" else None
         counts = np.isin(np.arange(60), good)
-    records = StrainTask(source, given, settings).run(0)  # type: ignore[arg-type]
+    records = StrainTask(source, given, settings).run(0)
     np.testing.assert_array_equal(records["result"][:, -1], np.where(counts, 2, -5))
     np.testing.assert_allclose(records["phi"][counts, :, :3], np.tile(F, (counts.sum(), 1, 1)), atol=1e-12)
     small = (F + F.T) / 2 - np.eye(3)

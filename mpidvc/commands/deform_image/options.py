@@ -28,21 +28,11 @@ def add_options(parser: Parser) -> None:
         "im1", help="image to deform: a TIFF file, a folder of TIFF slices, or an HDF5 dataset (file.h5::/path)"
     )
     field = parser.add_argument_group("the deformation")
-    action = field.add_argument(
-        *("-pf", "-phiFile"),
-        dest="phi_file",
-        metavar="FILE",
-        help="a registration, or a field of any kind (.h5 or .tsv); required",
-    )
-    parser.add_own_spelling(action, "--phiFile")
-    field.add_argument(
-        *("-pfb", "--phiFile-bin-ratio"),
-        dest="phi_file_bin_ratio",
-        metavar="RATIO",
-        type=float,
-        default=1.0,
-        help="binning of the images of -pf divided by that of this image; positions and displacements are multiplied "
-        "by it (default: %(default)s)",
+    options.add_phi_file(
+        parser,
+        field,
+        "a registration, or a field of any kind (.h5 or .tsv); required",
+        "binning of the images of -pf divided by that of this image; positions and displacements are multiplied by it",
     )
     field.add_argument(
         *("-rst", "--return-status-threshold"),
@@ -124,7 +114,7 @@ def add_options(parser: Parser) -> None:
     parser.add_own_argument(
         "--h5", group=output, dest="as_hdf5", action="store_true", help="write HDF5 instead of TIFF"
     )
-    options.add_output(output, fields=False, folder="the image")
+    options.add_output(output, fields=False, folder="the image", named="the name of the image")
     run = parser.add_argument_group("running")
     options.add_images(parser, run)
     options.add_run(parser, run)

@@ -249,7 +249,7 @@ def _used(
     UserError
         If there is none.
     """
-    finite = np.isfinite(given.positions).all(axis=1) & np.isfinite(given.phi[:, :3]).all(axis=(1, 2))
+    finite = given.finite
     singular = finite.copy()
     singular[finite] = np.linalg.det(given.F[finite]) <= 0
     used = finite & ~singular
@@ -282,10 +282,6 @@ def _mesh(positions: Array, phi: Array, name: str, args: argparse.Namespace, con
     UserError
         If there is no mesh.
     """
-    try:
-        import scipy.spatial  # noqa: F401
-    except ImportError:
-        raise UserError("-tet: scipy is not installed; pip install scipy") from None
     displacements = phi[:, :3, 3]
     try:
         mesh = Mesh.of(positions + displacements, args.alpha)

@@ -33,20 +33,11 @@ CORRECTIONS = {"-cint": "correct_interpolation", "-clqf": "correct_fit"}
 def add_options(parser: Parser) -> None:
     """Add the options of the command."""
     source = parser.add_argument_group("the field")
-    given = source.add_argument(
-        *("-pf", "-phiFile"),
-        dest="phi_file",
-        metavar="FILE",
-        help="field written by a previous command (.h5 or .tsv): nodes, labels or scattered points",
-    )
-    parser.add_own_spelling(given, "--phiFile")
-    source.add_argument(
-        *("-pfb", "--phiFile-bin-ratio"),
-        dest="phi_file_bin_ratio",
-        metavar="RATIO",
-        type=float,
-        default=1.0,
-        help="positions and displacements of the field are multiplied by it (default: %(default)s)",
+    options.add_phi_file(
+        parser,
+        source,
+        "field written by a previous command (.h5 or .tsv): nodes, labels or scattered points",
+        "positions and displacements of the field are multiplied by it",
     )
     source.add_argument(
         *("-nomask", "--nomask"),
@@ -134,21 +125,12 @@ def add_options(parser: Parser) -> None:
         default="all",
         help="F that -cint and -fm give: all of it, its rotation (-cint only), or the identity (default: %(default)s)",
     )
-    how.add_argument(
-        *("-nr", "--neighbourhood-radius-px"),
-        dest="neighbourhood_radius",
-        metavar="VOXELS",
-        type=float,
-        help="neighbours are the points within this distance; -slqc and -clqf double it until there are more than 27 "
+    options.add_neighbours(
+        how,
+        "neighbours are the points within this distance; -slqc and -clqf double it until there are more than 27 "
         "(default: 4 times the mean node spacing)",
-    )
-    how.add_argument(
-        *("-nn", "--number-of-neighbours"),
-        dest="number_of_neighbours",
-        metavar="N",
-        type=int,
-        help="neighbours are the nearest points, as many as this; if -nr is given, too, -nr counts (default for labels "
-        "and scattered points: 27)",
+        "neighbours are the nearest points, as many as this; if -nr is given, too, -nr counts (default for labels and "
+        "scattered points: 27)",
     )
     smooth = parser.add_argument_group("smoothing")
     smooth.add_argument(
@@ -165,11 +147,7 @@ def add_options(parser: Parser) -> None:
         default=1,
         help="for -fm: the nodes around are a cube of 2 NODES + 1 nodes (default: %(default)s)",
     )
-    options.add_output(parser.add_argument_group("output"), fields=True, no_tsv="-noTSV", folder="-pf")
-    options.add_results(parser, parser.add_argument_group("results file"))
-    run = parser.add_argument_group("running")
-    options.add_run(parser, run)
-    options.add_verbose(parser, run)
+    options.add_field_run(parser, no_tsv="-noTSV", source="-pf")
 
 
 def given_of(args: argparse.Namespace, group: dict[str, str]) -> list[str]:
@@ -182,10 +160,7 @@ def check(args: argparse.Namespace) -> list[str]:
     options.check_common(args)
     if args.phi_file is None:
         raise UserError("the field is missing: give one by -pf")
-    radius, number, cc = args.neighbourhood_radius, args.number_of_neighbours, args.select_cc_threshold
-    require(radius is None or 0 < radius < math.inf, "-nr", radius, "has to be above 0 and finite")
-    require(number is None or number >= 1, "-nn", number, "has to be at least 1")
-    require(not math.isnan(cc), "-scct", cc, "is not a number")
+    require(not math.isnan(args.select_cc_threshold), "-scct", args.select_cc_threshold, "is not a number")
     require(args.filter_median_radius >= 1, "-fmr", args.filter_median_radius, "has to be at least 1")
     for option, value in (
         ("--outlier-epsilon", args.outlier_epsilon),
@@ -213,7 +188,5 @@ def check(args: argparse.Namespace) -> list[str]:
         raise UserError(f"{corrections[0]}: no points are selected; add -srs, -scc, -slqc or --outliers")
     for group in (selections, corrections):
         notes += [f"{option}: {group[0]} is given and counts" for option in group[1:]]
-    if radius is not None and number is not None:
-        notes.append(f"-nr {radius:g} and -nn {number} are given: the radius counts")
     options.check_outputs(args)
-    return notes
+    return notes + options.neighbour_notes(args)

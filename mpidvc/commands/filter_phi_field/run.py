@@ -17,12 +17,11 @@ from mpidvc.fields.hdf5 import FieldLayout, ResultsFile
 from mpidvc.fields.phifield import PhiField
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.field_filter import BLOCK, RECORD, RESULT, FilterSettings, FilterTask, Flags, kept, select
-from mpidvc.tasks.source import Source
 from mpidvc.workflow.announce import announce
-from mpidvc.workflow.field_plan import FieldPlan
+from mpidvc.workflow.field_plan import FieldPart, FieldPlan
 from mpidvc.workflow.guess import Nodes, read_guess
 from mpidvc.workflow.measurement import Measurement
-from mpidvc.workflow.output import Output, base_name, check_results, folder_of, make_folder
+from mpidvc.workflow.output import Output, check_results, field_stem
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles
 
@@ -63,10 +62,9 @@ class Plan(FieldPlan):
         name = f"-pf {guess.name}"
         if field is None:
             raise UserError(f"{name}: is a registration; filterPhiField takes a field of several points")
-        folder = make_folder(args.out_dir, folder_of(guess.name, real=False), args.prefix)
         # spam's name, too, tells the option rather than what was done
-        ending = "-LQC" if args.correct_fit else ""
-        stem, output = folder / f"{args.prefix or base_name(guess.name)}-filtered{ending}", Output.of(args)
+        stem = field_stem(args, guess.name, "filtered-LQC" if args.correct_fit else "filtered")
+        output = Output.of(args)
         check_results(stem, output, args.phi_file)
         rows = np.nonzero(np.isfinite(field.positions).all(axis=1))[0]
         labels = field.layout == "labels"
@@ -80,12 +78,11 @@ class Plan(FieldPlan):
         announce(console, "filterPhiField", args)
         z, y, x = field.spacing or (0.0, 0.0, 0.0)
         return (LabelPlan if labels else cls)(
-            stem=stem,
+            parts=[FieldPart(stem=stem, given=points)],
             output=output,
             nodes=Nodes(replace(FieldLayout.of(field), columns=()), field.spacing or (1.0, 1.0, 1.0), field.positions),
-            given=points,
             # 2D images have z = 0
-            half_cell=(z / 2 if points.positions[:, 0].any() else 0.0, y / 2, x / 2),
+            cell=(z if points.positions[:, 0].any() else 0.0, y, x),
             settings=settings,
             whole=field,
             rows=rows,
@@ -96,7 +93,7 @@ class Plan(FieldPlan):
     def for_workers(self) -> Plan:
         return replace(super().for_workers(), whole=None, rows=self.rows[:0])
 
-    def work(self) -> Work:
+    def work(self, part: FieldPart) -> Work:
         whole = self.whole
         assert whole is not None
         work = Work(
@@ -110,8 +107,8 @@ class Plan(FieldPlan):
         work.keep(np.setdiff1d(np.arange(len(whole)), self.rows), lambda rows: kept(whole, rows))
         return work
 
-    def measure(self, source: Source | None, measurement: Measurement) -> None:
-        settings = self.settings
+    def measure(self, part: FieldPart, measurement: Measurement) -> None:
+        settings, source = self.settings, part.source
         assert source is not None
         flags = select(measurement.executor, source.field, source.points, settings)
         if measurement.work is not None:
@@ -120,7 +117,7 @@ class Plan(FieldPlan):
         task = FilterTask(source.field, source.points, settings, flags, starts[starts <= len(source.field)])
         measurement.run(task, "filterPhiField", lambda last: f"rs={last['returnStatus']:+.0f}")
 
-    def summarise(self, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(self, part: FieldPart, work: Work, results: ResultsFile, console: Console) -> int:
         correction = results.column("correction")
         return _show_corrections(console, correction, self.settings)
 

@@ -83,8 +83,7 @@ def merged(
                 f"-lab1 {image.path}: has the label {last}, but its field of -pf2 ends with {len(other) - 1}; give the "
                 "labels of the field"
             )
-        there = np.asarray(np.isfinite(other.positions).all(axis=1) & np.isfinite(other.phi).all(axis=(1, 2)))
-        take = (numbers > 0) & there[numbers]
+        take = (numbers > 0) & other.finite[numbers]
         if not prefer_labels:
             take &= status != 2
         rows, k = np.flatnonzero(take), numbers[take]

@@ -30,22 +30,13 @@ examples:
 def add_options(parser: Parser) -> None:
     """Add the options of the command."""
     what = parser.add_argument_group("what is passed")
-    phi_file = what.add_argument(
-        *("-pf", "-phiFile"),
-        dest="phi_file",
-        metavar="FILE",
-        help="file written by a previous command (.h5 or .tsv): a registration, or a field of nodes, labels or "
-        "scattered points",
-    )
-    parser.add_own_spelling(phi_file, "--phiFile")
-    what.add_argument(
-        *("-pfb", "--phiFile-bin-ratio"),
-        dest="phi_file_bin_ratio",
-        metavar="RATIO",
-        type=float,
-        default=1.0,
-        help="binning of the images of -pf divided by that of the new points: voxel p becomes p RATIO + (RATIO - 1) / "
-        "2, displacements are multiplied by it (default: %(default)s)",
+    options.add_phi_file(
+        parser,
+        what,
+        "file written by a previous command (.h5 or .tsv): a registration, or a field of nodes, labels or scattered "
+        "points",
+        "binning of the images of -pf divided by that of the new points: voxel p becomes p RATIO + (RATIO - 1) / 2, "
+        "displacements are multiplied by it",
     )
     part = what.add_argument(
         *("-F", "--apply-F"),
@@ -92,20 +83,11 @@ def add_options(parser: Parser) -> None:
         "image have no meaning then. Several files are for -pf2",
     )
     near = parser.add_argument_group("neighbours in the field")
-    near.add_argument(
-        *("-nr", "--neighbourhood-radius-px"),
-        dest="neighbourhood_radius",
-        metavar="VOXELS",
-        type=float,
-        help="mean of the points within this distance, weighted by 1 / distance (default: twice the mean node spacing; "
-        "for labels 5 times their mean radius)",
-    )
-    near.add_argument(
-        *("-nn", "--number-of-neighbours"),
-        dest="number_of_neighbours",
-        metavar="N",
-        type=int,
-        help="mean of the nearest points, as many as this; if -nr is given, too, -nr counts",
+    options.add_neighbours(
+        near,
+        "mean of the points within this distance, weighted by 1 / distance (default: twice the mean node spacing; for "
+        "labels 5 times their mean radius)",
+        "mean of the nearest points, as many as this; if -nr is given, too, -nr counts",
     )
     near.add_argument(
         *("-cps", "--check-point-surrounded"),
@@ -159,11 +141,7 @@ def add_options(parser: Parser) -> None:
         action="store_true",
         help="nodes that converged get the Phi of their label, too",
     )
-    options.add_output(parser.add_argument_group("output"), fields=True, folder="-pf")
-    options.add_results(parser, parser.add_argument_group("results file"))
-    run = parser.add_argument_group("running")
-    options.add_run(parser, run)
-    options.add_verbose(parser, run)
+    options.add_field_run(parser, source="-pf")
 
 
 def check(args: argparse.Namespace) -> list[str]:
@@ -174,9 +152,6 @@ def check(args: argparse.Namespace) -> list[str]:
     for name, option in (("registration_subtract_bin_ratio", "-regsb"), ("phi_file2_bin_ratio", "-pf2b")):
         ratio = getattr(args, name)
         require(0 < ratio < float("inf"), option, ratio, "has to be above 0 and finite")
-    radius, number = args.neighbourhood_radius, args.number_of_neighbours
-    require(radius is None or 0 < radius < float("inf"), "-nr", radius, "has to be above 0 and finite")
-    require(number is None or number >= 1, "-nn", number, "has to be at least 1")
     size = args.image1_shape
     require(size is None or min(size) >= 1, "-im1shape", size, "has to be at least 1 along each axis")
     labels = args.labels1
@@ -202,9 +177,7 @@ def check(args: argparse.Namespace) -> list[str]:
         if args.image1 is None and size is None:
             raise UserError("-ns: the size of the image is missing; give -im1 or -im1shape")
     options.check_outputs(args, grid=args.registration_subtract is not None or args.phi_file2 is not None or not labels)
-    notes = []
-    if radius is not None and number is not None:
-        notes.append(f"-nr {radius:g} and -nn {number} are given: the radius counts")
+    notes = options.neighbour_notes(args)
     if labels is not None and args.node_spacing is not None:
         notes.append("-lab1: the new points are its labels, -ns does not count")
     if args.image1 is not None and size is not None:

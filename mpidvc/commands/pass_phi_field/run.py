@@ -21,13 +21,12 @@ from mpidvc.images.fingerprint import fingerprint
 from mpidvc.images.image import open_image
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.passing import NO_NEIGHBOUR, RECORD, RESULT, AppliedTask, PassingSettings, PassingTask, records_of
-from mpidvc.tasks.source import Source
 from mpidvc.workflow.announce import announce
 from mpidvc.workflow.determines import checksum
-from mpidvc.workflow.field_plan import FieldPlan
+from mpidvc.workflow.field_plan import FieldPart, FieldPlan
 from mpidvc.workflow.guess import Guess, Nodes, read_guess
 from mpidvc.workflow.measurement import Measurement
-from mpidvc.workflow.output import Output, base_name, check_results, folder_of, make_folder
+from mpidvc.workflow.output import Output, check_results, field_stem
 from mpidvc.workflow.summary import show_statuses
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles
@@ -67,10 +66,12 @@ class Plan(FieldPlan):
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
-        guess = _moved(read_guess(args.phi_file, args.phi_file_bin_ratio))
-        folder = make_folder(args.out_dir, folder_of(guess.name, real=False), args.prefix)
-        stem = folder / f"{args.prefix or base_name(guess.name)}-passed"
-        output = Output.of(args)
+        guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
+        if guess.field is not None:
+            guess = replace(guess, field=_moved(guess.field, guess.bin_ratio))
+        if guess.registration is not None:
+            guess = replace(guess, registration=_moved(guess.registration, guess.bin_ratio))
+        stem, output = field_stem(args, guess.name, "passed"), Output.of(args)
         if args.registration_subtract is not None or args.phi_file2 is not None:
             return cls._changed(args, console, guess, stem, output)
         announce(console, "passPhiField", args)
@@ -92,12 +93,11 @@ class Plan(FieldPlan):
         else:
             guess.announce(console, (2**40, 2**40, 2**40), tif=False)
         return cls(
-            stem=stem,
+            parts=[FieldPart(stem=stem, given=field)],
             output=output,
             nodes=nodes,
             guess=guess if guess.registration is not None else Guess(),
-            given=field,
-            half_cell=_half_cell(nodes.layout, targets.two_d),
+            cell=_cell(nodes.layout, targets.two_d),
             settings=settings,
             stored_f=args.apply_F,
             missing=targets.missing,
@@ -151,10 +151,10 @@ class Plan(FieldPlan):
             determines |= {"-lab1": [fingerprint(image) for image in images], "-mpl": args.merge_prefer_label}
         layout = replace(FieldLayout.of(field), columns=())
         return cls(
-            stem=stem,
+            parts=[FieldPart(stem=stem)],
             output=output,
             nodes=Nodes(layout, field.spacing or (1.0, 1.0, 1.0), field.positions),
-            half_cell=_half_cell(layout, not field.positions[:, 0].any()),
+            cell=_cell(layout, not field.positions[:, 0].any()),
             kept=kept,
             determines=determines,
         )
@@ -162,7 +162,7 @@ class Plan(FieldPlan):
     def for_workers(self) -> Plan:
         return replace(super().for_workers(), kept=None)
 
-    def work(self) -> Work:
+    def work(self, part: FieldPart) -> Work:
         n = len(self.nodes)
         labels = self.nodes.layout.layout == "labels"
         measured = np.arange(n)
@@ -193,13 +193,13 @@ class Plan(FieldPlan):
             )
         return work
 
-    def measure(self, source: Source | None, measurement: Measurement) -> None:
+    def measure(self, part: FieldPart, measurement: Measurement) -> None:
         task: PassingTask | AppliedTask = AppliedTask(measurement.journal)
-        if source is not None and self.settings is not None:
-            task = PassingTask(source, measurement.journal, self.settings)
+        if part.source is not None and self.settings is not None:
+            task = PassingTask(part.source, measurement.journal, self.settings)
         measurement.run(task, "passPhiField", lambda last: f"rs={last['returnStatus']:+.0f}")
 
-    def summarise(self, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(self, part: FieldPart, work: Work, results: ResultsFile, console: Console) -> int:
         status = results.column("returnStatus")
         if work.nodes.layout.layout == "labels":
             status = status[1:]
@@ -213,26 +213,22 @@ class Plan(FieldPlan):
 def _read(option: str, path: str, ratio: float) -> PhiField:
     """Read a field whose images have `ratio` times the binning of the new points."""
     try:
-        return _moved(Guess(field=read_field(path, ratio), bin_ratio=ratio)).field  # type: ignore[return-value]
+        return _moved(read_field(path, ratio), ratio)
     except UserError as error:
         raise UserError(f"{option} {error}") from None
 
 
-def _moved(guess: Guess) -> Guess:
-    """Move positions, which are multiples of `bin_ratio`, to the same places in images of the other binning.
+def _moved(field: PhiField, ratio: float) -> PhiField:
+    """A field whose positions, which are multiples of `ratio`, are moved to the same places in the finer images.
 
     Voxel p of a binned image stands for the voxels r p to r p + r - 1, whose middle is r p + (r - 1) / 2.
     """
-
-    def moved(field: PhiField | None) -> PhiField | None:
-        if field is None or guess.bin_ratio == 1:
-            return field
-        shift = np.full(3, (guess.bin_ratio - 1) / 2)
-        if not field.positions[:, 0].any():
-            shift[0] = 0
-        return replace(field, positions=field.positions + shift)
-
-    return replace(guess, field=moved(guess.field), registration=moved(guess.registration))
+    if ratio == 1:
+        return field
+    shift = np.full(3, (ratio - 1) / 2)
+    if not field.positions[:, 0].any():
+        shift[0] = 0
+    return replace(field, positions=field.positions + shift)
 
 
 def _usable(guess: Guess, threshold: int, console: Console) -> PhiField:
@@ -245,7 +241,7 @@ def _usable(guess: Guess, threshold: int, console: Console) -> PhiField:
     """
     field = guess.field
     assert field is not None
-    good = np.asarray(np.isfinite(field.positions).all(axis=1) & np.isfinite(field.phi).all(axis=(1, 2)))
+    good = field.finite
     if field.layout == "labels":
         good[0] = False
     finite = int(good.sum())
@@ -275,7 +271,7 @@ def _settings(args: argparse.Namespace, targets: Targets, n: int, console: Conso
     return PassingSettings(radius, number, args.apply_F, args.check_point_surrounded)
 
 
-def _half_cell(layout: FieldLayout, two_d: bool) -> tuple[float, float, float]:
-    """Half the node spacing of a grid, voxels; 0 along z in 2D."""
+def _cell(layout: FieldLayout, two_d: bool) -> tuple[float, float, float]:
+    """Node spacing of a grid, voxels; 0 along z in 2D."""
     z, y, x = layout.spacing or (0.0, 0.0, 0.0)
-    return 0.0 if two_d else z / 2, y / 2, x / 2
+    return 0.0 if two_d else z, y, x

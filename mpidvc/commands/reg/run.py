@@ -35,6 +35,7 @@ from mpidvc.workflow.guess import read_guess
 from mpidvc.workflow.inputs import open_pair
 from mpidvc.workflow.output import base_name, folder_of, make_folder, pair_name
 from mpidvc.workflow.plan import CorrelationPlan
+from mpidvc.workflow.plot import need_matplotlib
 from mpidvc.workflow.registration import describe_criterion, registration_settings
 from mpidvc.workflow.stages import Stages
 
@@ -91,10 +92,7 @@ class Plan(CorrelationPlan):
         images = open_pair(args.im1, args.im2, args.mask1)
         image1, mask1 = images.image1, images.mask1
         if args.graph:
-            try:
-                import matplotlib  # noqa: F401
-            except ImportError:
-                raise UserError("-g: matplotlib is not installed; pip install matplotlib") from None
+            need_matplotlib("-g")
         centre = (np.array(image1.shape) - 1) / 2
         start = np.eye(4)
         if guess.registration is not None:

@@ -134,8 +134,7 @@ def add_options(parser: Parser) -> None:
         default=["vol", "dev"],
         help=f"components, in the order of the columns: {' '.join(COMPONENTS)}; see below (default: vol dev)",
     )
-    output = parser.add_argument_group("output")
-    options.add_output(output, fields=True, no_tsv="-noTSV", folder="the field")
+    output = options.add_field_run(parser, no_tsv="-noTSV", source="the field")
     output.add_argument(
         *("-vtkln", "--VTKleaveNANs"),
         dest="vtk_nan",
@@ -148,10 +147,6 @@ def add_options(parser: Parser) -> None:
         metavar="FILE",
         help="draw the middle slices of the components into this file (PNG); needs matplotlib, and a grid",
     )
-    options.add_results(parser, parser.add_argument_group("results file"))
-    run = parser.add_argument_group("running")
-    options.add_run(parser, run)
-    options.add_verbose(parser, run)
 
 
 def check(args: argparse.Namespace) -> list[str]:

@@ -19,13 +19,12 @@ from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, is_hdf5, read_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import COLUMNS
 from mpidvc.runtime.console import Console
-from mpidvc.tasks.source import Source
 from mpidvc.tasks.strain import BLOCK, StrainSettings, StrainTask
 from mpidvc.workflow.announce import announce
-from mpidvc.workflow.field_plan import FieldPlan
+from mpidvc.workflow.field_plan import FieldPart, FieldPlan
 from mpidvc.workflow.guess import Guess, Nodes, read_guess
 from mpidvc.workflow.measurement import Measurement
-from mpidvc.workflow.output import Output, base_name, check_results, folder_of, make_folder, results_path
+from mpidvc.workflow.output import Output, check_results, field_stem, results_path
 from mpidvc.workflow.plot import check_plot, plot_slices
 from mpidvc.workflow.summary import show_statuses
 from mpidvc.workflow.work import Work
@@ -85,13 +84,11 @@ class Plan(FieldPlan):
         flat = _is_flat(field)
         # the F of a single layer of windows in a volume is that of a volume
         two_d = flat and (mode != "raw" or not field.positions[:, 0].any())
-        folder = make_folder(args.out_dir, folder_of(guess.name, real=False), args.prefix)
         if args.plot is not None:
             check_plot(args.plot)
             if field.dims is None or not args.strain_components:
                 raise UserError(f"--plot {args.plot}: slices need a grid and components (-comp); drop it")
-        stem = folder / f"{args.prefix or base_name(guess.name)}-strain-{mode}"
-        output = Output.of(args)
+        stem, output = field_stem(args, guess.name, f"strain-{mode}"), Output.of(args)
         check_results(stem, output, args.phi_file)
         announce(console, "regularStrain", args)
         good = _points_that_count(args, guess.name, field, mode, console)
@@ -101,11 +98,10 @@ class Plan(FieldPlan):
         console.print(f"Virtual strain gauge: {gauge}")
         given = {"raw": None, "Geers": PhiField(field.positions[good], field.phi[good])}
         return cls(
-            stem=stem,
+            parts=[FieldPart(stem=stem, given=given.get(mode, masked))],
             nodes=nodes,
             guess=Guess(field=masked) if mode in ("Geers", "raw") else Guess(),
-            given=given.get(mode, masked),
-            half_cell=(size[0] / 2, size[1] / 2, size[2] / 2),
+            cell=size,
             output=output,
             settings=StrainSettings(
                 mode=mode,
@@ -130,7 +126,7 @@ class Plan(FieldPlan):
             estimated_seconds=len(nodes) * SECONDS,
         )
 
-    def work(self) -> Work:
+    def work(self, part: FieldPart) -> Work:
         n = len(self.nodes)
         return Work(
             determines=self.determines,
@@ -143,15 +139,15 @@ class Plan(FieldPlan):
             attributes={"virtual_strain_gauge": self.gauge},
         )
 
-    def measure(self, source: Source | None, measurement: Measurement) -> None:
-        task = StrainTask(source, measurement.journal, self.settings)
+    def measure(self, part: FieldPart, measurement: Measurement) -> None:
+        task = StrainTask(part.source, measurement.journal, self.settings)
         measurement.run(task, "regularStrain", lambda last: f"rs={last['returnStatus']:+.0f}")
 
-    def summarise(self, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(self, part: FieldPart, work: Work, results: ResultsFile, console: Console) -> int:
         status = results.column("returnStatus")
         show_statuses(console, f"Result of regularStrain ({self.settings.mode})", status, STRAIN, "Strains")
         if self.plot is not None:
-            plot_slices(self.plot, read_hdf5(results_path(self.stem)), column_names(self.settings.components))
+            plot_slices(self.plot, read_hdf5(results_path(part.stem)), column_names(self.settings.components))
             console.print(f"Written: {self.plot}")
         if not (status == 2).any():
             console.warn(

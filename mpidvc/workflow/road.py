@@ -1,0 +1,143 @@
+"""The one road of the commands that compute points: open, measure, finish, write, close."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from mpidvc.cli.command import Outcome
+from mpidvc.fields.hdf5 import ResultsFile
+from mpidvc.runtime.console import Console
+from mpidvc.runtime.executor import Executor
+from mpidvc.runtime.runlog import path_of
+from mpidvc.workflow.begin import begin
+from mpidvc.workflow.files import RunFiles, closing
+from mpidvc.workflow.finish import finish
+from mpidvc.workflow.guess import Guess, Nodes
+from mpidvc.workflow.measurement import Measurement
+from mpidvc.workflow.output import Output
+from mpidvc.workflow.plan import KernelPlan
+from mpidvc.workflow.stages import Stages
+from mpidvc.workflow.work import Work
+from mpidvc.workflow.write import FieldFiles, note_stale, write
+
+__all__ = ["RoadPart", "RoadPlan"]
+
+P = TypeVar("P", bound="RoadPlan[Any]")
+PartT = TypeVar("PartT", bound="RoadPart")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoadPart:
+    """A part of a run, with a results file of its own.
+
+    Attributes
+    ----------
+    stem : Path
+        Of the files that its results go to.
+    """
+
+    stem: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoadPlan(KernelPlan, Generic[PartT]):
+    """Plan of a command that computes points, one independent of the other or along a front.
+
+    Attributes
+    ----------
+    parts : sequence of RoadPart
+    nodes : Nodes
+        The points; on rank 0 with the positions that were given.
+    guess : Guess
+        Their first guess, on rank 0.
+    output : Output
+    """
+
+    parts: Sequence[PartT]
+    nodes: Nodes
+    guess: Guess = field(default_factory=Guess)
+    output: Output
+
+    @property
+    @abstractmethod
+    def files(self) -> FieldFiles:
+        """The text, TIFF and VTK files of the command."""
+
+    @property
+    @abstractmethod
+    def half_cell(self) -> Sequence[float]:
+        """Cells of the VTK grid begin so much before their node (z, y, x), voxels; 0 along z in 2D."""
+
+    def for_workers(self: P) -> P:
+        # they read their points and first guesses in the journal
+        return replace(self, nodes=replace(self.nodes, given=None), guess=Guess())
+
+    @abstractmethod
+    def work(self, part: PartT) -> Work:
+        """The points of a part in blocks, and what determines their results; on rank 0."""
+
+    @abstractmethod
+    def at_hand(
+        self, part: PartT, executor: Executor, console: Console, stages: Stages
+    ) -> AbstractContextManager[PartT]:
+        """The part with its inputs as they are read during the measurement; on every rank."""
+
+    @abstractmethod
+    def measure(self, part: PartT, measurement: Measurement) -> None:
+        """Measure the points that are still to be measured, with inputs at hand; on every rank."""
+
+    @abstractmethod
+    def summarise(self, part: PartT, work: Work, results: ResultsFile, console: Console) -> int:
+        """Print how many points came to which end; return the exit status; on rank 0."""
+
+    def execute(self, executor: Executor, console: Console) -> Outcome:
+        stages = Stages(executor)
+        status = points = 0
+        done = []
+        for part in self.parts:
+            files, work = self._run(part, executor, console, stages)
+            if work is not None:
+                with ResultsFile(files.path) as results:
+                    status = status or self.summarise(part, work, results, console)
+                points += len(work.order)
+            with stages.stage("write"):
+                write(executor, console, self.output, files, self.files, self.half_cell)
+                if executor.rank == 0 and files.journal is not None:
+                    note_stale(console, self.output, files.stem, self.files)
+            done.append(files)
+        # not one by one: an interrupted series is resumed after the pairs that are finished
+        for files in done:
+            if executor.rank == 0:
+                _close(files, self.output, console)
+        stages.report(points)
+        return Outcome(status, [files.path for files in done])
+
+    def _run(self, part: PartT, executor: Executor, console: Console, stages: Stages) -> tuple[RunFiles, Work | None]:
+        """Measure what is not in the results file of a part yet, and finish it."""
+        with stages.stage("layout"):
+            files, work = begin(executor, console, self.output, part.stem, lambda: self.work(part))
+        self.looked(part)
+        if files.journal is not None:
+            with closing(executor, files):
+                measurement = Measurement(executor, console, stages, self.output, files, work)
+                with self.at_hand(part, executor, console, stages) as ready:
+                    self.measure(ready, measurement)
+                finish(executor, files, measurement)
+        return files, work
+
+    def looked(self, part: PartT) -> None:
+        """Drop what was only needed to look at a part before its measurement."""
+
+
+def _close(files: RunFiles, output: Output, console: Console) -> None:
+    """Remove the results file if it shall not stay, when everything else is written."""
+    if not output.keep:
+        files.path.unlink(missing_ok=True)
+        path_of(files.path).unlink(missing_ok=True)
+    elif files.journal is not None:
+        console.print(f"Written: {files.path}")
