@@ -57,7 +57,6 @@ CASES = [
     Case("strain, Q8", "regularStrain", "-comp vol dev r U e"),
     Case("strain, Geers", "regularStrain", "-g -comp vol dev r U e"),
     Case("strain, raw", "regularStrain", "-raw -comp vol dev r U e"),
-    Case("pass, less a registration", "passPhiField", "-regs registration.tsv"),
 ]
 FILES = """\
 import io, os, sys, time
@@ -149,8 +148,6 @@ def main():
     about, spam = machine(), find_spam(args.spam, work)
     for edge in (LARGE, SMALL):
         write_field(work / f"field{edge}.tsv", edge)
-    one = (work / f"field{SMALL}.tsv").read_text().splitlines()[:2]
-    (work / "registration.tsv").write_text("\n".join([*one, ""]))
     files = np.inf
     for _ in range(args.repeat):
         measure([spam / "python", "-c", FILES, f"field{LARGE}.tsv", str(LARGE**3)], work)

@@ -110,7 +110,8 @@ class Plan(FieldPlan):
     def measure(self, part: FieldPart, measurement: Measurement) -> None:
         settings, source = self.settings, part.source
         assert source is not None
-        flags = select(measurement.executor, source.field, source.points, settings)
+        with measurement.stages.stage("points", count_cpu=True):
+            flags = select(measurement.executor, source.field, source.points, settings)
         if measurement.work is not None:
             _show_selection(measurement.console, flags, settings)
         starts = measurement.journal.starts
