@@ -17,8 +17,8 @@ from mpidvc.runtime.nodes import NodeGroup, is_mpi_error, ranks_per_node_asked
 
 __all__ = ["Source", "share_source", "source_bytes"]
 
-#: Bytes of an array that are sent at a time, and bytes of the tree for each point.
-PIECE, TREE = 2**24, 40
+#: Bytes of an array that are sent at a time, and bytes of the tree for each point: leaves hold four or more.
+PIECE, TREE = 2**24, 56
 #: Fields of at most so many bytes are copied to every rank: agreement on shared memory would take longer.
 SMALL = 2**19
 

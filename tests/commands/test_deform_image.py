@@ -14,11 +14,20 @@ from scipy.spatial import Delaunay
 from mpidvc.core import deformation
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import read_tsv, write_tsv
+from mpidvc.images.image import ArrayImage
 from mpidvc.main import main
-from tests.tasks.deforming import SHAPE, brute_places, scattered, texture
+from mpidvc.tasks import deform
+from mpidvc.tasks.deform import DeformTask, Mesh, MeshMotion, NearestMotion, circumspheres
+from tests.tasks.given import brute_places, scattered
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "deform"
+SHAPE = (18, 22, 26)
 PHI = deformation.compute_phi((0.7, -1.2, 0.4), (4, -3, 5), np.diag([1.02, 0.97, 1.03]))
+
+
+def texture(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    values = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal(shape), [1.2 * (n > 1) for n in shape])
+    return ((values - values.min()) / np.ptp(values) * 50000 + 5000).astype(np.uint16)
 
 
 def save(path: Path, image: np.ndarray) -> str:
@@ -124,6 +133,36 @@ def test_tetrahedra_conserve_grey_levels(tmp_path: Path) -> None:
     assert set(np.unique(found)) == {0, round(1000 / (1.1 * 1.05 * 0.9))}
 
 
+def test_alpha() -> None:
+    """The least alpha that joins all points bridges the gap between two clusters, and a bit less does not."""
+    points = np.random.default_rng(5).uniform(0, 10, (60, 3))
+    points[30:, 2] += 25
+    mesh = Mesh.of(points, -1)
+    assert mesh.alpha is not None
+    assert len(mesh.vertices) < len(Mesh.of(points, 0).vertices)
+
+    def whole(vertices: np.ndarray) -> bool:
+        """Whether all points are held, and faces join the tetrahedra: by search from one to the next."""
+        faces: dict[tuple[int, ...], list[int]] = {}
+        for t, corners in enumerate(vertices):
+            for k in range(4):
+                faces.setdefault(tuple(sorted(np.delete(corners, k))), []).append(t)
+        seen, ahead = {0}, [0]
+        while ahead:
+            t = ahead.pop()
+            for k in range(4):
+                for other in faces[tuple(sorted(np.delete(vertices[t], k)))]:
+                    if other not in seen:
+                        seen.add(other)
+                        ahead.append(other)
+        return len(seen) == len(vertices) and len(np.unique(vertices)) == len(points)
+
+    assert whole(mesh.vertices)
+    every = Mesh.of(points, 0).vertices
+    square, _ = circumspheres(points, every)
+    assert not any(whole(every[square <= value]) for value in np.sort(square[square < mesh.alpha * (1 - 1e-9)])[3:])
+
+
 @pytest.mark.parametrize("line", ["", "-disp -o 3", "-tet"])
 def test_spam(tmp_path: Path, line: str) -> None:
     """spam rounds grey levels of its own to integers, and truncates those of a mesh."""
@@ -185,6 +224,23 @@ def test_values_are_rounded_and_clipped(tmp_path: Path) -> None:
     assert exact.max() > 255.5
     assert exact.min() < -0.5
     np.testing.assert_array_equal(row, np.clip(np.rint(exact), 0, 255))
+
+
+def test_slabs_and_far_places_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = ArrayImage(texture(SHAPE))
+    positions, phi = scattered(SHAPE, 40)
+    motions = [NearestMotion(positions, phi, 8, False, 1, False)]
+    motions.append(MeshMotion(positions, phi[:, :3, 3], Mesh.of(positions + phi[:, :3, 3], 0).vertices, True))
+    for motion in motions:
+        whole = DeformTask(image, motion).run(0).planes
+        with monkeypatch.context() as patch:
+            patch.setattr(deform, "SLAB_VOXELS", 3 * SHAPE[1] * SHAPE[2])
+            patch.setattr(type(motion), "tile", 7)
+            patch.setattr(deform, "WIDEST", 1)
+            patch.setattr(deform, "AROUND", 50)
+            task = DeformTask(image, motion)
+            assert task.n_chunks == 6
+            np.testing.assert_array_equal(np.concatenate([task.run(k).planes for k in range(6)]), whole)
 
 
 def test_residual_and_hdf5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

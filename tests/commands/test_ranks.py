@@ -180,7 +180,8 @@ for line in pathlib.Path(sys.argv[1]).read_text().splitlines():
 """
 
 
-@pytest.mark.parametrize("n", [2, 3, 4])
+# three ranks below, with all drivers
+@pytest.mark.parametrize("n", [2, 4])
 def test_same_bytes_on_ranks(n: int, mpiexec: Job, images: Path, serial: Path, tmp_path: Path) -> None:
     lines = [" ".join(words(name, images, tmp_path / name)) for name in CASES]
     (tmp_path / "lines").write_text("\n".join(lines))

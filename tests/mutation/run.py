@@ -39,11 +39,14 @@ KERNEL_TESTS = {
     "pixel_search": ["pixel_search", "../tasks/test_pixel_search"],
     "neighbours": ["neighbours", "../core/test_propagation"],
     "labels": ["labels", "../core/test_labels", "../tasks/test_labels"],
+    "interpolation": ["interpolation", "../tasks/test_passing"],
+    "field": [
+        *("../core/test_local_fit", "../core/test_neighbourhood", "../core/test_field_outliers"),
+        "../tasks/test_field_filter",
+    ],
+    "strain": ["../core/test_strain", "../tasks/test_strain", "../core/test_deformation"],
+    "deform": ["../tasks/test_deform", "../commands/test_deform_image"],
     "text": ["text", "../fields/test_tsv"],
-    "interpolation": ["interpolation", "../tasks/test_passing", "../tasks/test_field_filter"],
-    "field": ["../core/test_local_fit", "../core/test_field_outliers", "../tasks/test_field_filter"],
-    "strain": ["../core/test_strain", "../core/test_deformation"],
-    "deform": ["../tasks/test_deform"],
     "processor": ["instruction_sets", "pixel_search"],
 }
 #: Tests of modules besides those of their own name.
@@ -62,9 +65,10 @@ MORE_TESTS = {
     "core/registration": ["tasks/test_registration"],
     "tasks/binned": ["tasks/test_registration"],
     "tasks/boxes": ["tasks/test_ldic", "tasks/test_registration"],
+    "tasks/deform": ["commands/test_deform_image"],
     "tasks/points": ["tasks/test_ldic"],
 }
-#: Seconds of CPU after which the tests of a mutant are ended, and how often as many as without it: it hangs.
+#: A mutant hangs if its tests take more CPU seconds than this, and so many times as many as without it.
 LONGEST, TIMES = 120, 5
 FLAGS = [
     "-O1",

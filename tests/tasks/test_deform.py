@@ -22,7 +22,13 @@ from mpidvc.tasks.deform import (
     sample_places,
     statistics,
 )
-from tests.tasks.deforming import SHAPE, brute_places, scattered, texture
+from tests.tasks.given import brute_places, scattered
+
+SHAPE = (18, 22, 26)
+
+
+def texture(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(5000, 55000, shape).astype(np.uint16)
 
 
 @pytest.mark.parametrize(("nn", "disp"), [(8, False), (1, False), (5, True), (30, False)])
@@ -50,56 +56,10 @@ def test_equally_near_points_count_by_index() -> None:
     np.testing.assert_array_equal(motion.places((3, 0, 5), (4, 6, 7), None), first[3:7, :6, 5:])
 
 
-def test_alpha() -> None:
-    """The least alpha that joins all points bridges the gap between two clusters, and a bit less does not."""
-    points = np.random.default_rng(5).uniform(0, 10, (60, 3))
-    points[30:, 2] += 25
-    mesh = Mesh.of(points, -1)
-    assert mesh.alpha is not None
-    assert len(mesh.vertices) < len(Mesh.of(points, 0).vertices)
-
-    def whole(vertices: np.ndarray) -> bool:
-        """Whether all points are held, and faces join the tetrahedra: by search from one to the next."""
-        faces: dict[tuple[int, ...], list[int]] = {}
-        for t, corners in enumerate(vertices):
-            for k in range(4):
-                faces.setdefault(tuple(sorted(np.delete(corners, k))), []).append(t)
-        seen, ahead = {0}, [0]
-        while ahead:
-            t = ahead.pop()
-            for k in range(4):
-                for other in faces[tuple(sorted(np.delete(vertices[t], k)))]:
-                    if other not in seen:
-                        seen.add(other)
-                        ahead.append(other)
-        return len(seen) == len(vertices) and len(np.unique(vertices)) == len(points)
-
-    assert whole(mesh.vertices)
-    every = Mesh.of(points, 0).vertices
-    square, _ = circumspheres(points, every)
-    assert not any(whole(every[square <= value]) for value in np.sort(square[square < mesh.alpha * (1 - 1e-9)])[3:])
-
-
-def test_slabs_and_far_places_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = ArrayImage(texture(SHAPE))
-    positions, phi = scattered(SHAPE, 40)
-    motions = [NearestMotion(positions, phi, 8, False, 1, False)]
-    motions.append(MeshMotion(positions, phi[:, :3, 3], Mesh.of(positions + phi[:, :3, 3], 0).vertices, True))
-    for motion in motions:
-        whole = DeformTask(image, motion).run(0).planes
-        with monkeypatch.context() as patch:
-            patch.setattr(deform, "SLAB_VOXELS", 3 * SHAPE[1] * SHAPE[2])
-            patch.setattr(type(motion), "tile", 7)
-            patch.setattr(deform, "WIDEST", 1)
-            patch.setattr(deform, "AROUND", 50)
-            task = DeformTask(image, motion)
-            assert task.n_chunks == 6
-            np.testing.assert_array_equal(np.concatenate([task.run(k).planes for k in range(6)]), whole)
-
-
 def test_circumscribed_spheres() -> None:
     """Corners of a cube of edge 2 lie on a sphere of squared radius 3; a flat tetrahedron has none."""
-    points = np.array([5.0, -3, 7]) + [[0, 0, 0], [2, 0, 0], [0, 2, 0], [0, 0, 2], [2, 2, 0], [2, 2, 1e-11]]
+    points = np.array([[0, 0, 0], [2, 0, 0], [0, 2, 0], [0, 0, 2], [2, 2, 0], [2, 2, 1e-11]])
+    points += (5.0, -3.0, 7.0)
     square, solid = circumspheres(points, np.array([[0, 1, 2, 3], [3, 1, 0, 4], [0, 1, 2, 4], [0, 1, 2, 5]]))
     np.testing.assert_allclose(square[:2], 3, rtol=1e-14)
     assert solid.tolist() == [True, True, False, False]

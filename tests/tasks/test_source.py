@@ -1,58 +1,40 @@
-"""The field that points are computed from: in one process, and what every rank gets of it."""
+"""The field that points are computed from; tests/commands/test_ranks.py shares one among ranks."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from mpidvc.fields.phifield import PhiField
 from mpidvc.kernels.neighbours import Points
 from mpidvc.runtime.executor import InlineExecutor
-from mpidvc.tasks import source
 from mpidvc.tasks.source import Source, share_source, source_bytes
-from tests.conftest import Job
-from tests.core.brute import BruteForce
-from tests.tasks import source_program
-from tests.tasks.source_program import CENTRES, digest, field_of
+from tests.tasks.given import scattered
 
 
-def test_points_are_those_of_the_field() -> None:
-    """By a tree of its own, or by one that is there already."""
-    field = field_of(300)
-    expected = BruteForce(field.positions).nearest(CENTRES, 5)
-    for given in (Source(field), Source(field, Points(field.positions).tree)):
-        np.testing.assert_array_equal(given.points.nearest(CENTRES, 5), expected)
-        assert given.points is given.points
-
-
-def test_bytes() -> None:
-    """Positions and Phi are 19 doubles, and here are two columns, of 8 bytes and of 1 byte; the tree needs no more."""
-    field = field_of(1000)
-    assert source_bytes(field) - 1000 * (19 * 8 + 8 + 1) == 1000 * source.TREE
-    order, nodes = Points(field.positions).tree
-    assert 0 < order.nbytes + nodes.nbytes <= 1000 * source.TREE
-
-
-def test_one_process_keeps_its_field() -> None:
-    field = field_of(10)
-    found = share_source(InlineExecutor(), field)
-    assert found is not None
-    assert found.field is field
+def test_one_process_has_the_field_itself() -> None:
+    field = PhiField(*scattered((20, 20, 20), 200))
+    source = share_source(InlineExecutor(), field)
+    assert source is not None
+    assert source.field is field
     assert share_source(InlineExecutor(), None) is None
 
 
-def test_every_rank_has_the_field(mpiexec: Job) -> None:
-    """A copy of a small one, and shared memory, which cannot be written to, of a large one; none if there is none."""
-    large = field_of(source_program.LARGE)
-    assert source_bytes(field_of(source_program.LITTLE)) < source.SMALL < source_bytes(large)
-    # several pieces, the last of which is not full
-    assert large.phi.nbytes % source_program.PIECE
-    done = mpiexec(3, source_program.__file__)
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = sorted(done.stdout.splitlines())
-    expected = []
-    for rank in range(3):
-        expected.append(f"{rank} none: None")
-        for name, n, shared in (("little", source_program.LITTLE, False), ("large", source_program.LARGE, True)):
-            field = field_of(n)
-            near = BruteForce(field.positions).nearest(CENTRES, 4)
-            expected.append(f"{rank} {name}: {digest(field, near)} {shared}")
-    assert lines == sorted(expected)
+def test_neighbours_in_a_tree_that_was_made_before() -> None:
+    field = PhiField(*scattered((20, 20, 20), 200))
+    tree = Points(field.positions).tree
+    distance = np.linalg.norm(field.positions[:, None] - field.positions, axis=2)
+    nearest = np.argsort(distance, axis=1, kind="stable")[:, :7]
+    for source in (Source(field), Source(field, tree)):
+        np.testing.assert_array_equal(source.points.nearest(field.positions, 7), nearest)
+
+
+def test_bytes_are_an_upper_bound() -> None:
+    """Of the arrays and of the tree; for many points, as it matters for these only."""
+    field = PhiField(*scattered((90, 90, 90), 20000), {"returnStatus": np.ones(20000)})
+    held = (
+        field.positions.nbytes
+        + field.phi.nbytes
+        + 8 * 20000
+        + sum(part.nbytes for part in Points(field.positions).tree)
+    )
+    assert held <= source_bytes(field) <= 1.3 * held
