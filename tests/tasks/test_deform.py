@@ -56,14 +56,25 @@ def test_equally_near_points_count_by_index() -> None:
     np.testing.assert_array_equal(motion.places((3, 0, 5), (4, 6, 7), None), first[3:7, :6, 5:])
 
 
-def test_circumscribed_spheres() -> None:
-    """Corners of a cube of edge 2 lie on a sphere of squared radius 3; a flat tetrahedron has none."""
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_circumscribed_spheres(scale: float) -> None:
+    """Corners of a cube of edge 2 lie on a sphere of squared radius 3; a flat tetrahedron has none, of any size."""
     points = np.array([[0, 0, 0], [2, 0, 0], [0, 2, 0], [0, 0, 2], [2, 2, 0], [2, 2, 1e-11]])
-    points += (5.0, -3.0, 7.0)
+    points = scale * (points + np.array([5.0, -3.0, 7.0]))
     square, solid = circumspheres(points, np.array([[0, 1, 2, 3], [3, 1, 0, 4], [0, 1, 2, 4], [0, 1, 2, 5]]))
-    np.testing.assert_allclose(square[:2], 3, rtol=1e-14)
+    np.testing.assert_allclose(square[:2], 3 * scale**2, rtol=1e-14)
     assert solid.tolist() == [True, True, False, False]
     assert np.isinf(square[2:]).all()
+
+
+def test_spheres_that_are_too_large() -> None:
+    """A given alpha stays as it is, below 1 too: of two corners of cubes the smaller one is kept."""
+    corner = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1.0]])
+    # squared radii 3/4 s²
+    points = np.concatenate([0.8 * corner, 100 + corner])
+    mesh = Mesh.of(points, 0.5)
+    assert mesh.alpha == 0.5
+    assert [sorted(found) for found in mesh.vertices.tolist()] == [[0, 1, 2, 3]]
 
 
 def test_a_mesh_needs_four_points_in_space() -> None:
@@ -91,6 +102,10 @@ def test_one_tetrahedron(conserve: bool) -> None:
     part = motion.values(image, (2, 1, 3), (4, 5, 2), None)
     np.testing.assert_array_equal(part, found[2:6, 1:6, 3:5])
     assert np.isnan(motion.values(image, (0, 0, 0), (12, 12, 12), np.zeros((12, 12, 12), np.uint8))).all()
+    # a reference whose edges have the determinant 1
+    unit = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    factor = MeshMotion(unit, unit, np.array([[0, 1, 2, 3]]), conserve).factor
+    np.testing.assert_allclose(factor, 1 / 8 if conserve else 1, rtol=1e-14)
 
 
 @pytest.mark.parametrize("shape", [SHAPE, (1, 40, 44)], ids=["3d", "2d"])
@@ -122,8 +137,10 @@ def test_a_single_phi_has_the_inverse_motion() -> None:
     np.testing.assert_allclose(slab.planes, np.where(inside, exact, 0), rtol=0, atol=0.02)
 
 
-def test_mask_and_residual() -> None:
+@pytest.mark.parametrize("planes", [18, 5])
+def test_mask_and_residual(planes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Voxels outside of the mask get nothing; the residual and its sums are those of numpy, over all slabs."""
+    monkeypatch.setattr(deform, "SLAB_VOXELS", planes * SHAPE[1] * SHAPE[2])
     one = texture(SHAPE)
     # a voxel that moves onto another exactly: by (1, 0, -2)
     phi = np.tile(np.eye(4), (30, 1, 1))
@@ -137,16 +154,17 @@ def test_mask_and_residual() -> None:
     two = texture(SHAPE, 7)
     both = there & (mask == 1)
     task = DeformTask(ArrayImage(one), motion, ArrayImage(mask), Residual(ArrayImage(two), 2.0, -100.0))
-    slab = task.run(0)
-    assert slab.filled == both.sum()
-    np.testing.assert_array_equal(slab.planes, np.where(both, moved, 0))
-    assert slab.residual is not None
-    np.testing.assert_allclose(slab.residual, np.where(both, moved - (2.0 * two - 100), np.nan), rtol=1e-5)
+    slabs = [task.run(k) for k in range(-(-SHAPE[0] // planes))]
+    assert task.n_chunks == len(slabs)
+    assert sum(slab.filled for slab in slabs) == both.sum()
+    np.testing.assert_array_equal(np.concatenate([slab.planes for slab in slabs]), np.where(both, moved, 0))
+    residual = np.concatenate([slab.residual for slab in slabs if slab.residual is not None])
+    np.testing.assert_allclose(residual, np.where(both, moved - (2.0 * two - 100), np.nan), rtol=1e-5)
     g = two[both].astype(float)
     expected = [both.sum()]
     for f in (moved[both], one[both].astype(float)):
         expected += [f.sum(), g.sum(), (f * f).sum(), (g * g).sum(), (f * g).sum()]
-    np.testing.assert_allclose(task.run_sum(0, None), expected, rtol=1e-12)
+    np.testing.assert_allclose(sum(task.run_sum(k, None) for k in range(len(slabs))), expected, rtol=1e-12)
 
 
 def test_slabs_fill_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,23 +178,37 @@ def test_slabs_fill_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(found, texture((7, 4, 5)))
 
 
-def test_statistics_of_the_residual() -> None:
+@pytest.mark.parametrize("scale", [1.0, 0.01])
+def test_statistics_of_the_residual(scale: float) -> None:
     """From the sums, as from the voxels themselves."""
     rng = np.random.default_rng(8)
-    after, g = rng.normal(100, 7, 500), rng.normal(60, 3, 500)
-    before = after + rng.normal(2, 5, 500)
-    sums = np.array(
-        [500] + [value for f in (after, before) for value in (f.sum(), g.sum(), f @ f, g @ g, f @ g)], np.float64
-    )
-    assert len(sums) == SUMS
+    after, g = scale * rng.normal(100, 7, 500), scale * rng.normal(60, 3, 500)
+    before = after + scale * rng.normal(2, 5, 500)
+    sums = sums_of(after, before, g)
     gain, bias = grey_map(sums)
     assert gain == pytest.approx(after.std() / g.std(), rel=1e-9)
     assert bias == pytest.approx(after.mean() - gain * g.mean(), rel=1e-9)
     found = statistics(sums, gain, bias)
     for name, f in (("before", before), ("after", after)):
         for more, residual in (("", f - g), (" mapped", f - gain * g - bias)):
-            np.testing.assert_allclose(found[name + more], (residual.mean(), residual.std()), rtol=1e-7, atol=1e-9)
+            expected = (residual.mean(), residual.std())
+            np.testing.assert_allclose(found[name + more], expected, rtol=1e-7, atol=1e-9 * scale)
+
+
+def sums_of(after: np.ndarray, before: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """As told at `SUMS`."""
+    sums = [float(len(g))]
+    for f in (after, before):
+        sums += [f.sum(), g.sum(), f @ f, g @ g, f @ g]
+    assert len(sums) == SUMS
+    return np.array(sums)
+
+
+def test_grey_levels_that_give_no_gain() -> None:
+    """No voxel, or no texture in either image: an offset at most; a mean of 0 is as good as any."""
     assert grey_map(np.zeros(SUMS)) == (1.0, 0.0)
-    # without texture there is an offset only
-    flat = np.array([10, 50, 30, 250, 90, 150, 0, 0, 0, 0, 0], float)
-    assert grey_map(flat) == (1.0, 2.0)
+    flat, wavy = np.full(4, 5.0), np.array([1.0, 3.0, 1.0, 3.0])
+    assert grey_map(sums_of(flat, flat, 0 * flat + 3)) == (1.0, 2.0)
+    assert grey_map(sums_of(flat, flat, wavy)) == (1.0, 3.0)
+    assert grey_map(sums_of(wavy, wavy, flat)) == (1.0, -3.0)
+    assert grey_map(sums_of(wavy - 2, wavy, 3 * wavy)) == pytest.approx((1 / 3, -2.0))
