@@ -33,10 +33,12 @@ template <class F> auto with_type(const Box &box, F function) {
     if (box.kind == 'f') return box.size == 8 ? function((double *)nullptr) : function((float *)nullptr);
     if (box.kind == 'i') {
         if (box.size == 1) return function((std::int8_t *)nullptr);
-        return box.size == 2 ? function((std::int16_t *)nullptr) : function((std::int32_t *)nullptr);
+        if (box.size == 2) return function((std::int16_t *)nullptr);
+        return box.size == 4 ? function((std::int32_t *)nullptr) : function((std::int64_t *)nullptr);
     }
     if (box.size == 1) return function((std::uint8_t *)nullptr);
-    return box.size == 2 ? function((std::uint16_t *)nullptr) : function((std::uint32_t *)nullptr);
+    if (box.size == 2) return function((std::uint16_t *)nullptr);
+    return box.size == 4 ? function((std::uint32_t *)nullptr) : function((std::uint64_t *)nullptr);
 }
 
 // Sums and bounding box (inclusive) of a label, in voxels of its box.

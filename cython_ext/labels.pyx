@@ -36,7 +36,7 @@ cdef extern from "label_passes.hpp" namespace "label_passes" nogil:
 MOST_RADIUS = 127
 
 #: Types of values that can be labels.
-TYPES = frozenset(map(np.dtype, ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")))
+TYPES = frozenset(map(np.dtype, ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")))
 
 #: Sums of a label: `volume` in voxels, `moment` the sum of their indices, `lowest` and `highest` the extreme ones.
 SUMS = np.dtype([
@@ -87,7 +87,7 @@ cdef class Tally:
         Parameters
         ----------
         part : (z, y, x) array
-            Integers of 8, 16 or 32 bits, float32 or float64; aligned, in native byte order.
+            Integers of up to 64 bits, float32 or float64; aligned, in native byte order.
         largest : int
             Largest label that is accepted.
 

@@ -23,13 +23,15 @@ __all__ = [
     "Source",
     "crop",
     "in_pieces",
+    "refuse_labels_only",
     "stored_dtype",
     "volume_axes",
     "volume_shape",
 ]
 
-#: Kinds and sizes in bytes of the dtypes that can be read.
+#: Kinds and sizes in bytes of the dtypes that can be read, and of those that can be labels, but no grey levels.
 SUPPORTED = {"b1", "u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"}
+LABELS_ONLY = {"u8", "i8"}
 
 #: Voxels whose bytes can be counted in 64 bits.
 MOST_VOXELS = 2**59
@@ -70,11 +72,27 @@ def stored_dtype(dtype: DTypeLike, name: str) -> np.dtype[Any]:
         If the dtype is not supported.
     """
     stored = np.dtype(dtype)
-    if f"{stored.kind}{stored.itemsize}" not in SUPPORTED:
-        raise UserError(
-            f"{name}: cannot use values of type {stored.name}; convert it to 8, 16 or 32 bit integers or to float32"
-        )
+    if f"{stored.kind}{stored.itemsize}" not in SUPPORTED | LABELS_ONLY:
+        raise _refusal(stored, name)
     return np.dtype(np.uint8) if stored.kind == "b" else stored
+
+
+def refuse_labels_only(dtype: np.dtype[Any], name: str) -> None:
+    """Refuse a dtype that can hold labels only, for grey levels and masks.
+
+    Raises
+    ------
+    UserError
+        If it is such a dtype.
+    """
+    if f"{dtype.kind}{dtype.itemsize}" in LABELS_ONLY:
+        raise _refusal(dtype, name)
+
+
+def _refusal(dtype: np.dtype[Any], name: str) -> UserError:
+    return UserError(
+        f"{name}: cannot use values of type {dtype.name}; convert it to 8, 16 or 32 bit integers or to float32"
+    )
 
 
 def volume_axes(shape: Sequence[int]) -> list[int]:

@@ -23,7 +23,7 @@ from mpidvc.errors import UserError
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
 from mpidvc.images.part import ImagePart
-from mpidvc.images.source import crop
+from mpidvc.images.source import crop, in_pieces
 from mpidvc.kernels import correlation
 from mpidvc.runtime.executor import Executor, InlineExecutor
 from mpidvc.tasks.boxes import around_samples, read_reference_box, read_sampled_box
@@ -234,8 +234,11 @@ class DdicTask:
         dilate, keep_others = settings.dilate, settings.keep_others
         for k in np.flatnonzero((windows.low2 < windows.high2).all(axis=1)).tolist():
             label = int(numbers[k])
-            volume, mask = int(labels.volume[label]), None
-            if executor is None:
+            volume, mask = 0, None
+            if executor is not None:
+                part = LabelPart(self._numbers, labels, label, windows.low[k], windows.high[k], settings)
+                volume = int(executor.reduce(MaskVolume(part), None)[0])
+            else:
                 read, stop = windows.read[k].tolist(), windows.stop[k].tolist()
                 mask = read_label_mask(self._numbers, labels, label, read, stop, dilate, keep_others)
                 volume = int(np.count_nonzero(mask))
@@ -372,6 +375,25 @@ class DdicTask:
         norm = state.delta_phi_norm
         result = np.array([state.error, state.iterations, state.status, norm, state.compared, state.zncc])
         return deformation.move_centre(phi, own, centre), result
+
+
+class MaskVolume:
+    """Number of the voxels of a mask, a sum over pieces.
+
+    Parameters
+    ----------
+    mask : LabelPart
+    """
+
+    def __init__(self, mask: LabelPart) -> None:
+        self._mask = mask
+        self._pieces = list(in_pieces(mask.shape, (1, 1, 1), mask.dtype.itemsize))
+        self.n_chunks = len(self._pieces)
+
+    def run_sum(self, chunk: int, argument: None) -> Array:
+        """Voxels of a piece: whole numbers, whose sum is exact."""
+        part, _ = self._mask.read_box(*self._pieces[chunk])
+        return np.array([np.count_nonzero(part)], np.float64)
 
 
 class LabelPart:

@@ -18,6 +18,7 @@ from mpidvc.core.grey import GreyLevels, base_of, plausible_limits
 from mpidvc.core.texture import sample_of
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
+from mpidvc.images.source import refuse_labels_only
 
 __all__ = ["Windows", "grey_levels", "region_windows", "with_limits"]
 
@@ -69,7 +70,13 @@ def with_limits(image: Image) -> Image:
 
     Both follow from the voxels of fixed blocks (`plausible_limits`, `base_of`): they are the same on all ranks, and
     when a run is resumed. Integers have no limits, and those of 8 and 16 bits no base: single precision holds them.
+
+    Raises
+    ------
+    UserError
+        If its values can be labels only.
     """
+    refuse_labels_only(image.dtype, image.path)
     if image.dtype.kind != "f" and image.dtype.itemsize <= 2:
         return image
     blocks = region_windows(image.shape, (0, 0, 0), np.eye(4))

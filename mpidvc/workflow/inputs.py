@@ -13,6 +13,7 @@ from mpidvc.cli.options import as_given, require
 from mpidvc.errors import UserError
 from mpidvc.images.image import Image, open_image
 from mpidvc.images.pair import ImagePair
+from mpidvc.images.source import refuse_labels_only
 from mpidvc.tasks.grey import with_limits
 
 __all__ = ["FARTHEST", "by", "open_pair", "open_search_pair", "read_points", "window_sizes"]
@@ -70,6 +71,7 @@ def open_mask(path: str | None, image: Image, number: int = 1) -> Image | None:
     if path is None:
         return None
     mask = open_image(path, "mask")
+    refuse_labels_only(mask.dtype, f"mask {path}")
     if mask.shape != image.shape:
         raise UserError(
             f"-mf{number} {path}: has {by(mask.shape)} voxels but {image.path} has {by(image.shape)}; the mask needs "

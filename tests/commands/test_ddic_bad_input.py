@@ -32,6 +32,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "fraction": labels * np.float32(1.5),
         "negative": labels.astype(np.int16) * -1,
         "nan": np.where(labels == 2, np.nan, labels).astype(np.float32),
+        "wide": labels.astype(np.int64),
+        "grey64": pair.image1().astype(np.int64),
         "huge": labels.astype(np.uint32) * 10_000_000,
     }
     for name, image in images.items():
@@ -55,6 +57,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 TABLE = [
+    # 64 bits: labels only
+    ("grey64.tif lab.tif im2.tif", "grey64.tif: cannot use values of type int64; convert it"),
+    ("im1.tif lab.tif grey64.tif", "grey64.tif: cannot use values of type int64; convert it"),
     # labels
     ("im1.tif none.tif im2.tif", "none.tif: does not exist"),
     ("im1.tif text.tif im2.tif", "text.tif: is not a TIFF file"),
@@ -124,3 +129,18 @@ def test_results_go_beside_the_labels(inputs: Path, tmp_path: Path) -> None:
     (tmp_path / "lab.tif").write_bytes((inputs / "lab.tif").read_bytes())
     assert main(["ddic", f"{inputs}/im1.tif", f"{tmp_path}/lab.tif", f"{inputs}/im2.tif", "-np", "1"]) == 0
     assert (tmp_path / "im1-im2-ddic.tsv").exists()
+
+
+def test_labels_of_64_bits(inputs: Path, tmp_path: Path) -> None:
+    """Are labels like others."""
+    one, two, wide = (str(inputs / f"{name}.tif") for name in ("im1", "im2", "wide"))
+    assert main(["ddic", one, wide, two, "-np", "1", "-od", str(tmp_path), "-pre", "own"]) == 0
+    assert (tmp_path / "own-ddic.tsv").read_bytes() == (inputs / "own-ddic.tsv").read_bytes()
+
+
+def test_mask_of_64_bits(inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two, wide = (str(inputs / f"{name}.tif") for name in ("im1", "im2", "wide"))
+    assert main(["ldic", one, two, "-ns", "8", "-hws", "4", "-mf1", wide, "-np", "1"]) == 2
+    told = capsys.readouterr().err
+    assert f"mask {wide}: cannot use values of type int64; convert it" in told
+    assert told.count("\n") == 1

@@ -52,7 +52,6 @@ TYPES = {
     "variable length": h5py.vlen_dtype("f4"),
     "reference": h5py.ref_dtype,
     "complex": np.dtype("c8"),
-    "int64": np.dtype("i8"),
 }
 
 

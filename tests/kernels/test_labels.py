@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from mpidvc.kernels import labels
 
-TYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"]
+TYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]
 LARGEST = 2**24 - 1
 
 
@@ -172,6 +172,6 @@ def test_what_cannot_be() -> None:
             labels.mask(part, 1, radius)
     with pytest.raises(ValueError, match="label 256: not in uint8"):
         labels.mask(part, 256)
-    for other in (part.astype(np.int64), part[0], part.astype(">u2"), part.astype(complex)):
+    for other in (part.astype(np.float16), part[0], part.astype(">u2"), part.astype(complex)):
         with pytest.raises(ValueError, match="of a type that can hold labels"):
             labels.Tally().of(other, LARGEST)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from mpidvc.arrays import Records
 from mpidvc.core.grains import AnalyticGrains
@@ -80,8 +81,27 @@ def test_blocks_and_window_agree() -> None:
         np.testing.assert_allclose(records["phi"][:, :, 3], true[:, :, 3], rtol=0, atol=0.02)
     np.testing.assert_allclose(window["phi"][:, :, :3], blocks["phi"][:, :, :3], rtol=0, atol=1e-3)
     np.testing.assert_allclose(window["phi"][:, :, 3], blocks["phi"][:, :, 3], rtol=0, atol=5e-3)
-    # all of the mask in the window; the sums over blocks count the dilated mask against the label's own voxels
-    np.testing.assert_allclose(window["result"][:, COLUMNS.index("coverage")], 1.0, atol=1e-6)
+    # all of the dilated mask stays on data
+    for records in (window, blocks):
+        np.testing.assert_allclose(records["result"][:, COLUMNS.index("coverage")], 1.0, rtol=0, atol=1e-6)
+
+
+def test_voxels_of_a_mask_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dilated, eroded, and as it is, against the distance to the voxels of the label."""
+    numbers = GRAINS.labels1()
+    image = ArrayImage(numbers, "labels")
+    labels = measure_labels(InlineExecutor(), image)
+    monkeypatch.setattr("mpidvc.images.source.PIECE", 1000)
+    for dilate in (-2, 0, 3):
+        low, high = (ends[0] for ends in labels.mask_boxes(np.array([1]), dilate))
+        mask = ddic.MaskVolume(ddic.LabelPart(image, labels, 1, low, high, replace(SETTINGS, dilate=dilate)))
+        assert mask.n_chunks > 2
+        own = numbers == 1
+        if dilate > 0:
+            own = (ndimage.distance_transform_edt(~own) <= dilate) & (own | (numbers == 0))
+        elif dilate < 0:
+            own = ndimage.distance_transform_edt(own) > -dilate
+        assert InlineExecutor().reduce(mask, None)[0] == np.count_nonzero(own)
 
 
 @pytest.mark.parametrize("order", [1, 3])
