@@ -8,7 +8,7 @@ from typing import TypeVar
 from mpidvc.cli.command import Plan
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
-from mpidvc.tasks.placement import Needs, Placement, decide, forget
+from mpidvc.tasks.placement import Needs, Placement, choose, decide, forget, least_memory
 from mpidvc.tasks.ranks import agree_on_instruction_set, check_instruction_set
 
 __all__ = ["CorrelationPlan", "KernelPlan"]
@@ -23,6 +23,17 @@ class KernelPlan(Plan):
     def __post_init__(self) -> None:
         # refused by the process that prepares, before any rank is started
         check_instruction_set()
+
+    def memory_on(self, ranks: int, mode: str | None = None) -> tuple[str, int, int]:
+        """Way to read the images, least bytes on a node with so many ranks, and bytes of its largest rank.
+
+        Parameters
+        ----------
+        ranks : int
+        mode : {"shared", "mapped", "boxes"}, optional
+            Another way than the one that would be chosen.
+        """
+        raise NotImplementedError
 
     def configure(self, executor: Executor) -> None:
         agree_on_instruction_set(executor)
@@ -49,6 +60,11 @@ class CorrelationPlan(KernelPlan):
     def needs(self) -> Needs:
         """Images, and memory for the work on them."""
         raise NotImplementedError
+
+    def memory_on(self, ranks: int, mode: str | None = None) -> tuple[str, int, int]:
+        needs = self.needs()
+        way = choose(needs, mode or self.image_mode)
+        return way, *least_memory(needs, way, ranks)
 
     def fit(self: P, ranks: int, console: Console, may_take_fewer: bool = False) -> tuple[P, int]:
         needs = self.needs()

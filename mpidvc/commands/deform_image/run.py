@@ -38,10 +38,11 @@ from mpidvc.tasks.deform import (
 from mpidvc.tasks.grey import grey_levels, region_windows, with_limits
 from mpidvc.tasks.memory import LIBRARIES, deform_bytes
 from mpidvc.tasks.placement import Needs, placed
+from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.guess import read_guess
 from mpidvc.workflow.inputs import by, open_mask
-from mpidvc.workflow.output import base_name, folder_of, make_folder
+from mpidvc.workflow.output import base_name, folder_of, make_folder, output_folder
 from mpidvc.workflow.plan import CorrelationPlan
 from mpidvc.workflow.registration import describe_criterion
 from mpidvc.workflow.stages import Stages
@@ -118,7 +119,7 @@ class Plan(CorrelationPlan):
             np.all(given.positions[:, 0] == 0)
         ):
             raise UserError(f"-pf {guess.name}: is of {'3D' if image.two_d else '2D'} images, but {image.path} is not")
-        folder = make_folder(args.out_dir, folder_of(args.im1, real=True), args.prefix)
+        folder = output_folder(args, folder_of(args.im1, real=True))
         console.print("")
         announce(console, "deformImage", args)
         describe_slices(console, image)
@@ -151,6 +152,7 @@ class Plan(CorrelationPlan):
         return Needs([images], chunk, rank0=LIBRARIES + 2 * result, less="an image in HDF5 or uncompressed")
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
+        on_leader(executor, lambda: make_folder(self.target.parent))
         with placed(executor, self.placement, [self.image, self.mask, self.image2], console.note) as images:
             plan = replace(self, image=images[0], mask=images[1], image2=images[2])
             return plan._deform(executor, console)

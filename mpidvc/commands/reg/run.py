@@ -28,12 +28,13 @@ from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.grey import grey_levels, region_windows
 from mpidvc.tasks.memory import LIBRARIES, looking_bytes, registration_bytes, tile_bytes, warp_bytes
 from mpidvc.tasks.placement import Needs, placed
+from mpidvc.tasks.ranks import on_leader
 from mpidvc.tasks.registration import LevelSettings, RegistrationResult, mask_centre, register_multiscale
 from mpidvc.tasks.warp import WarpTask
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.guess import read_guess
 from mpidvc.workflow.inputs import open_pair
-from mpidvc.workflow.output import base_name, folder_of, make_folder, pair_name
+from mpidvc.workflow.output import base_name, folder_of, make_folder, output_folder, pair_name
 from mpidvc.workflow.plan import CorrelationPlan
 from mpidvc.workflow.plot import need_matplotlib
 from mpidvc.workflow.registration import describe_criterion, registration_settings
@@ -98,7 +99,7 @@ class Plan(CorrelationPlan):
         if guess.registration is not None:
             start = deformation.move_centre(guess.registration.phi[0], guess.registration.positions[0], centre)
         report_at = mask_centre(mask1) if args.return_phi_mask_centre and mask1 is not None else centre
-        folder = make_folder(args.out_dir, folder_of(args.im1, real=True), args.prefix)
+        folder = output_folder(args, folder_of(args.im1, real=True))
         console.print("")
         announce(console, "reg", args)
         describe_slices(console, images.image1, images.image2)
@@ -148,6 +149,7 @@ class Plan(CorrelationPlan):
         )
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
+        on_leader(executor, lambda: make_folder(self.stem.parent))
         with placed(executor, self.placement, self.images, console.note) as images:
             return replace(self, images=ImagePair._make(images))._register(executor, console)
 
