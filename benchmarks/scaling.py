@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How many ranks make sense: a simulation of the master and its workers, with the real scheduling and measured costs.
 
-    python benchmarks/scaling.py --measure --work /tmp/scaling     # measures costs here into mpidvc/workflow/scaling.json
+    python benchmarks/scaling.py --measure --work /tmp/scaling  # measures costs here into mpidvc/workflow/scaling.json
     python benchmarks/scaling.py --measure-mpio                    # the same for mpio only, where h5py has MPI
     python benchmarks/scaling.py --check                           # compares with real runs of ranks that sleep
     python benchmarks/scaling.py                                   # simulates; writes docs/scaling.md and its pictures

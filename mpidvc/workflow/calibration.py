@@ -1,11 +1,11 @@
-"""Calibration: a few blocks of a run are measured for their time, and their results are dropped."""
+"""Calibration: a few chunks of a run are measured for their time, and their results are dropped."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -17,39 +17,76 @@ from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import InlineExecutor, Task
 from mpidvc.runtime.journal import Journal
 from mpidvc.runtime.stop import StopRequest
-from mpidvc.tasks.texture import WindowSettings, texture_of
+from mpidvc.tasks.texture import WindowSettings
 from mpidvc.workflow.measurement import Measurement, SharedTask
-from mpidvc.workflow.road import RoadPart, RoadPlan
 from mpidvc.workflow.stages import Stages
 from mpidvc.workflow.work import Work
 
-__all__ = ["Rate", "SampledPoints", "calibrate"]
+__all__ = ["BUDGET", "FEWEST", "Cost", "SampledPoints", "Sampling", "time_chunks"]
 
-#: CPU seconds after which no further block is measured, and fewest blocks that are.
+#: CPU seconds after which no further chunk is measured, and fewest chunks that are.
 BUDGET, FEWEST = 3.0, 3
+#: Most chunks that are measured.
+MOST = 5000
 
 
 @dataclass(frozen=True)
-class Rate:
-    """Measured cost of the points of a run.
+class Cost:
+    """CPU time of the work of a run, all of its chunks on one rank.
 
     Attributes
     ----------
     seconds : float
-        CPU seconds of a point.
-    once : float
-        CPU seconds for all points before the blocks begin.
-    points, blocks : int
-        Number of points and of blocks that were measured.
+    chunks : int
+    sample : tuple of float
+        Seconds of the chunks that were measured; empty where the time is a rough guess.
+    points : int
+        Points that were measured.
     statuses : dict of str to int
-        Number of points measured by return status.
+        Their number by return status.
+    rounds : int
+        How often all ranks wait for each other: once for every pair of a series and every iteration of a registration.
     """
 
     seconds: float
-    once: float = 0.0
+    chunks: int
+    sample: tuple[float, ...] = ()
     points: int = 0
-    blocks: int = 0
     statuses: dict[str, int] = field(default_factory=dict)
+    rounds: int = 1
+
+
+def time_chunks(run: Callable[[int], Any], n: int, budget: float) -> Iterator[tuple[int, float, Any]]:
+    """Run chunks, spread evenly, until the budget is spent.
+
+    Parameters
+    ----------
+    run : callable
+        Runs the chunk of a number below `n`.
+    n : int
+    budget : float
+        CPU seconds.
+
+    Yields
+    ------
+    chunk : int
+    seconds : float
+        CPU seconds of the chunk.
+    result
+        The result of `run`.
+    """
+    spent = 0.0
+    for k, chunk in enumerate(sample_of(n, MOST).tolist()):
+        if k == 0:
+            # memory is taken, and libraries are loaded, only once
+            run(chunk)
+        begun = time.process_time()
+        result = run(chunk)
+        seconds = time.process_time() - begun
+        spent += seconds
+        yield chunk, seconds, result
+        if spent > budget and k + 1 >= FEWEST:
+            break
 
 
 class SampledPoints:
@@ -70,35 +107,52 @@ class SampledPoints:
     def __len__(self) -> int:
         return len(self._work.order)
 
-    def rows(self, block: int) -> Ints:
-        """Rows of the field in a block."""
-        start, stop = int(self.starts[block]), int(self.starts[block + 1])
-        return self._work.order[start : min(stop, start + self._most)]
-
     def inputs(self, block: int) -> Records:
         """`INPUT` of the points of a block."""
-        return self._work.inputs(self.rows(block))
+        start, stop = int(self.starts[block]), int(self.starts[block + 1])
+        return self._work.inputs(self._work.order[start : min(stop, start + self._most)])
 
 
-class _Sampling(Measurement):
-    """A measurement of some blocks, without files."""
+class Sampling(Measurement):
+    """A measurement of some blocks of a run, without files.
+
+    Parameters
+    ----------
+    work : Work
+    budget : float
+        CPU seconds after which no further block is measured.
+    most : int
+        Points that are measured of a block at most.
+
+    Attributes
+    ----------
+    cost : Cost
+        Of all blocks, after the measurement.
+    """
 
     def __init__(self, work: Work, budget: float, most: int) -> None:
         self.executor = InlineExecutor()
         self.console = Console(silent=True)
         self.stages = Stages(self.executor)
-        self.work, self.points = work, SampledPoints(work, most)
-        self.journal = cast("Journal", self.points)
+        self.work = work
+        # the tasks ask for nothing else
+        self.journal = cast("Journal", SampledPoints(work, most))
         self.total, self.done = len(work.order), 0
-        self._budget = budget
+        self.budget = budget
+        self.cost = Cost(0.0, 0)
         self._begun = time.process_time()
-        self.rate = Rate(0.0)
 
     def start(self, line: str, images: ImagePair, windows: WindowSettings | None = None, points: str = "nodes") -> None:
-        self._begun = time.process_time()
+        """Nothing is said; the time before counts for all points."""
 
     @contextlib.contextmanager
     def measuring(self, what: str) -> Iterator[StopRequest]:
+        """Not for samples.
+
+        Raises
+        ------
+        NotImplementedError
+        """
         raise NotImplementedError
         yield
 
@@ -109,51 +163,35 @@ class _Sampling(Measurement):
         describe: Callable[[dict[str, float]], str],
         shared: tuple[SharedTask, Sequence[int]] | None = None,
     ) -> None:
+        """Measure some of the blocks."""
         once = time.process_time() - self._begun
-        n = self.points.n_blocks - len(self.work.kept) if self.work is not None else 0
-        order = sample_of(n, 10000)
-        seconds, points, blocks = 0.0, 0, 0
-        statuses: dict[str, int] = {}
-        column = list(self.work.columns).index("returnStatus") if self.work is not None else 0
-        for k, block in enumerate(order.tolist()):
-            if k == 0:
-                # memory is taken, and libraries are loaded, only once
-                task.run(block)
-            begun = time.process_time()
-            records = task.run(block)
-            seconds += time.process_time() - begun
+        assert self.work is not None
+        sizes = np.diff(self.work.starts)
+        self.sample(task.run, len(sizes) - len(self.work.kept), lambda block: int(sizes[block]))
+        self.cost = replace(self.cost, seconds=self.cost.seconds + once)
+
+    def sample(self, run: Callable[[int], Records], chunks: int, size: Callable[[int], int]) -> None:
+        """Measure some chunks.
+
+        Parameters
+        ----------
+        run : callable
+            Gives the records of some points of the chunk of a number.
+        chunks : int
+            Number of chunks.
+        size : callable
+            Points of a chunk.
+        """
+        assert self.work is not None
+        column = list(self.work.columns).index("returnStatus")
+        spent, points = 0.0, 0
+        sample, statuses = [], []
+        for chunk, seconds, records in time_chunks(run, chunks, self.budget):
+            sample.append(seconds * size(chunk) / max(len(records), 1))
+            spent += seconds
             points += len(records)
-            blocks += 1
-            values, counts = np.unique(records["result"][:, column], return_counts=True)
-            for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-                statuses[f"{value:g}"] = statuses.get(f"{value:g}", 0) + count
-            if seconds > self._budget and blocks >= FEWEST:
-                break
-        self.rate = Rate(seconds / max(points, 1), once, points, blocks, statuses)
-
-
-def calibrate(plan: RoadPlan[Any], part: RoadPart, work: Work, budget: float = BUDGET) -> Rate:
-    """Measure the cost of the points of a part, on some of its blocks.
-
-    Parameters
-    ----------
-    plan : RoadPlan
-    part : RoadPart
-    work : Work
-        The points of the part.
-    budget : float
-        CPU seconds after which no further block is measured.
-    """
-    each = plan.estimated_seconds / max(len(plan.parts) * len(work.measured), 1)
-    # a part of a block will do where a block would take longer than the whole calibration should
-    most = max(8, int(budget / FEWEST / each)) if each > 0 and plan.nodes.layout.layout != "labels" else 2**62
-    sampling = _Sampling(work, budget, most)
-    with plan.at_hand(part, sampling.executor, sampling.console, sampling.stages) as ready:
-        plan.measure(ready, sampling)
-    return sampling.rate
-
-
-def texture_warning(part: Any, work: Work, windows: WindowSettings) -> str | None:
-    """Warning if many of the windows of a part have too little texture."""
-    images = part.images
-    return texture_of(images.image1, images.mask1, work.positions[np.sort(work.measured)], windows).warning()
+            statuses.append(records["result"][:, column])
+        total = spent / max(points, 1) * len(self.work.measured)
+        values, counts = np.unique(np.concatenate([np.zeros(0), *statuses]), return_counts=True)
+        found = {f"{value:g}": int(count) for value, count in zip(values, counts, strict=True)}
+        self.cost = Cost(total, chunks, tuple(sample), points, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 from mpidvc.cli.command import Plan
@@ -10,6 +11,7 @@ from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.placement import Needs, Placement, choose, decide, forget, least_memory
 from mpidvc.tasks.ranks import agree_on_instruction_set, check_instruction_set
+from mpidvc.workflow.calibration import Cost
 
 __all__ = ["CorrelationPlan", "KernelPlan"]
 
@@ -33,6 +35,14 @@ class KernelPlan(Plan):
         mode : {"shared", "mapped", "boxes"}, optional
             Another way than the one that would be chosen.
         """
+        raise NotImplementedError
+
+    def cost(self, budget: float) -> Cost:
+        """CPU time of the work: measured on some of it for about so many CPU seconds, or a rough guess for 0."""
+        raise NotImplementedError
+
+    def written(self) -> list[tuple[Path, int]]:
+        """Files that the run writes, and their bytes."""
         raise NotImplementedError
 
     def configure(self, executor: Executor) -> None:

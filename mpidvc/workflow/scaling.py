@@ -117,7 +117,7 @@ def ordering(measured: dict[str, Any], ranks: int, n_points: float) -> float:
 
 
 @cache
-def seconds_of_chunks(work: float, n_chunks: int, sample: tuple[float, ...], ranks: int, nodes: int) -> float:
+def seconds_of_chunks(work: float, n_chunks: int, sample: tuple[float, ...], ranks: int) -> float:
     """Seconds in which so many ranks measure the chunks of a run.
 
     Parameters
@@ -127,7 +127,7 @@ def seconds_of_chunks(work: float, n_chunks: int, sample: tuple[float, ...], ran
     n_chunks : int
     sample : tuple of float
         Seconds of some of them; empty: as `simulate` makes them up.
-    ranks, nodes : int
+    ranks : int
     """
     if work <= 0 or n_chunks == 0:
         return 0.0
