@@ -22,6 +22,7 @@ from mpidvc.atomic import replacing
 from mpidvc.cli.command import Command
 from mpidvc.errors import UserError
 from mpidvc.runtime.console import Console
+from mpidvc.runtime.executor import InlineExecutor
 from mpidvc.runtime.memory import read_text
 from mpidvc.tasks.placement import Mode
 from mpidvc.tasks.points import INPUT
@@ -163,6 +164,8 @@ def estimate(
     assert isinstance(plan, KernelPlan)
     outputs = plan.written()
     fixed = START + time.process_time() - begun
+    # the kernels of the run itself
+    plan.configure(InlineExecutor())
     cost = _cost(plan, argv, calibration, remember)
     points = n_parts = scratch = 0
     if isinstance(plan, RoadPlan):
