@@ -46,6 +46,8 @@ class Cost:
         Their number by return status.
     rounds : int
         How often all ranks wait for each other: once for every pair of a series and every iteration of a registration.
+    remark : str
+        Something that the figures do not know; "" if there is nothing.
     """
 
     seconds: float
@@ -54,6 +56,7 @@ class Cost:
     points: int = 0
     statuses: dict[str, int] = field(default_factory=dict)
     rounds: int = 1
+    remark: str = ""
 
 
 def time_chunks(run: Callable[[int], Any], n: int, budget: float) -> Iterator[tuple[int, float, Any]]:

@@ -254,6 +254,8 @@ def _at_border(plan: KernelPlan) -> int:
 
 def _warnings(plan: KernelPlan, border: int, points: int, cost: Cost) -> Iterator[str]:
     """Reasons to change the command before it is run."""
+    if cost.remark:
+        yield cost.remark
     if points and border > LARGE_SHARE * points:
         yield f"{border} of {points} windows stick out of the image: take smaller ones (-hws)"
     if isinstance(plan, PointwisePlan):

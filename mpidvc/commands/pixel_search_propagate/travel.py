@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import INLINE_BATCH, Executor
 from mpidvc.tasks.memory import POINT_RANK0
 from mpidvc.tasks.propagation import GuidedLabelSearch, GuidedSearch
-from mpidvc.workflow.calibration import Sampling
+from mpidvc.workflow.calibration import Cost, Sampling
 from mpidvc.workflow.journal_feed import JournalFeed
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.pointwise import Part, PointwisePlan
@@ -159,6 +159,10 @@ class Travel(PointwisePlan[PartT], Generic[PartT]):
         if width < NARROW * executor.size and executor.size > 1:
             hint = "--ranking distance has a wider front" if self.ranking == "walk" else "a smaller -nr widens it"
             console.note(f"the front is too narrow to keep {executor.size} processes busy; {hint}")
+
+    def cost(self, budget: float) -> Cost:
+        remark = "the time on several ranks is the least: they wait where the front of the propagation is narrow"
+        return replace(super().cost(budget), remark=remark)
 
     def sample(self, part: PartT, sampling: Sampling) -> None:
         rows = self.rows(part)

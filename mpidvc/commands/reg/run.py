@@ -175,13 +175,15 @@ class Plan(CorrelationPlan):
         spent = time.process_time() - begun
         # the coarser levels before took an eighth each time
         last = spent if coarse.begin == end else spent * (1 - 1 / larger)
-        seconds = spent
+        seconds, remark = spent, ""
+        if end > levels.end:
+            remark = f"levels up to binning {end} were measured; finer ones are taken to need as many iterations"
         while end > levels.end:
             end, last = end // 2, last * larger
             seconds += last
         rounds = max(found.last.iterations, 1)
         one = seconds / blocks / rounds
-        return Cost(seconds, blocks * rounds, (one,), 1, {f"{found.last.status}": 1}, rounds)
+        return Cost(seconds, blocks * rounds, (one,), 1, {f"{found.last.status}": 1}, rounds, remark)
 
     def written(self) -> list[tuple[Path, int]]:
         found = [(Path(f"{self.stem}.tsv"), 500)]
