@@ -30,6 +30,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     grey = ((grey - grey.min()) / np.ptp(grey) * 60000).astype(np.uint16)
     tifffile.imwrite("im1.tif", grey, photometric="minisblack")
     tifffile.imwrite("im2.tif", np.roll(grey, 1, 2), photometric="minisblack")
+    labels = np.zeros(SHAPE, np.uint16)
+    labels[6:18, 8:22, 8:20], labels[20:34, 22:36, 24:40] = 1, 2
+    tifffile.imwrite("labels.tif", labels, photometric="minisblack")
     return tmp_path
 
 
@@ -53,6 +56,7 @@ LINES = [
     "ldic im1.tif im2.tif -ns 8 -hws 4 -vtk -tif",
     "pixelSearch im1.tif im2.tif -ns 8 -hws 4 -sr -2 2 -2 2 -2 2 -vtk -tif",
     "pixelSearchPropagate im1.tif im2.tif -sp 20 20 20 0 0 1 -ns 8 -hws 4 -sr -2 2 -2 2 -2 2",
+    "ddic im1.tif labels.tif im2.tif",
     "reg im1.tif im2.tif -def",
     "regularStrain f-ldic.h5 -comp vol r U -vtk -tif",
     "filterPhiField -pf f-ldic.h5 -slqc -cint",
