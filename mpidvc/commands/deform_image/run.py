@@ -52,6 +52,8 @@ __all__ = ["Deformed", "Plan"]
 
 #: Rough CPU seconds per voxel.
 COST = {1: 4.0e-7, 3: 5.0e-7}
+#: Voxels of a slab that is timed.
+SAMPLED = 100_000
 
 
 @dataclass(frozen=True)
@@ -158,8 +160,12 @@ class Plan(CorrelationPlan):
         passes = 2 if residual is not None and self.criterion == "znssd" else 1
         if budget == 0:
             return Cost(passes * self.estimated_seconds, task.n_chunks)
-        sample = tuple(passes * seconds for _, seconds, _ in time_chunks(task.run, task.n_chunks, budget))
-        return Cost(sum(sample) / len(sample) * task.n_chunks, task.n_chunks, sample)
+        # thinner slabs will do
+        nz, ny, nx = self.image.shape
+        chunks, task.planes = task.n_chunks, max(1, min(task.planes, SAMPLED // (ny * nx)))
+        sample = [passes * seconds for _, seconds, _ in time_chunks(task.run, nz // task.planes, budget)]
+        total = sum(sample) / len(sample) / task.planes * nz
+        return Cost(total, chunks, (total / chunks,))
 
     def written(self) -> list[tuple[Path, int]]:
         n = math.prod(self.image.shape)
