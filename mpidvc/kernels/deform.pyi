@@ -34,6 +34,9 @@ def mesh_places(
 def least_value(
     value: NDArray[np.float64], neighbours: NDArray[np.int32], vertices: NDArray[np.int32], points: int
 ) -> float: ...
+def extent_inside(
+    shape: Sequence[int], places: NDArray[np.float64]
+) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]: ...
 def sample(
     box: NDArray[np.float32], origin: ArrayLike, shape: Sequence[int], places: NDArray[np.float64], order: int
 ) -> NDArray[np.float64]: ...

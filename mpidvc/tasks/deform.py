@@ -115,7 +115,8 @@ class NearestMotion:
         distance = float(np.prod(extent[-dimensions:]) / len(positions)) ** (1 / dimensions)
         # large blocks share a search, small ones leave few points to choose from
         edge = int(min(max(round(0.45 * distance), 2), 8))
-        self.edge: Triple = (1 if two_d else edge, edge, edge)
+        # rows of as many voxels as the kernel takes at a time
+        self.edge: Triple = (1 if two_d else edge, edge, 8)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_points": None}
@@ -126,7 +127,7 @@ class NearestMotion:
         return 450 * len(self.positions)
 
     def places(self, low: Sequence[int], n: Sequence[int], wanted: npt.NDArray[np.uint8] | None) -> Array:
-        """Places (z, y, x, 3) in the undeformed image."""
+        """Places (3, z, y, x) in the undeformed image."""
         if self._points is None:
             t = self.phi[:, :3, 3]
             deformed = self.positions + t
@@ -278,7 +279,7 @@ def sample_places(image: Image, places: Array, order: int) -> Array:
     Parameters
     ----------
     image : Image
-    places : (z, y, x, 3) float64
+    places : (3, z, y, x) float64
         Voxels; nan for none.
     order : {1, 3}
 
@@ -286,26 +287,22 @@ def sample_places(image: Image, places: Array, order: int) -> Array:
     -------
     (z, y, x) float64
     """
-    shape = np.array(image.shape)
-    skipped = int(image.two_d)
-    points = places[..., skipped:]
-    last = (shape - 1)[skipped:]
-    inside = ((points >= 0) & (points <= last)).all(axis=-1)
-    out = np.full(places.shape[:3], np.nan)
-    if not inside.any():
-        return out
-    at = points[inside]
-    first, final = np.zeros(3, np.int64), np.zeros(3, np.int64)
-    first[skipped:], final[skipped:] = np.floor(at.min(axis=0)), np.minimum(np.ceil(at.max(axis=0)), last)
-    if math.prod((final - first + 1).tolist()) > WIDEST * out.size + AROUND and out.size > 1:
+    voxels = places.shape[1:]
+    points = places.reshape(3, -1)
+    inside, low, high = deform.extent_inside(image.shape, points)
+    if inside == 0:
+        return np.full(voxels, np.nan)
+    first = np.floor(low).astype(np.int64)
+    final = np.minimum(np.ceil(high).astype(np.int64), np.array(image.shape) - 1)
+    if math.prod((final - first + 1).tolist()) > WIDEST * points.shape[1] + AROUND and points.shape[1] > 1:
         # the voxels come from places that lie far apart
-        axis = int(np.argmax(out.shape))
-        middle = out.shape[axis] // 2
-        parts = [np.take(places, range(*ends), axis) for ends in ((0, middle), (middle, out.shape[axis]))]
+        axis = int(np.argmax(voxels))
+        middle = voxels[axis] // 2
+        parts = [np.take(places, range(*ends), axis + 1) for ends in ((0, middle), (middle, voxels[axis]))]
         return np.concatenate([sample_places(image, part, order) for part in parts], axis)
     box, _, start = read_sampled_box(image, first, final, order)
-    flat = deform.sample(box, start, image.shape, np.ascontiguousarray(places.reshape(-1, 3)), order)
-    return flat.reshape(out.shape) + image.base
+    values = deform.sample(box, start, image.shape, points, order).reshape(voxels)
+    return values + image.base if image.base else values
 
 
 @dataclass(frozen=True)
