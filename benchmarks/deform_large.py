@@ -33,7 +33,7 @@ SPACING, NEAREST = 20, 8
 
 
 def write_field(path: Path, edge: int) -> None:
-    """Displacements of up to 3 voxels with their gradients, at the nodes of a grid; noise leaves no equally near nodes."""
+    """Displacements of up to 3 voxels with their gradients at the nodes of a grid; noise leaves no two equally near."""
     axis = np.arange(SPACING, edge - 1, SPACING, dtype=np.float64)
     positions = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     k = 2 * np.pi / edge

@@ -23,11 +23,10 @@ using Index = std::int64_t;
 constexpr double LEAST_COORDINATE = -1e-9;
 
 struct Points {
-    const double *deformed;   // (n, 3)
-    const double *reference;  // (n, 3), or that of the deformed ones where only displacements are interpolated
-    const double *gradient;   // (n, 9): inverse of F, less the identity
-    const double *back;       // (n, 3): displacement from the deformed configuration to the reference
+    const double *deformed;  // (n, 3)
+    const double *phi;       // (n, 16): inverse motions about these
     Index n;
+    bool displacements_only;
 };
 
 // Points whose distance from a block's centre allows them to be among the nearest of one of its voxels.
@@ -130,7 +129,7 @@ inline void places(const mpidvc_places_kernels *kernels, const point_tree::Tree 
     const Index voxels = n[0] * n[1] * n[2];
     mpidvc_places job = {};
     job.nearest = nearest;
-    job.reference = points.reference, job.gradient = points.gradient, job.back = points.back;
+    job.phi = points.phi, job.displacements_only = points.displacements_only;
     job.pitch_y = n[2], job.pitch_z = n[1] * n[2];
     for (Index z = 0; z < n[0]; z += edge[0])
         for (Index y = 0; y < n[1]; y += edge[1])

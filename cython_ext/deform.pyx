@@ -23,16 +23,18 @@ cdef extern from *:
     const mpidvc_places_kernels* mpidvc_places_table(int) nogil
 
 cdef extern from "point_tree.hpp" namespace "point_tree" nogil:
+    cdef cppclass Node:
+        pass
+
     cdef cppclass Tree:
-        void build(const double *points, int64_t n) except +
+        void view(const double *points, const int64_t *order, int64_t n, const Node *nodes, int64_t n_nodes)
 
 cdef extern from "deform.hpp" namespace "deform" nogil:
     struct CPoints "deform::Points":
         const double *deformed
-        const double *reference
-        const double *gradient
-        const double *back
+        const double *phi
         int64_t n
+        bint displacements_only
 
     struct CMesh "deform::Mesh":
         const double *deformed
@@ -67,37 +69,38 @@ cdef extern from "deform.hpp" namespace "deform" nogil:
 
 
 cdef class NearestPoints:
-    """Deformed points, and the motion back to the reference that each of them stands for.
+    """Deformed points, and the motions back to the reference that they stand for. Nothing is copied.
 
     Parameters
     ----------
     deformed : (n, 3) float64
         Positions in the deformed configuration; finite.
-    reference : (n, 3) float64
-        Positions that the motions refer to.
-    gradient : (n, 3, 3) float64
-        Gradients of these motions.
-    back : (n, 3) float64
-        Displacements at `reference`.
+    phi : (n, 4, 4) float64
+        The motions, about these.
+    tree : (order, nodes)
+        `neighbours.Points.tree` of the positions.
+    displacements_only : bool
+        Whether F of the motions counts for nothing.
     """
 
     cdef Tree tree
-    cdef const double[:, ::1] deformed, reference, back
-    cdef const double[:, :, ::1] gradient
+    cdef const double[:, ::1] deformed
+    cdef const double[:, :, ::1] phi
+    cdef const int64_t[::1] order
+    cdef const uint8_t[::1] nodes
+    cdef bint displacements_only
 
-    def __init__(self, const double[:, ::1] deformed, const double[:, ::1] reference, const double[:, :, ::1] gradient,
-                 const double[:, ::1] back):
+    def __init__(self, const double[:, ::1] deformed, const double[:, :, ::1] phi, tree, bint displacements_only):
         cdef int64_t n = deformed.shape[0]
-        widths = {deformed.shape[1], reference.shape[1], back.shape[1]}
-        if reference.shape[0] != n or back.shape[0] != n or widths != {3}:
-            raise ValueError("positions and displacements have to be (n, 3)")
-        if gradient.shape[0] != n or gradient.shape[1] != 3 or gradient.shape[2] != 3 or n < 1:
-            raise ValueError("gradients have to be (n, 3, 3), of one point at least")
-        if not np.isfinite(deformed).all():
-            raise ValueError("positions have to be finite")
-        self.deformed, self.reference, self.gradient, self.back = deformed, reference, gradient, back
-        with nogil:
-            self.tree.build(&self.deformed[0, 0], n)
+        if n < 1 or deformed.shape[1] != 3 or phi.shape[0] != n or phi.shape[1] != 4 or phi.shape[2] != 4:
+            raise ValueError("positions have to be (n, 3), Phi (n, 4, 4), of one point at least")
+        self.order, self.nodes = tree
+        if self.order.shape[0] != n or self.nodes.shape[0] % sizeof(Node) or not self.nodes.shape[0]:
+            raise ValueError("the tree is not one of these points")
+        self.deformed, self.phi, self.displacements_only = deformed, phi, displacements_only
+        self.tree.view(
+            &deformed[0, 0], &self.order[0], n, <const Node *> &self.nodes[0], self.nodes.shape[0] // sizeof(Node)
+        )
 
     def places(self, int64_t nearest, low, size, edge, const uint8_t[:, :, ::1] wanted=None):
         """Find the place in the undeformed image of every voxel of a box.
@@ -138,8 +141,8 @@ cdef class NearestPoints:
         out = np.empty((3, n[0], n[1], n[2]))
         cdef double[:, :, :, ::1] target = out
         cdef CPoints points
-        points.deformed, points.reference = &self.deformed[0, 0], &self.reference[0, 0]
-        points.gradient, points.back = &self.gradient[0, 0, 0], &self.back[0, 0]
+        points.deformed, points.phi = &self.deformed[0, 0], &self.phi[0, 0, 0]
+        points.displacements_only = self.displacements_only
         points.n = self.deformed.shape[0]
         with nogil:
             c_places(kernels, self.tree, points, nearest, first, n, step, mask, &target[0, 0, 0, 0])

@@ -136,14 +136,21 @@ MPIDVC_INLINE void average(const mpidvc_places &job, double z, double y, D x, co
         if (!any(counts)) continue;
         room += level;
         const D weight = pick(counts, 1.0 / (root(square[k]) + SOFTENING), zero);
-        const Int point = job.index[k];
-        const double *g = job.gradient + 9 * point, *b = job.back + 3 * point, *c = job.reference + 3 * point;
-        const double dz = z - c[0], dy = y - c[1];
-        const D dx = x - c[2];
+        const double *p = job.phi + 16 * job.index[k];
         sum += weight;
+        if (job.displacements_only) {
+            MPIDVC_UNROLL
+            for (int a = 0; a < 3; a++) moved[a] += weight * p[4 * a + 3];
+            continue;
+        }
+        const double dz = z - job.position[0][k], dy = y - job.position[1][k];
+        const D dx = x - job.position[2][k];
         MPIDVC_UNROLL
-        for (int a = 0; a < 3; a++)
-            moved[a] += weight * ((b[a] + (g[3 * a] * dz + g[3 * a + 1] * dy)) + g[3 * a + 2] * dx);
+        for (int a = 0; a < 3; a++) {
+            // rows of F less those of the identity
+            const double gz = p[4 * a] - (a == 0), gy = p[4 * a + 1] - (a == 1), gx = p[4 * a + 2] - (a == 2);
+            moved[a] += weight * ((p[4 * a + 3] + (gz * dz + gy * dy)) + gx * dx);
+        }
     }
     const D share = 1.0 / sum;
     place[0] = z + moved[0] * share;

@@ -7,10 +7,9 @@ struct mpidvc_places {
     int64_t count, nearest;            // points, and how many of them are averaged; 1 <= nearest <= count
     const double *position[3];         // (count,) of the deformed points, ascending by index
     const int64_t *first;              // (count,) rows in the order in which they are compared: those near the block first
-    const int64_t *index;              // (count,) indices of the points in the arrays that follow
-    const double *reference;           // (n, 3): positions that the motions refer to
-    const double *gradient;            // (n, 9)
-    const double *back;                // (n, 3): displacements at `reference`
+    const int64_t *index;              // (count,) indices of the points in `phi`
+    const double *phi;                 // (n, 16): their inverse motions, about the deformed points
+    int displacements_only;            // whether F of `phi` counts for nothing
     int64_t low[3], size[3];           // first voxel, and voxels
     int64_t pitch_y, pitch_z;          // of `out` and `wanted`, voxels
     double *out[3];                    // at the first voxel

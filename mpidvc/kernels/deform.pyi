@@ -7,9 +7,9 @@ class NearestPoints:
     def __init__(
         self,
         deformed: NDArray[np.float64],
-        reference: NDArray[np.float64],
-        gradient: NDArray[np.float64],
-        back: NDArray[np.float64],
+        phi: NDArray[np.float64],
+        tree: tuple[NDArray[np.int64], NDArray[np.uint8]],
+        displacements_only: bool,
     ) -> None: ...
     def places(
         self,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +15,13 @@ import numpy.typing as npt
 from mpidvc.arrays import Array, Ints, Triple
 from mpidvc.core.boxes import data_voxels
 from mpidvc.images.image import Image
-from mpidvc.kernels import deform
+from mpidvc.kernels import deform, neighbours
+from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.boxes import read_sampled_box
+from mpidvc.tasks.source import share_arrays
 from mpidvc.tasks.warp import TILE, planes_of_slab, sample_block, to_dtype
+
+M = TypeVar("M", bound="_ArraysMotion")
 
 __all__ = [
     "SUMS",
@@ -33,6 +39,10 @@ __all__ = [
 
 #: Approximate number of voxels of a slab; rows and columns of the tiles in which places are found.
 SLAB_VOXELS, PLACES_TILE = 8_000_000, 128
+#: Of tetrahedra, as `deform.mesh_places` takes them.
+MESH_ARRAYS = ("deformed", "reference", "inverse", "edges", "begin", "end", "factor")
+#: Points whose motions are inverted together.
+BLOCK = 2**16
 #: Largest box of an image that is read for a tile, in its own voxels and besides.
 WIDEST, AROUND = 4, 2_000_000
 #: Determinant of the edges of a tetrahedron over the cube of the longest one, below which it has no volume.
@@ -51,7 +61,10 @@ class Motion(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that every rank holds."""
+        """Bytes of its arrays."""
+
+    def shared(self, executor: Executor) -> Motion:
+        """The same on every rank, its arrays once per node; collective."""
 
     def values(self, image: Image, low: Sequence[int], n: Sequence[int], wanted: npt.NDArray[np.uint8] | None) -> Array:
         """Grey levels of the voxels ``[low, low + n)``, nan where there is nothing."""
@@ -76,16 +89,46 @@ class WholeMotion:
     tile: int = TILE
     nbytes: int = 0
 
+    def shared(self, executor: Executor) -> WholeMotion:
+        return self
+
     def values(self, image: Image, low: Sequence[int], n: Sequence[int], wanted: npt.NDArray[np.uint8] | None) -> Array:
         inverse = np.linalg.inv(self.phi).astype(np.float64)
         return sample_block(image, inverse, self.centre, low, n, self.order, np.nan).astype(np.float64)
 
 
-class NearestMotion:
+class _ArraysMotion:
+    """A motion of large arrays; a copy, or what other ranks get, is without them."""
+
+    def __init__(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        self._arrays: dict[str, npt.NDArray[Any]] | None = arrays
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_points"} | {"_arrays": None}
+
+    @property
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """By name."""
+        assert self._arrays is not None
+        return self._arrays
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def shared(self: M, executor: Executor) -> M:
+        """The same on every rank, its arrays once per node; collective."""
+        motion = copy(self)
+        motion._arrays = share_arrays(executor, self._arrays)
+        return motion
+
+
+class NearestMotion(_ArraysMotion):
     """Motions of the nearest deformed points, weighted by the inverse distance.
 
-    Voxel v takes the grey level at ``v + Σ w [-F⁻¹ t + (F⁻¹ - I) (v - X)] / Σ w`` with ``w = 1 / (|v - X - t| + 1e-6)``
-    over its nearest points, X being their positions; spam's formula.
+    Voxel v takes the grey level at ``v + Σ w [(F⁻¹ - I) (v - Y) - t] / Σ w`` with ``w = 1 / (|v - Y| + 1e-6)`` over its
+    nearest points, Y = X + t being their deformed positions; spam's formula.
 
     Parameters
     ----------
@@ -106,10 +149,10 @@ class NearestMotion:
     def __init__(
         self, positions: Array, phi: Array, nearest: int, displacements_only: bool, order: int, two_d: bool
     ) -> None:
-        self.positions, self.phi, self.nearest = positions, phi, nearest
-        self.displacements_only, self.order, self.two_d = displacements_only, order, two_d
-        self._points: deform.NearestPoints | None = None
         deformed = positions + phi[:, :3, 3]
+        tree = neighbours.Points(deformed).tree
+        super().__init__({"deformed": deformed, "inverse": _inverses(phi), "order": tree[0], "nodes": tree[1]})
+        self.nearest, self.displacements_only, self.order, self.two_d = nearest, displacements_only, order, two_d
         extent = np.ptp(deformed, axis=0) + 1
         dimensions = 2 if two_d else 3
         distance = float(np.prod(extent[-dimensions:]) / len(positions)) ** (1 / dimensions)
@@ -118,33 +161,31 @@ class NearestMotion:
         # rows of as many voxels as the kernel takes at a time
         self.edge: Triple = (1 if two_d else edge, edge, 8)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_points": None}
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that every rank holds: the field, inverse motions, and the tree."""
-        return 450 * len(self.positions)
+    @cached_property
+    def _points(self) -> deform.NearestPoints:
+        arrays = self.arrays
+        tree = arrays["order"], arrays["nodes"]
+        return deform.NearestPoints(arrays["deformed"], arrays["inverse"], tree, self.displacements_only)
 
     def places(self, low: Sequence[int], n: Sequence[int], wanted: npt.NDArray[np.uint8] | None) -> Array:
         """Places (3, z, y, x) in the undeformed image."""
-        if self._points is None:
-            t = self.phi[:, :3, 3]
-            deformed = self.positions + t
-            if self.displacements_only:
-                gradient, back = np.zeros((len(t), 3, 3)), -t
-            else:
-                inverse = np.linalg.inv(self.phi[:, :3, :3])
-                gradient, back = inverse - np.eye(3), -np.einsum("nij,nj->ni", inverse, t)
-            self._points = deform.NearestPoints(
-                deformed, self.positions, np.ascontiguousarray(gradient), np.ascontiguousarray(back)
-            )
         return self._points.places(self.nearest, low, n, self.edge, wanted)
 
     def values(self, image: Image, low: Sequence[int], n: Sequence[int], wanted: npt.NDArray[np.uint8] | None) -> Array:
         if wanted is not None and not wanted.any():
             return np.full(tuple(n), np.nan)
         return sample_places(image, self.places(low, n, wanted), self.order)
+
+
+def _inverses(phi: Array) -> Array:
+    """Motions (n, 4, 4) back, about the deformed points."""
+    out = np.zeros(phi.shape)
+    for start in range(0, len(phi), BLOCK):
+        rows = slice(start, start + BLOCK)
+        out[rows, :3, :3] = np.linalg.inv(phi[rows, :3, :3])
+    out[:, :3, 3] = -phi[:, :3, 3]
+    out[:, 3, 3] = 1
+    return out
 
 
 class Mesh(NamedTuple):
@@ -217,7 +258,7 @@ def circumspheres(points: Array, vertices: npt.NDArray[np.integer[Any]]) -> tupl
     return square, solid
 
 
-class MeshMotion:
+class MeshMotion(_ArraysMotion):
     """Displacements interpolated linearly in tetrahedra of the deformed points; linear interpolation of grey levels.
 
     Parameters
@@ -239,36 +280,28 @@ class MeshMotion:
         order = np.argsort(corners[:, :, 0].min(axis=1), kind="stable")
         vertices, corners = vertices[order], corners[order]
         reference = positions[vertices]
-        self.deformed, self.reference = np.ascontiguousarray(corners[:, 0]), np.ascontiguousarray(reference[:, 0])
         now, then = (np.swapaxes(c[:, 1:] - c[:, :1], 1, 2) for c in (corners, reference))
-        self.inverse, self.edges = np.ascontiguousarray(np.linalg.inv(now)), np.ascontiguousarray(then)
-        self.begin = np.ascontiguousarray(np.floor(corners.min(axis=1)).astype(np.int64))
-        self.end = np.ascontiguousarray(np.ceil(corners.max(axis=1)).astype(np.int64) + 1)
         ratio = np.abs(np.linalg.det(now) / np.where(np.linalg.det(then) == 0, np.nan, np.linalg.det(then)))
-        self.factor = 1 / ratio if conserve else np.ones(len(vertices))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that every rank holds."""
-        return 300 * len(self.factor)
+        arrays = (
+            corners[:, 0],
+            reference[:, 0],
+            np.linalg.inv(now),
+            then,
+            np.floor(corners.min(axis=1)).astype(np.int64),
+            np.ceil(corners.max(axis=1)).astype(np.int64) + 1,
+            1 / ratio if conserve else np.ones(len(vertices)),
+        )
+        super().__init__({name: np.ascontiguousarray(a) for name, a in zip(MESH_ARRAYS, arrays, strict=True)})
 
     def values(self, image: Image, low: Sequence[int], n: Sequence[int], wanted: npt.NDArray[np.uint8] | None) -> Array:
         first, past = np.array(low), np.array(low) + np.array(n)
-        until = int(np.searchsorted(self.begin[:, 0], past[0]))
-        rows = np.nonzero(((self.begin[:until] < past) & (self.end[:until] > first)).all(axis=1))[0]
+        begin, end = self.arrays["begin"], self.arrays["end"]
+        until = int(np.searchsorted(begin[:, 0], past[0]))
+        rows = np.nonzero(((begin[:until] < past) & (end[:until] > first)).all(axis=1))[0]
         if len(rows) == 0 or (wanted is not None and not wanted.any()):
             return np.full(tuple(n), np.nan)
-        places, factor = deform.mesh_places(
-            self.deformed[rows],
-            self.reference[rows],
-            self.inverse[rows],
-            self.edges[rows],
-            self.begin[rows],
-            self.end[rows],
-            self.factor[rows],
-            low,
-            n,
-        )
+        d, r, i, e, b, f, factors = (self.arrays[name][rows] for name in MESH_ARRAYS)
+        places, factor = deform.mesh_places(d, r, i, e, b, f, factors, low, n)
         found: Array = sample_places(image, places, 1) * factor
         return found
 

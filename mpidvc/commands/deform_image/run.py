@@ -147,8 +147,13 @@ class Plan(CorrelationPlan):
     def needs(self) -> Needs:
         images = [self.image, self.mask, self.image2]
         chunk, result = deform_bytes(self.image, self.motion, self.image2 is not None)
-        # slabs of other ranks wait there
-        return Needs([images], chunk, rank0=LIBRARIES + 2 * result, less="an image in HDF5 or uncompressed")
+        # slabs of other ranks wait there; the arrays of the motion are there, and once more on the node
+        return Needs(
+            [images],
+            chunk,
+            rank0=LIBRARIES + 2 * result + 2 * self.motion.nbytes,
+            less="an image in HDF5 or uncompressed",
+        )
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
         with placed(executor, self.placement, [self.image, self.mask, self.image2], console.note) as images:
@@ -157,13 +162,15 @@ class Plan(CorrelationPlan):
 
     def _deform(self, executor: Executor, console: Console) -> Outcome:
         stages = Stages(executor)
+        with stages.stage("source"):
+            motion = self.motion.shared(executor)
         image2 = self.image2
         residual = None if image2 is None else Residual(image2, 1.0, 0.0)
-        task = DeformTask(self.image, self.motion, self.mask, residual)
+        task = DeformTask(self.image, motion, self.mask, residual)
         if image2 is not None and self.criterion == "znssd":
             # the map follows from all voxels that are compared: they are compared twice
             residual = Residual(image2, *grey_map(executor.reduce(task, None)))
-            task = DeformTask(self.image, self.motion, self.mask, residual)
+            task = DeformTask(self.image, motion, self.mask, residual)
         sums: dict[int, Array] = {}
         filled = 0
         target2 = (
