@@ -310,4 +310,18 @@ template <int O, int D> inline bool sample(const Box &box, const double *places,
     return true;
 }
 
+template <class T> inline T rounded(double value) { return T(std::llrint(value)); }
+template <> inline float rounded<float>(double value) { return float(value); }
+
+// Values in the type of an image, between `low` and `high`; 0 where they are not finite. Returns how many are.
+template <class T> inline Index settle(const double *values, Index n, double low, double high, T *out) {
+    Index there = 0;
+    for (Index k = 0; k < n; ++k) {
+        const bool finite = std::isfinite(values[k]);
+        there += finite;
+        out[k] = finite ? rounded<T>(std::min(std::max(values[k], low), high)) : T(0);
+    }
+    return there;
+}
+
 }  // namespace deform

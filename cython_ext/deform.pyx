@@ -1,7 +1,7 @@
 # cython: boundscheck=False, wraparound=False
 """Images deformed by a field: the Cython side of ``deform.hpp``. Arrays are (z, y, x), lengths voxels."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t
 
 import numpy as np
 
@@ -62,10 +62,21 @@ cdef extern from "deform.hpp" namespace "deform" nogil:
                                                 int64_t, int64_t) except +
     int64_t extent "deform::extent<3>" (const double *, int64_t, const double *, double *, double *)
     int64_t extent_plane "deform::extent<2>" (const double *, int64_t, const double *, double *, double *)
+    int64_t c_settle "deform::settle" [T] (const double *, int64_t, double, double, T *)
     bint sample_linear "deform::sample<1, 3>" (const Box&, const double *, int64_t, double *)
     bint sample_linear_plane "deform::sample<1, 2>" (const Box&, const double *, int64_t, double *)
     bint sample_cubic "deform::sample<3, 3>" (const Box&, const double *, int64_t, double *)
     bint sample_cubic_plane "deform::sample<3, 2>" (const Box&, const double *, int64_t, double *)
+
+
+ctypedef fused Grey:
+    int8_t
+    int16_t
+    int32_t
+    uint8_t
+    uint16_t
+    uint32_t
+    float
 
 
 cdef class NearestPoints:
@@ -306,3 +317,25 @@ def sample(const float[:, :, ::1] box, origin, shape, const double[:, ::1] place
     if not held:
         raise ValueError("the box does not hold the taps of all places")
     return out
+
+
+def settle(const double[::1] values, Grey[::1] out):
+    """Write grey levels in the type of an image: integers rounded and clipped, 0 for those that are not finite.
+
+    Returns
+    -------
+    int
+        How many are finite.
+    """
+    cdef int64_t n = values.shape[0], there
+    cdef double low = -np.inf, high = np.inf
+    if out.shape[0] != n:
+        raise ValueError("both arrays have to be of the same length")
+    if n == 0:
+        return 0
+    if Grey is not float:
+        limits = np.iinfo(np.asarray(out).dtype)
+        low, high = limits.min, limits.max
+    with nogil:
+        there = c_settle(&values[0], n, low, high, &out[0])
+    return there

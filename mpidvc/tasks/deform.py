@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from copy import copy
@@ -37,8 +38,8 @@ __all__ = [
     "statistics",
 ]
 
-#: Approximate number of voxels of a slab; rows and columns of the tiles in which places are found.
-SLAB_VOXELS, PLACES_TILE = 8_000_000, 128
+#: Approximate number of voxels of a slab; rows and columns, and planes, of the tiles in which places are found.
+SLAB_VOXELS, PLACES_TILE, PLACES_PLANES = 8_000_000, 128, 32
 #: Of tetrahedra, as `deform.mesh_places` takes them.
 MESH_ARRAYS = ("deformed", "reference", "inverse", "edges", "begin", "end", "factor")
 #: Points whose motions are inverted together.
@@ -153,13 +154,8 @@ class NearestMotion(_ArraysMotion):
         tree = neighbours.Points(deformed).tree
         super().__init__({"deformed": deformed, "inverse": _inverses(phi), "order": tree[0], "nodes": tree[1]})
         self.nearest, self.displacements_only, self.order, self.two_d = nearest, displacements_only, order, two_d
-        extent = np.ptp(deformed, axis=0) + 1
-        dimensions = 2 if two_d else 3
-        distance = float(np.prod(extent[-dimensions:]) / len(positions)) ** (1 / dimensions)
         # large blocks share a search, small ones leave few points to choose from
-        edge = int(min(max(round(0.45 * distance), 2), 8))
-        # rows of as many voxels as the kernel takes at a time
-        self.edge: Triple = (1 if two_d else edge, edge, 8)
+        self.edge: Triple = (1 if two_d else 8, 8, 8)
 
     @cached_property
     def _points(self) -> deform.NearestPoints:
@@ -400,29 +396,29 @@ class DeformTask:
     def run(self, chunk: int) -> Slab:
         """Planes ``[chunk * planes, …)``."""
         nz, ny, nx = self.image.shape
-        z = chunk * self.planes
-        n = (min(self.planes, nz - z), ny, nx)
+        first = chunk * self.planes
+        n = (min(self.planes, nz - first), ny, nx)
         out = np.zeros(n, self.image.dtype)
         residual = None if self.residual is None else np.full(n, np.nan, np.float32)
         sums = None if self.residual is None else np.zeros(SUMS)
         filled = 0
         tile = self.motion.tile
-        for y in range(0, ny, tile):
-            for x in range(0, nx, tile):
-                low, size = (z, y, x), (n[0], min(tile, ny - y), min(tile, nx - x))
-                high = (z + n[0], y + size[1], x + size[2])
-                wanted = None
-                if self.mask is not None:
-                    wanted = np.ascontiguousarray(self.mask.read_box(low, high)[0] != 0).view(np.uint8)
-                values = self.motion.values(self.image, low, size, wanted)
-                if wanted is not None:
-                    values[wanted == 0] = np.nan
-                there = np.isfinite(values)
-                filled += int(np.count_nonzero(there))
-                part = (slice(None), slice(y, high[1]), slice(x, high[2]))
-                out[part] = to_dtype(np.where(there, values, 0.0), out.dtype)
-                if self.residual is not None and residual is not None and sums is not None:
-                    residual[part] = self._compare(self.residual, values, low, high, sums)
+        for z, y, x in itertools.product(
+            range(first, first + n[0], PLACES_PLANES), range(0, ny, tile), range(0, nx, tile)
+        ):
+            low, size = (z, y, x), (min(PLACES_PLANES, first + n[0] - z), min(tile, ny - y), min(tile, nx - x))
+            high = (z + size[0], y + size[1], x + size[2])
+            wanted = None
+            if self.mask is not None:
+                wanted = np.ascontiguousarray(self.mask.read_box(low, high)[0] != 0).view(np.uint8)
+            values = self.motion.values(self.image, low, size, wanted)
+            if wanted is not None:
+                values[wanted == 0] = np.nan
+            part = (slice(z - first, high[0] - first), slice(y, high[1]), slice(x, high[2]))
+            out[part], count = _settled(values, out.dtype)
+            filled += count
+            if self.residual is not None and residual is not None and sums is not None:
+                residual[part] = self._compare(self.residual, values, low, high, sums)
         return Slab(out, residual, sums, filled)
 
     def run_sum(self, chunk: int, argument: object) -> Array:
@@ -443,6 +439,15 @@ class DeformTask:
             moments = (f.sum(), other.sum(), (f * f).sum(), (other * other).sum(), (f * other).sum())
             sums[place : place + 5] += moments
         return np.where(both, values - (given.gain * g + given.bias), np.nan)
+
+
+def _settled(values: Array, dtype: np.dtype[Any]) -> tuple[npt.NDArray[np.generic], int]:
+    """Grey levels in an image's dtype, 0 where they are not finite, and how many are."""
+    if dtype.isnative and (dtype.kind in "iu" or dtype == np.float32) and dtype.itemsize <= 4:
+        settled = np.empty(values.shape, dtype)
+        return settled, deform.settle(values.reshape(-1), settled.reshape(-1))
+    there = np.isfinite(values)
+    return to_dtype(np.where(there, values, 0.0), dtype), int(np.count_nonzero(there))
 
 
 def grey_map(sums: Array) -> tuple[float, float]:
