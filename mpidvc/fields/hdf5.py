@@ -300,7 +300,8 @@ def check_results_file(path: str | os.PathLike[str], layout: FieldLayout) -> Non
 
 def _need(layout: FieldLayout) -> int:
     """Least size in bytes of a complete file."""
-    rows = layout.n * (sum(8 * math.prod(shape) for shape in layout.datasets.values()) + 16 * (not layout.is_image))
+    row = sum(np.dtype(layout.dtype(name)).itemsize * math.prod(shape) for name, shape in layout.datasets.items())
+    rows = layout.n * (row + 16 * (not layout.is_image))
     return rows + METADATA + sum(4 * len(text) for text in layout.attributes.values())
 
 
