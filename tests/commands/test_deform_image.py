@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import h5py
@@ -299,6 +301,29 @@ def test_the_criterion_of_the_correlation_counts(tmp_path: Path, capsys: pytest.
     )
     assert run(im, "-pf", pf, "--residual", im) == 0
     assert "Criterion: ssd (grey levels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ending", ["tif", "h5"])
+def test_an_interrupted_run_leaves_no_half_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    """Ctrl-C in the third slab: the earlier image is as it was, and there is no other file."""
+    im = save(tmp_path / "im.tif", texture(SHAPE))
+    pf = write(tmp_path / "f.tsv", *scattered(SHAPE, 40))
+    words = [im, "-pf", pf, "--residual", im, *(["--h5"] if ending == "h5" else [])]
+    assert run(*words) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(deform, "SLAB_VOXELS", 3 * SHAPE[1] * SHAPE[2])
+    whole, done = DeformTask.run, []
+
+    def interrupted(task: DeformTask, chunk: int) -> deform.Slab:
+        done.append(chunk)
+        if len(done) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return whole(task, chunk)
+
+    monkeypatch.setattr(DeformTask, "run", interrupted)
+    assert run(*words) not in (0, 1, 2)
+    assert len(done) == 3
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 BAD = {
