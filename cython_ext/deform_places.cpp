@@ -152,10 +152,10 @@ MPIDVC_INLINE void average(const mpidvc_places &job, double z, double y, D x, co
             moved[a] += weight * ((p[4 * a + 3] + (gz * dz + gy * dy)) + gx * dx);
         }
     }
-    const D share = 1.0 / sum;
-    place[0] = z + moved[0] * share;
-    place[1] = y + moved[1] * share;
-    place[2] = x + moved[2] * share;
+    // a quotient, not a product with 1 / sum: equal motions give exactly their own
+    place[0] = z + moved[0] / sum;
+    place[1] = y + moved[1] / sum;
+    place[2] = x + moved[2] / sum;
 }
 
 void places(const mpidvc_places *given) {

@@ -38,6 +38,7 @@ from mpidvc.tasks.deform import (
 from mpidvc.tasks.grey import grey_levels, region_windows, with_limits
 from mpidvc.tasks.memory import LIBRARIES, deform_bytes
 from mpidvc.tasks.placement import Needs, placed
+from mpidvc.tasks.ranks import Team
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.determines import made_with
 from mpidvc.workflow.guess import read_guess
@@ -105,7 +106,7 @@ class Plan(CorrelationPlan):
     plot: str | None
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
         image = with_limits(open_image(args.im1))
         mask = open_mask(args.mask2, image, 2)
