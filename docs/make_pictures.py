@@ -205,8 +205,9 @@ def residual() -> None:
     left["after ldic"] = tifffile.imread("field-def-residual.tif")[layer]
     made = figure(12, 3.0)
     axes = made.subplots(1, 5)
-    show(axes[0], one, "image 1", colours=False, cmap="gray")
-    show(axes[1], tifffile.imread("field-def.tif")[layer], "image 1, deformed by ldic", colours=False, cmap="gray")
+    grey: dict[str, Any] = {"colours": False, "cmap": "gray", "vmin": one.min(), "vmax": one.max()}
+    show(axes[0], one, "image 1", **grey)
+    show(axes[1], tifffile.imread("field-def.tif")[layer], "image 1, deformed by ldic", **grey)
     known = np.isfinite(left["after reg"]) & np.isfinite(left["after ldic"])
     limit = float(np.quantile(np.abs(left["before"]), 0.98))
     for place, (name, values) in zip(axes[2:], left.items(), strict=True):
