@@ -187,11 +187,42 @@ def plate() -> None:
     save(made, "workflow-2d.png")
 
 
+def residual() -> None:
+    """What is left between the images: as they are, with image 1 deformed by a registration, and by a field (3D)."""
+    pair = AnalyticPair(
+        (60, 120, 140), seed=4, amplitude=0.8, wavelength=90.0, translation=(0.7, -1.4, 1.6), noise=0.02
+    )
+    for name, image in (("im1", pair.image1()), ("im2", pair.image2())):
+        tifffile.imwrite(f"{name}.tif", image, photometric="minisblack", metadata={"axes": "ZYX"})
+    run("reg", "im1.tif", "im2.tif", "-pre", "whole")
+    run("ldic", "im1.tif", "im2.tif", "-pf", "whole-registration.tsv", "-ns", "10", "-hws", "8", "-pre", "field")
+    run("deformImage", "im1.tif", "-pf", "whole-registration.tsv", "--residual", "im2.tif", "-pre", "whole")
+    run("deformImage", "im1.tif", "-pf", "field-ldic.h5", "--residual", "im2.tif", "-pre", "field")
+    layer = 30
+    one, two = (tifffile.imread(f"{name}.tif")[layer].astype(float) for name in ("im1", "im2"))
+    left = {"before": one - two}
+    left["after reg"] = tifffile.imread("whole-reg-def-residual.tif")[layer]
+    left["after ldic"] = tifffile.imread("field-def-residual.tif")[layer]
+    made = figure(12, 3.0)
+    axes = made.subplots(1, 5)
+    grey: dict[str, Any] = {"colours": False, "cmap": "gray", "vmin": one.min(), "vmax": one.max()}
+    show(axes[0], one, "image 1", **grey)
+    show(axes[1], tifffile.imread("field-def.tif")[layer], "image 1, deformed by ldic", **grey)
+    known = np.isfinite(left["after reg"]) & np.isfinite(left["after ldic"])
+    limit = float(np.quantile(np.abs(left["before"]), 0.98))
+    for place, (name, values) in zip(axes[2:], left.items(), strict=True):
+        title = f"residual {name}:\nstandard deviation {values[known].std():.0f}"
+        place.set_facecolor("0.7")
+        show(place, values, title, colours=name == "after ldic", cmap="RdBu_r", vmin=-limit, vmax=limit)
+    save(made, "residual.png")
+
+
 MADE: dict[str, Callable[[], None]] = {
     "demo": demo,
     "grains": grains,
     "grid": grid,
     "windows": windows,
+    "residual": residual,
     "rock": rock,
     "plate": plate,
 }

@@ -322,4 +322,4 @@ def deform_bytes(image: Image, motion: Motion, residual: bool) -> tuple[int, int
     result = planes * ny * nx * (image.dtype.itemsize + (4 if residual else 0))
     # places, grey levels and copies of them, and the part of the image
     box = deform.WIDEST * tile + deform.AROUND
-    return int(2 * result + 80 * tile + (FLOAT + _read(image) + 1) * box) + motion.nbytes, result
+    return int(2 * result + 80 * tile + (FLOAT + _read(image) + 1) * box), result

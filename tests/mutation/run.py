@@ -30,7 +30,11 @@ GROUPS = {
     "kernels": ["cython_ext/*.cpp", "cython_ext/*.hpp", "cython_ext/*/*.hpp", "cython_ext/*.pyx"],
 }
 #: Cores of the extensions and the tests of each; what a header or core belongs to follows from its includes.
-CORES = {"correlation": ["gauss_newton.cpp"], "pixel_search": ["window_search.cpp"]}
+CORES = {
+    "correlation": ["gauss_newton.cpp"],
+    "deform": ["deform_places.cpp"],
+    "pixel_search": ["window_search.cpp"],
+}
 KERNEL_TESTS = {
     "correlation": [
         *("splines", "warp", "windows", "window_registration", "block_sums", "settings", "instruction_sets"),

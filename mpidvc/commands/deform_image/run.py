@@ -20,7 +20,7 @@ from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image, open_image
 from mpidvc.images.pair import ImagePair
-from mpidvc.images.planes import planes_to
+from mpidvc.images.planes import DATASET, planes_to
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.deform import (
@@ -41,10 +41,12 @@ from mpidvc.tasks.placement import Needs, placed
 from mpidvc.tasks.ranks import Team, on_leader
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.calibration import Cost, time_chunks
+from mpidvc.workflow.determines import made_with
 from mpidvc.workflow.guess import read_guess
 from mpidvc.workflow.inputs import by, open_mask
 from mpidvc.workflow.output import base_name, folder_of, make_folder, output_folder
 from mpidvc.workflow.plan import CorrelationPlan
+from mpidvc.workflow.plot import check_plot, plot_images
 from mpidvc.workflow.registration import describe_criterion
 from mpidvc.workflow.stages import Stages
 
@@ -94,6 +96,8 @@ class Plan(CorrelationPlan):
     motion : Motion
     target : Path
         File of the deformed image.
+    plot : str or None
+        File for a picture of the deformed image, and of the residual.
     """
 
     image: Image
@@ -102,6 +106,7 @@ class Plan(CorrelationPlan):
     criterion: Criterion
     motion: Motion
     target: Path
+    plot: str | None
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
@@ -122,6 +127,7 @@ class Plan(CorrelationPlan):
             np.all(given.positions[:, 0] == 0)
         ):
             raise UserError(f"-pf {guess.name}: is of {'3D' if image.two_d else '2D'} images, but {image.path} is not")
+        check_plot(args.plot)
         folder = output_folder(args, folder_of(args.im1, real=True))
         console.print("")
         announce(console, "deformImage", args)
@@ -129,12 +135,7 @@ class Plan(CorrelationPlan):
         name, motion = _motion(given, guess.name, image, args, console)
         criterion: Criterion = "ssd"
         if image2 is not None:
-            pair = ImagePair(image, image2, None)
-            choice = choose_criterion(
-                args.criterion, grey_levels(pair, region_windows(image.shape, (0, 0, 0), np.eye(4)))
-            )
-            criterion = choice.criterion
-            console.tell(describe_criterion(choice))
+            criterion = _criterion(ImagePair(image, image2, None), args, console)
         stem = args.prefix if args.prefix is not None else base_name(args.im1)
         return cls(
             image=image,
@@ -143,6 +144,7 @@ class Plan(CorrelationPlan):
             criterion=criterion,
             motion=motion,
             target=folder / f"{stem}-{name}{'.h5' if args.as_hdf5 else '.tif'}",
+            plot=args.plot,
             estimated_seconds=math.prod(image.shape) * COST[args.interpolation_order],
             image_mode=image_mode(args),
             memory=args.memory,
@@ -151,8 +153,13 @@ class Plan(CorrelationPlan):
     def needs(self) -> Needs:
         images = [self.image, self.mask, self.image2]
         chunk, result = deform_bytes(self.image, self.motion, self.image2 is not None)
-        # slabs of other ranks wait there
-        return Needs([images], chunk, rank0=LIBRARIES + 2 * result, less="an image in HDF5 or uncompressed")
+        # slabs of other ranks wait there; the arrays of the motion are there, and once more on the node
+        return Needs(
+            [images],
+            chunk,
+            rank0=LIBRARIES + 2 * result + 2 * self.motion.nbytes,
+            less="an image in HDF5 or uncompressed",
+        )
 
     def cost(self, budget: float) -> Cost:
         residual = None if self.image2 is None else Residual(self.image2, 1.0, 0.0)
@@ -185,13 +192,15 @@ class Plan(CorrelationPlan):
 
     def _deform(self, executor: Executor, console: Console) -> Outcome:
         stages = Stages(executor)
+        with stages.stage("source"):
+            motion = self.motion.shared(executor)
         image2 = self.image2
         residual = None if image2 is None else Residual(image2, 1.0, 0.0)
-        task = DeformTask(self.image, self.motion, self.mask, residual)
+        task = DeformTask(self.image, motion, self.mask, residual)
         if image2 is not None and self.criterion == "znssd":
             # the map follows from all voxels that are compared: they are compared twice
             residual = Residual(image2, *grey_map(executor.reduce(task, None)))
-            task = DeformTask(self.image, self.motion, self.mask, residual)
+            task = DeformTask(self.image, motion, self.mask, residual)
         sums: dict[int, Array] = {}
         filled = 0
         target2 = None if residual is None else self._target2
@@ -225,9 +234,32 @@ class Plan(CorrelationPlan):
         for path in (self.target, target2):
             if path is not None:
                 console.print(f"Written: {path}")
+        if self.plot is not None:
+            drawn = {"deformed": self.target} | ({} if target2 is None else {"residual": target2})
+            plot_images(self.plot, {name: open_image(_named(path)) for name, path in drawn.items()})
+            console.print(f"Written: {self.plot}")
         if filled == 0:
             console.warn("no voxel is filled: the deformed points, or the mask, lie outside of the image")
         return Outcome(0 if filled else 1, Deformed(self.target, target2, told, filled))
+
+
+def _named(path: Path) -> str:
+    """The image in a file written, as `open_image` takes it."""
+    return f"{path}::/{DATASET}" if path.suffix == ".h5" else str(path)
+
+
+def _criterion(pair: ImagePair, args: argparse.Namespace, console: Console) -> Criterion:
+    """The criterion asked for, else that of the correlation that measured the field, else that of the grey levels."""
+    if args.criterion == "auto" and isinstance(args.phi_file, str):
+        found = made_with(args.phi_file).get("--criterion", [None])[0]
+        if found in ("ssd", "znssd"):
+            console.tell(f"Criterion: {found} (that of {args.phi_file})")
+            return "ssd" if found == "ssd" else "znssd"
+    choice = choose_criterion(
+        args.criterion, grey_levels(pair, region_windows(pair.image1.shape, (0, 0, 0), np.eye(4)))
+    )
+    console.tell(describe_criterion(choice))
+    return choice.criterion
 
 
 def _report(found: dict[str, tuple[float, float]], mapped: bool, console: Console) -> None:

@@ -13,7 +13,7 @@ from mpidvc.commands.filter_phi_field.options import CORRECTIONS, SELECTIONS, gi
 from mpidvc.core import outliers
 from mpidvc.core.local_fit import fewest_points
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, ResultsFile
+from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, read_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.field_filter import BLOCK, RECORD, RESULT, FilterSettings, FilterTask, Flags, kept, select
@@ -22,7 +22,8 @@ from mpidvc.workflow.announce import announce
 from mpidvc.workflow.field_plan import FieldPart, FieldPlan
 from mpidvc.workflow.guess import Nodes, read_guess
 from mpidvc.workflow.measurement import Measurement
-from mpidvc.workflow.output import Output, check_results, field_stem
+from mpidvc.workflow.output import Output, check_results, field_stem, results_path
+from mpidvc.workflow.plot import MAGNITUDE, check_plot, plot_slices
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles
 
@@ -47,6 +48,8 @@ class Plan(FieldPlan):
         Rows of the field that are points: all but the background and missing labels; on rank 0.
     digest : str
         Of the field.
+    plot : str or None
+        File for a picture of the field and of its correction.
     """
 
     files = FieldFiles("SEARCH", {}, ("returnStatus",))
@@ -55,6 +58,7 @@ class Plan(FieldPlan):
     whole: PhiField | None
     rows: Ints
     digest: str
+    plot: str | None
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
@@ -76,6 +80,7 @@ class Plan(FieldPlan):
             raise UserError(f"{name}: holds no point with a position; give another field")
         points = field if len(rows) == len(field) else _taken(field, rows)
         settings = _settings(args, field, points, name)
+        check_plot(args.plot, field.dims is not None)
         announce(console, "filterPhiField", args)
         z, y, x = field.spacing or (0.0, 0.0, 0.0)
         return (LabelPlan if labels else cls)(
@@ -88,6 +93,7 @@ class Plan(FieldPlan):
             whole=field,
             rows=rows,
             digest=str(guess.digest),
+            plot=args.plot,
             estimated_seconds=len(rows) * SECONDS,
         )
 
@@ -121,6 +127,11 @@ class Plan(FieldPlan):
 
     def summarise(self, part: FieldPart, work: Work, results: ResultsFile, console: Console) -> int:
         correction = results.column("correction")
+        if self.plot is not None:
+            # nodes that are left as they are, or are background, have no correction
+            shown = ("outlier",) if self.settings.outliers else ()
+            plot_slices(self.plot, read_hdf5(results_path(part.stem)), (MAGNITUDE, *shown, "correction"))
+            console.print(f"Written: {self.plot}")
         return _show_corrections(console, correction, self.settings)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,13 +14,14 @@ from mpidvc.commands.regular_strain.options import RADIUS
 from mpidvc.core.statuses import STRAIN
 from mpidvc.core.strain import COMPONENTS, column_names
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, is_hdf5, read_hdf5
+from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, read_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import COLUMNS
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.ranks import Team
 from mpidvc.tasks.strain import BLOCK, StrainSettings, StrainTask
 from mpidvc.workflow.announce import announce
+from mpidvc.workflow.determines import made_with
 from mpidvc.workflow.field_plan import FieldPart, FieldPlan
 from mpidvc.workflow.guess import Guess, Nodes, read_guess
 from mpidvc.workflow.measurement import Measurement
@@ -289,10 +289,7 @@ def _gauge(name: str, field: PhiField, mode: str, radius: float, two_d: bool) ->
 
 def _window(name: str) -> Triple | None:
     """Voxels that the correlation of a results file compared along each axis; None if it does not say."""
-    if not is_hdf5(name):
-        return None
-    with ResultsFile(name) as file:
-        told = json.loads(file.layout.attributes.get("determines", "{}"))
+    told = made_with(name)
     hws = told.get("-hws")
     if not (isinstance(hws, list) and len(hws) == 3 and all(isinstance(half, int) for half in hws)):
         return None
