@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mpidvc.arrays import Array, Records, Triple
+from mpidvc.core.neighbourhood import neighbour_lists
 from mpidvc.core.strain import cell_gradients, column_names, components, corner_nodes, fit_gradients
 from mpidvc.tasks.points import Points, record_of
 from mpidvc.tasks.source import Source
@@ -92,9 +93,9 @@ class StrainTask:
         F, displacement = np.full((len(inputs), 3, 3), np.nan), np.full((len(inputs), 3), np.nan)
         counts = np.isfinite(phi[:, :, 3]).all(axis=1)
         centres = np.ascontiguousarray(inputs["position"][counts])
-        if len(centres):
-            start, found = source.points.within(centres, settings.radius)
-            F[counts], displacement[counts] = fit_gradients(
-                centres, start, found, field.positions, field.displacements, settings.two_d
+        rows = np.flatnonzero(counts)
+        for which, start, found in neighbour_lists(source.points, centres, settings.radius, None):
+            F[rows[which]], displacement[rows[which]] = fit_gradients(
+                centres[which], start, found, field.positions, field.displacements, settings.two_d
             )
         return F, displacement
