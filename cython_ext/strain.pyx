@@ -139,7 +139,7 @@ def polar(gradients):
 cdef int64_t fit(
     const double *centre,
     const double[:, ::1] positions,
-    const double[:, ::1] displacements,
+    const double[:, :] displacements,
     const int64_t *found,
     int64_t n,
     bint flat,
@@ -248,7 +248,8 @@ def fit_gradients(centres, positions, displacements, start, found, bint flat):
     """
     cdef const double[:, ::1] c = np.ascontiguousarray(centres, np.float64).reshape(-1, 3)
     cdef const double[:, ::1] x = np.ascontiguousarray(positions, np.float64).reshape(-1, 3)
-    cdef const double[:, ::1] u = np.ascontiguousarray(displacements, np.float64).reshape(-1, 3)
+    # a part of Phi, of which a copy would be as large as the field
+    cdef const double[:, :] u = np.asarray(displacements, np.float64).reshape(-1, 3)
     cdef const int64_t[::1] ends = np.ascontiguousarray(start, np.int64)
     cdef const int64_t[::1] points = np.ascontiguousarray(found, np.int64)
     cdef Py_ssize_t m = c.shape[0], j

@@ -18,6 +18,7 @@ from mpidvc.kernels.interpolation import inverse_distance
 from mpidvc.kernels.neighbours import Points
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.points import record_of, rows_as_records
+from mpidvc.tasks.source import Source
 
 __all__ = ["BLOCK", "RECORD", "RESULT", "FilterSettings", "FilterTask", "Flags", "kept", "select"]
 
@@ -74,6 +75,10 @@ class FilterSettings:
     number: int | None = None
     no_mask: bool = False
 
+    def searches(self, field: PhiField) -> bool:
+        """Whether neighbours are searched; on a grid the nodes around are known."""
+        return self.select == "lqc" or self.correct is not None or (self.outliers and field.dims is None)
+
     def neighbours(
         self, near: Points, usable: npt.NDArray[np.bool_], centres: Array, fewest: int = 0
     ) -> Iterator[tuple[slice, Ints, Ints]]:
@@ -122,24 +127,23 @@ class Flags(NamedTuple):
         return cls(present, sound, selected, np.full(n, np.nan))
 
 
-def select(executor: Executor, field: PhiField, near: Points, settings: FilterSettings) -> Flags:
+def select(executor: Executor, source: Source, settings: FilterSettings) -> Flags:
     """Flags of all points; every rank calls it.
 
     Parameters
     ----------
     executor : Executor
-    field : PhiField
-    near : Points
-        Its points.
+    source : Source
     settings : FilterSettings
     """
+    field = source.field
     flags = Flags.of(field, settings)
     unjudged = np.zeros(len(field), bool)
     if settings.select == "lqc":
 
         def coherency(rows: Ints) -> Array:
             values = np.empty(len(rows))
-            for which, start, found in settings.neighbours(near, flags.sound, field.positions[rows], FEWEST):
+            for which, start, found in settings.neighbours(source.points, flags.sound, field.positions[rows], FEWEST):
                 values[which] = local_fit.coherency(field.positions, field.phi, rows[which], start, found)
             return values
 
@@ -152,7 +156,7 @@ def select(executor: Executor, field: PhiField, near: Points, settings: FilterSe
         found = np.zeros(len(field), bool)
         for _ in range(outliers.PASSES):
             usable = trusted & ~found
-            values = _judge(executor, rows, _residuals_by(field, near, trusted, usable, settings.epsilon), len(field))
+            values = _judge(executor, rows, _residuals_by(source, trusted, usable, settings.epsilon), len(field))
             # a point with too few neighbours left keeps the judgement of the pass before
             known = np.isfinite(values)
             found[known] = values[known] > settings.threshold
@@ -163,9 +167,10 @@ def select(executor: Executor, field: PhiField, near: Points, settings: FilterSe
 
 
 def _residuals_by(
-    field: PhiField, near: Points, trusted: npt.NDArray[np.bool_], usable: npt.NDArray[np.bool_], epsilon: float
+    source: Source, trusted: npt.NDArray[np.bool_], usable: npt.NDArray[np.bool_], epsilon: float
 ) -> Callable[[Ints], Array]:
     """The test of some rows: against the nodes around, or else the nearest points that are to be trusted."""
+    field = source.field
 
     def residuals(rows: Ints) -> Array:
         if field.dims is not None:
@@ -173,7 +178,7 @@ def _residuals_by(
             return outliers.residuals(field.positions, field.phi, rows, start, found, usable, epsilon)
         values = np.empty(len(rows))
         # the point itself may be one of them
-        lists = neighbour_lists(near, field.positions[rows], None, outliers.NEAREST + 1, trusted)
+        lists = neighbour_lists(source.points, field.positions[rows], None, outliers.NEAREST + 1, trusted)
         for which, start, found in lists:
             values[which] = outliers.residuals(field.positions, field.phi, rows[which], start, found, usable, epsilon)
         return values
@@ -214,9 +219,7 @@ class FilterTask:
 
     Parameters
     ----------
-    field : PhiField
-    near : Points
-        Its points.
+    source : Source
     settings : FilterSettings
     flags : Flags
     starts : (n_chunks + 1,) int64
@@ -225,8 +228,9 @@ class FilterTask:
 
     dtype = RECORD
 
-    def __init__(self, field: PhiField, near: Points, settings: FilterSettings, flags: Flags, starts: Ints) -> None:
-        self._field, self._near, self._settings, self._flags, self._starts = field, near, settings, flags, starts
+    def __init__(self, source: Source, settings: FilterSettings, flags: Flags, starts: Ints) -> None:
+        self._source, self._field = source, source.field
+        self._settings, self._flags, self._starts = settings, flags, starts
         self._good = flags.sound & ~flags.selected
         self.n_chunks = len(starts) - 1
 
@@ -264,7 +268,7 @@ class FilterTask:
     def _fit(self, rows: Ints) -> tuple[Array, Array]:
         places = self._field.positions[rows]
         displacements, order = np.empty((len(rows), 3)), np.empty(len(rows))
-        for which, start, found in self._settings.neighbours(self._near, self._good, places, FEWEST):
+        for which, start, found in self._settings.neighbours(self._source.points, self._good, places, FEWEST):
             fit = local_fit.fitted(self._field.positions, self._field.phi, places[which], start, found)
             displacements[which], order[which] = fit
         return _with_identity(displacements), order
@@ -272,7 +276,7 @@ class FilterTask:
     def _mean(self, rows: Ints) -> tuple[Array, Array]:
         places = self._field.positions[rows]
         phi = np.empty((len(rows), 4, 4))
-        for which, start, found in self._settings.neighbours(self._near, self._good, places):
+        for which, start, found in self._settings.neighbours(self._source.points, self._good, places):
             phi[which] = inverse_distance(start, found, self._field.positions, self._field.phi, places[which])
         return deformation.with_part(phi, self._settings.components)[:, :3], np.ones(len(rows))
 

@@ -15,7 +15,7 @@ from mpidvc.kernels.neighbours import Points
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.nodes import NodeGroup, copying, ranks_per_node_asked
 
-__all__ = ["Source", "share_source", "source_bytes"]
+__all__ = ["Source", "moving_bytes", "share_source", "source_bytes"]
 
 #: Bytes of an array that are sent at a time, and bytes of the tree for each point: leaves hold four or more.
 PIECE, TREE = 2**24, 56
@@ -49,20 +49,28 @@ def source_bytes(field: PhiField) -> int:
     return sum(array.nbytes for array in _arrays(field).values()) + TREE * len(field)
 
 
+def moving_bytes(field: PhiField) -> int:
+    """Bytes that are needed besides while it moves to shared memory: its largest array is held twice then."""
+    return max(array.nbytes for array in _arrays(field).values())
+
+
 def _arrays(field: PhiField) -> dict[str, NDArray[Any]]:
     return {"positions": field.positions, "phi": field.phi, **{f"column {k}": v for k, v in field.columns.items()}}
 
 
-def share_source(executor: Executor, field: PhiField | None) -> Source | None:
+def share_source(executor: Executor, field: PhiField | None, search: bool = True) -> Source | None:
     """Give every rank the field of rank 0; collective.
 
-    A large field is in memory once on each node. Where there is no shared memory, every rank has a copy.
+    A large field is in memory once on each node. Where there is no shared memory, every rank has a copy. A field that
+    is shared moves there array by array: those of `field` itself are replaced, so that they are not held twice.
 
     Parameters
     ----------
     executor : Executor
     field : PhiField or None
         On rank 0; None there if there is none.
+    search : bool
+        Whether neighbours are searched among its points: rank 0 makes their tree for all ranks then.
 
     Raises
     ------
@@ -76,25 +84,39 @@ def share_source(executor: Executor, field: PhiField | None) -> Source | None:
         small: PhiField | None = executor.broadcast(field)
         return None if small is None else Source(small)
     with copying("the field was"):
-        return _shared(executor, field)
+        return _shared(executor, field, search)
 
 
-def _shared(executor: Executor, field: PhiField | None) -> Source:
+def _shared(executor: Executor, field: PhiField | None, search: bool) -> Source:
     node = NodeGroup(executor.communicator, ranks_per_node_asked())
     arrays: dict[str, NDArray[Any]] = {}
     about: dict[str, Any] = {}
     if field is not None:
-        order, nodes = Points(field.positions).tree
-        arrays = {**_arrays(field), "order": order, "nodes": nodes}
+        if search:
+            arrays["order"], arrays["nodes"] = Points(field.positions).tree
+        arrays |= _arrays(field)
         about = {"layout": field.layout, "dims": field.dims, "spacing": field.spacing}
         about["arrays"] = {name: (array.dtype, array.shape) for name, array in arrays.items()}
     about = executor.broadcast(about or None)
-    copies = {name: _copied(executor, node, arrays.get(name), *kind) for name, kind in about["arrays"].items()}
+    copies: dict[str, NDArray[Any]] = {}
+    for name, kind in about["arrays"].items():
+        copies[name] = _copied(executor, node, arrays.pop(name, None), *kind)
+        if field is not None:
+            _replace(field, name, copies[name])
     node.agree(None)
     node.close()
     columns = {name.removeprefix("column "): copy for name, copy in copies.items() if name.startswith("column ")}
     shared = PhiField(copies["positions"], copies["phi"], columns, about["layout"], about["dims"], about["spacing"])
-    return Source(shared, (copies["order"], copies["nodes"]))
+    return Source(shared, (copies["order"], copies["nodes"]) if search else None)
+
+
+def _replace(field: PhiField, name: str, copy: NDArray[Any]) -> None:
+    """Let an array of a field be this copy."""
+    if name in ("positions", "phi"):
+        setattr(field, name, copy)
+    elif name.startswith("column "):
+        # the dictionary may be that of another field, too
+        field.columns = {**field.columns, name.removeprefix("column "): copy}
 
 
 def _copied(

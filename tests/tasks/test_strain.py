@@ -14,7 +14,8 @@ F = np.array([[1.02, 0.01, -0.02], [0.005, 0.97, 0.015], [-0.01, 0.02, 1.03]])
 
 
 @pytest.mark.parametrize("mode", ["Q8", "Geers", "raw"])
-def test_affine_field(mode: str) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_affine_field(mode: str, whole: bool) -> None:
     """Also beside a node that does not count; a cell that has it has no strain."""
     dims, steps = (4, 5, 3), np.array([10.0, 7.0, 12.0])
     nodes = np.stack(np.unravel_index(np.arange(60), dims), axis=1) * steps
@@ -31,7 +32,8 @@ def test_affine_field(mode: str) -> None:
         counts = ~(np.abs(points - nodes[bad]) < steps).all(axis=1)
     else:
         given = Given(nodes, phi)
-        source = Source(PhiField(nodes[good], phi[good])) if mode == "Geers" else None
+        points = PhiField(nodes, phi) if whole else PhiField(nodes[good], phi[good])
+        source = Source(points) if mode == "Geers" else None
         counts = np.isin(np.arange(60), good)
     records = StrainTask(source, given, settings).run(0)
     np.testing.assert_array_equal(records["result"][:, -1], np.where(counts, 2, -5))

@@ -78,7 +78,7 @@ class Plan(FieldPlan):
         announce(console, "filterPhiField", args)
         z, y, x = field.spacing or (0.0, 0.0, 0.0)
         return (LabelPlan if labels else cls)(
-            parts=[FieldPart(stem=stem, given=points)],
+            parts=[FieldPart(stem=stem, given=points, search=settings.searches(points))],
             output=output,
             nodes=Nodes(replace(FieldLayout.of(field), columns=()), field.spacing or (1.0, 1.0, 1.0), field.positions),
             # 2D images have z = 0
@@ -111,11 +111,11 @@ class Plan(FieldPlan):
         settings, source = self.settings, part.source
         assert source is not None
         with measurement.stages.stage("points", count_cpu=True):
-            flags = select(measurement.executor, source.field, source.points, settings)
+            flags = select(measurement.executor, source, settings)
         if measurement.work is not None:
             _show_selection(measurement.console, flags, settings)
         starts = measurement.journal.starts
-        task = FilterTask(source.field, source.points, settings, flags, starts[starts <= len(source.field)])
+        task = FilterTask(source, settings, flags, starts[starts <= len(source.field)])
         measurement.run(task, "filterPhiField", lambda last: f"rs={last['returnStatus']:+.0f}")
 
     def summarise(self, part: FieldPart, work: Work, results: ResultsFile, console: Console) -> int:

@@ -96,9 +96,12 @@ class Plan(FieldPlan):
         nodes, size = _strain_points(field, mode)
         gauge = _gauge(guess.name, field, mode, radius, two_d)
         console.print(f"Virtual strain gauge: {gauge}")
-        given = {"raw": None, "Geers": PhiField(field.positions[good], field.phi[good])}
+        given = None if mode == "raw" else masked
+        if mode == "Geers" and field.layout == "labels":
+            # the missing ones have no position
+            given = PhiField(field.positions[good], field.phi[good])
         return cls(
-            parts=[FieldPart(stem=stem, given=given.get(mode, masked))],
+            parts=[FieldPart(stem=stem, given=given, search=mode == "Geers")],
             nodes=nodes,
             guess=Guess(field=masked) if mode in ("Geers", "raw") else Guess(),
             cell=size,
