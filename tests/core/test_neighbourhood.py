@@ -31,6 +31,8 @@ def test_parts(pairs, usable, radius, number, fewest, monkeypatch):
     parts = list(neighbour_lists(Points(POINTS), CENTRES, radius, number, usable, fewest))
     assert (len(parts) > 1) == (pairs == 40)
     assert [row for which, _, _ in parts for row in range(20)[which]] == list(range(20))
+    # few pairs are held at a time: the list that comes after the last one may stick out
+    assert all(start[-2] <= pairs for _, start, _ in parts)
     brute = BruteForce(POINTS)
     if radius is None:
         assert lists(parts) == brute.nearest(CENTRES, number, usable).tolist()

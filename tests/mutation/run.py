@@ -40,8 +40,8 @@ KERNEL_TESTS = {
     "neighbours": ["neighbours", "../core/test_neighbourhood", "../core/test_propagation"],
     "labels": ["labels", "../core/test_labels", "../tasks/test_labels"],
     "interpolation": ["interpolation", "../tasks/test_passing"],
-    "field": ["../core/test_local_fit", "../core/test_field_outliers"],
-    "strain": ["../core/test_strain", "../tasks/test_strain"],
+    "field": ["../core/test_local_fit", "../core/test_field_outliers", "../tasks/test_field_filter"],
+    "strain": ["../core/test_strain", "../tasks/test_strain", "../core/test_deformation"],
     "deform": ["../tasks/test_deform", "../commands/test_deform_image"],
     "text": ["text", "../fields/test_tsv"],
     "processor": ["instruction_sets", "pixel_search"],
@@ -52,6 +52,8 @@ MORE_TESTS = {
     "core/statuses": ["fields/test_phifield"],
     "core/boxes": ["tasks/test_boxes"],
     "core/binning": ["tasks/test_binned"],
+    "core/outliers": ["core/test_field_outliers"],
+    "core/neighbourhood": ["core/test_field_outliers", "tasks/test_field_filter"],
     "core/grid": ["tasks/test_ldic", "tasks/test_pixel_search"],
     "core/grey": ["tasks/test_grey"],
     "core/texture": ["tasks/test_texture"],
@@ -60,10 +62,11 @@ MORE_TESTS = {
     "core/registration": ["tasks/test_registration"],
     "tasks/binned": ["tasks/test_registration"],
     "tasks/boxes": ["tasks/test_ldic", "tasks/test_registration"],
+    "tasks/deform": ["commands/test_deform_image"],
     "tasks/points": ["tasks/test_ldic"],
 }
-#: Seconds of CPU after which the tests of a mutant are ended: it hangs.
-LONGEST = 120
+#: A mutant hangs if its tests take more CPU seconds than this, and so many times as many as without it.
+LONGEST, TIMES = 120, 5
 FLAGS = [
     "-O1",
     "-fno-math-errno",
@@ -145,6 +148,7 @@ class Workshop:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._limits: dict[tuple[str, ...], int] = {}
         self._clock = time.time() - 1e6
         files = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -171,6 +175,8 @@ class Workshop:
 
     def try_out(self, mutant: Mutant) -> Outcome:
         """Put the mutant in place, run the tests of its module, and put the original back."""
+        files = files_for(mutant.file)
+        limit = self.limit(files)
         before = cpu_seconds()
         path = self.folder / mutant.file
         original = path.read_text(encoding="utf-8")
@@ -182,7 +188,7 @@ class Workshop:
             if failed:
                 verdict, by = "invalid", ""
             else:
-                verdict, by = self.run_tests(files_for(mutant.file))
+                verdict, by = self.run_tests(files, limit)
         finally:
             path.write_text(original, encoding="utf-8")
             self._touch(path)
@@ -190,8 +196,24 @@ class Workshop:
                 self._restore(name)
         return Outcome(mutant, verdict, by, cpu_seconds() - before)
 
-    def run_tests(self, files: Sequence[str]) -> tuple[str, str]:
-        """Verdict, and the test that gave it."""
+    def limit(self, files: Sequence[str]) -> int:
+        """CPU seconds that the tests of a mutant have: several times those of the sources as they are.
+
+        Raises
+        ------
+        RuntimeError
+            If the tests fail without a mutant: they would kill every one.
+        """
+        if tuple(files) not in self._limits:
+            before = cpu_seconds()
+            verdict, by = self.run_tests(files, 3600)
+            if verdict != "survived":
+                raise RuntimeError(f"without a mutant: {verdict} {by}")
+            self._limits[tuple(files)] = max(LONGEST, round(TIMES * (cpu_seconds() - before)))
+        return self._limits[tuple(files)]
+
+    def run_tests(self, files: Sequence[str], limit: int) -> tuple[str, str]:
+        """Verdict, and the test that gave it; CPU seconds are limited, and no others: other work is no matter."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith("MPIDVC_")}
         environ |= {"PYTHONPATH": str(self.folder), "PYTHONPYCACHEPREFIX": str(self.folder / "build" / "pycache")}
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-W", "ignore", *files]
@@ -202,7 +224,7 @@ class Workshop:
             capture_output=True,
             text=True,
             check=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (LONGEST, LONGEST + 5)),
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5)),
         )
         if done.returncode == 0:
             return "survived", ""

@@ -1,43 +1,99 @@
-"""Means of the neighbouring Phi of points, against a comparison with every point."""
+"""Fields passed to other points, against sums over all points in plain numpy."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from mpidvc.arrays import Array
+from mpidvc.core import deformation, neighbourhood
 from mpidvc.fields.phifield import PhiField
-from mpidvc.tasks.passing import NO_NEIGHBOUR, RESULT, AppliedTask, PassingSettings, PassingTask
+from mpidvc.tasks.passing import RECORD, RESULT, AppliedTask, PassingSettings, PassingTask, interpolate
 from mpidvc.tasks.source import Source
-from tests.tasks.given import Given, scattered
+from tests.tasks.given import Given, phi_of, run_all
+
+RANDOM = np.random.default_rng(6)
+POSITIONS = RANDOM.uniform(0, 40, (200, 3))
+PHI = np.tile(np.eye(4), (200, 1, 1))
+PHI[:, :3] += 0.1 * RANDOM.standard_normal((200, 3, 4))
+TARGETS = RANDOM.uniform(-8, 48, (150, 3))
+SOURCE = Source(PhiField(POSITIONS, PHI))
 
 
-@pytest.mark.parametrize(("radius", "number"), [(5.0, None), (None, 1), (None, 6)])
-@pytest.mark.parametrize("apply_f", ["all", "no"])
-def test_means_weighted_by_inverse_distance(radius: float | None, number: int | None, apply_f: str) -> None:
-    positions, phi = scattered((20, 20, 20), 60)
-    targets = np.random.default_rng(5).uniform(-4, 24, (40, 3))
-    task = PassingTask(
-        Source(PhiField(positions, phi)),
-        Given(targets, np.zeros((40, 4, 4)), [np.arange(25), np.arange(25, 40)]),
-        PassingSettings(radius, number, apply_f, False),
-    )
-    records = np.concatenate([task.run(0), task.run(1)])
-    status = records["result"][:, RESULT.index("returnStatus")]
-    for record, told, target in zip(records, status, targets, strict=True):
-        distance = np.linalg.norm(positions - target, axis=1)
-        near = np.argsort(distance, kind="stable")[:number] if radius is None else np.flatnonzero(distance <= radius)
-        assert told == (1 if len(near) else NO_NEIGHBOUR)
-        if len(near) == 0:
-            assert np.isnan(record["phi"]).all()
-            continue
-        mean = np.average(phi[near, :3], axis=0, weights=1 / (distance[near] + 1e-6))
-        if apply_f == "no":
-            mean[:, :3] = np.eye(3)
-        np.testing.assert_allclose(record["phi"], mean, rtol=0, atol=1e-12)
+def brute(target: Array, settings: PassingSettings) -> Array:
+    distance = np.linalg.norm(POSITIONS - target, axis=1)
+    near = np.argsort(distance)[: settings.number]
+    if settings.radius is not None:
+        near = np.nonzero(distance <= settings.radius)[0]
+    mean = np.full((4, 4), np.nan)
+    mean[3] = 0, 0, 0, 1
+    box = POSITIONS[near]
+    if len(near) and (not settings.surrounded or ((box.min(0) <= target) & (target <= box.max(0))).all()):
+        mean = np.average(PHI[near], axis=0, weights=1 / (distance[near] + 1e-6))
+    return mean
 
 
-def test_a_registration_is_applied_as_it_is() -> None:
-    positions, phi = scattered((20, 20, 20), 10)
-    records = AppliedTask(Given(positions, phi)).run(0)
-    np.testing.assert_array_equal(records["phi"], phi[:, :3])
-    assert (records["result"][:, RESULT.index("returnStatus")] == 1).all()
+@pytest.mark.parametrize(("radius", "number"), [(7.0, None), (None, 1), (None, 6), (12.0, 3)])
+@pytest.mark.parametrize("surrounded", [False, True])
+def test_means_of_neighbours(radius: float | None, number: int | None, surrounded: bool) -> None:
+    settings = PassingSettings(radius, number, "all", surrounded)
+    expected = np.array([brute(target, settings) for target in TARGETS])
+    found = interpolate(SOURCE.points, POSITIONS, PHI, TARGETS, settings)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    holes = np.isnan(expected[:, 0, 3])
+    assert holes.any() == (surrounded or radius is not None)
+    assert (~holes).any() == (number != 1 or not surrounded)
+
+
+@pytest.mark.parametrize("pairs", [1, 40, 10**6])
+def test_parts_of_any_size_give_the_same_bits(monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
+    settings = PassingSettings(9.0, None, "all", True)
+    whole = interpolate(SOURCE.points, POSITIONS, PHI, TARGETS, settings)
+    monkeypatch.setattr(neighbourhood, "PAIRS", pairs)
+    np.testing.assert_array_equal(interpolate(SOURCE.points, POSITIONS, PHI, TARGETS, settings), whole)
+
+
+def test_part_of_f() -> None:
+    """F of the mean, its rotation, or none; points without neighbours have none of them."""
+    turned = deformation.rotation_matrix((10.0, -20.0, 5.0))
+    phi = phi_of(POSITIONS / 10)
+    phi[:, :3, :3] = turned @ np.diag([1.1, 0.9, 1.2])
+    for name, F in (("all", phi[0, :3, :3]), ("rigid", turned), ("no", np.eye(3))):
+        found = interpolate(SOURCE.points, POSITIONS, phi, TARGETS, PassingSettings(7.0, None, name, False))
+        none = ~(np.linalg.norm(TARGETS[:, None] - POSITIONS, axis=2) <= 7).any(axis=1)
+        assert 0 < none.sum() < len(none)
+        np.testing.assert_allclose(found[~none, :3, :3], np.broadcast_to(F, ((~none).sum(), 3, 3)), rtol=0, atol=1e-12)
+        assert np.isnan(found[none, :3]).all()
+        np.testing.assert_array_equal(found[:, 3], np.tile([0, 0, 0, 1], (len(found), 1)))
+
+
+class Task:
+    """With what `run_all` needs."""
+
+    def __init__(self, task: PassingTask | AppliedTask, points: Given) -> None:
+        self.run, self.points, self.dtype, self.n_chunks = task.run, points, RECORD, task.n_chunks
+
+
+def test_records() -> None:
+    """Of chunks in any order: -7 where there is no neighbour, 1 elsewhere, and the numbers of spam."""
+    points = Given(TARGETS, phi_of(TARGETS), [np.arange(150)[k::4] for k in range(4)])
+    settings = PassingSettings(7.0, None, "all", False)
+    task = Task(PassingTask(SOURCE, points, settings), points)
+    assert task.n_chunks == 4
+    records = run_all(task)
+    expected = np.array([brute(target, settings) for target in TARGETS])
+    np.testing.assert_allclose(records["phi"], expected[:, :3], rtol=0, atol=1e-12)
+    columns = dict(zip(RESULT, records["result"].T, strict=True))
+    np.testing.assert_array_equal(columns["returnStatus"], np.where(np.isnan(expected[:, 0, 3]), -7, 1))
+    for name, value in (("pixelSearchCC", 0), ("error", 0), ("deltaPhiNorm", 1), ("iterations", 1)):
+        np.testing.assert_array_equal(columns[name], value)
+
+
+def test_records_of_a_registration() -> None:
+    """The first guess that the points have is their result."""
+    points = Given(TARGETS, phi_of(TARGETS / 7), [np.arange(100), np.arange(100, 150)])
+    task = Task(AppliedTask(points), points)
+    assert task.n_chunks == 2
+    records = run_all(task)
+    np.testing.assert_array_equal(records["phi"], points.phi[:, :3])
+    np.testing.assert_array_equal(records["result"], np.tile([0, 1, 0, 1, 1], (150, 1)))

@@ -1,44 +1,122 @@
-"""Strain of blocks of points, against the gradient of an affine field."""
+"""Strain of blocks of points, against closed forms and numpy's least squares."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
 
+from mpidvc.arrays import Array, Records
 from mpidvc.fields.phifield import PhiField
+from mpidvc.tasks import strain
 from mpidvc.tasks.source import Source
 from mpidvc.tasks.strain import StrainSettings, StrainTask
-from tests.tasks.given import Given
+from tests.tasks.given import Given, phi_of
 
-F = np.array([[1.02, 0.01, -0.02], [0.005, 0.97, 0.015], [-0.01, 0.02, 1.03]])
+GRADIENT = np.array([[0.03, 0.12, -0.05], [-0.10, -0.06, 0.04], [0.02, -0.07, 0.09]])
+COMPONENTS = ("vol", "e")
+DIMS = (4, 5, 6)
 
 
-@pytest.mark.parametrize("mode", ["Q8", "Geers", "raw"])
-@pytest.mark.parametrize("whole", [True, False])
-def test_affine_field(mode: str, whole: bool) -> None:
-    """Also beside a node that does not count; a cell that has it has no strain."""
-    dims, steps = (4, 5, 3), np.array([10.0, 7.0, 12.0])
-    nodes = np.stack(np.unravel_index(np.arange(60), dims), axis=1) * steps
-    phi = np.tile(np.eye(4), (60, 1, 1))
-    phi[:, :3, :3], phi[:, :3, 3] = F, nodes @ (F - np.eye(3)).T + [1, 2, 3]
-    bad = 22
-    phi[bad, :3] = np.nan
-    good = np.delete(np.arange(60), bad)
-    settings = StrainSettings(mode, ("vol", "e"), False, dims, 15.0)
-    if mode == "Q8":
-        corners = nodes.reshape(*dims, 3)
-        points = ((corners[:-1, :-1, :-1] + corners[1:, 1:, 1:]) / 2).reshape(-1, 3)
-        given, source = Given(points, np.zeros((len(points), 4, 4))), Source(PhiField(nodes, phi))
-        counts = ~(np.abs(points - nodes[bad]) < steps).all(axis=1)
-    else:
-        given = Given(nodes, phi)
-        points = PhiField(nodes, phi) if whole else PhiField(nodes[good], phi[good])
-        source = Source(points) if mode == "Geers" else None
-        counts = np.isin(np.arange(60), good)
-    records = StrainTask(source, given, settings).run(0)
-    np.testing.assert_array_equal(records["result"][:, -1], np.where(counts, 2, -5))
-    np.testing.assert_allclose(records["phi"][counts, :, :3], np.tile(F, (counts.sum(), 1, 1)), atol=1e-12)
-    small = (F + F.T) / 2 - np.eye(3)
-    expected = [np.linalg.det(F) - 1, *small[np.triu_indices(3)]]
-    np.testing.assert_allclose(records["result"][counts, :-1], np.tile(expected, (counts.sum(), 1)), atol=1e-12)
-    assert np.isnan(records["result"][~counts, :-1]).all()
+def nodes(dims: tuple[int, int, int]) -> Array:
+    index = np.stack(np.unravel_index(np.arange(np.prod(dims)), dims), axis=1)
+    return (10.0 + 5 * index) * [dims[0] > 1, 1, 1]
+
+
+def run(task: StrainTask, points: Given) -> Records:
+    records = np.zeros(len(points.positions), task.dtype)
+    assert task.n_chunks == points.n_blocks
+    for k, chunk in enumerate(points.chunks):
+        records[chunk] = task.run(k)
+    return records
+
+
+def check(records: Records, exists: Any, F: Array, displacements: Array) -> None:
+    """Gradient, displacement, components and status."""
+    n = int(np.count_nonzero(exists))
+    assert 0 < n < len(records)
+    good, bad = records[exists], records[~exists]
+    np.testing.assert_allclose(good["phi"][:, :, :3], np.broadcast_to(F, (n, 3, 3)), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(good["phi"][:, :, 3], displacements[exists], rtol=0, atol=1e-12)
+    e = ((F + F.T) / 2 - np.eye(3))[np.triu_indices(3)]
+    expected = np.concatenate([[np.linalg.det(F) - 1], e, [2]])
+    np.testing.assert_allclose(good["result"], np.broadcast_to(expected, (n, 8)), rtol=0, atol=1e-13)
+    np.testing.assert_array_equal(bad["result"][:, -1], -5)
+    assert np.isnan(bad["result"][:, :-1]).all()
+
+
+def test_columns() -> None:
+    settings = StrainSettings("raw", ("r", "vol"), False)
+    assert settings.columns == ("rz", "ry", "rx", "vol", "returnStatus")
+    assert StrainTask.record(settings)["result"].shape == (5,)
+
+
+@pytest.mark.parametrize("dims", [DIMS, (1, 6, 7)], ids=["Q8", "Q4"])
+def test_cells_of_blocks(dims: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An affine field has one gradient in every cell whose nodes all count."""
+    monkeypatch.setattr(strain, "BLOCK", 7)
+    flat = dims[0] == 1
+    gradient = GRADIENT * (np.outer([0, 1, 1], [0, 1, 1]) if flat else 1)
+    positions = nodes(dims)
+    phi = phi_of(positions @ gradient.T + np.array([0.0 if flat else 3, -2, 1]))
+    counts = np.arange(len(positions)) % 13 != 4
+    phi[~counts, :3, 3] = np.nan
+    field = PhiField(positions, phi, {}, "grid", dims, (5.0, 5.0, 5.0))
+    cells = tuple(max(n - 1, 1) for n in dims)
+    index = np.stack(np.unravel_index(np.arange(np.prod(cells)), cells), axis=1)
+    centres = (10 + 5 * (index + 0.5)) * [not flat, 1, 1]
+    # a cell counts if all of its nodes do
+    whole = np.ones(len(centres), bool)
+    for corner in np.ndindex(1 if flat else 2, 2, 2):
+        whole &= counts[np.ravel_multi_index(tuple((index + corner).T), dims)]
+    chunks = [np.arange(k, min(k + 7, len(centres))) for k in range(0, len(centres), 7)]
+    points = Given(centres, phi_of(0 * centres), chunks)
+    task = StrainTask(Source(field), points, StrainSettings("Q4" if flat else "Q8", COMPONENTS, flat, dims))
+    expected = centres @ gradient.T + np.array([0.0 if flat else 3, -2, 1])
+    check(run(task, points), whole, np.eye(3) + gradient, expected)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("all_points", [False, True])
+def test_fits_of_blocks(flat: bool, all_points: bool) -> None:
+    """Of the points within the radius, among those that count: one that does not gets nothing and gives nothing."""
+    random = np.random.default_rng(5)
+    positions = random.uniform(0, 30, (160, 3)) * [not flat, 1, 1]
+    displacements = random.normal(scale=0.3, size=(160, 3)) * [not flat, 1, 1]
+    counts = random.random(160) > 0.2
+    phi = phi_of(np.where(counts[:, None], displacements, np.nan))
+    kept = positions[counts]
+    source = Source(PhiField(positions, phi) if all_points else PhiField(kept, phi[counts]))
+    chunks = [np.nonzero(~counts)[0][:3], np.arange(160)[::2], np.arange(160)[1::2]]
+    points = Given(positions, phi, chunks)
+    radius = 4.0 if flat else 8.0
+    records = run(StrainTask(source, points, StrainSettings("Geers", COMPONENTS, flat, radius=radius)), points)
+    first, fitted = int(flat), 0
+    for point in range(160):
+        near = np.nonzero(np.linalg.norm(kept - positions[point], axis=1) <= radius)[0]
+        table = np.column_stack([np.ones(len(near)), (kept[near] - positions[point])[:, first:]])
+        if not counts[point] or np.linalg.matrix_rank(table) < table.shape[1]:
+            assert records["result"][point, -1] == -5
+            assert np.isnan(records["phi"][point]).all()
+            continue
+        solution = np.linalg.lstsq(table, displacements[counts][near], rcond=None)[0]
+        F = np.eye(3)
+        F[:, first:] += solution[1:].T
+        np.testing.assert_allclose(records["phi"][point], np.column_stack([F, solution[0]]), rtol=1e-9, atol=1e-9)
+        if np.linalg.det(F) > 0:
+            assert records["result"][point, 0] == pytest.approx(np.linalg.det(F) - 1, abs=1e-9)
+            assert records["result"][point, -1] == 2
+            fitted += 1
+    assert 20 < fitted < 160
+
+
+def test_gradients_of_the_points_themselves() -> None:
+    positions = nodes(DIMS)
+    phi = phi_of(positions @ GRADIENT.T)
+    phi[:, :3, :3] = np.eye(3) + GRADIENT
+    counts = np.arange(len(positions)) % 5 != 2
+    phi[~counts, :3] = np.nan
+    points = Given(positions, phi, [np.arange(100), np.arange(100, 120)])
+    records = run(StrainTask(None, points, StrainSettings("raw", COMPONENTS, False)), points)
+    check(records, counts, np.eye(3) + GRADIENT, positions @ GRADIENT.T)

@@ -38,8 +38,9 @@ from mpidvc.tasks.deform import (
 from mpidvc.tasks.grey import grey_levels, region_windows, with_limits
 from mpidvc.tasks.memory import LIBRARIES, deform_bytes
 from mpidvc.tasks.placement import Needs, placed
+from mpidvc.tasks.ranks import Team
 from mpidvc.workflow.announce import announce, describe_slices
-from mpidvc.workflow.guess import read_guess
+from mpidvc.workflow.guess import read_guess, status_threshold
 from mpidvc.workflow.inputs import by, open_mask
 from mpidvc.workflow.output import base_name, folder_of, make_folder
 from mpidvc.workflow.plan import CorrelationPlan
@@ -100,7 +101,7 @@ class Plan(CorrelationPlan):
     target: Path
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
         image = with_limits(open_image(args.im1))
         mask = open_mask(args.mask2, image, 2)
@@ -255,13 +256,7 @@ def _used(
     used = finite & ~singular
     if "returnStatus" in given.columns:
         status = np.asarray(given.columns["returnStatus"], np.float64)
-        threshold = args.return_status_threshold
-        if threshold is None:
-            threshold = 2
-            if not (status[finite] >= 2).any():
-                threshold = 1
-                console.note("no point has return status 2: points with 1 are used")
-        used &= status >= threshold
+        used &= status >= status_threshold(given, args.return_status_threshold, console)
     if args.radius_limit is not None:
         middle = (np.array(image.shape[1:]) - 1) / 2
         used &= np.hypot(*(given.positions[:, 1:] - middle).T) <= args.radius_limit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,8 +18,10 @@ from mpidvc.fields.hdf5 import FieldLayout, ResultsFile
 from mpidvc.fields.phifield import PhiField
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.field_filter import BLOCK, RECORD, RESULT, FilterSettings, FilterTask, Flags, kept, select
+from mpidvc.tasks.ranks import Team
 from mpidvc.workflow.announce import announce
 from mpidvc.workflow.field_plan import FieldPart, FieldPlan
+from mpidvc.workflow.gauge import WINDOW, correlation_window
 from mpidvc.workflow.guess import Nodes, read_guess
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, field_stem
@@ -46,6 +49,8 @@ class Plan(FieldPlan):
         Rows of the field that are points: all but the background and missing labels; on rank 0.
     digest : str
         Of the field.
+    attributes : dict of str
+        Texts for the results file: the correlation window of the field, where it stays that of a point.
     """
 
     files = FieldFiles("SEARCH", {}, ("returnStatus",))
@@ -54,9 +59,10 @@ class Plan(FieldPlan):
     whole: PhiField | None
     rows: Ints
     digest: str
+    attributes: dict[str, str]
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
         field = guess.field
         name = f"-pf {guess.name}"
@@ -76,6 +82,9 @@ class Plan(FieldPlan):
         points = field if len(rows) == len(field) else _taken(field, rows)
         settings = _settings(args, field, points, name)
         announce(console, "filterPhiField", args)
+        # a median is one of many windows
+        same = guess.bin_ratio == 1 and not settings.median
+        window = correlation_window(guess.name) if same else None
         z, y, x = field.spacing or (0.0, 0.0, 0.0)
         return (LabelPlan if labels else cls)(
             parts=[FieldPart(stem=stem, given=points, search=settings.searches(points))],
@@ -87,6 +96,7 @@ class Plan(FieldPlan):
             whole=field,
             rows=rows,
             digest=str(guess.digest),
+            attributes={} if window is None else {WINDOW: json.dumps(window)},
             estimated_seconds=len(rows) * SECONDS,
         )
 
@@ -101,6 +111,7 @@ class Plan(FieldPlan):
             nodes=self.nodes,
             columns=RESULT,
             record=RECORD,
+            attributes=self.attributes,
             order=self.rows,
             starts=np.append(np.arange(0, len(self.rows), BLOCK), len(self.rows)),
         )
