@@ -28,12 +28,11 @@ BEGIN, END = "<!-- flowchart: written by benchmarks/flowchart.py -->\n", "<!-- f
 
 @dataclass
 class Row:
-    """A step: its line, and the residual that its field leaves (None where it gives none)."""
+    """A step: its points, its CPU seconds, and the residual that its field leaves (None where it gives none)."""
 
     step: str
     points: str
     seconds: float
-    memory: float
     raw: float | None = None
     mapped: float | None = None
 
@@ -92,14 +91,14 @@ def main():
     images = [args.data.resolve() / f"V4_bin2_{name}.tif" for name in ("Intact", "Deformed")]
     image1, image2 = (tifffile.imread(path) for path in images)
     residual = Residual(image2, args.grey)
-    rows = [Row("images as they are", "", 0.0, 0.0, *residual.of(image1, np.ones(image1.shape, bool)))]
+    rows = [Row("images as they are", "", 0.0, *residual.of(image1, np.ones(image1.shape, bool)))]
 
     def run(step, command, result=None, field=None):
         words = [*command.format(im1=images[0], im2=images[1], grey=args.grey).split(), "-np", str(args.ranks)]
         # reg replaces its files anyhow
         again = [] if words[0] == "reg" else ["--overwrite"]
         done = measure([args.mpidvc, *words, "-od", ".", *again], work)
-        row = Row(step, points_of(work / field) if field else "", done.wall, done.memory)
+        row = Row(step, points_of(work / field) if field else "", done.cpu)
         if result is not None:
             deform = f"deformImage {images[0]} -pf {result} -rst 1 -pre check --residual {images[1]} -od ."
             measure([args.mpidvc, *deform.split(), "-np", str(args.ranks)], work)
@@ -131,8 +130,6 @@ def main():
         {
             "step": "step",
             "points": "points",
-            "s": lambda row: row.seconds or None,
-            "peak MB": lambda row: row.memory or None,
             "residual, raw": lambda row: None if row.raw is None else f"{row.raw:.0f}",
             "residual, mapped": lambda row: None if row.mapped is None else f"{row.mapped:.0f}",
         },
