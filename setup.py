@@ -82,7 +82,9 @@ def extensions() -> list[Extension]:
             language="c++",
             include_dirs=[numpy.get_include(), str(SOURCES)],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-            depends=[str(source) for source in [*SOURCES.rglob("*.hpp"), *SOURCES.glob("*.cpp")]],
+            depends=[
+                str(source) for source in [*SOURCES.rglob("*.hpp"), *SOURCES.glob("*.cpp"), *SOURCES.glob("*.pxi")]
+            ],
         )
         for path in sorted(SOURCES.glob("*.pyx"))
     ]

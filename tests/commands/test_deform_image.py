@@ -211,7 +211,7 @@ def test_mask_threshold_radius_and_bins(tmp_path: Path, capsys: pytest.CaptureFi
     capsys.readouterr()
     assert run(im, "-pf", write(tmp_path / "ones.tsv", positions, phi, 1), "-nn", 100, "-pre", "ones") == 0
     told = capsys.readouterr().out
-    assert "no point has return status 2: points with 1 are used" in told
+    assert "the threshold is 1 (-rst)" in told
     assert "-nn 100: there are 60 points; all of them are averaged" in told
 
 

@@ -42,7 +42,7 @@ from mpidvc.tasks.ranks import Team, on_leader
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.calibration import Cost, time_chunks
 from mpidvc.workflow.determines import made_with
-from mpidvc.workflow.guess import read_guess
+from mpidvc.workflow.guess import read_guess, status_threshold
 from mpidvc.workflow.inputs import by, open_mask
 from mpidvc.workflow.output import base_name, folder_of, make_folder, output_folder
 from mpidvc.workflow.plan import CorrelationPlan
@@ -313,13 +313,7 @@ def _used(
     used = finite & ~singular
     if "returnStatus" in given.columns:
         status = np.asarray(given.columns["returnStatus"], np.float64)
-        threshold = args.return_status_threshold
-        if threshold is None:
-            threshold = 2
-            if not (status[finite] >= 2).any():
-                threshold = 1
-                console.note("no point has return status 2: points with 1 are used")
-        used &= status >= threshold
+        used &= status >= status_threshold(given, args.return_status_threshold, console)
     if args.radius_limit is not None:
         middle = (np.array(image.shape[1:]) - 1) / 2
         used &= np.hypot(*(given.positions[:, 1:] - middle).T) <= args.radius_limit
