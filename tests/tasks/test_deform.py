@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -96,6 +98,20 @@ def test_spheres_that_are_too_large() -> None:
     mesh = Mesh.of(points, 0.5)
     assert mesh.alpha == 0.5
     assert [sorted(found) for found in mesh.vertices.tolist()] == [[0, 1, 2, 3]]
+
+
+def test_flat_tetrahedra_join_their_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two corners of boxes, 1 x 1 x 1 and 1 x 1 x 2, are joined by two flat tetrahedra one after the other."""
+    points = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [2, 1, 0], [1, 1, -2.0]])
+    simplices = np.array([[0, 1, 2, 3], [0, 1, 2, 4], [1, 2, 4, 5], [1, 4, 5, 6]], np.int32)
+    neighbors = np.array([[-1, -1, -1, 1], [2, -1, -1, 0], [-1, 3, -1, 1], [-1, -1, -1, 2]], np.int32)
+    given = SimpleNamespace(simplices=simplices, neighbors=neighbors)
+    # Qhull makes such flat ones of lattices, by chance
+    monkeypatch.setattr("scipy.spatial.Delaunay", lambda _: given)
+    mesh = Mesh.of(points, -1)
+    # half the diagonal of the larger box, squared
+    assert mesh.alpha == pytest.approx(6 / 4)
+    assert mesh.vertices.tolist() == [[0, 1, 2, 3], [1, 4, 5, 6]]
 
 
 def test_a_mesh_needs_four_points_in_space() -> None:
