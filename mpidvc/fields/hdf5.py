@@ -45,6 +45,7 @@ __all__ = [
     "create_results_file",
     "dataset_rows",
     "is_hdf5",
+    "least_bytes",
     "read_hdf5",
     "rows_of",
     "write_hdf5",
@@ -257,7 +258,7 @@ def create_results_file(
         path.unlink(missing_ok=True)
         reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())[:200]
         raise UserError(
-            f"{named or path}: the {_need(layout)} bytes of the results file cannot be reserved ({reason}); "
+            f"{named or path}: the {least_bytes(layout)} bytes of the results file cannot be reserved ({reason}); "
             "make room, or choose another folder by -od"
         ) from None
     return slots
@@ -291,7 +292,7 @@ def check_results_file(path: str | os.PathLike[str], layout: FieldLayout) -> Non
         raise UserError(damaged)
 
 
-def _need(layout: FieldLayout) -> int:
+def least_bytes(layout: FieldLayout) -> int:
     """Least size in bytes of a complete file."""
     rows = layout.n * (sum(8 * math.prod(shape) for shape in layout.datasets.values()) + 16 * (not layout.is_image))
     return rows + METADATA + sum(4 * len(text) for text in layout.attributes.values())
@@ -299,7 +300,7 @@ def _need(layout: FieldLayout) -> int:
 
 def _create(path: Path, layout: FieldLayout) -> tuple[dict[str, Slot], list[tuple[int, int]]]:
     """Create a file with everything but the rows; return their places, and those of datasets as `_add_vtk` does."""
-    with create_file(path, _need(layout)) as file:
+    with create_file(path, least_bytes(layout)) as file:
         slots = {name: create_dataset(file, name, layout.shape, "<f8", row) for name, row in layout.datasets.items()}
         _describe(file[HOME], layout)
         return slots, _add_vtk(file, layout)

@@ -57,19 +57,23 @@ class FieldPlan(RoadPlan[FieldPart]):
         return z / 2, y / 2, x / 2
 
     def fit(self: P, ranks: int, console: Console, may_take_fewer: bool = False) -> tuple[P, int]:
-        finishing, rank0 = field_bytes(len(self.nodes))
-        given = sum(0 if part.given is None else source_bytes(part.given) for part in self.parts)
-        # rank 0 has read it when it is copied for all ranks of the node
-        need = rank0 + given * (2 if ranks > 1 else 1)
         limit, why = memory_limit(None)
-        if need + ranks * (finishing + base_bytes(ranks)) > limit and may_take_fewer:
+        if self.memory_on(ranks)[1] > limit and may_take_fewer:
             ranks = 1
-        if need + ranks * (finishing + base_bytes(ranks)) > limit:
+        need = self.memory_on(ranks)[1]
+        if need > limit:
             raise UserError(
                 f"{len(self.nodes)} points: about {size_text(need)} are needed, but {size_text(limit)} may be used "
                 f"({why}); run on a node with more memory"
             )
         return self, ranks
+
+    def memory_on(self, ranks: int, mode: str | None = None) -> tuple[str, int, int]:
+        finishing, rank0 = field_bytes(len(self.nodes))
+        given = sum(0 if part.given is None else source_bytes(part.given) for part in self.parts)
+        # rank 0 has read it when it is copied for all ranks of the node
+        first, each = rank0 + given, finishing + base_bytes(ranks)
+        return "field", first + (given if ranks > 1 else 0) + ranks * each, first + each
 
     def for_workers(self: P) -> P:
         return replace(super().for_workers(), parts=[replace(part, given=None) for part in self.parts])

@@ -38,10 +38,12 @@ from mpidvc.tasks.deform import (
 from mpidvc.tasks.grey import grey_levels, region_windows, with_limits
 from mpidvc.tasks.memory import LIBRARIES, deform_bytes
 from mpidvc.tasks.placement import Needs, placed
+from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.announce import announce, describe_slices
+from mpidvc.workflow.calibration import Cost, time_chunks
 from mpidvc.workflow.guess import read_guess
 from mpidvc.workflow.inputs import by, open_mask
-from mpidvc.workflow.output import base_name, folder_of, make_folder
+from mpidvc.workflow.output import base_name, folder_of, make_folder, output_folder
 from mpidvc.workflow.plan import CorrelationPlan
 from mpidvc.workflow.registration import describe_criterion
 from mpidvc.workflow.stages import Stages
@@ -118,7 +120,7 @@ class Plan(CorrelationPlan):
             np.all(given.positions[:, 0] == 0)
         ):
             raise UserError(f"-pf {guess.name}: is of {'3D' if image.two_d else '2D'} images, but {image.path} is not")
-        folder = make_folder(args.out_dir, folder_of(args.im1, real=True), args.prefix)
+        folder = output_folder(args, folder_of(args.im1, real=True))
         console.print("")
         announce(console, "deformImage", args)
         describe_slices(console, image)
@@ -150,7 +152,27 @@ class Plan(CorrelationPlan):
         # slabs of other ranks wait there
         return Needs([images], chunk, rank0=LIBRARIES + 2 * result, less="an image in HDF5 or uncompressed")
 
+    def cost(self, budget: float) -> Cost:
+        residual = None if self.image2 is None else Residual(self.image2, 1.0, 0.0)
+        task = DeformTask(self.image, self.motion, self.mask, residual)
+        passes = 2 if residual is not None and self.criterion == "znssd" else 1
+        if budget == 0:
+            return Cost(passes * self.estimated_seconds, task.n_chunks)
+        sample = tuple(passes * seconds for _, seconds, _ in time_chunks(task.run, task.n_chunks, budget))
+        return Cost(sum(sample) / len(sample) * task.n_chunks, task.n_chunks, sample)
+
+    def written(self) -> list[tuple[Path, int]]:
+        n = math.prod(self.image.shape)
+        found = [(self.target, n * self.image.dtype.itemsize)]
+        return found if self.image2 is None else [*found, (self._target2, 4 * n)]
+
+    @property
+    def _target2(self) -> Path:
+        """File of the residual."""
+        return self.target.with_name(f"{self.target.stem}-residual{self.target.suffix}")
+
     def execute(self, executor: Executor, console: Console) -> Outcome:
+        on_leader(executor, lambda: make_folder(self.target.parent))
         with placed(executor, self.placement, [self.image, self.mask, self.image2], console.note) as images:
             plan = replace(self, image=images[0], mask=images[1], image2=images[2])
             return plan._deform(executor, console)
@@ -166,9 +188,7 @@ class Plan(CorrelationPlan):
             task = DeformTask(self.image, self.motion, self.mask, residual)
         sums: dict[int, Array] = {}
         filled = 0
-        target2 = (
-            None if residual is None else self.target.with_name(f"{self.target.stem}-residual{self.target.suffix}")
-        )
+        target2 = None if residual is None else self._target2
         with stages.stage("points", count_cpu=True), contextlib.ExitStack() as stack:
             put = put2 = None
             if executor.rank == 0:
