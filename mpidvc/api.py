@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mpidvc.cli.command import Plan
     from mpidvc.runtime.console import Console
     from mpidvc.runtime.executor import Executor
+    from mpidvc.tasks.ranks import Team
 
 __all__ = ["call", "function", "names"]
 
@@ -200,10 +201,10 @@ class _Call:
         from mpidvc.cli.execution import execute_on, prepare_for
         from mpidvc.tasks.ranks import on_leader
 
-        def prepare() -> tuple[Plan, Console]:
+        def prepare(team: Team) -> tuple[Plan, Console]:
             first, then = consoles()
             self._settle(len({host for host, _ in ranks.processes}))
-            return prepare_for(self._command, self.args, first, ranks.size), then
+            return prepare_for(self._command, self.args, first, team, ranks.size), then
 
         outcome = execute_on(ranks, prepare)
         return on_leader(ranks, lambda: self._value(outcome))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mpidvc.cli.command import Plan
     from mpidvc.runtime.comm import Communicator
     from mpidvc.runtime.console import Console
+    from mpidvc.tasks.ranks import Team
 
 __all__ = ["main"]
 
@@ -248,10 +249,10 @@ def _join(command: Command, args: argparse.Namespace, communicator: Communicator
     console = Console(silent=True)
     job = find_job()
 
-    def prepare() -> tuple[Plan, Console]:
+    def prepare(team: Team) -> tuple[Plan, Console]:
         nonlocal console
         console = Console(find_terminal(launched=True), args.log, quiet=os.environ.get(QUIET) == "1")
-        return _prepare(command, args, console, launcher), console
+        return _prepare(command, args, console, team, launcher), console
 
     try:
         executor = make_executor(communicator, lambda text: console.warn(text))
@@ -287,7 +288,7 @@ def _join(command: Command, args: argparse.Namespace, communicator: Communicator
         console.close()
 
 
-def _prepare(command: Command, args: argparse.Namespace, console: Console, launcher: Launcher) -> Plan:
+def _prepare(command: Command, args: argparse.Namespace, console: Console, team: Team, launcher: Launcher) -> Plan:
     """The plan, on rank 0: from the process that started the ranks, or made here."""
     from mpidvc.cli.execution import prepare_for
 
@@ -298,4 +299,4 @@ def _prepare(command: Command, args: argparse.Namespace, console: Console, launc
         return plan
     if args.processes is not None:
         console.note(f"-np {args.processes} is ignored: the launcher decides the number of processes")
-    return prepare_for(command, args, console, launcher.size)
+    return prepare_for(command, args, console, team, launcher.size)

@@ -13,6 +13,7 @@ from mpidvc.errors import UserError
 if TYPE_CHECKING:
     from mpidvc.runtime.console import Console
     from mpidvc.runtime.executor import Executor
+    from mpidvc.tasks.ranks import Team
 
 __all__ = ["Command", "Outcome", "Plan"]
 
@@ -54,8 +55,15 @@ class Plan:
     begun: float = 0.0
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         """Open the files, check everything, and return the plan; on rank 0 only.
+
+        Parameters
+        ----------
+        args : Namespace
+        console : Console
+        team : Team
+            The ranks, where it shares work with them.
 
         Raises
         ------

@@ -22,7 +22,7 @@ from mpidvc.runtime.job import new_job
 from mpidvc.runtime.launch import available_cpus, choose_ranks, run_ranks
 from mpidvc.runtime.nodes import ranks_on_node
 from mpidvc.runtime.stop import Ended
-from mpidvc.tasks.ranks import on_leader
+from mpidvc.tasks.ranks import Team, led
 
 __all__ = ["execute_here", "execute_on", "prepare_for"]
 
@@ -30,24 +30,24 @@ __all__ = ["execute_here", "execute_on", "prepare_for"]
 MANY = 2
 
 
-def prepare_for(command: Command, args: argparse.Namespace, console: Console, ranks: int) -> Plan:
+def prepare_for(command: Command, args: argparse.Namespace, console: Console, team: Team, ranks: int) -> Plan:
     """The plan of a command for a job of so many ranks; on rank 0."""
-    return _prepared(command, args, console).fit(ranks_on_node(ranks), console)[0]
+    return _prepared(command, args, console, team).fit(ranks_on_node(ranks), console)[0]
 
 
-def _prepared(command: Command, args: argparse.Namespace, console: Console) -> Plan:
+def _prepared(command: Command, args: argparse.Namespace, console: Console, team: Team) -> Plan:
     begun = time.monotonic()
-    return replace(command.plan.prepare(args, console), begun=begun)
+    return replace(command.plan.prepare(args, console, team), begun=begun)
 
 
-def execute_on(executor: Executor, prepare: Callable[[], tuple[Plan, Console]]) -> Outcome:
+def execute_on(executor: Executor, prepare: Callable[[Team], tuple[Plan, Console]]) -> Outcome:
     """Execute a plan on the ranks of a job; every rank calls it.
 
     Parameters
     ----------
     executor : Executor
     prepare : callable
-        Makes the plan, on rank 0, and the console that its execution speaks to.
+        Makes the plan, on rank 0, which may share work with the others, and the console that its execution speaks to.
 
     Raises
     ------
@@ -58,12 +58,12 @@ def execute_on(executor: Executor, prepare: Callable[[], tuple[Plan, Console]]) 
     """
     mine: tuple[Plan, Console] | None = None
 
-    def for_workers() -> Plan:
+    def for_workers(team: Team) -> Plan:
         nonlocal mine
-        mine = prepare()
+        mine = prepare(team)
         return mine[0].for_workers()
 
-    received = on_leader(executor, for_workers)
+    received = led(executor, for_workers)
     plan, console = mine or (received, Console(silent=True))
     plan.configure(executor)
     outcome = plan.execute(executor, console)
@@ -103,12 +103,12 @@ def execute_here(
     Stopped
         If the run was asked to stop.
     """
-    plan = _prepared(command, args, console)
+    plan = _prepared(command, args, console, Team(InlineExecutor()))
     _note_few_cpus(args.processes, console)
     n_ranks = choose_ranks(args.processes, plan.estimated_seconds, console.note)
     plan, n_ranks = plan.fit(n_ranks, console, args.processes is None)
     if n_ranks == 1:
-        return execute_on(InlineExecutor(), lambda: (plan, console))
+        return execute_on(InlineExecutor(), lambda team: (plan, console))
     console.close()
     with contextlib.ExitStack() as stack:
         # the plan is made once: preparing again in rank 0 would read and print everything again

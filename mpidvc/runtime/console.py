@@ -71,6 +71,10 @@ class Console:
             except OSError as error:
                 raise UserError(f"--log {log}: cannot be written ({error.strerror})") from None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # other processes that get it have nothing to print
+        return Console, (None, None, True)
+
     def __enter__(self) -> Console:
         return self
 

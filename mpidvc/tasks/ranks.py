@@ -1,9 +1,11 @@
-"""Agreement of all ranks: the instruction set, sums over the ranks, and results of rank 0."""
+"""Agreement of all ranks: the instruction set, sums over the ranks, results of rank 0, and work that it shares."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,7 +16,15 @@ from mpidvc.errors import AgreedError, UserError
 from mpidvc.kernels import correlation
 from mpidvc.runtime.executor import Executor
 
-__all__ = ["ISA_VARIABLE", "agree_on_instruction_set", "check_instruction_set", "on_leader", "sum_over_ranks"]
+__all__ = [
+    "ISA_VARIABLE",
+    "Team",
+    "agree_on_instruction_set",
+    "check_instruction_set",
+    "led",
+    "on_leader",
+    "sum_over_ranks",
+]
 
 T = TypeVar("T")
 
@@ -90,13 +100,60 @@ def on_leader(executor: Executor, function: Callable[[], T]) -> T:
     AgreedError
         On every rank, if the function raises a `UserError`.
     """
+    return led(executor, lambda team: function())
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call of a function by every rank."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+class Team:
+    """All ranks, for a function that rank 0 alone is in: it can share some of its work with them.
+
+    Parameters
+    ----------
+    executor : Executor
+        Of all ranks; the others wait in `led`.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call ``function(executor, *arguments)`` on every rank, and return the result of rank 0.
+
+        Function and arguments are pickled.
+        """
+        if self._executor.size > 1:
+            self._executor.broadcast(_Call(function, arguments))
+        return function(self._executor, *arguments)
+
+
+def led(executor: Executor, function: Callable[[Team], T]) -> T:
+    """Call a function on rank 0, which may share work with the others, and return its result on every rank.
+
+    Raises
+    ------
+    AgreedError
+        On every rank, if the function raises a `UserError`.
+    """
     outcome: tuple[T | None, AgreedError | None] | None = None
     if executor.rank == 0:
         try:
-            outcome = function(), None
+            outcome = function(Team(executor)), None
         except UserError as error:
             outcome = None, AgreedError(str(error), error.passing)
-    value, refusal = executor.broadcast(outcome)
+    received: Any = executor.broadcast(outcome)
+    while isinstance(received, _Call):
+        # on rank 0 it is the function that meets the error
+        with contextlib.suppress(AgreedError):
+            received.function(executor, *received.arguments)
+        received = executor.broadcast(None)
+    value, refusal = received
     if refusal is not None:
         raise refusal
-    return value  # type: ignore[return-value]
+    return value  # type: ignore[no-any-return]

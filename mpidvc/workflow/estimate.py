@@ -26,6 +26,7 @@ from mpidvc.runtime.executor import InlineExecutor
 from mpidvc.runtime.memory import read_text
 from mpidvc.tasks.placement import Mode
 from mpidvc.tasks.points import INPUT
+from mpidvc.tasks.ranks import Team
 from mpidvc.tasks.texture import texture_of
 from mpidvc.workflow.calibration import BUDGET, Cost
 from mpidvc.workflow.determines import version
@@ -160,7 +161,7 @@ def estimate(
     if not issubclass(command.plan, KernelPlan):
         raise UserError(f"{command.name}: is not estimated; it is no computation on images or fields")
     begun = time.process_time()
-    plan = command.plan.prepare(args, console)
+    plan = command.plan.prepare(args, console, Team(InlineExecutor()))
     assert isinstance(plan, KernelPlan)
     outputs = plan.written()
     fixed = START + time.process_time() - begun

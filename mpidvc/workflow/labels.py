@@ -11,8 +11,8 @@ from mpidvc.core.labels import MOST_RADIUS, Labels
 from mpidvc.errors import UserError
 from mpidvc.images.image import Image, open_image
 from mpidvc.runtime.console import Console
-from mpidvc.runtime.executor import InlineExecutor
 from mpidvc.tasks.labels import measure_labels
+from mpidvc.tasks.ranks import Team
 from mpidvc.workflow.guess import Guess
 from mpidvc.workflow.inputs import by
 from mpidvc.workflow.pointwise import Part
@@ -61,15 +61,15 @@ def open_labels(path: str, image1: Image) -> Image:
     return numbers
 
 
-def labels_of(numbers: Image, console: Console) -> Labels:
-    """Measure the labels of an image, and print how many there are.
+def labels_of(numbers: Image, console: Console, team: Team) -> Labels:
+    """Measure the labels of an image by all ranks, and print how many there are.
 
     Raises
     ------
     UserError
         If there is none, or a value is no label.
     """
-    labels = measure_labels(InlineExecutor(), numbers)
+    labels = team.call(measure_labels, numbers)
     if len(labels.numbers) == 0:
         raise UserError(f"{numbers.path}: has no label, every voxel is 0; give an image of labels")
     console.print(f"Number of labels = {len(labels.numbers)}")

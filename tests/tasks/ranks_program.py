@@ -16,6 +16,29 @@ def refuse() -> None:
     raise UserError("one.tif: is no image; take another")
 
 
+def shared(executor: Executor, base: float) -> list[float]:
+    return ranks.sum_over_ranks(executor, [base**executor.rank]).tolist()
+
+
+def stubborn(executor: Executor) -> None:
+    ranks.on_leader(executor, refuse)
+
+
+def led(team: ranks.Team) -> list[object]:
+    """Work shared twice, and once in vain between."""
+    told: list[object] = [team.call(shared, 10.0)]
+    try:
+        team.call(stubborn)
+    except AgreedError as error:
+        told.append(str(error))
+    return [*told, team.call(shared, 2.0)]
+
+
+def led_in_vain(team: ranks.Team) -> None:
+    team.call(shared, 10.0)
+    team.call(stubborn)
+
+
 def main(case: str, executor: Executor) -> object:
     rank = executor.rank
     try:
@@ -25,6 +48,10 @@ def main(case: str, executor: Executor) -> object:
             return ranks.on_leader(executor, lambda: f"of {rank}")
         if case == "refused":
             return ranks.on_leader(executor, refuse)
+        if case == "led":
+            return ranks.led(executor, led)
+        if case == "led in vain":
+            return ranks.led(executor, led_in_vain)
         # rank 1 lacks the higher instruction sets
         if rank == 1:
             correlation.instruction_sets = lambda: ("baseline",)  # type: ignore[assignment]

@@ -11,7 +11,7 @@ from mpidvc.errors import AgreedError, UserError
 from mpidvc.kernels import correlation
 from mpidvc.runtime.executor import InlineExecutor
 from mpidvc.tasks import ranks
-from mpidvc.tasks.ranks import agree_on_instruction_set, check_instruction_set, on_leader, sum_over_ranks
+from mpidvc.tasks.ranks import agree_on_instruction_set, check_instruction_set, led, on_leader, sum_over_ranks
 from tests.conftest import Job
 from tests.tasks import ranks_program
 
@@ -99,7 +99,7 @@ def test_the_one_asked_for_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.fixture(scope="module")
 def told(mpiexec: Job) -> dict[str, list[str]]:
     """What three ranks say of every case, one of which has the lowest instruction set only."""
-    cases = ("sum", "leader", "refused", "isa", "isa:avx512")
+    cases = ("sum", "leader", "refused", "led", "led in vain", "isa", "isa:avx512")
     done = mpiexec(3, ranks_program.__file__, *cases)
     assert (done.returncode, done.stderr) == (0, "")
     lines = dict(line.split(": ", 1) for line in done.stdout.splitlines())
@@ -115,6 +115,16 @@ def test_leader_of_ranks(told: dict[str, list[str]]) -> None:
     """Only rank 0 is asked, and its refusal is everybody's."""
     assert told["leader"] == ["of 0"] * 3
     assert told["refused"] == ["agreed: one.tif: is no image; take another"] * 3
+
+
+def test_work_shared_by_the_leader(told: dict[str, list[str]]) -> None:
+    """All ranks add to what rank 0 calls on them for, also after a call that was refused."""
+    assert told["led"] == ["[[111.0], 'one.tif: is no image; take another', [7.0]]"] * 3
+    assert told["led in vain"] == ["agreed: one.tif: is no image; take another"] * 3
+
+
+def test_work_shared_with_nobody() -> None:
+    assert led(InlineExecutor(), lambda team: team.call(sum_over_ranks, [2.0]) + 1) == [3.0]
 
 
 def test_instruction_set_of_ranks(told: dict[str, list[str]]) -> None:

@@ -20,12 +20,13 @@ from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
-from mpidvc.runtime.executor import InlineExecutor
+from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.ddic import COLUMNS, RECORD, DdicSettings, DdicTask, background, make_chunks, missing, together
 from mpidvc.tasks.grey import Windows, grey_levels, region_windows
 from mpidvc.tasks.memory import ddic_bytes
 from mpidvc.tasks.points import rows_as_records
-from mpidvc.tasks.registration import LevelSettings, register_multiscale
+from mpidvc.tasks.ranks import Team, agree_on_instruction_set
+from mpidvc.tasks.registration import LevelSettings, RegistrationResult, register_multiscale
 from mpidvc.workflow import inputs
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.determines import fingerprints
@@ -88,7 +89,7 @@ class Plan(PointwisePlan[Pair]):
     debug: bool
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         check_dilation(args.label_dilate)
         guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
         images = inputs.open_pair(args.im1, args.im2, None)
@@ -100,11 +101,11 @@ class Plan(PointwisePlan[Pair]):
         check_results(stem, output, args.phi_file)
         announce(console, "ddic", args)
         describe_slices(console, images.image1, numbers, images.image2)
-        labels = labels_of(numbers, console)
+        labels = labels_of(numbers, console, team)
         check_guess(guess, labels, SAME_PLACE)
         guess.announce(console, images.image1.shape, tif=False)
         if args.registration_bin_begin is not None:
-            guess = _registration(args, images, console)
+            guess = _registration(args, images, console, team)
         nodes = Nodes.of_labels(labels.centre)
         again = labels.numbers
         if args.skip and guess.field is not None:
@@ -226,8 +227,8 @@ def _settings(
     return settings, describe_criterion(choice)
 
 
-def _registration(args: argparse.Namespace, images: ImagePair, console: Console) -> Guess:
-    """A registration of the whole images (-regbb, -regbe), as a first guess."""
+def _registration(args: argparse.Namespace, images: ImagePair, console: Console, team: Team) -> Guess:
+    """A registration of the whole images (-regbb, -regbe) by all ranks, as a first guess."""
     whole = ImagePair(images.image1, images.image2)
     levels = LevelSettings(args.registration_bin_begin, args.registration_bin_end)
     shape = images.image1.shape
@@ -237,7 +238,7 @@ def _registration(args: argparse.Namespace, images: ImagePair, console: Console)
         min_delta_phi=1e-4, criterion=choice.criterion, gain=choice.gain, bias=choice.bias, level=grey.mean1
     )
     console.print("Registering the whole images first (-regbb, -regbe)")
-    found = register_multiscale(InlineExecutor(), whole, settings, levels, np.eye(4), console.print)
+    found = team.call(_register, whole, settings, levels, console)
     if found.last.status != 2:
         raise UserError(
             f"-regbb {args.registration_bin_begin}: the registration of the whole images did not converge (return "
@@ -250,3 +251,11 @@ def _registration(args: argparse.Namespace, images: ImagePair, console: Console)
     turned = " ".join(f"{x:.3f}" for x in deformation.rotation_vector(R))
     console.print(f"First guess: translation {shown} px, rotation {turned}°")
     return Guess(registration=field, name="-regbb")
+
+
+def _register(
+    executor: Executor, images: ImagePair, settings: RegistrationSettings, levels: LevelSettings, console: Console
+) -> RegistrationResult:
+    # the ranks prepare: they have not agreed on one yet
+    agree_on_instruction_set(executor)
+    return register_multiscale(executor, images, settings, levels, np.eye(4), console.print)

@@ -38,7 +38,7 @@ from mpidvc.tasks.deform import (
 from mpidvc.tasks.grey import grey_levels, region_windows, with_limits
 from mpidvc.tasks.memory import LIBRARIES, deform_bytes
 from mpidvc.tasks.placement import Needs, placed
-from mpidvc.tasks.ranks import on_leader
+from mpidvc.tasks.ranks import Team, on_leader
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.calibration import Cost, time_chunks
 from mpidvc.workflow.guess import read_guess
@@ -102,7 +102,7 @@ class Plan(CorrelationPlan):
     target: Path
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
         image = with_limits(open_image(args.im1))
         mask = open_mask(args.mask2, image, 2)

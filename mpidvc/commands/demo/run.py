@@ -8,7 +8,7 @@ import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpidvc import api
 from mpidvc.cli import command
@@ -22,6 +22,9 @@ from mpidvc.errors import UserError
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 
+if TYPE_CHECKING:
+    from mpidvc.tasks.ranks import Team
+
 __all__ = ["Plan"]
 
 
@@ -33,7 +36,7 @@ class Plan(command.Plan):
     scene: Scene
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         folder = Path(args.directory)
         try:
             folder.mkdir(parents=True, exist_ok=True)

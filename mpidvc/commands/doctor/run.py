@@ -33,7 +33,7 @@ from mpidvc.runtime.launch import Mpiexec, available_cpus, find_mpiexec
 from mpidvc.runtime.leftovers import leftovers, remove
 from mpidvc.runtime.memory import memory_limit, size_text
 from mpidvc.runtime.terminal import find_terminal
-from mpidvc.tasks.ranks import ISA_VARIABLE, sum_over_ranks
+from mpidvc.tasks.ranks import ISA_VARIABLE, Team, sum_over_ranks
 
 __all__ = ["Finding", "Plan"]
 
@@ -100,7 +100,7 @@ class Plan(command.Plan):
     clean: bool
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         return cls(findings=_look(args, launched=find_launcher() is not None), clean=args.clean)
 
     @classmethod

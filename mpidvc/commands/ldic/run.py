@@ -19,6 +19,7 @@ from mpidvc.runtime.console import Console
 from mpidvc.tasks.grey import Windows, grey_levels
 from mpidvc.tasks.ldic import RECORD, LdicSettings, LdicTask, make_chunks, records_of
 from mpidvc.tasks.memory import ldic_bytes, looking_bytes
+from mpidvc.tasks.ranks import Team
 from mpidvc.workflow import inputs
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.determines import fingerprints
@@ -71,7 +72,7 @@ class Plan(PointwisePlan[Pair]):
     spacing: Triple | None
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
         seconds = args.images[1:]
         firsts = args.images[:-1] if args.series_incremental else [args.images[0]] * len(seconds)

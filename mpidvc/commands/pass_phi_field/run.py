@@ -21,6 +21,7 @@ from mpidvc.images.fingerprint import fingerprint
 from mpidvc.images.image import open_image
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.passing import NO_NEIGHBOUR, RECORD, RESULT, AppliedTask, PassingSettings, PassingTask, records_of
+from mpidvc.tasks.ranks import Team
 from mpidvc.workflow.announce import announce
 from mpidvc.workflow.determines import checksum
 from mpidvc.workflow.field_plan import FieldPart, FieldPlan
@@ -65,7 +66,7 @@ class Plan(FieldPlan):
     determines: dict[str, Any]
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
         if guess.field is not None:
             guess = replace(guess, field=_moved(guess.field, guess.bin_ratio))
@@ -75,7 +76,7 @@ class Plan(FieldPlan):
         if args.registration_subtract is not None or args.phi_file2 is not None:
             return cls._changed(args, console, guess, stem, output)
         announce(console, "passPhiField", args)
-        targets = targets_of(args, console)
+        targets = targets_of(args, console, team)
         stem = stem.with_name(f"{stem.name}{targets.suffix}")
         check_results(stem, output, args.phi_file)
         nodes, field = targets.nodes, None

@@ -15,6 +15,7 @@ from mpidvc.core.labels import Labels
 from mpidvc.images.fingerprint import fingerprint
 from mpidvc.images.image import open_image
 from mpidvc.runtime.console import Console
+from mpidvc.tasks.ranks import Team
 from mpidvc.workflow.guess import Nodes, grid_nodes
 from mpidvc.workflow.labels import labels_of
 
@@ -47,7 +48,7 @@ class Targets:
     determines: dict[str, Any]
 
 
-def targets_of(args: argparse.Namespace, console: Console) -> Targets:
+def targets_of(args: argparse.Namespace, console: Console, team: Team) -> Targets:
     """The points that ``-lab1``, or ``-ns`` with ``-im1`` or ``-im1shape``, ask for.
 
     Raises
@@ -56,7 +57,7 @@ def targets_of(args: argparse.Namespace, console: Console) -> Targets:
         If a file cannot be opened, or there is no point.
     """
     if args.labels1 is not None:
-        return _labels(args.labels1[0], console)
+        return _labels(args.labels1[0], console, team)
     z, y, x = args.image1_shape or (0, 0, 0)
     shape: Triple = (z, y, x) if args.image1 is None else open_image(args.image1).shape
     spacing: Triple = args.node_spacing
@@ -76,9 +77,9 @@ def targets_of(args: argparse.Namespace, console: Console) -> Targets:
     )
 
 
-def _labels(path: str, console: Console) -> Targets:
+def _labels(path: str, console: Console, team: Team) -> Targets:
     image = open_image(path, "labels")
-    labels = labels_of(image, console)
+    labels = labels_of(image, console, team)
     return Targets(
         nodes=Nodes.of_labels(labels.centre),
         suffix="-labelled",

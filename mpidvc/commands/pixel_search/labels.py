@@ -17,6 +17,7 @@ from mpidvc.runtime.console import Console
 from mpidvc.tasks.label_search import LabelSearch, LabelSearchTask, background, make_chunks, missing, search_boxes
 from mpidvc.tasks.memory import label_search_bytes
 from mpidvc.tasks.pixel_search import RECORD
+from mpidvc.tasks.ranks import Team
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.guess import Nodes, read_guess
 from mpidvc.workflow.labels import LabelPart, check_dilation, check_guess, labels_of, typical_size
@@ -71,7 +72,7 @@ class LabelPlan(PointwisePlan[ChunkedPart]):
     size: Ints
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> LabelPlan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> LabelPlan:
         check_dilation(args.label_dilate)
         guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
         images, numbers = open_label_pair(args)
@@ -79,7 +80,7 @@ class LabelPlan(PointwisePlan[ChunkedPart]):
         check_results(stem, output, args.phi_file)
         announce(console, "pixelSearch", args)
         describe_slices(console, images.image1, numbers, images.image2)
-        labels = labels_of(numbers, console)
+        labels = labels_of(numbers, console, team)
         check_guess(guess, labels, SAME_PLACE)
         guess.announce(console, images.image1.shape, tif=False)
         settings = label_search_settings(args, images.two_d, args.apply_F, args.label_volume_threshold)

@@ -16,6 +16,7 @@ from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.memory import search_bytes
 from mpidvc.tasks.pixel_search import RECORD, PixelSearchTask, make_chunks
+from mpidvc.tasks.ranks import Team
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.guess import nodes_to_measure, read_guess
 from mpidvc.workflow.inputs import open_search_pair, window_sizes
@@ -45,9 +46,9 @@ class Plan(PointwisePlan[Part]):
     spacing: Triple | None
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan | LabelPlan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan | LabelPlan:
         if args.labels1 is not None:
-            return LabelPlan.prepare(args, console)
+            return LabelPlan.prepare(args, console, team)
         guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
         images = open_search_pair(args)
         shape = images.image1.shape

@@ -19,6 +19,7 @@ from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.label_search import LabelSearch, missing, search_boxes
 from mpidvc.tasks.memory import label_search_bytes
 from mpidvc.tasks.propagation import GuidedLabelSearch
+from mpidvc.tasks.ranks import Team
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.guess import Nodes
 from mpidvc.workflow.journal_feed import LOGGED
@@ -59,7 +60,7 @@ class LabelPlan(Travel[LabelPart]):
     first: int
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> LabelPlan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> LabelPlan:
         check_dilation(args.label_dilate)
         images, numbers = open_label_pair(args)
         shown = " ".join(map(str, args.start))
@@ -67,7 +68,7 @@ class LabelPlan(Travel[LabelPart]):
             raise UserError(f"-sp {shown}: the images are 2D; Z and its displacement have to be 0")
         stem, output = pair_stem(args, "pixelSearchPropagate"), Output.of(args)
         check_results(stem, output)
-        labels = labels_of(numbers, console)
+        labels = labels_of(numbers, console, team)
         settings = label_search_settings(args, images.two_d, "no", VOLUME_THRESHOLD)
         low, high = search_boxes(labels, labels.numbers, settings)
         refuse_huge_labels(numbers.path, labels.numbers, high - low, settings)

@@ -17,6 +17,7 @@ from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.memory import PointSet, search_bytes
 from mpidvc.tasks.propagation import GuidedSearch
+from mpidvc.tasks.ranks import Team
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.determines import checksum
 from mpidvc.workflow.guess import Nodes, grid_nodes
@@ -47,9 +48,9 @@ class Plan(Travel[Part]):
     settings: SearchSettings
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan | LabelPlan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan | LabelPlan:
         if args.labels1 is not None:
-            return LabelPlan.prepare(args, console)
+            return LabelPlan.prepare(args, console, team)
         listed = None if args.guiding_points is None else read_points("-gp", args.guiding_points)
         images = open_search_pair(args)
         shape, two_d = images.image1.shape, images.two_d

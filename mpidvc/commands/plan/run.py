@@ -16,6 +16,7 @@ from mpidvc.runtime.console import Console, duration
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.launch import available_cpus
 from mpidvc.runtime.memory import size_text
+from mpidvc.tasks.ranks import Team
 from mpidvc.workflow.estimate import RANKS, SENSIBLE, Estimate, estimate
 
 __all__ = ["Plan"]
@@ -51,7 +52,7 @@ class Plan(command.Plan):
     json: bool
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         return cls(
             run=args.run,
             ranks=args.ranks,

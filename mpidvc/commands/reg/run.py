@@ -29,7 +29,7 @@ from mpidvc.runtime.executor import Executor, InlineExecutor
 from mpidvc.tasks.grey import grey_levels, region_windows
 from mpidvc.tasks.memory import LIBRARIES, looking_bytes, registration_bytes, tile_bytes, warp_bytes
 from mpidvc.tasks.placement import Needs, placed
-from mpidvc.tasks.ranks import on_leader
+from mpidvc.tasks.ranks import Team, on_leader
 from mpidvc.tasks.registration import (
     LevelSettings,
     RegistrationResult,
@@ -94,7 +94,7 @@ class Plan(CorrelationPlan):
     criterion: str
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
         if guess.field is not None:
             raise UserError(

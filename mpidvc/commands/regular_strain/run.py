@@ -19,6 +19,7 @@ from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, is_hdf5, read_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import COLUMNS
 from mpidvc.runtime.console import Console
+from mpidvc.tasks.ranks import Team
 from mpidvc.tasks.strain import BLOCK, StrainSettings, StrainTask
 from mpidvc.workflow.announce import announce
 from mpidvc.workflow.field_plan import FieldPart, FieldPlan
@@ -75,7 +76,7 @@ class Plan(FieldPlan):
         )
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         guess = read_guess(args.phi_file, 1.0)
         field = guess.field
         if field is None:

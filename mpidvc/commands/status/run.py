@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,9 @@ from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.journal import in_use
 from mpidvc.runtime.runlog import Past, path_of, read_log
+
+if TYPE_CHECKING:
+    from mpidvc.tasks.ranks import Team
 
 __all__ = ["Plan", "State", "state_of_run"]
 
@@ -106,7 +109,7 @@ class Plan(command.Plan):
     quiet: bool
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         return cls(files=args.files, json=args.json, quiet=args.quiet)
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
