@@ -19,7 +19,8 @@ examples:
   mpidvc job apptainer > mpidvc.def
       definition of a container
 
-Nodes, ranks, memory and time come from the estimate of mpidvc plan. Every command line follows a "--", as it will be typed.
+Nodes, ranks, memory and time come from the estimate of mpidvc plan. Every command line follows a "--", as it will be
+typed.
 """
 
 SCHEDULERS = ("slurm", "pbs", "lsf", "sge", "workstation", "apptainer")

@@ -17,7 +17,6 @@ import mpidvc
 from mpidvc.atomic import replacing
 from mpidvc.cli import command
 from mpidvc.cli.command import Outcome
-from mpidvc.cli.execution import Team
 from mpidvc.commands import COMMANDS
 from mpidvc.commands.job.script import render
 from mpidvc.commands.job.site import Partition, Site, find_partition
@@ -26,6 +25,7 @@ from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.launch import Mpiexec
 from mpidvc.runtime.memory import parse_size
+from mpidvc.tasks.ranks import Team
 from mpidvc.workflow.estimate import SENSIBLE, Estimate, estimate
 
 __all__ = ["Plan"]
@@ -106,7 +106,9 @@ class Plan(command.Plan):
         line = [SUBMIT[self.scheduler], str(self.path)]
         with self.path.open() as script:
             # bsub reads the script from there
-            told = subprocess.run(line[:1] if self.scheduler == "lsf" else line, stdin=script, text=True, capture_output=True)
+            told = subprocess.run(
+                line[:1] if self.scheduler == "lsf" else line, stdin=script, text=True, capture_output=True
+            )
         if told.returncode != 0:
             reason = " ".join(told.stderr.split())[:300]
             raise UserError(f"{shlex.join(line)}: was refused ({reason}); the script stays, to be submitted by hand")
@@ -132,6 +134,7 @@ def _expect(steps: Sequence[list[str]], console: Console) -> list[_Step]:
     found: list[_Step] = []
     made: set[str] = set()
     for words in steps:
+        expected: Estimate | None
         try:
             expected = estimate(words, COMMANDS)
         except UserError:

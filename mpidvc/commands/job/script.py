@@ -29,6 +29,10 @@ def render(name: str, values: Mapping[str, object]) -> str:
         if any(key != "body" and values[key] is None for key in found):
             continue
         lines.append(
-            re.sub(r"@(\w+)@", lambda match: render("body.sh", values) if match[1] == "body" else str(values[match[1]]), line)
+            re.sub(
+                r"@(\w+)@",
+                lambda match: render("body.sh", values) if match[1] == "body" else str(values[match[1]]),
+                line,
+            )
         )
     return "\n".join(lines)

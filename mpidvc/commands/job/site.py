@@ -138,4 +138,3 @@ def _seconds(text: str) -> int | None:
     for part in clock.split(":"):
         seconds = 60 * seconds + int(part)
     return 86400 * int(days or 0) + seconds
-
