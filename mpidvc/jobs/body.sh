@@ -64,6 +64,7 @@ stop() {
     fi
     echo "status $status: the job is started again, and goes on"
     requeue "$status"
+    # shellcheck disable=SC2317 # with some schedulers requeue ends the script
     exit "$status"
 }
 

@@ -1,4 +1,4 @@
-"""Jobs that ``mpidvc job`` renders, in a real Slurm of two emulated nodes: whatever ends them, their bytes are a local run's."""
+"""Jobs of ``mpidvc job`` in a real Slurm of two emulated nodes: whatever ends them, their bytes are a local run's."""
 
 from __future__ import annotations
 
