@@ -76,6 +76,13 @@ COMMANDS = {
             "Estimate of the run",
         ),
         Command(
+            "job",
+            "mpidvc.commands.job",
+            "print a job script for a cluster; submit it",
+            _RUNS,
+            "the script",
+        ),
+        Command(
             "status",
             "mpidvc.commands.status",
             "say how far the run of a results file (.h5) is",
