@@ -20,7 +20,9 @@ SOURCES = Path("cython_ext")
 #: Flags that change no result's meaning (never -ffast-math: it flushes denormals and breaks NaN tests).
 OPTIMISE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wno-psabi", "-std=c++17"]
 #: The numerical core of an extension, by the extension's name.
-CORES = {"correlation": "gauss_newton.cpp", "pixel_search": "window_search.cpp"}
+CORES = {"correlation": "gauss_newton.cpp", "deform": "deform_places.cpp", "pixel_search": "window_search.cpp"}
+#: Flags of some extensions. A choice between points that are nearly as near must not depend on multiply-adds.
+FLAGS = {"deform": ["-ffp-contract=off"]}
 #: Extensions that have to know which instruction sets there are.
 DISPATCHING = {*CORES, "processor"}
 #: One object of every core for each of these; the baseline is what every machine of the architecture has.
@@ -44,11 +46,11 @@ class BuildKernels(build_ext):
             self.parallel = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
     def build_extension(self, ext: Extension) -> None:
+        name = ext.name.rpartition(".")[2]
         if gnu_like(self.compiler):
-            ext.extra_compile_args = [*OPTIMISE, "-g0"]
+            ext.extra_compile_args = [*OPTIMISE, *FLAGS.get(name, []), "-g0"]
         else:
             ext.extra_compile_args = ["/O2", "/std:c++17"]
-        name = ext.name.rpartition(".")[2]
         x86 = platform.machine().lower() in {"x86_64", "amd64"} and gnu_like(self.compiler)
         if x86 and name in DISPATCHING:
             ext.define_macros = [*ext.define_macros, ("MPIDVC_X86_DISPATCH", "1")]
@@ -80,7 +82,9 @@ def extensions() -> list[Extension]:
             language="c++",
             include_dirs=[numpy.get_include(), str(SOURCES)],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-            depends=[str(source) for source in [*SOURCES.rglob("*.hpp"), *SOURCES.glob("*.cpp")]],
+            depends=[
+                str(source) for source in [*SOURCES.rglob("*.hpp"), *SOURCES.glob("*.cpp"), *SOURCES.glob("*.pxi")]
+            ],
         )
         for path in sorted(SOURCES.glob("*.pyx"))
     ]

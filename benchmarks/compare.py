@@ -45,12 +45,13 @@ TEXT_OF_PAIR = "rotation 2°, strain up to 1 %, translation (1.3, −0.7, 2.4), 
 
 @dataclass
 class Measure:
-    """One run of one command; times in seconds, memory in MB."""
+    """One run of one command; times in seconds, memory in MB; `resident` is that of the largest process."""
 
     wall: float
     cpu: float
     memory: float
     timings: dict = field(default_factory=dict)
+    resident: float = 0.0
 
 
 def process_tree(root):
@@ -94,7 +95,7 @@ def measure(command, work):
     if process.returncode:
         raise SystemExit(f"{shlex.join(map(str, command))}\nended with {process.returncode}\n{log.read_text()[-3000:]}")
     logged = json.loads(timings.read_text()) if timings.exists() else {}
-    return Measure(wall, usage.ru_utime + usage.ru_stime, peak[0], logged)
+    return Measure(wall, usage.ru_utime + usage.ru_stime, peak[0], logged, usage.ru_maxrss / 1024)
 
 
 def best_of(command, work, times=3, budget=20.0):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How many ranks make sense: a simulation of the master and its workers, with the real scheduling and measured costs.
 
-    python benchmarks/scaling.py --measure --work /tmp/scaling     # measures costs here into benchmarks/scaling.json
+    python benchmarks/scaling.py --measure --work /tmp/scaling  # measures costs here into mpidvc/workflow/scaling.json
     python benchmarks/scaling.py --measure-mpio                    # the same for mpio only, where h5py has MPI
     python benchmarks/scaling.py --check                           # compares with real runs of ranks that sleep
     python benchmarks/scaling.py                                   # simulates; writes docs/scaling.md and its pictures
@@ -26,7 +26,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 
 import scaling_costs  # noqa: E402
-from scaling_model import Case, Costs, Outcome, bound, extended, simulate  # noqa: E402
 
 from mpidvc.runtime.schedule import (  # noqa: E402
     GROWTH,
@@ -35,9 +34,24 @@ from mpidvc.runtime.schedule import (  # noqa: E402
     SERVED,
     Schedule,
 )
-from mpidvc.tasks.memory import ROWS  # noqa: E402
+from mpidvc.runtime.simulation import Case, Costs, Outcome, bound, extended, simulate  # noqa: E402
+from mpidvc.workflow.scaling import (  # noqa: E402
+    BANDWIDTH,
+    CHUNK_POINTS,
+    COSTS,
+    FILE_ALL,
+    FILE_CLIENT,
+    FILE_LATENCY,
+    LATENCY,
+    READ,
+    RECORD_BYTES,
+    alone,
+    costs_of,
+    ordering,
+    reports,
+    sharing,
+)
 
-COSTS = REPOSITORY / "benchmarks/scaling.json"
 REPORT = REPOSITORY / "docs/scaling.md"
 RANKS = (2, 8, 32, 128, 512, 2048, 10000)
 WORK = (1.0, 10.0, 100.0, 1000.0)
@@ -46,12 +60,6 @@ DRIVERS = ("posix", "mpio", "gather")
 CHUNKS, CHUNK = (0.1, 0.3, 1.0), 0.3
 #: The run whose points per second are used for whole runs.
 TYPICAL = "-hws 10 -o 3"
-#: A cluster, which cannot be measured here: network, and a shared file system as one client sees it and as a whole.
-LATENCY, BANDWIDTH = 2e-6, 1e10
-FILE_LATENCY, FILE_CLIENT, FILE_ALL = 0.5e-3, 1e9, 2e10
-RECORD_BYTES = 144
-#: Seconds of a chunk of air, whose boxes are read.
-READ = 1e-3
 #: Most chunks that are simulated one by one, unless that leaves a rank less than `LEAST_WORK` seconds of work.
 MOST, LEAST_WORK = 2e5, 12.0
 #: Number of seeds of which every result is the median, by the number of simulated chunks.
@@ -85,34 +93,6 @@ class Before(Schedule):
 # ---- costs
 
 
-def reports(measured: dict[str, Any], kind: str) -> tuple[float, float, float]:
-    """Seconds of rank 0 to send an assignment, for a report, and for every chunk in it."""
-    few, many = scaling_costs.SIZES
-    one, other = (measured["reports"][f"{kind} {size}"] for size in (few, many))
-    each = max((other["report"] - one["report"]) / (many - few), 0.0)
-    return one["send"], max(one["report"] - few * each, 0.0), each
-
-
-def costs_of(measured: dict[str, Any], driver: str, before: bool = False) -> Costs:
-    """Costs of a run on a cluster."""
-    kind = "gather" if driver == "gather" else "posix"
-    send, message, chunk = COSTS_BEFORE if before else reports(measured, kind)
-    record = scaling_costs.POINTS * RECORD_BYTES
-    write = READ
-    if driver != "gather":
-        # records and mark are a call each
-        write += measured["record"][driver] + 2 * FILE_LATENCY + record / FILE_CLIENT
-    return Costs(
-        send=send,
-        message=message,
-        chunk=chunk,
-        write=write,
-        payload=record if driver == "gather" else RECORD_BYTES,
-        latency=LATENCY,
-        bandwidth=BANDWIDTH,
-    )
-
-
 def here(measured: dict[str, Any]) -> Costs:
     """Costs of sleeping chunks on this machine: nothing is written, and sleeps are a little too long."""
     send, message, chunk = reports(measured, "posix")
@@ -139,31 +119,6 @@ def run(case: Case, costs: Costs, before: bool = False) -> Outcome:
     schedule = Before if before else Schedule
     outcomes = [extended(replace(case, seed=seed), costs, most, schedule=schedule) for seed in range(1, n_seeds + 1)]
     return sorted(outcomes, key=lambda outcome: outcome.efficiency)[n_seeds // 2]
-
-
-def alone(measured: dict[str, Any], n: int, n_points: float) -> float:
-    """Seconds of rank 0 alone before and after the work, with `posix`."""
-    points, start = measured["points"], measured["start"]
-    send, message, _ = reports(measured, "posix")
-    return float(
-        n_points * (points["lay out"] + points["summary"]) + n * (start["sent"] * send + start["got"] * message)
-    )
-
-
-def sharing(measured: dict[str, Any], ranks: int, n_points: float) -> float:
-    """Seconds to write the TSV by so many ranks, which share it in large blocks and write each of them twice."""
-    points = measured["points"]
-    return float(
-        points["TSV"] * max(n_points / ranks, min(n_points, ROWS)) + n_points * points["bytes of the TSV"] / FILE_ALL
-    )
-
-
-def ordering(measured: dict[str, Any], ranks: int, n_points: float) -> float:
-    """Seconds to write the grid-ordered datasets by so many ranks."""
-    points = measured["points"]
-    bytes_moved = n_points * (points["bytes of the journal"] + points["bytes of the finished file"])
-    # rows are shared out in large blocks
-    return float(points["grid order"] * max(n_points / ranks, min(n_points, ROWS)) + bytes_moved / FILE_ALL)
 
 
 # ---- the report
@@ -284,7 +239,9 @@ def before_table(measured: dict[str, Any]) -> list[str]:
         (10000, 10.0),
     ):
         case = Case(n, work, CHUNK)
-        old, new = (run(case, costs_of(measured, "posix", before), before) for before in (True, False))
+        old, new = (
+            run(case, costs_of(measured, "posix", COSTS_BEFORE if before else None), before) for before in (True, False)
+        )
         rows.append(
             [f"{n}", f"{work:g} s", *(f"{percent(made.efficiency)} ({percent(made.load)})" for made in (old, new))]
         )
@@ -315,7 +272,7 @@ def draw(measured: dict[str, Any], folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, constrained_layout=True)
     for axis, (title, before) in zip(axes, (("before", True), ("now", False)), strict=True):
-        costs = costs_of(measured, "posix", before)
+        costs = costs_of(measured, "posix", COSTS_BEFORE if before else None)
         for work in (1.0, 10.0, 100.0):
             values = [100 * run(Case(n, work, CHUNK), costs, before).efficiency for n in RANKS]
             axis.plot(RANKS, values, "o-", label=f"{work:g} s of work per rank")
@@ -354,7 +311,7 @@ def report(measured: dict[str, Any]) -> str:
     posix, mpio = (costs_of(measured, driver) for driver in ("posix", "mpio"))
     lasts = ", ".join(f"{seconds(found['chunk'])} with `{name}`" for name, found in measured["chunks"].items())
     medians = ", ".join(f"{seconds(book['median'])} ({n} ranks)" for n, book in books.items())
-    written = 10000 / CHUNK * RECORD_BYTES * scaling_costs.POINTS / 1e9
+    written = 10000 / CHUNK * RECORD_BYTES * CHUNK_POINTS / 1e9
     layout = points["lay out"]
     halves = {name: 1 / (layout * found["points_per_second"]) for name, found in measured["chunks"].items()}
     many = 1e5 * typical["points_per_second"]
@@ -428,7 +385,7 @@ over whole runs with 10 s of work per rank and chunks of {CHUNK} s.
 
 With `posix` and `mpio` 10 000 ranks with 10 s of work each keep rank 0 busy for {percent(largest.load)} of the time.
 With chunks of 0.1 s, a million of them, it is the bottleneck (see the table above). With `gather` it is for
-{percent(gathered.load)}: it checks and writes {RECORD_BYTES * scaling_costs.POINTS / 1e3:.0f} kB for every chunk.
+{percent(gathered.load)}: it checks and writes {RECORD_BYTES * CHUNK_POINTS / 1e3:.0f} kB for every chunk.
 Several
 writers, one for every host, would mend that.
 

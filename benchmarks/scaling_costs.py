@@ -23,11 +23,11 @@ from mpidvc.runtime import executor as executors  # noqa: E402
 from mpidvc.runtime import messages, schedule  # noqa: E402
 from mpidvc.runtime.comm import connect, find_launcher  # noqa: E402
 from mpidvc.runtime.launch import find_mpiexec  # noqa: E402
+from mpidvc.workflow.scaling import CHUNK_POINTS as POINTS  # noqa: E402
+from mpidvc.workflow.scaling import SIZES  # noqa: E402
 
-#: Points of the largest chunk, and nodes along the edge of the field with which rank 0's own work is timed.
-POINTS, FIELD_EDGE = 512, 80
-#: Chunks in an assignment when the costs of reports are measured.
-SIZES = (1, 8)
+#: Nodes along the edge of the field with which rank 0's own work is timed.
+FIELD_EDGE = 80
 N_REPORTS = 1500
 
 
@@ -219,7 +219,7 @@ class _Sleeping:
 
 def sleep_program(work: str, chunk: str, seed: str) -> None:
     """Wall time of a map of chunks that sleep."""
-    from scaling_model import Case, chunk_costs
+    from mpidvc.runtime.simulation import Case, chunk_costs
 
     executor = _make_executor()
     case = Case(executor.size, float(work), float(chunk), seed=int(seed))

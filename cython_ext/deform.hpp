@@ -12,23 +12,21 @@
 #include <numeric>
 #include <vector>
 
+#include "deform_places.hpp"
 #include "point_tree.hpp"
 
 namespace deform {
 
 using Index = std::int64_t;
 
-// Added to distances (voxels) before they become weights: spam's.
-constexpr double SOFTENING = 1e-6;
 // Barycentric coordinates from which on a voxel lies in a tetrahedron: none is lost between two of them.
 constexpr double LEAST_COORDINATE = -1e-9;
 
 struct Points {
-    const double *deformed;   // (n, 3)
-    const double *reference;  // (n, 3), or that of the deformed ones where only displacements are interpolated
-    const double *gradient;   // (n, 9): inverse of F, less the identity
-    const double *back;       // (n, 3): displacement from the deformed configuration to the reference
+    const double *deformed;  // (n, 3)
+    const double *phi;       // (n, 16): inverse motions about these
     Index n;
+    bool displacements_only;
 };
 
 // Points whose distance from a block's centre allows them to be among the nearest of one of its voxels.
@@ -70,33 +68,32 @@ class Candidates {
         }
         for (int a = 0; a < 3; ++a) {
             last_[a] = centre[a];
-            place[a].resize(index.size());
-            for (std::size_t k = 0; k < index.size(); ++k) place[a][k] = at(index[k])[a];
+            position[a].resize(index.size());
+            for (std::size_t k = 0; k < index.size(); ++k) position[a][k] = at(index[k])[a];
         }
         // those near the centre first: most of the others are refused at once
         first.resize(index.size());
         std::iota(first.begin(), first.end(), Index(0));
         std::sort(first.begin(), first.end(), [this](Index a, Index b) { return apart_[a] < apart_[b]; });
-        square.resize(index.size());
-        ascending.resize(nearest_);
-        chosen.resize(nearest_ + 1);
-        weight.resize(nearest_);
+        room_.resize(MPIDVC_PLACES_ROOM(index.size(), nearest_));
     }
 
-    std::vector<Index> index;       // ascending
-    std::vector<Index> first;       // candidates by their distance from the centre
-    std::vector<double> place[3];   // of the candidates
-    std::vector<double> square;     // room for their squared distances
-    std::vector<double> ascending;  // room for the least of these
-    std::vector<Index> chosen;      // room for the nearest ones
-    std::vector<double> weight;     // room for their weights
+    // Scratch of the kernel.
+    double *room() {
+        const std::size_t past = reinterpret_cast<std::uintptr_t>(room_.data()) % 64;
+        return room_.data() + (past ? (64 - past) / sizeof(double) : 0);
+    }
+
+    std::vector<Index> index;         // ascending
+    std::vector<Index> first;         // candidates by their distance from the centre
+    std::vector<double> position[3];  // of the candidates
 
   private:
     const point_tree::Tree &tree_;
     const Points &points_;
     Index nearest_;
     double reach_ = -1.0, last_[3] = {0, 0, 0};
-    std::vector<double> apart_, sorted_;
+    std::vector<double> apart_, sorted_, room_;
 
     const double *at(Index point) const { return points_.deformed + 3 * point; }
 
@@ -105,86 +102,58 @@ class Candidates {
     }
 };
 
-// The place of one voxel: mean over its nearest points, weighted by the inverse distance. Equally near ones: by index.
-inline void place_of(Candidates &near, const Points &points, Index nearest, const double *voxel, double *place) {
-    const Index m = Index(near.index.size());
-    const double *z = near.place[0].data(), *y = near.place[1].data(), *x = near.place[2].data();
-    double *square = near.square.data(), *ascending = near.ascending.data(), *weight = near.weight.data();
-    Index *chosen = near.chosen.data();
-    for (Index k = 0; k < m; ++k) square[k] = point_tree::square(z[k] - voxel[0], y[k] - voxel[1], x[k] - voxel[2]);
-    if (m == nearest) {
-        for (Index k = 0; k < m; ++k) chosen[k] = k;
-    } else {
-        Index count = 0;
-        for (Index k = 0; k < m; ++k) {
-            const double value = square[near.first[k]];
-            Index j;
-            if (count < nearest)
-                j = count++;
-            else if (value < ascending[nearest - 1])
-                j = nearest - 1;
-            else
-                continue;
-            for (; j > 0 && ascending[j - 1] > value; --j) ascending[j] = ascending[j - 1];
-            ascending[j] = value;
+// Whether no voxel of a block is wanted.
+inline bool none(const mpidvc_places &job) {
+    for (Index z = 0; z < job.size[0]; ++z)
+        for (Index y = 0; y < job.size[1]; ++y) {
+            const std::uint8_t *row = job.wanted + z * job.pitch_z + y * job.pitch_y;
+            if (std::any_of(row, row + job.size[2], [](std::uint8_t value) { return value != 0; })) return false;
         }
-        const double last = ascending[nearest - 1];
-        Index equal = nearest;  // points at the greatest distance that still have room
-        for (Index k = 0; k < nearest; ++k) equal -= ascending[k] < last;
-        count = 0;
-        for (Index k = 0; k < m; ++k) {
-            const bool level = (square[k] == last) & (equal > 0);
-            chosen[count] = k;
-            count += (square[k] < last) | level;
-            equal -= level;
-        }
-    }
-    for (Index k = 0; k < nearest; ++k) weight[k] = 1.0 / (std::sqrt(square[chosen[k]]) + SOFTENING);
-    double sum = 0, moved[3] = {0, 0, 0};
-    for (Index k = 0; k < nearest; ++k) {
-        const Index point = near.index[chosen[k]];
-        const double *g = points.gradient + 9 * point, *b = points.back + 3 * point, *c = points.reference + 3 * point;
-        const double w = weight[k], dz = voxel[0] - c[0], dy = voxel[1] - c[1], dx = voxel[2] - c[2];
-        sum += w;
-        moved[0] += w * (b[0] + (g[0] * dz + g[1] * dy + g[2] * dx));
-        moved[1] += w * (b[1] + (g[3] * dz + g[4] * dy + g[5] * dx));
-        moved[2] += w * (b[2] + (g[6] * dz + g[7] * dy + g[8] * dx));
-    }
-    for (int a = 0; a < 3; ++a) place[a] = voxel[a] + moved[a] / sum;
+    return true;
 }
 
-// Places of the voxels [low, low + n) in the undeformed image; nan for voxels that are not wanted (`wanted` may be null).
-inline void places(const point_tree::Tree &tree, const Points &points, Index nearest, const Index *low, const Index *n,
-                   const Index *edge, const std::uint8_t *wanted, double *out) {
+inline void fill_with_nan(const mpidvc_places &job) {
+    for (double *out : job.out)
+        for (Index z = 0; z < job.size[0]; ++z)
+            for (Index y = 0; y < job.size[1]; ++y)
+                std::fill_n(out + z * job.pitch_z + y * job.pitch_y, job.size[2],
+                            std::numeric_limits<double>::quiet_NaN());
+}
+
+// Places of the voxels [low, low + n) in the undeformed image, (3, n); nan for voxels that are not wanted (`wanted` may
+// be null). Blocks of `edge` voxels share a search.
+inline void places(const mpidvc_places_kernels *kernels, const point_tree::Tree &tree, const Points &points,
+                   Index nearest, const Index *low, const Index *n, const Index *edge, const std::uint8_t *wanted,
+                   double *out) {
     Candidates near(tree, points, nearest);
-    const double nan = std::numeric_limits<double>::quiet_NaN();
+    const Index voxels = n[0] * n[1] * n[2];
+    mpidvc_places job = {};
+    job.nearest = nearest;
+    job.phi = points.phi, job.displacements_only = points.displacements_only;
+    job.pitch_y = n[2], job.pitch_z = n[1] * n[2];
     for (Index z = 0; z < n[0]; z += edge[0])
         for (Index y = 0; y < n[1]; y += edge[1])
             for (Index x = 0; x < n[2]; x += edge[2]) {
-                const Index begin[3] = {z, y, x};
-                Index end[3];
+                const Index begin[3] = {z, y, x}, start = (z * n[1] + y) * n[2] + x;
                 double centre[3], square = 0;
                 for (int a = 0; a < 3; ++a) {
-                    end[a] = std::min(begin[a] + edge[a], n[a]);
-                    const double half = 0.5 * double(end[a] - 1 - begin[a]);
-                    centre[a] = double(low[a] + begin[a]) + half;
+                    job.low[a] = low[a] + begin[a];
+                    job.size[a] = std::min(edge[a], n[a] - begin[a]);
+                    const double half = 0.5 * double(job.size[a] - 1);
+                    centre[a] = double(job.low[a]) + half;
                     square += half * half;
+                    job.out[a] = out + a * voxels + start;
                 }
-                bool found = false;
-                for (Index i = z; i < end[0]; ++i)
-                    for (Index j = y; j < end[1]; ++j)
-                        for (Index k = x; k < end[2]; ++k) {
-                            const Index number = (i * n[1] + j) * n[2] + k;
-                            double *place = out + 3 * number;
-                            if (wanted && !wanted[number]) {
-                                place[0] = place[1] = place[2] = nan;
-                                continue;
-                            }
-                            if (!found) near.find(centre, std::sqrt(square));
-                            found = true;
-                            const double voxel[3] = {double(low[0] + i), double(low[1] + j), double(low[2] + k)};
-                            place_of(near, points, nearest, voxel, place);
-                        }
+                job.wanted = wanted ? wanted + start : nullptr;
+                if (wanted && none(job)) {
+                    fill_with_nan(job);
+                    continue;
+                }
+                near.find(centre, std::sqrt(square));
+                job.count = Index(near.index.size());
+                for (int a = 0; a < 3; ++a) job.position[a] = near.position[a].data();
+                job.first = near.first.data(), job.index = near.index.data(), job.room = near.room();
+                kernels->places(&job);
             }
 }
 
@@ -200,8 +169,9 @@ struct Mesh {
     Index n;
 };
 
-// Places of the voxels [low, low + n), and the factors of their tetrahedra; voxels whose place is not nan are left.
+// Places (3, n) of the voxels [low, low + n), and the factors of their tetrahedra; voxels whose place is not nan are left.
 inline void mesh_places(const Mesh &mesh, const Index *low, const Index *n, double *out, double *factor) {
+    const Index voxels = n[0] * n[1] * n[2];
     for (Index t = 0; t < mesh.n; ++t) {
         Index begin[3], end[3];
         for (int a = 0; a < 3; ++a) {
@@ -214,7 +184,7 @@ inline void mesh_places(const Mesh &mesh, const Index *low, const Index *n, doub
             for (Index y = begin[1]; y < end[1]; ++y)
                 for (Index x = begin[2]; x < end[2]; ++x) {
                     const Index number = ((z - low[0]) * n[1] + (y - low[1])) * n[2] + (x - low[2]);
-                    double *place = out + 3 * number;
+                    double *place = out + number;
                     if (place[0] == place[0]) continue;
                     const double dz = double(z) - d[0], dy = double(y) - d[1], dx = double(x) - d[2];
                     const double l1 = b[0] * dz + b[1] * dy + b[2] * dx, l2 = b[3] * dz + b[4] * dy + b[5] * dx,
@@ -223,7 +193,7 @@ inline void mesh_places(const Mesh &mesh, const Index *low, const Index *n, doub
                         1.0 - l1 - l2 - l3 < LEAST_COORDINATE)
                         continue;
                     for (int a = 0; a < 3; ++a)
-                        place[a] = r[a] + (e[3 * a] * l1 + e[3 * a + 1] * l2 + e[3 * a + 2] * l3);
+                        place[a * voxels] = r[a] + (e[3 * a] * l1 + e[3 * a + 1] * l2 + e[3 * a + 2] * l3);
                     factor[number] = mesh.factor[t];
                 }
     }
@@ -263,40 +233,67 @@ inline double least_value(const Index *order, const double *value, const std::in
 struct Box {
     const float *data;
     Index pitch_y, pitch_z;
+    Index size[3];
     double origin[3];  // first voxel
     double last[3];    // last voxel of the image
 };
 
-template <int O> inline int weights(double at, double *w) {
-    const double whole = std::floor(at), f = at - whole;
+template <int O> inline Index weights(double at, double *w) {
+    // truncated, and put right below 0: no call of a function
+    const Index cut = Index(at), whole = cut - (at < double(cut));
+    const double f = at - double(whole);
     if (O == 1) {
         w[0] = 1.0 - f, w[1] = f;
-        return int(whole);
+        return whole;
     }
     const double g = 1.0 - f;
     w[0] = g * g * g / 6.0;
     w[1] = (4.0 - 6.0 * f * f + 3.0 * f * f * f) / 6.0;
     w[2] = (4.0 - 6.0 * g * g + 3.0 * g * g * g) / 6.0;
     w[3] = f * f * f / 6.0;
-    return int(whole) - 1;
+    return whole - 1;
 }
 
-// Grey levels at `places`; nan outside the image. The box has to hold the taps of all places inside.
-template <int O, int D> inline void sample(const Box &box, const double *places, Index n, double *out) {
+// Number of places (3, n) that are inside of an image of `last` + 1 voxels, and the extent of these. D of the axes count.
+template <int D> inline Index extent(const double *places, Index n, const double *last, double *low, double *high) {
+    Index inside = 0;
+    for (int a = 0; a < 3; ++a) low[a] = high[a] = 0;
+    for (int a = 3 - D; a < 3; ++a) {
+        low[a] = std::numeric_limits<double>::infinity();
+        high[a] = -low[a];
+    }
+    for (Index k = 0; k < n; ++k) {
+        bool in = true;
+        for (int a = 3 - D; a < 3; ++a) in &= (places[a * n + k] >= 0.0) & (places[a * n + k] <= last[a]);
+        if (!in) continue;
+        ++inside;
+        for (int a = 3 - D; a < 3; ++a) {
+            low[a] = std::min(low[a], places[a * n + k]);
+            high[a] = std::max(high[a], places[a * n + k]);
+        }
+    }
+    return inside;
+}
+
+// Grey levels at `places` (3, n); nan outside the image. Returns false if the box does not hold the taps of a place.
+template <int O, int D> inline bool sample(const Box &box, const double *places, Index n, double *out) {
     constexpr int T = O + 1;
     for (Index k = 0; k < n; ++k) {
-        const double *p = places + 3 * k;
+        const double p[3] = {places[k], places[n + k], places[2 * n + k]};
         bool inside = true;
-        for (int a = 3 - D; a < 3; ++a) inside = inside && p[a] >= 0.0 && p[a] <= box.last[a];
+        for (int a = 3 - D; a < 3; ++a) inside = inside & (p[a] >= 0.0) & (p[a] <= box.last[a]);
         if (!inside) {
             out[k] = std::numeric_limits<double>::quiet_NaN();
             continue;
         }
         double wz[4] = {1.0, 0, 0, 0}, wy[4], wx[4];
-        Index first = 0;
-        if (D == 3) first = weights<O>(p[0] - box.origin[0], wz) * box.pitch_z;
-        first += weights<O>(p[1] - box.origin[1], wy) * box.pitch_y;
-        first += weights<O>(p[2] - box.origin[2], wx);
+        Index at[3] = {0, 0, 0};
+        if (D == 3) at[0] = weights<O>(p[0] - box.origin[0], wz);
+        at[1] = weights<O>(p[1] - box.origin[1], wy);
+        at[2] = weights<O>(p[2] - box.origin[2], wx);
+        for (int a = 3 - D; a < 3; ++a)
+            if (at[a] < 0 || at[a] + T > box.size[a]) return false;
+        const Index first = at[0] * box.pitch_z + at[1] * box.pitch_y + at[2];
         double sum = 0;
         for (int z = 0; z < (D == 3 ? T : 1); ++z) {
             double plane = 0;
@@ -310,6 +307,21 @@ template <int O, int D> inline void sample(const Box &box, const double *places,
         }
         out[k] = sum;
     }
+    return true;
+}
+
+template <class T> inline T rounded(double value) { return T(std::llrint(value)); }
+template <> inline float rounded<float>(double value) { return float(value); }
+
+// Values in the type of an image, between `low` and `high`; 0 where they are not finite. Returns how many are.
+template <class T> inline Index settle(const double *values, Index n, double low, double high, T *out) {
+    Index there = 0;
+    for (Index k = 0; k < n; ++k) {
+        const bool finite = std::isfinite(values[k]);
+        there += finite;
+        out[k] = finite ? rounded<T>(std::min(std::max(values[k], low), high)) : T(0);
+    }
+    return there;
 }
 
 }  // namespace deform

@@ -1,21 +1,40 @@
 # cython: boundscheck=False, wraparound=False
 """Images deformed by a field: the Cython side of ``deform.hpp``. Arrays are (z, y, x), lengths voxels."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t
 
 import numpy as np
 
+from mpidvc.kernels.processor import level
+
+cdef extern from *:
+    """
+    #include "deform_places.hpp"
+    static const mpidvc_places_kernels *mpidvc_places_table(int level) {
+    #ifdef MPIDVC_X86_DISPATCH
+        if (level == 1) return mpidvc_places_kernels_avx2();
+        if (level == 2) return mpidvc_places_kernels_avx512();
+    #endif
+        return mpidvc_places_kernels_baseline();
+    }
+    """
+    struct mpidvc_places_kernels:
+        pass
+    const mpidvc_places_kernels* mpidvc_places_table(int) nogil
+
 cdef extern from "point_tree.hpp" namespace "point_tree" nogil:
+    cdef cppclass Node:
+        pass
+
     cdef cppclass Tree:
-        void build(const double *points, int64_t n) except +
+        void view(const double *points, const int64_t *order, int64_t n, const Node *nodes, int64_t n_nodes)
 
 cdef extern from "deform.hpp" namespace "deform" nogil:
     struct CPoints "deform::Points":
         const double *deformed
-        const double *reference
-        const double *gradient
-        const double *back
+        const double *phi
         int64_t n
+        bint displacements_only
 
     struct CMesh "deform::Mesh":
         const double *deformed
@@ -31,52 +50,68 @@ cdef extern from "deform.hpp" namespace "deform" nogil:
         const float *data
         int64_t pitch_y
         int64_t pitch_z
+        int64_t size[3]
         double origin[3]
         double last[3]
 
-    void c_places "deform::places" (const Tree&, const CPoints&, int64_t, const int64_t *, const int64_t *,
-                                    const int64_t *, const uint8_t *, double *) except +
+    void c_places "deform::places" (const mpidvc_places_kernels*, const Tree&, const CPoints&, int64_t,
+                                    const int64_t *, const int64_t *, const int64_t *, const uint8_t *,
+                                    double *) except +
     void c_mesh_places "deform::mesh_places" (const CMesh&, const int64_t *, const int64_t *, double *, double *)
     double c_least_value "deform::least_value" (const int64_t *, const double *, const int32_t *, const int32_t *,
                                                 int64_t, int64_t) except +
-    void sample_linear "deform::sample<1, 3>" (const Box&, const double *, int64_t, double *)
-    void sample_linear_plane "deform::sample<1, 2>" (const Box&, const double *, int64_t, double *)
-    void sample_cubic "deform::sample<3, 3>" (const Box&, const double *, int64_t, double *)
-    void sample_cubic_plane "deform::sample<3, 2>" (const Box&, const double *, int64_t, double *)
+    int64_t extent "deform::extent<3>" (const double *, int64_t, const double *, double *, double *)
+    int64_t extent_plane "deform::extent<2>" (const double *, int64_t, const double *, double *, double *)
+    int64_t c_settle "deform::settle" [T] (const double *, int64_t, double, double, T *)
+    bint sample_linear "deform::sample<1, 3>" (const Box&, const double *, int64_t, double *)
+    bint sample_linear_plane "deform::sample<1, 2>" (const Box&, const double *, int64_t, double *)
+    bint sample_cubic "deform::sample<3, 3>" (const Box&, const double *, int64_t, double *)
+    bint sample_cubic_plane "deform::sample<3, 2>" (const Box&, const double *, int64_t, double *)
+
+
+ctypedef fused Grey:
+    int8_t
+    int16_t
+    int32_t
+    uint8_t
+    uint16_t
+    uint32_t
+    float
 
 
 cdef class NearestPoints:
-    """Deformed points, and the motion back to the reference that each of them stands for.
+    """Deformed points, and the motions back to the reference that they stand for. Nothing is copied.
 
     Parameters
     ----------
     deformed : (n, 3) float64
         Positions in the deformed configuration; finite.
-    reference : (n, 3) float64
-        Positions that the motions refer to.
-    gradient : (n, 3, 3) float64
-        Gradients of these motions.
-    back : (n, 3) float64
-        Displacements at `reference`.
+    phi : (n, 4, 4) float64
+        The motions, about these.
+    tree : (order, nodes)
+        `neighbours.Points.tree` of the positions.
+    displacements_only : bool
+        Whether F of the motions counts for nothing.
     """
 
     cdef Tree tree
-    cdef const double[:, ::1] deformed, reference, back
-    cdef const double[:, :, ::1] gradient
+    cdef const double[:, ::1] deformed
+    cdef const double[:, :, ::1] phi
+    cdef const int64_t[::1] order
+    cdef const uint8_t[::1] nodes
+    cdef bint displacements_only
 
-    def __init__(self, const double[:, ::1] deformed, const double[:, ::1] reference, const double[:, :, ::1] gradient,
-                 const double[:, ::1] back):
+    def __init__(self, const double[:, ::1] deformed, const double[:, :, ::1] phi, tree, bint displacements_only):
         cdef int64_t n = deformed.shape[0]
-        widths = {deformed.shape[1], reference.shape[1], back.shape[1]}
-        if reference.shape[0] != n or back.shape[0] != n or widths != {3}:
-            raise ValueError("positions and displacements have to be (n, 3)")
-        if gradient.shape[0] != n or gradient.shape[1] != 3 or gradient.shape[2] != 3 or n < 1:
-            raise ValueError("gradients have to be (n, 3, 3), of one point at least")
-        if not np.isfinite(deformed).all():
-            raise ValueError("positions have to be finite")
-        self.deformed, self.reference, self.gradient, self.back = deformed, reference, gradient, back
-        with nogil:
-            self.tree.build(&self.deformed[0, 0], n)
+        if n < 1 or deformed.shape[1] != 3 or phi.shape[0] != n or phi.shape[1] != 4 or phi.shape[2] != 4:
+            raise ValueError("positions have to be (n, 3), Phi (n, 4, 4), of one point at least")
+        self.order, self.nodes = tree
+        if self.order.shape[0] != n or self.nodes.shape[0] % sizeof(Node) or not self.nodes.shape[0]:
+            raise ValueError("the tree is not one of these points")
+        self.deformed, self.phi, self.displacements_only = deformed, phi, displacements_only
+        self.tree.view(
+            &deformed[0, 0], &self.order[0], n, <const Node *> &self.nodes[0], self.nodes.shape[0] // sizeof(Node)
+        )
 
     def places(self, int64_t nearest, low, size, edge, const uint8_t[:, :, ::1] wanted=None):
         """Find the place in the undeformed image of every voxel of a box.
@@ -97,9 +132,10 @@ cdef class NearestPoints:
 
         Returns
         -------
-        (z, y, x, 3) float64
+        (3, z, y, x) float64
         """
         cdef int64_t a
+        cdef const mpidvc_places_kernels *kernels = mpidvc_places_table(level())
         cdef int64_t[3] first, n, step
         cdef const uint8_t *mask = NULL
         if not 1 <= nearest <= self.deformed.shape[0]:
@@ -113,14 +149,14 @@ cdef class NearestPoints:
                 if wanted.shape[a] != n[a]:
                     raise ValueError("the map of wanted voxels has to have the shape of the box")
             mask = &wanted[0, 0, 0]
-        out = np.empty((n[0], n[1], n[2], 3))
+        out = np.empty((3, n[0], n[1], n[2]))
         cdef double[:, :, :, ::1] target = out
         cdef CPoints points
-        points.deformed, points.reference = &self.deformed[0, 0], &self.reference[0, 0]
-        points.gradient, points.back = &self.gradient[0, 0, 0], &self.back[0, 0]
+        points.deformed, points.phi = &self.deformed[0, 0], &self.phi[0, 0, 0]
+        points.displacements_only = self.displacements_only
         points.n = self.deformed.shape[0]
         with nogil:
-            c_places(self.tree, points, nearest, first, n, step, mask, &target[0, 0, 0, 0])
+            c_places(kernels, self.tree, points, nearest, first, n, step, mask, &target[0, 0, 0, 0])
         return out
 
 
@@ -146,7 +182,7 @@ def mesh_places(const double[:, ::1] deformed, const double[:, ::1] reference, c
 
     Returns
     -------
-    places : (z, y, x, 3) float64
+    places : (3, z, y, x) float64
         nan where there is no tetrahedron; the first one counts where several meet.
     factors : (z, y, x) float64
     """
@@ -154,7 +190,7 @@ def mesh_places(const double[:, ::1] deformed, const double[:, ::1] reference, c
     cdef int64_t[3] first, n
     for a in range(3):
         first[a], n[a] = low[a], size[a]
-    out, factors = np.full((n[0], n[1], n[2], 3), np.nan), np.ones((n[0], n[1], n[2]))
+    out, factors = np.full((3, n[0], n[1], n[2]), np.nan), np.ones((n[0], n[1], n[2]))
     for rows in (reference.shape[0], inverse.shape[0], edges.shape[0], begin.shape[0], end.shape[0], factor.shape[0]):
         if rows != m:
             raise ValueError("all arrays need a row for each tetrahedron")
@@ -198,6 +234,41 @@ def least_value(const double[::1] value, const int32_t[:, ::1] neighbours, const
     return found
 
 
+def extent_inside(shape, const double[:, ::1] places):
+    """Find the extent of those places that are inside an image.
+
+    Parameters
+    ----------
+    shape : 3 ints
+        Of the image; of one plane: 2D, and z counts for nothing.
+    places : (3, n) float64
+
+    Returns
+    -------
+    inside : int
+        Number of these places.
+    low, high : (3,) float64
+        0 along z in 2D.
+    """
+    cdef int64_t a, inside, n = places.shape[1]
+    cdef double[3] last
+    low, high = np.zeros(3), np.zeros(3)
+    cdef double[::1] least = low, most = high
+    for a in range(3):
+        last[a] = shape[a] - 1
+    if places.shape[0] != 3:
+        raise ValueError("places have to be (3, n)")
+    if n == 0:
+        return 0, low, high
+    if shape[0] == 1:
+        with nogil:
+            inside = extent_plane(&places[0, 0], n, last, &least[0], &most[0])
+    else:
+        with nogil:
+            inside = extent(&places[0, 0], n, last, &least[0], &most[0])
+    return inside, low, high
+
+
 def sample(const float[:, :, ::1] box, origin, shape, const double[:, ::1] places, int order):
     """Interpolate grey levels.
 
@@ -209,7 +280,7 @@ def sample(const float[:, :, ::1] box, origin, shape, const double[:, ::1] place
         First voxel of the box.
     shape : 3 ints
         Of the image; of one plane: 2D.
-    places : (n, 3) float64
+    places : (3, n) float64
     order : {1, 3}
 
     Returns
@@ -222,32 +293,49 @@ def sample(const float[:, :, ::1] box, origin, shape, const double[:, ::1] place
     ValueError
         If the box does not hold the taps of a place.
     """
-    cdef int64_t a, n = places.shape[0]
+    cdef int64_t a, n = places.shape[1]
     cdef Box part
-    cdef bint flat = shape[0] == 1
+    cdef bint held, flat = shape[0] == 1
     out = np.empty(n)
     cdef double[::1] target = out
+    if places.shape[0] != 3 or order not in (1, 3):
+        raise ValueError("places have to be (3, n), and the order 1 or 3")
     if n == 0:
         return out
-    points = np.asarray(places)
-    inside = np.ones(n, bool)
-    for a in range(flat, 3):
-        inside &= (points[:, a] >= 0) & (points[:, a] <= shape[a] - 1)
-    for a in range(flat, 3):
-        at = points[inside, a]
-        if at.size and (np.floor(at.min()) - (order == 3) < origin[a]
-                        or np.floor(at.max()) + (2 if order == 3 else 1) >= origin[a] + box.shape[a]):
-            raise ValueError("the box does not hold the taps of all places")
     part.data, part.pitch_y, part.pitch_z = &box[0, 0, 0], box.shape[2], box.shape[1] * box.shape[2]
     for a in range(3):
-        part.origin[a], part.last[a] = origin[a], shape[a] - 1
+        part.size[a], part.origin[a], part.last[a] = box.shape[a], origin[a], shape[a] - 1
     with nogil:
         if order == 1 and flat:
-            sample_linear_plane(part, &places[0, 0], n, &target[0])
+            held = sample_linear_plane(part, &places[0, 0], n, &target[0])
         elif order == 1:
-            sample_linear(part, &places[0, 0], n, &target[0])
+            held = sample_linear(part, &places[0, 0], n, &target[0])
         elif flat:
-            sample_cubic_plane(part, &places[0, 0], n, &target[0])
+            held = sample_cubic_plane(part, &places[0, 0], n, &target[0])
         else:
-            sample_cubic(part, &places[0, 0], n, &target[0])
+            held = sample_cubic(part, &places[0, 0], n, &target[0])
+    if not held:
+        raise ValueError("the box does not hold the taps of all places")
     return out
+
+
+def settle(const double[::1] values, Grey[::1] out):
+    """Write grey levels in the type of an image: integers rounded and clipped, 0 for those that are not finite.
+
+    Returns
+    -------
+    int
+        How many are finite.
+    """
+    cdef int64_t n = values.shape[0], there
+    cdef double low = -np.inf, high = np.inf
+    if out.shape[0] != n:
+        raise ValueError("both arrays have to be of the same length")
+    if n == 0:
+        return 0
+    if Grey is not float:
+        limits = np.iinfo(np.asarray(out).dtype)
+        low, high = limits.min, limits.max
+    with nogil:
+        there = c_settle(&values[0], n, low, high, &out[0])
+    return there

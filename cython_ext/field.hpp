@@ -65,21 +65,63 @@ template <int columns> double middle_of(const double *rows, Index n, int column)
     return 0.5 * (rows[columns * ((n - 1) / 2) + column] + rows[columns * (n / 2) + column]);
 }
 
-// Sum of products; n is a multiple of 4.
-inline double dot(const double *a, const double *b, Index n) {
-#if defined(__SSE2__)
-    __m128d even = _mm_setzero_pd(), odd = _mm_setzero_pd();
-    for (Index k = 0; k < n; k += 4) {
-        even = _mm_add_pd(even, _mm_mul_pd(_mm_loadu_pd(a + k), _mm_loadu_pd(b + k)));
-        odd = _mm_add_pd(odd, _mm_mul_pd(_mm_loadu_pd(a + k + 2), _mm_loadu_pd(b + k + 2)));
+// The number with the index k in ascending order; the numbers are moved about, lower ones before it. Without branches on
+// the numbers: no guess of the processor is right about them.
+inline double selected(double *values, Index n, Index k) {
+    Index low = 0, high = n;
+    const auto to_front = [&](auto belongs) {
+        Index end = low;
+        for (Index i = low; i < high; ++i) {
+            const double value = values[i];
+            values[i] = values[end];
+            values[end] = value;
+            end += belongs(value);
+        }
+        return end;
+    };
+    while (high - low > 1) {
+        const double a = values[low], b = values[low + (high - low) / 2], c = values[high - 1];
+        const double pivot = std::max(std::min(a, b), std::min(std::max(a, b), c));
+        Index end = to_front([pivot](double value) { return value < pivot; });
+        if (end == low) {
+            // none is lower: set its equals aside
+            end = to_front([pivot](double value) { return value <= pivot; });
+            if (k < end || end == low) return pivot;  // of nothing, if there is a nan
+        }
+        (k < end ? high : low) = end;
     }
-    double sums[2];
-    _mm_storeu_pd(sums, _mm_add_pd(even, odd));
-    return sums[0] + sums[1];
+    return values[k];
+}
+
+// Median of n > 0 numbers, which are moved about.
+inline double median_of(double *values, Index n) {
+    const double middle = selected(values, n, n / 2);
+    return n % 2 ? middle : 0.5 * (middle + *std::max_element(values, values + n / 2));
+}
+
+// Sums of the products of a column with others; n is a multiple of 4.
+template <int count> void dots(const double *a, const double *const *others, Index n, double *sums) {
+#if defined(__SSE2__)
+    __m128d even[count], odd[count];
+    for (int j = 0; j < count; ++j) even[j] = odd[j] = _mm_setzero_pd();
+    for (Index k = 0; k < n; k += 4) {
+        const __m128d first = _mm_loadu_pd(a + k), second = _mm_loadu_pd(a + k + 2);
+        for (int j = 0; j < count; ++j) {
+            even[j] = _mm_add_pd(even[j], _mm_mul_pd(first, _mm_loadu_pd(others[j] + k)));
+            odd[j] = _mm_add_pd(odd[j], _mm_mul_pd(second, _mm_loadu_pd(others[j] + k + 2)));
+        }
+    }
+    for (int j = 0; j < count; ++j) {
+        double lanes[2];
+        _mm_storeu_pd(lanes, _mm_add_pd(even[j], odd[j]));
+        sums[j] = lanes[0] + lanes[1];
+    }
 #else
-    double sums[4] = {};
-    for (Index k = 0; k < n; ++k) sums[k % 4] += a[k] * b[k];
-    return (sums[0] + sums[2]) + (sums[1] + sums[3]);
+    for (int j = 0; j < count; ++j) {
+        double lanes[4] = {};
+        for (Index k = 0; k < n; ++k) lanes[k % 4] += a[k] * others[j][k];
+        sums[j] = (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
+    }
 #endif
 }
 
@@ -94,48 +136,40 @@ class LocalFit {
     // Take the displacements of neighbours, and the weights of Masullo & Theunissen (2016).
     void take(const Field &field, const double *at, const Index *found, Index n) {
         n_ = n;
-        room_ = (n + 3) / 4 * 4;
-        terms_.assign(TERMS * room_, 0.0);
-        from_median_.assign(3 * room_, 0.0);
-        weights_.assign(room_, 0.0);
-        weighted_.resize(room_);
-        scratch_.resize(4 * n);
-        double *z = &terms_[0], *y = z + room_, *x = y + room_;
+        if (const Index room = (n + 3) / 4 * 4; room != room_) {
+            room_ = room;
+            terms_.assign(TERMS * room, 0.0);
+            from_median_.assign(3 * room, 0.0);
+            weights_.assign(room, 0.0);
+            scratch_.resize(room);
+        }
+        double *z = &terms_[0], *y = z + room_, *x = y + room_, *u[3], *lengths = scratch_.data();
+        for (int axis = 0; axis < 3; ++axis) u[axis] = &from_median_[room_ * axis];
         double reach = 0;
         for (Index k = 0; k < n; ++k) {
             const double *position = field.position(found[k]);
             z[k] = position[0] - at[0], y[k] = position[1] - at[1], x[k] = position[2] - at[2];
             reach = std::max({reach, std::abs(z[k]), std::abs(y[k]), std::abs(x[k])});
+            for (int axis = 0; axis < 3; ++axis) u[axis][k] = field.displacement(found[k], axis);
         }
         if (reach == 0) reach = 1;
-        for (Index k = 0; k < n; ++k) {
-            z[k] /= reach, y[k] /= reach, x[k] /= reach;
-            double *term = z + LINEAR * room_ + k;
-            const double a = z[k], b = y[k], c = x[k];
-            for (const double value : {a * b, a * c, b * c, a * a, b * b, c * c, 1.0}) {
-                *term = value;
-                term += room_;
-            }
+        for (double *column : {z, y, x})
+            for (Index k = 0; k < n; ++k) column[k] /= reach;
+        product(z, y, 3), product(z, x, 4), product(y, x, 5), product(z, z, 6), product(y, y, 7), product(x, x, 8);
+        std::fill_n(&terms_[9 * room_], n, 1.0);
+        for (Index k = 0; k < n; ++k) lengths[k] = std::sqrt(u[0][k] * u[0][k] + u[1][k] * u[1][k] + u[2][k] * u[2][k]);
+        median_[3] = median_of(lengths, n);
+        for (int axis = 0; axis < 3; ++axis) {
+            std::copy_n(u[axis], n, scratch_.begin());
+            median_[axis] = median_of(scratch_.data(), n);
+            for (Index k = 0; k < n; ++k) u[axis][k] -= median_[axis];
         }
-        // displacements and their lengths
-        for (Index k = 0; k < n; ++k) {
-            double *row = &scratch_[4 * k];
-            for (int axis = 0; axis < 3; ++axis) row[axis] = field.displacement(found[k], axis);
-            row[3] = std::sqrt(row[0] * row[0] + row[1] * row[1] + row[2] * row[2]);
-        }
-        sort_columns<4>(scratch_.data(), n);
-        for (int axis = 0; axis < 4; ++axis) median_[axis] = middle_of<4>(scratch_.data(), n, axis);
+        for (Index k = 0; k < n; ++k) weights_[k] = u[0][k] * u[0][k] + u[1][k] * u[1][k] + u[2][k] * u[2][k];
         double mean = 0;
-        for (Index k = 0; k < n; ++k) {
-            for (int axis = 0; axis < 3; ++axis) {
-                const double apart = field.displacement(found[k], axis) - median_[axis];
-                from_median_[room_ * axis + k] = apart;
-                weights_[k] += apart * apart;
-            }
-            mean += std::sqrt(weights_[k]);
-        }
+        for (Index k = 0; k < n; ++k) mean += std::sqrt(weights_[k]);
         const double factor = -0.5 / std::sqrt(mean / double(n) + EPSILON);
         for (Index k = 0; k < n; ++k) weights_[k] = std::exp(weights_[k] * factor);
+        std::fill(weights_.begin() + n, weights_.end(), 0.0);
     }
 
     // Value of the polynomial at the point: with the weights if they leave enough points, otherwise without.
@@ -171,6 +205,11 @@ class LocalFit {
 
     void flatten() { std::fill_n(weights_.begin(), n_, 1.0); }
 
+    void product(const double *a, const double *b, int term) {
+        double *target = &terms_[room_ * term];
+        for (Index k = 0; k < n_; ++k) target[k] = a[k] * b[k];
+    }
+
     template <bool first_order> bool solve(double *value) {
         constexpr int n_terms = first_order ? LINEAR + 1 : TERMS, last = n_terms - 1, width = n_terms + 3;
         // normal equations: rows of the lower triangle, then the right-hand sides
@@ -178,9 +217,13 @@ class LocalFit {
         const double *rows[width];
         for (int i = 0; i < n_terms; ++i) rows[i] = &terms_[room_ * (i == last ? TERMS - 1 : i)];
         for (int axis = 0; axis < 3; ++axis) rows[n_terms + axis] = &from_median_[room_ * axis];
+        weighted_.resize(room_);
         for (int i = 0; i < width; ++i) {
             for (Index k = 0; k < room_; ++k) weighted_[k] = weights_[k] * rows[i][k];
-            for (int j = 0; j < std::min(i + 1, n_terms); ++j) matrix[i][j] = dot(weighted_.data(), rows[j], room_);
+            const int wanted = std::min(i + 1, n_terms);
+            int j = 0;
+            for (; j + 4 <= wanted; j += 4) dots<4>(weighted_.data(), rows + j, room_, &matrix[i][j]);
+            for (; j < wanted; ++j) dots<1>(weighted_.data(), rows + j, room_, &matrix[i][j]);
         }
         for (int j = 0; j < n_terms; ++j) {
             const double whole = matrix[j][j];

@@ -6,6 +6,8 @@ from libc.stdint cimport int64_t
 
 import numpy as np
 
+include "lists.pxi"
+
 
 def inverse_distance(start, found, positions, phi, targets):
     """Take the mean of the neighbours' Phi at each target, weighted by 1 / (distance + 1e-6).
@@ -43,7 +45,9 @@ def inverse_distance(start, found, positions, phi, targets):
     cdef const double[:, ::1] sources = np.ascontiguousarray(positions, dtype=np.float64)
     cdef const double[:, :, ::1] functions = np.ascontiguousarray(phi, dtype=np.float64)
     cdef const double[:, ::1] places = np.ascontiguousarray(targets, dtype=np.float64)
-    _check(begins, listed, sources, places)
+    if sources.shape[1] != 3 or places.shape[1] != 3:
+        raise ValueError("positions and targets have to be of shape (n, 3)")
+    check_lists(places.shape[0], begins, listed, sources.shape[0])
     if functions.shape[0] != sources.shape[0] or functions.shape[1] != 4 or functions.shape[2] != 4:
         raise ValueError("phi has to be of shape (n, 4, 4), for as many points as positions")
     cdef Py_ssize_t m = places.shape[0], target, source, i, row, column
@@ -90,7 +94,9 @@ def surrounded(start, found, positions, targets):
     cdef const int64_t[::1] listed = np.ascontiguousarray(found, dtype=np.int64)
     cdef const double[:, ::1] sources = np.ascontiguousarray(positions, dtype=np.float64)
     cdef const double[:, ::1] places = np.ascontiguousarray(targets, dtype=np.float64)
-    _check(begins, listed, sources, places)
+    if sources.shape[1] != 3 or places.shape[1] != 3:
+        raise ValueError("positions and targets have to be of shape (n, 3)")
+    check_lists(places.shape[0], begins, listed, sources.shape[0])
     cdef Py_ssize_t m = places.shape[0], target, i, axis
     cdef bint below, above, inside
     flags = np.zeros(m, np.uint8)
@@ -106,16 +112,3 @@ def surrounded(start, found, positions, targets):
                 inside = inside and below and above
             flag[target] = inside
     return flags.view(np.bool_)
-
-
-cdef _check(const int64_t[::1] start, const int64_t[::1] found, const double[:, ::1] sources,
-            const double[:, ::1] targets):
-    if sources.shape[1] != 3 or targets.shape[1] != 3:
-        raise ValueError("positions and targets have to be of shape (n, 3)")
-    if start.shape[0] != targets.shape[0] + 1:
-        raise ValueError("start has to hold one number more than there are targets")
-    begins = np.asarray(start)
-    if begins[0] != 0 or begins[-1] != found.shape[0] or (np.diff(begins) < 0).any():
-        raise ValueError("start has to rise from 0 to the number of neighbours")
-    if found.shape[0] and (np.min(found) < 0 or np.max(found) >= sources.shape[0]):
-        raise IndexError("there is no such source")

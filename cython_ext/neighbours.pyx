@@ -1,7 +1,7 @@
 # cython: boundscheck=False, wraparound=False
 """Neighbours of points: within a radius, or the nearest ones."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 from libcpp.vector cimport vector
 
 import numpy as np
@@ -20,8 +20,12 @@ cdef extern from "point_tree.hpp" namespace "point_tree" nogil:
         const int64_t *order()
         const Node *nodes()
         int64_t n_nodes()
-        void nearest(const double *centre, int64_t count, vector[Candidate]& heap, int64_t *found) except +
-        void within(const double *centre, double square_radius, int64_t before, vector[int64_t]& found) except +
+        void nearest(
+            const double *centre, int64_t count, vector[Candidate]& heap, int64_t *found, const uint8_t *usable
+        ) except +
+        void within(
+            const double *centre, double square_radius, int64_t before, vector[int64_t]& found, const uint8_t *usable
+        ) except +
         void walk(double radius, int64_t *ranked) except +
 
 
@@ -82,39 +86,72 @@ cdef class Points:
             raise ValueError("centres have to be finite")
         return asked
 
-    def within(self, centres, radius):
+    cdef const uint8_t[::1] _usable(self, usable):
+        cdef const uint8_t[::1] marks = np.ascontiguousarray(usable, dtype=np.bool_).view(np.uint8)
+        if marks.shape[0] != self.positions.shape[0]:
+            raise ValueError("usable has to tell of every point")
+        return marks
+
+    def within(self, centres, radius, usable=None, int64_t fewest=0, int64_t most=-1):
         """Find the points at most a radius away from each centre.
 
         Parameters
         ----------
         centres : (m, 3) float64
         radius : float, or (m,) float64
+            Above 0 where `fewest` is.
+        usable : (n,) bool, optional
+            Points that may be found; all by default.
+        fewest : int
+            The radius of a centre is doubled until it has so many points, or all that may be found.
+        most : int
+            The search ends once more points than this are found; -1: it does not.
 
         Returns
         -------
-        start : (m + 1,) int64
-        found : (start[m],) int64
+        start : (k + 1,) int64
+            For the first k of the centres: k = m, or less if the search ended early, but at least 1.
+        found : (start[k],) int64
             Indices of the points of centre j: ``found[start[j]:start[j + 1]]``, ascending.
 
         Raises
         ------
         ValueError
-            If a centre is not finite.
+            If a centre is not finite, or the arrays do not fit each other.
         """
         cdef const double[:, ::1] asked = self._centres(centres)
-        cdef Py_ssize_t m = asked.shape[0], k
+        cdef Py_ssize_t m = asked.shape[0], k = 0, before
         cdef const double[::1] radii = np.ascontiguousarray(np.broadcast_to(np.asarray(radius, np.float64), (m,)))
-        cdef int64_t n = self.positions.shape[0]
+        cdef int64_t n = self.positions.shape[0], enough
+        cdef const uint8_t[::1] marks
+        cdef const uint8_t *mark = NULL
+        enough = n
+        if usable is not None:
+            marks = self._usable(usable)
+            enough = np.count_nonzero(marks)
+            if n:
+                mark = &marks[0]
+        enough = min(enough, fewest)
+        if enough > 0 and m and not np.min(radii) > 0:
+            raise ValueError("a radius of 0 cannot be doubled")
         start = np.zeros(m + 1, np.int64)
         cdef int64_t[::1] ends = start
         cdef vector[int64_t] found
+        cdef double reach
         with nogil:
-            for k in range(m):
-                self.own.within(&asked[k, 0], radii[k] * radii[k], n, found)
-                ends[k + 1] = found.size()
-        return start, _listed(found)
+            while k < m and (most < 0 or <int64_t> found.size() <= most):
+                before = found.size()
+                reach = radii[k]
+                self.own.within(&asked[k, 0], reach * reach, n, found, mark)
+                while <int64_t> found.size() - before < enough:
+                    found.resize(before)
+                    reach = 2 * reach
+                    self.own.within(&asked[k, 0], reach * reach, n, found, mark)
+                k += 1
+                ends[k] = found.size()
+        return start[:k + 1], _listed(found)
 
-    def nearest(self, centres, int64_t number):
+    def nearest(self, centres, int64_t number, usable=None):
         """Find the nearest points of each centre.
 
         Parameters
@@ -122,27 +159,38 @@ cdef class Points:
         centres : (m, 3) float64
         number : int
             Of points for each; all of them if there are fewer.
+        usable : (n,) bool, optional
+            Points that may be found; all by default.
 
         Returns
         -------
         (m, min(number, n)) int64
-            Their indices by distance, and of equally near points by index.
+            Their indices by distance, and of equally near points by index; n is the number of usable points.
 
         Raises
         ------
         ValueError
-            If a centre is not finite.
+            If a centre is not finite, or the arrays do not fit each other.
         """
         cdef const double[:, ::1] asked = self._centres(centres)
         cdef Py_ssize_t m = asked.shape[0], k
-        cdef int64_t count = max(0, min(number, self.positions.shape[0]))
+        cdef int64_t n = self.positions.shape[0], count
+        cdef const uint8_t[::1] marks
+        cdef const uint8_t *mark = NULL
+        count = n
+        if usable is not None:
+            marks = self._usable(usable)
+            count = np.count_nonzero(marks)
+            if n:
+                mark = &marks[0]
+        count = max(0, min(number, count))
         indices = np.empty((m, count), np.int64)
         cdef int64_t[:, ::1] found = indices
         cdef vector[Candidate] heap
         if count:
             with nogil:
                 for k in range(m):
-                    self.own.nearest(&asked[k, 0], count, heap, &found[k, 0])
+                    self.own.nearest(&asked[k, 0], count, heap, &found[k, 0], mark)
         return indices
 
     def earlier(self, const int64_t[::1] points, const double[::1] radii, int64_t most):
@@ -179,7 +227,7 @@ cdef class Points:
         cdef vector[int64_t] found
         with nogil:
             while k < m and <int64_t> found.size() <= most:
-                self.own.within(&self.positions[points[k], 0], radii[k] * radii[k], points[k], found)
+                self.own.within(&self.positions[points[k], 0], radii[k] * radii[k], points[k], found, NULL)
                 k += 1
                 ends[k] = found.size()
         return start[:k + 1], _listed(found)
@@ -187,12 +235,8 @@ cdef class Points:
 
 cdef object _listed(vector[int64_t]& found):
     """A copy as an array."""
-    listed = np.empty(found.size(), np.int64)
-    cdef int64_t[::1] target = listed
-    cdef Py_ssize_t j
-    for j in range(<Py_ssize_t> found.size()):
-        target[j] = found[j]
-    return listed
+    cdef int64_t n = found.size()
+    return np.array(<int64_t[:n]> found.data()) if n else np.zeros(0, np.int64)
 
 
 def walk(positions, double radius):

@@ -53,13 +53,16 @@ class Tree {
     const Node *nodes() const { return nodes_; }
     Index n_nodes() const { return n_nodes_; }
 
-    // Points with an index below `before` and a squared distance not above `square_radius`, added to `found` in order.
-    void within(const double *centre, double square_radius, Index before, std::vector<Index> &found) const {
-        search(centre, square_radius, before, nullptr, found);
+    // Points with an index below `before` and a squared distance not above `square_radius`, added to `found` in order;
+    // only those with a `usable` that is not 0, where it is given.
+    void within(const double *centre, double square_radius, Index before, std::vector<Index> &found,
+                const std::uint8_t *usable = nullptr) const {
+        search(centre, square_radius, before, nullptr, usable, found);
     }
 
-    // The `count` nearest points, by distance and then by index; `heap` is scratch, `found` has room for them.
-    void nearest(const double *centre, Index count, std::vector<Candidate> &heap, Index *found) const {
+    // The `count` nearest usable points, by distance and then by index; `heap` is scratch, `found` has room for them.
+    void nearest(const double *centre, Index count, std::vector<Candidate> &heap, Index *found,
+                 const std::uint8_t *usable = nullptr) const {
         heap.clear();
         Index stack[128];
         int height = 0;
@@ -76,6 +79,7 @@ class Tree {
                 continue;
             }
             for (Index k = node.begin; k < node.end; ++k) {
+                if (usable && !usable[order_[k]]) continue;
                 const Candidate candidate(distance(centre, order_[k]), order_[k]);
                 if (Index(heap.size()) < count) {
                     heap.push_back(candidate);
@@ -103,7 +107,7 @@ class Tree {
         for (Index k = 0; count < n_; ++k) {
             const double *centre = points_ + 3 * ranked[k];
             found.clear();
-            search(centre, radius * radius, n_, &left, found);
+            search(centre, radius * radius, n_, &left, nullptr, found);
             if (found.empty()) found.push_back(nearest_left(centre, left));
             for (Index point : found) {
                 ranked[count++] = point;
@@ -190,7 +194,15 @@ class Tree {
         return square(apart[0], apart[1], apart[2]);
     }
 
-    void search(const double *centre, double square_radius, Index before, const Left *left,
+    // Of the square of the distance of a point in the box.
+    double upper_bound(const double *centre, const Node &node) const {
+        double apart[3];
+        for (int axis = 0; axis < 3; ++axis)
+            apart[axis] = std::max(centre[axis] - node.low[axis], node.high[axis] - centre[axis]);
+        return square(apart[0], apart[1], apart[2]);
+    }
+
+    void search(const double *centre, double square_radius, Index before, const Left *left, const std::uint8_t *usable,
                 std::vector<Index> &found) const {
         const std::size_t start = found.size();
         // depth of the tree: halves of at most 2**63 points, two children each
@@ -202,14 +214,16 @@ class Tree {
             const Node &node = nodes_[number];
             if (node.first >= before || (left && left->count[number] == 0)) continue;
             if (bound(centre, node) > square_radius) continue;
-            if (node.left >= 0) {
+            const bool whole = upper_bound(centre, node) <= square_radius;
+            if (node.left >= 0 && (!whole || left)) {
                 stack[height++] = node.left;
                 stack[height++] = node.right;
                 continue;
             }
             for (Index k = node.begin; k < node.end; ++k) {
                 const Index point = order_[k];
-                if (point < before && (!left || left->alive[point]) && distance(centre, point) <= square_radius)
+                if (point < before && (!left || left->alive[point]) && (!usable || usable[point]) &&
+                    (whole || distance(centre, point) <= square_radius))
                     found.push_back(point);
             }
         }

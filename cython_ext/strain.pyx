@@ -6,6 +6,8 @@ from libc.stdint cimport int64_t
 
 import numpy as np
 
+include "lists.pxi"
+
 cdef enum:
     #: Sweeps of Jacobi rotations: they converge quadratically, so that five or six are enough.
     SWEEPS = 30
@@ -137,7 +139,7 @@ def polar(gradients):
 cdef int64_t fit(
     const double *centre,
     const double[:, ::1] positions,
-    const double[:, ::1] displacements,
+    const double[:, :] displacements,
     const int64_t *found,
     int64_t n,
     bint flat,
@@ -246,19 +248,16 @@ def fit_gradients(centres, positions, displacements, start, found, bint flat):
     """
     cdef const double[:, ::1] c = np.ascontiguousarray(centres, np.float64).reshape(-1, 3)
     cdef const double[:, ::1] x = np.ascontiguousarray(positions, np.float64).reshape(-1, 3)
-    cdef const double[:, ::1] u = np.ascontiguousarray(displacements, np.float64).reshape(-1, 3)
+    # a part of Phi, of which a copy would be as large as the field
+    cdef const double[:, :] u = np.asarray(displacements, np.float64).reshape(-1, 3)
     cdef const int64_t[::1] ends = np.ascontiguousarray(start, np.int64)
-    near = np.ascontiguousarray(found, np.int64)
-    cdef const int64_t[::1] points = near
+    cdef const int64_t[::1] points = np.ascontiguousarray(found, np.int64)
     cdef Py_ssize_t m = c.shape[0], j
-    if x.shape[0] != u.shape[0] or ends.shape[0] != m + 1:
-        raise ValueError("positions and displacements, or centres and start, are not of one length")
-    if ends[0] != 0 or ends[m] != points.shape[0] or (m and np.diff(start).min() < 0):
-        raise ValueError("start does not divide found")
-    if near.size and (near.min() < 0 or near.max() >= x.shape[0]):
-        raise IndexError("there is no such point")
+    if x.shape[0] != u.shape[0]:
+        raise ValueError("positions and displacements are not of one length")
+    check_lists(m, ends, points, x.shape[0])
     gradient, moved, count = np.full((m, 3, 3), np.nan), np.full((m, 3), np.nan), np.zeros(m, np.int64)
-    if near.size == 0:
+    if points.shape[0] == 0:
         return gradient, moved, count
     cdef double[:, :, ::1] derivatives = gradient
     cdef double[:, ::1] shift = moved

@@ -25,6 +25,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mpidvc.core.analytic import AnalyticPair
+from mpidvc.fields.hdf5 import write_hdf5
+from mpidvc.fields.read import read_field
 from mpidvc.main import main
 
 IMAGES = Path(__file__).resolve().parent / "images"
@@ -187,15 +189,100 @@ def plate() -> None:
     save(made, "workflow-2d.png")
 
 
+def residual() -> None:
+    """What is left between the images: as they are, with image 1 deformed by a registration, and by a field (3D)."""
+    pair = AnalyticPair(
+        (60, 120, 140), seed=4, amplitude=0.8, wavelength=90.0, translation=(0.7, -1.4, 1.6), noise=0.02
+    )
+    for name, image in (("im1", pair.image1()), ("im2", pair.image2())):
+        tifffile.imwrite(f"{name}.tif", image, photometric="minisblack", metadata={"axes": "ZYX"})
+    run("reg", "im1.tif", "im2.tif", "-pre", "whole")
+    run("ldic", "im1.tif", "im2.tif", "-pf", "whole-registration.tsv", "-ns", "10", "-hws", "8", "-pre", "field")
+    run("deformImage", "im1.tif", "-pf", "whole-registration.tsv", "--residual", "im2.tif", "-pre", "whole")
+    run("deformImage", "im1.tif", "-pf", "field-ldic.h5", "--residual", "im2.tif", "-pre", "field")
+    layer = 30
+    one, two = (tifffile.imread(f"{name}.tif")[layer].astype(float) for name in ("im1", "im2"))
+    left = {"before": one - two}
+    left["after reg"] = tifffile.imread("whole-reg-def-residual.tif")[layer]
+    left["after ldic"] = tifffile.imread("field-def-residual.tif")[layer]
+    made = figure(12, 3.0)
+    axes = made.subplots(1, 5)
+    grey: dict[str, Any] = {"colours": False, "cmap": "gray", "vmin": one.min(), "vmax": one.max()}
+    show(axes[0], one, "image 1", **grey)
+    show(axes[1], tifffile.imread("field-def.tif")[layer], "image 1, deformed by ldic", **grey)
+    known = np.isfinite(left["after reg"]) & np.isfinite(left["after ldic"])
+    limit = float(np.quantile(np.abs(left["before"]), 0.98))
+    for place, (name, values) in zip(axes[2:], left.items(), strict=True):
+        title = f"residual {name}:\nstandard deviation {values[known].std():.0f}"
+        place.set_facecolor("0.7")
+        show(place, values, title, colours=name == "after ldic", cmap="RdBu_r", vmin=-limit, vmax=limit)
+    save(made, "residual.png")
+
+
+def fields() -> None:
+    """Fields of the plate: passed to other points, filtered, and their strain (2D)."""
+    folder = real("2d/dic_challenge_12")
+    one, two = str(folder / "oht_cfrp_00.tiff"), str(folder / "oht_cfrp_11.tiff")
+    run("reg", one, two, "-od", ".", "-pre", "plate")
+    line = [one, two, "-od", ".", "-pre", "plate", "-pf", "plate-registration.tsv", "-glt", "30"]
+    run("pixelSearch", *line, "-ns", "40", "-hws", "14", "-sr", "0", "0", "-6", "6", "-6", "6")
+    run("passPhiField", "-pf", "plate-pixelSearch.h5", "-im1", one, "-ns", "10", "-nr", "60", "-cps", "-od", ".")
+    run("ldic", *line, "-ns", "10", "-hws", "8", "-o", "3")
+    last = "plate-ldic-filtered-LQC"
+    run("filterPhiField", "-pf", "plate-ldic.h5", "-srs", "--outliers", "-clqf", "-od", ".")
+    run("regularStrain", f"{last}.h5", "-g", "-r", "3", "-rst", "1", "-comp", "GL", "-od", ".")
+
+    def moved(name: str, least: int) -> Any:
+        field = read(f"{name}.h5")
+        return np.where(field["returnStatus"] >= least, field["displacement"][..., 1], np.nan)
+
+    made = figure(7, 4.2)
+    axes = made.subplots(1, 3)
+    show(axes[0], tifffile.imread(one), "image 1", colours=False, cmap="gray")
+    limits = {"vmin": -14, "vmax": 0}
+    show(axes[1], moved("plate-pixelSearch", 1), "pixelSearch, -ns 40:\ny displacement", 40, **limits)
+    show(axes[2], moved("plate-pixelSearch-passed-ns10", 1), "passed to -ns 10:\ny displacement", 10, **limits)
+    save(made, "field-passed.png")
+
+    # errors of half a voxel at 5 % of the nodes
+    spoilt = read_field("plate-ldic.h5")
+    random = np.random.default_rng(1)
+    wrong = np.flatnonzero((spoilt["returnStatus"] == 2) & (random.random(len(spoilt)) < 0.05))
+    angle = random.uniform(0, 2 * np.pi, len(wrong))
+    spoilt.phi[wrong, 1:3, 3] += 0.5 * np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    write_hdf5("spoilt.h5", spoilt)
+    run("filterPhiField", "-pf", "spoilt.h5", "-srs", "--outliers", "-clqf", "-od", ".")
+    for name in ("spoilt", "spoilt-filtered-LQC"):
+        run("passPhiField", "-pf", f"{name}.h5", "-regs", "plate-registration.tsv", "-regsF", "all", "-od", ".")
+    before, after = moved("spoilt-passed-regs-all", -4), moved("spoilt-filtered-LQC-passed-regs-all", 1)
+    made = figure(7, 4.2)
+    axes = made.subplots(1, 3)
+    limits = {"vmin": -1, "vmax": 1, "cmap": "RdBu_r"}
+    show(axes[0], before, "before", 10, **limits)
+    show(axes[1], before, "outliers", 10, **limits)
+    y, x = np.nonzero(read("spoilt-filtered-LQC.h5")["outlier"] == 1)
+    axes[1].plot(10 * (x + 1), 10 * (y + 1), "o", color="black", markersize=3, markerfacecolor="none")
+    show(axes[2], after, "after", 10, **limits)
+    save(made, "field-filtered.png")
+
+    made = figure(7, 4.2)
+    strain = read(f"{last}-strain-Geers.h5")
+    for panel, name in zip(made.subplots(1, 3), ("GLyy", "GLxx", "GLyx"), strict=True):
+        show(panel, 100 * strain[name], f"{name}, %", 10, cmap="RdBu_r", vmin=-1, vmax=1)
+    save(made, "field-strain.png")
+
+
 MADE: dict[str, Callable[[], None]] = {
     "demo": demo,
     "grains": grains,
     "grid": grid,
     "windows": windows,
+    "residual": residual,
     "rock": rock,
     "plate": plate,
+    "fields": fields,
 }
-REAL = ("rock", "plate")
+REAL = ("rock", "plate", "fields")
 
 
 def make(names: list[str]) -> None:

@@ -104,6 +104,7 @@ def test_code_runs_as_it_stands_there(page: Path, images: Path, tmp_path: Path) 
     for image in images.iterdir():
         (tmp_path / image.name).write_bytes(image.read_bytes())
     environment = {name: value for name, value in os.environ.items() if "DISPLAY" not in name}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     environment |= {"MPLBACKEND": "Agg", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for block in filter(runs_here, blocks_of(page)):
         done = subprocess.run(

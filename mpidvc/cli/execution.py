@@ -108,11 +108,14 @@ def execute_here(
     n_ranks = choose_ranks(args.processes, plan.estimated_seconds, console.note)
     plan, n_ranks = plan.fit(n_ranks, console, args.processes is None)
     if n_ranks == 1:
-        return execute_on(InlineExecutor(), lambda team: (plan, console))
+        alone = plan, console
+        return execute_on(InlineExecutor(), lambda team: alone)
     console.close()
     with contextlib.ExitStack() as stack:
         # the plan is made once: preparing again in rank 0 would read and print everything again
         job = stack.enter_context(new_job(_pickled(plan, stack)))
+        # a field may be large: rank 0 has it now
+        del plan
         try:
             status = run_ranks(n_ranks, words, job, variables)
         except Ended as ended:

@@ -81,6 +81,7 @@ def words(parser: Parser, values: Mapping[str, Any]) -> list[str]:
     """
     arguments: list[str] = []
     options: list[str] = []
+    rest: list[str] = []
     known = _actions(parser)
     for name, given in values.items():
         action, *others = known[name]
@@ -97,14 +98,16 @@ def words(parser: Parser, values: Mapping[str, Any]) -> list[str]:
         if isinstance(action, Triple) and several:
             # the option with one number where one says it all
             action, texts = (action, texts[:1]) if len({*texts}) == 1 and len(texts) == 3 else (others[0], texts)
-        if not action.option_strings:
+        if action.nargs == argparse.REMAINDER:
+            rest = ["--", *texts]
+        elif not action.option_strings:
             # a file of such a name is not an option
             arguments += [f"./{text}" if text.startswith("-") else text for text in texts]
         elif isinstance(value, str | os.PathLike):
             options.append(f"{action.option_strings[0]}={texts[0]}")
         else:
             options += [action.option_strings[0], *texts]
-    return [*arguments, *options]
+    return [*arguments, *options, *rest]
 
 
 def spoken(parser: Parser, text: str) -> str:

@@ -324,6 +324,16 @@ def add_output(
         )
 
 
+def add_plot(parser: Parser, group: Group, drawn: str, needs: str = "matplotlib") -> None:
+    """Add our ``--plot``: `plot`; `drawn` says what the picture shows."""
+    parser.add_own_argument(
+        "--plot",
+        group=group,
+        metavar="FILE",
+        help=f"draw the middle slices of {drawn} into this file (PNG); needs {needs}",
+    )
+
+
 def add_results(parser: Parser, group: Group) -> None:
     """Add our ``--resume``, ``--overwrite``, ``-noh5``, ``--hdf5-driver``, and those of `add_voxel_size`.
 

@@ -70,7 +70,18 @@ class Parser(argparse.ArgumentParser):
         """As in `argparse`; the result has the `command_line` as well."""
         given = sys.argv[1:] if args is None else list(args)
         self._unknown = []
-        parsed = super().parse_args(given, namespace)
+        rest = next((action for action in self._actions if action.nargs == argparse.REMAINDER), None)
+        if rest is None or "--" not in given:
+            parsed = super().parse_args(given, namespace)
+        else:
+            # argparse would let it begin with the first option
+            cut = given.index("--")
+            rest.nargs = 0
+            try:
+                parsed = super().parse_args(given[:cut], namespace)
+            finally:
+                rest.nargs = argparse.REMAINDER
+            setattr(parsed, rest.dest, given[cut + 1 :])
         parsed.command_line = shlex.join([*self.prog.split(), *given])
         return parsed
 

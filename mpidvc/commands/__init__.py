@@ -69,6 +69,20 @@ COMMANDS = {
             "Deformed: the files written, and the statistics of the residual",
         ),
         Command(
+            "plan",
+            "mpidvc.commands.plan",
+            "say what a run will take: time on many ranks, memory, files",
+            _RUNS,
+            "Estimate of the run",
+        ),
+        Command(
+            "job",
+            "mpidvc.commands.job",
+            "print a job script for a cluster; submit it",
+            _RUNS,
+            "the script",
+        ),
+        Command(
             "status",
             "mpidvc.commands.status",
             "say how far the run of a results file (.h5) is",

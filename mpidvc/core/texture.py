@@ -72,12 +72,17 @@ def structure(values: npt.ArrayLike, usable: npt.NDArray[np.bool_] | None = None
 
 @dataclass(frozen=True)
 class Texture:
-    """Texture of a sample of windows: how many, how many without variation and with noise only, and the limit."""
+    """Texture of a sample of windows: how many, how many without variation and with noise only, and the limit.
+
+    `grain` is the size of a feature in voxels: the median full width at half maximum of the autocorrelation, as of a
+    Gaussian one with the measured correlation of neighbouring voxels; 0 without texture.
+    """
 
     looked_at: int
     flat: int
     noise: int
     least_deviation: float
+    grain: float = 0.0
 
     @classmethod
     def of(cls, windows: Array, step: float) -> Texture:
@@ -88,7 +93,11 @@ class Texture:
         least = max(LEAST_SHARE * float(np.quantile(deviation, 0.9)), 0.5 * step)
         flat = (deviation <= least) | (deviation <= 1e-6 * np.abs(windows[:, 0]))
         noise = ~flat & (windows[:, 2] < LEAST_CORRELATION)
-        return cls(len(windows), int(flat.sum()), int(noise.sum()), least)
+        textured = np.clip(windows[~flat & ~noise, 2], 1e-3, 1 - 1e-6)
+        # exp(-1 / (2 s^2)) = correlation; the full width at half maximum is 2 s sqrt(2 ln 2)
+        widths = 2 * math.sqrt(math.log(2)) / np.sqrt(-np.log(textured))
+        grain = float(np.median(widths)) if len(widths) else 0.0
+        return cls(len(windows), int(flat.sum()), int(noise.sum()), least, grain)
 
     def warning(self) -> str | None:
         """Warning, if a large share of the windows has too little texture."""

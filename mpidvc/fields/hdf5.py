@@ -17,12 +17,12 @@ from types import TracebackType
 from typing import Any, NamedTuple, cast, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mpidvc.arrays import Array, Triple
 from mpidvc.atomic import beside, keep_mode, replacing
 from mpidvc.errors import UserError
-from mpidvc.fields.phifield import Layout, PhiField
+from mpidvc.fields.phifield import Layout, PhiField, hidden
 from mpidvc.rowfile import (
     HOME,
     JOURNAL,
@@ -45,6 +45,7 @@ __all__ = [
     "create_results_file",
     "dataset_rows",
     "is_hdf5",
+    "least_bytes",
     "read_hdf5",
     "rows_of",
     "write_hdf5",
@@ -56,6 +57,8 @@ FORMAT = "mpidvc results 1"
 VTK = "VTKHDF"
 POINTS = f"{VTK}/Points"
 SHOWN = f"{VTK}/PointData"
+#: Bytes by which VTK, and so ParaView, hides the points of an image (HIDDENPOINT), or vertices (HIDDENCELL); 0: shown.
+GHOSTS = {True: (f"{SHOWN}/vtkGhostType", 2), False: (f"{VTK}/CellData/vtkGhostType", 32)}
 #: Datasets of every field besides its columns, and the shape of a row.
 OWN = {"positions": (3,), "displacement": (3,), "F": (9,)}
 #: Attributes of our group that the layout determines.
@@ -205,7 +208,12 @@ class FieldLayout:
             paths[f"{SHOWN}/displacement"] = (3,)
         if not self.is_image:
             paths[POINTS] = (3,)
+        paths[GHOSTS[self.is_image][0]] = ()
         return paths
+
+    def dtype(self, path: str) -> str:
+        """Type of a dataset that rows are written to."""
+        return "|u1" if path == GHOSTS[self.is_image][0] else "<f8"
 
 
 class Rows(NamedTuple):
@@ -257,7 +265,7 @@ def create_results_file(
         path.unlink(missing_ok=True)
         reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())[:200]
         raise UserError(
-            f"{named or path}: the {_need(layout)} bytes of the results file cannot be reserved ({reason}); "
+            f"{named or path}: the {least_bytes(layout)} bytes of the results file cannot be reserved ({reason}); "
             "make room, or choose another folder by -od"
         ) from None
     return slots
@@ -291,16 +299,20 @@ def check_results_file(path: str | os.PathLike[str], layout: FieldLayout) -> Non
         raise UserError(damaged)
 
 
-def _need(layout: FieldLayout) -> int:
+def least_bytes(layout: FieldLayout) -> int:
     """Least size in bytes of a complete file."""
-    rows = layout.n * (sum(8 * math.prod(shape) for shape in layout.datasets.values()) + 16 * (not layout.is_image))
+    row = sum(np.dtype(layout.dtype(name)).itemsize * math.prod(shape) for name, shape in layout.datasets.items())
+    rows = layout.n * (row + 16 * (not layout.is_image))
     return rows + METADATA + sum(4 * len(text) for text in layout.attributes.values())
 
 
 def _create(path: Path, layout: FieldLayout) -> tuple[dict[str, Slot], list[tuple[int, int]]]:
     """Create a file with everything but the rows; return their places, and those of datasets as `_add_vtk` does."""
-    with create_file(path, _need(layout)) as file:
-        slots = {name: create_dataset(file, name, layout.shape, "<f8", row) for name, row in layout.datasets.items()}
+    with create_file(path, least_bytes(layout)) as file:
+        slots = {
+            name: create_dataset(file, name, layout.shape, layout.dtype(name), row)
+            for name, row in layout.datasets.items()
+        }
         _describe(file[HOME], layout)
         return slots, _add_vtk(file, layout)
 
@@ -378,7 +390,7 @@ def _small(file: Any, name: str, values: Sequence[float], dtype: str = "<i8") ->
 
 def dataset_rows(
     layout: FieldLayout, positions: ArrayLike, phi: ArrayLike, columns: Mapping[str, ArrayLike]
-) -> dict[str, Array]:
+) -> dict[str, NDArray[np.generic]]:
     """Values for the rows of each dataset, for k points.
 
     Parameters
@@ -411,7 +423,10 @@ def dataset_rows(
         # a label that is not in the image has no position, and VTK's bounds would not be numbers
         known = np.isfinite(points).all(axis=1, keepdims=True)
         values[POINTS] = np.where(known, points[:, ::-1] * layout.voxel_size, 0.0)
-    return {name: np.ascontiguousarray(rows, "<f8") for name, rows in values.items()}
+    found = {name: np.ascontiguousarray(rows, "<f8") for name, rows in values.items()}
+    ghosts, mark = GHOSTS[layout.is_image]
+    nothing = hidden(functions, columns["returnStatus"] if "returnStatus" in layout.columns else None)
+    return found | {ghosts: np.where(nothing, mark, 0).astype(layout.dtype(ghosts))}
 
 
 def rows_of(layout: FieldLayout, values: Mapping[str, ArrayLike]) -> Rows:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from mpidvc.arrays import Array, Triple
 from mpidvc.core.statuses import CORRELATION, SEARCH
 
-__all__ = ["PHI", "POSITIONS", "Layout", "PhiField", "grid_of"]
+__all__ = ["PHI", "POSITIONS", "Layout", "PhiField", "grid_of", "hidden"]
 
 Layout = Literal["registration", "grid", "labels", "points"]
 
@@ -135,6 +135,11 @@ class PhiField:
     __iter__ = None
 
     @property
+    def hidden(self) -> NDArray[np.bool_]:
+        """Mask (n,) of the points that ParaView does not show (`hidden`)."""
+        return hidden(self.phi, self.columns.get("returnStatus"))
+
+    @property
     def displacements(self) -> Array:
         """Displacements (n, 3) in voxels: a view of `phi`."""
         return self.phi[:, :3, 3]
@@ -241,3 +246,16 @@ def grid_of(positions: Array) -> tuple[Triple, tuple[float, float, float]] | Non
         return None
     steps = [float(axis[1] - axis[0]) if len(axis) > 1 else max(float(axis[0]), 1.0) for axis in axes]
     return (nz, ny, nx), (steps[0], steps[1], steps[2])
+
+
+def hidden(phi: Array, status: ArrayLike | None) -> NDArray[np.bool_]:
+    """Mask (n,) of the points with nothing to show: a return status below 1, or, without one, no displacement.
+
+    Parameters
+    ----------
+    phi : (n, 3, 4) or (n, 4, 4) array
+    status : (n,) array or None
+    """
+    if status is not None:
+        return np.asarray(~(np.asarray(status, np.float64) >= 1))
+    return np.asarray(~np.isfinite(phi[:, :3, 3]).all(axis=1))

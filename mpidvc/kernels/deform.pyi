@@ -7,9 +7,9 @@ class NearestPoints:
     def __init__(
         self,
         deformed: NDArray[np.float64],
-        reference: NDArray[np.float64],
-        gradient: NDArray[np.float64],
-        back: NDArray[np.float64],
+        phi: NDArray[np.float64],
+        tree: tuple[NDArray[np.int64], NDArray[np.uint8]],
+        displacements_only: bool,
     ) -> None: ...
     def places(
         self,
@@ -34,6 +34,10 @@ def mesh_places(
 def least_value(
     value: NDArray[np.float64], neighbours: NDArray[np.int32], vertices: NDArray[np.int32], points: int
 ) -> float: ...
+def extent_inside(
+    shape: Sequence[int], places: NDArray[np.float64]
+) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]: ...
 def sample(
     box: NDArray[np.float32], origin: ArrayLike, shape: Sequence[int], places: NDArray[np.float64], order: int
 ) -> NDArray[np.float64]: ...
+def settle(values: NDArray[np.float64], out: NDArray[np.generic]) -> int: ...

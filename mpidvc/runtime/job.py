@@ -178,6 +178,7 @@ def new_job(plan: bytes) -> Iterator[Job]:
                 # Launchers crash where there is not enough.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             job.plan.write_bytes(plan)
+            del plan
         except OSError as error:
             folder = tempfile.tempdir or os.environ.get("TMPDIR", "/tmp")
             raise ResourceError(

@@ -151,3 +151,8 @@ def _used() -> tuple[set[int], set[str]]:
 def _links(process: Path) -> Iterator[Path]:
     yield from _entries(process / "fd")
     yield process / "cwd"
+
+
+if __name__ == "__main__":
+    # for job scripts: every node, at the start and the end of a job
+    remove(leftovers())

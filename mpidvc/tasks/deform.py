@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +16,13 @@ import numpy.typing as npt
 from mpidvc.arrays import Array, Ints, Triple
 from mpidvc.core.boxes import data_voxels
 from mpidvc.images.image import Image
-from mpidvc.kernels import deform
+from mpidvc.kernels import deform, neighbours
+from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.boxes import read_sampled_box
+from mpidvc.tasks.source import share_arrays
 from mpidvc.tasks.warp import TILE, planes_of_slab, sample_block, to_dtype
+
+M = TypeVar("M", bound="_ArraysMotion")
 
 __all__ = [
     "SUMS",
@@ -31,8 +38,12 @@ __all__ = [
     "statistics",
 ]
 
-#: Approximate number of voxels of a slab; rows and columns of the tiles in which places are found.
-SLAB_VOXELS, PLACES_TILE = 8_000_000, 128
+#: Approximate number of voxels of a slab; rows and columns, and planes, of the tiles in which places are found.
+SLAB_VOXELS, PLACES_TILE, PLACES_PLANES = 8_000_000, 128, 32
+#: Of tetrahedra, as `deform.mesh_places` takes them.
+MESH_ARRAYS = ("deformed", "reference", "inverse", "edges", "begin", "end", "factor")
+#: Points whose motions are inverted together.
+BLOCK = 2**16
 #: Largest box of an image that is read for a tile, in its own voxels and besides.
 WIDEST, AROUND = 4, 2_000_000
 #: Determinant of the edges of a tetrahedron over the cube of the longest one, below which it has no volume.
@@ -51,7 +62,10 @@ class Motion(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that every rank holds."""
+        """Bytes of its arrays."""
+
+    def shared(self, executor: Executor) -> Motion:
+        """The same on every rank, its arrays once per node; collective."""
 
     def values(self, image: Image, low: Sequence[int], n: Sequence[int], wanted: npt.NDArray[np.uint8] | None) -> Array:
         """Grey levels of the voxels ``[low, low + n)``, nan where there is nothing."""
@@ -76,16 +90,46 @@ class WholeMotion:
     tile: int = TILE
     nbytes: int = 0
 
+    def shared(self, executor: Executor) -> WholeMotion:
+        return self
+
     def values(self, image: Image, low: Sequence[int], n: Sequence[int], wanted: npt.NDArray[np.uint8] | None) -> Array:
         inverse = np.linalg.inv(self.phi).astype(np.float64)
         return sample_block(image, inverse, self.centre, low, n, self.order, np.nan).astype(np.float64)
 
 
-class NearestMotion:
+class _ArraysMotion:
+    """A motion of large arrays; a copy, or what other ranks get, is without them."""
+
+    def __init__(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        self._arrays: dict[str, npt.NDArray[Any]] | None = arrays
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_points"} | {"_arrays": None}
+
+    @property
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """By name."""
+        assert self._arrays is not None
+        return self._arrays
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def shared(self: M, executor: Executor) -> M:
+        """The same on every rank, its arrays once per node; collective."""
+        motion = copy(self)
+        motion._arrays = share_arrays(executor, self._arrays)
+        return motion
+
+
+class NearestMotion(_ArraysMotion):
     """Motions of the nearest deformed points, weighted by the inverse distance.
 
-    Voxel v takes the grey level at ``v + Σ w [-F⁻¹ t + (F⁻¹ - I) (v - X)] / Σ w`` with ``w = 1 / (|v - X - t| + 1e-6)``
-    over its nearest points, X being their positions; spam's formula.
+    Voxel v takes the grey level at ``v + Σ w [(F⁻¹ - I) (v - Y) - t] / Σ w`` with ``w = 1 / (|v - Y| + 1e-6)`` over its
+    nearest points, Y = X + t being their deformed positions; spam's formula.
 
     Parameters
     ----------
@@ -106,44 +150,38 @@ class NearestMotion:
     def __init__(
         self, positions: Array, phi: Array, nearest: int, displacements_only: bool, order: int, two_d: bool
     ) -> None:
-        self.positions, self.phi, self.nearest = positions, phi, nearest
-        self.displacements_only, self.order, self.two_d = displacements_only, order, two_d
-        self._points: deform.NearestPoints | None = None
         deformed = positions + phi[:, :3, 3]
-        extent = np.ptp(deformed, axis=0) + 1
-        dimensions = 2 if two_d else 3
-        distance = float(np.prod(extent[-dimensions:]) / len(positions)) ** (1 / dimensions)
+        tree = neighbours.Points(deformed).tree
+        super().__init__({"deformed": deformed, "inverse": _inverses(phi), "order": tree[0], "nodes": tree[1]})
+        self.nearest, self.displacements_only, self.order, self.two_d = nearest, displacements_only, order, two_d
         # large blocks share a search, small ones leave few points to choose from
-        edge = int(min(max(round(0.45 * distance), 2), 8))
-        self.edge: Triple = (1 if two_d else edge, edge, edge)
+        self.edge: Triple = (1 if two_d else 8, 8, 8)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_points": None}
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that every rank holds: the field, inverse motions, and the tree."""
-        return 450 * len(self.positions)
+    @cached_property
+    def _points(self) -> deform.NearestPoints:
+        arrays = self.arrays
+        tree = arrays["order"], arrays["nodes"]
+        return deform.NearestPoints(arrays["deformed"], arrays["inverse"], tree, self.displacements_only)
 
     def places(self, low: Sequence[int], n: Sequence[int], wanted: npt.NDArray[np.uint8] | None) -> Array:
-        """Places (z, y, x, 3) in the undeformed image."""
-        if self._points is None:
-            t = self.phi[:, :3, 3]
-            deformed = self.positions + t
-            if self.displacements_only:
-                gradient, back = np.zeros((len(t), 3, 3)), -t
-            else:
-                inverse = np.linalg.inv(self.phi[:, :3, :3])
-                gradient, back = inverse - np.eye(3), -np.einsum("nij,nj->ni", inverse, t)
-            self._points = deform.NearestPoints(
-                deformed, self.positions, np.ascontiguousarray(gradient), np.ascontiguousarray(back)
-            )
+        """Places (3, z, y, x) in the undeformed image."""
         return self._points.places(self.nearest, low, n, self.edge, wanted)
 
     def values(self, image: Image, low: Sequence[int], n: Sequence[int], wanted: npt.NDArray[np.uint8] | None) -> Array:
         if wanted is not None and not wanted.any():
             return np.full(tuple(n), np.nan)
         return sample_places(image, self.places(low, n, wanted), self.order)
+
+
+def _inverses(phi: Array) -> Array:
+    """Motions (n, 4, 4) back, about the deformed points."""
+    out = np.zeros(phi.shape)
+    for start in range(0, len(phi), BLOCK):
+        rows = slice(start, start + BLOCK)
+        out[rows, :3, :3] = np.linalg.inv(phi[rows, :3, :3])
+    out[:, :3, 3] = -phi[:, :3, 3]
+    out[:, 3, 3] = 1
+    return out
 
 
 class Mesh(NamedTuple):
@@ -216,7 +254,7 @@ def circumspheres(points: Array, vertices: npt.NDArray[np.integer[Any]]) -> tupl
     return square, solid
 
 
-class MeshMotion:
+class MeshMotion(_ArraysMotion):
     """Displacements interpolated linearly in tetrahedra of the deformed points; linear interpolation of grey levels.
 
     Parameters
@@ -238,36 +276,28 @@ class MeshMotion:
         order = np.argsort(corners[:, :, 0].min(axis=1), kind="stable")
         vertices, corners = vertices[order], corners[order]
         reference = positions[vertices]
-        self.deformed, self.reference = np.ascontiguousarray(corners[:, 0]), np.ascontiguousarray(reference[:, 0])
         now, then = (np.swapaxes(c[:, 1:] - c[:, :1], 1, 2) for c in (corners, reference))
-        self.inverse, self.edges = np.ascontiguousarray(np.linalg.inv(now)), np.ascontiguousarray(then)
-        self.begin = np.ascontiguousarray(np.floor(corners.min(axis=1)).astype(np.int64))
-        self.end = np.ascontiguousarray(np.ceil(corners.max(axis=1)).astype(np.int64) + 1)
         ratio = np.abs(np.linalg.det(now) / np.where(np.linalg.det(then) == 0, np.nan, np.linalg.det(then)))
-        self.factor = 1 / ratio if conserve else np.ones(len(vertices))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that every rank holds."""
-        return 300 * len(self.factor)
+        arrays = (
+            corners[:, 0],
+            reference[:, 0],
+            np.linalg.inv(now),
+            then,
+            np.floor(corners.min(axis=1)).astype(np.int64),
+            np.ceil(corners.max(axis=1)).astype(np.int64) + 1,
+            1 / ratio if conserve else np.ones(len(vertices)),
+        )
+        super().__init__({name: np.ascontiguousarray(a) for name, a in zip(MESH_ARRAYS, arrays, strict=True)})
 
     def values(self, image: Image, low: Sequence[int], n: Sequence[int], wanted: npt.NDArray[np.uint8] | None) -> Array:
         first, past = np.array(low), np.array(low) + np.array(n)
-        until = int(np.searchsorted(self.begin[:, 0], past[0]))
-        rows = np.nonzero(((self.begin[:until] < past) & (self.end[:until] > first)).all(axis=1))[0]
+        begin, end = self.arrays["begin"], self.arrays["end"]
+        until = int(np.searchsorted(begin[:, 0], past[0]))
+        rows = np.nonzero(((begin[:until] < past) & (end[:until] > first)).all(axis=1))[0]
         if len(rows) == 0 or (wanted is not None and not wanted.any()):
             return np.full(tuple(n), np.nan)
-        places, factor = deform.mesh_places(
-            self.deformed[rows],
-            self.reference[rows],
-            self.inverse[rows],
-            self.edges[rows],
-            self.begin[rows],
-            self.end[rows],
-            self.factor[rows],
-            low,
-            n,
-        )
+        d, r, i, e, b, f, factors = (self.arrays[name][rows] for name in MESH_ARRAYS)
+        places, factor = deform.mesh_places(d, r, i, e, b, f, factors, low, n)
         found: Array = sample_places(image, places, 1) * factor
         return found
 
@@ -278,7 +308,7 @@ def sample_places(image: Image, places: Array, order: int) -> Array:
     Parameters
     ----------
     image : Image
-    places : (z, y, x, 3) float64
+    places : (3, z, y, x) float64
         Voxels; nan for none.
     order : {1, 3}
 
@@ -286,26 +316,22 @@ def sample_places(image: Image, places: Array, order: int) -> Array:
     -------
     (z, y, x) float64
     """
-    shape = np.array(image.shape)
-    skipped = int(image.two_d)
-    points = places[..., skipped:]
-    last = (shape - 1)[skipped:]
-    inside = ((points >= 0) & (points <= last)).all(axis=-1)
-    out = np.full(places.shape[:3], np.nan)
-    if not inside.any():
-        return out
-    at = points[inside]
-    first, final = np.zeros(3, np.int64), np.zeros(3, np.int64)
-    first[skipped:], final[skipped:] = np.floor(at.min(axis=0)), np.minimum(np.ceil(at.max(axis=0)), last)
-    if math.prod((final - first + 1).tolist()) > WIDEST * out.size + AROUND and out.size > 1:
+    voxels = places.shape[1:]
+    points = places.reshape(3, -1)
+    inside, low, high = deform.extent_inside(image.shape, points)
+    if inside == 0:
+        return np.full(voxels, np.nan)
+    first = np.floor(low).astype(np.int64)
+    final = np.minimum(np.ceil(high).astype(np.int64), np.array(image.shape) - 1)
+    if math.prod((final - first + 1).tolist()) > WIDEST * points.shape[1] + AROUND and points.shape[1] > 1:
         # the voxels come from places that lie far apart
-        axis = int(np.argmax(out.shape))
-        middle = out.shape[axis] // 2
-        parts = [np.take(places, range(*ends), axis) for ends in ((0, middle), (middle, out.shape[axis]))]
+        axis = int(np.argmax(voxels))
+        middle = voxels[axis] // 2
+        parts = [np.take(places, range(*ends), axis + 1) for ends in ((0, middle), (middle, voxels[axis]))]
         return np.concatenate([sample_places(image, part, order) for part in parts], axis)
     box, _, start = read_sampled_box(image, first, final, order)
-    flat = deform.sample(box, start, image.shape, np.ascontiguousarray(places.reshape(-1, 3)), order)
-    return flat.reshape(out.shape) + image.base
+    values = deform.sample(box, start, image.shape, points, order).reshape(voxels)
+    return values + image.base if image.base else values
 
 
 @dataclass(frozen=True)
@@ -370,29 +396,29 @@ class DeformTask:
     def run(self, chunk: int) -> Slab:
         """Planes ``[chunk * planes, …)``."""
         nz, ny, nx = self.image.shape
-        z = chunk * self.planes
-        n = (min(self.planes, nz - z), ny, nx)
+        first = chunk * self.planes
+        n = (min(self.planes, nz - first), ny, nx)
         out = np.zeros(n, self.image.dtype)
         residual = None if self.residual is None else np.full(n, np.nan, np.float32)
         sums = None if self.residual is None else np.zeros(SUMS)
         filled = 0
         tile = self.motion.tile
-        for y in range(0, ny, tile):
-            for x in range(0, nx, tile):
-                low, size = (z, y, x), (n[0], min(tile, ny - y), min(tile, nx - x))
-                high = (z + n[0], y + size[1], x + size[2])
-                wanted = None
-                if self.mask is not None:
-                    wanted = np.ascontiguousarray(self.mask.read_box(low, high)[0] != 0).view(np.uint8)
-                values = self.motion.values(self.image, low, size, wanted)
-                if wanted is not None:
-                    values[wanted == 0] = np.nan
-                there = np.isfinite(values)
-                filled += int(np.count_nonzero(there))
-                part = (slice(None), slice(y, high[1]), slice(x, high[2]))
-                out[part] = to_dtype(np.where(there, values, 0.0), out.dtype)
-                if self.residual is not None and residual is not None and sums is not None:
-                    residual[part] = self._compare(self.residual, values, low, high, sums)
+        for z, y, x in itertools.product(
+            range(first, first + n[0], PLACES_PLANES), range(0, ny, tile), range(0, nx, tile)
+        ):
+            low, size = (z, y, x), (min(PLACES_PLANES, first + n[0] - z), min(tile, ny - y), min(tile, nx - x))
+            high = (z + size[0], y + size[1], x + size[2])
+            wanted = None
+            if self.mask is not None:
+                wanted = np.ascontiguousarray(self.mask.read_box(low, high)[0] != 0).view(np.uint8)
+            values = self.motion.values(self.image, low, size, wanted)
+            if wanted is not None:
+                values[wanted == 0] = np.nan
+            part = (slice(z - first, high[0] - first), slice(y, high[1]), slice(x, high[2]))
+            out[part], count = _settled(values, out.dtype)
+            filled += count
+            if self.residual is not None and residual is not None and sums is not None:
+                residual[part] = self._compare(self.residual, values, low, high, sums)
         return Slab(out, residual, sums, filled)
 
     def run_sum(self, chunk: int, argument: object) -> Array:
@@ -413,6 +439,15 @@ class DeformTask:
             moments = (f.sum(), other.sum(), (f * f).sum(), (other * other).sum(), (f * other).sum())
             sums[place : place + 5] += moments
         return np.where(both, values - (given.gain * g + given.bias), np.nan)
+
+
+def _settled(values: Array, dtype: np.dtype[Any]) -> tuple[npt.NDArray[np.generic], int]:
+    """Grey levels in an image's dtype, 0 where they are not finite, and how many are."""
+    if dtype.isnative and (dtype.kind in "iu" or dtype == np.float32) and dtype.itemsize <= 4:
+        settled = np.empty(values.shape, dtype)
+        return settled, deform.settle(values.reshape(-1), settled.reshape(-1))
+    there = np.isfinite(values)
+    return to_dtype(np.where(there, values, 0.0), dtype), int(np.count_nonzero(there))
 
 
 def grey_map(sums: Array) -> tuple[float, float]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from mpidvc.arrays import Array, Ints, Records
 from mpidvc.core import deformation, local_fit, outliers
-from mpidvc.core.neighbourhood import nearest_usable, usable_within
+from mpidvc.core.neighbourhood import neighbour_lists
 from mpidvc.fields.phifield import PhiField
 from mpidvc.kernels import field as kernels
 from mpidvc.kernels.interpolation import inverse_distance
 from mpidvc.kernels.neighbours import Points
 from mpidvc.runtime.executor import Executor
-from mpidvc.tasks.points import record_of
+from mpidvc.tasks.points import record_of, rows_as_records
+from mpidvc.tasks.source import Source
 
 __all__ = ["BLOCK", "RECORD", "RESULT", "FilterSettings", "FilterTask", "Flags", "kept", "select"]
 
@@ -30,8 +31,8 @@ RECORD = record_of(RESULT)
 CORRECTED = (0.0, 1.0, 100.0, 100.0, 0.0)
 #: Points of a chunk.
 BLOCK = 2048
-#: The radius of a fit grows until there are more neighbours than this.
-FEW = 27
+#: The radius of a fit grows until there are as many neighbours as this.
+FEWEST = 28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +75,15 @@ class FilterSettings:
     number: int | None = None
     no_mask: bool = False
 
+    def searches(self, field: PhiField) -> bool:
+        """Whether neighbours are searched; on a grid the nodes around are known."""
+        return self.select == "lqc" or self.correct is not None or (self.outliers and field.dims is None)
+
     def neighbours(
-        self, near: Points, usable: npt.NDArray[np.bool_], centres: Array, more_than: int = -1
-    ) -> tuple[Ints, Ints]:
-        """Lists of the usable neighbours of places."""
-        if self.radius is not None:
-            return usable_within(near, usable, centres, self.radius, more_than)
-        assert self.number is not None
-        return nearest_usable(near, usable, centres, self.number)
+        self, near: Points, usable: npt.NDArray[np.bool_], centres: Array, fewest: int = 0
+    ) -> Iterator[tuple[slice, Ints, Ints]]:
+        """Lists of the usable neighbours of places: see `neighbour_lists`."""
+        return neighbour_lists(near, centres, self.radius, self.number, usable, fewest)
 
 
 class Flags(NamedTuple):
@@ -125,24 +127,25 @@ class Flags(NamedTuple):
         return cls(present, sound, selected, np.full(n, np.nan))
 
 
-def select(executor: Executor, field: PhiField, near: Points, settings: FilterSettings) -> Flags:
+def select(executor: Executor, source: Source, settings: FilterSettings) -> Flags:
     """Flags of all points; every rank calls it.
 
     Parameters
     ----------
     executor : Executor
-    field : PhiField
-    near : Points
-        Its points.
+    source : Source
     settings : FilterSettings
     """
+    field = source.field
     flags = Flags.of(field, settings)
     unjudged = np.zeros(len(field), bool)
     if settings.select == "lqc":
 
         def coherency(rows: Ints) -> Array:
-            lists = settings.neighbours(near, flags.sound, field.positions[rows], FEW)
-            return local_fit.coherency(field.positions, field.phi, rows, *lists)
+            values = np.empty(len(rows))
+            for which, start, found in settings.neighbours(source.points, flags.sound, field.positions[rows], FEWEST):
+                values[which] = local_fit.coherency(field.positions, field.phi, rows[which], start, found)
+            return values
 
         values = _judge(executor, np.nonzero(flags.sound)[0], coherency, len(field))
         flags.selected[:] |= values >= local_fit.LARGEST_COHERENCY
@@ -153,7 +156,7 @@ def select(executor: Executor, field: PhiField, near: Points, settings: FilterSe
         found = np.zeros(len(field), bool)
         for _ in range(outliers.PASSES):
             usable = trusted & ~found
-            values = _judge(executor, rows, _residuals_by(field, near, trusted, usable, settings.epsilon), len(field))
+            values = _judge(executor, rows, _residuals_by(source, trusted, usable, settings.epsilon), len(field))
             # a point with too few neighbours left keeps the judgement of the pass before
             known = np.isfinite(values)
             found[known] = values[known] > settings.threshold
@@ -164,17 +167,21 @@ def select(executor: Executor, field: PhiField, near: Points, settings: FilterSe
 
 
 def _residuals_by(
-    field: PhiField, near: Points, trusted: npt.NDArray[np.bool_], usable: npt.NDArray[np.bool_], epsilon: float
+    source: Source, trusted: npt.NDArray[np.bool_], usable: npt.NDArray[np.bool_], epsilon: float
 ) -> Callable[[Ints], Array]:
     """The test of some rows: against the nodes around, or else the nearest points that are to be trusted."""
+    field = source.field
 
     def residuals(rows: Ints) -> Array:
         if field.dims is not None:
-            lists = kernels.around(field.dims, outliers.block_reach(field.dims), rows)
-        else:
-            # the point itself may be one of them
-            lists = nearest_usable(near, trusted, field.positions[rows], outliers.NEAREST + 1)
-        return outliers.residuals(field.positions, field.phi, rows, *lists, usable, epsilon)
+            start, found = kernels.around(field.dims, outliers.block_reach(field.dims), rows)
+            return outliers.residuals(field.positions, field.phi, rows, start, found, usable, epsilon)
+        values = np.empty(len(rows))
+        # the point itself may be one of them
+        lists = neighbour_lists(source.points, field.positions[rows], None, outliers.NEAREST + 1, trusted)
+        for which, start, found in lists:
+            values[which] = outliers.residuals(field.positions, field.phi, rows[which], start, found, usable, epsilon)
+        return values
 
     return residuals
 
@@ -202,14 +209,9 @@ class _Judgement:
 
 
 def kept(field: PhiField, rows: Ints) -> Records:
-    """Records of rows of a field as they are; columns that it does not have are 0, as in spam."""
-    records = np.zeros(len(rows), RECORD)
-    records["phi"] = field.phi[rows, :3]
-    for k, name in enumerate(RESULT[: len(CORRECTED)]):
-        if name in field.columns:
-            records["result"][:, k] = field.columns[name][rows]
-    records["result"][:, RESULT.index("outlier")] = np.nan
-    return records
+    """Records of rows of a field as they are; nothing is known of outliers, and nothing was done."""
+    columns = {name: field.columns[name] for name in RESULT[: len(CORRECTED)] if name in field.columns}
+    return rows_as_records(replace(field, columns=columns), rows, RESULT)
 
 
 class FilterTask:
@@ -217,9 +219,7 @@ class FilterTask:
 
     Parameters
     ----------
-    field : PhiField
-    near : Points
-        Its points.
+    source : Source
     settings : FilterSettings
     flags : Flags
     starts : (n_chunks + 1,) int64
@@ -228,8 +228,9 @@ class FilterTask:
 
     dtype = RECORD
 
-    def __init__(self, field: PhiField, near: Points, settings: FilterSettings, flags: Flags, starts: Ints) -> None:
-        self._field, self._near, self._settings, self._flags, self._starts = field, near, settings, flags, starts
+    def __init__(self, source: Source, settings: FilterSettings, flags: Flags, starts: Ints) -> None:
+        self._source, self._field = source, source.field
+        self._settings, self._flags, self._starts = settings, flags, starts
         self._good = flags.sound & ~flags.selected
         self.n_chunks = len(starts) - 1
 
@@ -266,14 +267,17 @@ class FilterTask:
 
     def _fit(self, rows: Ints) -> tuple[Array, Array]:
         places = self._field.positions[rows]
-        lists = self._settings.neighbours(self._near, self._good, places, FEW)
-        displacements, order = local_fit.fitted(self._field.positions, self._field.phi, places, *lists)
-        return _with_identity(displacements), order.astype(np.float64)
+        displacements, order = np.empty((len(rows), 3)), np.empty(len(rows))
+        for which, start, found in self._settings.neighbours(self._source.points, self._good, places, FEWEST):
+            fit = local_fit.fitted(self._field.positions, self._field.phi, places[which], start, found)
+            displacements[which], order[which] = fit
+        return _with_identity(displacements), order
 
     def _mean(self, rows: Ints) -> tuple[Array, Array]:
         places = self._field.positions[rows]
-        lists = self._settings.neighbours(self._near, self._good, places)
-        phi = inverse_distance(*lists, self._field.positions, self._field.phi, places)
+        phi = np.empty((len(rows), 4, 4))
+        for which, start, found in self._settings.neighbours(self._source.points, self._good, places):
+            phi[which] = inverse_distance(start, found, self._field.positions, self._field.phi, places[which])
         return deformation.with_part(phi, self._settings.components)[:, :3], np.ones(len(rows))
 
 

@@ -318,8 +318,9 @@ def deform_bytes(image: Image, motion: Motion, residual: bool) -> tuple[int, int
     """Bytes of a slab of an image deformed by a motion, and of its result."""
     _, ny, nx = image.shape
     planes = planes_of_slab(image.shape, deform.SLAB_VOXELS)
-    tile = float(planes * min(motion.tile, ny) * min(motion.tile, nx))
+    tile = float(min(planes, deform.PLACES_PLANES) * min(motion.tile, ny) * min(motion.tile, nx))
     result = planes * ny * nx * (image.dtype.itemsize + (4 if residual else 0))
-    # places, grey levels and copies of them, and the part of the image
+    # grey levels and copies of them, places of its own for every voxel, what is compared, and the part of the image
+    values = 24 + (0 if isinstance(motion, deform.WholeMotion) else 32) + (64 if residual else 0)
     box = deform.WIDEST * tile + deform.AROUND
-    return int(2 * result + 80 * tile + (FLOAT + _read(image) + 1) * box) + motion.nbytes, result
+    return int(2 * result + values * tile + (FLOAT + _read(image) + 1) * box), result

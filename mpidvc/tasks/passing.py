@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from mpidvc.arrays import Array, Ints, Records
 from mpidvc.core import deformation
+from mpidvc.core.neighbourhood import neighbour_lists
 from mpidvc.kernels import interpolation, neighbours
 from mpidvc.tasks.points import Points, record_of
 from mpidvc.tasks.source import Source
@@ -29,8 +29,6 @@ RESULT = ("pixelSearchCC", "returnStatus", "error", "deltaPhiNorm", "iterations"
 RECORD = record_of(RESULT)
 #: Return statuses of a point that got a value, and of one that did not.
 PASSED, NO_NEIGHBOUR = 1, -7
-#: About as many pairs of a point and its neighbour are held at a time, and points to begin with.
-PAIRS, FIRST = 2_000_000, 64
 
 
 @dataclass(frozen=True)
@@ -127,28 +125,10 @@ def interpolate(
         The upper 12 components are nan where there is no neighbour.
     """
     means = np.empty((len(targets), 4, 4))
-    for first, last, start, found in _neighbours(tree, targets, settings):
-        part = targets[first:last]
-        means[first:last] = interpolation.inverse_distance(start, found, positions, phi, part)
+    for which, start, found in neighbour_lists(tree, targets, settings.radius, settings.number):
+        part = targets[which]
+        means[which] = interpolation.inverse_distance(start, found, positions, phi, part)
         if settings.surrounded:
-            outside = first + np.flatnonzero(~interpolation.surrounded(start, found, positions, part))
+            outside = which.start + np.flatnonzero(~interpolation.surrounded(start, found, positions, part))
             means[outside, :3] = np.nan
     return deformation.with_part(means, settings.apply_f)
-
-
-def _neighbours(
-    tree: neighbours.Points, targets: Array, settings: PassingSettings
-) -> Iterator[tuple[int, int, Ints, Ints]]:
-    """First and last target of a part, and the neighbours of its targets: so many that they fit in memory."""
-    first, step = 0, len(targets) if settings.radius is None else FIRST
-    while first < len(targets):
-        part = targets[first : first + step]
-        if settings.radius is not None:
-            start, found = tree.within(part, settings.radius)
-        else:
-            assert settings.number is not None
-            near = tree.nearest(part, settings.number)
-            start, found = np.arange(len(part) + 1) * near.shape[1], near.ravel()
-        yield first, first + len(part), start, found
-        first += len(part)
-        step = max(1, PAIRS // max(1, len(found) // len(part)))

@@ -22,7 +22,18 @@ from mpidvc.runtime.filesystems import network_file_system
 from mpidvc.runtime.memory import memory_limit, memory_total, release, size_text
 from mpidvc.runtime.nodes import NodeGroup, copying, ranks_per_node_asked
 
-__all__ = ["Needs", "Placement", "SharedImage", "base_bytes", "decide", "forget", "placed"]
+__all__ = [
+    "Mode",
+    "Needs",
+    "Placement",
+    "SharedImage",
+    "base_bytes",
+    "choose",
+    "decide",
+    "forget",
+    "least_memory",
+    "placed",
+]
 
 Mode = Literal["shared", "mapped", "boxes"]
 
@@ -122,7 +133,7 @@ def decide(
         If there would be enough, were it not used by others at the moment.
     """
     limit, why = memory_limit(memory)
-    sources = {id(image): image for images in needs.images for image in images if isinstance(image, Source)}.values()
+    sources = _all_sources(needs)
     wanted = _preferences(sources, mode)
     numbers = range(ranks, 0, -1) if may_take_fewer else (ranks,)
     for n in numbers:
@@ -138,6 +149,40 @@ def decide(
     total = memory_total()
     used = memory is None and any(_placement(needs, wanted[-1], n, total, mode) is not None for n in numbers)
     raise (ResourceError if used else UserError)(_advice(needs, wanted[-1], ranks, limit, why))
+
+
+def choose(needs: Needs, mode: str) -> Mode:
+    """The way to read the images where memory does not limit it; `mode` is the value of ``--image-mode``."""
+    return _preferences(_all_sources(needs), mode)[0]
+
+
+def least_memory(needs: Needs, mode: Mode, ranks: int) -> tuple[int, int]:
+    """Least bytes that a run takes on a node, its images included, and those of its largest rank alone.
+
+    Parameters
+    ----------
+    needs : Needs
+    mode : {"shared", "mapped", "boxes"}
+    ranks : int
+        Ranks of the node.
+    """
+    node = rank = 0
+    for images in needs.images or [()]:
+        sources = _distinct(images)
+        least = _private(needs, mode, sources, LEAST_CACHE, ranks)
+        first = _first(needs, sources, least - base_bytes(ranks))
+        node = max(node, ranks * least + first + sum(source.nbytes for source in _whole(sources, mode)))
+        rank = max(rank, least + first)
+    return node, rank
+
+
+def _all_sources(needs: Needs) -> list[Source]:
+    return list({id(image): image for images in needs.images for image in images if isinstance(image, Source)}.values())
+
+
+def _whole(sources: Sequence[Source], mode: Mode) -> Sequence[Source]:
+    """Images that are in memory as a whole."""
+    return sources if mode == "shared" else [source for source in sources if mode == "mapped" and source.plain]
 
 
 def _preferences(sources: Iterable[Source], mode: str) -> list[Mode]:
@@ -158,8 +203,7 @@ def _placement(needs: Needs, mode: Mode, ranks: int, limit: int, asked: str) -> 
     found = []
     for images in needs.images or [()]:
         sources = _distinct(images)
-        copied = sources if mode == "shared" else [source for source in sources if mode == "mapped" and source.plain]
-        shared = sum(source.nbytes for source in copied)
+        shared = sum(source.nbytes for source in _whole(sources, mode))
         # the system takes mapped pages back when it needs memory: on request, images larger than memory are mapped
         held = 0 if asked == "mapped" else shared
         least = _private(needs, mode, sources, LEAST_CACHE, ranks)

@@ -14,6 +14,8 @@ __all__ = ["INPUT", "Points", "inputs_of", "record_of", "rows_as_records"]
 
 #: A point: position in image 1 (z, y, x; voxels) and the first guess of Phi about it, without its last row.
 INPUT = np.dtype([("position", np.float64, (3,)), ("phi", np.float64, (3, 4))])
+#: Columns that spam's files do not have.
+OWN = {"coverage", "zncc", "outlier"}
 
 
 def record_of(columns: Sequence[str]) -> np.dtype[Any]:
@@ -24,10 +26,10 @@ def record_of(columns: Sequence[str]) -> np.dtype[Any]:
 def rows_as_records(field: PhiField | None, rows: Ints, columns: Sequence[str]) -> Records:
     """Records (`record_of` the columns) of rows of a field as they are.
 
-    Columns that the field does not have are 0, as in spam; coverage and zncc are nan.
+    Columns that the field does not have are 0, as in spam; those that spam does not have are nan.
     """
     records = np.zeros(len(rows), record_of(columns))
-    for name in ("coverage", "zncc"):
+    for name in OWN.intersection(columns):
         records["result"][:, columns.index(name)] = np.nan
     if field is not None:
         records["phi"] = field.phi[rows, :3]

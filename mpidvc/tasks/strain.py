@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mpidvc.arrays import Array, Records, Triple
+from mpidvc.core.neighbourhood import neighbour_lists
 from mpidvc.core.strain import cell_gradients, column_names, components, corner_nodes, fit_gradients
 from mpidvc.tasks.points import Points, record_of
 from mpidvc.tasks.source import Source
@@ -52,7 +54,7 @@ class StrainTask:
     Parameters
     ----------
     source : Source or None
-        For Geers the points that count; for Q8 and Q4 all nodes, nan where they do not count; for raw None.
+        For Geers, Q8 and Q4 the points, with a displacement of nan where they do not count; for raw None.
     points : Points
         The points in blocks; their Phi is nan where they do not count (Geers, raw).
     settings : StrainSettings
@@ -62,6 +64,9 @@ class StrainTask:
         self._source, self._points, self._settings = source, points, settings
         self.n_chunks = points.n_blocks
         self.dtype = self.record(settings)
+        self._usable: NDArray[np.bool_] | None = None
+        if source is not None and settings.mode == "Geers":
+            self._usable = np.asarray(np.isfinite(source.field.displacements).all(axis=1))
 
     @staticmethod
     def record(settings: StrainSettings) -> np.dtype[Any]:
@@ -92,9 +97,9 @@ class StrainTask:
         F, displacement = np.full((len(inputs), 3, 3), np.nan), np.full((len(inputs), 3), np.nan)
         counts = np.isfinite(phi[:, :, 3]).all(axis=1)
         centres = np.ascontiguousarray(inputs["position"][counts])
-        if len(centres):
-            start, found = source.points.within(centres, settings.radius)
-            F[counts], displacement[counts] = fit_gradients(
-                centres, start, found, field.positions, field.displacements, settings.two_d
+        rows = np.flatnonzero(counts)
+        for which, start, found in neighbour_lists(source.points, centres, settings.radius, None, self._usable):
+            F[rows[which]], displacement[rows[which]] = fit_gradients(
+                centres[which], start, found, field.positions, field.displacements, settings.two_d
             )
         return F, displacement

@@ -25,7 +25,7 @@ from mpidvc.runtime.stop import keep
 from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader, sum_over_ranks
 from mpidvc.workflow.determines import plain, refuse_changes, refuse_replacing, version
 from mpidvc.workflow.files import RunFiles, part_of
-from mpidvc.workflow.output import Output, check_results, look, results_path
+from mpidvc.workflow.output import Output, check_results, look, make_folder, results_path
 from mpidvc.workflow.work import Work
 
 __all__ = ["begin"]
@@ -58,7 +58,12 @@ def begin(
         If the file cannot be written, or the interrupted run was another one.
     """
     path = results_path(stem)
-    begun_with = on_leader(executor, lambda: _stored_instruction_set(path, output))
+
+    def prepare() -> str | None:
+        make_folder(path.parent)
+        return _stored_instruction_set(path, output)
+
+    begun_with = on_leader(executor, prepare)
     if begun_with is not None:
         # otherwise that of the plan stays
         agree_on_instruction_set(executor, begun_with)

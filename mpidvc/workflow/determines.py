@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import numpy.typing as npt
 
 from mpidvc import __version__
 from mpidvc.errors import UserError
+from mpidvc.fields.hdf5 import ResultsFile, is_hdf5
 from mpidvc.images.fingerprint import fingerprint
 from mpidvc.images.pair import ImagePair
 from mpidvc.kernels import correlation
 
-__all__ = ["checksum", "fingerprints", "plain", "refuse_changes", "refuse_replacing", "version"]
+__all__ = ["checksum", "fingerprints", "made_with", "plain", "refuse_changes", "refuse_replacing", "version"]
 
 
 def checksum(*arrays: npt.NDArray[Any]) -> str:
@@ -43,6 +45,15 @@ def fingerprints(images: ImagePair, second_mask: bool) -> dict[str, Any]:
     }
     if second_mask:
         found["mask (-mf2)"] = None if images.mask2 is None else fingerprint(images.mask2)
+    return found
+
+
+def made_with(path: str) -> dict[str, Any]:
+    """The settings that a results file (HDF5) was made with, by `Work.determines`; none for other files."""
+    if not is_hdf5(path):
+        return {}
+    with ResultsFile(path) as file:
+        found: dict[str, Any] = json.loads(file.layout.attributes.get("determines", "{}"))
     return found
 
 

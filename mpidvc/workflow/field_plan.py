@@ -14,7 +14,7 @@ from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.memory import memory_limit, size_text
 from mpidvc.tasks.memory import field_bytes
 from mpidvc.tasks.placement import base_bytes
-from mpidvc.tasks.source import Source, share_source, source_bytes
+from mpidvc.tasks.source import Source, moving_bytes, share_source, source_bytes
 from mpidvc.workflow.road import RoadPart, RoadPlan
 from mpidvc.workflow.stages import Stages
 
@@ -31,11 +31,14 @@ class FieldPart(RoadPart):
     ----------
     given : PhiField or None
         The field that neighbours are taken from, on rank 0; None where none are.
+    search : bool
+        Whether neighbours are searched among its points.
     source : Source or None
         The same on every rank, during the measurement.
     """
 
     given: PhiField | None = None
+    search: bool = True
     source: Source | None = None
 
 
@@ -57,19 +60,23 @@ class FieldPlan(RoadPlan[FieldPart]):
         return z / 2, y / 2, x / 2
 
     def fit(self: P, ranks: int, console: Console, may_take_fewer: bool = False) -> tuple[P, int]:
-        finishing, rank0 = field_bytes(len(self.nodes))
-        given = sum(0 if part.given is None else source_bytes(part.given) for part in self.parts)
-        # rank 0 has read it when it is copied for all ranks of the node
-        need = rank0 + given * (2 if ranks > 1 else 1)
         limit, why = memory_limit(None)
-        if need + ranks * (finishing + base_bytes(ranks)) > limit and may_take_fewer:
+        if self.memory_on(ranks)[1] > limit and may_take_fewer:
             ranks = 1
-        if need + ranks * (finishing + base_bytes(ranks)) > limit:
+        need = self.memory_on(ranks)[1]
+        if need > limit:
             raise UserError(
                 f"{len(self.nodes)} points: about {size_text(need)} are needed, but {size_text(limit)} may be used "
                 f"({why}); run on a node with more memory"
             )
         return self, ranks
+
+    def memory_on(self, ranks: int, mode: str | None = None) -> tuple[str, int, int]:
+        finishing, rank0 = field_bytes(len(self.nodes))
+        fields = [part.given for part in self.parts if part.given is not None]
+        first, each = rank0 + sum(map(source_bytes, fields)), finishing + base_bytes(ranks)
+        moving = max(map(moving_bytes, fields), default=0) if ranks > 1 else 0
+        return "field", first + moving + ranks * each, first + each
 
     def for_workers(self: P) -> P:
         return replace(super().for_workers(), parts=[replace(part, given=None) for part in self.parts])
@@ -77,5 +84,5 @@ class FieldPlan(RoadPlan[FieldPart]):
     @contextmanager
     def at_hand(self, part: FieldPart, executor: Executor, console: Console, stages: Stages) -> Iterator[FieldPart]:
         with stages.stage("source"):
-            source = share_source(executor, part.given)
+            source = share_source(executor, part.given, part.search)
         yield replace(part, source=source)

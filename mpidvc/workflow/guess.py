@@ -21,7 +21,7 @@ from mpidvc.tasks.memory import PointSet
 from mpidvc.workflow.determines import checksum
 from mpidvc.workflow.inputs import FARTHEST
 
-__all__ = ["Guess", "Nodes", "grid_nodes", "nodes_to_measure", "read_guess"]
+__all__ = ["Guess", "Nodes", "grid_nodes", "nodes_to_measure", "read_guess", "status_threshold"]
 
 
 #: Remedy for a guess of other images.
@@ -165,6 +165,21 @@ def read_guess(given: str | PhiField | None, bin_ratio: float) -> Guess:
     if not (np.isfinite(field.phi).all() and np.linalg.det(field.F[0]) > 0):
         raise UserError(f"-pf {name}: its Phi is no deformation (not finite, or the determinant of F is not above 0)")
     return Guess(registration=field, name=name, bin_ratio=bin_ratio)
+
+
+def status_threshold(field: PhiField, asked: int | None, console: Console) -> int:
+    """Least return status of the points of a field that take part: the one asked for (-rst), or a default with a note.
+
+    The default is 2, or 1 where no point with a finite Phi has 2.
+    """
+    if asked is not None:
+        return asked
+    if (np.asarray(field["returnStatus"])[field.finite] >= 2).any():
+        return 2
+    console.note(
+        "no point has return status 2, as after a pixel search, passPhiField or a filter: the threshold is 1 (-rst)"
+    )
+    return 1
 
 
 @dataclass(frozen=True)

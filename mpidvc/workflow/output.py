@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ __all__ = [
     "folder_of",
     "look",
     "make_folder",
+    "output_folder",
     "pair_name",
     "pair_stem",
     "results_path",
@@ -118,7 +120,7 @@ def pair_name(args: argparse.Namespace, command: str) -> str:
 
 
 def pair_stem(args: argparse.Namespace, command: str, beside: str | Image | None = None) -> Path:
-    """Stem of the files of a command with two images, `im1` and `im2`, in the folder asked for, which is made.
+    """Stem of the files of a command with two images, `im1` and `im2`, in the folder asked for.
 
     By default this is the folder of `beside`, or of image 1.
 
@@ -128,55 +130,75 @@ def pair_stem(args: argparse.Namespace, command: str, beside: str | Image | None
         If it cannot be made or written to.
     """
     folder = folder_of(args.im1 if beside is None else beside, real=True)
-    return make_folder(args.out_dir, folder, args.prefix) / pair_name(args, command)
+    return output_folder(args, folder) / pair_name(args, command)
 
 
 def field_stem(args: argparse.Namespace, name: str, ending: str) -> Path:
-    """Stem of the files made from a field of this name, in the folder asked for, which is made.
+    """Stem of the files made from a field of this name, in the folder asked for.
 
     Raises
     ------
     UserError
         If it cannot be made or written to.
     """
-    folder = make_folder(args.out_dir, folder_of(name, real=False), args.prefix)
+    folder = output_folder(args, folder_of(name, real=False))
     return folder / f"{args.prefix or base_name(name)}-{ending}"
 
 
-def make_folder(option: str | None, default: str, prefix: str | None = None) -> Path:
-    """Folder for the output, made if missing; `prefix` is checked to lead to no other that is missing.
+def output_folder(args: argparse.Namespace, default: str) -> Path:
+    """Folder for the output: ``-od``, or the default. It is checked, and made by `make_folder` when the run begins.
 
     Raises
     ------
     UserError
-        If it cannot be made or written to.
+        If it cannot be made or written to, or ``-pre`` leads to another one that is missing.
     """
-    folder = Path(default if option is None else option)
-    named = f"-od {folder}" if option is not None else f"{folder}"
+    folder = Path(default if args.out_dir is None else args.out_dir)
+    named = f"-od {folder}" if args.out_dir is not None else f"{folder}"
+    there = folder
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        reason = os.strerror(errno.EEXIST if there == folder else errno.ENOTDIR)
+        raise UserError(f"{named}: the folder cannot be made ({reason}); choose another by -od")
+    if not os.access(there, os.W_OK | os.X_OK):
+        if there == folder:
+            raise UserError(f"{named}: the folder cannot be written to; choose another by -od")
+        raise UserError(f"{named}: the folder cannot be made ({os.strerror(errno.EACCES)}); choose another by -od")
+    if args.prefix == "":
+        raise UserError('-pre "": is no name; drop it or give one')
+    if args.prefix is not None:
+        within = Path(os.path.normpath(folder / args.prefix)).parent
+        if within != Path(os.path.normpath(folder)) and not within.is_dir():
+            raise UserError(f"-pre {args.prefix}: there is no folder {within}; make it, or use -od")
+    return folder
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder for the output, when the run begins.
+
+    Raises
+    ------
+    UserError
+        If it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{named}: the folder cannot be made ({error.strerror}); choose another by -od") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{named}: the folder cannot be written to; choose another by -od")
-    if prefix == "":
-        raise UserError('-pre "": is no name; drop it or give one')
-    if prefix is not None and not (folder / prefix).parent.is_dir():
-        raise UserError(f"-pre {prefix}: there is no folder {(folder / prefix).parent}; make it, or use -od")
-    return folder
+        raise UserError(f"{folder}: the folder cannot be made ({error.strerror}); choose another by -od") from None
 
 
 def series_stems(
     args: argparse.Namespace, command: str, firsts: Sequence[str | Image], seconds: Sequence[str | Image]
 ) -> list[Path]:
-    """Stems of the files of each pair of a series, in the folder asked for, which is made.
+    """Stems of the files of each pair of a series, in the folder asked for.
 
     Raises
     ------
     UserError
         If two pairs would be written to the same files, or the folder cannot be made.
     """
-    folder = make_folder(args.out_dir, folder_of(firsts[0], real=False), args.prefix)
+    folder = output_folder(args, folder_of(firsts[0], real=False))
     stems = []
     for first, second in zip(firsts, seconds, strict=True):
         name = f"{base_name(first)}-{base_name(second)}-{command}"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 from mpidvc.cli.command import Plan
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
-from mpidvc.tasks.placement import Needs, Placement, decide, forget
+from mpidvc.tasks.placement import Needs, Placement, choose, decide, forget, least_memory
 from mpidvc.tasks.ranks import agree_on_instruction_set, check_instruction_set
+from mpidvc.workflow.calibration import Cost
 
 __all__ = ["CorrelationPlan", "KernelPlan"]
 
@@ -23,6 +25,25 @@ class KernelPlan(Plan):
     def __post_init__(self) -> None:
         # refused by the process that prepares, before any rank is started
         check_instruction_set()
+
+    def memory_on(self, ranks: int, mode: str | None = None) -> tuple[str, int, int]:
+        """Way to read the images, least bytes on a node with so many ranks, and bytes of its largest rank.
+
+        Parameters
+        ----------
+        ranks : int
+        mode : {"shared", "mapped", "boxes"}, optional
+            Another way than the one that would be chosen.
+        """
+        raise NotImplementedError
+
+    def cost(self, budget: float) -> Cost:
+        """CPU time of the work: measured on some of it for about so many CPU seconds, or a rough guess for 0."""
+        raise NotImplementedError
+
+    def written(self) -> list[tuple[Path, int]]:
+        """Files that the run writes, and their bytes."""
+        raise NotImplementedError
 
     def configure(self, executor: Executor) -> None:
         agree_on_instruction_set(executor)
@@ -49,6 +70,11 @@ class CorrelationPlan(KernelPlan):
     def needs(self) -> Needs:
         """Images, and memory for the work on them."""
         raise NotImplementedError
+
+    def memory_on(self, ranks: int, mode: str | None = None) -> tuple[str, int, int]:
+        needs = self.needs()
+        way = choose(needs, mode or self.image_mode)
+        return way, *least_memory(needs, way, ranks)
 
     def fit(self: P, ranks: int, console: Console, may_take_fewer: bool = False) -> tuple[P, int]:
         needs = self.needs()

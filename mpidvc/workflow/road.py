@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -10,20 +11,22 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from mpidvc.cli.command import Outcome
-from mpidvc.fields.hdf5 import ResultsFile
+from mpidvc.core.texture import sample_of
+from mpidvc.fields.hdf5 import ResultsFile, least_bytes
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.runlog import path_of
 from mpidvc.workflow.begin import begin
+from mpidvc.workflow.calibration import FEWEST, Cost, Sampling
 from mpidvc.workflow.files import RunFiles, closing
 from mpidvc.workflow.finish import finish
 from mpidvc.workflow.guess import Guess, Nodes
 from mpidvc.workflow.measurement import Measurement
-from mpidvc.workflow.output import Output
+from mpidvc.workflow.output import Output, results_path
 from mpidvc.workflow.plan import KernelPlan
 from mpidvc.workflow.stages import Stages
 from mpidvc.workflow.work import Work
-from mpidvc.workflow.write import FieldFiles, note_stale, write
+from mpidvc.workflow.write import FieldFiles, note_stale, write, written_files
 
 __all__ = ["RoadPart", "RoadPlan"]
 
@@ -90,6 +93,47 @@ class RoadPlan(KernelPlan, Generic[PartT]):
     @abstractmethod
     def measure(self, part: PartT, measurement: Measurement) -> None:
         """Measure the points that are still to be measured, with inputs at hand; on every rank."""
+
+    def sample(self, part: PartT, sampling: Sampling) -> None:
+        """Measure some of the points for their time, with inputs at hand."""
+        self.measure(part, sampling)
+
+    def cost(self, budget: float) -> Cost:
+        n = len(self.parts)
+        works = [(self.parts[k], self.work(self.parts[k])) for k in sample_of(n, FEWEST).tolist()]
+        if budget == 0:
+            chunks = sum(len(work.starts) - 1 - len(work.kept) for _, work in works) / len(works)
+            return Cost(self.estimated_seconds, round(n * chunks), rounds=n)
+        found = [self._sampled(part, work, budget / len(works)) for part, work in works]
+        statuses: Counter[str] = Counter()
+        for one in found:
+            statuses.update(one.statuses)
+        return Cost(
+            n / len(found) * sum(one.seconds for one in found),
+            round(n / len(found) * sum(one.chunks for one in found)),
+            tuple(seconds for one in found for seconds in one.sample),
+            sum(one.points for one in found),
+            dict(statuses),
+            n,
+        )
+
+    def _sampled(self, part: PartT, work: Work, budget: float) -> Cost:
+        each = self.estimated_seconds / max(len(self.parts) * len(work.measured), 1)
+        # a part of a block will do where a block would take longer than all of them should
+        whole = each == 0 or work.layout.layout == "labels"
+        sampling = Sampling(work, budget, 2**62 if whole else max(8, int(budget / FEWEST / each)))
+        with self.at_hand(part, sampling.executor, sampling.console, sampling.stages) as ready:
+            self.sample(ready, sampling)
+        return sampling.cost
+
+    def written(self) -> list[tuple[Path, int]]:
+        layout, output = self.work(self.parts[0]).layout, self.output
+        found = []
+        for part in self.parts:
+            if output.keep:
+                found.append((results_path(part.stem), least_bytes(layout)))
+            found += written_files(output, part.stem, self.files, layout, self.half_cell)
+        return found
 
     @abstractmethod
     def summarise(self, part: PartT, work: Work, results: ResultsFile, console: Console) -> int:

@@ -27,7 +27,10 @@ from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.files import RunFiles
 from mpidvc.workflow.output import Output
 
-__all__ = ["FieldFiles", "TextRows", "note_stale", "write"]
+__all__ = ["FieldFiles", "TextRows", "note_stale", "write", "written_files"]
+
+#: Bytes of a number in text, on average.
+NUMBER = 11
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,27 @@ def write(
         else:
             write_points_vtk(path, found.positions, shown, kind.keep_nan)
         console.print(f"Written: {path}")
+
+
+def written_files(
+    output: Output, stem: Path, kind: FieldFiles, layout: FieldLayout, half_cell: Sequence[float]
+) -> list[tuple[Path, int]]:
+    """The files that `write` writes, and their bytes: of texts about so many for a number."""
+    n = layout.n
+    found = []
+    if output.tsv:
+        names = column_names(kind.family, layout.layout == "labels")
+        found.append((stem.with_name(f"{stem.name}.tsv"), n * NUMBER * len(names)))
+    if output.tif and layout.dims is not None:
+        axes = [axis for a, axis in enumerate("ZYX") if kind.displacements and half_cell[a] > 0]
+        tif = kind.tif_stem(stem)
+        suffixes = [*(f"{axis}disp" for axis in axes), *kind.tif]
+        found += [(tif.with_name(f"{tif.name}-{suffix}.tif"), 4 * n) for suffix in suffixes]
+    if output.vtk:
+        numbers = 3 * kind.displacements + kind.magnitude + len(kind.vtk) + (3 if layout.dims is None else 0)
+        numbers += sum({1: 1, 3: 3, 6: 9}[len(columns)] for columns in kind.groups.values())
+        found.append((stem.with_name(f"{stem.name}.vtk"), n * NUMBER * numbers))
+    return found
 
 
 def note_stale(console: Console, output: Output, stem: Path, kind: FieldFiles) -> None:

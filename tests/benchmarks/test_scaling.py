@@ -16,8 +16,9 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import scaling  # noqa: E402
-import scaling_model  # noqa: E402
-from scaling_model import Case, Costs, chunk_costs, extended, simulate  # noqa: E402
+
+from mpidvc.runtime import simulation  # noqa: E402
+from mpidvc.runtime.simulation import Case, Costs, chunk_costs, extended, simulate  # noqa: E402
 
 COSTS = Costs(send=2e-5, message=1e-4, chunk=1e-5, write=1e-3, payload=7e4, latency=1e-5, bandwidth=1e10)
 
@@ -114,7 +115,7 @@ def test_a_seed_gives_one_outcome_and_another_another() -> None:
 def test_chunks_cost_from_nothing_to_ten_times_the_mean() -> None:
     costs = chunk_costs(200_000, 0.5, False, 3)
     assert costs.mean() == pytest.approx(0.5, rel=0.03)
-    assert np.mean(costs == 0) == pytest.approx(scaling_model.AIR, abs=0.02)
+    assert np.mean(costs == 0) == pytest.approx(simulation.AIR, abs=0.02)
     assert 8 < costs.max() / 0.5 <= 10
     # neighbours are alike
     assert np.corrcoef(costs[1:], costs[:-1])[0, 1] > 0.6

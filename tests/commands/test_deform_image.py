@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import tifffile
+from matplotlib.image import imread
 from scipy import ndimage
 from scipy.spatial import Delaunay
 
 from mpidvc.core import deformation
+from mpidvc.fields.hdf5 import write_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import read_tsv, write_tsv
 from mpidvc.images.image import ArrayImage
@@ -206,7 +211,7 @@ def test_mask_threshold_radius_and_bins(tmp_path: Path, capsys: pytest.CaptureFi
     capsys.readouterr()
     assert run(im, "-pf", write(tmp_path / "ones.tsv", positions, phi, 1), "-nn", 100, "-pre", "ones") == 0
     told = capsys.readouterr().out
-    assert "no point has return status 2: points with 1 are used" in told
+    assert "the threshold is 1 (-rst)" in told
     assert "-nn 100: there are 60 points; all of them are averaged" in told
 
 
@@ -253,7 +258,8 @@ def test_residual_and_hdf5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     moved = tifffile.imread(tmp_path / "im-def.tif")
     dark = save(tmp_path / "dark.tif", np.rint(0.5 * np.where(moved > 0, moved, image) + 300).astype(np.uint16))
     capsys.readouterr()
-    assert run(im, "-pf", pf, "--residual", dark, "--criterion", "ssd", "--h5", "-pre", "P") == 0
+    words = ("--criterion", "ssd", "--h5", "-pre", "P", "--plot", tmp_path / "h5.png")
+    assert run(im, "-pf", pf, "--residual", dark, *words) == 0
     told = capsys.readouterr().out
     with h5py.File(tmp_path / "P-def.h5") as file, h5py.File(tmp_path / "P-def-residual.h5") as other:
         np.testing.assert_array_equal(file["image"][...], moved)
@@ -273,6 +279,51 @@ def test_residual_and_hdf5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     # image 2 is that of a darker lamp: half a grey level of image 2 is left
     assert np.nanmax(np.abs(mapped)) < 1.1 * 2
     assert raw[filled].std() > 1000
+    # three slices of both images, and of the deformed one
+    assert imread(tmp_path / "h5.png").shape[:2] == (round(120 * 6.4), 120 * 11)
+    assert run(im, "-pf", pf, "--plot", tmp_path / "one.png") == 0
+    assert imread(tmp_path / "one.png").shape[:2] == (round(120 * 3.4), 120 * 11)
+    assert run(im, "-pf", pf, "--plot", tmp_path / "no" / "one.png") == 2
+
+
+def test_the_criterion_of_the_correlation_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not that of the grey levels, which agree; another one may be asked for."""
+    im = save(tmp_path / "im.tif", texture(SHAPE))
+    pf = tmp_path / "f.h5"
+    made_with = {"determines": json.dumps({"--criterion": ["znssd", 1.0, 0.0]})}
+    write_hdf5(pf, field_of(*scattered(SHAPE, 40)), attributes=made_with)
+    for words, told in (((), f"znssd (that of {pf})"), (("--criterion", "ssd"), "ssd (asked for")):
+        capsys.readouterr()
+        assert run(im, "-pf", pf, "--residual", im, *words) == 0
+        assert f"Criterion: {told}" in capsys.readouterr().out
+    write_hdf5(
+        pf, field_of(*scattered(SHAPE, 40)), attributes={"determines": json.dumps({"command": "filterPhiField"})}
+    )
+    assert run(im, "-pf", pf, "--residual", im) == 0
+    assert "Criterion: ssd (grey levels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ending", ["tif", "h5"])
+def test_an_interrupted_run_leaves_no_half_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    """Ctrl-C in the third slab: the earlier image is as it was, and there is no other file."""
+    im = save(tmp_path / "im.tif", texture(SHAPE))
+    pf = write(tmp_path / "f.tsv", *scattered(SHAPE, 40))
+    words = [im, "-pf", pf, "--residual", im, *(["--h5"] if ending == "h5" else [])]
+    assert run(*words) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(deform, "SLAB_VOXELS", 3 * SHAPE[1] * SHAPE[2])
+    whole, done = DeformTask.run, []
+
+    def interrupted(task: DeformTask, chunk: int) -> deform.Slab:
+        done.append(chunk)
+        if len(done) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return whole(task, chunk)
+
+    monkeypatch.setattr(DeformTask, "run", interrupted)
+    assert run(*words) not in (0, 1, 2)
+    assert len(done) == 3
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 BAD = {

@@ -21,6 +21,8 @@ from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import read_tsv
 from mpidvc.images.image import open_image
 from mpidvc.runtime.console import Console
+from mpidvc.runtime.executor import InlineExecutor
+from mpidvc.tasks.ranks import Team
 from tests.conftest import Job
 
 
@@ -85,7 +87,9 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/demo: the folder cannot be made \(Not a directory\)"):
         run_demo.Plan.prepare(
-            argparse.Namespace(directory=str(tmp_path / "file" / "demo"), grains=False), Console(silent=True)
+            argparse.Namespace(directory=str(tmp_path / "file" / "demo"), grains=False),
+            Console(silent=True),
+            Team(InlineExecutor()),
         )
 
 

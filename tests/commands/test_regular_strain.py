@@ -195,6 +195,10 @@ def test_virtual_strain_gauge(tmp_path, capsys):
             assert file.layout.attributes["virtual_strain_gauge"] == text
     with h5py.File(tmp_path / "l-strain-Q8.h5") as file:
         assert file["mpidvc"].attrs["virtual_strain_gauge"].startswith("21 x 21 x 25")
+    # the window goes through a filter
+    assert main(["filterPhiField", "-pf", str(tmp_path / "l.h5"), "--outliers", "-np", "1"]) == 0
+    assert main(["regularStrain", "-pf", str(tmp_path / "l-filtered.h5"), "-np", "1"]) == 0
+    assert f"gauge: {expected['Q8']} voxels (z y x), of it the correlation window" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,26 @@ def test_weighted_least_squares_of_a_noisy_field():
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-9)
 
 
+def test_many_equal_displacements_and_numbers_of_neighbours_in_turn():
+    counts = [60, 41, 40, 39, 28, 59, 12]
+    start = np.concatenate([[0], np.cumsum(counts)])
+    found = np.concatenate([rng.permutation(60)[:n] for n in counts])
+    points = scattered(60, scale=20)
+    u = rng.integers(-1, 2, (60, 3)).astype(float)
+    places = scattered(len(counts), scale=20)
+    got, _ = fitted(points, phi_of(u), places, start, found)
+    for k, place in enumerate(places):
+        near = found[start[k] : start[k + 1]]
+        np.testing.assert_allclose(got[k], weighted_value(points[near], u[near], place), rtol=1e-7, atol=1e-8)
+
+
+def test_neighbours_that_are_not_finite_give_nan():
+    u = quadratic(points := scattered(30))
+    u[3] = np.nan
+    got, _ = fitted(points, phi_of(u), points[:1], *everybody(1, 30))
+    assert np.isnan(got).all()
+
+
 @pytest.mark.parametrize("two_d", [False, True])
 def test_coherency_is_the_published_formula(two_d):
     points = scattered(35, two_d, scale=20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from mpidvc.core.texture import MOST_WINDOWS, Texture, sample_of, structure
 
@@ -66,3 +67,17 @@ def test_what_is_flat() -> None:
     assert Texture.of(rows((10, (100.0, 0.4, 0.7))), 0.0).flat == 0
     assert Texture.of(rows((10, (1e6, 0.5, 0.7))), 0.0).flat == 10
     assert Texture.of(rows((10, (0.0, 0.0, 0.0))), 0.0).flat == 10
+
+
+@pytest.mark.parametrize("sigma", [1.0, 1.5, 2.5])
+def test_size_of_a_feature(sigma: float) -> None:
+    """White noise smoothed by a Gaussian has the autocorrelation exp(-r^2 / (4 sigma^2))."""
+    noise = np.random.default_rng(3).normal(size=(60, 60, 60))
+    windows = [structure(part) for part in np.split(ndimage.gaussian_filter(noise, sigma, mode="wrap"), 3)]
+    found = Texture.of(np.array(windows), 0.0)
+    assert found.grain == pytest.approx(4 * sigma * np.sqrt(np.log(2)), rel=0.1)
+
+
+def test_no_feature_without_texture() -> None:
+    assert Texture.of(np.zeros((0, 3)), 0.0).grain == 0
+    assert Texture.of(np.array([[5.0, 0.0, 0.0]] * 4), 1.0).grain == 0

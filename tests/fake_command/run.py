@@ -19,7 +19,7 @@ from mpidvc.errors import UserError
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.stop import Stopped, graceful
-from mpidvc.tasks.ranks import sum_over_ranks
+from mpidvc.tasks.ranks import Team, sum_over_ranks
 
 
 class Squares:
@@ -75,7 +75,7 @@ class Plan(command.Plan):
     prepared_by: int
 
     @classmethod
-    def prepare(cls, args: argparse.Namespace, console: Console) -> Plan:
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         if args.what == "refuse":
             raise UserError("im1.tif: no such file")
         if args.what == "stumble":

@@ -202,7 +202,7 @@ def test_no_space(tmp_path, environment):
         capture_output=True,
         text=True,
     )
-    need = 10**6 * 8 * (3 + 3 + 9 + 3 + 2)
+    need = 10**6 * (8 * (3 + 3 + 9 + 3 + 2) + 1)
     assert done.stdout.startswith("mine.h5: the ")
     assert need <= int(done.stdout.split()[2]) < need * 1.01
     assert "make room" in done.stdout

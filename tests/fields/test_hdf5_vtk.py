@@ -39,6 +39,7 @@ def field_at(positions, layout="points", dims=None, spacing=None):
     phi[-1, :3] = np.nan
     columns = {name: np.full(len(positions), value) for name, value in STATUS.items()}
     columns["error"] = np.arange(len(positions)) / 3
+    columns["returnStatus"][-1] = -5
     return PhiField(positions, phi, columns, layout, dims, spacing)
 
 
@@ -54,7 +55,15 @@ def check(path, field, size=1.0):
     points = np.array([data.GetPoint(k) for k in range(len(field))])
     expected = np.where(np.isfinite(field.positions).all(1, keepdims=True), field.positions, 0)[:, ::-1] * size
     np.testing.assert_allclose(points, expected, rtol=1e-12)
-    assert set(arrays) == {"displacement", "F", *STATUS}
+    # points that are not shown: VTK has found their marks
+    marks = {"vtkGhostType"} if data.IsA("vtkImageData") else set()
+    assert set(arrays) == {"displacement", "F", *STATUS, *marks}
+    hidden = field["returnStatus"] < 1
+    if marks:
+        assert [data.IsPointVisible(k) == 0 for k in range(len(field))] == hidden.tolist()
+    else:
+        ghosts = data.GetCellData().GetGhostArray()
+        assert [ghosts.GetTuple1(k) == 32 for k in range(len(field))] == hidden.tolist()
     np.testing.assert_array_equal(arrays["displacement"], field.displacements[:, ::-1] * size)
     # VTK's tensors are row by row, and begin with XX
     np.testing.assert_array_equal(arrays["F"].reshape(-1, 3, 3), field.F[:, ::-1, ::-1])
@@ -104,3 +113,17 @@ def test_points_are_poly_data(tmp_path, layout, n, size):
     assert data.GetClassName() == "vtkPolyData"
     assert (data.GetNumberOfVerts(), data.GetNumberOfCells()) == (n, n)
     assert [data.GetCell(k).GetPointId(0) for k in range(n)] == list(range(n))
+
+
+def test_cells_at_hidden_points_are_not_drawn(tmp_path):
+    """The cells of a row of hidden nodes disappear from the surface of a single layer."""
+    from vtkmodules.vtkFiltersGeometry import vtkGeometryFilter
+
+    field = grid((1, 5, 6), (0.0, 8.0, 9.5), (2.0, 3.0, 4.0))
+    for status, hidden in (([2, 1, 1], 1), ([-1, -5, 0], 4)):
+        field.columns["returnStatus"][:3] = status
+        write_hdf5(tmp_path / "a.h5", field)
+        surface = vtkGeometryFilter()
+        surface.SetInputData(read(tmp_path / "a.h5")[0])
+        surface.Update()
+        assert surface.GetOutput().GetNumberOfCells() == 4 * 5 - hidden

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mpidvc.kernels import neighbours
+from tests.core.brute import BruteForce
 
 
 def some_points(seed: int) -> np.ndarray:
@@ -99,3 +100,30 @@ def test_neighbours_of_nothing() -> None:
     for wrong in (points.nearest, points.within):
         with pytest.raises(ValueError, match="finite"):
             wrong([[0, 0, np.nan]], 1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("fewest", [0, 5, 10_000])
+def test_usable_points_alone_are_found(seed: int, fewest: int) -> None:
+    rng = np.random.default_rng(seed)
+    positions, centres = rng.uniform(0, 100, (300, 3)), rng.uniform(0, 100, (20, 3))
+    usable = rng.random(300) < (0.0, 0.01, 0.3)[seed % 3]
+    brute, points = BruteForce(positions), neighbours.Points(positions)
+    for most in (-1, 10):
+        for got, right in zip(
+            points.within(centres, 12.0, usable, fewest, most),
+            brute.within(centres, 12.0, usable, fewest, most),
+            strict=True,
+        ):
+            assert got.tolist() == right.tolist()
+    for number in (0, 4, 400):
+        assert points.nearest(centres, number, usable).tolist() == brute.nearest(centres, number, usable).tolist()
+
+
+def test_usable_tells_of_every_point_and_a_doubled_radius_grows() -> None:
+    points = neighbours.Points(np.zeros((3, 3)))
+    for search in (points.within, points.nearest):
+        with pytest.raises(ValueError, match="every point"):
+            search(np.zeros((1, 3)), 1, np.ones(2, bool))
+    with pytest.raises(ValueError, match="doubled"):
+        points.within(np.zeros((1, 3)), 0.0, fewest=1)

@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.mutation.mutants import Mutant
 from tests.mutation.planted import planted
-from tests.mutation.run import GROUPS, ROOT, Outcome, Workshop, all_mutants, cpu_seconds, sample
+from tests.mutation.run import GROUPS, ROOT, Outcome, Workshop, all_mutants, sample
 
 __all__ = ["judgements", "name_of", "try_sample"]
 
@@ -44,15 +44,18 @@ def row_of(group: str, outcome: Outcome) -> Row:
 
 
 def try_sample(workshop: Workshop, seconds: float, seed: int, groups: list[str]) -> Iterator[Row]:
-    """The planted faults, and then mutants of every group until its share of the CPU seconds is used."""
+    """The planted faults, and then mutants of the groups in turn until the CPU seconds are used, equally by all."""
     for mutant in planted(ROOT):
         yield row_of("planted", workshop.try_out(mutant))
-    for group, mutants in all_mutants(groups).items():
-        end = cpu_seconds() + seconds / len(groups)
-        for mutant in sample(mutants, seed):
-            if cpu_seconds() > end:
-                break
-            yield row_of(group, workshop.try_out(mutant))
+    left = {group: sample(mutants, seed) for group, mutants in all_mutants(groups).items()}
+    used = dict.fromkeys(left, 0.0)
+    while left and sum(used.values()) < seconds:
+        group = min(left, key=lambda name: used[name])
+        before = workshop.cpu_seconds()
+        yield row_of(group, workshop.try_out(left[group].pop(0)))
+        used[group] += workshop.cpu_seconds() - before
+        if not left[group]:
+            del left[group]
 
 
 def told(row: Row) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -30,20 +32,21 @@ GROUPS = {
     "kernels": ["cython_ext/*.cpp", "cython_ext/*.hpp", "cython_ext/*/*.hpp", "cython_ext/*.pyx"],
 }
 #: Cores of the extensions and the tests of each; what a header or core belongs to follows from its includes.
-CORES = {"correlation": ["gauss_newton.cpp"], "pixel_search": ["window_search.cpp"]}
+CORES = {
+    "correlation": ["gauss_newton.cpp"],
+    "deform": ["deform_places.cpp"],
+    "pixel_search": ["window_search.cpp"],
+}
 KERNEL_TESTS = {
     "correlation": [
         *("splines", "warp", "windows", "window_registration", "block_sums", "settings", "instruction_sets"),
         *("../core/test_registration", "../tasks/test_registration", "../tasks/test_ldic"),
     ],
     "pixel_search": ["pixel_search", "../tasks/test_pixel_search"],
-    "neighbours": ["neighbours", "../core/test_propagation"],
+    "neighbours": ["neighbours", "../core/test_neighbourhood", "../core/test_propagation"],
     "labels": ["labels", "../core/test_labels", "../tasks/test_labels"],
     "interpolation": ["interpolation", "../tasks/test_passing"],
-    "field": [
-        *("../core/test_local_fit", "../core/test_neighbourhood", "../core/test_field_outliers"),
-        "../tasks/test_field_filter",
-    ],
+    "field": ["../core/test_local_fit", "../core/test_field_outliers", "../tasks/test_field_filter"],
     "strain": ["../core/test_strain", "../tasks/test_strain", "../core/test_deformation"],
     "deform": ["../tasks/test_deform", "../commands/test_deform_image"],
     "text": ["text", "../fields/test_tsv"],
@@ -68,8 +71,8 @@ MORE_TESTS = {
     "tasks/deform": ["commands/test_deform_image"],
     "tasks/points": ["tasks/test_ldic"],
 }
-#: A mutant hangs if its tests take more CPU seconds than this, and so many times as many as without it.
-LONGEST, TIMES = 120, 5
+#: A mutant hangs if its tests take more CPU seconds than this.
+LONGEST = 120
 FLAGS = [
     "-O1",
     "-fno-math-errno",
@@ -92,31 +95,36 @@ def all_mutants(groups: Sequence[str] = tuple(GROUPS)) -> dict[str, list[Mutant]
 
 
 def sample(mutants: list[Mutant], seed: int) -> list[Mutant]:
-    """All of them in a random order, which a seed settles."""
-    order = np.random.default_rng(seed).permutation(len(mutants))
-    return [mutants[k] for k in order]
+    """All of them in a random order, which a seed settles: one of every file, then a second one of every file, …"""
+    rng = np.random.default_rng(seed)
+    rounds: dict[str, int] = {}
+    keyed = []
+    for k in rng.permutation(len(mutants)):
+        file = mutants[k].file
+        rounds[file] = rounds.get(file, 0) + 1
+        keyed.append((rounds[file], len(keyed), k))
+    return [mutants[k] for _, _, k in sorted(keyed)]
+
+
+def read_by(name: str) -> set[str]:
+    """Names of the headers of the kernels that a source reads, directly or not."""
+    files = {path.name: path for path in (ROOT / "cython_ext").rglob("*") if path.is_file()}
+    seen: set[str] = set()
+    waiting = [name]
+    while waiting:
+        text = files[waiting.pop()].read_text(encoding="utf-8")
+        found = {path.rpartition("/")[2] for path in re.findall(r'(?:include|extern from) "([\w./]+)"', text)}
+        waiting += (found - seen) & files.keys()
+        seen |= found & files.keys()
+    return seen
 
 
 def extensions_of(file: str) -> list[str]:
     """Extensions that a source of the kernels belongs to."""
-    folder = ROOT / "cython_ext"
-    reading = {
-        path.name: {name.rpartition("/")[2] for name in re.findall(r'include "([\w./]+)"', path.read_text())}
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-    for path in folder.glob("*.pyx"):
-        reading[path.name] |= set(CORES.get(path.stem, []))
-        reading[path.name] |= set(re.findall(r'cdef extern from "([\w.]+)"', path.read_text()))
     found = []
-    for path in sorted(folder.glob("*.pyx")):
-        seen, waiting = set(), [path.name]
-        while waiting:
-            name = waiting.pop()
-            if name not in seen:
-                seen.add(name)
-                waiting += reading.get(name, set())
-        if Path(file).name in seen:
+    for path in sorted((ROOT / "cython_ext").glob("*.pyx")):
+        sources = [path.name, *CORES.get(path.stem, [])]
+        if Path(file).name in {*sources, *(header for source in sources for header in read_by(source))}:
             found.append(path.stem)
     return found
 
@@ -147,12 +155,14 @@ class Outcome:
 
 
 class Workshop:
-    """A copy of the working tree with kernels of its own, of the lowest instruction set only."""
+    """A copy of the working tree with its kernels; one that is changed is compiled for the lowest instruction set."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._limits: dict[tuple[str, ...], int] = {}
+        self._sound: set[tuple[str, ...]] = set()
         self._clock = time.time() - 1e6
+        self._tests_cpu = 0.0
+        self._stale: list[Path] = []
         files = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
             cwd=ROOT,
@@ -160,120 +170,135 @@ class Workshop:
             text=True,
             check=True,
         )
-        for name in files.stdout.splitlines():
+        kernels = [path.relative_to(ROOT) for path in (ROOT / "mpidvc" / "kernels").glob("*.so")]
+        for name in [*files.stdout.splitlines(), *map(str, kernels)]:
             if (ROOT / name).is_file():
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / name, target)
         self._touch(*folder.rglob("*"))
-        (folder / "build").mkdir()
-        for path in sorted((folder / "cython_ext").glob("*.pyx")):
-            assert self._build(path.stem) is None, f"{path.stem} does not build"
+        (folder / "build").mkdir(exist_ok=True)
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("MPIDVC_")}
+        environ |= {"PYTHONPATH": str(folder), "PYTHONPYCACHEPREFIX": str(folder / "build" / "pycache")}
+        self._nursery = subprocess.Popen(
+            [sys.executable, "-m", "tests.mutation.nursery"],
+            cwd=folder,
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     @classmethod
     @contextmanager
     def temporary(cls) -> Iterator[Workshop]:
         with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
-            yield cls(Path(folder))
+            workshop = cls(Path(folder))
+            try:
+                yield workshop
+            finally:
+                workshop._nursery.communicate()
+
+    def cpu_seconds(self) -> float:
+        """Used so far, by the tests too."""
+        return cpu_seconds() + self._tests_cpu
 
     def try_out(self, mutant: Mutant) -> Outcome:
-        """Put the mutant in place, run the tests of its module, and put the original back."""
+        """Put the mutant in place, run the tests of its module, and put the original back.
+
+        Raises
+        ------
+        RuntimeError
+            If what killed the mutant fails without it too.
+        """
         files = files_for(mutant.file)
-        limit = self.limit(files)
-        before = cpu_seconds()
+        before = self.cpu_seconds()
         path = self.folder / mutant.file
         original = path.read_text(encoding="utf-8")
         path.write_text(mutant.applied(original), encoding="utf-8")
         self._touch(path)
         extensions = extensions_of(mutant.file) if mutant.file.startswith("cython_ext/") else []
         try:
-            failed = [name for name in extensions if self._build(name, Path(mutant.file).name) is not None]
-            if failed:
-                verdict, by = "invalid", ""
+            if all(self._build(name, mutant.file) for name in extensions):
+                verdict, by = self.run_tests(files)
             else:
-                verdict, by = self.run_tests(files, limit)
+                verdict, by = "invalid", ""
         finally:
             path.write_text(original, encoding="utf-8")
             self._touch(path)
-            for name in extensions:
-                self._restore(name)
-        return Outcome(mutant, verdict, by, cpu_seconds() - before)
+            self._restore()
+        seconds = self.cpu_seconds() - before
+        if verdict in ("killed", "hangs"):
+            self._check([by.partition("[")[0]] if by.startswith("tests/") else files)
+        return Outcome(mutant, verdict, by, seconds)
 
-    def limit(self, files: Sequence[str]) -> int:
-        """CPU seconds that the tests of a mutant have: several times those of the sources as they are.
-
-        Raises
-        ------
-        RuntimeError
-            If the tests fail without a mutant: they would kill every one.
-        """
-        if tuple(files) not in self._limits:
-            before = cpu_seconds()
-            verdict, by = self.run_tests(files, 3600)
+    def _check(self, tests: Sequence[str]) -> None:
+        if tuple(tests) not in self._sound:
+            verdict, by = self.run_tests(tests)
             if verdict != "survived":
                 raise RuntimeError(f"without a mutant: {verdict} {by}")
-            self._limits[tuple(files)] = max(LONGEST, round(TIMES * (cpu_seconds() - before)))
-        return self._limits[tuple(files)]
+            self._sound.add(tuple(tests))
 
-    def run_tests(self, files: Sequence[str], limit: int) -> tuple[str, str]:
+    def run_tests(self, tests: Sequence[str]) -> tuple[str, str]:
         """Verdict, and the test that gave it; CPU seconds are limited, and no others: other work is no matter."""
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("MPIDVC_")}
-        environ |= {"PYTHONPATH": str(self.folder), "PYTHONPYCACHEPREFIX": str(self.folder / "build" / "pycache")}
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-W", "ignore", *files]
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=environ,
-            capture_output=True,
-            text=True,
-            check=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5)),
-        )
-        if done.returncode == 0:
+        printed = self.folder / "build" / "printed"
+        assert self._nursery.stdin is not None
+        assert self._nursery.stdout is not None
+        asked = {"tests": list(tests), "limit": LONGEST, "out": str(printed)}
+        print(json.dumps(asked), file=self._nursery.stdin, flush=True)
+        status, seconds = json.loads(self._nursery.stdout.readline())
+        self._tests_cpu += seconds
+        if status == 0:
             return "survived", ""
-        found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-        if done.returncode < 0 and found is None:
-            return ("hangs", "") if done.returncode in (-24, -9) else ("killed", f"signal {-done.returncode}")
-        return "killed", found[1] if found else f"status {done.returncode}"
+        found = re.search(r"^(?:FAILED|ERROR) (\S+)", printed.read_text(errors="replace"), re.MULTILINE)
+        if status < 0 and found is None:
+            return ("hangs", "") if status in (-signal.SIGXCPU, -signal.SIGKILL) else ("killed", f"signal {-status}")
+        return "killed", found[1] if found else f"status {status}"
 
     # ---- kernels
 
-    def _build(self, name: str, changed: str | None = None) -> str | None:
-        """Build an extension from what changed; returns the compiler's complaint."""
+    def _build(self, name: str, changed: str) -> bool:
+        """Build an extension in which one file is changed; tells whether it compiles."""
         source, build = self.folder / "cython_ext", self.folder / "build"
-        wrapper = build / f"{name}.cpp"
-        steps: list[list[str]] = []
+        wrapper, cores = build / f"{name}.cpp", CORES.get(name, [])
         include = ["-I", str(source), "-I", np.get_include(), "-I", sysconfig.get_paths()["include"]]
-        macros = ["-DNPY_NO_DEPRECATED_API=NPY_2_0_API_VERSION", "-DMPIDVC_ISA=baseline"]
-        cores = CORES.get(name, [])
-        # a header of the core is no part of the wrapper, but for its interface
-        if changed is None or changed not in cores:
-            if changed is None or changed == f"{name}.pyx":
-                steps.append(
-                    [sys.executable, "-m", "cython", "-3", "--cplus", str(source / f"{name}.pyx"), "-o", str(wrapper)]
-                )
-            steps.append(["g++", *FLAGS, *include, *macros, "-w", "-c", str(wrapper), "-o", str(build / f"{name}.o")])
-        if changed is None or not changed.endswith(".pyx"):
-            for core in cores:
-                steps.append(
-                    ["g++", *FLAGS, *include, *macros, "-w", "-c", str(source / core), "-o", str(build / f"{core}.o")]
-                )
-        out = self.folder / "mpidvc" / "kernels" / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
-        if changed is not None:
-            for path in (build / f"{name}.o", *(build / f"{core}.o" for core in cores), wrapper, out):
-                shutil.copy2(path, path.with_name(path.name + ".kept"))
-        objects = [str(build / f"{name}.o"), *(str(build / f"{core}.o") for core in cores)]
-        steps.append(["g++", "-shared", *objects, "-o", str(out) + ".new"])
-        for step in steps:
-            done = subprocess.run(step, capture_output=True, text=True, check=False)
-            if done.returncode:
-                return done.stderr
-        # a process that has the old one loaded keeps it
-        Path(f"{out}.new").replace(out)
-        return None
+        compiler = [
+            "g++",
+            *FLAGS,
+            *include,
+            "-DNPY_NO_DEPRECATED_API=NPY_2_0_API_VERSION",
+            "-DMPIDVC_ISA=baseline",
+            "-w",
+        ]
+        made = [
+            (wrapper, [f"{name}.pyx"], [sys.executable, "-m", "cython", "-3", "--cplus", str(source / f"{name}.pyx")])
+        ]
+        made.append((build / f"{name}.o", [f"{name}.pyx", *read_by(f"{name}.pyx")], [*compiler, "-c", str(wrapper)]))
+        for core in cores:
+            made.append((build / f"{core}.o", [core, *read_by(core)], [*compiler, "-c", str(source / core)]))
+        for out, sources, command in made:
+            # what the change is no part of is built once
+            touched = Path(changed).name in sources
+            if touched:
+                self._stale.append(out)
+            if touched or not out.exists():
+                part = out.with_name(out.name + ".new")
+                if subprocess.run([*command, "-o", str(part)], capture_output=True, check=False).returncode:
+                    assert touched, f"{out.name} does not build"
+                    return False
+                part.replace(out)
+        library = self.folder / "mpidvc" / "kernels" / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
+        objects = [str(out) for out, _, _ in made[1:]]
+        subprocess.run(["g++", "-shared", *objects, "-o", f"{library}.new"], check=True)
+        library.rename(f"{library}.kept")
+        Path(f"{library}.new").rename(library)
+        return True
 
-    def _restore(self, name: str) -> None:
-        for path in [*(self.folder / "build").glob("*.kept"), *(self.folder / "mpidvc" / "kernels").glob("*.kept")]:
+    def _restore(self) -> None:
+        for path in self._stale:
+            path.unlink(missing_ok=True)
+        self._stale.clear()
+        for path in (self.folder / "mpidvc" / "kernels").glob("*.kept"):
             path.replace(path.with_suffix(""))
 
     def _touch(self, *paths: Path) -> None:

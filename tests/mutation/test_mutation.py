@@ -128,7 +128,7 @@ def test_every_module_has_its_tests(group: str) -> None:
 
 def test_sources_of_extensions() -> None:
     """By their includes: what several cores share is tried by the tests of all."""
-    assert extensions_of("cython_ext/lanes.hpp") == ["correlation", "pixel_search"]
+    assert extensions_of("cython_ext/lanes.hpp") == ["correlation", "deform", "pixel_search"]
     assert extensions_of("cython_ext/window_search.cpp") == ["pixel_search"]
     assert extensions_of("cython_ext/point_tree.hpp") == ["deform", "neighbours"]
 

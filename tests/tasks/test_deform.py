@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from mpidvc.core.deformation import compute_phi
 from mpidvc.images.image import ArrayImage
+from mpidvc.kernels import processor
 from mpidvc.tasks import deform
 from mpidvc.tasks.deform import (
     SUMS,
@@ -37,7 +40,9 @@ def test_places_are_those_of_the_formula(nn: int, disp: bool) -> None:
     positions, phi = scattered(shape, 30)
     # beyond the image too, with points far away
     found = NearestMotion(positions, phi, nn, disp, 1, False).places((0, 0, 0), shape, None)
-    np.testing.assert_allclose(found, brute_places(shape, positions, phi, nn, disp), rtol=0, atol=1e-11)
+    np.testing.assert_allclose(
+        np.moveaxis(found, 0, -1), brute_places(shape, positions, phi, nn, disp), rtol=0, atol=1e-11
+    )
 
 
 def test_equally_near_points_count_by_index() -> None:
@@ -49,11 +54,29 @@ def test_equally_near_points_count_by_index() -> None:
     expected = brute_places((12, 12, 12), positions, phi, 3, False)
     motion = NearestMotion(positions, phi, 3, False, 1, False)
     first = motion.places((0, 0, 0), (12, 12, 12), None)
-    np.testing.assert_allclose(first, expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(np.moveaxis(first, 0, -1), expected, rtol=0, atol=1e-12)
     for edge in ((1, 1, 1), (5, 3, 7), (12, 12, 12)):
         motion.edge = edge
         np.testing.assert_array_equal(motion.places((0, 0, 0), (12, 12, 12), None), first)
-    np.testing.assert_array_equal(motion.places((3, 0, 5), (4, 6, 7), None), first[3:7, :6, 5:])
+    np.testing.assert_array_equal(motion.places((3, 0, 5), (4, 6, 7), None), first[:, 3:7, :6, 5:])
+
+
+@pytest.mark.parametrize("nn", [8, 5])
+def test_instruction_sets_give_the_same_bits(nn: int) -> None:
+    shape = (5, 9, 19)
+    positions, phi = scattered(shape, 40)
+    wanted = (np.random.default_rng(2).random(shape) < 0.7).astype(np.uint8)
+    motion = NearestMotion(positions, phi, nn, False, 1, False)
+    before, found = processor.instruction_set(), []
+    try:
+        for name in processor.instruction_sets():
+            processor.use_instruction_set(name)
+            found.append((motion.places((0, 0, 0), shape, None), motion.places((0, 0, 0), shape, wanted)))
+    finally:
+        processor.use_instruction_set(before)
+    for whole, part in found:
+        np.testing.assert_array_equal(whole, found[0][0])
+        np.testing.assert_array_equal(part, np.where(wanted, whole, np.nan))
 
 
 @pytest.mark.parametrize("scale", [1.0, 1000.0])
@@ -75,6 +98,20 @@ def test_spheres_that_are_too_large() -> None:
     mesh = Mesh.of(points, 0.5)
     assert mesh.alpha == 0.5
     assert [sorted(found) for found in mesh.vertices.tolist()] == [[0, 1, 2, 3]]
+
+
+def test_flat_tetrahedra_join_their_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two corners of boxes, 1 x 1 x 1 and 1 x 1 x 2, are joined by two flat tetrahedra one after the other."""
+    points = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [2, 1, 0], [1, 1, -2.0]])
+    simplices = np.array([[0, 1, 2, 3], [0, 1, 2, 4], [1, 2, 4, 5], [1, 4, 5, 6]], np.int32)
+    neighbors = np.array([[-1, -1, -1, 1], [2, -1, -1, 0], [-1, 3, -1, 1], [-1, -1, -1, 2]], np.int32)
+    given = SimpleNamespace(simplices=simplices, neighbors=neighbors)
+    # Qhull makes such flat ones of lattices, by chance
+    monkeypatch.setattr("scipy.spatial.Delaunay", lambda _: given)
+    mesh = Mesh.of(points, -1)
+    # half the diagonal of the larger box, squared
+    assert mesh.alpha == pytest.approx(6 / 4)
+    assert mesh.vertices.tolist() == [[0, 1, 2, 3], [1, 4, 5, 6]]
 
 
 def test_a_mesh_needs_four_points_in_space() -> None:
@@ -104,7 +141,7 @@ def test_one_tetrahedron(conserve: bool) -> None:
     assert np.isnan(motion.values(image, (0, 0, 0), (12, 12, 12), np.zeros((12, 12, 12), np.uint8))).all()
     # a reference whose edges have the determinant 1
     unit = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
-    factor = MeshMotion(unit, unit, np.array([[0, 1, 2, 3]]), conserve).factor
+    factor = MeshMotion(unit, unit, np.array([[0, 1, 2, 3]]), conserve).arrays["factor"]
     np.testing.assert_allclose(factor, 1 / 8 if conserve else 1, rtol=1e-14)
 
 
@@ -115,14 +152,14 @@ def test_samples_up_to_the_last_voxel(shape: tuple[int, int, int]) -> None:
     image = ArrayImage(array)
     last = np.array(shape) - 1.0
     corners = np.stack(np.meshgrid(*[(0.0, e) if e else (0.0,) for e in last], indexing="ij"), -1)
-    grey = sample_places(image, corners, 1)
+    grey = sample_places(image, np.ascontiguousarray(np.moveaxis(corners, -1, 0)), 1)
     np.testing.assert_array_equal(grey, array[tuple(corners.astype(int).reshape(-1, 3).T)].reshape(grey.shape))
     for axis in range(1 if shape[0] == 1 else 0, 3):
         for beyond in (-1e-9, last[axis] + 1e-9):
-            out = np.full((1, 1, 1, 3), 0.0)
-            out[..., axis] = beyond
+            out = np.full((3, 1, 1, 1), 0.0)
+            out[axis] = beyond
             assert np.isnan(sample_places(image, out, 1)).all()
-    assert np.isnan(sample_places(image, np.full((2, 3, 4, 3), np.nan), 1)).all()
+    assert np.isnan(sample_places(image, np.full((3, 2, 3, 4), np.nan), 1)).all()
 
 
 def test_a_single_phi_has_the_inverse_motion() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -34,10 +36,10 @@ def field_of(status, cc=None, layout="grid", points=NODES):
 
 
 def filtered(field, **settings):
-    made = FilterSettings(**settings)
-    flags = select(InlineExecutor(), field, BruteForce(field.positions), made)
+    made, source = FilterSettings(**settings), SimpleNamespace(field=field, points=BruteForce(field.positions))
+    flags = select(InlineExecutor(), source, made)
     starts = np.array([0, 50, len(field)])
-    task = FilterTask(field, BruteForce(field.positions), made, flags, starts)
+    task = FilterTask(source, made, flags, starts)
     records = np.concatenate([task.run(chunk) for chunk in range(task.n_chunks)])
     return records["phi"], dict(zip(RESULT, records["result"].T, strict=True)), flags
 

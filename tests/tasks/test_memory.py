@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mpidvc.core.grid import make_grid
-from mpidvc.core.pixel_search import SearchSettings
+from mpidvc.core.pixel_search import LabelSearchSettings, SearchSettings
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.images.image import ArrayImage
 from mpidvc.images.pair import ImagePair
-from mpidvc.tasks import ldic, memory, pixel_search
+from mpidvc.runtime.executor import InlineExecutor
+from mpidvc.tasks import ddic, deform, ldic, memory, pixel_search
+from mpidvc.tasks.ddic import DdicSettings, DdicTask
+from mpidvc.tasks.deform import DeformTask, Motion, NearestMotion, Residual, WholeMotion
+from mpidvc.tasks.labels import measure_labels
 from mpidvc.tasks.ldic import NEAR, LdicSettings, LdicTask
 from mpidvc.tasks.memory import PointSet
 from mpidvc.tasks.pixel_search import PixelSearchTask
 from mpidvc.tasks.registration import Pass, RegistrationTask
 from mpidvc.tasks.warp import WarpTask
-from tests.tasks.given import Given, phi_of
+from tests.tasks.given import Given, Watched, phi_of, scattered
 
 SHAPE, FLAT = (90, 120, 200), (1, 500, 600)
 
@@ -98,6 +103,80 @@ def test_search(dtype: str, masked: bool, two_d: bool, deformed: bool) -> None:
     one = memory.search_bytes(images, PointSet(1, (12, 12, 12), True, None, gradient), settings)
     alone = PixelSearchTask(images, Given(positions[:1] + 30 * np.array([not two_d, 1, 1]), phi[:1]), settings)
     assert peak(lambda: alone.run(0)) <= one < said
+
+
+@pytest.mark.parametrize(
+    ("dtype", "more", "two_d"),
+    [("uint8", {}, False), ("float32", {"order": 3}, False), ("uint16", {"shift": True}, False), ("uint8", {}, True)],
+)
+def test_ddic(dtype: str, more: dict[str, Any], two_d: bool) -> None:
+    """Of the label whose boxes are the largest, beside one that is smaller and one that is not measured."""
+    values = images_of(dtype, False, two_d)
+    numbers = np.zeros(values.image1.shape, np.uint8)
+    numbers[..., 20:80, 30:90] = 1
+    numbers[..., 20:80, 100:110] = 2
+    numbers[..., 5:88, 120:195] = 3
+    if not two_d:
+        numbers[:20] = numbers[70:] = 0
+    images = ImagePair(values.image1, values.image2, Copied(numbers))
+    assert images.mask1 is not None
+    labels = measure_labels(InlineExecutor(), images.mask1)
+    settings, nothing = DdicSettings(RegistrationSettings(max_iterations=0, **more)), np.zeros((3, 3))
+    measured = np.array([1, 2])
+    chunks = ddic.make_chunks(labels, measured[:1], settings)
+    task = DdicTask(images, labels, chunks, Given(labels.centre[[1]], phi_of(np.zeros((1, 3)))), settings)
+    table = memory.ddic_bytes(images, labels, measured[:0], settings, nothing)
+    assert table == memory.LABEL * 4
+    said = memory.ddic_bytes(images, labels, measured, settings, nothing) - table
+    taken = peak(lambda: task.run(0))
+    # the kernel's own arrays, seven floats for a voxel of the window at least, are not seen here
+    low, high = labels.mask_boxes(np.array([1]), settings.dilate)
+    own = 28 * int(np.prod(high - low))
+    assert taken + own <= said <= 2.2 * (taken + own)
+    assert memory.ddic_bytes(images, labels, np.array([2]), settings, nothing) - table < said
+    # a label that is binned, or is too large for a window, is registered by blocks
+    blocks = memory.registration_bytes(images, settings.registration, nothing)
+    binned = replace(settings, binning=2)
+    assert memory.ddic_bytes(images, labels, measured, binned, nothing) - table == max(blocks, said)
+    search = LabelSearchSettings((0, -2, -2), (0, 2, 2))
+    assert memory.label_search_bytes(images, labels, np.zeros((0, 3), np.int64), search, False) == table
+
+
+@pytest.mark.parametrize("shift", [False, True])
+def test_box_of_a_label(shift: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of image 1, for which memory is counted, is the one that is read: not less, and not by much more."""
+    values, numbers = np.random.default_rng(1).integers(0, 255, (40, 44, 48)), np.zeros((40, 44, 48), np.uint8)
+    numbers[16:20, 15:28, 15:30] = 1
+    images = ImagePair(Watched(values.astype(np.uint8)), Watched(values.astype(np.uint8)), ArrayImage(numbers))
+    assert images.mask1 is not None
+    labels = measure_labels(InlineExecutor(), images.mask1)
+    settings = DdicSettings(RegistrationSettings(shift=shift, max_iterations=0))
+    counted: list[int] = []
+    monkeypatch.setattr(memory, "_work", lambda _, box1, *more: counted.append(int(np.prod(box1))) or 0)
+    memory.ddic_bytes(images, labels, labels.numbers, settings, np.zeros((3, 3)))
+    chunks = ddic.make_chunks(labels, labels.numbers, settings)
+    DdicTask(images, labels, chunks, Given(labels.centre[1:], phi_of(np.zeros((1, 3)))), settings).run(0)
+    assert isinstance(images.image1, Watched)
+    assert max(images.image1.boxes) <= counted[0] <= 1.5 * max(images.image1.boxes)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+def test_deformed_image(whole: bool, residual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the part of an image that is always allowed for: it is larger than these images."""
+    monkeypatch.setattr(deform, "AROUND", 0)
+    shape = (20, 60, 100)
+    image = Copied(np.random.default_rng(1).integers(0, 255, shape).astype(np.uint16))
+    turned = np.eye(4)
+    turned[1, 2], turned[2, 1] = 0.1, -0.1
+    motion: Motion = WholeMotion(turned, np.array([10.0, 30.0, 50.0]), 1)
+    if not whole:
+        motion = NearestMotion(*scattered(shape, 40), 4, False, 1, False)
+    task = DeformTask(image, motion, None, Residual(image, 1.0, 0.0) if residual else None)
+    said, result = memory.deform_bytes(image, motion, residual)
+    assert result == np.prod(shape) * (6 if residual else 2)
+    taken = peak(lambda: task.run(0))
+    assert taken <= said <= 4 * taken
 
 
 @pytest.mark.parametrize("more", [{}, {"order": 3}, {"shift": True}, {"update_gradient": True}])

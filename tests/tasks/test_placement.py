@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import sys
 import weakref
@@ -230,3 +231,29 @@ def test_no_shared_memory(zipped: Image, plain: Image, monkeypatch: pytest.Monke
         assert one.maps
         np.testing.assert_array_equal(two.read_box((0, 0, 0), VALUES.shape)[0], VALUES)
     assert notes == ["the processes of a node cannot share memory here; images are mapped or read in boxes"]
+
+
+@pytest.mark.parametrize("mode", ["shared", "mapped", "boxes"])
+@pytest.mark.parametrize("ranks", [1, 7])
+def test_least_memory_is_what_a_run_is_refused_below(
+    plain: Image, zipped: Image, mode: placement.Mode, ranks: int
+) -> None:
+    needs = Needs([[plain, zipped], [plain, None]], 10 * MB, rank0=5 * MB, looking=30 * MB)
+    node, rank = placement.least_memory(needs, mode, ranks)
+    # a request for mapped images does not count their pages, which the system can take back
+    node -= plain.nbytes if mode == "mapped" else 0  # type: ignore[attr-defined]
+    assert decide(needs, ranks, mode, str(node), Said()).mode == mode
+    if mode == "shared":
+        # boxes may still fit
+        with contextlib.suppress(UserError):
+            assert decide(needs, ranks, mode, str(node - 1), Said()).mode == "boxes"
+    else:
+        with pytest.raises(UserError, match="not enough memory"):
+            decide(needs, ranks, mode, str(node - 1), Said())
+    assert base_bytes(ranks) + 10 * MB < rank <= node
+
+
+def test_the_way_without_a_limit(plain: Image, zipped: Image) -> None:
+    assert placement.choose(Needs([[plain]], 1), "auto") == "mapped"
+    assert placement.choose(Needs([[zipped, plain]], 1), "auto") == "shared"
+    assert placement.choose(Needs([[zipped]], 1), "boxes") == "boxes"

@@ -78,7 +78,8 @@ def test_cells_of_blocks(dims: tuple[int, int, int], monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("flat", [False, True])
-def test_fits_of_blocks(flat: bool) -> None:
+@pytest.mark.parametrize("all_points", [False, True])
+def test_fits_of_blocks(flat: bool, all_points: bool) -> None:
     """Of the points within the radius, among those that count: one that does not gets nothing and gives nothing."""
     random = np.random.default_rng(5)
     positions = random.uniform(0, 30, (160, 3)) * [not flat, 1, 1]
@@ -86,7 +87,7 @@ def test_fits_of_blocks(flat: bool) -> None:
     counts = random.random(160) > 0.2
     phi = phi_of(np.where(counts[:, None], displacements, np.nan))
     kept = positions[counts]
-    source = Source(PhiField(kept, phi[counts]))
+    source = Source(PhiField(positions, phi) if all_points else PhiField(kept, phi[counts]))
     chunks = [np.nonzero(~counts)[0][:3], np.arange(160)[::2], np.arange(160)[1::2]]
     points = Given(positions, phi, chunks)
     radius = 4.0 if flat else 8.0

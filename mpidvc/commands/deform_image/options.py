@@ -114,6 +114,7 @@ def add_options(parser: Parser) -> None:
     parser.add_own_argument(
         "--h5", group=output, dest="as_hdf5", action="store_true", help="write HDF5 instead of TIFF"
     )
+    options.add_plot(parser, output, "the deformed image, and of the residual,")
     options.add_output(output, fields=False, folder="the image", named="the name of the image")
     run = parser.add_argument_group("running")
     options.add_images(parser, run)

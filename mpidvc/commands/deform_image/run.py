@@ -20,7 +20,7 @@ from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image, open_image
 from mpidvc.images.pair import ImagePair
-from mpidvc.images.planes import planes_to
+from mpidvc.images.planes import DATASET, planes_to
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.deform import (
@@ -38,12 +38,15 @@ from mpidvc.tasks.deform import (
 from mpidvc.tasks.grey import grey_levels, region_windows, with_limits
 from mpidvc.tasks.memory import LIBRARIES, deform_bytes
 from mpidvc.tasks.placement import Needs, placed
-from mpidvc.tasks.ranks import Team
+from mpidvc.tasks.ranks import Team, on_leader
 from mpidvc.workflow.announce import announce, describe_slices
-from mpidvc.workflow.guess import read_guess
+from mpidvc.workflow.calibration import Cost, time_chunks
+from mpidvc.workflow.determines import made_with
+from mpidvc.workflow.guess import read_guess, status_threshold
 from mpidvc.workflow.inputs import by, open_mask
-from mpidvc.workflow.output import base_name, folder_of, make_folder
+from mpidvc.workflow.output import base_name, folder_of, make_folder, output_folder
 from mpidvc.workflow.plan import CorrelationPlan
+from mpidvc.workflow.plot import check_plot, plot_images
 from mpidvc.workflow.registration import describe_criterion
 from mpidvc.workflow.stages import Stages
 
@@ -51,6 +54,8 @@ __all__ = ["Deformed", "Plan"]
 
 #: Rough CPU seconds per voxel.
 COST = {1: 4.0e-7, 3: 5.0e-7}
+#: Voxels of a slab that is timed.
+SAMPLED = 100_000
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,8 @@ class Plan(CorrelationPlan):
     motion : Motion
     target : Path
         File of the deformed image.
+    plot : str or None
+        File for a picture of the deformed image, and of the residual.
     """
 
     image: Image
@@ -99,6 +106,7 @@ class Plan(CorrelationPlan):
     criterion: Criterion
     motion: Motion
     target: Path
+    plot: str | None
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
@@ -119,19 +127,15 @@ class Plan(CorrelationPlan):
             np.all(given.positions[:, 0] == 0)
         ):
             raise UserError(f"-pf {guess.name}: is of {'3D' if image.two_d else '2D'} images, but {image.path} is not")
-        folder = make_folder(args.out_dir, folder_of(args.im1, real=True), args.prefix)
+        check_plot(args.plot)
+        folder = output_folder(args, folder_of(args.im1, real=True))
         console.print("")
         announce(console, "deformImage", args)
         describe_slices(console, image)
         name, motion = _motion(given, guess.name, image, args, console)
         criterion: Criterion = "ssd"
         if image2 is not None:
-            pair = ImagePair(image, image2, None)
-            choice = choose_criterion(
-                args.criterion, grey_levels(pair, region_windows(image.shape, (0, 0, 0), np.eye(4)))
-            )
-            criterion = choice.criterion
-            console.tell(describe_criterion(choice))
+            criterion = _criterion(ImagePair(image, image2, None), args, console)
         stem = args.prefix if args.prefix is not None else base_name(args.im1)
         return cls(
             image=image,
@@ -140,6 +144,7 @@ class Plan(CorrelationPlan):
             criterion=criterion,
             motion=motion,
             target=folder / f"{stem}-{name}{'.h5' if args.as_hdf5 else '.tif'}",
+            plot=args.plot,
             estimated_seconds=math.prod(image.shape) * COST[args.interpolation_order],
             image_mode=image_mode(args),
             memory=args.memory,
@@ -148,28 +153,57 @@ class Plan(CorrelationPlan):
     def needs(self) -> Needs:
         images = [self.image, self.mask, self.image2]
         chunk, result = deform_bytes(self.image, self.motion, self.image2 is not None)
-        # slabs of other ranks wait there
-        return Needs([images], chunk, rank0=LIBRARIES + 2 * result, less="an image in HDF5 or uncompressed")
+        # slabs of other ranks wait there; the arrays of the motion are there, and once more on the node
+        return Needs(
+            [images],
+            chunk,
+            rank0=LIBRARIES + 2 * result + 2 * self.motion.nbytes,
+            less="an image in HDF5 or uncompressed",
+        )
+
+    def cost(self, budget: float) -> Cost:
+        residual = None if self.image2 is None else Residual(self.image2, 1.0, 0.0)
+        task = DeformTask(self.image, self.motion, self.mask, residual)
+        passes = 2 if residual is not None and self.criterion == "znssd" else 1
+        if budget == 0:
+            return Cost(passes * self.estimated_seconds, task.n_chunks)
+        # thinner slabs will do
+        nz, ny, nx = self.image.shape
+        chunks, task.planes = task.n_chunks, max(1, min(task.planes, SAMPLED // (ny * nx)))
+        sample = [passes * seconds for _, seconds, _ in time_chunks(task.run, nz // task.planes, budget)]
+        total = sum(sample) / len(sample) / task.planes * nz
+        return Cost(total, chunks, (total / chunks,))
+
+    def written(self) -> list[tuple[Path, int]]:
+        n = math.prod(self.image.shape)
+        found = [(self.target, n * self.image.dtype.itemsize)]
+        return found if self.image2 is None else [*found, (self._target2, 4 * n)]
+
+    @property
+    def _target2(self) -> Path:
+        """File of the residual."""
+        return self.target.with_name(f"{self.target.stem}-residual{self.target.suffix}")
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
+        on_leader(executor, lambda: make_folder(self.target.parent))
         with placed(executor, self.placement, [self.image, self.mask, self.image2], console.note) as images:
             plan = replace(self, image=images[0], mask=images[1], image2=images[2])
             return plan._deform(executor, console)
 
     def _deform(self, executor: Executor, console: Console) -> Outcome:
         stages = Stages(executor)
+        with stages.stage("source"):
+            motion = self.motion.shared(executor)
         image2 = self.image2
         residual = None if image2 is None else Residual(image2, 1.0, 0.0)
-        task = DeformTask(self.image, self.motion, self.mask, residual)
+        task = DeformTask(self.image, motion, self.mask, residual)
         if image2 is not None and self.criterion == "znssd":
             # the map follows from all voxels that are compared: they are compared twice
             residual = Residual(image2, *grey_map(executor.reduce(task, None)))
-            task = DeformTask(self.image, self.motion, self.mask, residual)
+            task = DeformTask(self.image, motion, self.mask, residual)
         sums: dict[int, Array] = {}
         filled = 0
-        target2 = (
-            None if residual is None else self.target.with_name(f"{self.target.stem}-residual{self.target.suffix}")
-        )
+        target2 = None if residual is None else self._target2
         with stages.stage("points", count_cpu=True), contextlib.ExitStack() as stack:
             put = put2 = None
             if executor.rank == 0:
@@ -200,9 +234,32 @@ class Plan(CorrelationPlan):
         for path in (self.target, target2):
             if path is not None:
                 console.print(f"Written: {path}")
+        if self.plot is not None:
+            drawn = {"deformed": self.target} | ({} if target2 is None else {"residual": target2})
+            plot_images(self.plot, {name: open_image(_named(path)) for name, path in drawn.items()})
+            console.print(f"Written: {self.plot}")
         if filled == 0:
             console.warn("no voxel is filled: the deformed points, or the mask, lie outside of the image")
         return Outcome(0 if filled else 1, Deformed(self.target, target2, told, filled))
+
+
+def _named(path: Path) -> str:
+    """The image in a file written, as `open_image` takes it."""
+    return f"{path}::/{DATASET}" if path.suffix == ".h5" else str(path)
+
+
+def _criterion(pair: ImagePair, args: argparse.Namespace, console: Console) -> Criterion:
+    """The criterion asked for, else that of the correlation that measured the field, else that of the grey levels."""
+    if args.criterion == "auto" and isinstance(args.phi_file, str):
+        found = made_with(args.phi_file).get("--criterion", [None])[0]
+        if found in ("ssd", "znssd"):
+            console.tell(f"Criterion: {found} (that of {args.phi_file})")
+            return "ssd" if found == "ssd" else "znssd"
+    choice = choose_criterion(
+        args.criterion, grey_levels(pair, region_windows(pair.image1.shape, (0, 0, 0), np.eye(4)))
+    )
+    console.tell(describe_criterion(choice))
+    return choice.criterion
 
 
 def _report(found: dict[str, tuple[float, float]], mapped: bool, console: Console) -> None:
@@ -256,13 +313,7 @@ def _used(
     used = finite & ~singular
     if "returnStatus" in given.columns:
         status = np.asarray(given.columns["returnStatus"], np.float64)
-        threshold = args.return_status_threshold
-        if threshold is None:
-            threshold = 2
-            if not (status[finite] >= 2).any():
-                threshold = 1
-                console.note("no point has return status 2: points with 1 are used")
-        used &= status >= threshold
+        used &= status >= status_threshold(given, args.return_status_threshold, console)
     if args.radius_limit is not None:
         middle = (np.array(image.shape[1:]) - 1) / 2
         used &= np.hypot(*(given.positions[:, 1:] - middle).T) <= args.radius_limit

@@ -147,7 +147,8 @@ def add_options(parser: Parser) -> None:
         default=1,
         help="for -fm: the nodes around are a cube of 2 NODES + 1 nodes (default: %(default)s)",
     )
-    options.add_field_run(parser, no_tsv="-noTSV", source="-pf")
+    output = options.add_field_run(parser, no_tsv="-noTSV", source="-pf")
+    options.add_plot(parser, output, "displacements and corrections", "matplotlib, and a grid")
 
 
 def given_of(args: argparse.Namespace, group: dict[str, str]) -> list[str]:

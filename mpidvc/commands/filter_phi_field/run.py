@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,16 +14,18 @@ from mpidvc.commands.filter_phi_field.options import CORRECTIONS, SELECTIONS, gi
 from mpidvc.core import outliers
 from mpidvc.core.local_fit import fewest_points
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, ResultsFile
+from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, read_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.field_filter import BLOCK, RECORD, RESULT, FilterSettings, FilterTask, Flags, kept, select
 from mpidvc.tasks.ranks import Team
 from mpidvc.workflow.announce import announce
 from mpidvc.workflow.field_plan import FieldPart, FieldPlan
+from mpidvc.workflow.gauge import WINDOW, correlation_window
 from mpidvc.workflow.guess import Nodes, read_guess
 from mpidvc.workflow.measurement import Measurement
-from mpidvc.workflow.output import Output, check_results, field_stem
+from mpidvc.workflow.output import Output, check_results, field_stem, results_path
+from mpidvc.workflow.plot import MAGNITUDE, check_plot, plot_slices
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles
 
@@ -47,6 +50,10 @@ class Plan(FieldPlan):
         Rows of the field that are points: all but the background and missing labels; on rank 0.
     digest : str
         Of the field.
+    plot : str or None
+        File for a picture of the field and of its correction.
+    attributes : dict of str
+        Texts for the results file: the correlation window of the field, where it stays that of a point.
     """
 
     files = FieldFiles("SEARCH", {}, ("returnStatus",))
@@ -55,6 +62,8 @@ class Plan(FieldPlan):
     whole: PhiField | None
     rows: Ints
     digest: str
+    plot: str | None
+    attributes: dict[str, str]
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
@@ -76,10 +85,14 @@ class Plan(FieldPlan):
             raise UserError(f"{name}: holds no point with a position; give another field")
         points = field if len(rows) == len(field) else _taken(field, rows)
         settings = _settings(args, field, points, name)
+        check_plot(args.plot, field.dims is not None)
         announce(console, "filterPhiField", args)
+        # a median is one of many windows
+        same = guess.bin_ratio == 1 and not settings.median
+        window = correlation_window(guess.name) if same else None
         z, y, x = field.spacing or (0.0, 0.0, 0.0)
         return (LabelPlan if labels else cls)(
-            parts=[FieldPart(stem=stem, given=points)],
+            parts=[FieldPart(stem=stem, given=points, search=settings.searches(points))],
             output=output,
             nodes=Nodes(replace(FieldLayout.of(field), columns=()), field.spacing or (1.0, 1.0, 1.0), field.positions),
             # 2D images have z = 0
@@ -88,6 +101,8 @@ class Plan(FieldPlan):
             whole=field,
             rows=rows,
             digest=str(guess.digest),
+            plot=args.plot,
+            attributes={} if window is None else {WINDOW: json.dumps(window)},
             estimated_seconds=len(rows) * SECONDS,
         )
 
@@ -102,6 +117,7 @@ class Plan(FieldPlan):
             nodes=self.nodes,
             columns=RESULT,
             record=RECORD,
+            attributes=self.attributes,
             order=self.rows,
             starts=np.append(np.arange(0, len(self.rows), BLOCK), len(self.rows)),
         )
@@ -112,15 +128,20 @@ class Plan(FieldPlan):
         settings, source = self.settings, part.source
         assert source is not None
         with measurement.stages.stage("points", count_cpu=True):
-            flags = select(measurement.executor, source.field, source.points, settings)
+            flags = select(measurement.executor, source, settings)
         if measurement.work is not None:
             _show_selection(measurement.console, flags, settings)
         starts = measurement.journal.starts
-        task = FilterTask(source.field, source.points, settings, flags, starts[starts <= len(source.field)])
+        task = FilterTask(source, settings, flags, starts[starts <= len(source.field)])
         measurement.run(task, "filterPhiField", lambda last: f"rs={last['returnStatus']:+.0f}")
 
     def summarise(self, part: FieldPart, work: Work, results: ResultsFile, console: Console) -> int:
         correction = results.column("correction")
+        if self.plot is not None:
+            # nodes that are left as they are, or are background, have no correction
+            shown = ("outlier",) if self.settings.outliers else ()
+            plot_slices(self.plot, read_hdf5(results_path(part.stem)), (MAGNITUDE, *shown, "correction"))
+            console.print(f"Written: {self.plot}")
         return _show_corrections(console, correction, self.settings)
 
 

@@ -108,9 +108,13 @@ def _labels_at(image: Image, positions: Array) -> Ints:
     finite = np.isfinite(positions).all(axis=1)
     voxels[finite] = np.floor(positions[finite] + 0.5)
     numbers = np.zeros(len(positions), np.int64)
+    by_z = np.argsort(voxels[:, 0], kind="stable")
+    z = voxels[by_z, 0]
     grain = image.grain if isinstance(image, Source) else (1, 1, 1)
     for low, high in in_pieces(image.shape, grain, image.dtype.itemsize):
-        here = np.flatnonzero(((voxels >= low) & (voxels < high)).all(axis=1))
+        first, last = np.searchsorted(z, (low[0], high[0]))
+        near = by_z[first:last]
+        here = near[((voxels[near, 1:] >= low[1:]) & (voxels[near, 1:] < high[1:])).all(axis=1)]
         if len(here):
             part, _ = image.read_box(low, high)
             numbers[here] = part[tuple((voxels[here] - low).T)]

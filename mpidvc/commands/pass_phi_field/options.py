@@ -141,7 +141,8 @@ def add_options(parser: Parser) -> None:
         action="store_true",
         help="nodes that converged get the Phi of their label, too",
     )
-    options.add_field_run(parser, source="-pf")
+    output = options.add_field_run(parser, source="-pf")
+    options.add_plot(parser, output, "displacements and return status", "matplotlib, and a grid")
 
 
 def check(args: argparse.Namespace) -> list[str]:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from mpidvc.arrays import Array, Ints, Triple
+from mpidvc.arrays import Array, Ints, Records, Triple
 from mpidvc.core.pixel_search import RESULT
 from mpidvc.core.propagation import GUESS, Propagation, rank_points
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.runtime.console import Console
-from mpidvc.runtime.executor import Executor
+from mpidvc.runtime.executor import INLINE_BATCH, Executor
 from mpidvc.tasks.memory import POINT_RANK0
 from mpidvc.tasks.propagation import GuidedLabelSearch, GuidedSearch
+from mpidvc.workflow.calibration import Cost, Sampling
 from mpidvc.workflow.journal_feed import JournalFeed
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.pointwise import Part, PointwisePlan
@@ -158,6 +159,25 @@ class Travel(PointwisePlan[PartT], Generic[PartT]):
         if width < NARROW * executor.size and executor.size > 1:
             hint = "--ranking distance has a wider front" if self.ranking == "walk" else "a smaller -nr widens it"
             console.note(f"the front is too narrow to keep {executor.size} processes busy; {hint}")
+
+    def cost(self, budget: float) -> Cost:
+        remark = "the time on several ranks is the least: they wait where the front of the propagation is narrow"
+        return replace(super().cost(budget), remark=remark)
+
+    def sample(self, part: PartT, sampling: Sampling) -> None:
+        rows = self.rows(part)
+        search = self.searcher(part, sampling.executor, rows)
+        batches = -(-len(rows) // INLINE_BATCH)
+
+        def run(chunk: int) -> Records:
+            points = np.arange(chunk, len(rows), batches)
+            batch = np.zeros(len(points), GUESS)
+            batch["point"], batch["position"] = points, self.nodes.positions[rows[points]]
+            # wherever a search begins, it takes its time
+            batch["guess"] = self.start.displacement
+            return search.search(batch)
+
+        sampling.sample(run, batches, lambda chunk: len(range(chunk, len(rows), batches)))
 
     def summarise(self, part: PartT, work: Work, results: ResultsFile, console: Console) -> int:
         status, cc, at_limit = (results.column(name) for name in ("returnStatus", "pixelSearchCC", "atLimit"))

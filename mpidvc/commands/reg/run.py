@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,17 +25,24 @@ from mpidvc.images.pair import ImagePair
 from mpidvc.images.planes import planes_to
 from mpidvc.images.source import CACHE
 from mpidvc.runtime.console import Console
-from mpidvc.runtime.executor import Executor
+from mpidvc.runtime.executor import Executor, InlineExecutor
 from mpidvc.tasks.grey import grey_levels, region_windows
 from mpidvc.tasks.memory import LIBRARIES, looking_bytes, registration_bytes, tile_bytes, warp_bytes
 from mpidvc.tasks.placement import Needs, placed
-from mpidvc.tasks.ranks import Team
-from mpidvc.tasks.registration import LevelSettings, RegistrationResult, mask_centre, register_multiscale
+from mpidvc.tasks.ranks import Team, on_leader
+from mpidvc.tasks.registration import (
+    LevelSettings,
+    RegistrationResult,
+    RegistrationTask,
+    mask_centre,
+    register_multiscale,
+)
 from mpidvc.tasks.warp import WarpTask
 from mpidvc.workflow.announce import announce, describe_slices
+from mpidvc.workflow.calibration import Cost
 from mpidvc.workflow.guess import read_guess
 from mpidvc.workflow.inputs import open_pair
-from mpidvc.workflow.output import base_name, folder_of, make_folder, pair_name
+from mpidvc.workflow.output import base_name, folder_of, make_folder, output_folder, pair_name
 from mpidvc.workflow.plan import CorrelationPlan
 from mpidvc.workflow.plot import need_matplotlib
 from mpidvc.workflow.registration import describe_criterion, registration_settings
@@ -44,6 +52,8 @@ __all__ = ["Plan"]
 
 #: Rough CPU seconds per voxel: some iterations on every level.
 COST = {1: 4.0e-8, 3: 1.2e-7}
+#: Usual number of iterations, and coarsest binning that is tried for its time.
+USUAL, LONGEST = 10, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +109,7 @@ class Plan(CorrelationPlan):
         if guess.registration is not None:
             start = deformation.move_centre(guess.registration.phi[0], guess.registration.positions[0], centre)
         report_at = mask_centre(mask1) if args.return_phi_mask_centre and mask1 is not None else centre
-        folder = make_folder(args.out_dir, folder_of(args.im1, real=True), args.prefix)
+        folder = output_folder(args, folder_of(args.im1, real=True))
         console.print("")
         announce(console, "reg", args)
         describe_slices(console, images.image1, images.image2)
@@ -148,7 +158,42 @@ class Plan(CorrelationPlan):
             less="a coarser last level (-be)",
         )
 
+    def cost(self, budget: float) -> Cost:
+        """Coarse levels are registered; a finer one takes as many iterations as the last of them, of more voxels."""
+        image, levels = self.images.image1, self.levels
+        larger = 4 if image.two_d else 8
+        blocks = RegistrationTask(self.images, self.settings, levels.margin_of(image.shape, 1)).n_chunks
+        blocks = max(1, blocks // levels.end ** (2 if image.two_d else 3))
+        if budget == 0:
+            return Cost(self.estimated_seconds, blocks * USUAL, rounds=USUAL)
+        end, expected = levels.end, self.estimated_seconds
+        while expected > budget and end < LONGEST:
+            end, expected = 2 * end, expected / larger
+        begun = time.process_time()
+        coarse = replace(levels, begin=max(levels.begin, end), end=end)
+        found = register_multiscale(InlineExecutor(), self.images, self.settings, coarse, self.guess, lambda line: None)
+        spent = time.process_time() - begun
+        # the coarser levels before took an eighth each time
+        last = spent if coarse.begin == end else spent * (1 - 1 / larger)
+        seconds, remark = spent, ""
+        if end > levels.end:
+            remark = f"levels up to binning {end} were measured; finer ones are taken to need as many iterations"
+        while end > levels.end:
+            end, last = end // 2, last * larger
+            seconds += last
+        rounds = max(found.last.iterations, 1)
+        one = seconds / blocks / rounds
+        return Cost(seconds, blocks * rounds, (one,), 1, {f"{found.last.status}": 1}, rounds, remark)
+
+    def written(self) -> list[tuple[Path, int]]:
+        found = [(Path(f"{self.stem}.tsv"), 500)]
+        if self.deformed is not None:
+            target = self.deformed if self.slices else self.deformed.with_name(f"{self.deformed.name}.tif")
+            found.append((target, math.prod(self.images.image1.shape) * self.images.image1.dtype.itemsize))
+        return found
+
     def execute(self, executor: Executor, console: Console) -> Outcome:
+        on_leader(executor, lambda: make_folder(self.stem.parent))
         with placed(executor, self.placement, self.images, console.note) as images:
             return replace(self, images=ImagePair._make(images))._register(executor, console)
 

@@ -141,12 +141,7 @@ def add_options(parser: Parser) -> None:
         action="store_true",
         help="write nan to the VTK file where there is no strain; otherwise it becomes 0",
     )
-    parser.add_own_argument(
-        "--plot",
-        group=output,
-        metavar="FILE",
-        help="draw the middle slices of the components into this file (PNG); needs matplotlib, and a grid",
-    )
+    options.add_plot(parser, output, "the components", "matplotlib, and a grid")
 
 
 def check(args: argparse.Namespace) -> list[str]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpidvc.arrays import Array, Triple
+from mpidvc.arrays import Array
 from mpidvc.commands.regular_strain.options import RADIUS
 from mpidvc.core.statuses import STRAIN
 from mpidvc.core.strain import COMPONENTS, column_names
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, is_hdf5, read_hdf5
+from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, read_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import COLUMNS
 from mpidvc.runtime.console import Console
@@ -23,7 +22,8 @@ from mpidvc.tasks.ranks import Team
 from mpidvc.tasks.strain import BLOCK, StrainSettings, StrainTask
 from mpidvc.workflow.announce import announce
 from mpidvc.workflow.field_plan import FieldPart, FieldPlan
-from mpidvc.workflow.guess import Guess, Nodes, read_guess
+from mpidvc.workflow.gauge import correlation_window
+from mpidvc.workflow.guess import Guess, Nodes, read_guess, status_threshold
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, field_stem, results_path
 from mpidvc.workflow.plot import check_plot, plot_slices
@@ -97,9 +97,12 @@ class Plan(FieldPlan):
         nodes, size = _strain_points(field, mode)
         gauge = _gauge(guess.name, field, mode, radius, two_d)
         console.print(f"Virtual strain gauge: {gauge}")
-        given = {"raw": None, "Geers": PhiField(field.positions[good], field.phi[good])}
+        given = None if mode == "raw" else masked
+        if mode == "Geers" and field.layout == "labels":
+            # the missing ones have no position
+            given = PhiField(field.positions[good], field.phi[good])
         return cls(
-            parts=[FieldPart(stem=stem, given=given.get(mode, masked))],
+            parts=[FieldPart(stem=stem, given=given, search=mode == "Geers")],
             nodes=nodes,
             guess=Guess(field=masked) if mode in ("Geers", "raw") else Guess(),
             cell=size,
@@ -222,13 +225,7 @@ def _points_that_count(
     words = "that have a displacement"
     if "returnStatus" in field and not args.no_mask:
         status = np.asarray(field["returnStatus"], np.float64)
-        if least is None:
-            least = 2 if (status == 2).any() else 1
-            if least == 1:
-                console.note(
-                    "no point has return status 2, as after a pixel search, passPhiField or a filter: the threshold "
-                    "is 1 (-rst)"
-                )
+        least = status_threshold(field, least, console)
         good = measured & (status >= least)
         words = f"with return status {least} or above (-rst)"
         ones = int((measured & (status == 1)).sum())
@@ -277,7 +274,7 @@ def _gauge(name: str, field: PhiField, mode: str, radius: float, two_d: bool) ->
         spread = 2 * np.floor(radius / steps + 1e-9) * steps
     elif mode == "Geers":
         spread = np.full(3, 2 * radius)
-    window = _window(name)
+    window = correlation_window(name)
     if mode == "raw" and window is None:
         return "the correlation window, which is not known"
     sizes = (spread + (np.zeros(3) if window is None else window))[1 if two_d else 0 :]
@@ -285,17 +282,3 @@ def _gauge(name: str, field: PhiField, mode: str, radius: float, two_d: bool) ->
     if window is None:
         return f"{text}, without the correlation window, which is not known"
     return f"{text}, of it the correlation window " + " x ".join(f"{size}" for size in window[1 if two_d else 0 :])
-
-
-def _window(name: str) -> Triple | None:
-    """Voxels that the correlation of a results file compared along each axis; None if it does not say."""
-    if not is_hdf5(name):
-        return None
-    with ResultsFile(name) as file:
-        told = json.loads(file.layout.attributes.get("determines", "{}"))
-    hws = told.get("-hws")
-    if not (isinstance(hws, list) and len(hws) == 3 and all(isinstance(half, int) for half in hws)):
-        return None
-    # the outermost layer of a window of ldic has no gradient
-    less = -1 if told.get("command") == "ldic" else 1
-    return max(2 * hws[0] + less, 1), 2 * hws[1] + less, 2 * hws[2] + less

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpidvc.runtime.schedule import SCHEDULER_ONLY_FROM, Lease, Ledger, Schedule
+
+__all__ = ["Case", "Costs", "Outcome", "bound", "chunk_costs", "extended", "nap", "simulate"]
 
 #: Longest nap of a waiting process, and the growth from nap to nap (`messages.Backoff`), seconds.
 LONGEST_NAP, NAP_STEP = 1e-3, 1e-5
@@ -74,6 +76,8 @@ class Case:
     detect : float
         Seconds until the master knows of a killed rank.
     seed : int
+    sample : tuple of float
+        Seconds of some chunks of a real run: chunks are like these, but for their mean. By default they are made up.
     """
 
     ranks: int
@@ -84,6 +88,7 @@ class Case:
     even: bool = False
     detect: float = 0.1
     seed: int = 1
+    sample: tuple[float, ...] = ()
 
     @property
     def n_chunks(self) -> int:
@@ -137,8 +142,10 @@ class Outcome:
         return self.busy / self.seconds if self.seconds else 0.0
 
 
-def chunk_costs(n: int, mean: float, even: bool, seed: int) -> NDArray[np.float64]:
-    """Seconds of each chunk: neighbours are alike, a share is air and costs nothing, a share diverges."""
+def chunk_costs(n: int, mean: float, even: bool, seed: int, sample: Sequence[float] = ()) -> NDArray[np.float64]:
+    """Seconds of each chunk: neighbours are alike; a share is air and costs nothing, a share diverges, or they are like
+    those of the sample.
+    """
     if even:
         return np.full(n, mean)
     rng = np.random.default_rng(seed)
@@ -146,6 +153,11 @@ def chunk_costs(n: int, mean: float, even: bool, seed: int) -> NDArray[np.float6
     lengths = rng.geometric(1 / ALIKE, n_runs)
     while lengths.sum() < n:
         lengths = np.concatenate([lengths, rng.geometric(1 / ALIKE, n_runs)])
+    if len(sample):
+        drawn = np.repeat(rng.choice(np.asarray(sample, np.float64), len(lengths)), lengths)[:n]
+        # their mean is known: a single chunk costs it
+        like: NDArray[np.float64] = drawn * (mean / drawn.mean()) if drawn.any() else np.full(n, mean)
+        return like
     kinds = rng.choice(3, len(lengths), p=[AIR, 1 - AIR - DIVERGING, DIVERGING])
     slow = rng.uniform(*SLOWEST, len(lengths))
     kind, slow = np.repeat(kinds, lengths)[:n], np.repeat(slow, lengths)[:n]
@@ -198,7 +210,7 @@ def simulate(
     """
     lease = lease or Lease()
     n, n_chunks = case.ranks, case.n_chunks
-    each = chunk_costs(n_chunks, case.chunk, case.even, case.seed)
+    each = chunk_costs(n_chunks, case.chunk, case.even, case.seed, case.sample)
     until = array("d", np.concatenate([[0.0], np.cumsum(each)]).tobytes())
     total = until[-1]
     times_done = array("q", bytes(8 * n_chunks))
@@ -327,7 +339,7 @@ def extended(case: Case, costs: Costs, most: float = 1e6, **other: Any) -> Outco
 
 def bound(case: Case) -> float:
     """Efficiency that no scheduler can surpass: the longest chunk takes its time."""
-    each = chunk_costs(case.n_chunks, case.chunk, case.even, case.seed)
+    each = chunk_costs(case.n_chunks, case.chunk, case.even, case.seed, case.sample)
     workers = case.ranks - (case.ranks >= SCHEDULER_ONLY_FROM)
     total = float(each.sum())
     return total / (case.ranks * max(total / workers, float(each.max())))
