@@ -106,6 +106,8 @@ class Slurm:
         def ended() -> bool:
             found.update(self.state(job))
             if found["JobState"] == "PENDING" and found["Reason"] == "BeginTime":
+                # the nodes refuse a job that comes back in the second in which it was revoked
+                time.sleep(3)
                 self.ask("scontrol", "update", f"jobid={job}", "starttime=now", check=False)
             return found["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
