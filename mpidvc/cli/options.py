@@ -28,6 +28,7 @@ __all__ = [
     "add_run",
     "add_search_range",
     "add_searched_labels",
+    "add_series",
     "add_stored_f",
     "add_verbose",
     "add_voxel_size",
@@ -36,6 +37,7 @@ __all__ = [
     "check_common",
     "check_grid",
     "check_outputs",
+    "check_series",
     "image_mode",
     "neighbour_notes",
     "power_of_two",
@@ -241,6 +243,27 @@ def add_stored_f(group: Group, points: str, default: str) -> None:
         "identity; displacements are always those of the whole Phi; fields are taken as they are (default: "
         "%(default)s)",
     )
+
+
+def add_series(parser: Parser, group: Group, update: bool) -> None:
+    """Add our ``--warm-start``: `warm_start`; if `update` also ``--update-reference``: `update_reference`."""
+    parser.add_own_argument(
+        "--warm-start",
+        group=group,
+        dest="warm_start",
+        action="store_true",
+        help="start every state from the result of the state before; -pf is the first guess of the first one",
+    )
+    if update:
+        parser.add_own_argument(
+            "--update-reference",
+            group=group,
+            dest="update_reference",
+            action="store_true",
+            help="measure a state again from the last good state, which becomes the reference, where the median ZNCC "
+            "falls below 0.8 or fewer than 90%% of the windows converge; the nodes move with the material, and the "
+            "total displacements since the first image are written besides (*-total); includes --warm-start",
+        )
 
 
 def add_label_dilate(group: Group, more: str = "") -> None:
@@ -620,6 +643,27 @@ def check_grid(args: argparse.Namespace) -> None:
     field = ", or a field by -pf" if "phi_file" in args else ""
     if args.node_spacing is None and not (field and args.phi_file is not None):
         raise UserError(f"the distance of the nodes is missing: give -ns or -ns3{field}")
+
+
+def check_series(args: argparse.Namespace) -> list[str]:
+    """Check the options of `add_series`; return notes for the user.
+
+    Raises
+    ------
+    UserError
+        If they contradict others.
+    """
+    given = vars(args)
+    named = "--update-reference" if given.get("update_reference") else "--warm-start"
+    if given.get("update_reference") and given.get("series_incremental"):
+        raise UserError("-sei --update-reference: with -sei every state is the reference of the next; drop one of them")
+    if given.get("update_reference"):
+        args.warm_start = True
+    if args.warm_start and args.skip:
+        raise UserError(f"-skp {named}: -skp keeps the nodes of one field, a series measures all; drop one of them")
+    if args.warm_start and len(args.images) == 2:
+        return [f"{named} has no meaning for two images"]
+    return []
 
 
 def check_outputs(args: argparse.Namespace, grid: bool = True) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from mpidvc.cli.command import Outcome
 from mpidvc.core.texture import sample_of
@@ -28,7 +28,7 @@ from mpidvc.workflow.stages import Stages
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles, note_stale, write, written_files
 
-__all__ = ["RoadPart", "RoadPlan"]
+__all__ = ["Ended", "RoadPart", "RoadPlan"]
 
 P = TypeVar("P", bound="RoadPlan[Any]")
 PartT = TypeVar("PartT", bound="RoadPart")
@@ -45,6 +45,14 @@ class RoadPart:
     """
 
     stem: Path
+
+
+class Ended(NamedTuple):
+    """A part that is measured and written, with its exit status and its results file."""
+
+    part: Any
+    status: int
+    path: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,16 +147,30 @@ class RoadPlan(KernelPlan, Generic[PartT]):
     def summarise(self, part: PartT, work: Work, results: ResultsFile, console: Console) -> int:
         """Print how many points came to which end; return the exit status; on rank 0."""
 
+    def runs(self: P, executor: Executor, console: Console, stages: Stages) -> Iterator[tuple[P, PartT]]:
+        """The parts in their order, each with the plan that it is measured by; on every rank.
+
+        A part is measured and written when the next one is asked for, which may depend on its result.
+        """
+        for part in self.parts:
+            yield self, part
+
+    def outcome(self, ended: Sequence[Ended]) -> Outcome:
+        """The end of the command; what it says counts on rank 0."""
+        return Outcome(next((one.status for one in ended if one.status), 0), [one.path for one in ended])
+
     def execute(self, executor: Executor, console: Console) -> Outcome:
         stages = Stages(executor)
-        status = points = 0
-        done = []
-        for part in self.parts:
-            files, work = self._run(part, executor, console, stages)
+        points = 0
+        done, ended = [], []
+        for plan, part in self.runs(executor, console, stages):
+            status = 0
+            files, work = plan._run(part, executor, console, stages)
             if work is not None:
                 with ResultsFile(files.path) as results:
-                    status = status or self.summarise(part, work, results, console)
+                    status = plan.summarise(part, work, results, console)
                 points += len(work.order)
+            ended.append(Ended(part, status, files.path))
             with stages.stage("write"):
                 write(executor, console, self.output, files, self.files, self.half_cell)
                 if executor.rank == 0 and files.journal is not None:
@@ -159,7 +181,7 @@ class RoadPlan(KernelPlan, Generic[PartT]):
             if executor.rank == 0:
                 _close(files, self.output, console)
         stages.report(points)
-        return Outcome(status, [files.path for files in done])
+        return self.outcome(ended)
 
     def _run(self, part: PartT, executor: Executor, console: Console, stages: Stages) -> tuple[RunFiles, Work | None]:
         """Measure what is not in the results file of a part yet, and finish it."""

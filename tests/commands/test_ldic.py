@@ -533,7 +533,8 @@ def test_series(images: Path, tmp_path: Path, prefix: str | None, incremental: b
     endings = [".tsv", ".vtk"]
     components = ("Zdisp", "Ydisp", "Xdisp", "error", "iterations", "returnStatus", "deltaPhiNorm")
     endings += [f"-{name}.tif" for name in components]
-    assert other_outputs(out) == {f"{stem}-ldic{end}" for stem in stems for end in endings}
+    table = f"{prefix or 'a'}-ldic-series.tsv"
+    assert other_outputs(out) == {table, *(f"{stem}-ldic{end}" for stem in stems for end in endings)}
     firsts = {"b": paths[0], "c": paths[1] if incremental else paths[0]}
     for stem, path in zip(stems, paths[1:], strict=True):
         alone = tmp_path / f"alone{stem}"

@@ -14,7 +14,7 @@ import tifffile
 
 from mpidvc.core import deformation
 from mpidvc.fields.phifield import PhiField
-from mpidvc.fields.tsv import read_tsv
+from mpidvc.fields.tsv import read_tsv, write_tsv
 from mpidvc.main import main
 
 pytestmark = pytest.mark.skipif("MPIDVC_DATA" not in os.environ, reason="needs data")
@@ -140,3 +140,22 @@ def test_challenge_12(tmp_path: Path) -> None:
     difference = np.abs(field.displacements[ours][:, :0:-1] - table[theirs, 2:4])
     print("median difference to OpenCorr (x, y):", np.median(difference, axis=0))
     assert np.all(np.median(difference, axis=0) <= 0.01)
+
+
+def test_challenge_12_series(tmp_path: Path) -> None:
+    """Twelve frames in one command; the last one against DICe's gold results at its own points."""
+    path = SAMPLE_12 / "dice_gold" / "DICe_solution_11.txt"
+    table = np.genfromtxt(path, delimiter=",", comments="*")[1:, :4]
+    points = np.column_stack([np.zeros(len(table)), table[:, 1], table[:, 0]])
+    write_tsv(
+        tmp_path / "nodes.tsv", PhiField.from_positions(points, None, {"returnStatus": np.ones(len(points))}), "LDIC"
+    )
+    images = [str(SAMPLE_12 / f"oht_cfrp_{frame:02d}.tiff") for frame in range(12)]
+    options = ["-pf", str(tmp_path / "nodes.tsv"), "-hws", "14", "-o", "3", "--warm-start", "-np", "1"]
+    assert main(["ldic", *images, *options, "-od", str(tmp_path)]) == 0
+    field = read_tsv(tmp_path / "oht_cfrp_00-oht_cfrp_11-ldic.tsv")
+    good = field.columns["returnStatus"] == 2
+    assert good.mean() > 0.95
+    difference = np.abs(field.displacements[:, :0:-1] - table[:, 2:4])[good]
+    print("median difference to DICe (x, y):", np.median(difference, axis=0))
+    assert np.all(np.median(difference, axis=0) <= 0.02)

@@ -17,6 +17,8 @@ examples:
       on the nodes of a field, flat windows, skipping dark ones
   mpidvc ldic day1.tif day2.tif day3.tif -sei -ns 20 -hws 10
       a series: 1 to 2 and 2 to 3 (without -sei: 1 to 2 and 1 to 3)
+  mpidvc ldic day*.tif -ns 20 -hws 10 --update-reference --resume
+      a long series: every state starts from the result of the one before, and the reference changes where it has to
   mpiexec -n 64 mpidvc ldic im1.tif im2.tif -ns 10 -hws 10
       on the hosts that the launcher chooses
 """
@@ -46,6 +48,7 @@ def add_options(parser: Parser) -> None:
         action="store_true",
         help="compare every image with the one before it, instead of the first",
     )
+    options.add_series(parser, parser.add_argument_group("series"), update=True)
     grid = parser.add_argument_group("grid and windows")
     options.add_grid(grid)
     options.add_margin(
@@ -67,7 +70,7 @@ def check(args: argparse.Namespace) -> list[str]:
     if args.skip and args.phi_file is None:
         raise UserError("-skp needs the field that it continues (-pf)")
     options.check_outputs(args)
-    notes = []
+    notes = options.check_series(args)
     if args.series_incremental and args.mask1 is not None:
         notes.append("with -sei the same mask (-mf1) is laid on the first image of every pair")
     return notes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,12 @@ from mpidvc.tasks.ranks import Team
 from mpidvc.workflow import inputs
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.determines import fingerprints
-from mpidvc.workflow.guess import nodes_to_measure, read_guess
+from mpidvc.workflow.guess import Guess, Nodes, nodes_to_measure, read_guess
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, series_stems
-from mpidvc.workflow.pointwise import Part, PointwisePlan
+from mpidvc.workflow.pointwise import Part
 from mpidvc.workflow.registration import describe_criterion, registration_options, registration_settings
+from mpidvc.workflow.series import SeriesPlan
 from mpidvc.workflow.summary import show_statuses
 from mpidvc.workflow.verdict import judge_correlation, note_outliers
 from mpidvc.workflow.work import Work
@@ -52,7 +53,7 @@ class Pair(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(PointwisePlan[Pair]):
+class Plan(SeriesPlan[Pair]):
     """Pairs of images to be correlated.
 
     Attributes
@@ -63,6 +64,8 @@ class Plan(PointwisePlan[Pair]):
         Whether good nodes of the first guess are kept.
     spacing : 3 ints or None
         Node spacing as asked for, voxels.
+    options : Namespace or None
+        As parsed; on rank 0.
     """
 
     files = FieldFiles("LDIC", {name: name for name in SHOWN}, SHOWN)
@@ -70,6 +73,7 @@ class Plan(PointwisePlan[Pair]):
     stored_f: str
     skip: bool
     spacing: Triple | None
+    options: argparse.Namespace | None
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
@@ -93,18 +97,10 @@ class Plan(PointwisePlan[Pair]):
         announce(console, "ldic", args)
         describe_slices(console, opened[0].image1, *(pair.image2 for pair in opened))
         guess.announce(console, shape, args.tif)
-        windows = Windows(
-            positions=nodes.positions,
-            guess=lambda rows: guess.at(rows, nodes.positions, args.apply_F),
-            hws=hws,
-            min_coverage=args.mask_coverage,
-            grey_low=args.grey_low_threshold,
-            grey_high=args.grey_high_threshold,
-        )
-        pairs = [_pair(args, *part, windows) for part in zip(opened, stems, strict=True)]
+        pairs = [_pair(args, *part, nodes, guess, hws) for part in zip(opened, stems, strict=True)]
         voxels = float(np.prod([2 * h + 1 for h in hws]))
         cost = voxels * COST[args.interpolation_order] * (3 if args.update_gradient else 1)
-        return cls(
+        plan = cls(
             parts=pairs,
             nodes=nodes,
             guess=guess,
@@ -116,10 +112,24 @@ class Plan(PointwisePlan[Pair]):
             estimated_seconds=len(pairs) * len(nodes) * cost,
             image_mode=image_mode(args),
             memory=args.memory,
+            options=args,
+            warm_start=args.warm_start,
+            update_reference=args.update_reference,
+            prefix=args.prefix,
         )
+        plan.check_states()
+        return plan
+
+    def for_workers(self) -> Plan:
+        return replace(super().for_workers(), options=None)
+
+    def pair(self, images: ImagePair, stem: Path, nodes: Nodes, guess: Guess) -> Pair:
+        assert self.options is not None
+        return _pair(self.options, images, stem, nodes, guess, self.hws)
 
     def chunk_bytes(self, part: Pair) -> int:
-        return ldic_bytes(part.images, self.nodes.point_set(self.guess), part.settings)
+        points = (self.nodes.point_set(self.guess), *self.later_points())
+        return max(ldic_bytes(part.images, one, part.settings) for one in points)
 
     def looking_bytes(self) -> int:
         return looking_bytes(self.hws)
@@ -182,8 +192,16 @@ class Plan(PointwisePlan[Pair]):
         return judge_correlation(console, part.images, work.positions[rows], status[rows], self.hws, settings)
 
 
-def _pair(args: argparse.Namespace, images: ImagePair, stem: Path, windows: Windows) -> Pair:
+def _pair(args: argparse.Namespace, images: ImagePair, stem: Path, nodes: Nodes, guess: Guess, hws: Triple) -> Pair:
     """A pair, with the criterion that its grey levels call for."""
+    windows = Windows(
+        positions=nodes.positions,
+        guess=lambda rows: guess.at(rows, nodes.positions, args.apply_F),
+        hws=hws,
+        min_coverage=args.mask_coverage,
+        grey_low=args.grey_low_threshold,
+        grey_high=args.grey_high_threshold,
+    )
     choice = choose_criterion(args.criterion, grey_levels(images, windows))
     # beyond the image there is nothing to compare
     z, y, x = (min(m, n) for m, n in zip(args.margin, images.image1.shape, strict=True))

@@ -1,0 +1,119 @@
+"""Numerics of a series of states: composed fields, fields without gaps, and the quality of a state."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpidvc.arrays import Array
+from mpidvc.core import deformation
+from mpidvc.kernels import neighbours
+
+__all__ = ["Quality", "compose_along", "fill", "quality_of"]
+
+#: Statuses of points that were not compared.
+NOT_COMPARED = (-5, -7)
+#: Neighbours that a gap is filled from.
+NEIGHBOURS = 8
+#: A state is poor below this median ZNCC, or below this share of converged points.
+LEAST_ZNCC, LEAST_CONVERGED = 0.8, 0.9
+#: Share of converged points below which a result is no first guess for the next state.
+LEAST_FOR_GUESS = 0.5
+
+
+def compose_along(total: Array, step: Array, nodes: Array, positions: Array) -> Array:
+    """Phi of material points over two steps: from state 0 to a reference state, and from there to a later state.
+
+    A point at X in state 0 is at x = X + u in the reference state. The step was measured at a node near x; its Phi is
+    expressed about x, ``t' = t_step + (F_step - I) (x - node)``. Then ``F = F_step F_total`` and ``t = u + t'``, which
+    is exact where the step is affine between the node and x.
+
+    Parameters
+    ----------
+    total : (n, 4, 4) float64
+        Phi from state 0 to the reference state, about `positions`.
+    step : (n, 4, 4) float64
+        Phi from the reference state on, about `nodes`.
+    nodes, positions : (n, 3) float64
+        Voxels.
+
+    Returns
+    -------
+    (n, 4, 4) float64
+        Phi from state 0 on, about `positions`; nan where one of both is nan.
+    """
+    composed = np.array(total, np.float64)
+    moved = deformation.apply(step, nodes, positions + composed[:, :3, 3])
+    composed[:, :3, :3] = step[:, :3, :3] @ composed[:, :3, :3]
+    composed[:, :3, 3] += moved
+    return composed
+
+
+def fill(positions: Array, phi: Array, good: NDArray[np.bool_]) -> Array:
+    """Phi at all points: that of good points, and for the others the mean of those of the nearest good points.
+
+    The means have the weights 1 / distance; the Phi of every neighbour is expressed about the point to be filled.
+
+    Parameters
+    ----------
+    positions : (n, 3) float64
+        Voxels.
+    phi : (n, 4, 4) float64
+        About `positions`.
+    good : (n,) bool
+        At least one.
+
+    Returns
+    -------
+    (n, 4, 4) float64
+    """
+    filled = np.array(phi, np.float64)
+    known, gaps = np.flatnonzero(good), np.flatnonzero(~good)
+    if len(gaps) == 0:
+        return filled
+    near = known[neighbours.Points(positions[known]).nearest(positions[gaps], min(NEIGHBOURS, len(known)))]
+    moved = deformation.move_centre(phi[near], positions[near], positions[gaps][:, None])
+    distance = np.linalg.norm(positions[near] - positions[gaps][:, None], axis=2)
+    weights = 1 / np.maximum(distance, 1e-6)
+    weights /= weights.sum(axis=1, keepdims=True)
+    filled[gaps] = np.einsum("nk,nkij->nij", weights, moved)
+    return filled
+
+
+class Quality(NamedTuple):
+    """Quality of the result of a state.
+
+    Attributes
+    ----------
+    compared : int
+        Points that were compared, not skipped.
+    converged : float
+        Share of these that converged; 0 if there are none.
+    zncc : float
+        Median ZNCC of the converged points; nan if there are none.
+    """
+
+    compared: int
+    converged: float
+    zncc: float
+
+    @property
+    def poor(self) -> bool:
+        """Whether the state is too far from its reference: the reference has to be a later one."""
+        return not (self.converged >= LEAST_CONVERGED and self.zncc >= LEAST_ZNCC)
+
+    @property
+    def guides(self) -> bool:
+        """Whether the result is a first guess for the next state."""
+        return self.converged >= LEAST_FOR_GUESS
+
+
+def quality_of(status: Array, zncc: Array) -> Quality:
+    """Quality of a result from the return statuses (n,) and ZNCC (n,) of its points."""
+    compared = int(np.sum(~np.isin(status, NOT_COMPARED)))
+    good = status == 2
+    known = zncc[good & np.isfinite(zncc)]
+    converged = float(good.sum()) / compared if compared else 0.0
+    return Quality(compared, converged, float(np.median(known)) if len(known) else np.nan)
