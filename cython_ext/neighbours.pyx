@@ -48,7 +48,7 @@ cdef class Points:
     tree : (order, nodes), optional
         The `tree` of the same points, made before, which is not copied; it is made when it is needed otherwise.
     dims : tuple of 3 ints, optional
-        Nodes along z, y and x of a grid. Where the points are its nodes, those within a radius are found without a tree.
+        Nodes along z, y, x of a grid. Where the points are its nodes, those within a radius are found without a tree.
 
     Raises
     ------
