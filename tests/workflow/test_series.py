@@ -13,35 +13,36 @@ from mpidvc.main import main
 from mpidvc.workflow import series as module
 from tests.outputs import outputs
 
-SERIES = Turning(110, 7, 3.6)
-#: Windows stay inside at any angle up to this distance from the middle.
-WITHIN = 25
+SERIES = Turning(160, 7, 3.6, 0.9)
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    return SERIES.write(tmp_path_factory.mktemp("states"))
+    folder = tmp_path_factory.mktemp("states")
+    SERIES.write_nodes(folder / "nodes.tsv", 20, 20)
+    return SERIES.write(folder)
 
 
 def words(images: list[str], out: Path, *more: str) -> list[str]:
-    return ["ldic", *images, "-ns", "12", "-hws", "24", "-o", "3", "-np", "1", "-od", str(out), *more]
+    nodes = str(Path(images[0]).with_name("nodes.tsv"))
+    return ["ldic", *images, "-pf", nodes, "-hws", "40", "-o", "3", "-np", "1", "-od", str(out), *more]
 
 
 def test_changing_reference_follows_where_warm_start_alone_does_not(images: list[str], tmp_path: Path) -> None:
+    # of the series with small steps, benchmarks/series.py shows the same
     shares, medians = {}, {}
     for option, ending in (("--warm-start", ""), ("--update-reference", "-total")):
         main(words(images, tmp_path / option[2:], option))
         field = read_field(tmp_path / option[2:] / f"s000-s006-ldic{ending}.h5")
-        shares[option], errors = SERIES.errors(field, 6, WITHIN)
+        shares[option], errors = SERIES.errors(field, 6)
         medians[option] = np.median(errors)
-    # every reference adds the error of windows whose texture is partly another one
     assert shares["--update-reference"] == 1
-    assert medians["--update-reference"] < 0.2
-    assert shares["--warm-start"] < 0.75
-    assert medians["--warm-start"] > 0.4
-    # the reference has changed, and both the step and the total field are there
-    assert not (tmp_path / "warm-start" / "s003-s006-ldic.h5").exists()
-    assert any((tmp_path / "update-reference").glob("s00[1-5]-s006-ldic.h5"))
+    assert medians["--update-reference"] <= 0.05
+    assert shares["--warm-start"] < 0.5
+    assert medians["--warm-start"] > 0.3
+    # both the step and the total field are there
+    assert not (tmp_path / "warm-start" / "s005-s006-ldic.h5").exists()
+    assert (tmp_path / "update-reference" / "s005-s006-ldic.h5").exists()
 
 
 def test_series_resumes_with_the_same_bytes(images: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
