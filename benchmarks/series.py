@@ -7,9 +7,8 @@ Grey levels are sums of waves that turn with the specimen: the motion is exact, 
 texture are replaced by those of an independent one, more of them in every state: the ZNCC of two states, without their
 motion, is 1 less the share replaced between them.
 
-A replaced patch is noise for the correlation, which no reference avoids. If a share s is replaced between two states, the
-standard deviation of a displacement is about sqrt(s) / ((1 - s) g), where g^2 is the sum of the squared gradients over
-the window, in standard deviations of the grey levels. Reference changes add up as independent errors do.
+Replaced patches are noise for the correlation, whatever the reference: the errors at the changes of the reference add
+up as independent ones do. They fall with the size of the windows and with the wavelengths of the texture.
 """
 
 from __future__ import annotations

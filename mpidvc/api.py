@@ -295,7 +295,7 @@ def _texts(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, 
         return _label(option, index)
 
     for option, value in options.items():
-        if option == "images" and not isinstance(value, str | Path) and hasattr(value, "__iter__"):
+        if option in ("images", "more") and not isinstance(value, str | Path) and hasattr(value, "__iter__"):
             texts[option] = [text(option, k, one) for k, one in enumerate(value)]
         else:
             texts[option] = text(option, None, value)
@@ -304,7 +304,10 @@ def _texts(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, 
 
 def _label(option: str, index: int | None) -> str:
     """Name of an image or field in memory: that of a file, in the names of the files written."""
-    return option if index is None else f"im{index + 1}"
+    if index is None:
+        return option
+    # "more" follows image 2
+    return f"im{index + (3 if option == 'more' else 1)}"
 
 
 def _opened(option: str, index: int | None, value: Any, ranks: Executor | None, stack: contextlib.ExitStack) -> Any:

@@ -16,7 +16,7 @@ from mpidvc.errors import UserError
 __all__ = ["FIELDS", "IMAGES", "describe", "output_names", "signature", "spoken", "words"]
 
 #: Parameters that are images, and those that are fields.
-IMAGES, FIELDS = ("images", "im1", "lab1", "im2", "mask1", "mask2", "labels1"), ("phi_file",)
+IMAGES, FIELDS = ("images", "im1", "lab1", "im2", "more", "mask1", "mask2", "labels1"), ("phi_file",)
 #: Descriptions that differ from the help of the command line.
 _IN_PYTHON = {
     "images": "two or more images, in the order of time",
@@ -144,7 +144,7 @@ def _actions(parser: Parser) -> dict[str, list[argparse.Action]]:
 def _kind(action: argparse.Action) -> str:
     """The type of a parameter, in words."""
     if action.dest in IMAGES:
-        return "sequence of paths or (z, y, x) arrays" if action.nargs == "+" else "path or (z, y, x) array"
+        return "sequence of paths or (z, y, x) arrays" if action.nargs in ("+", "*") else "path or (z, y, x) array"
     if action.dest in FIELDS:
         return "path or PhiField"
     if isinstance(action, argparse._StoreConstAction):

@@ -245,8 +245,9 @@ def add_stored_f(group: Group, points: str, default: str) -> None:
     )
 
 
-def add_series(parser: Parser, group: Group, update: bool) -> None:
+def add_series(parser: Parser, update: bool) -> None:
     """Add our ``--warm-start``: `warm_start`; if `update` also ``--update-reference``: `update_reference`."""
+    group = parser.add_argument_group("series")
     parser.add_own_argument(
         "--warm-start",
         group=group,
@@ -645,25 +646,22 @@ def check_grid(args: argparse.Namespace) -> None:
         raise UserError(f"the distance of the nodes is missing: give -ns or -ns3{field}")
 
 
-def check_series(args: argparse.Namespace) -> list[str]:
-    """Check the options of `add_series`; return notes for the user.
+def check_series(args: argparse.Namespace, n_states: int) -> list[str]:
+    """Check the options of `add_series` for a series of so many states; return notes for the user.
 
     Raises
     ------
     UserError
         If they contradict others.
     """
-    given = vars(args)
-    named = "--update-reference" if given.get("update_reference") else "--warm-start"
-    if given.get("update_reference") and given.get("series_incremental"):
+    update = bool(vars(args).get("update_reference"))
+    named = "--update-reference" if update else "--warm-start"
+    if update and args.series_incremental:
         raise UserError("-sei --update-reference: with -sei every state is the reference of the next; drop one of them")
-    if given.get("update_reference"):
-        args.warm_start = True
+    args.warm_start |= update
     if args.warm_start and args.skip:
-        raise UserError(f"-skp {named}: -skp keeps the nodes of one field, a series measures all; drop one of them")
-    if args.warm_start and len(args.images) == 2:
-        return [f"{named} has no meaning for two images"]
-    return []
+        raise UserError(f"-skp {named}: -skp keeps the points of one field, a series measures all; drop one of them")
+    return [f"{named} has no meaning for two images"] if args.warm_start and n_states == 2 else []
 
 
 def check_outputs(args: argparse.Namespace, grid: bool = True) -> None:

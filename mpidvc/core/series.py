@@ -14,7 +14,7 @@ from mpidvc.kernels import neighbours
 __all__ = ["Quality", "compose_along", "fill", "quality_of"]
 
 #: Statuses of points that were not compared.
-NOT_COMPARED = (-5, -7)
+NOT_COMPARED = (0, -5, -7)
 #: Neighbours that a gap is filled from.
 NEIGHBOURS = 8
 #: A state is poor below this median ZNCC, or below this share of converged points.
@@ -55,6 +55,7 @@ def fill(positions: Array, phi: Array, good: NDArray[np.bool_]) -> Array:
     """Phi at all points: that of good points, and for the others the mean of those of the nearest good points.
 
     The means have the weights 1 / distance; the Phi of every neighbour is expressed about the point to be filled.
+    Points without a position, such as missing labels, stay as they are.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ def fill(positions: Array, phi: Array, good: NDArray[np.bool_]) -> Array:
     (n, 4, 4) float64
     """
     filled = np.array(phi, np.float64)
-    known, gaps = np.flatnonzero(good), np.flatnonzero(~good)
+    known, gaps = np.flatnonzero(good), np.flatnonzero(~good & np.isfinite(positions).all(axis=1))
     if len(gaps) == 0:
         return filled
     near = known[neighbours.Points(positions[known]).nearest(positions[gaps], min(NEIGHBOURS, len(known)))]

@@ -14,7 +14,7 @@ from mpidvc.tasks.texture import WindowSettings, texture_of
 __all__ = ["announce", "describe_slices", "warn_of_texture"]
 
 #: Not settings of the correlation.
-_UNSHOWN = ("processes", "command_line", "notes", "defaults", "all_settings")
+_UNSHOWN = ("processes", "command_line", "notes", "defaults", "all_settings", "states")
 
 
 def announce(console: Console, command: str, args: argparse.Namespace, **used: object) -> None:

@@ -189,16 +189,23 @@ def make_folder(folder: Path) -> None:
 
 
 def series_stems(
-    args: argparse.Namespace, command: str, firsts: Sequence[str | Image], seconds: Sequence[str | Image]
+    args: argparse.Namespace,
+    command: str,
+    firsts: Sequence[str | Image],
+    seconds: Sequence[str | Image],
+    beside: str | Image | None = None,
 ) -> list[Path]:
     """Stems of the files of each pair of a series, in the folder asked for.
+
+    By default this is the folder of `beside`, or of image 1.
 
     Raises
     ------
     UserError
         If two pairs would be written to the same files, or the folder cannot be made.
     """
-    folder = output_folder(args, folder_of(firsts[0], real=False))
+    default = folder_of(firsts[0], real=False) if beside is None else folder_of(beside, real=True)
+    folder = output_folder(args, default)
     stems = []
     for first, second in zip(firsts, seconds, strict=True):
         name = f"{base_name(first)}-{base_name(second)}-{command}"

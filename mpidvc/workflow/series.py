@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from abc import abstractmethod
@@ -35,13 +36,29 @@ from mpidvc.workflow.road import Ended
 from mpidvc.workflow.stages import Stages
 from mpidvc.workflow.write import write
 
-__all__ = ["SeriesPlan"]
+__all__ = ["SeriesPart", "SeriesPlan"]
 
 P = TypeVar("P", bound="SeriesPlan[Any]")
-PartT = TypeVar("PartT", bound=Part)
+PartT = TypeVar("PartT", bound="SeriesPart")
 
 #: Fields that rank 0 holds besides that of the state at hand.
 HELD = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesPart(Part):
+    """A state of a series, compared with its reference.
+
+    Attributes
+    ----------
+    warm : bool
+        Whether it starts from the result of the state before.
+    own : dict
+        Values of the options that this state has of its own.
+    """
+
+    warm: bool
+    own: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +73,25 @@ class SeriesPlan(PointwisePlan[PartT]):
         Whether the reference changes where a state is too far from it.
     prefix : str or None
         The value of ``-pre``.
+    options : Namespace or None
+        As parsed; on rank 0.
     """
 
     warm_start: bool
     update_reference: bool = False
     prefix: str | None = None
+    options: argparse.Namespace | None = None
+
+    def for_workers(self: P) -> P:
+        return replace(super().for_workers(), options=None)
+
+    def start(self, part: PartT) -> tuple[Nodes, Guess]:
+        """Points and first guess of a part that does not start from a state before; on rank 0."""
+        return self.nodes, self.guess
 
     @abstractmethod
-    def pair(self, images: ImagePair, stem: Path, nodes: Nodes, guess: Guess) -> PartT:
-        """The part for two images, with the settings that follow from their grey levels; on rank 0."""
+    def settled(self, part: PartT, nodes: Nodes, guess: Guess) -> dict[str, Any]:
+        """The attributes of a part that follow from the grey levels of its images; on rank 0."""
 
     def check_states(self) -> None:
         """Check, before anything is done, that the files of a changing reference may be written; on rank 0.
@@ -134,24 +161,32 @@ class SeriesPlan(PointwisePlan[PartT]):
     def _next(self: P, executor: Executor, follower: _Follower | None, state: int) -> tuple[P, PartT]:
         """The part of a state and the plan that it is measured by, on every rank; points and guess on rank 0."""
         part = self.parts[state - 1]
-        if not self.warm_start or state == 1:
-            return self, part
+        if not part.warm:
+            if follower is None:
+                return self, part
+            nodes, guess = self.start(part)
+            return replace(self, nodes=nodes, guess=guess), part
 
-        def describe() -> tuple[int, PartT]:
+        def describe() -> tuple[int, dict[str, Any]]:
             assert follower is not None
-            reference = follower.reference
-            images = part.images
-            if reference:
-                images = ImagePair(self._states[reference], self._states[state])
-            return reference, self.pair(images, self._stem(reference, state), follower.nodes, follower.guess)
+            here = self._from(follower.reference, state)
+            nodes = follower.nodes if follower.reference else self.start(part)[0]
+            return follower.reference, self.settled(here, nodes, follower.guess)
 
-        reference, made = on_leader(executor, describe)
-        # every rank has opened the images
-        images = ImagePair(self._states[reference], self._states[state]) if reference else part.images
-        made = replace(made, images=images)
+        reference, settled = on_leader(executor, describe)
+        made = replace(self._from(reference, state), **settled)
         if follower is None:
             return self, made
-        return replace(self, nodes=follower.nodes, guess=follower.guess), made
+        nodes = follower.nodes if reference else self.start(part)[0]
+        return replace(self, nodes=nodes, guess=follower.guess), made
+
+    def _from(self, reference: int, state: int) -> PartT:
+        """The part of a state compared with a reference."""
+        part = self.parts[state - 1]
+        if reference == 0:
+            return part
+        images = ImagePair(self._states[reference], self._states[state])
+        return replace(part, images=images, stem=self._stem(reference, state))
 
     def outcome(self, ended: Sequence[Ended]) -> Outcome:
         # a state that was measured again counts as it was in the end
@@ -298,7 +333,7 @@ class _Follower:
             self._write(state, total, console)
         if plan.warm_start and quality.guides:
             filled = fill(found.positions, found.phi, good)
-            self._guess_from(filled)
+            self._guess_from(found.positions, filled)
             if not quality.poor and plan.update_reference:
                 skipped = np.isin(status, NOT_COMPARED)
                 self._last = _Carried(
@@ -313,11 +348,12 @@ class _Follower:
         self.row = _Row(state, names[state], names[self.reference] if self.reference else of_part, quality, means)
         return True
 
-    def _guess_from(self, phi: Array) -> None:
+    def _guess_from(self, positions: Array, phi: Array) -> None:
         """The guess of the next state; points that were lost have none."""
         guess = phi.copy()
-        guess[self._base.lost, :3] = np.nan
-        self.guess = Guess(field=PhiField(self.nodes.positions, guess), name="the state before")
+        if self._plan.update_reference:
+            guess[self._base.lost, :3] = np.nan
+        self.guess = Guess(field=PhiField(positions, guess), name="the state before")
 
     def _move(self, to: _Carried) -> None:
         """Change the reference."""
@@ -325,7 +361,7 @@ class _Follower:
         self._base = to
         places = np.rint(start.positions + to.total[:, :3, 3])
         self.nodes = replace(Nodes.at(places), distance=start.distance)
-        self._guess_from(np.tile(np.eye(4), (len(places), 1, 1)))
+        self._guess_from(places, np.tile(np.eye(4), (len(places), 1, 1)))
 
     def _total(self, found: PhiField) -> PhiField:
         """The field since the first state.
@@ -351,7 +387,7 @@ class _Follower:
         write(InlineExecutor(), console, plan.output, files, plan.files, plan.half_cell)
 
 
-def _took(follower: _Follower | None, console: Console, state: int, part: Part) -> bool:
+def _took(follower: _Follower | None, console: Console, state: int, part: SeriesPart) -> bool:
     """Whether the result of a state stands; on rank 0."""
     assert follower is not None
     return follower.take(state, read_hdf5(results_path(part.stem)), console)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from mpidvc.cli import options
+from mpidvc.cli.manifest import is_manifest, read_manifest
 from mpidvc.cli.options import power_of_two, require
-from mpidvc.cli.parser import Parser
+from mpidvc.cli.parser import Parser, UsageError
 from mpidvc.errors import UserError
 
 HELP = "discrete correlation: a deformation function for every label, from its own voxels"
@@ -18,18 +19,34 @@ examples:
       from a registration, with cubic splines
   mpidvc ddic im1.tif labels1.tif im2.tif -pf im1-im2-ddic.tsv -skp -m 15 -pre again
       once more the labels that did not converge, with more room to move
+  mpidvc ddic im1.tif labels1.tif im2.tif im3.tif im4.tif --warm-start --resume
+      a series: every image is compared with im1.tif, from the result of the one before
+  mpidvc ddic series.toml
+      the states that series.toml lists: [[state]] image = "im1.tif" labels = "labels1.tif"; a state with labels is
+      the reference of those that follow it
   mpiexec -n 64 mpidvc ddic im1.tif labels1.tif im2.tif
       on the hosts that the launcher chooses
 """
+
+#: Options that a state of a manifest may have of its own.
+MAY_DIFFER = (
+    *("margin", "volume_threshold", "non_rigid", "criterion"),
+    *("max_iterations", "min_delta_phi", "interpolation_order", "update_gradient"),
+)
 
 
 def add_options(parser: Parser) -> None:
     """Add the options of the command."""
     parser.add_argument(
-        "im1", help="image 1: a TIFF file, a folder of TIFF slices, or an HDF5 dataset (file.h5::/path)"
+        "im1",
+        help="image 1: a TIFF file, a folder of TIFF slices, or an HDF5 dataset (file.h5::/path); or alone the "
+        "manifest of a series (.toml)",
     )
-    parser.add_argument("lab1", help="labels of image 1, of its shape: 0 is the background, each grain has a number")
-    parser.add_argument("im2", help="image 2")
+    parser.add_argument(
+        "lab1", nargs="?", help="labels of image 1, of its shape: 0 is the background, each grain has a number"
+    )
+    parser.add_argument("im2", nargs="?", help="image 2")
+    parser.add_argument("more", metavar="im3", nargs="*", help="further states, each compared with image 1")
     labels = parser.add_argument_group("labels")
     options.add_label_dilate(labels)
     labels.add_argument(
@@ -65,6 +82,7 @@ def add_options(parser: Parser) -> None:
             help=f"register the images as a whole first, as reg does: binning of the {which} level, a power of two "
             f"(default: no registration; {'4' if long == 'begin' else '1'} if the other one is given)",
         )
+    options.add_series(parser, update=False)
     start.add_argument(
         *("-m", "-mar", "-margin"),
         dest="margin",
@@ -108,10 +126,21 @@ def add_options(parser: Parser) -> None:
 def check(args: argparse.Namespace) -> list[str]:
     """Check the options without their files; return notes for the user."""
     options.check_common(args)
+    args.states = None
+    if is_manifest(args.im1):
+        if args.lab1 is not None:
+            raise UserError(f"{args.im1} {args.lab1}: a manifest lists all images; give it alone")
+        args.states = read_manifest(args.im1, args, add_options, MAY_DIFFER, labels=True)
+        if args.states[0].labels is None:
+            raise UserError(f'{args.im1}: state 1: has no labels; write labels = "…"')
+    elif args.im2 is None:
+        missing = ", ".join(name for name in ("lab1", "im2") if vars(args)[name] is None)
+        raise UsageError(f"the following arguments are required: {missing} (see mpidvc ddic --help)")
+    n_states = 2 + len(args.more) if args.states is None else len(args.states)
     require(args.volume_threshold >= 0, "-vt", args.volume_threshold, "may not be negative")
     if args.skip and args.phi_file is None:
         raise UserError("-skp needs the field that it continues (-pf)")
-    notes = [*power_of_two(args, "multiscale_binning", "-msb")]
+    notes = [*options.check_series(args, n_states), *power_of_two(args, "multiscale_binning", "-msb")]
     given = (args.registration_bin_begin, args.registration_bin_end)
     if given != (None, None):
         args.registration_bin_end = 1 if given[1] is None else given[1]
@@ -126,6 +155,8 @@ def check(args: argparse.Namespace) -> list[str]:
         )
         if args.phi_file is not None:
             raise UserError(f"-regbb -regbe and -pf {args.phi_file}: are two first guesses; drop one of them")
+        if n_states > 2 and not args.warm_start:
+            raise UserError("-regbb: registers the first two images only; add --warm-start, or leave it out")
     if args.debug:
         if args.processes not in (None, 1):
             raise UserError(f"-np {args.processes} -d: -d takes one process; drop one of them")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from mpidvc.arrays import Array, Ints, Triple
+from mpidvc.arrays import Array, Ints
+from mpidvc.cli.manifest import State, with_own
 from mpidvc.cli.options import image_mode
 from mpidvc.core import deformation
 from mpidvc.core.grey import choose_criterion
@@ -33,9 +35,9 @@ from mpidvc.workflow.determines import fingerprints
 from mpidvc.workflow.guess import Guess, Nodes, read_guess
 from mpidvc.workflow.labels import LabelPart, check_dilation, check_guess, labels_of, open_labels, typical_size
 from mpidvc.workflow.measurement import Measurement
-from mpidvc.workflow.output import Output, check_results, pair_stem
-from mpidvc.workflow.pointwise import PointwisePlan
+from mpidvc.workflow.output import Output, check_results, series_stems
 from mpidvc.workflow.registration import describe_criterion, registration_options, registration_settings
+from mpidvc.workflow.series import SeriesPart, SeriesPlan
 from mpidvc.workflow.summary import show_statuses
 from mpidvc.workflow.verdict import judge_labels, note_outliers
 from mpidvc.workflow.work import Work
@@ -50,7 +52,7 @@ SAME_PLACE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair(LabelPart):
+class Pair(LabelPart, SeriesPart):
     """The images, with settings that follow from their grey levels.
 
     Attributes
@@ -68,7 +70,7 @@ class Pair(LabelPart):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(PointwisePlan[Pair]):
+class Plan(SeriesPlan[Pair]):
     """Labels to be correlated.
 
     Attributes
@@ -92,40 +94,53 @@ class Plan(PointwisePlan[Pair]):
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         check_dilation(args.label_dilate)
         guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
-        images = inputs.open_pair(args.im1, args.im2, None)
-        numbers = open_labels(args.lab1, images.image1)
-        images = images._replace(mask1=numbers)
+        states = args.states
+        if states is None:
+            states = [State(args.im1, args.lab1), *(State(image) for image in (args.im2, *args.more))]
+        # a state with labels is the reference of those that follow
+        sources = [max(i for i in range(k) if states[i].labels is not None) for k in range(1, len(states))]
+        opened = [inputs.open_pair(states[i].image, to.image, None) for i, to in zip(sources, states[1:], strict=True)]
+        first = opened[0].image1
+        numbers = {i: open_labels(states[i].labels, opened[sources.index(i)].image1) for i in sorted(set(sources))}
         if args.skip and (guess.field is None or "returnStatus" not in guess.field):
             raise UserError(f"-skp: {guess.name} has no return statuses of labels; give the field that is continued")
-        stem, output = pair_stem(args, "ddic", args.lab1), Output.of(args)
-        check_results(stem, output, args.phi_file)
+        names = [states[i].image for i in sources], [state.image for state in states[1:]]
+        stems, output = series_stems(args, "ddic", *names, states[0].labels), Output.of(args)
+        for stem in stems:
+            check_results(stem, output, args.phi_file)
         announce(console, "ddic", args)
-        describe_slices(console, images.image1, numbers, images.image2)
-        labels = labels_of(numbers, console, team)
-        check_guess(guess, labels, SAME_PLACE)
-        guess.announce(console, images.image1.shape, tif=False)
+        describe_slices(console, first, *numbers.values(), *(pair.image2 for pair in opened))
+        measured = {i: labels_of(one, console, team) for i, one in numbers.items()}
+        check_guess(guess, measured[0], SAME_PLACE)
+        guess.announce(console, first.shape, tif=False)
         if args.registration_bin_begin is not None:
-            guess = _registration(args, images, console, team)
-        nodes = Nodes.of_labels(labels.centre)
-        again = labels.numbers
-        if args.skip and guess.field is not None:
-            again = again[guess.field["returnStatus"][again] != 2]
-        size = typical_size(labels)
-        settings, criterion = _settings(args, images, labels, guess, size)
-        pair = Pair(
-            images=images,
-            stem=stem,
-            settings=settings,
-            criterion=criterion,
-            labels=labels,
-            chunks=make_chunks(labels, again, settings),
-        )
-        voxels = float(np.prod(labels.highest[again] + 1 - labels.lowest[again], axis=1).sum())
+            guess = _registration(args, opened[0], console, team)
+        pairs, voxels = [], 0.0
+        for k, (i, pair, stem) in enumerate(zip(sources, opened, stems, strict=True)):
+            images, labels, own = pair._replace(mask1=numbers[i]), measured[i], states[k + 1].own
+            given = guess if i == 0 else Guess()
+            settings = _settings(with_own(args, own), images, labels, given)
+            again = labels.numbers
+            if args.skip and given.field is not None:
+                again = again[given.field["returnStatus"][again] != 2]
+            pairs.append(
+                Pair(
+                    images=images,
+                    stem=stem,
+                    # labels of another reference are other labels
+                    warm=args.warm_start and k > 0 and sources[k - 1] == i,
+                    own=own,
+                    labels=labels,
+                    chunks=make_chunks(labels, again, settings["settings"]),
+                    **settings,
+                )
+            )
+            voxels += float(np.prod(labels.highest[again] + 1 - labels.lowest[again], axis=1).sum())
         return cls(
-            parts=[pair],
-            nodes=nodes,
+            parts=pairs,
+            nodes=Nodes.of_labels(measured[0].centre),
             guess=guess,
-            hws=size,
+            hws=typical_size(measured[0]),
             output=output,
             stored_f=args.apply_F,
             skip=args.skip,
@@ -133,7 +148,18 @@ class Plan(PointwisePlan[Pair]):
             estimated_seconds=voxels * COST[args.interpolation_order],
             image_mode=image_mode(args),
             memory=args.memory,
+            warm_start=args.warm_start,
+            prefix=args.prefix,
+            options=args,
         )
+
+    def start(self, part: Pair) -> tuple[Nodes, Guess]:
+        of_first = part.labels is self.parts[0].labels
+        return Nodes.of_labels(part.labels.centre), self.guess if of_first else Guess()
+
+    def settled(self, part: Pair, nodes: Nodes, guess: Guess) -> dict[str, Any]:
+        assert self.options is not None
+        return _settings(with_own(self.options, part.own), part.images, part.labels, guess)
 
     def chunk_bytes(self, part: Pair) -> int:
         return ddic_bytes(part.images, part.labels, part.chunks.order, part.settings, self.guess.gradient)
@@ -203,10 +229,8 @@ class Plan(PointwisePlan[Pair]):
         return judge_labels(console, part.images, part.labels.centre[measured], status[measured], self.hws, settings)
 
 
-def _settings(
-    args: argparse.Namespace, images: ImagePair, labels: Labels, guess: Guess, size: Triple
-) -> tuple[DdicSettings, str]:
-    """The settings of the run, and the line about the criterion that its grey levels call for."""
+def _settings(args: argparse.Namespace, images: ImagePair, labels: Labels, guess: Guess) -> dict[str, Any]:
+    """Settings of a pair, with the criterion that its grey levels call for, and the line about this."""
     centres: Array = labels.centre[labels.numbers]
 
     def guesses(rows: Ints) -> Array:
@@ -214,7 +238,7 @@ def _settings(
 
     # whole windows: grains that move would leave a mask of image 1
     whole = images._replace(mask1=None)
-    grey = grey_levels(whole, Windows(positions=centres, guess=guesses, hws=size))
+    grey = grey_levels(whole, Windows(positions=centres, guess=guesses, hws=typical_size(labels)))
     choice = choose_criterion(args.criterion, grey)
     settings = DdicSettings(
         replace(registration_settings(args, choice, rigid=not args.non_rigid), level=grey.mean1),
@@ -224,7 +248,7 @@ def _settings(
         keep_others=args.dont_mask_others,
         binning=args.multiscale_binning,
     )
-    return settings, describe_criterion(choice)
+    return {"settings": settings, "criterion": describe_criterion(choice)}
 
 
 def _registration(args: argparse.Namespace, images: ImagePair, console: Console, team: Team) -> Guess:

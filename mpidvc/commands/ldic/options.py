@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mpidvc.cli import options
+from mpidvc.cli.manifest import is_manifest, read_manifest
 from mpidvc.cli.parser import Parser
 from mpidvc.errors import UserError
 
@@ -19,9 +20,17 @@ examples:
       a series: 1 to 2 and 2 to 3 (without -sei: 1 to 2 and 1 to 3)
   mpidvc ldic day*.tif -ns 20 -hws 10 --update-reference --resume
       a long series: every state starts from the result of the one before, and the reference changes where it has to
+  mpidvc ldic series.toml -ns 20 -hws 10 --warm-start
+      the states that series.toml lists, with options of their own: [[state]] image = "day2.tif" margin = 10
   mpiexec -n 64 mpidvc ldic im1.tif im2.tif -ns 10 -hws 10
       on the hosts that the launcher chooses
 """
+
+#: Options that a state of a manifest may have of its own.
+MAY_DIFFER = (
+    *("margin", "grey_low_threshold", "grey_high_threshold", "rigid", "shift", "criterion"),
+    *("max_iterations", "min_delta_phi", "interpolation_order", "update_gradient"),
+)
 
 
 def add_options(parser: Parser) -> None:
@@ -30,7 +39,8 @@ def add_options(parser: Parser) -> None:
         "images",
         metavar="image",
         nargs="+",
-        help="two or more images: TIFF files, folders of TIFF slices, or HDF5 datasets (file.h5::/path)",
+        help="two or more images: TIFF files, folders of TIFF slices, or HDF5 datasets (file.h5::/path); or the "
+        "manifest of a series (.toml)",
     )
     start = parser.add_argument_group("what is compared, and from where")
     options.add_mask(start)
@@ -48,7 +58,7 @@ def add_options(parser: Parser) -> None:
         action="store_true",
         help="compare every image with the one before it, instead of the first",
     )
-    options.add_series(parser, parser.add_argument_group("series"), update=True)
+    options.add_series(parser, update=True)
     grid = parser.add_argument_group("grid and windows")
     options.add_grid(grid)
     options.add_margin(
@@ -64,13 +74,17 @@ def add_options(parser: Parser) -> None:
 def check(args: argparse.Namespace) -> list[str]:
     """Check the options without their files; return notes for the user."""
     options.check_common(args)
+    args.states = None
+    if len(args.images) == 1 and is_manifest(args.images[0]):
+        args.states = read_manifest(args.images[0], args, add_options, MAY_DIFFER, labels=False)
+        args.images = [state.image for state in args.states]
     if len(args.images) < 2:
         raise UserError(f"{args.images[0]} alone: at least two images are needed")
     options.check_grid(args)
     if args.skip and args.phi_file is None:
         raise UserError("-skp needs the field that it continues (-pf)")
     options.check_outputs(args)
-    notes = options.check_series(args)
+    notes = options.check_series(args, len(args.images))
     if args.series_incremental and args.mask1 is not None:
         notes.append("with -sei the same mask (-mf1) is laid on the first image of every pair")
     return notes

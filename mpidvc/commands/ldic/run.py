@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from mpidvc.arrays import Triple
+from mpidvc.cli.manifest import with_own
 from mpidvc.cli.options import image_mode
 from mpidvc.core.grey import choose_criterion
 from mpidvc.errors import UserError
@@ -26,9 +27,8 @@ from mpidvc.workflow.determines import fingerprints
 from mpidvc.workflow.guess import Guess, Nodes, nodes_to_measure, read_guess
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, series_stems
-from mpidvc.workflow.pointwise import Part
 from mpidvc.workflow.registration import describe_criterion, registration_options, registration_settings
-from mpidvc.workflow.series import SeriesPlan
+from mpidvc.workflow.series import SeriesPart, SeriesPlan
 from mpidvc.workflow.summary import show_statuses
 from mpidvc.workflow.verdict import judge_correlation, note_outliers
 from mpidvc.workflow.work import Work
@@ -45,7 +45,7 @@ SHOWN = ("error", "iterations", "returnStatus", "deltaPhiNorm")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair(Part):
+class Pair(SeriesPart):
     """A pair of a series, with the settings that follow from its grey levels."""
 
     settings: LdicSettings
@@ -64,8 +64,6 @@ class Plan(SeriesPlan[Pair]):
         Whether good nodes of the first guess are kept.
     spacing : 3 ints or None
         Node spacing as asked for, voxels.
-    options : Namespace or None
-        As parsed; on rank 0.
     """
 
     files = FieldFiles("LDIC", {name: name for name in SHOWN}, SHOWN)
@@ -73,7 +71,6 @@ class Plan(SeriesPlan[Pair]):
     stored_f: str
     skip: bool
     spacing: Triple | None
-    options: argparse.Namespace | None
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
@@ -97,7 +94,17 @@ class Plan(SeriesPlan[Pair]):
         announce(console, "ldic", args)
         describe_slices(console, opened[0].image1, *(pair.image2 for pair in opened))
         guess.announce(console, shape, args.tif)
-        pairs = [_pair(args, *part, nodes, guess, hws) for part in zip(opened, stems, strict=True)]
+        own = [{} for _ in seconds] if args.states is None else [state.own for state in args.states[1:]]
+        pairs = [
+            Pair(
+                images=images,
+                stem=stem,
+                warm=args.warm_start and k > 0,
+                own=own[k],
+                **_settings(with_own(args, own[k]), images, nodes, guess, hws),
+            )
+            for k, (images, stem) in enumerate(zip(opened, stems, strict=True))
+        ]
         voxels = float(np.prod([2 * h + 1 for h in hws]))
         cost = voxels * COST[args.interpolation_order] * (3 if args.update_gradient else 1)
         plan = cls(
@@ -120,12 +127,9 @@ class Plan(SeriesPlan[Pair]):
         plan.check_states()
         return plan
 
-    def for_workers(self) -> Plan:
-        return replace(super().for_workers(), options=None)
-
-    def pair(self, images: ImagePair, stem: Path, nodes: Nodes, guess: Guess) -> Pair:
+    def settled(self, part: Pair, nodes: Nodes, guess: Guess) -> dict[str, Any]:
         assert self.options is not None
-        return _pair(self.options, images, stem, nodes, guess, self.hws)
+        return _settings(with_own(self.options, part.own), part.images, nodes, guess, self.hws)
 
     def chunk_bytes(self, part: Pair) -> int:
         points = (self.nodes.point_set(self.guess), *self.later_points())
@@ -192,8 +196,8 @@ class Plan(SeriesPlan[Pair]):
         return judge_correlation(console, part.images, work.positions[rows], status[rows], self.hws, settings)
 
 
-def _pair(args: argparse.Namespace, images: ImagePair, stem: Path, nodes: Nodes, guess: Guess, hws: Triple) -> Pair:
-    """A pair, with the criterion that its grey levels call for."""
+def _settings(args: argparse.Namespace, images: ImagePair, nodes: Nodes, guess: Guess, hws: Triple) -> dict[str, Any]:
+    """Settings of a pair, with the criterion that its grey levels call for, and the line about this."""
     windows = Windows(
         positions=nodes.positions,
         guess=lambda rows: guess.at(rows, nodes.positions, args.apply_F),
@@ -213,4 +217,4 @@ def _pair(args: argparse.Namespace, images: ImagePair, stem: Path, nodes: Nodes,
         grey_low=windows.grey_low,
         grey_high=windows.grey_high,
     )
-    return Pair(images=images, stem=stem, settings=settings, criterion=describe_criterion(choice))
+    return {"settings": settings, "criterion": describe_criterion(choice)}
