@@ -93,6 +93,10 @@ class RoadPlan(KernelPlan, Generic[PartT]):
     def work(self, part: PartT) -> Work:
         """The points of a part in blocks, and what determines their results; on rank 0."""
 
+    def of_part(self: P, part: PartT) -> P:
+        """The plan that a part is measured by, where nothing was measured before; on rank 0."""
+        return self
+
     @abstractmethod
     def at_hand(
         self, part: PartT, executor: Executor, console: Console, stages: Stages
@@ -109,7 +113,8 @@ class RoadPlan(KernelPlan, Generic[PartT]):
 
     def cost(self, budget: float) -> Cost:
         n = len(self.parts)
-        works = [(self.parts[k], self.work(self.parts[k])) for k in sample_of(n, FEWEST).tolist()]
+        parts = [self.parts[k] for k in sample_of(n, FEWEST).tolist()]
+        works = [(part, self.of_part(part).work(part)) for part in parts]
         if budget == 0:
             chunks = sum(len(work.starts) - 1 - len(work.kept) for _, work in works) / len(works)
             return Cost(self.estimated_seconds, round(n * chunks), rounds=n)

@@ -85,10 +85,6 @@ class SeriesPlan(PointwisePlan[PartT]):
     def for_workers(self: P) -> P:
         return replace(super().for_workers(), options=None)
 
-    def start(self, part: PartT) -> tuple[Nodes, Guess]:
-        """Points and first guess of a part that does not start from a state before; on rank 0."""
-        return self.nodes, self.guess
-
     @abstractmethod
     def settled(self, part: PartT, nodes: Nodes, guess: Guess) -> dict[str, Any]:
         """The attributes of a part that follow from the grey levels of its images; on rank 0."""
@@ -162,22 +158,19 @@ class SeriesPlan(PointwisePlan[PartT]):
         """The part of a state and the plan that it is measured by, on every rank; points and guess on rank 0."""
         part = self.parts[state - 1]
         if not part.warm:
-            if follower is None:
-                return self, part
-            nodes, guess = self.start(part)
-            return replace(self, nodes=nodes, guess=guess), part
+            return self if follower is None else self.of_part(part), part
 
         def describe() -> tuple[int, dict[str, Any]]:
             assert follower is not None
             here = self._from(follower.reference, state)
-            nodes = follower.nodes if follower.reference else self.start(part)[0]
+            nodes = follower.nodes if follower.reference else self.of_part(part).nodes
             return follower.reference, self.settled(here, nodes, follower.guess)
 
         reference, settled = on_leader(executor, describe)
         made = replace(self._from(reference, state), **settled)
         if follower is None:
             return self, made
-        nodes = follower.nodes if reference else self.start(part)[0]
+        nodes = follower.nodes if reference else self.of_part(part).nodes
         return replace(self, nodes=nodes, guess=follower.guess), made
 
     def _from(self, reference: int, state: int) -> PartT:

@@ -153,9 +153,9 @@ class Plan(SeriesPlan[Pair]):
             options=args,
         )
 
-    def start(self, part: Pair) -> tuple[Nodes, Guess]:
-        of_first = part.labels is self.parts[0].labels
-        return Nodes.of_labels(part.labels.centre), self.guess if of_first else Guess()
+    def of_part(self, part: Pair) -> Plan:
+        guess = self.guess if part.labels is self.parts[0].labels else Guess()
+        return replace(self, nodes=Nodes.of_labels(part.labels.centre), guess=guess)
 
     def settled(self, part: Pair, nodes: Nodes, guess: Guess) -> dict[str, Any]:
         assert self.options is not None
