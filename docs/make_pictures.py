@@ -272,6 +272,35 @@ def fields() -> None:
     save(made, "field-strain.png")
 
 
+def series() -> None:
+    """A made series, followed with and without a changing reference."""
+    # the folder of the sources is not on the path of a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from benchmarks.series import Turning, follow
+
+    made_series = Turning(220, 25, 15.0, 0.9)
+    images = made_series.write(Path.cwd())
+    made_series.write_nodes(Path("nodes.tsv"), 16, 48)
+    made = figure(8, 2.8)
+    axes = made.subplots(1, 4)
+    for panel, state in zip(axes, (0, 24), strict=False):
+        show(panel, made_series.image(state), f"state {state + 1}", colours=False, cmap="gray")
+    for option, ending in (("--update-reference", "-total"), ("--warm-start", "")):
+        follow(images, Path("nodes.tsv"), 40, Path(option[2:]), [option])
+        found = [
+            made_series.errors(read_field(Path(option[2:]) / f"s000-s{state:03d}-ldic{ending}.h5"), state)
+            for state in range(1, 25)
+        ]
+        axes[2].semilogy(range(2, 26), [np.median(errors) for _, errors in found], label=option)
+        axes[3].plot(range(2, 26), [100 * share for share, _ in found])
+    axes[2].legend(fontsize=6)
+    for panel, title in zip(axes[2:], ("median error, voxels", "converged, %"), strict=True):
+        panel.set_title(title, fontsize=10)
+        panel.set_xlabel("state", fontsize=8)
+        panel.tick_params(labelsize=7)
+    save(made, "workflow-series.png")
+
+
 MADE: dict[str, Callable[[], None]] = {
     "demo": demo,
     "grains": grains,
@@ -281,6 +310,7 @@ MADE: dict[str, Callable[[], None]] = {
     "rock": rock,
     "plate": plate,
     "fields": fields,
+    "series": series,
 }
 REAL = ("rock", "plate", "fields")
 
