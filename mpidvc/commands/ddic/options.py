@@ -46,7 +46,7 @@ def add_options(parser: Parser) -> None:
         "lab1", nargs="?", help="labels of image 1, of its shape: 0 is the background, each grain has a number"
     )
     parser.add_argument("im2", nargs="?", help="image 2")
-    parser.add_argument("more", metavar="im3", nargs="*", help="further states, each compared with image 1")
+    parser.add_argument("more", metavar="im3", nargs="*", default=[], help="further states, each compared with image 1")
     labels = parser.add_argument_group("labels")
     options.add_label_dilate(labels)
     labels.add_argument(
