@@ -216,10 +216,11 @@ def ddic_bytes(images: ImagePair, labels: Labels, numbers: Ints, settings: DdicS
         box2 = np.minimum(size[small] + 2 * (settings.reach + around), np.array(images.image2.shape) + 2 * TAPS)
         if images.two_d:
             box1[:, 0] = box2[:, 0] = 1
-        k = int(np.argmax(np.prod(box2, axis=1)))
-        window = _kernel(float(np.prod(size[small][k] + 1)), registration, kernel.gradient_reach)
+        # a margin beyond the image gives small labels as large a window 2 as large ones
+        first, second, compared = (int(np.argmax(np.prod(box, axis=1))) for box in (box1, box2, size[small]))
+        window = _kernel(float(np.prod(size[small][compared] + 1)), registration, kernel.gradient_reach)
         # the mask of the label, in its window and in the box
-        most = max(most, _work(images, box1[k], box2[k], 3.0, window))
+        most = max(most, _work(images, box1[first], box2[second], 3.0, window))
     return table + most
 
 
