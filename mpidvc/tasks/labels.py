@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -17,15 +20,19 @@ from mpidvc.images.image import Image
 from mpidvc.images.source import Source, in_pieces
 from mpidvc.kernels import labels as kernels
 from mpidvc.runtime.executor import Executor
-from mpidvc.runtime.stop import StopRequest
+from mpidvc.runtime.stop import Stopped, StopRequest
 from mpidvc.tasks.ranks import on_leader
 
 __all__ = ["LabelTask", "chunk_labels", "measure_labels", "read_label_mask"]
 
 #: Most labels of a chunk, fewest chunks, and voxels of the windows of a chunk: at least, at most.
 MOST_LABELS, FEWEST_CHUNKS, LEAST_VOXELS, MOST_VOXELS = 64, 96, 20_000, 4_000_000
+#: Most threads of a pass: each holds a piece of the image, and they soon share the bandwidth of the memory.
+MOST_THREADS = 8
 #: A voxel and its value.
 Wrong = tuple[Triple, Any]
+#: First voxel of a piece, the sums of its labels, and its first voxel whose value is no label.
+Sums = tuple[Triple, Records, Wrong | None]
 
 
 class LabelTask:
@@ -44,8 +51,8 @@ class LabelTask:
         self._tally = kernels.Tally()
         self.n_chunks = len(self._pieces)
 
-    def run(self, chunk: int) -> tuple[Triple, Records, Wrong | None]:
-        """First voxel of a piece, the sums of its labels, and its first voxel whose value is no label."""
+    def run(self, chunk: int) -> Sums:
+        """Sums over a piece."""
         low, high = self._pieces[chunk]
         part, _ = self._image.read_box(low, high)
         sums, index = self._tally.of(part, LARGEST_LABEL)
@@ -55,7 +62,7 @@ class LabelTask:
         return low, sums, ((low[0] + z, low[1] + y, low[2] + x), part[z, y, x].item())
 
 
-def measure_labels(executor: Executor, image: Image, stop: StopRequest | None = None) -> Labels:
+def measure_labels(executor: Executor, image: Image, stop: StopRequest | None = None, threads: int = 1) -> Labels:
     """Volume, bounding box and centre of mass of every label of an image; every rank calls it.
 
     For each number up to the largest label, rank 0 needs up to 260 bytes meanwhile, the other ranks 4, and 160 to
@@ -67,11 +74,13 @@ def measure_labels(executor: Executor, image: Image, stop: StopRequest | None = 
     image : Image
         Integers, or floating-point numbers that are integers; from 0, the background, to `LARGEST_LABEL`.
     stop : StopRequest, optional
+    threads : int
+        CPUs that a process may use that is alone, without ranks to share the pass with.
 
     Returns
     -------
     Labels
-        The same bits on every rank, on any number of them.
+        The same bits on every rank, on any number of ranks or threads.
 
     Raises
     ------
@@ -90,14 +99,20 @@ def measure_labels(executor: Executor, image: Image, stop: StopRequest | None = 
     sums = on_leader(executor, begin)
     wrong: list[Wrong] = []
 
-    def keep(_: int, result: tuple[Triple, Records, Wrong | None]) -> None:
+    def keep(_: int, result: Sums) -> None:
         low, found, voxel = result
         if voxel is None:
             sums.add(found, low)
         else:
             wrong.append(voxel)
 
-    executor.map(LabelTask(image), keep, stop)
+    if executor.size == 1 and threads > 1:
+        for chunk, result in enumerate(_by_threads(image, min(threads, MOST_THREADS))):
+            if stop is not None and stop.requested:
+                raise Stopped
+            keep(chunk, result)
+    else:
+        executor.map(LabelTask(image), keep, stop)
 
     def end() -> Labels:
         if wrong:
@@ -105,6 +120,24 @@ def measure_labels(executor: Executor, image: Image, stop: StopRequest | None = 
         return sums.labels()
 
     return on_leader(executor, end)
+
+
+def _by_threads(image: Image, threads: int) -> Iterator[Sums]:
+    """Sums over the pieces of an image, in their order."""
+    own = threading.local()
+
+    def run(chunk: int) -> Sums:
+        if not hasattr(own, "task"):
+            # a file and a tally of its own
+            own.task = LabelTask(copy.copy(image))
+        result: Sums = own.task.run(chunk)
+        return result
+
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield from pool.map(run, range(LabelTask(image).n_chunks))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _refusal(path: str, place: Triple, value: Any) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -81,6 +83,34 @@ def test_the_image_is_never_read_whole_and_no_voxel_twice() -> None:
     assert sum(image.boxes) == image.array.size
 
 
+@pytest.mark.usefixtures("_small_pieces")
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_threads_share_the_pass(tmp_path: Path, compression: str | None) -> None:
+    """Each reads pieces of its own; the labels, and the value that is refused, are those of one pass."""
+    values = some_labels(8, SHAPE, 50).astype(np.uint16)
+    file = tmp_path / "labels.tif"
+    tifffile.imwrite(file, values, photometric="minisblack", compression=compression)
+    image, one = open_image(str(file)), measure_labels(InlineExecutor(), ArrayImage(values))
+    names: set[str] = set()
+    read = type(image).read_box
+
+    def read_box(self: Any, low: Any, high: Any) -> Any:
+        names.add(threading.current_thread().name)
+        return read(self, low, high)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(image), "read_box", read_box)
+        found = measure_labels(InlineExecutor(), image, threads=3)
+    assert names
+    assert threading.current_thread().name not in names
+    check(found, values)
+    assert pickle.dumps(found) == pickle.dumps(one)
+    wrong = values.astype(np.int32)
+    wrong[3, 5, 7] = wrong[19, 0, 0] = -2
+    with pytest.raises(AgreedError, match=r"the value -2 at voxel \(z, y, x\) = \(3, 5, 7\)"):
+        measure_labels(InlineExecutor(), ArrayImage(wrong), threads=3)
+
+
 def test_plane() -> None:
     values = some_labels(3, (1, 40, 50), 9).astype(np.uint8)
     found = measure_labels(InlineExecutor(), ArrayImage(values[0]))
@@ -140,8 +170,9 @@ def test_image_of_another_world() -> None:
 def test_stop() -> None:
     stop = StopRequest()
     stop.signal = 15
-    with pytest.raises(Stopped):
-        measure_labels(InlineExecutor(), ArrayImage(np.ones((2, 2, 2), np.uint8)), stop)
+    for threads in (1, 2):
+        with pytest.raises(Stopped):
+            measure_labels(InlineExecutor(), ArrayImage(np.ones((2, 2, 2), np.uint8)), stop, threads)
 
 
 def test_ranks_give_the_same_bits(mpiexec: Job, tmp_path: Path) -> None:
