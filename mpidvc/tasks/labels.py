@@ -27,6 +27,9 @@ __all__ = ["LabelTask", "chunk_labels", "measure_labels", "read_label_mask"]
 
 #: Most labels of a chunk, fewest chunks, and voxels of the windows of a chunk: at least, at most.
 MOST_LABELS, FEWEST_CHUNKS, LEAST_VOXELS, MOST_VOXELS = 64, 96, 20_000, 4_000_000
+#: This part of the voxels, in the end, is in chunks so many times as small: at the end of a run ranks wait for no more
+#: than one of them.
+LAST, FINER = 1 / 8, 4
 #: Most threads of a pass: each holds a piece of the image, and they soon share the bandwidth of the memory.
 MOST_THREADS = 8
 #: A voxel and its value.
@@ -189,7 +192,7 @@ def chunk_labels(labels: Labels, numbers: Ints, voxels: Ints, large: int) -> Chu
     """Divide labels into chunks of near neighbours whose windows have about as many voxels.
 
     Large labels come first, each by itself; then chunks with a label that is large for a chunk, so that none of them is
-    the last one.
+    the last one. The last chunks are smaller than the others.
 
     Parameters
     ----------
@@ -226,10 +229,14 @@ def chunk_labels(labels: Labels, numbers: Ints, voxels: Ints, large: int) -> Chu
 
 def _cut(order: Ints, voxels: Ints, budget: int) -> list[Ints]:
     """Stretches of an order that have at most `MOST_LABELS` labels, and little more than `budget` voxels."""
-    cuts, count, sum_ = [0], 0, 0
-    for k, number in enumerate(order.tolist()):
-        if count and (count >= MOST_LABELS or sum_ + int(voxels[number]) > budget):
+    most, sizes = MOST_LABELS, voxels[order]
+    finer = int((1 - LAST) * sizes.sum())
+    cuts, count, sum_, before = [0], 0, 0, 0
+    for k, size in enumerate(sizes.tolist()):
+        if before <= finer < before + size:
+            most, budget = MOST_LABELS // FINER, max(budget // FINER, LEAST_VOXELS)
+        if count and (count >= most or sum_ + size > budget):
             cuts.append(k)
             count = sum_ = 0
-        count, sum_ = count + 1, sum_ + int(voxels[number])
+        count, sum_, before = count + 1, sum_ + size, before + size
     return [order[a:b] for a, b in pairwise([*cuts, len(order)])]

@@ -19,7 +19,7 @@ from mpidvc.images import source
 from mpidvc.images.image import ArrayImage, open_image
 from mpidvc.runtime.executor import InlineExecutor
 from mpidvc.runtime.stop import Stopped, StopRequest
-from mpidvc.tasks.labels import measure_labels, read_label_mask
+from mpidvc.tasks.labels import chunk_labels, measure_labels, read_label_mask
 from mpidvc.tasks.placement import Placement, placed
 from tests.conftest import Job
 from tests.kernels.test_labels import ball_mask, some_labels
@@ -188,6 +188,29 @@ def test_ranks_give_the_same_bits(mpiexec: Job, tmp_path: Path) -> None:
         done = mpiexec(n, label_program.__file__, *files)
         assert (done.returncode, done.stderr) == (0, "")
         assert sorted(done.stdout.splitlines()) == sorted(expected * n)
+
+
+def test_chunks_of_labels() -> None:
+    """Large labels alone and first, then chunks about as large as each other, and small ones in the end."""
+    n, edge = 8000, 20
+    numbers = np.arange(1, n + 1)
+    places = np.stack(np.unravel_index(np.arange(n), (edge, edge, edge)), axis=1) * 10.0
+    centre = np.concatenate([np.zeros((1, 3)), places])
+    rows = np.zeros((n + 1, 3), np.int64)
+    labels = Labels((200, 200, 200), np.ones(n + 1, np.int64), rows, rows, centre)
+    voxels = np.random.default_rng(4).integers(2000, 6000, n)
+    voxels[[70, 4000]] = 10**6, 2 * 10**6
+    chunks = chunk_labels(labels, numbers, voxels, 10**5)
+    np.testing.assert_array_equal(np.sort(chunks.order), numbers)
+    parts = [chunks.points(k) for k in range(len(chunks))]
+    assert [part.tolist() for part in parts[:2]] == [[4001], [71]]
+    sizes = np.array([voxels[part - 1].sum() for part in parts[2:]])
+    counts = np.array([len(part) for part in parts[2:]])
+    late = np.cumsum(sizes) > 0.88 * sizes.sum()
+    # cut by the number of labels, at which neither part has many voxels; the last chunks may be shorter
+    assert counts[~late].max() == 64
+    assert counts[late].max() == 16
+    assert np.median(counts[late]) == 16
 
 
 @pytest.mark.parametrize("dilate", [-1, 0, 2])
