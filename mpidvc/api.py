@@ -295,7 +295,11 @@ def _texts(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, 
         return _label(option, index)
 
     for option, value in options.items():
-        if option == "images" and not isinstance(value, str | Path) and hasattr(value, "__iter__"):
+        if option == keywords.STACKS and isinstance(value, Mapping):
+            objects += [(option, k, pair) for k, pair in enumerate(value.items())]
+            # names and URIs of any characters are no words of a command line
+            texts[option] = [f"stack{k}" for k in range(len(value))]
+        elif option == "images" and not isinstance(value, str | Path) and hasattr(value, "__iter__"):
             texts[option] = [text(option, k, one) for k, one in enumerate(value)]
         else:
             texts[option] = text(option, None, value)
@@ -315,11 +319,19 @@ def _opened(option: str, index: int | None, value: Any, ranks: Executor | None, 
         if not isinstance(value, PhiField):
             raise UserError(f"{option}: is a {type(value).__name__}; give a path or a PhiField")
         return value
-    from mpidvc.images.image import ArrayImage, image_at_hand, image_of
+    from mpidvc.images.image import ArrayImage, Image, image_at_hand, image_of
 
-    image = image_of(value, _label(option, index))
-    if ranks is not None and isinstance(image, ArrayImage):
-        return stack.enter_context(image_at_hand(image))
+    image: Image | tuple[str, Any]
+    if option == keywords.STACKS:
+        from mpidvc.images.stack import stack_of
+
+        name, given = value
+        array = stack_of(given, name)
+        image = name, array
+    else:
+        image = array = image_of(value, _label(option, index))
+    if ranks is not None and isinstance(array, ArrayImage):
+        stack.enter_context(image_at_hand(array))
     return image
 
 

@@ -1,0 +1,201 @@
+"""Phase correlation of 2D images with a first one: peak, mean, and the shift at the peak.
+
+Kuglin and Hines, Proc. IEEE Int. Conf. Cybernetics and Society (1975) 163–165. The score of a stack is that of
+ewoksndreg 0.5.0.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Match", "Ranking", "Reference", "StackScore", "ranked", "working_dtype"]
+
+#: A transformed value below this multiple of the norm of its image, times the precision, is rounding.
+ROUNDING = 8.0
+#: Probability that two images without a relation have a distinct peak.
+CHANCE = 1e-3
+
+
+class Match(NamedTuple):
+    """The phase correlation of an image with the first one.
+
+    Attributes
+    ----------
+    peak, mean : float
+        Greatest and mean magnitude.
+    y, x : float
+        Displacement from the first image to this one, whole voxels.
+    distinct : float
+        1 if the peak is higher than that of unrelated images, with a probability of 1 - `CHANCE`; otherwise 0.
+    """
+
+    peak: float
+    mean: float
+    y: float
+    x: float
+    distinct: float
+
+
+#: The match of an image that holds nan or infinity.
+NO_MATCH = Match(*[math.nan] * 4, 0.0)
+
+
+def working_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Precision of the transforms: float32 where it holds every value of the image."""
+    return np.result_type(dtype, np.float32)
+
+
+class _Transform:
+    """Phases of real transforms of images of one shape and precision, in memory that is used again and again.
+
+    Parameters
+    ----------
+    shape : (ny, nx)
+    dtype : float32 or float64
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        half = (shape[0], shape[1] // 2 + 1)
+        self._values = np.empty(shape, dtype)
+        self._magnitude, self._square = np.empty(half, dtype), np.empty(half, dtype)
+        self._kept = np.empty(half, np.bool_)
+        self._least = ROUNDING * float(np.finfo(dtype).eps)
+
+    def phases(self, image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
+        """Phases of an image, and which of them are above the rounding errors; the others are 0.
+
+        The second array lasts until the next call. None if the image holds nan or infinity.
+        """
+        # slow to import, and only this command needs it
+        from scipy.fft import rfft2
+
+        values, magnitude = self._values, self._magnitude
+        np.copyto(values, image, casting="same_kind")
+        # the difference of the limits may be beyond the greatest number
+        values *= values.dtype.type(0.5)
+        low, high = values.min(), values.max()
+        if not (np.isfinite(low) and np.isfinite(high)):
+            return None
+        if high > low:
+            values -= low
+            values /= high - low
+        else:
+            values[:] = high != 0
+        norm = math.sqrt(float(np.vdot(values, values)))
+        spectrum: NDArray[Any] = rfft2(values)
+        np.multiply(spectrum.real, spectrum.real, out=magnitude)
+        np.multiply(spectrum.imag, spectrum.imag, out=self._square)
+        magnitude += self._square
+        np.sqrt(magnitude, out=magnitude)
+        # the phase of a value at rounding level is that of an error
+        np.greater(magnitude, self._least * norm, out=self._kept)
+        np.divide(1, magnitude, out=magnitude, where=self._kept)
+        magnitude *= self._kept
+        spectrum *= magnitude
+        return spectrum, self._kept
+
+
+class Reference:
+    """The first image of a stack, transformed once.
+
+    Parameters
+    ----------
+    image : (ny, nx) array
+        Integers or floats.
+    """
+
+    def __init__(self, image: NDArray[Any]) -> None:
+        self._shape = image.shape
+        self._transform = _Transform(image.shape, working_dtype(image.dtype))
+        found = self._transform.phases(image)
+        self._phases = None if found is None else (found[0].conj(), found[1].copy())
+
+    def match(self, image: NDArray[Any]) -> Match:
+        """Phase correlation with another image of the same shape and dtype; nan if one holds nan or infinity."""
+        from scipy.fft import irfft2
+
+        other = self._transform.phases(image)
+        if self._phases is None or other is None:
+            return NO_MATCH
+        cross, kept = other
+        cross *= self._phases[0]
+        kept &= self._phases[1]
+        correlation = irfft2(cross, s=self._shape, overwrite_x=True)
+        np.abs(correlation, out=correlation)
+        place = int(correlation.argmax())
+        peak = float(correlation.flat[place])
+        ny, nx = self._shape
+        y, x = divmod(place, nx)
+        # half of the frequencies are stored; those of the first column, and of the last one if nx is even, stand once
+        frequencies = np.count_nonzero(kept) + np.count_nonzero(kept[:, 1 : (nx + 1) // 2])
+        # by Parseval, unrelated images give normal values of this standard deviation
+        deviation = math.sqrt(frequencies) / (ny * nx)
+        threshold = deviation * math.sqrt(2 * math.log(ny * nx / CHANCE))
+        return Match(
+            peak,
+            float(correlation.mean(dtype=np.float64)),
+            float(y if y <= (ny - 1) // 2 else y - ny),
+            float(x if x <= (nx - 1) // 2 else x - nx),
+            float(peak > threshold),
+        )
+
+
+class StackScore(NamedTuple):
+    """Phase correlation of all images of a stack with its first one.
+
+    Attributes
+    ----------
+    name : str
+    score : float
+        Mean over the images of mean minus peak: -1 is best, 0 is worst; nan if an image holds nan.
+    ratio : float
+        Mean over the images, without the first, of peak divided by mean.
+    distinct : float
+        Share of the images, without the first, with a distinct peak.
+    matches : (n,) list of Match
+    """
+
+    name: str
+    score: float
+    ratio: float
+    distinct: float
+    matches: list[Match]
+
+    @classmethod
+    def of(cls, name: str, matches: list[Match]) -> StackScore:
+        """From the matches of all images, the first one's with itself included."""
+        # a stack of one image has no other
+        others = np.array(matches[1:] or matches)
+        peaks, means = others[:, 0], others[:, 1]
+        ratios = np.divide(peaks, means, out=np.full(len(peaks), np.nan), where=means > 0)
+        score = math.fsum(match.mean - match.peak for match in matches) / len(matches)
+        return cls(name, score, float(ratios.mean()), float(others[:, 4].mean()), matches)
+
+
+def ranked(scores: list[StackScore]) -> list[StackScore]:
+    """Stacks from best to worst: the least score first, nan last; the order given among equals."""
+    return sorted(scores, key=lambda one: (math.isnan(one.score), one.score))
+
+
+class Ranking(NamedTuple):
+    """Stacks from best to worst.
+
+    Attributes
+    ----------
+    reference : str or None
+        The stack that was asked for, or the best one.
+    stacks : list of StackScore or None
+        From best to worst; None if nothing was ranked.
+    """
+
+    reference: str | None
+    stacks: list[StackScore] | None
+
+    @property
+    def names(self) -> list[str] | None:
+        """Names from best to worst."""
+        return None if self.stacks is None else [one.name for one in self.stacks]
