@@ -93,8 +93,8 @@ class _Transform:
         np.sqrt(magnitude, out=magnitude)
         # the phase of a value at rounding level is that of an error
         np.greater(magnitude, self._least * norm, out=self._kept)
-        np.divide(1, magnitude, out=magnitude, where=self._kept)
-        magnitude *= self._kept
+        np.maximum(magnitude, np.finfo(magnitude.dtype).tiny, out=magnitude)
+        np.divide(self._kept, magnitude, out=magnitude)
         spectrum *= magnitude
         return spectrum, self._kept
 
@@ -137,7 +137,7 @@ class Reference:
         threshold = deviation * math.sqrt(2 * math.log(ny * nx / CHANCE))
         return Match(
             peak,
-            float(correlation.mean(dtype=np.float64)),
+            float(correlation.mean()),
             float(y if y <= (ny - 1) // 2 else y - ny),
             float(x if x <= (nx - 1) // 2 else x - nx),
             float(peak > threshold),
