@@ -292,6 +292,32 @@ def table(rows, columns):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def options_for(doc, page=None, spam=True):
+    """Parser of a benchmark's options: the folder that it works in, the programs, and the page that it writes."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    holds = "images, results and spam's venv" if spam else "images and results"
+    parser.add_argument("--work", type=made_folder, required=True, help=f"directory for {holds}")
+    if spam:
+        text = "directory of spam's scripts (default: install spam in a venv)"
+        parser.add_argument("--spam", metavar="BIN", help=text)
+    parser.add_argument("--mpidvc", metavar="COMMAND", default=str(Path(sys.executable).parent / "mpidvc"))
+    if page is not None:
+        parser.add_argument("--report", type=Path, default=REPOSITORY / "docs" / page)
+    return parser
+
+
+def made_folder(path):
+    """A folder, made if it is missing."""
+    folder = Path(path).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def facts_table(about):
+    """Markdown table of what `machine` tells."""
+    return table(list(about.items()), {"machine": lambda item: item[0], " ": lambda item: item[1]})
+
+
 def machine():
     info = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.processor())
@@ -360,13 +386,12 @@ def search_table(rows):
 
 def report(result, rows, long_rows, searches, ns, long_ns):
     shape = " × ".join(map(str, result["shape"]))
-    facts = table(list(result["machine"].items()), {"machine": lambda item: item[0], " ": lambda item: item[1]})
     starting = {"program": lambda m: m[0], "wall s": lambda m: m[1]["wall"], "CPU s": lambda m: m[1]["cpu"]}
     text = f"""# Benchmarks
 
 Written by `benchmarks/compare.py`: every figure here comes from one run on one machine. Do not edit.
 
-{facts}
+{facts_table(result["machine"])}
 
 Image pair: {shape} voxels, uint16, in closed form in both states; {TEXT_OF_PAIR}.
 Nodes every {ns} voxels, half-window {HWS} ({2 * HWS - 1}³ voxels compared), guess: the program's own registration.
@@ -419,18 +444,13 @@ both images and whose true displacement is inside the range.
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="directory for images, results and spam's venv")
-    parser.add_argument("--spam", metavar="BIN", help="directory of spam's scripts (default: install spam in a venv)")
-    parser.add_argument("--mpidvc", metavar="COMMAND", default=str(Path(sys.executable).parent / "mpidvc"))
+    parser = options_for(__doc__, "benchmarks.md")
     parser.add_argument("--program", action="append", default=[], metavar="NAME=COMMAND", help="another program")
     parser.add_argument("--quick", action="store_true", help="a pair of 120³ voxels instead of 300³")
-    parser.add_argument("--report", type=Path, default=REPOSITORY / "docs/benchmarks.md")
     options = parser.parse_args()
 
-    work = options.work.absolute()
-    (work / "out").mkdir(parents=True, exist_ok=True)
-    for old in (work / "out").iterdir():
+    work = options.work
+    for old in made_folder(work / "out").iterdir():
         old.unlink()
     n, ns, long_ns = (120, 20, 4) if options.quick else (300, 20, 5)
     pair = AnalyticPair((n, n, n), seed=300)

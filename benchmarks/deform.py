@@ -11,14 +11,11 @@ programs take turns, and the least of `--repeat` runs counts. The table goes int
 for another place) after every case.
 """
 
-import argparse
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tifffile
-from compare import REPOSITORY, find_spam, machine, measure, table
+from compare import facts_table, find_spam, machine, measure, options_for, table
 
 from mpidvc.core.analytic import AnalyticPair
 from mpidvc.fields.phifield import PhiField
@@ -76,12 +73,11 @@ def report(rows, about):
         "mpidvc, ns/voxel": "mpidvc",
         "times as fast": "ratio",
     }
-    facts = table(list(about.items()), {"machine": lambda item: item[0], " ": lambda item: item[1]})
     return f"""# Benchmark of deformImage
 
 Written by `benchmarks/deform.py`: every figure here comes from one run on one machine. Do not edit.
 
-{facts}
+{facts_table(about)}
 
 CPU time per voxel of a uint16 image that is deformed by a field on a grid with a node spacing of {SPACING} voxels, one
 process each. Imports and files are left out on both sides, but mpidvc's time includes writing the image. spam's image
@@ -93,15 +89,10 @@ Linear and cubic: interpolation of grey levels.
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--spam", metavar="BIN", help="directory of spam's scripts (default: install spam in a venv)")
-    parser.add_argument("--mpidvc", default=str(Path(sys.executable).parent / "mpidvc"))
+    parser = options_for(__doc__, "benchmarks-deform.md")
     parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--report", type=Path, default=REPOSITORY / "docs" / "benchmarks-deform.md")
     args = parser.parse_args()
-    work = args.work.resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    work = args.work
     about, spam = machine(), find_spam(args.spam, work)
     for edge in (OURS, LARGE, SMALL):
         write_inputs(work, edge)

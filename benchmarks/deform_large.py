@@ -11,22 +11,17 @@ than one grey level, or the ranks have used more memory than `--memory`.
 from __future__ import annotations
 
 import argparse
-import os
-import re
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import tifffile
-from out_of_core import RANK, tiles, write
+from out_of_core import on_ranks, tiles, write
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import read_tsv, write_tsv
-from mpidvc.runtime.launch import find_mpiexec
 from mpidvc.runtime.memory import parse_size
 
 SPACING, NEAREST = 20, 8
@@ -92,25 +87,9 @@ def main() -> None:
     write_field(field, edge)
     if not image.exists():
         write(image, tiles()[0], edge)
-    mpiexec = find_mpiexec()
-    if mpiexec is None:
-        sys.exit("no mpiexec")
     words = ["deformImage", str(image), "-pf", str(field), "--memory", options.memory]
-    environment = mpiexec.environment(os.environ, options.processes)
-    del environment["MPIDVC_STARTED_RANKS"]
-    start = time.perf_counter()
-    done = subprocess.run(
-        [*mpiexec.command(options.processes), sys.executable, "-c", RANK, *words],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    seconds = time.perf_counter() - start
-    if done.returncode != 0:
-        sys.exit(done.stdout + done.stderr)
-    peaks = [int(kb) * 1024 for kb in re.findall(r"^peak (\d+)$", done.stderr, re.MULTILINE)]
-    print(done.stdout)
+    seconds, peaks, told = on_ranks(options.processes, words)
+    print(told)
     print(
         f"{edge}³ voxels, {len(peaks)} ranks: {seconds:.0f} s, {1e9 * seconds / edge**3:.0f} ns/voxel; peaks "
         f"{' '.join(f'{peak / 1e6:.0f}' for peak in peaks)} MB, together {sum(peaks) / 1e6:.0f} MB",

@@ -11,13 +11,10 @@ take turns, and the least of `--repeat` runs counts. The table goes into docs/be
 another place) after every case.
 """
 
-import argparse
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from compare import REPOSITORY, find_spam, machine, measure, table
+from compare import facts_table, find_spam, machine, measure, options_for, table
 
 from mpidvc.commands import COMMANDS
 from mpidvc.fields.phifield import PhiField
@@ -119,12 +116,11 @@ def report(rows, files, about):
         "spam, whole s": "spam_whole",
         "mpidvc, whole s": "mpidvc_whole",
     }
-    facts = table(list(about.items()), {"machine": lambda item: item[0], " ": lambda item: item[1]})
     return f"""# Benchmarks of the commands on fields
 
 Written by `benchmarks/fields.py`: every figure here comes from one run on one machine. Do not edit.
 
-{facts}
+{facts_table(about)}
 
 CPU seconds on a grid of {LARGE} × {LARGE} × {LARGE} = {LARGE**3:,} nodes, one process each. *Computing* leaves imports
 and files out on both sides: mpidvc tells its computing stage, and from the time of spam's process that of the same
@@ -135,16 +131,11 @@ command on {SMALL**3} nodes is taken off, and that of reading and writing the fi
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--spam", metavar="BIN", help="directory of spam's scripts (default: install spam in a venv)")
-    parser.add_argument("--mpidvc", default=str(Path(sys.executable).parent / "mpidvc"))
+    parser = options_for(__doc__, "benchmarks-fields.md")
     parser.add_argument("--only", help="one command")
     parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--report", type=Path, default=REPOSITORY / "docs" / "benchmarks-fields.md")
     args = parser.parse_args()
-    work = args.work.resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    work = args.work
     about, spam = machine(), find_spam(args.spam, work)
     for edge in (LARGE, SMALL):
         write_field(work / f"field{edge}.tsv", edge)

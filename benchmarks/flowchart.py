@@ -10,14 +10,13 @@ told of the grey levels as they are, and after those of image 2 have been mapped
 deformed image. This script computes both from the images, not from what deformImage prints.
 """
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tifffile
-from compare import REPOSITORY, measure, table
+from compare import measure, options_for, table
 
 from mpidvc.fields.read import read_field
 
@@ -78,16 +77,12 @@ def points_of(path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_for(__doc__, "workflow.md", spam=False)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--mpidvc", default=str(Path(sys.executable).parent / "mpidvc"))
     parser.add_argument("--grey", type=float, default=5000.0, help="least mean grey level (default: %(default)s)")
     parser.add_argument("-np", dest="ranks", type=int, default=1)
-    parser.add_argument("--report", type=Path, default=REPOSITORY / "docs" / "workflow.md")
     args = parser.parse_args()
-    work = args.work.resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    work = args.work
     images = [args.data.resolve() / f"V4_bin2_{name}.tif" for name in ("Intact", "Deformed")]
     image1, image2 = (tifffile.imread(path) for path in images)
     residual = Residual(image2, args.grey)

@@ -10,14 +10,11 @@ the images and one label. A run of spam of more than a minute is not repeated; o
 runs only with `--long`. The tables go into docs/benchmarks-grains.md (`--report` for another place) after every turn.
 """
 
-import argparse
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tifffile
-from compare import REPOSITORY, find_spam, machine, measure, table
+from compare import facts_table, find_spam, machine, measure, options_for, table
 
 from mpidvc.core.grains import AnalyticGrains
 from mpidvc.images.image import open_image
@@ -149,13 +146,12 @@ def report(rows, about):
         for n, (s, r) in CASES.items()
         if any(row.grains == n for row in rows)
     )
-    facts = table(list(about.items()), {"machine": lambda item: item[0], " ": lambda item: item[1]})
     ours = [r for r in rows if r.program == "mpidvc"]
     return f"""# Benchmarks of the discrete correlation
 
 Written by `benchmarks/grains.py`: every figure here comes from one run on one machine. Do not edit.
 
-{facts}
+{facts_table(about)}
 
 Images in closed form in both states; displacements up to 3 voxels, rotations up to 5°, no first guess, default options:
 
@@ -187,16 +183,11 @@ calculates it, that of mpidvc at the centre of mass.
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="directory for images, results and spam's venv")
-    parser.add_argument("--spam", metavar="BIN", help="directory of spam's scripts (default: install spam in a venv)")
-    parser.add_argument("--mpidvc", default=str(Path(sys.executable).parent / "mpidvc"))
+    parser = options_for(__doc__, "benchmarks-grains.md")
     parser.add_argument("--cases", type=int, nargs="+", choices=CASES, default=[300], help="numbers of grains")
     parser.add_argument("--long", action="store_true", help="run spam with cubic splines on 5000 grains, too")
-    parser.add_argument("--report", type=Path, default=REPOSITORY / "docs/benchmarks-grains.md")
     args = parser.parse_args()
-    work = args.work.resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    work = args.work
     about = machine()
     spam, mpidvc = [str(find_spam(args.spam, work) / "spam-ddic")], [args.mpidvc, "ddic"]
     rows = []

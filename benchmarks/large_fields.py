@@ -7,13 +7,10 @@
 The memory of a command is that of all its ranks: pages that they share count once, those of mapped files as well.
 """
 
-import argparse
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
-from compare import machine, measure, table
+from compare import facts_table, machine, measure, options_for, table
 
 from mpidvc.fields.hdf5 import write_hdf5
 from mpidvc.fields.phifield import PhiField
@@ -50,15 +47,12 @@ def timed(name, work):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
+    parser = options_for(__doc__, spam=False)
     parser.add_argument("--points", type=float, help="of the field that the commands take")
     parser.add_argument("-np", dest="ranks", type=int, default=2)
-    parser.add_argument("--mpidvc", default=str(Path(sys.executable).parent / "mpidvc"))
     args = parser.parse_args()
-    work = args.work.resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    print(table(list(machine().items()), {"machine": lambda item: item[0], " ": lambda item: item[1]}))
+    work = args.work
+    print(facts_table(machine()))
     if args.points is None:
         field, path = field_of(100), work / "million.tsv"
         timed("writing 1 000 000 rows of text", lambda: write_tsv(path, field, "LDIC"))

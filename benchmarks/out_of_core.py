@@ -64,15 +64,13 @@ def forget(paths: list[Path]) -> None:
         os.close(fd)
 
 
-def run(options: argparse.Namespace, paths: list[Path], name: str, *more: str) -> tuple[float, list[int], bytes]:
-    """Seconds, peak bytes of the ranks, and the result."""
+def on_ranks(processes: int, words: list[str]) -> tuple[float, list[int], str]:
+    """Run mpidvc on ranks: seconds, peak bytes of the ranks, and its output."""
     mpiexec = find_mpiexec()
     if mpiexec is None:
         sys.exit("no mpiexec")
-    forget(paths)
-    words = ["ldic", *map(str, paths), "-ns", str(options.spacing), "-hws", "10", "-o", str(options.order)]
-    command = [*mpiexec.command(options.processes), sys.executable, "-c", RANK, *words, "-pre", name, *more]
-    environment = mpiexec.environment(os.environ, options.processes)
+    command = [*mpiexec.command(processes), sys.executable, "-c", RANK, *words]
+    environment = mpiexec.environment(os.environ, processes)
     del environment["MPIDVC_STARTED_RANKS"]
     start = time.perf_counter()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -80,7 +78,15 @@ def run(options: argparse.Namespace, paths: list[Path], name: str, *more: str) -
     if done.returncode != 0:
         sys.exit(done.stdout + done.stderr)
     peaks = [int(kb) * 1024 for kb in re.findall(r"^peak (\d+)$", done.stderr, re.MULTILINE)]
-    said = next(line for line in done.stdout.splitlines() if line.startswith("Memory:"))
+    return seconds, peaks, done.stdout
+
+
+def run(options: argparse.Namespace, paths: list[Path], name: str, *more: str) -> tuple[float, list[int], bytes]:
+    """Seconds, peak bytes of the ranks, and the result."""
+    forget(paths)
+    words = ["ldic", *map(str, paths), "-ns", str(options.spacing), "-hws", "10", "-o", str(options.order)]
+    seconds, peaks, told = on_ranks(options.processes, [*words, "-pre", name, *more])
+    said = next(line for line in told.splitlines() if line.startswith("Memory:"))
     print(f"{name:10} {seconds:6.1f} s   peaks {' '.join(f'{p / 1e6:.0f}' for p in peaks)} MB   {said}", flush=True)
     return seconds, peaks, (options.scratch / f"{name}-ldic.tsv").read_bytes()
 

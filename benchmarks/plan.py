@@ -9,16 +9,13 @@ time is the CPU time of the whole process, from its start to its end; plan says 
 largest that the process takes, its images included. The images are smoothed noise, and the same moved by a spline.
 """
 
-import argparse
 import json
 import statistics
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tifffile
-from compare import REPOSITORY, machine, measure, table
+from compare import facts_table, machine, measure, options_for, table
 from scipy import ndimage
 
 #: Edge of the images, voxels.
@@ -104,13 +101,12 @@ def report(rows, about, ranks, repeat):
     if ranks > 1:
         columns[f"wall time on {ranks} ranks, ratio"] = "wall"
     columns[f"within {PROMISED:g}"] = lambda row: "yes" if row.holds else "no"
-    facts = table(list(about.items()), {"machine": lambda item: item[0], " ": lambda item: item[1]})
     lines = "\n".join(f"* {row.name}: `mpidvc {row.line}`" for row in rows)
     return f"""# Plans compared with runs
 
 Written by `benchmarks/plan.py`: every figure here comes from one run on one machine. Do not edit.
 
-{facts}
+{facts_table(about)}
 
 CPU seconds and memory of one process, its start and its files included, as `mpidvc plan` says and as measured; images
 of {EDGE} × {EDGE} × {EDGE} voxels, 16 bits. Plan and run took turns, and ratios are medians of {repeat} turns. The
@@ -123,16 +119,12 @@ memory in a plan is an upper bound.
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--mpidvc", default=str(Path(sys.executable).parent / "mpidvc"))
+    parser = options_for(__doc__, "benchmarks-plan.md", spam=False)
     parser.add_argument("--only", help="a part of the name of a case")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--ranks", type=int, default=1)
-    parser.add_argument("--report", type=Path, default=REPOSITORY / "docs" / "benchmarks-plan.md")
     args = parser.parse_args()
-    work = args.work.resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    work = args.work
     about, rows = machine(), []
     make_images(work)
     measure([args.mpidvc, *FIELD.split(), "-np", "1"], work)

@@ -7,15 +7,12 @@ Runs of one and of two processes alternate, the best of three of each counts; bo
 goes into docs/benchmarks-propagation.md (`--report` for another place).
 """
 
-import argparse
 import filecmp
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import tifffile
-from compare import REPOSITORY, machine, measure
+from compare import machine, measure, options_for
 
 from mpidvc.core.analytic import AnalyticPair
 from mpidvc.core.propagation import rank_points
@@ -37,13 +34,9 @@ def rankings(n):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="directory for images and results")
-    parser.add_argument("--mpidvc", default=str(Path(sys.executable).parent / "mpidvc"))
-    parser.add_argument("--report", type=Path, default=REPOSITORY / "docs/benchmarks-propagation.md")
+    parser = options_for(__doc__, "benchmarks-propagation.md", spam=False)
     args = parser.parse_args()
-    work = args.work.resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    work = args.work
     about = machine()
     pair = AnalyticPair(SHAPE, 1)
     tifffile.imwrite(work / "p1.tif", pair.image1())

@@ -3,7 +3,6 @@
 //
 // All operations are those of IEEE 754 on each lane, without contraction to multiply-adds, and every voxel adds its
 // points by ascending index: places depend neither on the block nor on the instruction set.
-
 //
 // Internal linkage throughout, and nothing of the C++ library: see instruction_set.hpp.
 #include "deform_places.hpp"

@@ -9,6 +9,13 @@ import numpy as np
 include "lists.pxi"
 
 
+cdef void _check(const int64_t[::1] start, const int64_t[::1] found, const double[:, ::1] sources,
+                 const double[:, ::1] targets) except *:
+    if sources.shape[1] != 3 or targets.shape[1] != 3:
+        raise ValueError("positions and targets have to be of shape (n, 3)")
+    check_lists(targets.shape[0], start, found, sources.shape[0])
+
+
 def inverse_distance(start, found, positions, phi, targets):
     """Take the mean of the neighbours' Phi at each target, weighted by 1 / (distance + 1e-6).
 
@@ -45,9 +52,7 @@ def inverse_distance(start, found, positions, phi, targets):
     cdef const double[:, ::1] sources = np.ascontiguousarray(positions, dtype=np.float64)
     cdef const double[:, :, ::1] functions = np.ascontiguousarray(phi, dtype=np.float64)
     cdef const double[:, ::1] places = np.ascontiguousarray(targets, dtype=np.float64)
-    if sources.shape[1] != 3 or places.shape[1] != 3:
-        raise ValueError("positions and targets have to be of shape (n, 3)")
-    check_lists(places.shape[0], begins, listed, sources.shape[0])
+    _check(begins, listed, sources, places)
     if functions.shape[0] != sources.shape[0] or functions.shape[1] != 4 or functions.shape[2] != 4:
         raise ValueError("phi has to be of shape (n, 4, 4), for as many points as positions")
     cdef Py_ssize_t m = places.shape[0], target, source, i, row, column
@@ -94,9 +99,7 @@ def surrounded(start, found, positions, targets):
     cdef const int64_t[::1] listed = np.ascontiguousarray(found, dtype=np.int64)
     cdef const double[:, ::1] sources = np.ascontiguousarray(positions, dtype=np.float64)
     cdef const double[:, ::1] places = np.ascontiguousarray(targets, dtype=np.float64)
-    if sources.shape[1] != 3 or places.shape[1] != 3:
-        raise ValueError("positions and targets have to be of shape (n, 3)")
-    check_lists(places.shape[0], begins, listed, sources.shape[0])
+    _check(begins, listed, sources, places)
     cdef Py_ssize_t m = places.shape[0], target, i, axis
     cdef bint below, above, inside
     flags = np.zeros(m, np.uint8)

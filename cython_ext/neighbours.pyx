@@ -86,11 +86,14 @@ cdef class Points:
             raise ValueError("centres have to be finite")
         return asked
 
-    cdef const uint8_t[::1] _usable(self, usable):
-        cdef const uint8_t[::1] marks = np.ascontiguousarray(usable, dtype=np.bool_).view(np.uint8)
-        if marks.shape[0] != self.positions.shape[0]:
+    def _usable(self, usable):
+        """Marks of the points that may be found, None for all of them, and their number."""
+        if usable is None:
+            return None, self.positions.shape[0]
+        marks = np.ascontiguousarray(usable, dtype=np.bool_).view(np.uint8)
+        if marks.shape != (self.positions.shape[0],):
             raise ValueError("usable has to tell of every point")
-        return marks
+        return marks, np.count_nonzero(marks)
 
     def within(self, centres, radius, usable=None, int64_t fewest=0, int64_t most=-1):
         """Find the points at most a radius away from each centre.
@@ -125,12 +128,9 @@ cdef class Points:
         cdef int64_t n = self.positions.shape[0], enough
         cdef const uint8_t[::1] marks
         cdef const uint8_t *mark = NULL
-        enough = n
-        if usable is not None:
-            marks = self._usable(usable)
-            enough = np.count_nonzero(marks)
-            if n:
-                mark = &marks[0]
+        marks, enough = self._usable(usable)
+        if marks is not None and n:
+            mark = &marks[0]
         enough = min(enough, fewest)
         if enough > 0 and m and not np.min(radii) > 0:
             raise ValueError("a radius of 0 cannot be doubled")
@@ -177,12 +177,9 @@ cdef class Points:
         cdef int64_t n = self.positions.shape[0], count
         cdef const uint8_t[::1] marks
         cdef const uint8_t *mark = NULL
-        count = n
-        if usable is not None:
-            marks = self._usable(usable)
-            count = np.count_nonzero(marks)
-            if n:
-                mark = &marks[0]
+        marks, count = self._usable(usable)
+        if marks is not None and n:
+            mark = &marks[0]
         count = max(0, min(number, count))
         indices = np.empty((m, count), np.int64)
         cdef int64_t[:, ::1] found = indices

@@ -135,11 +135,6 @@ class PhiField:
     __iter__ = None
 
     @property
-    def hidden(self) -> NDArray[np.bool_]:
-        """Mask (n,) of the points that ParaView does not show (`hidden`)."""
-        return hidden(self.phi, self.columns.get("returnStatus"))
-
-    @property
     def displacements(self) -> Array:
         """Displacements (n, 3) in voxels: a view of `phi`."""
         return self.phi[:, :3, 3]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,6 @@ from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import InlineExecutor, Task
 from mpidvc.runtime.journal import Journal
-from mpidvc.runtime.stop import StopRequest
 from mpidvc.tasks.texture import WindowSettings
 from mpidvc.workflow.measurement import Measurement, SharedTask
 from mpidvc.workflow.stages import Stages
@@ -147,17 +145,6 @@ class Sampling(Measurement):
 
     def start(self, line: str, images: ImagePair, windows: WindowSettings | None = None, points: str = "nodes") -> None:
         """Nothing is said; the time before counts for all points."""
-
-    @contextlib.contextmanager
-    def measuring(self, what: str) -> Iterator[StopRequest]:
-        """Not for samples.
-
-        Raises
-        ------
-        NotImplementedError
-        """
-        raise NotImplementedError
-        yield
 
     def run(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,16 @@ from mpidvc.images.fingerprint import fingerprint
 from mpidvc.images.pair import ImagePair
 from mpidvc.kernels import correlation
 
-__all__ = ["checksum", "fingerprints", "made_with", "plain", "refuse_changes", "refuse_replacing", "version"]
+__all__ = [
+    "checksum",
+    "fingerprints",
+    "made_with",
+    "plain",
+    "refuse_changes",
+    "refuse_replacing",
+    "texts_of",
+    "version",
+]
 
 
 def checksum(*arrays: npt.NDArray[Any]) -> str:
@@ -48,12 +58,17 @@ def fingerprints(images: ImagePair, second_mask: bool) -> dict[str, Any]:
     return found
 
 
-def made_with(path: str) -> dict[str, Any]:
-    """The settings that a results file (HDF5) was made with, by `Work.determines`; none for other files."""
+def texts_of(path: str) -> Mapping[str, str]:
+    """The texts in a results file (HDF5), by name; none for other files."""
     if not is_hdf5(path):
         return {}
     with ResultsFile(path) as file:
-        found: dict[str, Any] = json.loads(file.layout.attributes.get("determines", "{}"))
+        return file.layout.attributes
+
+
+def made_with(texts: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that a results file was made with (`Work.determines`), from its texts."""
+    found: dict[str, Any] = json.loads(texts.get("determines", "{}"))
     return found
 
 

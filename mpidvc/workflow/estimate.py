@@ -25,7 +25,6 @@ from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import InlineExecutor
 from mpidvc.runtime.memory import read_text
 from mpidvc.tasks.placement import Mode
-from mpidvc.tasks.points import INPUT
 from mpidvc.tasks.ranks import Team
 from mpidvc.tasks.texture import texture_of
 from mpidvc.workflow.calibration import BUDGET, Cost
@@ -88,7 +87,7 @@ class Estimate:
         """CPU seconds of the work on one rank."""
         return self.cost.seconds
 
-    def seconds(self, ranks: int, nodes: int = 1) -> float:
+    def seconds(self, ranks: int) -> float:
         """Expected seconds of the run on so many ranks."""
         cost, rounds = self.cost, max(self.cost.rounds, 1)
         chunks = max(1, round(cost.chunks / rounds))
@@ -119,9 +118,9 @@ class Estimate:
             return ()
         return tuple(mode for mode in get_args(Mode) if self.memory(1, mode)[0] == mode)
 
-    def efficiency(self, ranks: int, nodes: int = 1) -> float:
+    def efficiency(self, ranks: int) -> float:
         """Seconds of one rank over those of all ranks together."""
-        return self.seconds(1) / (ranks * self.seconds(ranks, nodes))
+        return self.seconds(1) / (ranks * self.seconds(ranks))
 
     @cached_property
     def sensible_ranks(self) -> int:
@@ -163,17 +162,14 @@ def estimate(
     begun = time.process_time()
     plan = command.plan.prepare(args, console, Team(InlineExecutor()))
     assert isinstance(plan, KernelPlan)
-    outputs = plan.written()
+    outputs, scratch = plan.written()
     fixed = START + time.process_time() - begun
     # the kernels of the run itself
     plan.configure(InlineExecutor())
     cost = _cost(plan, argv, calibration, remember)
-    points = n_parts = scratch = 0
+    points = 0
     if isinstance(plan, RoadPlan):
-        n_parts = len(plan.parts)
-        points = n_parts * len(plan.nodes)
-        record = plan.work(plan.parts[0]).record
-        scratch = len(plan.nodes) * (INPUT.itemsize + record.itemsize + 8 * 4)
+        points = len(plan.parts) * len(plan.nodes)
         fixed += alone(kept(), 1, points) + ordering(kept(), 1, points)
         fixed += sharing(kept(), 1, points) if plan.output.tsv else 0.0
     else:

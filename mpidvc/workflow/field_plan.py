@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from mpidvc.errors import UserError
+from mpidvc.fields.hdf5 import read_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
@@ -15,6 +16,8 @@ from mpidvc.runtime.memory import memory_limit, size_text
 from mpidvc.tasks.memory import field_bytes
 from mpidvc.tasks.placement import base_bytes
 from mpidvc.tasks.source import Source, moving_bytes, share_source, source_bytes
+from mpidvc.workflow.output import results_path
+from mpidvc.workflow.plot import plot_slices
 from mpidvc.workflow.road import RoadPart, RoadPlan
 from mpidvc.workflow.stages import Stages
 
@@ -50,9 +53,12 @@ class FieldPlan(RoadPlan[FieldPart]):
     ----------
     cell : 3 floats
         Size of a cell of the VTK grid, in whose middle a point lies, voxels; 0 along z in 2D.
+    plot : str or None
+        File for a picture of the result.
     """
 
     cell: tuple[float, float, float]
+    plot: str | None = None
 
     @property
     def half_cell(self) -> tuple[float, float, float]:
@@ -86,3 +92,9 @@ class FieldPlan(RoadPlan[FieldPart]):
         with stages.stage("source"):
             source = share_source(executor, part.given, part.search)
         yield replace(part, source=source)
+
+    def draw(self, part: FieldPart, columns: Sequence[str], console: Console) -> None:
+        """Draw slices of the columns of the result, if a picture is asked for; on rank 0."""
+        if self.plot is not None:
+            plot_slices(self.plot, read_hdf5(results_path(part.stem)), columns)
+            console.print(f"Written: {self.plot}")

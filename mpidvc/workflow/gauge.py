@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from mpidvc.arrays import Triple
-from mpidvc.fields.hdf5 import ResultsFile, is_hdf5
+from mpidvc.workflow.determines import made_with, texts_of
 
 __all__ = ["WINDOW", "correlation_window"]
 
@@ -15,14 +15,11 @@ WINDOW = "correlation_window"
 
 def correlation_window(name: str) -> Triple | None:
     """Voxels along z, y, x that the correlation behind a file compared around each point; None if it does not say."""
-    if not is_hdf5(name):
-        return None
-    with ResultsFile(name) as file:
-        attributes = file.layout.attributes
-    if WINDOW in attributes:
-        z, y, x = json.loads(attributes[WINDOW])
+    texts = texts_of(name)
+    if WINDOW in texts:
+        z, y, x = json.loads(texts[WINDOW])
         return z, y, x
-    told = json.loads(attributes.get("determines", "{}"))
+    told = made_with(texts)
     hws = told.get("-hws")
     if not (isinstance(hws, list) and len(hws) == 3 and all(isinstance(half, int) for half in hws)):
         return None

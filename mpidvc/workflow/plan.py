@@ -41,8 +41,8 @@ class KernelPlan(Plan):
         """CPU time of the work: measured on some of it for about so many CPU seconds, or a rough guess for 0."""
         raise NotImplementedError
 
-    def written(self) -> list[tuple[Path, int]]:
-        """Files that the run writes, and their bytes."""
+    def written(self) -> tuple[list[tuple[Path, int]], int]:
+        """Files that the run writes, with their bytes, and further bytes that they take while it runs."""
         raise NotImplementedError
 
     def configure(self, executor: Executor) -> None:

@@ -16,6 +16,7 @@ from mpidvc.fields.hdf5 import ResultsFile, least_bytes
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.runlog import path_of
+from mpidvc.tasks.points import INPUT
 from mpidvc.workflow.begin import begin
 from mpidvc.workflow.calibration import FEWEST, Cost, Sampling
 from mpidvc.workflow.files import RunFiles, closing
@@ -126,14 +127,15 @@ class RoadPlan(KernelPlan, Generic[PartT]):
             self.sample(ready, sampling)
         return sampling.cost
 
-    def written(self) -> list[tuple[Path, int]]:
-        layout, output = self.work(self.parts[0]).layout, self.output
+    def written(self) -> tuple[list[tuple[Path, int]], int]:
+        work, output = self.work(self.parts[0]), self.output
         found = []
         for part in self.parts:
             if output.keep:
-                found.append((results_path(part.stem), least_bytes(layout)))
-            found += written_files(output, part.stem, self.files, layout, self.half_cell)
-        return found
+                found.append((results_path(part.stem), least_bytes(work.layout)))
+            found += written_files(output, part.stem, self.files, work.layout, self.half_cell)
+        # of the journal: inputs, records, and the order of the points
+        return found, len(self.nodes) * (INPUT.itemsize + work.record.itemsize + 8 * 4)
 
     @abstractmethod
     def summarise(self, part: PartT, work: Work, results: ResultsFile, console: Console) -> int:

@@ -11,6 +11,7 @@ import tifffile
 from mpidvc.core.analytic import AnalyticPair
 from mpidvc.fields.tsv import read_tsv, write_tsv
 from mpidvc.main import main
+from tests.conftest import Job
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +145,12 @@ def test_mask_of_64_bits(inputs: Path, capsys: pytest.CaptureFixture[str]) -> No
     told = capsys.readouterr().err
     assert f"mask {wide}: cannot use values of type int64; convert it" in told
     assert told.count("\n") == 1
+
+
+def test_refused_once_for_all_ranks(inputs: Path, mpiexec: Job) -> None:
+    """What every rank would find is told by one of them, and the launcher has nothing to add."""
+    images = [str(inputs / f"{name}.tif") for name in ("im1", "lab", "im2")]
+    done = mpiexec(2, "-m", "mpidvc", "ddic", *images, "-regbb", "16", "-regbe", "16")
+    assert done.returncode == 2
+    assert "an image of 1 × 1 × 1 voxels has fewer than 3 left" in done.stderr
+    assert done.stderr.strip().count("\n") == 0

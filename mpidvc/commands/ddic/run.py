@@ -237,6 +237,8 @@ def _registration(args: argparse.Namespace, images: ImagePair, console: Console,
     settings = RegistrationSettings(
         min_delta_phi=1e-4, criterion=choice.criterion, gain=choice.gain, bias=choice.bias, level=grey.mean1
     )
+    # refused here, before every rank is
+    levels.usable(images.image1, settings)
     console.print("Registering the whole images first (-regbb, -regbe)")
     found = team.call(_register, whole, settings, levels, console)
     if found.last.status != 2:

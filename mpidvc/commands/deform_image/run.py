@@ -41,7 +41,7 @@ from mpidvc.tasks.placement import Needs, placed
 from mpidvc.tasks.ranks import Team, on_leader
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.calibration import Cost, time_chunks
-from mpidvc.workflow.determines import made_with
+from mpidvc.workflow.determines import made_with, texts_of
 from mpidvc.workflow.guess import read_guess, status_threshold
 from mpidvc.workflow.inputs import by, open_mask
 from mpidvc.workflow.output import base_name, folder_of, make_folder, output_folder
@@ -174,10 +174,10 @@ class Plan(CorrelationPlan):
         total = sum(sample) / len(sample) / task.planes * nz
         return Cost(total, chunks, (total / chunks,))
 
-    def written(self) -> list[tuple[Path, int]]:
+    def written(self) -> tuple[list[tuple[Path, int]], int]:
         n = math.prod(self.image.shape)
         found = [(self.target, n * self.image.dtype.itemsize)]
-        return found if self.image2 is None else [*found, (self._target2, 4 * n)]
+        return (found if self.image2 is None else [*found, (self._target2, 4 * n)]), 0
 
     @property
     def _target2(self) -> Path:
@@ -251,7 +251,7 @@ def _named(path: Path) -> str:
 def _criterion(pair: ImagePair, args: argparse.Namespace, console: Console) -> Criterion:
     """The criterion asked for, else that of the correlation that measured the field, else that of the grey levels."""
     if args.criterion == "auto" and isinstance(args.phi_file, str):
-        found = made_with(args.phi_file).get("--criterion", [None])[0]
+        found = made_with(texts_of(args.phi_file)).get("--criterion", [None])[0]
         if found in ("ssd", "znssd"):
             console.tell(f"Criterion: {found} (that of {args.phi_file})")
             return "ssd" if found == "ssd" else "znssd"

@@ -14,7 +14,7 @@ from mpidvc.commands.filter_phi_field.options import CORRECTIONS, SELECTIONS, gi
 from mpidvc.core import outliers
 from mpidvc.core.local_fit import fewest_points
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, read_hdf5
+from mpidvc.fields.hdf5 import FieldLayout, ResultsFile
 from mpidvc.fields.phifield import PhiField
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.field_filter import BLOCK, RECORD, RESULT, FilterSettings, FilterTask, Flags, kept, select
@@ -24,8 +24,8 @@ from mpidvc.workflow.field_plan import FieldPart, FieldPlan
 from mpidvc.workflow.gauge import WINDOW, correlation_window
 from mpidvc.workflow.guess import Nodes, read_guess
 from mpidvc.workflow.measurement import Measurement
-from mpidvc.workflow.output import Output, check_results, field_stem, results_path
-from mpidvc.workflow.plot import MAGNITUDE, check_plot, plot_slices
+from mpidvc.workflow.output import Output, check_results, field_stem
+from mpidvc.workflow.plot import MAGNITUDE, check_plot
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles
 
@@ -50,8 +50,6 @@ class Plan(FieldPlan):
         Rows of the field that are points: all but the background and missing labels; on rank 0.
     digest : str
         Of the field.
-    plot : str or None
-        File for a picture of the field and of its correction.
     attributes : dict of str
         Texts for the results file: the correlation window of the field, where it stays that of a point.
     """
@@ -62,7 +60,6 @@ class Plan(FieldPlan):
     whole: PhiField | None
     rows: Ints
     digest: str
-    plot: str | None
     attributes: dict[str, str]
 
     @classmethod
@@ -137,11 +134,8 @@ class Plan(FieldPlan):
 
     def summarise(self, part: FieldPart, work: Work, results: ResultsFile, console: Console) -> int:
         correction = results.column("correction")
-        if self.plot is not None:
-            # nodes that are left as they are, or are background, have no correction
-            shown = ("outlier",) if self.settings.outliers else ()
-            plot_slices(self.plot, read_hdf5(results_path(part.stem)), (MAGNITUDE, *shown, "correction"))
-            console.print(f"Written: {self.plot}")
+        # nodes that are left as they are, or are background, have no correction
+        self.draw(part, (MAGNITUDE, *(["outlier"] if self.settings.outliers else []), "correction"), console)
         return _show_corrections(console, correction, self.settings)
 
 

@@ -139,7 +139,7 @@ def _expect(steps: Sequence[list[str]], console: Console) -> list[_Step]:
             expected = estimate(words, COMMANDS)
         except UserError:
             reduced = _without(words, made)
-            if not made.intersection(_files(words)):
+            if not made.intersection(_files(words[1:])):
                 raise
             # a line that is wrong is refused now, and not by the job
             COMMANDS[words[0]].parse(words[1:])
@@ -157,7 +157,7 @@ def _expect(steps: Sequence[list[str]], console: Console) -> list[_Step]:
 
 def _files(words: Sequence[str]) -> set[str]:
     """Words that may be files, with `=` as well, as absolute paths."""
-    return {str(Path(part).resolve()) for word in words[1:] for part in (word, word.partition("=")[2]) if part}
+    return {str(Path(part).resolve()) for word in words for part in (word, word.partition("=")[2]) if part}
 
 
 def _without(words: list[str], made: set[str]) -> list[str] | None:
@@ -166,12 +166,12 @@ def _without(words: list[str], made: set[str]) -> list[str] | None:
     position, dropped = 0, False
     while position < len(words):
         following = words[position + 1 : position + 2]
-        if words[position].startswith("-pf") and following and made & _files(["", *following]):
+        if words[position].startswith("-pf") and following and made & _files(following):
             position, dropped = position + 2, True
             continue
         kept.append(words[position])
         position += 1
-    return kept if dropped and not made & _files(kept) else None
+    return kept if dropped and not made & _files(kept[1:]) else None
 
 
 def _values(
@@ -181,7 +181,7 @@ def _values(
     known = [step.expected for step in steps if step.expected is not None]
     nodes, per_node = _size(args, partition, known)
     ranks = nodes * per_node
-    seconds = args.seconds or _time_limit(steps, ranks, nodes, partition)
+    seconds = args.seconds or _time_limit(steps, ranks, partition)
     if partition.seconds is not None and seconds > partition.seconds:
         raise UserError(f"--time {args.time}: the partition allows {_clock(partition.seconds)}")
     memory = _memory(args, known, per_node, partition)
@@ -238,11 +238,11 @@ def _size(args: argparse.Namespace, partition: Partition, known: Sequence[Estima
     most = partition.nodes or 1024
 
     def seconds(nodes: int) -> float:
-        return sum(one.seconds(nodes * per_node, nodes) for one in known)
+        return sum(one.seconds(nodes * per_node) for one in known)
 
     nodes = 1
     while seconds(nodes) > TARGET and 2 * nodes <= most:
-        if seconds(1) / (2 * nodes * per_node * seconds(2 * nodes)) * per_node < SENSIBLE:
+        if seconds(1) / (2 * nodes * seconds(2 * nodes)) < SENSIBLE:
             break
         nodes *= 2
     if args.ranks_per_node is None and nodes == 1:
@@ -251,9 +251,9 @@ def _size(args: argparse.Namespace, partition: Partition, known: Sequence[Estima
     return nodes, per_node
 
 
-def _time_limit(steps: Sequence[_Step], ranks: int, nodes: int, partition: Partition) -> int:
+def _time_limit(steps: Sequence[_Step], ranks: int, partition: Partition) -> int:
     """Seconds to ask for, within the partition's limit; a step that is not estimated counts as the longest one."""
-    known = [step.expected.seconds(ranks, nodes) for step in steps if step.expected is not None]
+    known = [step.expected.seconds(ranks) for step in steps if step.expected is not None]
     expected = sum(known) + (len(steps) - len(known)) * max(known, default=TARGET)
     wanted = SLACK * expected + START
     unit = 300 if wanted < 3600 else 900 if wanted < 4 * 3600 else 3600

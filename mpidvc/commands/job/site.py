@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mpidvc.commands.job.options import seconds_of
 from mpidvc.errors import UserError
 from mpidvc.runtime.launch import Mpiexec, available_cpus, find_mpiexec
 
@@ -120,21 +121,10 @@ def _slurm(name: str | None) -> Partition | None:
     mine = [row for row in rows if (row[0].endswith("*") if name is None else row[0].rstrip("*") == name)]
     if not mine:
         return None
-    limits = [_seconds(row[3]) for row in mine]
+    limits = [seconds_of(row[3]) if row[3][:1].isdigit() else None for row in mine]
     return Partition(
         cores=min(int(row[1].rstrip("+")) for row in mine),
         nodes=sum(int(row[4]) for row in mine),
         memory=min(int(row[2].rstrip("+")) for row in mine) * 2**20,
         seconds=None if None in limits else min(limit for limit in limits if limit),
     )
-
-
-def _seconds(text: str) -> int | None:
-    """Seconds of a time limit as Slurm prints it, None if there is none."""
-    if not text or not text[0].isdigit():
-        return None
-    days, _, clock = text.rpartition("-")
-    seconds = 0
-    for part in clock.split(":"):
-        seconds = 60 * seconds + int(part)
-    return 86400 * int(days or 0) + seconds

@@ -14,7 +14,7 @@ from mpidvc.commands.pass_phi_field.changed import less, merged, read_status
 from mpidvc.commands.pass_phi_field.targets import Targets, targets_of
 from mpidvc.core.statuses import CORRELATION, PASSED
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, read_hdf5
+from mpidvc.fields.hdf5 import FieldLayout, ResultsFile
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.read import read_field
 from mpidvc.images.fingerprint import fingerprint
@@ -27,8 +27,8 @@ from mpidvc.workflow.determines import checksum
 from mpidvc.workflow.field_plan import FieldPart, FieldPlan
 from mpidvc.workflow.guess import Guess, Nodes, read_guess
 from mpidvc.workflow.measurement import Measurement
-from mpidvc.workflow.output import Output, check_results, field_stem, results_path
-from mpidvc.workflow.plot import MAGNITUDE, check_plot, plot_slices
+from mpidvc.workflow.output import Output, check_results, field_stem
+from mpidvc.workflow.plot import MAGNITUDE, check_plot
 from mpidvc.workflow.summary import show_statuses
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles
@@ -56,8 +56,6 @@ class Plan(FieldPlan):
     missing : (k,) int64
         Rows without a position.
     determines : dict
-    plot : str or None
-        File for a picture of the field.
     """
 
     files = FieldFiles("SEARCH", {}, ("returnStatus",))
@@ -67,7 +65,6 @@ class Plan(FieldPlan):
     kept: Records | None = None
     missing: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     determines: dict[str, Any]
-    plot: str | None = None
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
@@ -213,9 +210,7 @@ class Plan(FieldPlan):
         if work.nodes.layout.layout == "labels":
             status = status[1:]
         show_statuses(console, "Result of passPhiField", status, CORRELATION if self.kept is not None else PASSED)
-        if self.plot is not None:
-            plot_slices(self.plot, read_hdf5(results_path(part.stem)), (MAGNITUDE, "returnStatus"))
-            console.print(f"Written: {self.plot}")
+        self.draw(part, (MAGNITUDE, "returnStatus"), console)
         if self.settings is not None and not (status == 1).any():
             console.warn("no point has a neighbour in the field: see -nr, -nn, -cps, -pfb")
             return 1

@@ -80,7 +80,7 @@ class Plan(command.Plan):
         for n in ranks:
             nodes = -(-n // self.per_node)
             on_node = min(n, self.per_node)
-            seconds = found.seconds(n, nodes)
+            seconds = found.seconds(n)
             runs.append(
                 {
                     "ranks": n,

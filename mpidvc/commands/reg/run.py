@@ -53,7 +53,7 @@ __all__ = ["Plan"]
 #: Rough CPU seconds per voxel: some iterations on every level.
 COST = {1: 4.0e-8, 3: 1.2e-7}
 #: Usual number of iterations, and coarsest binning that is tried for its time.
-USUAL, LONGEST = 10, 16
+USUAL, COARSEST = 10, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +167,7 @@ class Plan(CorrelationPlan):
         if budget == 0:
             return Cost(self.estimated_seconds, blocks * USUAL, rounds=USUAL)
         end, expected = levels.end, self.estimated_seconds
-        while expected > budget and end < LONGEST:
+        while expected > budget and end < COARSEST:
             end, expected = 2 * end, expected / larger
         begun = time.process_time()
         coarse = replace(levels, begin=max(levels.begin, end), end=end)
@@ -185,12 +185,12 @@ class Plan(CorrelationPlan):
         one = seconds / blocks / rounds
         return Cost(seconds, blocks * rounds, (one,), 1, {f"{found.last.status}": 1}, rounds, remark)
 
-    def written(self) -> list[tuple[Path, int]]:
+    def written(self) -> tuple[list[tuple[Path, int]], int]:
         found = [(Path(f"{self.stem}.tsv"), 500)]
         if self.deformed is not None:
             target = self.deformed if self.slices else self.deformed.with_name(f"{self.deformed.name}.tif")
             found.append((target, math.prod(self.images.image1.shape) * self.images.image1.dtype.itemsize))
-        return found
+        return found, 0
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
         on_leader(executor, lambda: make_folder(self.stem.parent))

@@ -14,7 +14,7 @@ from mpidvc.commands.regular_strain.options import RADIUS
 from mpidvc.core.statuses import STRAIN
 from mpidvc.core.strain import COMPONENTS, column_names
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, read_hdf5
+from mpidvc.fields.hdf5 import FieldLayout, ResultsFile
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import COLUMNS
 from mpidvc.runtime.console import Console
@@ -25,8 +25,8 @@ from mpidvc.workflow.field_plan import FieldPart, FieldPlan
 from mpidvc.workflow.gauge import correlation_window
 from mpidvc.workflow.guess import Guess, Nodes, read_guess, status_threshold
 from mpidvc.workflow.measurement import Measurement
-from mpidvc.workflow.output import Output, check_results, field_stem, results_path
-from mpidvc.workflow.plot import check_plot, plot_slices
+from mpidvc.workflow.output import Output, check_results, field_stem
+from mpidvc.workflow.plot import check_plot
 from mpidvc.workflow.summary import show_statuses
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles
@@ -49,15 +49,12 @@ class Plan(FieldPlan):
         Size of the virtual strain gauge, for the results file.
     vtk_nan : bool
         Whether nan stays in the VTK file.
-    plot : str or None
-        File for a picture of the components.
     """
 
     settings: StrainSettings
     determines: dict[str, Any]
     gauge: str
     vtk_nan: bool
-    plot: str | None
 
     @property
     def files(self) -> FieldFiles:
@@ -150,9 +147,7 @@ class Plan(FieldPlan):
     def summarise(self, part: FieldPart, work: Work, results: ResultsFile, console: Console) -> int:
         status = results.column("returnStatus")
         show_statuses(console, f"Result of regularStrain ({self.settings.mode})", status, STRAIN, "Strains")
-        if self.plot is not None:
-            plot_slices(self.plot, read_hdf5(results_path(part.stem)), column_names(self.settings.components))
-            console.print(f"Written: {self.plot}")
+        self.draw(part, column_names(self.settings.components), console)
         if not (status == 2).any():
             console.warn(
                 "there is no strain anywhere: see -rst, -nomaskBad, and -r, within which neighbours have to be"
