@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mpidvc.kernels.phases import cross_phases
+
 __all__ = ["Match", "Ranking", "Reference", "StackScore", "ranked", "working_dtype"]
 
 #: A transformed value below this multiple of the norm of its image, times the precision, is rounding.
@@ -49,8 +51,8 @@ def working_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.result_type(dtype, np.float32)
 
 
-class _Transform:
-    """Phases of real transforms of images of one shape and precision, in memory that is used again and again.
+class _Spectra:
+    """Spectra of images of one shape and precision, in memory that is used again and again.
 
     Parameters
     ----------
@@ -59,44 +61,38 @@ class _Transform:
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        half = (shape[0], shape[1] // 2 + 1)
         self._values = np.empty(shape, dtype)
-        self._magnitude, self._square = np.empty(half, dtype), np.empty(half, dtype)
-        self._kept = np.empty(half, np.bool_)
         self._least = ROUNDING * float(np.finfo(dtype).eps)
+        # squares of such values, summed, are numbers
+        self._exponents = np.finfo(dtype).maxexp // 4
 
-    def phases(self, image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
-        """Phases of an image, and which of them are above the rounding errors; the others are 0.
+    def spectrum(self, image: NDArray[Any]) -> tuple[NDArray[Any], float] | None:
+        """Spectrum of an image less its least value, (ny, nx // 2 + 1, 2), and the level of its rounding errors.
 
-        The second array lasts until the next call. None if the image holds nan or infinity.
+        None if the image holds nan or infinity.
         """
         # slow to import, and only this command needs it
         from scipy.fft import rfft2
 
-        values, magnitude = self._values, self._magnitude
-        np.copyto(values, image, casting="same_kind")
+        values = self._values
+        with np.errstate(invalid="ignore"):
+            low, high = image.min(), image.max()
         # the difference of the limits may be beyond the greatest number
-        values *= values.dtype.type(0.5)
-        low, high = values.min(), values.max()
-        if not (np.isfinite(low) and np.isfinite(high)):
+        extent = float(high) / 2 - float(low) / 2
+        if not math.isfinite(extent):
             return None
-        if high > low:
-            values -= low
-            values /= high - low
-        else:
+        exponent = math.frexp(extent)[1]
+        if extent == 0:
+            # only the mean is not 0
             values[:] = high != 0
+        elif abs(exponent) < self._exponents:
+            np.subtract(image, low, out=values, dtype=values.dtype, casting="unsafe")
+        else:
+            np.copyto(values, image, casting="unsafe")
+            np.ldexp(values, -exponent, out=values)
+            values -= values.min()
         norm = math.sqrt(float(np.vdot(values, values)))
-        spectrum: NDArray[Any] = rfft2(values)
-        np.multiply(spectrum.real, spectrum.real, out=magnitude)
-        np.multiply(spectrum.imag, spectrum.imag, out=self._square)
-        magnitude += self._square
-        np.sqrt(magnitude, out=magnitude)
-        # the phase of a value at rounding level is that of an error
-        np.greater(magnitude, self._least * norm, out=self._kept)
-        np.maximum(magnitude, np.finfo(magnitude.dtype).tiny, out=magnitude)
-        np.divide(self._kept, magnitude, out=magnitude)
-        spectrum *= magnitude
-        return spectrum, self._kept
+        return rfft2(values).view(values.dtype).reshape(values.shape[0], -1, 2), self._least * norm
 
 
 class Reference:
@@ -110,28 +106,34 @@ class Reference:
 
     def __init__(self, image: NDArray[Any]) -> None:
         self._shape = image.shape
-        self._transform = _Transform(image.shape, working_dtype(image.dtype))
-        found = self._transform.phases(image)
-        self._phases = None if found is None else (found[0].conj(), found[1].copy())
+        self._spectra = _Spectra(image.shape, working_dtype(image.dtype))
+        self._phases: NDArray[Any] | None = None
+        found = self._spectra.spectrum(image)
+        if found is not None:
+            spectrum, least = found
+            one = np.zeros_like(spectrum)
+            one[..., 0] = 1
+            cross_phases(spectrum, one, least)
+            self._phases = spectrum
 
     def match(self, image: NDArray[Any]) -> Match:
         """Phase correlation with another image of the same shape and dtype; nan if one holds nan or infinity."""
         from scipy.fft import irfft2
 
-        other = self._transform.phases(image)
-        if self._phases is None or other is None:
+        found = self._spectra.spectrum(image)
+        if self._phases is None or found is None:
             return NO_MATCH
-        cross, kept = other
-        cross *= self._phases[0]
-        kept &= self._phases[1]
+        spectrum, least = found
+        kept = cross_phases(spectrum, self._phases, least)
+        ny, nx = self._shape
+        cross = spectrum.view(np.result_type(spectrum.dtype, np.complex64))[..., 0]
         correlation = irfft2(cross, s=self._shape, overwrite_x=True)
         np.abs(correlation, out=correlation)
         place = int(correlation.argmax())
         peak = float(correlation.flat[place])
-        ny, nx = self._shape
         y, x = divmod(place, nx)
         # half of the frequencies are stored; those of the first column, and of the last one if nx is even, stand once
-        frequencies = np.count_nonzero(kept) + np.count_nonzero(kept[:, 1 : (nx + 1) // 2])
+        frequencies = int(kept.sum() + kept[1 : (nx + 1) // 2].sum())
         # by Parseval, unrelated images give normal values of this standard deviation
         deviation = math.sqrt(frequencies) / (ny * nx)
         threshold = deviation * math.sqrt(2 * math.log(ny * nx / CHANCE))

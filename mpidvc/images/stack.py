@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpidvc.errors import UserError
-from mpidvc.images.files import check_regular, one_line
-from mpidvc.images.hdf5 import SEPARATOR, open_hdf5
+from mpidvc.images.files import one_line
+from mpidvc.images.hdf5 import SEPARATOR, check_values, find_dataset, opening
 from mpidvc.images.image import ArrayImage, Image, image_of, open_image
-from mpidvc.images.source import stored_dtype
+from mpidvc.images.linked import encoded
+from mpidvc.images.source import CACHE, stored_dtype
 
 __all__ = ["Index", "SlicedDataset", "Stack", "open_stack", "plane_of", "split_uri", "stack_of"]
 
@@ -22,7 +23,7 @@ Index = tuple[Any, ...]
 
 
 class SlicedDataset:
-    """Part of an HDF5 dataset, whose last two axes are those of the images.
+    """Part of an HDF5 dataset, of which three axes are left: image, y, x.
 
     Parameters
     ----------
@@ -41,14 +42,11 @@ class SlicedDataset:
         self._file, self._dataset = file, dataset
         self._opened: Any = None
         name = f"stack {self.path}"
-        check_regular(file, name)
-        try:
-            shape = self._open().shape
-        except Exception:
-            # tells why
-            open_hdf5(self.path, "stack")
-            raise
-        self.dtype = stored_dtype(self._opened.dtype, name).newbyteorder("=")
+        with opening(file, name) as opened:
+            found, dtype = find_dataset(opened, dataset, name)
+            shape = found.shape
+            self.dtype = stored_dtype(np.float32 if dtype == np.float16 else dtype, name).newbyteorder("=")
+            check_values(found, name)
         given = list(index)
         if Ellipsis in given:
             place = given.index(Ellipsis)
@@ -74,7 +72,8 @@ class SlicedDataset:
         import h5py
 
         if self._opened is None:
-            self._opened = h5py.File(self._file, "r")[self._dataset]
+            # neighbouring images may share chunks
+            self._opened = h5py.File(self._file, "r", rdcc_nbytes=CACHE)[encoded(self._dataset)]
         return self._opened
 
     def plane(self, number: int) -> NDArray[Any]:
@@ -98,7 +97,7 @@ class SlicedDataset:
             raise
         except Exception as error:  # h5py raises exceptions of any kind at damaged files
             raise UserError(f"stack {self.path}: cannot be read ({one_line(error)}); copy it again") from error
-        return values[tuple(backwards)]
+        return values[tuple(backwards)].astype(self.dtype, copy=False)
 
 
 Stack: TypeAlias = Image | SlicedDataset
@@ -189,22 +188,25 @@ def open_stack(uri: str) -> Stack:
         If it is missing or damaged, or no stack.
     """
     file, dataset, index = split_uri(uri)
-    if index:
-        return SlicedDataset(file, dataset, index)
-    image = open_image(f"{file}{SEPARATOR}{dataset}" if dataset or uri.endswith(SEPARATOR) else file, "stack")
-    if image.two_d and not Path(file).is_dir() and _axes(file, dataset) < 3:
-        raise UserError(f"stack {uri}: is a single image; a stack has three axes, image y x")
+    name = f"stack {uri}"
+    if not file:
+        raise UserError(f"{name}: names no file; give file.h5::/path, a TIFF file or a folder")
+    if index and not dataset:
+        raise UserError(f"{name}: has a slice, but names no dataset; give file.h5::/path[0:100]")
+    single = UserError(f"{name}: is a single image; a stack has three axes, image y x")
+    if dataset:
+        with opening(file, name) as opened:
+            found, dtype = find_dataset(opened, dataset, name)
+            axes = len(found.shape)
+        if index or dtype == np.float16:
+            return SlicedDataset(file, dataset, index)
+        if axes < 3:
+            raise single
+        return open_image(f"{file}{SEPARATOR}{dataset}", "stack")
+    image = open_image(f"{file}{SEPARATOR}" if uri.endswith(SEPARATOR) else file, "stack")
+    if image.two_d and not Path(file).is_dir():
+        raise single
     return image
-
-
-def _axes(file: str, dataset: str) -> int:
-    """Number of axes of a dataset; 2 for a file of another kind."""
-    if not dataset:
-        return 2
-    import h5py
-
-    with h5py.File(file, "r") as opened:
-        return len(opened[dataset].shape)
 
 
 def stack_of(value: Any, name: str) -> Stack | str:
@@ -212,8 +214,8 @@ def stack_of(value: Any, name: str) -> Stack | str:
 
     Parameters
     ----------
-    value : str, Path, Image, (n, ny, nx) array, or sequence of (ny, nx) arrays
-        A nested list of two levels is a stack of images of one row.
+    value : str, Path, DataUrl of silx, Image, (n, ny, nx) array, or sequence of (ny, nx) arrays
+        A nested list of two levels is a stack of images of one row. The URI of a dataset of h5py that is open is returned.
     name : str
         Of the stack, in messages.
 
@@ -224,8 +226,13 @@ def stack_of(value: Any, name: str) -> Stack | str:
     """
     if isinstance(value, str | Path):
         return str(value)
+    if hasattr(value, "data_path") and hasattr(value, "file_path"):
+        # DataUrl of silx
+        return str(value.path())
     if hasattr(value, "read_box"):
         return image_of(value)
+    if hasattr(value, "file") and hasattr(value, "name"):
+        return f"{value.file.filename}{SEPARATOR}{value.name}"
     told = f"stack {name}"
     try:
         array = value if isinstance(value, np.ndarray) else np.array(value if hasattr(value, "__array__") else [*value])
@@ -236,8 +243,7 @@ def stack_of(value: Any, name: str) -> Stack | str:
         array = array[:, None]
     if array.ndim != 3:
         raise UserError(f"{told}: has {array.ndim} dimensions, its shape is {array.shape}; a stack has three")
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
-        # integers of Python
-        array = array.astype(np.float64)
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
     # an array of the caller stays writeable
     return ArrayImage(array.view(), told)

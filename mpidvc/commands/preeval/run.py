@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from mpidvc.atomic import replacing
@@ -14,13 +16,13 @@ from mpidvc.cli.command import Outcome, Plan as CommandPlan
 from mpidvc.commands.preeval.names import named
 from mpidvc.core.phase_correlation import Match, Ranking, StackScore, ranked
 from mpidvc.errors import UserError
-from mpidvc.images.stack import Stack, open_stack
+from mpidvc.images.stack import Stack, open_stack, split_uri
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.ranks import Team
 from mpidvc.tasks.stacks import StackTask
 from mpidvc.workflow.announce import announce
-from mpidvc.workflow.plot import check_plot
+from mpidvc.workflow.plot import need_matplotlib
 
 __all__ = ["Plan", "Ranking"]
 
@@ -51,11 +53,12 @@ class Plan(CommandPlan):
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         if args.plot is not None:
-            check_plot(args.plot)
+            need_matplotlib("--plot")
         # names and stacks that were given in Python are pairs
         words = [one for one in args.stacks if isinstance(one, str)]
         given = [one for one in args.stacks if not isinstance(one, str)] + named(words)
         plan = cls(stacks=[], reference=args.reference or None, json=args.json, tsv=args.tsv, plot=args.plot)
+        _check_files(args, [split_uri(uri)[0] for _, uri in given if isinstance(uri, str)])
         known = [name for name, _ in given] + words
         if not args.skip and plan.reference is not None and plan.reference not in known:
             raise UserError(f"--reference {plan.reference}: is none of the stacks {', '.join(n for n, _ in given)}")
@@ -106,9 +109,7 @@ class Plan(CommandPlan):
             (k, one.name, f"{one.score:.5f}", f"{one.ratio:.4g}", f"{100 * one.distinct:.0f} %", len(one.matches))
             for k, one in enumerate(stacks, 1)
         ]
-        console.table(
-            "Stacks, best first", ("rank", "stack", "score", "peak / mean", "distinct peaks", "images"), rows
-        )
+        console.table("Stacks, best first", ("rank", "stack", "score", "peak / mean", "distinct peaks", "images"), rows)
         for one in stacks:
             bad = sum(math.isnan(match.peak) for match in one.matches)
             if bad:
@@ -145,6 +146,23 @@ class Plan(CommandPlan):
 
             draw(self.plot, stacks)
             console.print(f"Written: {self.plot}")
+
+
+def _check_files(args: argparse.Namespace, read: Sequence[str]) -> None:
+    """Check that the files asked for can be written, and are others than those that are read."""
+    taken = {os.path.realpath(path): "is one of the stacks" for path in read}
+    for name in ("json", "tsv", "plot"):
+        path = getattr(args, name)
+        if path is None:
+            continue
+        told, real = f"--{name} {path}", os.path.realpath(path)
+        if Path(real).is_dir():
+            raise UserError(f"{told}: is a folder; give the name of a file")
+        if not Path(real).parent.is_dir():
+            raise UserError(f"{told}: there is no folder {Path(real).parent}; make it")
+        if real in taken:
+            raise UserError(f"{told}: {taken[real]}; give another file")
+        taken[real] = f"is the file of --{name}"
 
 
 def _opened(name: str, uri: Any) -> Stack:
