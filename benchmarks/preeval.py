@@ -73,7 +73,9 @@ def main() -> None:
         uris = make(Path(folder) / "stacks.h5", args.images, args.size, args.dtype)
         result = Path(folder) / "ranking.json"
         ours = [sys.executable, "-m", "mpidvc", "preeval", *(f"{name}={uri}" for name, uri in uris.items())]
-        print(f"4 stacks of {args.images} images of {args.size}², {args.dtype}; mpidvc on {args.ranks} ranks", flush=True)
+        print(
+            f"4 stacks of {args.images} images of {args.size}², {args.dtype}; mpidvc on {args.ranks} ranks", flush=True
+        )
         for number in range(1, args.rounds + 1):
             theirs = run([args.python, "-c", OTHER, json.dumps(uris)])
             mine = run([*ours, "-np", str(args.ranks), "--json", str(result)])

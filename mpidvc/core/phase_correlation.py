@@ -43,7 +43,7 @@ class Match(NamedTuple):
 
 
 #: The match of an image that holds nan or infinity.
-NO_MATCH = Match(*[math.nan] * 4, 0.0)
+NO_MATCH = Match(math.nan, math.nan, math.nan, math.nan, 0.0)
 
 
 def working_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

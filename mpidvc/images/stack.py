@@ -97,7 +97,8 @@ class SlicedDataset:
             raise
         except Exception as error:  # h5py raises exceptions of any kind at damaged files
             raise UserError(f"stack {self.path}: cannot be read ({one_line(error)}); copy it again") from error
-        return values[tuple(backwards)].astype(self.dtype, copy=False)
+        turned: NDArray[Any] = values[tuple(backwards)].astype(self.dtype, copy=False)
+        return turned
 
 
 Stack: TypeAlias = Image | SlicedDataset
@@ -138,8 +139,7 @@ def split_uri(uri: str) -> tuple[str, str, Index]:
     unknown = [name for name in given if name not in ("path", "slice")]
     if unknown:
         raise UserError(f"stack {uri}: has a part {unknown[0]!r}; a URI has ?path=/dataset&slice=0:5")
-    cut = given.get("slice")
-    return file, given.get("path", ""), () if cut is None else _index(cut, uri)
+    return file, given.get("path", ""), _index(given["slice"], uri) if "slice" in given else ()
 
 
 def _index(text: str, uri: str) -> Index:
@@ -200,9 +200,10 @@ def open_stack(uri: str) -> Stack:
             axes = len(found.shape)
         if index or dtype == np.float16:
             return SlicedDataset(file, dataset, index)
+        image = open_image(f"{file}{SEPARATOR}{dataset}", "stack")
         if axes < 3:
             raise single
-        return open_image(f"{file}{SEPARATOR}{dataset}", "stack")
+        return image
     image = open_image(f"{file}{SEPARATOR}" if uri.endswith(SEPARATOR) else file, "stack")
     if image.two_d and not Path(file).is_dir():
         raise single
@@ -215,7 +216,7 @@ def stack_of(value: Any, name: str) -> Stack | str:
     Parameters
     ----------
     value : str, Path, DataUrl of silx, Image, (n, ny, nx) array, or sequence of (ny, nx) arrays
-        A nested list of two levels is a stack of images of one row. The URI of a dataset of h5py that is open is returned.
+        A nested list of two levels is a stack of images of one row. For an open dataset of h5py its URI is returned.
     name : str
         Of the stack, in messages.
 
