@@ -97,7 +97,7 @@ class SlicedDataset:
             raise
         except Exception as error:  # h5py raises exceptions of any kind at damaged files
             raise UserError(f"stack {self.path}: cannot be read ({one_line(error)}); copy it again") from error
-        turned: NDArray[Any] = values[tuple(backwards)].astype(self.dtype, copy=False)
+        turned: NDArray[Any] = np.asarray(values[tuple(backwards)], self.dtype)
         return turned
 
 

@@ -82,7 +82,7 @@ def test_stacks_that_cannot_be_aligned(folder: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("options", "reference", "line"),
     [
-        ("--reference good", "good", "Reference stack: good; nothing was ranked"),
+        ("--reference good.tif", "good.tif", "Reference stack: good.tif; nothing was ranked"),
         ("--reference @good.tif", "@good.tif", "Reference stack: @good.tif; nothing was ranked"),
         ("--skip", None, "Reference stack: none; nothing was ranked"),
         ("--skip --reference other", "other", "Reference stack: other; nothing was ranked"),
@@ -92,7 +92,7 @@ def test_no_ranking(
     options: str, reference: str, line: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # the second stack is not opened
-    status, out, err = run(f"good=@good.tif @none.h5::/a {options} --json {tmp_path}/r.json", folder, capsys)
+    status, out, err = run(f"@good.tif @none.h5::/a {options} --json {tmp_path}/r.json", folder, capsys)
     assert (status, err) == (0, "")
     assert line.replace("@", f"{folder}/") in out
     told = json.loads((tmp_path / "r.json").read_text())
@@ -135,9 +135,7 @@ def test_any_number_of_ranks(folder: Path, tmp_path: Path, mpiexec: Job, capsys:
     assert run(f"{line} --json {tmp_path}/one.json", folder, capsys)[0] == 0
     words = line.replace("@", f"{folder}/").split()
     # chunks of two images: every rank has some
-    code = (
-        "import mpidvc.tasks.stacks as s, sys; s.CHUNK = 2; from mpidvc.main import main; sys.exit(main(sys.argv[1:]))"
-    )
+    code = "import sys, mpidvc.main, mpidvc.tasks.stacks as s; s.CHUNK = 2; sys.exit(mpidvc.main.main(sys.argv[1:]))"
     done = mpiexec(3, "-c", code, "preeval", *words, "--json", f"{tmp_path}/three.json")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\n") == 1

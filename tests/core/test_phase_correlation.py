@@ -122,7 +122,7 @@ def test_nan_and_infinity_are_last_in_any_order() -> None:
     assert bad == ["nan", "first nan", "first inf", "first -inf"]
     assert [one.name for one in ranked(scores)][-4:] == bad
     assert [one.name for one in ranked(scores[::-1])][-4:] == bad[::-1]
-    assert [one.name for one in ranked(scores)][0] == "odd"
+    assert ranked(scores)[0].name == "odd"
 
 
 def test_unrelated_images_have_no_distinct_peak() -> None:

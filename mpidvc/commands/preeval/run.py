@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mpidvc.atomic import replacing
-from mpidvc.cli.command import Outcome, Plan as CommandPlan
+from mpidvc.cli.command import Outcome
+from mpidvc.cli.command import Plan as CommandPlan
 from mpidvc.commands.preeval.names import named
 from mpidvc.core.phase_correlation import Match, Ranking, StackScore, ranked
 from mpidvc.errors import UserError
