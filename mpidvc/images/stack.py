@@ -97,8 +97,7 @@ class SlicedDataset:
             raise
         except Exception as error:  # h5py raises exceptions of any kind at damaged files
             raise UserError(f"stack {self.path}: cannot be read ({one_line(error)}); copy it again") from error
-        turned: NDArray[Any] = np.asarray(values[tuple(backwards)], self.dtype)
-        return turned
+        return np.asarray(values[tuple(backwards)], self.dtype)
 
 
 Stack: TypeAlias = Image | SlicedDataset
@@ -109,7 +108,8 @@ def plane_of(stack: Stack, number: int) -> NDArray[Any]:
     if isinstance(stack, SlicedDataset):
         return stack.plane(number)
     _, ny, nx = stack.shape
-    return stack.read_box((number, 0, 0), (number + 1, ny, nx))[0][0]
+    part: NDArray[Any] = stack.read_box((number, 0, 0), (number + 1, ny, nx))[0]
+    return part.reshape(ny, nx)
 
 
 def split_uri(uri: str) -> tuple[str, str, Index]:
