@@ -25,9 +25,16 @@ from tests.outputs import outputs
 
 STRAIN = Path(__file__).parents[2] / "docs" / "workflows" / "strain.json"
 TASKS = {
-    **{"Reg": "reg", "Ldic": "ldic", "Ddic": "ddic", "PixelSearch": "pixelSearch", "DeformImage": "deformImage"},
-    **{"PixelSearchPropagate": "pixelSearchPropagate", "PassPhiField": "passPhiField", "Preeval": "preeval"},
-    **{"FilterPhiField": "filterPhiField", "RegularStrain": "regularStrain"},
+    "Reg": "reg",
+    "Ldic": "ldic",
+    "Ddic": "ddic",
+    "PixelSearch": "pixelSearch",
+    "DeformImage": "deformImage",
+    "PixelSearchPropagate": "pixelSearchPropagate",
+    "PassPhiField": "passPhiField",
+    "Preeval": "preeval",
+    "FilterPhiField": "filterPhiField",
+    "RegularStrain": "regularStrain",
 }
 
 
