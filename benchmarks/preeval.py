@@ -1,92 +1,137 @@
-"""Ranking of stacks by `mpidvc preeval` and by ewoksndreg, on the same files: times, CPU seconds, and scores.
+#!/usr/bin/env python3
+"""Compare preeval with ewoksndreg 0.5.0: stacks ranked by both, in turns, from the same file.
 
-    python -m venv ndreg && ndreg/bin/pip install ewoksndreg==0.5.0
-    python benchmarks/preeval.py ndreg/bin/python --images 1000 --size 512
+    python -m venv /tmp/bench/ndreg && /tmp/bench/ndreg/bin/pip install ewoksndreg==0.5.0
+    python benchmarks/preeval.py --work /tmp/bench --ndreg /tmp/bench/ndreg/bin/python
 
-The stacks are made in a temporary folder, which is removed. Both programs are run as processes, one after the other,
-once for each round; each round gives a ratio.
+Both are processes, whose imports count. ewoksndreg has one process; mpidvc has `-np` ranks, which it starts. The stacks
+need 4 GB with the default options; their file is removed. The tables go into docs/benchmarks-preeval.md (`--report` for
+another place) after every round.
 """
 
-from __future__ import annotations
-
-import argparse
 import json
-import os
-import resource
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
+from dataclasses import dataclass
 
 import h5py
 import numpy as np
+from compare import facts_table, machine, measure, options_for, table
 from scipy.ndimage import gaussian_filter
 
+#: Noise of the stacks, as a multiple of the texture's deviation.
+NOISES = {"Fe": 0.3, "Ca": 1.0, "Zn": 3.0, "Ti": 10.0}
 #: ewoksndreg's own functions, and the scores that its ranking is made of.
-OTHER = """
+THEIRS = """
 import json, sys
 from ewoksndreg.evaluation.eval_metrics import peak_eval
 from ewoksndreg.io.input_stack import input_context
 with input_context(json.loads(sys.argv[1])) as stacks:
     scores = {name: float(peak_eval(stack, 0)) for name, stack in stacks.items()}
-print(json.dumps(scores))
+with open("theirs.json", "w") as file:
+    json.dump(scores, file)
 """
 
 
-def make(path: Path, images: int, size: int, dtype: str) -> dict[str, str]:
-    """Four stacks of a drifting texture with more and more noise."""
-    rng = np.random.default_rng(13)
-    texture = gaussian_filter(rng.normal(size=(size, size)), 1.5, mode="wrap")
+@dataclass
+class Round:
+    """One run of each program; seconds, of the clock and of the CPUs."""
+
+    number: int
+    theirs: float
+    theirs_cpu: float
+    ours: float
+    ours_cpu: float
+
+    @property
+    def ratio(self):
+        return self.theirs / self.ours
+
+    @property
+    def cpu_ratio(self):
+        return self.theirs_cpu / self.ours_cpu
+
+
+@dataclass
+class Score:
+    """The scores of a stack."""
+
+    name: str
+    theirs: float
+    ours: float
+
+
+def write_stacks(path, images, size):
+    """Stacks of a drifting texture with more and more noise; their URIs."""
+    random = np.random.default_rng(13)
+    texture = gaussian_filter(random.normal(size=(size, size)), 1.5, mode="wrap")
     texture /= texture.std()
-    noises = {"Fe": 0.3, "Ca": 1.0, "Zn": 3.0, "Ti": 10.0}
     with h5py.File(path, "w") as file:
-        for name, noise in noises.items():
-            stack = file.create_dataset(name, (images, size, size), dtype)
+        for name, noise in NOISES.items():
+            stack = file.create_dataset(name, (images, size, size), np.float32)
             for k in range(images):
                 drift = (round(8 * np.sin(k / 90)), k // 25)
-                image = np.roll(texture, drift, (0, 1)) + noise * rng.standard_normal((size, size), np.float32)
-                stack[k] = 1000 + 50 * image if dtype != "uint8" else np.clip(128 + 10 * image, 0, 255)
-    return {name: f"{path}::/{name}" for name in noises}
+                moved = np.roll(texture, drift, (0, 1))
+                stack[k] = 1000 + 50 * (moved + noise * random.standard_normal((size, size), np.float32))
+    return {name: f"{path}::/{name}" for name in NOISES}
 
 
-def run(words: list[str]) -> tuple[float, float, str]:
-    """Seconds, CPU seconds of all processes, and the output."""
-    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return time.monotonic() - begun, cpu, done.stdout
+def report(rounds, scores, about, args):
+    """The text of the page."""
+    times = {
+        "round": "number",
+        "ewoksndreg, s": "theirs",
+        "mpidvc, s": "ours",
+        "times as fast": "ratio",
+        "ewoksndreg, CPU s": "theirs_cpu",
+        "mpidvc, CPU s": "ours_cpu",
+        "times less CPU time": "cpu_ratio",
+    }
+    differences = {
+        "stack": "name",
+        "ewoksndreg": lambda row: f"{row.theirs:.7f}",
+        "mpidvc": lambda row: f"{row.ours:.7f}",
+        "difference": lambda row: f"{row.ours - row.theirs:.0e}",
+    }
+    return f"""# Benchmark of preeval
+
+Written by `benchmarks/preeval.py`: every figure here comes from one run on one machine. Do not edit.
+
+{facts_table(about)}
+
+Four stacks of {args.images} float32 images of {args.size} × {args.size} pixels, ranked by ewoksndreg 0.5.0 in one
+process and by mpidvc on {args.ranks} ranks, one after the other. Imports, the start of the ranks and reading count on
+both sides. Where other programs use the CPUs, times of the clock tell less than CPU times.
+
+{table(rounds, times)}
+
+The scores, best first:
+
+{table(scores, differences)}
+"""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("python", help="interpreter of the environment that ewoksndreg is installed in")
-    parser.add_argument("--images", type=int, default=1000, help="of each of the four stacks")
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--dtype", default="float32")
+def main():
+    parser = options_for(__doc__, "benchmarks-preeval.md", spam=False)
+    parser.add_argument("--ndreg", metavar="PYTHON", required=True, help="interpreter that has ewoksndreg")
+    parser.add_argument("--images", type=int, default=1000, help="of each stack")
+    parser.add_argument("--size", type=int, default=512, help="edge of the images, pixels")
     parser.add_argument("-np", dest="ranks", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="preeval-") as folder:
-        uris = make(Path(folder) / "stacks.h5", args.images, args.size, args.dtype)
-        result = Path(folder) / "ranking.json"
-        ours = [sys.executable, "-m", "mpidvc", "preeval", *(f"{name}={uri}" for name, uri in uris.items())]
-        print(
-            f"4 stacks of {args.images} images of {args.size}², {args.dtype}; mpidvc on {args.ranks} ranks", flush=True
-        )
+    work, about, rounds = args.work, machine(), []
+    uris = write_stacks(work / "stacks.h5", args.images, args.size)
+    named = [f"{name}={uri}" for name, uri in uris.items()]
+    try:
         for number in range(1, args.rounds + 1):
-            theirs = run([args.python, "-c", OTHER, json.dumps(uris)])
-            mine = run([*ours, "-np", str(args.ranks), "--json", str(result)])
-            print(
-                f"round {number}: ewoksndreg {theirs[0]:.1f} s ({theirs[1]:.1f} CPU s), mpidvc {mine[0]:.1f} s "
-                f"({mine[1]:.1f} CPU s): {theirs[0] / mine[0]:.1f} × in time, {theirs[1] / mine[1]:.1f} × in CPU time",
-                flush=True,
-            )
-        scores = {one["stack"]: one["score"] for one in json.loads(result.read_text())["stacks"]}
-        for name, score in json.loads(theirs[2]).items():
-            print(f"{name}: ewoksndreg {score:.9f}, mpidvc {scores[name]:.9f}, difference {scores[name] - score:.1e}")
+            theirs = measure([args.ndreg, "-c", THEIRS, json.dumps(uris)], work)
+            ours = measure([args.mpidvc, "preeval", *named, "-np", str(args.ranks), "--json", "ours.json"], work)
+            rounds.append(Round(number, theirs.wall, theirs.cpu, ours.wall, ours.cpu))
+            print(rounds[-1], flush=True)
+            expected = json.loads((work / "theirs.json").read_text())
+            found = json.loads((work / "ours.json").read_text())["stacks"]
+            scores = [Score(one["stack"], expected[one["stack"]], one["score"]) for one in found]
+            args.report.write_text(report(rounds, scores, about, args), encoding="utf-8")
+    finally:
+        (work / "stacks.h5").unlink()
 
 
 if __name__ == "__main__":

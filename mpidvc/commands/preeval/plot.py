@@ -36,18 +36,19 @@ def draw(path: str, stacks: Sequence[StackScore]) -> None:
     bars.set_yticks(range(len(stacks)), [one.name for one in stacks])
     bars.invert_yaxis()
     bars.set_xlim(0, 1)
-    bars.set_xlabel("-score: peak less mean")
+    bars.set_xlabel("peak less mean (minus the score)")
     for panel, one in zip(panels, shown, strict=True):
         matches = np.array(one.matches)
         distinct = matches[:, 4] == 1
         for axis, name, colour in ((2, "y", "tab:orange"), (3, "x", "tab:green")):
             images = np.arange(len(matches))
             panel.plot(images[distinct], matches[distinct, axis], ".", color=colour, label=f"shift {name}")
-            panel.plot(images[~distinct], matches[~distinct, axis], "x", color="0.7", markersize=4)
+            told = "not distinct" if axis == 3 else None
+            panel.plot(images[~distinct], matches[~distinct, axis], "x", color="0.7", markersize=4, label=told)
         panel.set_title(one.name, fontsize=9)
         panel.set_xlabel("image")
     if panels:
-        panels[0].set_ylabel("shift (pixels); grey: peak not distinct")
+        panels[0].set_ylabel("shift (pixels)")
         panels[0].legend(fontsize=8)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
