@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from ewokscore.model import BaseInputModel, BaseOutputModel
@@ -12,6 +11,7 @@ from pydantic import Field, PlainValidator
 
 import mpidvc
 from mpidvc.errors import UserError
+from mpidvc.images.hdf5 import SEPARATOR
 
 __all__ = ["Inputs", "Outputs", "Reg2DPreEvaluation"]
 
@@ -70,10 +70,10 @@ class Reg2DPreEvaluation(Task, input_model=Inputs, output_model=Outputs):  # typ
         inputs = self.inputs
         stacks, reference, ranked = inputs.image_stacks, inputs.reference_stack, None
         if not inputs.skip:
-            with _given(stacks) as given:
-                if not given:
-                    raise UserError("image_stacks: is empty; give at least one stack")
-                ranking = mpidvc.preeval(given, reference=reference, processes=inputs.processes)
+            given = _given(stacks)
+            if not given:
+                raise UserError("image_stacks: is empty; give at least one stack")
+            ranking = mpidvc.preeval(given, reference=reference, processes=inputs.processes)
             reference, ranked = ranking.reference, ranking.names
         self.outputs.image_stacks = stacks
         self.outputs.reference_stack = reference
@@ -85,9 +85,16 @@ class Reg2DPreEvaluation(Task, input_model=Inputs, output_model=Outputs):  # typ
         }
 
 
-@contextlib.contextmanager
-def _given(stacks: Any) -> Iterator[dict[str, Any] | list[Any]]:
-    """Stacks as `mpidvc.preeval` takes them; those of ewoksndreg that are closed are opened within the block."""
-    closed = isinstance(stacks, Mapping) and len(stacks) == 0 and hasattr(stacks, "__enter__")
-    with stacks if closed else contextlib.nullcontext(stacks) as opened:
-        yield dict(opened) if isinstance(opened, Mapping) else list(opened)
+def _given(stacks: Any) -> dict[str, Any] | list[Any]:
+    """Stacks as `mpidvc.preeval` takes them.
+
+    A mapping that is opened by ``with`` is that of ewoksndreg. While it is closed it is empty, so that it is opened for
+    the URIs of its datasets.
+    """
+    if not isinstance(stacks, Mapping):
+        return list(stacks)
+    closed: Any = stacks
+    if len(closed) == 0 and hasattr(closed, "__enter__"):
+        with closed as opened:
+            return {name: f"{one.file.filename}{SEPARATOR}{one.name}" for name, one in opened.items()}
+    return dict(stacks)

@@ -210,13 +210,25 @@ def open_stack(uri: str) -> Stack:
     return image
 
 
+def _opens_again(file: str) -> bool:
+    """Whether a file that is open in this process can be opened as well: HDF5 refuses another way of locking."""
+    import h5py
+
+    try:
+        h5py.File(file, "r").close()
+    except OSError:
+        return False
+    return True
+
+
 def stack_of(value: Any, name: str) -> Stack | str:
     """Stack of an array or of a sequence of images; a URI is returned as it is.
 
     Parameters
     ----------
     value : str, Path, DataUrl of silx, Image, (n, ny, nx) array, or sequence of (ny, nx) arrays
-        A nested list of two levels is a stack of images of one row. For an open dataset of h5py its URI is returned.
+        A nested list of two levels is a stack of images of one row. For an open dataset of h5py its URI is returned, or
+        its values, if this process cannot open the file once more.
     name : str
         Of the stack, in messages.
 
@@ -233,7 +245,9 @@ def stack_of(value: Any, name: str) -> Stack | str:
     if hasattr(value, "read_box"):
         return image_of(value)
     if hasattr(value, "file") and hasattr(value, "name"):
-        return f"{value.file.filename}{SEPARATOR}{value.name}"
+        if _opens_again(value.file.filename):
+            return f"{value.file.filename}{SEPARATOR}{value.name}"
+        value = value[()]
     told = f"stack {name}"
     try:
         array = value if isinstance(value, np.ndarray) else np.array(value if hasattr(value, "__array__") else [*value])

@@ -123,7 +123,7 @@ def test_nan_is_last() -> None:
 
 
 class Stacks(Mapping):
-    """As ewoksndreg's InputStacks: without stacks until it is entered, then with datasets that are open."""
+    """As ewoksndreg's InputStacks: without stacks until it is entered, then with datasets that are open, not locked."""
 
     def __init__(self, uris: dict[str, str]) -> None:
         self._uris, self._data = uris, {}
@@ -132,7 +132,7 @@ class Stacks(Mapping):
         self._files = contextlib.ExitStack()
         for name, uri in self._uris.items():
             file, _, dataset = uri.partition("::")
-            self._data[name] = self._files.enter_context(h5py.File(file))[dataset]
+            self._data[name] = self._files.enter_context(h5py.File(file, locking=False))[dataset]
         return self
 
     def __exit__(self, *args: object) -> None:
