@@ -43,7 +43,7 @@ class Source:
     @cached_property
     def points(self) -> Points:
         """The search of neighbours."""
-        return Points(self.field.positions, self.tree)
+        return Points(self.field.positions, self.tree, self.field.dims)
 
 
 def source_bytes(field: PhiField) -> int:
