@@ -11,7 +11,7 @@ from mpidvc.errors import UserError
 HELP = "rank stacks of 2D images that need the same alignment: which one phase correlation will align best"
 EXAMPLES = """\
 stacks:
-  file.h5::/path                     HDF5 dataset with the axes image, y, x
+  file.h5::/path                     HDF5 dataset with the axes image, y, x; a part of it: 'file.h5::/path[0:100]'
   silx:///data/f.h5?path=/p&slice=0:100
                                      silx URI; of a dataset with more axes: slice=3,...
   stack.tif, folder/                 TIFF file of several pages, folder of TIFF files
