@@ -19,7 +19,7 @@ from mpidvc.images.plain import PlainImage
 from mpidvc.runtime.console import Console, duration
 from mpidvc.runtime.executor import Executor, InlineExecutor
 from mpidvc.runtime.job import new_job
-from mpidvc.runtime.launch import available_cpus, choose_ranks, run_ranks
+from mpidvc.runtime.launch import available_cpus, choose_ranks, most_threads, run_ranks
 from mpidvc.runtime.nodes import ranks_on_node
 from mpidvc.runtime.stop import Ended
 from mpidvc.tasks.ranks import Team, led
@@ -103,7 +103,7 @@ def execute_here(
     Stopped
         If the run was asked to stop.
     """
-    plan = _prepared(command, args, console, Team(InlineExecutor()))
+    plan = _prepared(command, args, console, Team(InlineExecutor(), most_threads(args.processes)))
     _note_few_cpus(args.processes, console)
     n_ranks = choose_ranks(args.processes, plan.estimated_seconds, console.note)
     plan, n_ranks = plan.fit(n_ranks, console, args.processes is None)
@@ -123,9 +123,9 @@ def execute_here(
             raise
         except OSError as error:
             raise UserError(f"mpiexec cannot be started: {error}") from None
-        value, warned = job.value or (None, [])
+        value, files, warned = job.value or (None, (), [])
         console.warnings += warned
-        return Outcome(status, value)
+        return Outcome(status, value, files)
 
 
 def _note_few_cpus(processes: int | None, console: Console) -> None:

@@ -25,7 +25,7 @@ from mpidvc.runtime.job import JOB, Job
 from mpidvc.runtime.memory import control_groups, read_text
 from mpidvc.runtime.stop import Ended
 
-__all__ = ["Mpiexec", "RanksLostError", "available_cpus", "choose_ranks", "find_mpiexec", "run_ranks"]
+__all__ = ["Mpiexec", "RanksLostError", "available_cpus", "choose_ranks", "find_mpiexec", "most_threads", "run_ranks"]
 
 #: Work (CPU seconds of the whole job) below which starting ranks takes longer than it saves.
 WORTH_STARTING = 2.0
@@ -201,6 +201,13 @@ def choose_ranks(requested: int | None, estimated_seconds: float, note: Callable
         note(f"running on one of {cpus} CPUs: no mpiexec that goes with an MPI library was found; {_REMEDY}")
         return 1
     return cpus
+
+
+def most_threads(requested: int | None) -> int:
+    """Return the number of CPUs that a process may use before it starts ranks; `requested` is the value of ``-np``."""
+    if os.environ.get("MPIDVC_SERIAL") == "1":
+        return 1
+    return available_cpus() if requested is None else min(requested, available_cpus())
 
 
 #: Signals by which a program that is wrong is ended, rather than by somebody else.

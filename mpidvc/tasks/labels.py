@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -17,15 +20,22 @@ from mpidvc.images.image import Image
 from mpidvc.images.source import Source, in_pieces
 from mpidvc.kernels import labels as kernels
 from mpidvc.runtime.executor import Executor
-from mpidvc.runtime.stop import StopRequest
+from mpidvc.runtime.stop import Stopped, StopRequest
 from mpidvc.tasks.ranks import on_leader
 
 __all__ = ["LabelTask", "chunk_labels", "measure_labels", "read_label_mask"]
 
 #: Most labels of a chunk, fewest chunks, and voxels of the windows of a chunk: at least, at most.
 MOST_LABELS, FEWEST_CHUNKS, LEAST_VOXELS, MOST_VOXELS = 64, 96, 20_000, 4_000_000
+#: This part of the voxels, in the end, is in chunks so many times as small: at the end of a run ranks wait for no more
+#: than one of them.
+LAST, FINER = 1 / 8, 4
+#: Most threads of a pass: each holds a piece of the image, and they soon share the bandwidth of the memory.
+MOST_THREADS = 8
 #: A voxel and its value.
 Wrong = tuple[Triple, Any]
+#: First voxel of a piece, the sums of its labels, and its first voxel whose value is no label.
+Sums = tuple[Triple, Records, Wrong | None]
 
 
 class LabelTask:
@@ -44,8 +54,8 @@ class LabelTask:
         self._tally = kernels.Tally()
         self.n_chunks = len(self._pieces)
 
-    def run(self, chunk: int) -> tuple[Triple, Records, Wrong | None]:
-        """First voxel of a piece, the sums of its labels, and its first voxel whose value is no label."""
+    def run(self, chunk: int) -> Sums:
+        """Sums over a piece."""
         low, high = self._pieces[chunk]
         part, _ = self._image.read_box(low, high)
         sums, index = self._tally.of(part, LARGEST_LABEL)
@@ -55,7 +65,7 @@ class LabelTask:
         return low, sums, ((low[0] + z, low[1] + y, low[2] + x), part[z, y, x].item())
 
 
-def measure_labels(executor: Executor, image: Image, stop: StopRequest | None = None) -> Labels:
+def measure_labels(executor: Executor, image: Image, stop: StopRequest | None = None, threads: int = 1) -> Labels:
     """Volume, bounding box and centre of mass of every label of an image; every rank calls it.
 
     For each number up to the largest label, rank 0 needs up to 260 bytes meanwhile, the other ranks 4, and 160 to
@@ -67,11 +77,13 @@ def measure_labels(executor: Executor, image: Image, stop: StopRequest | None = 
     image : Image
         Integers, or floating-point numbers that are integers; from 0, the background, to `LARGEST_LABEL`.
     stop : StopRequest, optional
+    threads : int
+        CPUs that a process may use that is alone, without ranks to share the pass with.
 
     Returns
     -------
     Labels
-        The same bits on every rank, on any number of them.
+        The same bits on every rank, on any number of ranks or threads.
 
     Raises
     ------
@@ -90,14 +102,20 @@ def measure_labels(executor: Executor, image: Image, stop: StopRequest | None = 
     sums = on_leader(executor, begin)
     wrong: list[Wrong] = []
 
-    def keep(_: int, result: tuple[Triple, Records, Wrong | None]) -> None:
+    def keep(_: int, result: Sums) -> None:
         low, found, voxel = result
         if voxel is None:
             sums.add(found, low)
         else:
             wrong.append(voxel)
 
-    executor.map(LabelTask(image), keep, stop)
+    if executor.size == 1 and threads > 1:
+        for chunk, result in enumerate(_by_threads(image, min(threads, MOST_THREADS))):
+            if stop is not None and stop.requested:
+                raise Stopped
+            keep(chunk, result)
+    else:
+        executor.map(LabelTask(image), keep, stop)
 
     def end() -> Labels:
         if wrong:
@@ -105,6 +123,24 @@ def measure_labels(executor: Executor, image: Image, stop: StopRequest | None = 
         return sums.labels()
 
     return on_leader(executor, end)
+
+
+def _by_threads(image: Image, threads: int) -> Iterator[Sums]:
+    """Sums over the pieces of an image, in their order."""
+    own = threading.local()
+
+    def run(chunk: int) -> Sums:
+        if not hasattr(own, "task"):
+            # a file and a tally of its own
+            own.task = LabelTask(copy.copy(image))
+        result: Sums = own.task.run(chunk)
+        return result
+
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield from pool.map(run, range(LabelTask(image).n_chunks))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _refusal(path: str, place: Triple, value: Any) -> str:
@@ -156,7 +192,7 @@ def chunk_labels(labels: Labels, numbers: Ints, voxels: Ints, large: int) -> Chu
     """Divide labels into chunks of near neighbours whose windows have about as many voxels.
 
     Large labels come first, each by itself; then chunks with a label that is large for a chunk, so that none of them is
-    the last one.
+    the last one. The last chunks are smaller than the others.
 
     Parameters
     ----------
@@ -193,10 +229,14 @@ def chunk_labels(labels: Labels, numbers: Ints, voxels: Ints, large: int) -> Chu
 
 def _cut(order: Ints, voxels: Ints, budget: int) -> list[Ints]:
     """Stretches of an order that have at most `MOST_LABELS` labels, and little more than `budget` voxels."""
-    cuts, count, sum_ = [0], 0, 0
-    for k, number in enumerate(order.tolist()):
-        if count and (count >= MOST_LABELS or sum_ + int(voxels[number]) > budget):
+    most, sizes = MOST_LABELS, voxels[order]
+    finer = int((1 - LAST) * sizes.sum())
+    cuts, count, sum_, before = [0], 0, 0, 0
+    for k, size in enumerate(sizes.tolist()):
+        if before <= finer < before + size:
+            most, budget = MOST_LABELS // FINER, max(budget // FINER, LEAST_VOXELS)
+        if count and (count >= most or sum_ + size > budget):
             cuts.append(k)
             count = sum_ = 0
-        count, sum_ = count + 1, sum_ + int(voxels[number])
+        count, sum_, before = count + 1, sum_ + size, before + size
     return [order[a:b] for a, b in pairwise([*cuts, len(order)])]

@@ -29,6 +29,7 @@ from mpidvc.tasks.registration import BLOCK, BLOCK_2D
 from mpidvc.tasks.warp import SLAB_VOXELS, TILE, planes_of_slab
 
 __all__ = [
+    "HDF5_ALONE",
     "LIBRARIES",
     "POINT_RANK0",
     "PointSet",
@@ -48,8 +49,8 @@ __all__ = [
 
 #: Bytes of a point's row while it goes to the finished file, and rows that go there at once.
 ROW, ROWS = 900, 65536
-#: Bytes of the libraries that rank 0 loads to read headers and text, and with HDF5 besides.
-LIBRARIES, HDF5 = 12_000_000, 30_000_000
+#: Bytes of the libraries that rank 0 loads to read headers and text, with HDF5 besides, and of HDF5 alone.
+LIBRARIES, HDF5, HDF5_ALONE = 12_000_000, 30_000_000, 18_000_000
 #: Bytes of a point on rank 0: position, guess, place, and columns of the result.
 POINT_RANK0 = 400
 #: Bytes of a label in the table of them, and in the chunks.
@@ -65,9 +66,16 @@ KEPT_MAPS = 3.0
 GREY, TEXTURE = 15_000_000, 60
 
 
-def field_bytes(n_points: int) -> tuple[int, int]:
-    """Bytes that a rank needs to finish the results file, and bytes that rank 0 holds all the time."""
-    return ROW * min(n_points, ROWS), HDF5 + POINT_RANK0 * n_points
+def field_bytes(n_points: int, libraries: int = HDF5, point: int = POINT_RANK0) -> tuple[int, int]:
+    """Bytes that a rank needs to finish the results file, and bytes that rank 0 holds all the time.
+
+    Parameters
+    ----------
+    n_points : int
+    libraries, point : int
+        Bytes of the libraries that rank 0 loads besides those of other ranks, and of a point on rank 0.
+    """
+    return ROW * min(n_points, ROWS), libraries + point * n_points
 
 
 def looking_bytes(hws: Sequence[int] | None, grey: bool = True) -> int:
@@ -216,10 +224,11 @@ def ddic_bytes(images: ImagePair, labels: Labels, numbers: Ints, settings: DdicS
         box2 = np.minimum(size[small] + 2 * (settings.reach + around), np.array(images.image2.shape) + 2 * TAPS)
         if images.two_d:
             box1[:, 0] = box2[:, 0] = 1
-        k = int(np.argmax(np.prod(box2, axis=1)))
-        window = _kernel(float(np.prod(size[small][k] + 1)), registration, kernel.gradient_reach)
+        # a margin beyond the image gives small labels as large a window 2 as large ones
+        first, second, compared = (int(np.argmax(np.prod(box, axis=1))) for box in (box1, box2, size[small]))
+        window = _kernel(float(np.prod(size[small][compared] + 1)), registration, kernel.gradient_reach)
         # the mask of the label, in its window and in the box
-        most = max(most, _work(images, box1[k], box2[k], 3.0, window))
+        most = max(most, _work(images, box1[first], box2[second], 3.0, window))
     return table + most
 
 

@@ -118,10 +118,12 @@ class Team:
     ----------
     executor : Executor
         Of all ranks; the others wait in `led`.
+    threads : int
+        CPUs that this process may use where it is alone: those of the ranks that will be started.
     """
 
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
+    def __init__(self, executor: Executor, threads: int = 1) -> None:
+        self._executor, self.threads = executor, threads
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call ``function(executor, *arguments)`` on every rank, and return the result of rank 0.

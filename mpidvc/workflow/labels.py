@@ -69,7 +69,7 @@ def labels_of(numbers: Image, console: Console, team: Team) -> Labels:
     UserError
         If there is none, or a value is no label.
     """
-    labels = team.call(measure_labels, numbers)
+    labels = team.call(measure_labels, numbers, None, team.threads)
     if len(labels.numbers) == 0:
         raise UserError(f"{numbers.path}: has no label, every voxel is 0; give an image of labels")
     console.print(f"Number of labels = {len(labels.numbers)}")

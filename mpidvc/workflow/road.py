@@ -164,7 +164,13 @@ class RoadPlan(KernelPlan, Generic[PartT]):
 
     def outcome(self, ended: Sequence[Ended]) -> Outcome:
         """The end of the command; what it says counts on rank 0."""
-        return Outcome(next((one.status for one in ended if one.status), 0), [one.path for one in ended])
+        status = next((one.status for one in ended if one.status), 0)
+        return self.outcome_of(status, [one.path for one in ended])
+
+    def outcome_of(self, status: int, paths: list[Path]) -> Outcome:
+        """The end of a command that made these results files."""
+        texts = [path.with_suffix(".tsv") for path in paths if self.output.tsv]
+        return Outcome(status, paths, (*paths, *texts))
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
         stages = Stages(executor)

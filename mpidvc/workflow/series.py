@@ -185,9 +185,10 @@ class SeriesPlan(PointwisePlan[PartT]):
         # a state that was measured again counts as it was in the end
         last = {id(one.part.images.image2): one for one in ended}
         status = next((one.status for one in last.values() if one.status), 0)
-        if not self._writes_totals:
-            return Outcome(status, [one.path for one in last.values()])
-        return Outcome(status, [results_path(self._total_stem(state)) for state in range(1, len(self.parts) + 1)])
+        paths = [one.path for one in last.values()]
+        if self._writes_totals:
+            paths = [results_path(self._total_stem(state)) for state in range(1, len(self.parts) + 1)]
+        return self.outcome_of(status, paths)
 
     @property
     def _writes_totals(self) -> bool:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.ranks import sum_over_ranks
 
@@ -19,7 +21,8 @@ TIMINGS = "MPIDVC_TIMINGS"
 
 
 class Stages:
-    """Wall times of the stages of a run, and, summed over ranks, CPU time of its main stage and of the journal's calls.
+    """Wall times of the stages of a run, the CPU time of its main stage on every rank, and, summed over the ranks, the
+    time of the journal's calls.
 
     Parameters
     ----------
@@ -32,7 +35,8 @@ class Stages:
         self._file = executor.broadcast(os.environ.get(TIMINGS))
         self._wanted = self._file is not None
         self._stages = {"startup": _age_of_process()}
-        self._cpu = self._journal = 0.0
+        self._cpu = np.zeros(executor.size)
+        self._journal = 0.0
 
     @contextmanager
     def stage(self, name: str, count_cpu: bool = False) -> Iterator[None]:
@@ -41,7 +45,9 @@ class Stages:
         yield
         self._stages[name] = self._stages.get(name, 0.0) + time.perf_counter() - start
         if count_cpu and self._wanted:
-            self._cpu += float(sum_over_ranks(self._executor, [time.process_time() - cpu])[0])
+            mine = np.zeros(self._executor.size)
+            mine[self._executor.rank] = time.process_time() - cpu
+            self._cpu += sum_over_ranks(self._executor, mine)
 
     def journal(self, seconds: float) -> None:
         """Add the seconds that this rank spent in the journal's calls; by every rank."""
@@ -51,7 +57,9 @@ class Stages:
     def report(self, points: int) -> None:
         """Write the times, if the environment asks for them."""
         if self._wanted and self._executor.rank == 0:
-            told = {"stages": self._stages, "points_cpu": self._cpu, "journal": self._journal, "points": points}
+            cpu = self._cpu.tolist()
+            told = {"stages": self._stages, "points_cpu": sum(cpu), "ranks_cpu": cpu, "journal": self._journal}
+            told["points"] = points
             Path(str(self._file)).write_text(json.dumps(told) + "\n", encoding="utf-8")
 
 

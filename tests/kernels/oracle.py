@@ -335,14 +335,23 @@ class Run:
         return pair.settings(**{name: getattr(self, name) for name in names})
 
 
-def expected_outcome(pair: Pair, run: Run, node: np.ndarray, phi: np.ndarray, enough: float = 1.0) -> Outcome:
-    """Gauss-Newton as the documentation of the method has it, on whole arrays; `enough`: least voxels to compare."""
+def expected_outcome(
+    pair: Pair, run: Run, node: np.ndarray, phi: np.ndarray, enough: float = 1.0, compared: Any = None
+) -> Outcome:
+    """Gauss-Newton as the documentation of the method has it, on whole arrays; `enough`: least voxels to compare.
+
+    Phi is about the middle of the voxels that are compared: the node, or half a voxel above it.
+    """
     out = Outcome(phi[:3, :3].copy(), phi[:3, 3].copy())
     n = np.array([1 if pair.two_d and a == 0 else 2 * h - 1 for a, h in enumerate(run.hws)])
+    if compared is not None:
+        n = np.array(compared)
+    middle = node + (n - 1) / 2 - (n - 1) // 2
     unknowns = [u for u in range(12) if not pair.two_d or (u >= 4 and u % 4)]
     started, square = False, np.inf
     while True:
-        window = pair.window(node - (n - 1) // 2, n, out.F, node + out.t, update_gradient=run.update_gradient)
+        low1 = node - (n - 1) // 2
+        window = pair.window(low1, n, out.F, middle + out.t, update_gradient=run.update_gradient)
         f, g = window.f[window.data], window.g[window.data]
         G, H, X = window.G[:, window.data], window.H[:, window.data], window.X[:, window.data]
         out.coverage = f.size / n.prod()
@@ -410,7 +419,7 @@ def correlate(
     high2: np.ndarray | None = None,
     settings: correlation.Settings | None = None,
     sampled1: np.ndarray | None = None,
-    **limits: float,
+    **more: Any,
 ) -> list[Outcome]:
     nodes = np.ascontiguousarray(np.atleast_2d(nodes), dtype=np.int64)
     phi = np.broadcast_to(phi, (len(nodes), 4, 4))
@@ -434,7 +443,7 @@ def correlate(
         np.ascontiguousarray(high2, dtype=float),
         flat,
         result,
-        **limits,
+        **more,
     )
     out = []
     for row, (error, iterations, status, norm, coverage, zncc) in zip(flat.reshape(-1, 3, 4), result, strict=True):

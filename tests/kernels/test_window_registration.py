@@ -42,6 +42,48 @@ def test_registration_equals_oracle(isa, order, two_d, criterion, rigid, update_
             np.testing.assert_allclose(got.F @ got.F.T, np.eye(3), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("rigid", [False, True], ids=["all", "rigid"])
+@pytest.mark.parametrize("size", [(8, 9, 12), (9, 10, 11), (10, 8, 7)])
+@DIMENSIONS
+@ORDERS
+def test_windows_of_any_size(isa, order, two_d, size, rigid):
+    """Windows of labels have any number of voxels, and compare those of a mask; Phi is about the middle of the window.
+
+    A map of samples that leave the bounds of window 2 tells whether these matter.
+    """
+    pair = moving(two_d, order)
+    compared = np.array([1, *size[1:]]) if two_d else np.array(size)
+    hws = np.where(compared == 1, 0, compared // 2 + 1)
+    mask = np.zeros(pair.im1.shape, np.uint8)
+    node = nodes_of(pair)[1]
+    low = node - (compared - 1) // 2
+    z, y, x = (np.indices(compared) - np.reshape((compared - 1) / 2, (3, 1, 1, 1))) / np.reshape(compared, (3, 1, 1, 1))
+    # an ellipsoid with a piece cut off
+    mask[tuple(map(slice, low, low + compared))] = (z * z + y * y + x * x <= 0.3) & (y + x < 0.4)
+    pair = Pair(pair.im1, pair.im2, order, usable=mask)
+    middle = low + (compared - 1) / 2
+    run, phi = Run(hws=tuple(hws.tolist()), rigid=rigid), guess_at(pair, middle)
+    left = np.full(1, 9, np.uint8)
+    (got,) = correlate(pair, run, node, phi, compared=compared, left=left)
+    agree(got, expected_outcome(pair, run, node, phi, compared=compared))
+    assert (got.status, left[0]) == (2, 0)
+    assert got.coverage == np.count_nonzero(mask) / compared.prod()
+    # what is compared is the window: as many voxels as hws gives are another registration
+    (other,) = correlate(Pair(pair.im1, pair.im2, order), run, node, phi)
+    assert np.abs(other.t - got.t).max() > 1e-4
+    high2 = middle + phi[:3, 3] + np.where(compared == 1, 0, (compared - 1) / 2 - 1)
+    cut = Pair(pair.im1, pair.im2, order, usable=mask, high2=high2)
+    (got,) = correlate(cut, run, node, phi, compared=compared, left=left)
+    agree(got, expected_outcome(cut, run, node, phi, compared=compared))
+    assert left[0] == 1
+
+
+@pytest.mark.parametrize("compared", [(5, 5, 0), (5, 8, 5), (-1, 5, 5)])
+def test_windows_that_are_not_inside_hws(compared):
+    with pytest.raises(ValueError, match="voxels to compare are not inside the window"):
+        points_call(compared=compared)
+
+
 @ORDERS
 def test_registration_finds_the_truth(isa, order):
     """Not only what the oracle finds: the deformation that the images were made with."""

@@ -62,6 +62,14 @@ def test_available_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert launch.available_cpus() == 1
 
 
+def test_most_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as ranks would be started at most, and no more than CPUs."""
+    monkeypatch.setattr(launch, "available_cpus", lambda: 8)
+    assert [launch.most_threads(n) for n in (None, 1, 3, 20)] == [8, 1, 3, 8]
+    monkeypatch.setenv("MPIDVC_SERIAL", "1")
+    assert launch.most_threads(None) == 1
+
+
 def test_choose_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
     monkeypatch.setattr(launch, "available_cpus", lambda: 8)

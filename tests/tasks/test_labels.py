@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -17,7 +19,7 @@ from mpidvc.images import source
 from mpidvc.images.image import ArrayImage, open_image
 from mpidvc.runtime.executor import InlineExecutor
 from mpidvc.runtime.stop import Stopped, StopRequest
-from mpidvc.tasks.labels import measure_labels, read_label_mask
+from mpidvc.tasks.labels import chunk_labels, measure_labels, read_label_mask
 from mpidvc.tasks.placement import Placement, placed
 from tests.conftest import Job
 from tests.kernels.test_labels import ball_mask, some_labels
@@ -81,6 +83,34 @@ def test_the_image_is_never_read_whole_and_no_voxel_twice() -> None:
     assert sum(image.boxes) == image.array.size
 
 
+@pytest.mark.usefixtures("_small_pieces")
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_threads_share_the_pass(tmp_path: Path, compression: str | None) -> None:
+    """Each reads pieces of its own; the labels, and the value that is refused, are those of one pass."""
+    values = some_labels(8, SHAPE, 50).astype(np.uint16)
+    file = tmp_path / "labels.tif"
+    tifffile.imwrite(file, values, photometric="minisblack", compression=compression)
+    image, one = open_image(str(file)), measure_labels(InlineExecutor(), ArrayImage(values))
+    names: set[str] = set()
+    read = type(image).read_box
+
+    def read_box(self: Any, low: Any, high: Any) -> Any:
+        names.add(threading.current_thread().name)
+        return read(self, low, high)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(image), "read_box", read_box)
+        found = measure_labels(InlineExecutor(), image, threads=3)
+    assert names
+    assert threading.current_thread().name not in names
+    check(found, values)
+    assert pickle.dumps(found) == pickle.dumps(one)
+    wrong = values.astype(np.int32)
+    wrong[3, 5, 7] = wrong[19, 0, 0] = -2
+    with pytest.raises(AgreedError, match=r"the value -2 at voxel \(z, y, x\) = \(3, 5, 7\)"):
+        measure_labels(InlineExecutor(), ArrayImage(wrong), threads=3)
+
+
 def test_plane() -> None:
     values = some_labels(3, (1, 40, 50), 9).astype(np.uint8)
     found = measure_labels(InlineExecutor(), ArrayImage(values[0]))
@@ -140,8 +170,9 @@ def test_image_of_another_world() -> None:
 def test_stop() -> None:
     stop = StopRequest()
     stop.signal = 15
-    with pytest.raises(Stopped):
-        measure_labels(InlineExecutor(), ArrayImage(np.ones((2, 2, 2), np.uint8)), stop)
+    for threads in (1, 2):
+        with pytest.raises(Stopped):
+            measure_labels(InlineExecutor(), ArrayImage(np.ones((2, 2, 2), np.uint8)), stop, threads)
 
 
 def test_ranks_give_the_same_bits(mpiexec: Job, tmp_path: Path) -> None:
@@ -157,6 +188,29 @@ def test_ranks_give_the_same_bits(mpiexec: Job, tmp_path: Path) -> None:
         done = mpiexec(n, label_program.__file__, *files)
         assert (done.returncode, done.stderr) == (0, "")
         assert sorted(done.stdout.splitlines()) == sorted(expected * n)
+
+
+def test_chunks_of_labels() -> None:
+    """Large labels alone and first, then chunks about as large as each other, and small ones in the end."""
+    n, edge = 8000, 20
+    numbers = np.arange(1, n + 1)
+    places = np.stack(np.unravel_index(np.arange(n), (edge, edge, edge)), axis=1) * 10.0
+    centre = np.concatenate([np.zeros((1, 3)), places])
+    rows = np.zeros((n + 1, 3), np.int64)
+    labels = Labels((200, 200, 200), np.ones(n + 1, np.int64), rows, rows, centre)
+    voxels = np.random.default_rng(4).integers(2000, 6000, n)
+    voxels[[70, 4000]] = 10**6, 2 * 10**6
+    chunks = chunk_labels(labels, numbers, voxels, 10**5)
+    np.testing.assert_array_equal(np.sort(chunks.order), numbers)
+    parts = [chunks.points(k) for k in range(len(chunks))]
+    assert [part.tolist() for part in parts[:2]] == [[4001], [71]]
+    sizes = np.array([voxels[part - 1].sum() for part in parts[2:]])
+    counts = np.array([len(part) for part in parts[2:]])
+    late = np.cumsum(sizes) > 0.88 * sizes.sum()
+    # cut by the number of labels, at which neither part has many voxels; the last chunks may be shorter
+    assert counts[~late].max() == 64
+    assert counts[late].max() == 16
+    assert np.median(counts[late]) == 16
 
 
 @pytest.mark.parametrize("dilate", [-1, 0, 2])

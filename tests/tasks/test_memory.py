@@ -142,6 +142,25 @@ def test_ddic(dtype: str, more: dict[str, Any], two_d: bool) -> None:
     assert memory.label_search_bytes(images, labels, np.zeros((0, 3), np.int64), search, False) == table
 
 
+def test_labels_whose_windows_are_the_whole_image() -> None:
+    """With a margin beyond the image; the label that is compared with it in most voxels is not the first."""
+    values = images_of("uint8", False, False)
+    numbers = np.zeros(values.image1.shape, np.uint8)
+    numbers[30:36, 40:46, 20:26] = 1
+    numbers[10:80, 10:80, 50:150] = 2
+    images = ImagePair(values.image1, values.image2, Copied(numbers))
+    assert images.mask1 is not None
+    labels = measure_labels(InlineExecutor(), images.mask1)
+    settings = DdicSettings(RegistrationSettings(order=3, max_iterations=0), margin=200)
+    chunks = ddic.make_chunks(labels, np.array([2]), settings)
+    task = DdicTask(images, labels, chunks, Given(labels.centre[[2]], phi_of(np.zeros((1, 3)))), settings)
+    said = memory.ddic_bytes(images, labels, np.array([1, 2]), settings, np.zeros((3, 3))) - memory.LABEL * 3
+    taken = peak(lambda: task.run(0))
+    low, high = labels.mask_boxes(np.array([2]), settings.dilate)
+    own = 28 * int(np.prod(high - low))
+    assert taken + own <= said <= 2.2 * (taken + own)
+
+
 @pytest.mark.parametrize("shift", [False, True])
 def test_box_of_a_label(shift: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """That of image 1, for which memory is counted, is the one that is read: not less, and not by much more."""

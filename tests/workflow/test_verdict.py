@@ -15,7 +15,7 @@ from mpidvc.images.image import ArrayImage
 from mpidvc.images.pair import ImagePair
 from mpidvc.main import main
 from mpidvc.runtime.console import Console
-from mpidvc.workflow.verdict import judge_correlation, note_outliers
+from mpidvc.workflow.verdict import judge_correlation, judge_labels, note_outliers
 
 SHAPE = (60, 60, 60)
 HWS = (4, 4, 4)
@@ -64,6 +64,66 @@ def test_outliers_of_the_error_are_counted() -> None:
     status[:20] = 1
     note_outliers(console, status, error, zncc)
     assert console.warnings[0].startswith("100 of 980 windows that converged have an error far above")
+
+
+def judged_labels(status: np.ndarray, max_iterations: int = 50) -> tuple[int, list[str], list[str]]:
+    """Exit status, warnings, and notes, of labels of which only the places matter: no grey level is read."""
+    pair = ImagePair(ArrayImage(np.zeros(SHAPE, np.uint8), "a"), ArrayImage(np.zeros(SHAPE, np.uint8), "b"))
+    told: list[str] = []
+    console = Console(silent=True)
+    console.note = told.append  # type: ignore[method-assign]
+    settings = RegistrationSettings(criterion="ssd", max_iterations=max_iterations)
+    return judge_labels(console, pair, nodes(), status, HWS, settings), console.warnings, told
+
+
+def test_labels_that_converged_have_no_verdict() -> None:
+    assert judged_labels(np.full(1000, 2.0)) == (0, [], [])
+    # one in ten is much, fewer are not; small and missing labels do not count
+    status = np.full(1000, 2.0)
+    status[:500] = -5
+    status[500:600] = -7
+    status[600:639] = -3
+    assert judged_labels(status) == (0, [], [])
+    status[639] = -3
+    exit_status, (warning,), _ = judged_labels(status)
+    assert exit_status == 0
+    assert warning.startswith("90.0% of 400 compared labels converged; the others (RS=-3: 40) are ")
+
+
+@pytest.mark.parametrize(
+    ("failure", "says"), [(-1, "(-pf, or -regbb)"), (-3, "room to move (-m)"), (-2, "(-ld 2)"), (1, "iterations (-it)")]
+)
+def test_labels_that_failed_are_advised(failure: float, says: str) -> None:
+    """Where most failed the result is not one to trust, and of the options of ddic those are named that help."""
+    status = np.where(np.arange(1000) % 5 < 3, failure, 2.0)
+    exit_status, (warning,), notes = judged_labels(status)
+    assert exit_status == 1
+    assert "40.0% of 1000 compared labels converged: the result is not one to trust" in warning
+    assert f"RS={failure:+.0f}: 600" in warning
+    (note,) = notes
+    assert says in note
+    # fewer iterations than usual are as asked for
+    assert (judged_labels(status, 3)[0] == 0) == (failure == 1)
+
+
+def test_labels_that_were_all_skipped() -> None:
+    exit_status, (warning,), notes = judged_labels(np.where(np.arange(1000) % 2, -5.0, -7.0))
+    assert (exit_status, notes) == (1, [])
+    assert warning.startswith("all labels were skipped: see -vt and -ld")
+
+
+def test_outliers_among_labels() -> None:
+    """Twenty converged labels are needed; one whose zncc shows that it is matched with its place is none."""
+    error, zncc = np.exp(np.random.default_rng(3).normal(-4, 0.2, 20)), np.full(20, 0.99)
+    error[7], zncc[7] = 1.0, 0.3
+    for n, count in ((20, 1), (19, 0)):
+        console = Console(silent=True)
+        note_outliers(console, np.full(n, 2.0), error[:n], zncc[:n], "labels")
+        assert [text.split(" have ")[0] for text in console.warnings] == [f"1 of {n} labels that converged"] * count
+    zncc[7] = 0.96
+    console = Console(silent=True)
+    note_outliers(console, np.full(20, 2.0), error, zncc, "labels")
+    assert console.warnings == []
 
 
 def test_skipped_windows_do_not_count() -> None:

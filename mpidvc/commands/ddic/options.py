@@ -161,6 +161,8 @@ def check(args: argparse.Namespace) -> list[str]:
         if args.processes not in (None, 1):
             raise UserError(f"-np {args.processes} -d: -d takes one process; drop one of them")
         args.processes = 1
-    # always written, as in spam
-    args.tsv, args.vtk, args.tif = True, True, False
+    # always written, as in spam: no settings of the user
+    written = {"tsv": True, "vtk": True, "tif": False}
+    vars(args).update(written)
+    args.defaults.update(written)
     return notes
