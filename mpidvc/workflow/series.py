@@ -120,6 +120,13 @@ class SeriesPlan(PointwisePlan[PartT]):
         fields = 0 if len(self.parts) == 1 else 1 + (HELD if self.warm_start else 0)
         return fields * POINT_RANK0 * len(self.nodes)
 
+    def written(self) -> tuple[list[tuple[Path, int]], int]:
+        if not self._writes_totals:
+            return super().written()
+        # the reference of a state, which is in the name of its step, is known afterwards
+        totals = [replace(part, stem=self._total_stem(k)) for k, part in enumerate(self.parts, 1)]
+        return replace(self, parts=totals, update_reference=False).written()
+
     @property
     def _states(self) -> list[Image]:
         return [self.parts[0].images.image1, *(part.images.image2 for part in self.parts)]
