@@ -123,9 +123,14 @@ def test_plan_of_a_series(command: str, images: Path, tmp_path: Path, capsys: py
     states = [f'image = "{images}/s{k}.tif"' for k in range(4)]
     if command == "ddic":
         states = [f'{state}; labels = "{images}/lab{k // 2 * 2}.tif"' for k, state in enumerate(states)]
-    words = ["plan", "--json", "--", command, manifest(tmp_path, *states), *WORDS[command], "--warm-start"]
+    words = ["plan", "--json", "--", command, manifest(tmp_path, *states), *WORDS[command]]
+    words.append("--update-reference" if command == "ldic" else "--warm-start")
     assert main([*words, "-od", str(tmp_path / "out")]) == 0
-    assert json.loads(capsys.readouterr().out)
+    told = capsys.readouterr().out
+    assert json.loads(told)
+    # the names of the steps are not known before
+    assert ("s0-s1-ldic-total.h5" if command == "ldic" else "s2-s3-ddic.h5") in told
+    assert "s0-s1-ldic.h5" not in told
     assert not (tmp_path / "out").exists()
 
 
