@@ -27,6 +27,16 @@ struct Field {
     const double *position(Index point) const { return positions + 3 * point; }
     const double *of(Index point) const { return phi + pitch * point; }
     double displacement(Index point, int axis) const { return phi[pitch * point + 4 * axis + 3]; }
+
+    // Have the displacement of a point come to the cache: it lies in two lines of it.
+    void expect(Index point) const {
+#if defined(__GNUC__)
+        __builtin_prefetch(of(point) + 3);
+        __builtin_prefetch(of(point) + 11);
+#else
+        (void)point;
+#endif
+    }
 };
 
 // Put the lower numbers of two rows into the first one; there must be no nan.
@@ -146,7 +156,9 @@ class LocalFit {
         double *z = &terms_[0], *y = z + room_, *x = y + room_, *u[3];
         for (int axis = 0; axis < 3; ++axis) u[axis] = &from_median_[room_ * axis];
         double reach = 0;
+        constexpr Index AHEAD = 12;
         for (Index k = 0; k < n; ++k) {
+            field.expect(found[std::min(k + AHEAD, n - 1)]);
             const double *position = field.position(found[k]);
             z[k] = position[0] - at[0], y[k] = position[1] - at[1], x[k] = position[2] - at[2];
             reach = std::max({reach, std::abs(z[k]), std::abs(y[k]), std::abs(x[k])});

@@ -117,7 +117,7 @@ class Flags(NamedTuple):
         status = field.columns.get("returnStatus")
         if status is not None and not settings.no_mask:
             present &= ~(np.asarray(status, np.float64) < -4)
-        sound = np.asarray(present & np.isfinite(field.phi[:, :3]).all(axis=(1, 2)))
+        sound = np.asarray(present & np.isfinite(field.phi).all(axis=(1, 2)))
         selected = np.zeros(n, bool)
         if settings.select is not None:
             selected |= present & ~sound

@@ -28,14 +28,16 @@ def rows_as_records(field: PhiField | None, rows: Ints, columns: Sequence[str]) 
 
     Columns that the field does not have are 0, as in spam; those that spam does not have are nan.
     """
+    # rows that follow each other are copied without looking each of them up
+    which = slice(rows[0], rows[-1] + 1) if len(rows) and (np.diff(rows) == 1).all() else rows
     records = np.zeros(len(rows), record_of(columns))
     for name in OWN.intersection(columns):
         records["result"][:, columns.index(name)] = np.nan
     if field is not None:
-        records["phi"] = field.phi[rows, :3]
+        records["phi"] = field.phi[which, :3]
         for k, name in enumerate(columns):
             if name in field.columns:
-                records["result"][:, k] = field.columns[name][rows]
+                records["result"][:, k] = field.columns[name][which]
     return records
 
 
