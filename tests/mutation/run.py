@@ -54,6 +54,7 @@ KERNEL_TESTS = {
 }
 #: Tests of modules besides those of their own name.
 MORE_TESTS = {
+    "core/local_fit": ["tasks/test_field_filter"],
     "core/failures": ["workflow/test_verdict"],
     "core/statuses": ["fields/test_phifield"],
     "core/boxes": ["tasks/test_boxes"],
