@@ -54,8 +54,8 @@ def try_sample(
         if re.search(only, mutant.file) and mutant.name not in tried:
             yield row_of("planted", workshop.try_out(mutant))
     left = {}
-    for group, mutants in all_mutants(groups).items():
-        chosen = [m for m in sample(mutants, seed) if re.search(only, m.file) and m.name not in tried]
+    for group, mutants in all_mutants(groups, only).items():
+        chosen = [mutant for mutant in sample(mutants, seed) if mutant.name not in tried]
         if chosen:
             left[group] = chosen
     used = dict.fromkeys(left, 0.0)

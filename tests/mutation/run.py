@@ -86,12 +86,13 @@ FLAGS = [
 ]
 
 
-def all_mutants(groups: Sequence[str] = tuple(GROUPS)) -> dict[str, list[Mutant]]:
-    """All mutants by group."""
+def all_mutants(groups: Sequence[str] = tuple(GROUPS), only: str = "") -> dict[str, list[Mutant]]:
+    """All mutants by group, of the files in whose paths a regular expression is found."""
     found = {}
     for group in groups:
         paths = sorted(path for pattern in GROUPS[group] for path in ROOT.glob(pattern) if path.name != "__init__.py")
-        found[group] = [mutant for path in paths for mutant in mutants_of(path, ROOT)]
+        chosen = [path for path in paths if re.search(only, path.relative_to(ROOT).as_posix())]
+        found[group] = [mutant for path in chosen for mutant in mutants_of(path, ROOT)]
     return found
 
 
