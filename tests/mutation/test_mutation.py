@@ -31,6 +31,11 @@ def f(a: "tuple[int, 2]" = 0.5, *, flag=True) -> "3":
     )
     a += np.minimum(-b, c) // d
     return a
+
+
+@dataclass(frozen=True)
+class C:
+    b = ()
 '''
 EXPECTED = {
     ("3", "4"),
