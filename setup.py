@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +32,19 @@ INSTRUCTION_SETS = {
     "avx2": ["-march=x86-64-v3", "-mtune=generic"],
     "avx512": ["-march=x86-64-v4", "-mtune=generic"],
 }
+
+
+def read_by(*sources: Path) -> list[str]:
+    """Files of the kernels that sources read, directly or not."""
+    files = {path.name: path for path in SOURCES.rglob("*") if path.is_file()}
+    waiting, found = list(sources), set()
+    while waiting:
+        text = waiting.pop().read_text(encoding="utf-8")
+        names = re.findall(r'(?:include|extern from) "(?:[\w.]+/)*([\w.]+)"', text)
+        new = {files[name] for name in names if name in files} - found
+        found |= new
+        waiting += new
+    return sorted(map(str, found))
 
 
 def gnu_like(compiler) -> bool:
@@ -67,11 +81,17 @@ class BuildKernels(build_ext):
                 macros=[("MPIDVC_ISA", name)],
                 include_dirs=[str(SOURCES)],
                 extra_postargs=[*ext.extra_compile_args, *INSTRUCTION_SETS[name]],
-                depends=[str(header) for header in SOURCES.rglob("*.hpp")],
+                depends=read_by(SOURCES / core),
             )
 
         with ThreadPoolExecutor(self.parallel) as pool:
             return [made for objects in pool.map(compiled, names) for made in objects]
+
+
+def sources_of(path: Path) -> list[str]:
+    """An extension's Cython source, its numerical core, and all files that these read."""
+    own = [path, *(SOURCES / CORES[name] for name in [path.stem] if name in CORES)]
+    return [*map(str, own), *read_by(*own)]
 
 
 def extensions() -> list[Extension]:
@@ -82,9 +102,7 @@ def extensions() -> list[Extension]:
             language="c++",
             include_dirs=[numpy.get_include(), str(SOURCES)],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-            depends=[
-                str(source) for source in [*SOURCES.rglob("*.hpp"), *SOURCES.glob("*.cpp"), *SOURCES.glob("*.pxi")]
-            ],
+            depends=sources_of(path)[1:],
         )
         for path in sorted(SOURCES.glob("*.pyx"))
     ]

@@ -143,7 +143,7 @@ class LocalFit {
             weights_.assign(room, 0.0);
             scratch_.resize(room);
         }
-        double *z = &terms_[0], *y = z + room_, *x = y + room_, *u[3], *lengths = scratch_.data();
+        double *z = &terms_[0], *y = z + room_, *x = y + room_, *u[3];
         for (int axis = 0; axis < 3; ++axis) u[axis] = &from_median_[room_ * axis];
         double reach = 0;
         for (Index k = 0; k < n; ++k) {
@@ -157,8 +157,6 @@ class LocalFit {
             for (Index k = 0; k < n; ++k) column[k] /= reach;
         product(z, y, 3), product(z, x, 4), product(y, x, 5), product(z, z, 6), product(y, y, 7), product(x, x, 8);
         std::fill_n(&terms_[9 * room_], n, 1.0);
-        for (Index k = 0; k < n; ++k) lengths[k] = std::sqrt(u[0][k] * u[0][k] + u[1][k] * u[1][k] + u[2][k] * u[2][k]);
-        median_[3] = median_of(lengths, n);
         for (int axis = 0; axis < 3; ++axis) {
             std::copy_n(u[axis], n, scratch_.begin());
             median_[axis] = median_of(scratch_.data(), n);
@@ -186,14 +184,20 @@ class LocalFit {
         return solve<true>(value);
     }
 
-    // Square of the distance of a displacement from a value, over that of the median length of displacements; a third.
-    double coherency(const Field &field, const double *value, Index point) const {
+    // Square of the distance of a displacement from a value, over that of the median length of the displacements of the
+    // neighbours `found`, as they were taken; a third.
+    double coherency(const Field &field, const double *value, Index point, const Index *found) {
+        for (Index k = 0; k < n_; ++k) {
+            double u[3];
+            for (int axis = 0; axis < 3; ++axis) u[axis] = field.displacement(found[k], axis);
+            scratch_[k] = std::sqrt(u[0] * u[0] + u[1] * u[1] + u[2] * u[2]);
+        }
+        const double length = median_of(scratch_.data(), n_) + EPSILON;
         double square = 0;
         for (int axis = 0; axis < 3; ++axis) {
             const double apart = value[axis] - field.displacement(point, axis);
             square += apart * apart;
         }
-        const double length = median_[3] + EPSILON;
         return square / (3 * length * length);
     }
 
@@ -247,8 +251,8 @@ class LocalFit {
     // Neighbours, and the room for them: a multiple of 4, filled up with 0. Terms and displacements are columns.
     Index n_ = 0, room_ = 0;
     std::vector<double> terms_, from_median_, weights_, weighted_, scratch_;
-    // Of the displacements' components, and of their lengths.
-    double median_[4];
+    // Of the components of the displacements.
+    double median_[3];
 };
 
 // Local quadratic coherency of points, which are among their neighbours; nan where these determine no fit.
@@ -261,7 +265,7 @@ inline void coherencies(const Field &field, const Index *points, Index n, const 
         if (start[i + 1] == start[i]) continue;
         const Index *near = found + start[i];
         fit.take(field, field.position(points[i]), near, start[i + 1] - start[i]);
-        if (fit.quadratic(value)) out[i] = fit.coherency(field, value, points[i]);
+        if (fit.quadratic(value)) out[i] = fit.coherency(field, value, points[i], near);
     }
 }
 

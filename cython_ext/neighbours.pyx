@@ -29,6 +29,15 @@ cdef extern from "point_tree.hpp" namespace "point_tree" nogil:
         void walk(double radius, int64_t *ranked) except +
 
 
+cdef extern from "point_grid.hpp" namespace "point_grid" nogil:
+    cdef cppclass Grid:
+        bint hold(const double *points, int64_t n, const int64_t *dims) except +
+        bint held()
+        void within(
+            const double *centre, double square_radius, vector[int64_t]& found, const uint8_t *usable
+        ) except +
+
+
 cdef class Points:
     """Points in space, ready for searches of neighbours.
 
@@ -37,7 +46,9 @@ cdef class Points:
     positions : (n, 3) float64
         z, y, x; finite.
     tree : (order, nodes), optional
-        The `tree` of the same points, made before, which is not copied.
+        The `tree` of the same points, made before, which is not copied; it is made when it is needed otherwise.
+    dims : tuple of 3 ints, optional
+        Nodes along z, y, x of a grid. Where the points are its nodes, those within a radius are found without a tree.
 
     Raises
     ------
@@ -46,15 +57,20 @@ cdef class Points:
     """
 
     cdef Tree own
+    cdef Grid grid
     cdef const double[:, ::1] positions
     cdef const int64_t[::1] order
     cdef const unsigned char[::1] nodes
 
-    def __init__(self, positions, tree=None):
+    def __init__(self, positions, tree=None, dims=None):
         self.positions = np.ascontiguousarray(positions, dtype=np.float64).reshape(-1, 3)
         if not np.isfinite(self.positions).all():
             raise ValueError("positions have to be finite")
         cdef int64_t n = self.positions.shape[0]
+        cdef int64_t[::1] nodes
+        if n > 0 and dims is not None:
+            nodes = np.array(dims, np.int64)
+            self.grid.hold(&self.positions[0, 0], n, &nodes[0])
         if n > 0 and tree is not None:
             self.order, self.nodes = tree
             if self.order.shape[0] != n or self.nodes.shape[0] % sizeof(Node) or not self.nodes.shape[0]:
@@ -66,16 +82,22 @@ cdef class Points:
                 <const Node *> &self.nodes[0],
                 self.nodes.shape[0] // sizeof(Node),
             )
-        elif n > 0:
+
+    cdef void plant(self):
+        """Make the tree, unless it is there."""
+        cdef int64_t n = self.positions.shape[0]
+        if n > 0 and self.own.n_nodes() == 0:
             with nogil:
                 self.own.build(&self.positions[0, 0], n)
 
     @property
     def tree(self):
         """The tree as two arrays, to be used by other processes: copies of the points' order (n,) and of its nodes."""
-        cdef int64_t n = self.positions.shape[0], size = self.own.n_nodes() * <int64_t> sizeof(Node)
+        cdef int64_t n = self.positions.shape[0], size
         if n == 0:
             return np.zeros(0, np.int64), np.zeros(0, np.uint8)
+        self.plant()
+        size = self.own.n_nodes() * <int64_t> sizeof(Node)
         order = <const int64_t[:n]> self.own.order()
         nodes = <const unsigned char[:size]> <const unsigned char *> self.own.nodes()
         return np.array(order), np.array(nodes)
@@ -138,15 +160,22 @@ cdef class Points:
         cdef int64_t[::1] ends = start
         cdef vector[int64_t] found
         cdef double reach
+        cdef bint gridded = self.grid.held()
+        if not gridded:
+            self.plant()
         with nogil:
             while k < m and (most < 0 or <int64_t> found.size() <= most):
                 before = found.size()
                 reach = radii[k]
-                self.own.within(&asked[k, 0], reach * reach, n, found, mark)
-                while <int64_t> found.size() - before < enough:
+                while True:
+                    if gridded:
+                        self.grid.within(&asked[k, 0], reach * reach, found, mark)
+                    else:
+                        self.own.within(&asked[k, 0], reach * reach, n, found, mark)
+                    if <int64_t> found.size() - before >= enough:
+                        break
                     found.resize(before)
                     reach = 2 * reach
-                    self.own.within(&asked[k, 0], reach * reach, n, found, mark)
                 k += 1
                 ends[k] = found.size()
         return start[:k + 1], _listed(found)
@@ -184,6 +213,7 @@ cdef class Points:
         indices = np.empty((m, count), np.int64)
         cdef int64_t[:, ::1] found = indices
         cdef vector[Candidate] heap
+        self.plant()
         if count:
             with nogil:
                 for k in range(m):
@@ -222,6 +252,7 @@ cdef class Points:
         start = np.zeros(m + 1, np.int64)
         cdef int64_t[::1] ends = start
         cdef vector[int64_t] found
+        self.plant()
         with nogil:
             while k < m and <int64_t> found.size() <= most:
                 self.own.within(&self.positions[points[k], 0], radii[k] * radii[k], points[k], found, NULL)
@@ -255,6 +286,7 @@ def walk(positions, double radius):
     """
     points = Points(positions)
     cdef Points near = points
+    near.plant()
     order = np.empty(near.positions.shape[0], np.int64)
     cdef int64_t[::1] ranked = order
     if order.size:

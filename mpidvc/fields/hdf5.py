@@ -23,6 +23,7 @@ from mpidvc.arrays import Array, Triple
 from mpidvc.atomic import beside, keep_mode, replacing
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import Layout, PhiField, hidden
+from mpidvc.fields.vtk import HIDDEN_CELL, HIDDEN_POINT
 from mpidvc.rowfile import (
     HOME,
     JOURNAL,
@@ -57,8 +58,11 @@ FORMAT = "mpidvc results 1"
 VTK = "VTKHDF"
 POINTS = f"{VTK}/Points"
 SHOWN = f"{VTK}/PointData"
-#: Bytes by which VTK, and so ParaView, hides the points of an image (HIDDENPOINT), or vertices (HIDDENCELL); 0: shown.
-GHOSTS = {True: (f"{SHOWN}/vtkGhostType", 2), False: (f"{VTK}/CellData/vtkGhostType", 32)}
+#: Dataset by which ParaView hides the points of an image, or else vertices; and its mark.
+GHOSTS = {
+    True: (f"{SHOWN}/vtkGhostType", HIDDEN_POINT),
+    False: (f"{VTK}/CellData/vtkGhostType", HIDDEN_CELL),
+}
 #: Datasets of every field besides its columns, and the shape of a row.
 OWN = {"positions": (3,), "displacement": (3,), "F": (9,)}
 #: Attributes of our group that the layout determines.
@@ -425,7 +429,7 @@ def dataset_rows(
         values[POINTS] = np.where(known, points[:, ::-1] * layout.voxel_size, 0.0)
     found = {name: np.ascontiguousarray(rows, "<f8") for name, rows in values.items()}
     ghosts, mark = GHOSTS[layout.is_image]
-    nothing = hidden(functions, columns["returnStatus"] if "returnStatus" in layout.columns else None)
+    nothing = hidden(functions[:, :3, 3], columns["returnStatus"] if "returnStatus" in layout.columns else None)
     return found | {ghosts: np.where(nothing, mark, 0).astype(layout.dtype(ghosts))}
 
 
@@ -560,6 +564,26 @@ class ResultsFile:
         """
         names = (*OWN, *self.layout.columns)
         return rows_of(self.layout, {f"{HOME}/{name}": self._read(f"{HOME}/{name}", start, stop) for name in names})
+
+    def positions(self, start: int = 0, stop: int | None = None) -> Array:
+        """Read the positions (k, 3) of rows [start, stop), z, y, x in voxels; of all rows if not given.
+
+        Raises
+        ------
+        UserError
+            If the rows cannot be read.
+        """
+        return self._read(f"{HOME}/positions", start, self.layout.n if stop is None else stop)
+
+    def displacements(self) -> Array:
+        """Read the displacements (n, 3) of all rows, z, y, x in voxels.
+
+        Raises
+        ------
+        UserError
+            If they cannot be read.
+        """
+        return self._read(f"{HOME}/displacement", 0, self.layout.n)[:, ::-1]
 
     def column(self, name: str, start: int = 0, stop: int | None = None) -> Array:
         """Read rows [start, stop) of one column; all rows if not given.

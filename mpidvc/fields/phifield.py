@@ -243,14 +243,14 @@ def grid_of(positions: Array) -> tuple[Triple, tuple[float, float, float]] | Non
     return (nz, ny, nx), (steps[0], steps[1], steps[2])
 
 
-def hidden(phi: Array, status: ArrayLike | None) -> NDArray[np.bool_]:
+def hidden(displacements: Array, status: ArrayLike | None) -> NDArray[np.bool_]:
     """Mask (n,) of the points with nothing to show: a return status below 1, or, without one, no displacement.
 
     Parameters
     ----------
-    phi : (n, 3, 4) or (n, 4, 4) array
+    displacements : (n, 3) array
     status : (n,) array or None
     """
     if status is not None:
         return np.asarray(~(np.asarray(status, np.float64) >= 1))
-    return np.asarray(~np.isfinite(phi[:, :3, 3]).all(axis=1))
+    return np.asarray(~np.isfinite(displacements).all(axis=1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from mpidvc.atomic import replacing
 __all__ = ["write_field_tiffs"]
 
 
-def write_field_tiffs(stem: str | Path, dims: Sequence[int], components: Mapping[str, ArrayLike]) -> None:
+def write_field_tiffs(stem: str | Path, dims: Sequence[int], components: Iterable[tuple[str, ArrayLike]]) -> None:
     """Write ``<stem>-<suffix>.tif`` for each component; each file appears whole or not at all.
 
     Parameters
@@ -22,8 +22,8 @@ def write_field_tiffs(stem: str | Path, dims: Sequence[int], components: Mapping
         Beginning of the file names.
     dims : sequence of 3 ints
         Number of nodes along z, y, x: the shape of the volumes, (1, ny, nx) for 2D fields.
-    components : mapping of (n,) arrays
-        Values by suffix, for instance ``"Zdisp"``; z slowest. Written as float32, nan stays nan.
+    components : iterable of (suffix, (n,) array)
+        Suffixes, for instance ``"Zdisp"``, and values; z slowest. Written as float32, nan stays nan.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def write_field_tiffs(stem: str | Path, dims: Sequence[int], components: Mapping
     """
     import tifffile
 
-    for suffix, values in components.items():
+    for suffix, values in components:
         with np.errstate(over="ignore"):
             volume = np.asarray(values).astype(np.float32).reshape(tuple(dims))
         with replacing(f"{stem}-{suffix}.tif") as temporary:

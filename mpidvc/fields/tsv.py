@@ -126,7 +126,8 @@ def _read_columns(stream: Stream, named: str) -> dict[str, Array]:
     names: list[str] = []
     separator: str | None = None
     wanted: list[int] = []
-    tables: list[Array] = []
+    # a list of parts for each column, so that no second copy of all of them is made
+    parts: list[list[Array]] = []
     blank = 0
     for number, lines in _blocks_of_lines(stream, named):
         rows = lines
@@ -141,14 +142,19 @@ def _read_columns(stream: Stream, named: str) -> dict[str, Array]:
         if end < len(rows) and not blank:
             blank = number + end
         if end:
-            if not tables:
+            if not parts:
                 first = rows[0].split(separator)
                 wanted = [i for i, cell in enumerate(first[: len(names)]) if names[i] in KNOWN or _is_number(cell)]
-            tables.append(_numbers(rows[:end], number, names, separator, wanted, named))
-    if not tables:
+                parts = [[] for _ in wanted]
+            table = _numbers(rows[:end], number, names, separator, wanted, named)
+            for i, part in enumerate(parts):
+                part.append(table[:, i].copy())
+    if not parts:
         raise UserError(f"{named}: is empty, it has no row of numbers; give the text file of a finished run")
-    table = np.concatenate(tables)
-    return {names[column]: np.ascontiguousarray(table[:, i]) for i, column in enumerate(wanted)}
+    columns = {}
+    for column in reversed(wanted):
+        columns[names[column]] = np.concatenate(parts.pop())
+    return {name: columns[name] for name in (names[column] for column in wanted)}
 
 
 def _blocks_of_lines(stream: Stream, named: str) -> Iterator[tuple[int, list[str]]]:

@@ -3,7 +3,10 @@ from numpy.typing import ArrayLike, NDArray
 
 class Points:
     def __init__(
-        self, positions: ArrayLike, tree: tuple[NDArray[np.int64], NDArray[np.uint8]] | None = None
+        self,
+        positions: ArrayLike,
+        tree: tuple[NDArray[np.int64], NDArray[np.uint8]] | None = None,
+        dims: tuple[int, int, int] | None = None,
     ) -> None: ...
     @property
     def tree(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]: ...

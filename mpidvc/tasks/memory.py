@@ -29,6 +29,7 @@ from mpidvc.tasks.registration import BLOCK, BLOCK_2D
 from mpidvc.tasks.warp import SLAB_VOXELS, TILE, planes_of_slab
 
 __all__ = [
+    "HDF5_ALONE",
     "LIBRARIES",
     "POINT_RANK0",
     "PointSet",
@@ -48,8 +49,8 @@ __all__ = [
 
 #: Bytes of a point's row while it goes to the finished file, and rows that go there at once.
 ROW, ROWS = 900, 65536
-#: Bytes of the libraries that rank 0 loads to read headers and text, and with HDF5 besides.
-LIBRARIES, HDF5 = 12_000_000, 30_000_000
+#: Bytes of the libraries that rank 0 loads to read headers and text, with HDF5 besides, and of HDF5 alone.
+LIBRARIES, HDF5, HDF5_ALONE = 12_000_000, 30_000_000, 18_000_000
 #: Bytes of a point on rank 0: position, guess, place, and columns of the result.
 POINT_RANK0 = 400
 #: Bytes of a label in the table of them, and in the chunks.
@@ -65,9 +66,16 @@ KEPT_MAPS = 3.0
 GREY, TEXTURE = 15_000_000, 60
 
 
-def field_bytes(n_points: int) -> tuple[int, int]:
-    """Bytes that a rank needs to finish the results file, and bytes that rank 0 holds all the time."""
-    return ROW * min(n_points, ROWS), HDF5 + POINT_RANK0 * n_points
+def field_bytes(n_points: int, libraries: int = HDF5, point: int = POINT_RANK0) -> tuple[int, int]:
+    """Bytes that a rank needs to finish the results file, and bytes that rank 0 holds all the time.
+
+    Parameters
+    ----------
+    n_points : int
+    libraries, point : int
+        Bytes of the libraries that rank 0 loads besides those of other ranks, and of a point on rank 0.
+    """
+    return ROW * min(n_points, ROWS), libraries + point * n_points
 
 
 def looking_bytes(hws: Sequence[int] | None, grey: bool = True) -> int:

@@ -43,12 +43,12 @@ class Source:
     @cached_property
     def points(self) -> Points:
         """The search of neighbours."""
-        return Points(self.field.positions, self.tree)
+        return Points(self.field.positions, self.tree, self.field.dims)
 
 
-def source_bytes(field: PhiField) -> int:
-    """Bytes of a field, and of the tree of its points."""
-    return sum(array.nbytes for array in _arrays(field).values()) + TREE * len(field)
+def source_bytes(field: PhiField, tree: bool = True) -> int:
+    """Bytes of a field, and of the tree of its points, if there is one."""
+    return sum(array.nbytes for array in _arrays(field).values()) + TREE * len(field) * tree
 
 
 def moving_bytes(field: PhiField) -> int:

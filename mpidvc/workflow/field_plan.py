@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import read_hdf5
@@ -13,7 +13,7 @@ from mpidvc.fields.phifield import PhiField
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.memory import memory_limit, size_text
-from mpidvc.tasks.memory import field_bytes
+from mpidvc.tasks.memory import HDF5_ALONE, field_bytes
 from mpidvc.tasks.placement import base_bytes
 from mpidvc.tasks.source import Source, moving_bytes, share_source, source_bytes
 from mpidvc.workflow.output import results_path
@@ -57,6 +57,9 @@ class FieldPlan(RoadPlan[FieldPart]):
         File for a picture of the result.
     """
 
+    #: Bytes of a point on rank 0, besides the field: measured.
+    point_bytes: ClassVar[int]
+
     cell: tuple[float, float, float]
     plot: str | None = None
 
@@ -78,9 +81,13 @@ class FieldPlan(RoadPlan[FieldPart]):
         return self, ranks
 
     def memory_on(self, ranks: int, mode: str | None = None) -> tuple[str, int, int]:
-        finishing, rank0 = field_bytes(len(self.nodes))
+        finishing, rank0 = field_bytes(len(self.nodes), HDF5_ALONE, self.point_bytes)
         fields = [part.given for part in self.parts if part.given is not None]
-        first, each = rank0 + sum(map(source_bytes, fields)), finishing + base_bytes(ranks)
+        # a single process searches a grid without a tree
+        trees = [
+            part.search and (ranks > 1 or part.given.dims is None) for part in self.parts if part.given is not None
+        ]
+        first, each = rank0 + sum(map(source_bytes, fields, trees)), finishing + base_bytes(ranks)
         moving = max(map(moving_bytes, fields), default=0) if ranks > 1 else 0
         return "field", first + moving + ranks * each, first + each
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from mpidvc.arrays import Ints
 from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, Rows, read_hdf5, rows_of
-from mpidvc.fields.phifield import PhiField
+from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, Rows, rows_of
+from mpidvc.fields.phifield import PhiField, hidden
 from mpidvc.fields.tiff import write_field_tiffs
 from mpidvc.fields.tsv import column_names, format_rows, header, tsv_table, write_tsv_parts
 from mpidvc.fields.vtk import write_grid_vtk, write_points_vtk
@@ -71,17 +71,27 @@ class FieldFiles:
         """Stem of the TIFF files."""
         return stem.with_name(stem.name.removesuffix(self.tif_drops))
 
-    def shown(self, found: PhiField) -> dict[str, NDArray[Any]]:
-        """Content of the VTK file by name, in its order."""
-        shown: dict[str, NDArray[Any]] = {"displacements": found.displacements} if self.displacements else {}
+    def drawn(self, results: ResultsFile, half_cell: Sequence[float]) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Suffixes and content of the TIFF files."""
+        axes = [(a, axis) for a, axis in enumerate("ZYX") if self.displacements and half_cell[a] > 0]
+        for a, axis in axes:
+            yield f"{axis}disp", results.displacements()[:, a]
+        for name, column in self.tif.items():
+            yield name, results.column(column)
+
+    def shown(self, results: ResultsFile) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Names and content of the fields in the VTK file."""
+        if self.displacements:
+            yield "displacements", results.displacements()
         if self.magnitude:
-            shown["mag(displacements)"] = np.linalg.norm(found.displacements, axis=1)
+            yield "mag(displacements)", np.linalg.norm(results.displacements(), axis=1)
         for name, columns in self.groups.items():
-            values = np.stack([found.columns[column] for column in columns], axis=-1)
+            values = np.stack([results.column(column) for column in columns], axis=-1)
             # places of the nine numbers of a tensor among its six columns
             places: Any = {1: 0, 3: [0, 1, 2], 6: [[0, 1, 2], [1, 3, 4], [2, 4, 5]]}[len(columns)]
-            shown[name] = values[:, places]
-        return shown | {name: found.columns[name] for name in self.vtk}
+            yield name, values[:, places]
+        for name in self.vtk:
+            yield name, results.column(name)
 
 
 def write(
@@ -104,22 +114,23 @@ def write(
         _write_text(executor, console, files, kind.family)
     if executor.rank != 0 or not (output.tif or output.vtk):
         return
-    found = read_hdf5(files.path)
-    if output.tif and found.dims is not None:
-        axes = [(a, axis) for a, axis in enumerate("ZYX") if kind.displacements and half_cell[a] > 0]
-        parts = {f"{axis}disp": found.displacements[:, a] for a, axis in axes}
-        stem = kind.tif_stem(files.stem)
-        write_field_tiffs(stem, found.dims, parts | {name: found.columns[column] for name, column in kind.tif.items()})
-        console.print(f"Written: {stem}-*.tif")
-    if output.vtk:
-        path = files.stem.with_name(f"{files.stem.name}.vtk")
-        shown = kind.shown(found)
-        if found.dims is not None and found.spacing is not None:
-            origin = found.positions[0] - np.array(half_cell)
-            write_grid_vtk(path, found.dims, found.spacing, origin, shown, kind.keep_nan)
-        else:
-            write_points_vtk(path, found.positions, shown, kind.keep_nan)
-        console.print(f"Written: {path}")
+    # one component after the other: a field need not be in memory
+    with ResultsFile(files.path) as results:
+        layout = results.layout
+        if output.tif and layout.dims is not None:
+            stem = kind.tif_stem(files.stem)
+            write_field_tiffs(stem, layout.dims, kind.drawn(results, half_cell))
+            console.print(f"Written: {stem}-*.tif")
+        if output.vtk:
+            path = files.stem.with_name(f"{files.stem.name}.vtk")
+            status = results.column("returnStatus") if "returnStatus" in layout.columns else None
+            nothing = hidden(results.displacements(), status)
+            if layout.dims is not None and layout.spacing is not None:
+                origin = results.positions(0, 1)[0] - np.array(half_cell)
+                write_grid_vtk(path, layout.dims, layout.spacing, origin, kind.shown(results), kind.keep_nan, nothing)
+            else:
+                write_points_vtk(path, results.positions(), kind.shown(results), kind.keep_nan, nothing)
+            console.print(f"Written: {path}")
 
 
 def written_files(

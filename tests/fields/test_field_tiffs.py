@@ -11,7 +11,7 @@ from mpidvc.fields.tiff import write_field_tiffs
 def test_grids_stay_grey_volumes(tmp_path, dims):
     values = np.random.default_rng(0).normal(size=dims)
     values.flat[0] = np.nan
-    write_field_tiffs(tmp_path / "a-b.c", dims, {"Zdisp": values.ravel(), "returnStatus": np.full(values.size, 2)})
+    write_field_tiffs(tmp_path / "a-b.c", dims, [("Zdisp", values.ravel()), ("returnStatus", np.full(values.size, 2))])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-b.c-Zdisp.tif", "a-b.c-returnStatus.tif"]
     with tifffile.TiffFile(tmp_path / "a-b.c-Zdisp.tif") as tif:
         assert tif.series[0].shape == dims
@@ -25,5 +25,5 @@ def test_grids_stay_grey_volumes(tmp_path, dims):
 
 def test_wrong_size_leaves_no_file(tmp_path):
     with pytest.raises(ValueError, match="reshape"):
-        write_field_tiffs(tmp_path / "a", (2, 2, 2), {"Zdisp": np.zeros(7)})
+        write_field_tiffs(tmp_path / "a", (2, 2, 2), [("Zdisp", np.zeros(7))])
     assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ import pytest
 
 from mpidvc.fields.hdf5 import write_hdf5
 from mpidvc.fields.phifield import PhiField
+from mpidvc.fields.vtk import write_grid_vtk, write_points_vtk
 
 pytest.importorskip("vtkmodules.vtkIOHDF", reason="VTK is not installed (pip install vtk)")
 
@@ -127,3 +128,30 @@ def test_cells_at_hidden_points_are_not_drawn(tmp_path):
         surface.SetInputData(read(tmp_path / "a.h5")[0])
         surface.Update()
         assert surface.GetOutput().GetNumberOfCells() == 4 * 5 - hidden
+
+
+@pytest.mark.parametrize("marked", [[], [0], [5, 11, 12]])
+def test_hidden_cells_and_points_of_the_legacy_files(tmp_path, marked):
+    from vtkmodules.vtkFiltersGeometry import vtkGeometryFilter
+    from vtkmodules.vtkIOLegacy import vtkDataSetReader
+
+    def read_legacy():
+        reader = vtkDataSetReader()
+        reader.SetFileName(str(tmp_path / "a.vtk"))
+        reader.ReadAllScalarsOn()
+        reader.Update()
+        return reader.GetOutput()
+
+    hidden = np.isin(np.arange(20), marked)
+    write_grid_vtk(tmp_path / "a.vtk", (1, 4, 5), (0, 2, 2), (0, 0, 0), [("error", np.arange(20.0))], hidden=hidden)
+    surface = vtkGeometryFilter()
+    surface.SetInputData(read_legacy())
+    surface.Update()
+    # a layer of cells has two faces, and those at the edge have others besides
+    drawn = surface.GetOutput().GetCellData().GetArray("error")
+    assert {drawn.GetTuple1(k) for k in range(drawn.GetNumberOfTuples())} == set(range(20)) - set(marked)
+    write_points_vtk(
+        tmp_path / "a.vtk", np.random.default_rng(1).random((20, 3)), [("error", np.arange(20.0))], hidden=hidden
+    )
+    ghosts = read_legacy().GetPointData().GetGhostArray()
+    assert [ghosts.GetTuple1(k) if ghosts else 0 for k in range(20)] == (2 * hidden).tolist()

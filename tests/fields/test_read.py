@@ -82,7 +82,7 @@ def test_old_names_and_discrete_correlation_of_spam(tmp_path):
 
 
 def test_files_without_a_field(tmp_path):
-    write_grid_vtk(tmp_path / "a.vtk", (1, 1, 1), (1, 1, 1), (0, 0, 0), {"error": [1.0]})
+    write_grid_vtk(tmp_path / "a.vtk", (1, 1, 1), (1, 1, 1), (0, 0, 0), [("error", [1.0])])
     (tmp_path / "empty").touch()
     for name in ("a.vtk", "empty", "missing", "missing.h5", "."):
         with pytest.raises(UserError) as caught:

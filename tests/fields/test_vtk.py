@@ -42,7 +42,7 @@ def parse(path):
 
 
 def test_grid(tmp_path):
-    write_grid_vtk(tmp_path / "a.vtk", DIMS, (10, 20, 30), (1, 2.5, 3), FIELDS)
+    write_grid_vtk(tmp_path / "a.vtk", DIMS, (10, 20, 30), (1, 2.5, 3), FIELDS.items())
     head, arrays = parse(tmp_path / "a.vtk")
     assert head == {
         "DATASET": "STRUCTURED_POINTS",
@@ -60,7 +60,7 @@ def test_grid(tmp_path):
 
 
 def test_two_d_grid_has_a_thickness(tmp_path):
-    write_grid_vtk(tmp_path / "a.vtk", (1, 1, 1), (0, 5, 5), (-1, 0, 0), {"error": [1]})
+    write_grid_vtk(tmp_path / "a.vtk", (1, 1, 1), (0, 5, 5), (-1, 0, 0), [("error", [1])])
     head, _ = parse(tmp_path / "a.vtk")
     assert head["ASPECT_RATIO"] == "5.0 5.0 1.0"
     assert head["ORIGIN"] == "0.0 0.0 -1.0"
@@ -78,7 +78,7 @@ def test_two_d_grid_has_a_thickness(tmp_path):
 def test_any_file_name(tmp_path, name, title):
     """The second line of a file is one line of text of at most 255 bytes, whatever the name of the file."""
     path = tmp_path / os.fsdecode(name)
-    write_grid_vtk(path, DIMS, (1, 1, 1), (0, 0, 0), FIELDS)
+    write_grid_vtk(path, DIMS, (1, 1, 1), (0, 0, 0), FIELDS.items())
     head, _ = parse(path)
     assert head["DIMENSIONS"] == "5 4 3"
     second = path.read_bytes().split(b"\n")[1]
@@ -89,8 +89,8 @@ def test_any_file_name(tmp_path, name, title):
 @pytest.mark.parametrize("keep_nan", [False, True])
 def test_nan(tmp_path, keep_nan):
     values = np.array([np.nan, np.inf, -np.inf, 1])
-    write_grid_vtk(tmp_path / "a.vtk", (1, 2, 2), (1, 1, 1), (0, 0, 0), {"error": values}, keep_nan)
-    write_points_vtk(tmp_path / "b.vtk", np.zeros((4, 3)), {"error": values}, keep_nan)
+    write_grid_vtk(tmp_path / "a.vtk", (1, 2, 2), (1, 1, 1), (0, 0, 0), [("error", values)], keep_nan)
+    write_points_vtk(tmp_path / "b.vtk", np.zeros((4, 3)), [("error", values)], keep_nan)
     for name in ("a.vtk", "b.vtk"):
         _, arrays = parse(tmp_path / name)
         np.testing.assert_array_equal(arrays["error"][:, 0], values if keep_nan else [0, 0, 0, 1])
@@ -100,7 +100,7 @@ def test_nan(tmp_path, keep_nan):
 def test_points(tmp_path):
     positions = np.array([[1, 2, 3], [4, np.nan, 6], [7, 8, 9.5]])
     fields = {"mag(displacements)": np.array([1, 2, 3]), "displacements": np.arange(9.0).reshape(3, 3)}
-    write_points_vtk(tmp_path / "a.vtk", positions, fields)
+    write_points_vtk(tmp_path / "a.vtk", positions, fields.items())
     head, arrays = parse(tmp_path / "a.vtk")
     assert head == {"DATASET": "UNSTRUCTURED_GRID", "POINTS": "3 float", "POINT_DATA": "3"}
     np.testing.assert_array_equal(arrays["POINTS"], [[3, 2, 1], [0, 0, 0], [9.5, 8, 7]])
@@ -110,12 +110,12 @@ def test_points(tmp_path):
 
 def test_wrong_shapes_leave_no_file(tmp_path):
     with pytest.raises(ValueError, match="field error has the shape"):
-        write_grid_vtk(tmp_path / "a.vtk", DIMS, (1, 1, 1), (0, 0, 0), {"error": np.zeros(23)})
+        write_grid_vtk(tmp_path / "a.vtk", DIMS, (1, 1, 1), (0, 0, 0), [("error", np.zeros(23))])
     with pytest.raises(ValueError, match="field error has the shape"):
-        write_points_vtk(tmp_path / "a.vtk", np.zeros((3, 3)), {"error": np.zeros((3, 2))})
+        write_points_vtk(tmp_path / "a.vtk", np.zeros((3, 3)), [("error", np.zeros((3, 2)))])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_directory(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
-        write_points_vtk(tmp_path / "none" / "a.vtk", np.zeros((3, 3)), {})
+        write_points_vtk(tmp_path / "none" / "a.vtk", np.zeros((3, 3)), [])

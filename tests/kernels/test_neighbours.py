@@ -92,6 +92,40 @@ def test_within_and_nearest(seed: int) -> None:
             assert shared.nearest(centres, number).tolist() == np.array(order).tolist()
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_within_on_grids(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    dims = (1 if seed % 3 == 0 else 4, 6, 5)
+    # whole numbers have neighbours at the radius itself; others do not
+    axes = [np.cumsum(rng.integers(1, 4, n) if seed % 2 else rng.uniform(0.1, 3, n)).astype(float) for n in dims]
+    positions = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    centres = np.concatenate([positions[::7], rng.uniform(-2, 14, (10, 3)), np.full((1, 3), 1e9)])
+    usable = rng.random(len(positions)) < 0.5
+    brute, points = BruteForce(positions), neighbours.Points(positions, None, dims)
+    for radius in (0.0, 1.0, 2.0, 5.0, 100.0):
+        for fewest, most in ((0, -1), (0, 40), (9 if radius else 0, 40)):
+            for marks in (None, usable):
+                got = points.within(centres, radius, marks, fewest, most)
+                right = brute.within(centres, radius, marks, fewest, most)
+                assert [part.tolist() for part in got] == [part.tolist() for part in right]
+    assert points.nearest(centres, 4, usable).tolist() == brute.nearest(centres, 4, usable).tolist()
+
+
+def test_points_that_are_no_grid_are_searched_by_the_tree() -> None:
+    positions = np.stack(np.meshgrid([0.0, 1], [0.0, 1], [0.0, 1, 2], indexing="ij"), axis=-1).reshape(-1, 3)
+    moved = positions.copy()
+    moved[5, 1] += 0.25
+    for points, dims in (
+        (moved, (2, 2, 3)),
+        (positions, (3, 2, 2)),
+        (positions[::-1], (2, 2, 3)),
+        (positions, (2, 2, 2)),
+    ):
+        got = neighbours.Points(points, None, dims).within(points, 1.0)
+        right = BruteForce(points).within(points, 1.0)
+        assert [part.tolist() for part in got] == [part.tolist() for part in right]
+
+
 def test_neighbours_of_nothing() -> None:
     points = neighbours.Points(np.zeros((0, 3)))
     empty = neighbours.Points(np.zeros((0, 3)), points.tree)

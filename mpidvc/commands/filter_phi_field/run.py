@@ -54,6 +54,7 @@ class Plan(FieldPlan):
         Texts for the results file: the correlation window of the field, where it stays that of a point.
     """
 
+    point_bytes = 130
     files = FieldFiles("SEARCH", {}, ("returnStatus",))
 
     settings: FilterSettings

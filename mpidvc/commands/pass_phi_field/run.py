@@ -58,6 +58,7 @@ class Plan(FieldPlan):
     determines : dict
     """
 
+    point_bytes = 230
     files = FieldFiles("SEARCH", {}, ("returnStatus",))
 
     settings: PassingSettings | None = None

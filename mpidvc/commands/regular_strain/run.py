@@ -51,6 +51,8 @@ class Plan(FieldPlan):
         Whether nan stays in the VTK file.
     """
 
+    point_bytes = 270
+
     settings: StrainSettings
     determines: dict[str, Any]
     gauge: str
