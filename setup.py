@@ -61,6 +61,11 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         name = ext.name.rpartition(".")[2]
+        built = Path(self.get_ext_fullpath(ext.name))
+        if not self.force and built.exists():
+            made = built.stat().st_mtime
+            if all(Path(source).stat().st_mtime <= made for source in [*ext.sources, *ext.depends]):
+                return
         if gnu_like(self.compiler):
             ext.extra_compile_args = [*OPTIMISE, *FLAGS.get(name, []), "-g0"]
         else:
@@ -102,7 +107,7 @@ def extensions() -> list[Extension]:
             language="c++",
             include_dirs=[numpy.get_include(), str(SOURCES)],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-            depends=sources_of(path)[1:],
+            depends=["setup.py", *sources_of(path)[1:]],
         )
         for path in sorted(SOURCES.glob("*.pyx"))
     ]

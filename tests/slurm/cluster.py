@@ -91,15 +91,17 @@ class Slurm:
         told = self.ask("scontrol", "-o", "show", "job", job)
         return dict(word.split("=", 1) for word in told.split() if "=" in word)
 
-    def until(self, condition: Callable[[], object], what: str, log: Path | None = None) -> None:
-        """Wait until a condition holds."""
-        deadline = time.monotonic() + LONGEST
+    def until(
+        self, condition: Callable[[], object], what: str, log: Path | None = None, longest: float = LONGEST
+    ) -> None:
+        """Wait until a condition holds, for at most so many seconds."""
+        deadline = time.monotonic() + longest
         while not condition():
             output = log.read_text() if log is not None and log.exists() else ""
             assert time.monotonic() < deadline, f"waited in vain: {what}\n{output}\n{self.ask('squeue', check=False)}"
             time.sleep(0.1)
 
-    def end(self, job: str, log: Path) -> dict[str, str]:
+    def end(self, job: str, log: Path, longest: float = LONGEST) -> dict[str, str]:
         """Let a job run to its end, with all its parts at once: a requeued job would wait two minutes."""
         found: dict[str, str] = {}
 
@@ -111,7 +113,7 @@ class Slurm:
                 self.ask("scontrol", "update", f"jobid={job}", "starttime=now", check=False)
             return found["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
-        self.until(ended, f"the end of job {job}", log)
+        self.until(ended, f"the end of job {job}", log, longest)
         return found
 
 

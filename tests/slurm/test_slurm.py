@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +16,12 @@ from mpidvc.core.analytic import AnalyticPair
 from mpidvc.main import main
 from mpidvc.runtime.runlog import path_of, read_log
 from tests.outputs import outputs
-from tests.slurm.cluster import Slurm, missing, running
+from tests.slurm.cluster import Slurm, missing
+from tests.slurm.jobs import LINE, Job
 from tests.survival.jobs import marks
 
 _WHY = missing()
 pytestmark = pytest.mark.skipif(_WHY is not None, reason=_WHY or "")
-
-#: Some ten CPU seconds.
-LINE = ["ldic", "a.tif", "b.tif", "-ns", "4", "-hws", "6", "-o", "3", "-dp", "1e-5"]
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[Slurm]:
-    with running(tmp_path_factory.mktemp("slurm"), environment) as cluster:
-        yield cluster
 
 
 @pytest.fixture(scope="module")
@@ -52,76 +43,9 @@ def expected(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return outputs(folder)
 
 
-class Job:
-    """A submitted job in a folder of its own."""
-
-    def __init__(self, slurm: Slurm, folder: Path, images: Path, *options: str) -> None:
-        self.slurm, self.folder = slurm, folder
-        for image in images.iterdir():
-            (folder / image.name).symlink_to(image)
-        out = io.StringIO()
-        before = dict(os.environ)
-        with _chdir(folder):
-            os.environ.update(slurm.environment)
-            try:
-                with contextlib.redirect_stdout(out):
-                    status = main(["job", "slurm", "--submit", "--nodes", "2", *options, "--", *LINE, "-od", "out"])
-            finally:
-                os.environ.clear()
-                os.environ.update(before)
-        assert status == 0
-        self.id = out.getvalue().split("Submitted batch job ")[1].split()[0]
-        self.log = folder / f"mpidvc-ldic.{self.id}.out"
-        self.results = folder / "out" / "a-b-ldic.h5"
-
-    @property
-    def output(self) -> str:
-        """What the job has printed."""
-        return self.log.read_text() if self.log.exists() else ""
-
-    def measuring(self) -> None:
-        """Wait until some of the points are measured."""
-
-        def begun() -> bool:
-            found = marks(self.results)
-            return found is not None and 0 < found[0] < found[1]
-
-        self.slurm.until(begun, "measured points", self.log)
-
-    def ends(self, expected: dict[str, bytes]) -> dict[str, str]:
-        """Wait for the end, and compare the files."""
-        state = self.slurm.end(self.id, self.log)
-        assert state["JobState"] == "COMPLETED", self.log.read_text()
-        ours = outputs(self.folder / "out")
-        assert sorted(ours) == sorted(expected)
-        assert [name for name, content in expected.items() if ours[name] != content] == []
-        return state
-
-    def ranks(self) -> list[int]:
-        """Ids of the processes that correlate, on both nodes."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*/environ"):
-            with contextlib.suppress(OSError):
-                lines = path.read_bytes().split(b"\0")
-                ranked = any(line.startswith((b"OMPI_COMM_WORLD_RANK=", b"PMI_RANK=")) for line in lines)
-                program = (path.parent / "comm").read_text()
-                if f"SLURM_JOB_ID={self.id}".encode() in lines and ranked and program.startswith("python"):
-                    found.append(int(path.parent.name))
-        return sorted(found)
-
-
-@contextlib.contextmanager
-def _chdir(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
-def test_job_finishes(slurm: Slurm, images: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    job = Job(slurm, tmp_path, images)
+@pytest.mark.parametrize("launcher", ["mpiexec", "srun"])
+def test_job_finishes(slurm: Slurm, images: Path, expected: dict[str, bytes], launcher: str, tmp_path: Path) -> None:
+    job = Job(slurm, tmp_path, images, "--launcher", launcher)
     state = job.ends(expected)
     assert state["NumNodes"] == "2"
     assert "(with 4 processes)" in job.log.read_text()
