@@ -272,11 +272,28 @@ def fields() -> None:
     save(made, "field-strain.png")
 
 
+def ranking() -> None:
+    """The picture of a ranking: a map that drifts, seen in three elements with more and more noise."""
+    random = np.random.default_rng(3)
+    grains = AnalyticPair((1, 120, 140), seed=7).image1()[0].astype(float)
+    grains = (grains - grains.mean()) / grains.std()
+    with h5py.File("map.h5", "w") as file:
+        for name, noise in (("Ca", 1.0), ("Fe", 0.3), ("Zn", 6.0)):
+            images = []
+            for k in range(60):
+                y, x = 10 + round(6 * np.sin(k / 9)), 10 + k // 4
+                images.append(grains[y : y + 96, x : x + 100] + noise * random.normal(size=(96, 100)))
+            file[f"entry/{name}"] = np.array(images, np.float32)
+    run("preeval", *(f"map.h5::/entry/{name}" for name in ("Ca", "Fe", "Zn")), "--plot", "ranking.png")
+    shutil.copyfile("ranking.png", IMAGES / "ranking.png")
+
+
 MADE: dict[str, Callable[[], None]] = {
     "demo": demo,
     "grains": grains,
     "grid": grid,
     "windows": windows,
+    "ranking": ranking,
     "residual": residual,
     "rock": rock,
     "plate": plate,

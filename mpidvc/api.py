@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpidvc.cli import keywords
 from mpidvc.cli.command import Command, Outcome
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mpidvc.runtime.executor import Executor
     from mpidvc.tasks.ranks import Team
 
-__all__ = ["call", "function", "names"]
+__all__ = ["Result", "call", "function", "names", "perform"]
 
 #: What every function has in common, below its parameters.
 _EPILOGUE = """\
@@ -78,13 +78,13 @@ def function(name: str) -> Callable[..., Any] | None:
         except TypeError as error:
             raise TypeError(f"{name}() {error}") from None
         try:
-            value, warned = _run(command, given, bool(given.pop("verbose", False)))
+            result = perform(command, given)
         except UserError as error:
             error.args = (keywords.spoken(parser, str(error)),)
             raise
-        for text in warned:
+        for text in result.warnings:
             warnings.warn(keywords.spoken(parser, text), stacklevel=2)
-        return value
+        return result.value
 
     run.__name__ = run.__qualname__ = name
     run.__module__ = "mpidvc"
@@ -122,26 +122,50 @@ def call(name: str, options: Mapping[str, Any], executor: Executor, console: Con
     from mpidvc.runtime.console import Console
 
     with contextlib.ExitStack() as stack:
-        return _Call(COMMANDS[name], options, executor, stack).on(executor, lambda: (Console(silent=True), console))
+        return _Call(COMMANDS[name], options, executor, stack).on(executor, lambda: (Console(silent=True), console))[0]
 
 
-def _run(command: Command, options: Mapping[str, Any], verbose: bool) -> tuple[Any, list[str]]:
+class Result(NamedTuple):
+    """The result of a command.
+
+    Attributes
+    ----------
+    value : object
+        As the function of the command returns it.
+    files : tuple of Path
+        Files with the result, which other commands read; the most precise one first. None without ``out_dir``.
+    warnings : list of str
+        In the words of the command line; in a job on rank 0 only.
+    """
+
+    value: Any
+    files: tuple[Path, ...]
+    warnings: list[str]
+
+
+def perform(command: Command, options: Mapping[str, Any]) -> Result:
     """Run a command: by all ranks of the job that this process is a rank of, or as the command line would.
 
-    Returns
-    -------
-    object
-        The result.
-    list of str
-        Warnings; in a job on rank 0 only.
+    Parameters
+    ----------
+    command : Command
+    options : mapping
+        By the names of the parameters, ``verbose`` included.
+
+    Raises
+    ------
+    UserError
+        In the words of the command line.
     """
     from mpidvc.runtime.console import Console
     from mpidvc.runtime.terminal import find_terminal
 
     ranks = _ranks()
     warned: list[str] = []
+    given = {**options}
+    verbose = bool(given.pop("verbose", False))
     with contextlib.ExitStack() as stack:
-        prepared = _Call(command, options, ranks, stack)
+        prepared = _Call(command, given, ranks, stack)
 
         def console() -> Console:
             terminal = find_terminal(launched=ranks is not None) if verbose else None
@@ -149,9 +173,10 @@ def _run(command: Command, options: Mapping[str, Any], verbose: bool) -> tuple[A
             opened.warnings = warned
             return opened
 
-        if ranks is None:
-            return prepared.here(console()), warned
-        return prepared.on(ranks, lambda: (one := console(), one)), warned
+        value, files = (
+            prepared.here(console()) if ranks is None else prepared.on(ranks, lambda: (one := console(), one))
+        )
+        return Result(value, files, warned)
 
 
 class _Call:
@@ -189,8 +214,8 @@ class _Call:
         #: Whether the results file is removed after it has been read.
         self._drop = False
 
-    def on(self, ranks: Executor, consoles: Callable[[], tuple[Console, Console]]) -> Any:
-        """Run on the ranks of a job; return the result on each of them.
+    def on(self, ranks: Executor, consoles: Callable[[], tuple[Console, Console]]) -> tuple[Any, tuple[Path, ...]]:
+        """Run on the ranks of a job; return the result and its files on each of them.
 
         Parameters
         ----------
@@ -209,8 +234,8 @@ class _Call:
         outcome = execute_on(ranks, prepare)
         return on_leader(ranks, lambda: self._value(outcome))
 
-    def here(self, console: Console) -> Any:
-        """Run in this process, or in ranks that are started where they pay; return the result."""
+    def here(self, console: Console) -> tuple[Any, tuple[Path, ...]]:
+        """Run in this process, or in ranks that are started where they pay; return the result and its files."""
         from mpidvc.cli.execution import execute_here
         from mpidvc.runtime.console import QUIET
         from mpidvc.runtime.terminal import TERMINAL
@@ -247,8 +272,8 @@ class _Call:
         if "tsv" in args:
             args.tsv = False
 
-    def _value(self, outcome: Outcome) -> Any:
-        """The result: fields for the paths of results files."""
+    def _value(self, outcome: Outcome) -> tuple[Any, tuple[Path, ...]]:
+        """The result, with fields for the paths of results files, and the files that are left."""
         from mpidvc.runtime.exit_status import STOPPED
 
         value = outcome.value
@@ -259,8 +284,9 @@ class _Call:
             raise KeyboardInterrupt
         if outcome.status not in (0, 1):
             raise RuntimeError(f"mpidvc {self._command.name} ended with exit status {outcome.status}")
+        files = outcome.files if self._writes else ()
         if not (isinstance(value, list) and value and all(isinstance(one, Path) for one in value)):
-            return value
+            return value, files
         from mpidvc.fields.hdf5 import read_hdf5
         from mpidvc.runtime.runlog import path_of
 
@@ -268,7 +294,7 @@ class _Call:
         for path in value if self._drop else ():
             path.unlink(missing_ok=True)
             path_of(path).unlink(missing_ok=True)
-        return fields[0] if len(fields) == 1 else fields
+        return fields[0] if len(fields) == 1 else fields, tuple(path for path in files if path.exists())
 
 
 def _for_no_folder(parser: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -295,11 +321,27 @@ def _texts(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, 
         return _label(option, index)
 
     for option, value in options.items():
-        if option == "images" and not isinstance(value, str | Path) and hasattr(value, "__iter__"):
+        if option == keywords.STACKS and isinstance(value, Mapping):
+            objects += [(option, k, pair) for k, pair in enumerate(value.items())]
+            # names and URIs of any characters are no words of a command line
+            texts[option] = [f"stack{k}" for k in range(len(value))]
+        elif option == keywords.STACKS:
+            texts[option] = [_uri(one) for one in ([value] if isinstance(value, str | Path) else value)]
+        elif option == "images" and not isinstance(value, str | Path) and hasattr(value, "__iter__"):
             texts[option] = [text(option, k, one) for k, one in enumerate(value)]
         else:
             texts[option] = text(option, None, value)
     return texts, objects
+
+
+def _uri(value: Any) -> str:
+    """URI of a stack without a name."""
+    from mpidvc.images.stack import stack_of
+
+    uri = stack_of(value, "")
+    if not isinstance(uri, str):
+        raise UserError(f"{keywords.STACKS}: a stack in memory has no name; give a dict of names and stacks")
+    return uri
 
 
 def _label(option: str, index: int | None) -> str:
@@ -315,11 +357,19 @@ def _opened(option: str, index: int | None, value: Any, ranks: Executor | None, 
         if not isinstance(value, PhiField):
             raise UserError(f"{option}: is a {type(value).__name__}; give a path or a PhiField")
         return value
-    from mpidvc.images.image import ArrayImage, image_at_hand, image_of
+    from mpidvc.images.image import ArrayImage, Image, image_at_hand, image_of
 
-    image = image_of(value, _label(option, index))
-    if ranks is not None and isinstance(image, ArrayImage):
-        return stack.enter_context(image_at_hand(image))
+    image: Image | tuple[str, Any]
+    if option == keywords.STACKS:
+        from mpidvc.images.stack import stack_of
+
+        name, given = value
+        array = stack_of(given, name)
+        image = name, array
+    else:
+        image = array = image_of(value, _label(option, index))
+    if ranks is not None and isinstance(array, ArrayImage):
+        stack.enter_context(image_at_hand(array))
     return image
 
 

@@ -267,7 +267,7 @@ def _join(command: Command, args: argparse.Namespace, communicator: Communicator
         except Stopped:
             outcome = Outcome(exit_status.STOPPED)
         if leads and job is not None:
-            job.tell_value((outcome.value, console.warnings))
+            job.tell_value((outcome.value, outcome.files, console.warnings))
         console.close()
         executor.finish(outcome.status)
         return _status_of(outcome.status, leads)

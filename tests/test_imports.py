@@ -19,7 +19,7 @@ SOURCES = PACKAGE.parent / "cython_ext"
 ROOMS = [
     ["mpidvc.__main__"],
     ["mpidvc.main"],
-    ["mpidvc.commands.demo"],
+    ["mpidvc.commands.demo", "mpidvc.ewoks"],  # users of the API
     ["mpidvc.api"],
     ["mpidvc.commands.*"],  # every command is a room of its own
     ["mpidvc.commands"],  # the table of commands
@@ -148,6 +148,9 @@ def test_the_map_has_no_room_too_many() -> None:
     [
         ("mpidvc.main", "mpidvc.api", True),
         ("mpidvc.api", "mpidvc.main", False),
+        ("mpidvc.ewoks.preeval", "mpidvc.api", True),
+        ("mpidvc.ewoks.preeval", "mpidvc.commands.demo.run", False),
+        ("mpidvc.api", "mpidvc.ewoks.preeval", False),
         ("mpidvc.commands.demo.run", "mpidvc.api", True),
         ("mpidvc.commands.demo.run", "mpidvc.commands.ldic.run", True),
         ("mpidvc.commands.ldic.run", "mpidvc.commands.ldic.options", True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from mpidvc.cli.parser import Parser
@@ -30,10 +31,13 @@ class Outcome:
         Exit status; that of rank 0 counts.
     value : object
         The result as the Python API returns it, on rank 0: small, since it is pickled. Paths stand for fields in files.
+    files : tuple of Path
+        Files with the result, which other commands read, on rank 0; the most precise one first.
     """
 
     status: int
     value: Any = None
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,9 +123,9 @@ def execute_here(
             raise
         except OSError as error:
             raise UserError(f"mpiexec cannot be started: {error}") from None
-        value, warned = job.value or (None, [])
+        value, files, warned = job.value or (None, (), [])
         console.warnings += warned
-        return Outcome(status, value)
+        return Outcome(status, value, files)
 
 
 def _note_few_cpus(processes: int | None, console: Console) -> None:

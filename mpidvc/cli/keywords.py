@@ -13,12 +13,15 @@ from typing import Any
 from mpidvc.cli.parser import Parser, Triple
 from mpidvc.errors import UserError
 
-__all__ = ["FIELDS", "IMAGES", "describe", "output_names", "signature", "spoken", "words"]
+__all__ = ["FIELDS", "IMAGES", "STACKS", "describe", "output_names", "signature", "spoken", "words"]
 
 #: Parameters that are images, and those that are fields.
 IMAGES, FIELDS = ("images", "im1", "lab1", "im2", "mask1", "mask2", "labels1"), ("phi_file",)
+#: The parameter that is several stacks of images.
+STACKS = "stacks"
 #: Descriptions that differ from the help of the command line.
 _IN_PYTHON = {
+    "stacks": "stacks of equally many images, by their names, or as a list of URIs",
     "images": "two or more images, in the order of time",
     "phi_file": "first guess: a field, or a file written by a previous command (.h5 or .tsv)",
     "out_dir": "folder for the files of the command, made if missing (default: nothing is written)",
@@ -147,6 +150,8 @@ def _kind(action: argparse.Action) -> str:
         return "sequence of paths or (z, y, x) arrays" if action.nargs == "+" else "path or (z, y, x) array"
     if action.dest in FIELDS:
         return "path or PhiField"
+    if action.dest == STACKS:
+        return "dict of URIs or (n, y, x) arrays, or sequence of URIs"
     if isinstance(action, argparse._StoreConstAction):
         return "bool"
     if action.choices is not None:

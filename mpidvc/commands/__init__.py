@@ -44,6 +44,13 @@ COMMANDS = {
             _CORRELATION,
         ),
         Command(
+            "preeval",
+            "mpidvc.commands.preeval",
+            "rank stacks of 2D images: which one phase correlation will align best",
+            _CORRELATION,
+            "Ranking: the reference stack, and the scores of all stacks from best to worst",
+        ),
+        Command(
             "filterPhiField",
             "mpidvc.commands.filter_phi_field",
             "find bad points of a field, correct them from their neighbours, or smooth the field",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mpidvc.images.linked import check_links, check_sources, encoded
 from mpidvc.images.plain import PlainImage
 from mpidvc.images.source import Box, Source, stored_dtype, volume_axes, volume_shape
 
-__all__ = ["SEPARATOR", "SUFFIXES", "Hdf5Image", "open_hdf5"]
+__all__ = ["SEPARATOR", "SUFFIXES", "Hdf5Image", "check_values", "find_dataset", "open_hdf5", "opening"]
 
 SEPARATOR = "::"
 #: Suffixes of files that hold datasets, of which one has to be named.
@@ -112,14 +113,27 @@ def open_hdf5(path: str, what: str = "image") -> PlainImage | Hdf5Image:
     UserError
         If the file or dataset is missing, or the dataset is no image of 2 or 3 dimensions and a supported dtype.
     """
-    import h5py
-
     name = f"{what} {path}"
     file_name, _, dataset_name = path.partition(SEPARATOR)
+    with opening(file_name, name) as file:
+        return _image(file, dataset_name, path, name)
+
+
+@contextmanager
+def opening(file_name: str, name: str) -> Iterator[Any]:
+    """An HDF5 file that is open within a block; all errors in the block are of this file.
+
+    Raises
+    ------
+    UserError
+        If it is missing or damaged; it begins with `name`.
+    """
+    import h5py
+
     check_regular(file_name, name)
     try:
         with h5py.File(file_name, "r") as file:
-            return _image(file, dataset_name, path, name)
+            yield file
     except (UserError, MemoryError):
         raise
     except Exception as error:  # h5py raises exceptions of any kind at damaged files
@@ -127,6 +141,26 @@ def open_hdf5(path: str, what: str = "image") -> PlainImage | Hdf5Image:
 
 
 def _image(file: Any, dataset_name: str, path: str, name: str) -> PlainImage | Hdf5Image:
+    dataset, dtype = find_dataset(file, dataset_name, name)
+    stored = stored_dtype(dtype, name)
+    shape = volume_shape(dataset.shape, name)
+    check_values(dataset, name)
+    here = not dataset.is_virtual and not dataset.external
+    offset = dataset.id.get_offset() if here and dataset.chunks is None and _as_in_memory(dataset) else None
+    if offset is None:
+        return Hdf5Image(path, shape, stored, dataset.shape, dataset.chunks)
+    # an external link leads to a dataset of another file
+    return PlainImage(path, shape, stored, [offset], dataset.file.filename)
+
+
+def find_dataset(file: Any, dataset_name: str, name: str) -> tuple[Any, np.dtype[Any]]:
+    """A dataset of an open file that has a shape, and its dtype.
+
+    Raises
+    ------
+    UserError
+        If there is none, or its values are of no type of numpy.
+    """
     dataset = _dataset(file, dataset_name, name)
     try:
         dtype = dataset.dtype
@@ -135,22 +169,25 @@ def _image(file: Any, dataset_name: str, path: str, name: str) -> PlainImage | H
             f"{name}: cannot use its type of values ({one_line(error)}); convert it to 8, 16 or 32 bit integers or to "
             "float32"
         ) from error
-    stored = stored_dtype(dtype, name)
     if dataset.shape is None:
         raise UserError(f"{name}: is empty; give a dataset with at least one voxel")
-    shape = volume_shape(dataset.shape, name)
+    return dataset, dtype
+
+
+def check_values(dataset: Any, name: str) -> None:
+    """Check that the values of a dataset are there, and can be decoded.
+
+    Raises
+    ------
+    UserError
+        If not.
+    """
     _check_filters(dataset, name)
     check_sources(dataset, name)
-    here = not dataset.is_virtual and not dataset.external
-    if here and dataset.id.get_storage_size() == 0:
+    if not dataset.is_virtual and not dataset.external and dataset.id.get_storage_size() == 0:
         raise UserError(f"{name}: holds no values, none were ever written; give a dataset with values")
     if dataset.chunks is not None and hasattr(dataset.id, "chunk_iter"):  # HDF5 1.12.3
         _check_chunks(dataset, name)
-    offset = dataset.id.get_offset() if here and dataset.chunks is None and _as_in_memory(dataset) else None
-    if offset is None:
-        return Hdf5Image(path, shape, stored, dataset.shape, dataset.chunks)
-    # an external link leads to a dataset of another file
-    return PlainImage(path, shape, stored, [offset], dataset.file.filename)
 
 
 def _dataset(file: Any, dataset_name: str, name: str) -> Any:

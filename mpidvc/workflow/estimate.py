@@ -158,7 +158,7 @@ def estimate(
     args = command.parse(list(argv[1:]))
     console = Console(silent=True)
     if not issubclass(command.plan, KernelPlan):
-        raise UserError(f"{command.name}: is not estimated; it is no computation on images or fields")
+        raise UserError(f"{command.name}: is not estimated; only commands on pairs of images and on fields are")
     begun = time.process_time()
     plan = command.plan.prepare(args, console, Team(InlineExecutor()))
     assert isinstance(plan, KernelPlan)

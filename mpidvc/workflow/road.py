@@ -161,7 +161,9 @@ class RoadPlan(KernelPlan, Generic[PartT]):
             if executor.rank == 0:
                 _close(files, self.output, console)
         stages.report(points)
-        return Outcome(status, [files.path for files in done])
+        paths = [files.path for files in done]
+        texts = [Path(f"{files.stem}.tsv") for files in done if self.output.tsv]
+        return Outcome(status, paths, (*paths, *texts))
 
     def _run(self, part: PartT, executor: Executor, console: Console, stages: Stages) -> tuple[RunFiles, Work | None]:
         """Measure what is not in the results file of a part yet, and finish it."""

@@ -51,6 +51,7 @@ KERNEL_TESTS = {
     "deform": ["../tasks/test_deform", "../commands/test_deform_image"],
     "text": ["text", "../fields/test_tsv"],
     "processor": ["instruction_sets", "pixel_search"],
+    "phases": ["phases", "../core/test_phase_correlation"],
 }
 #: Tests of modules besides those of their own name.
 MORE_TESTS = {

@@ -240,7 +240,8 @@ class Plan(CorrelationPlan):
             console.print(f"Written: {self.plot}")
         if filled == 0:
             console.warn("no voxel is filled: the deformed points, or the mask, lie outside of the image")
-        return Outcome(0 if filled else 1, Deformed(self.target, target2, told, filled))
+        images = (self.target,) if target2 is None else (self.target, target2)
+        return Outcome(0 if filled else 1, Deformed(self.target, target2, told, filled), images)
 
 
 def _named(path: Path) -> str:

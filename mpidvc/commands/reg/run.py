@@ -242,7 +242,7 @@ class Plan(CorrelationPlan):
             console.warn(f"the registration failed ({told}); Phi is saved, but do not trust it")
         # stopped by -it on the last level is what was asked for; on a coarser one it is no result for the images
         good = status == 2 or (status == 1 and found.binning == self.levels.end)
-        return Outcome(0 if good else 1, field)
+        return Outcome(0 if good else 1, field, (Path(f"{self.stem}.tsv"),))
 
     def _result(self, found: RegistrationResult) -> PhiField:
         """Phi at the point asked for, and what became of the registration."""
