@@ -87,6 +87,19 @@ def test_texture_has_a_short_correlation_length():
     assert abs(correlation[2]) < 0.1
 
 
+@pytest.mark.parametrize("shape", [(1, 240, 250), (60, 64, 68)])
+def test_texture_is_the_same_at_every_face(shape):
+    """Blobs lie around the image, too: at its faces the grey levels have the mean of all.
+
+    Without the blobs beyond a face the sum of blobs, of which the mean is three standard deviations or more, is halved.
+    """
+    im = AnalyticPair(shape, seed=2, dtype=np.float32).image1().astype(float)
+    for axis in range(3):
+        if shape[axis] > 1:
+            for face in (0, -1):
+                assert im.take(face, axis).mean() == pytest.approx(0.3, abs=0.04), (axis, face)
+
+
 def test_seeds_and_series():
     shape = (16, 18, 20)
     first, again, other = (AnalyticPair(shape, seed=s) for s in (1, 1, 2))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mpidvc.core.boxes import HALO, float_box, gradient_voxels, spline_box
+from mpidvc.core.boxes import HALO, data_voxels, float_box, gradient_voxels, spline_box
 from mpidvc.kernels import correlation
 
 WHOLE = (slice(0, 4), slice(0, 5), slice(0, 6))
@@ -83,6 +83,26 @@ def test_float64_beyond_float32_does_not_exist():
     assert real[1, 2, 3] == 0
     assert real.sum() == 119
     assert np.isfinite(box).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+def test_limits_are_grey_levels(dtype):
+    """The least and the greatest grey level are data, the next numbers are not; integers have no limits."""
+    low, high = np.array([3, 7], dtype)
+    part = np.full((4, 5, 6), 5, dtype)
+    part[0, 0, 0], part[1, 2, 3] = low, high
+    if dtype == "uint8":
+        part[2, 2, 2], part[3, 3, 3] = 2, 8
+        assert data_voxels(part, (3.0, 7.0)).all()
+        assert float_box(part, WHOLE, (4, 5, 6), limits=(3.0, 7.0))[1] is None
+        return
+    assert data_voxels(part, (3.0, 7.0)).all()
+    part[2, 2, 2], part[3, 3, 3] = np.nextafter(low, part.dtype.type(0)), np.nextafter(high, part.dtype.type(9))
+    expected = np.ones(part.shape, bool)
+    expected[2, 2, 2] = expected[3, 3, 3] = False
+    np.testing.assert_array_equal(data_voxels(part, (3.0, 7.0)), expected)
+    _, real = float_box(part, WHOLE, (4, 5, 6), limits=(3.0, 7.0))
+    np.testing.assert_array_equal(real, expected)
 
 
 def test_nothing_but_nan():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mpidvc.core.local_fit import coherency, fitted
+from mpidvc.core.local_fit import coherency, fewest_points, fitted
 from mpidvc.kernels import field
 from tests.core.brute import BruteForce
 
@@ -48,6 +48,16 @@ def test_a_quadratic_field_is_restored_exactly(two_d, n):
     found, order = fitted(points, phi_of(quadratic(points)), places, *everybody(8, n))
     assert set(order) == {2}
     np.testing.assert_allclose(found, quadratic(places), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("two_d", [False, True])
+def test_fewest_points(two_d):
+    """As many as a quadratic polynomial has independent terms; with one less the fit is linear."""
+    points = scattered(40, two_d)
+    n = fewest_points(two_d)
+    assert n == np.linalg.matrix_rank(basis(points - points.mean(axis=0)))
+    for k, order in ((n, 2), (n - 1, 1)):
+        assert fitted(points[:k], phi_of(quadratic(points[:k])), points[:1], *everybody(1, k))[1].tolist() == [order]
 
 
 def test_far_from_the_origin():

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from mpidvc.core import deformation
 from mpidvc.core.boxes import TAPS
-from mpidvc.core.pixel_search import SearchSettings, applied_gradients, cut_window, pad_of, warp_window
+from mpidvc.core.pixel_search import SearchSettings, applied_gradients, cut_window, deformed_boxes, pad_of, warp_window
 from mpidvc.kernels import correlation
 
 HWS = (3, 4, 5)
@@ -208,3 +208,60 @@ def test_2d_ignores_what_leaves_the_plane() -> None:
     odd[0, 0] = 1.5
     plain, other = (warp_window(box, None, None, centre, f, settings(hws)) for f in (F, odd))
     np.testing.assert_array_equal(plain.values, other.values)
+
+
+# ---- boxes of deformed masks
+
+
+@pytest.mark.parametrize("stretch", [1.0, 3.0, 0.05])
+@pytest.mark.parametrize("two_d", [False, True])
+def test_boxes_hold_deformed_masks(two_d: bool, stretch: float) -> None:
+    """By the eight corners of every box; a box grows by half of its longest side at most, in 2D not along z."""
+    random = np.random.default_rng(5)
+    n = 40
+    low, size = random.integers(0, 50, (n, 3)), random.integers(1, 20, (n, 3))
+    if two_d:
+        low[:, 0], size[:, 0] = random.integers(0, 3, n), 1
+    high = low + size
+    centre = low + random.random((n, 3)) * (size - 1)
+    F = stretch * (np.eye(3) + 0.2 * random.normal(size=(n, 3, 3)))
+    if two_d:
+        F[:, 1:, 0] = 0
+    first, stop = deformed_boxes(low, high, centre, F, two_d)
+    cut = 0
+    for k in range(n):
+        corners = np.array(
+            np.meshgrid(*([a - 0.5, b - 0.5] for a, b in zip(low[k], high[k], strict=True)), indexing="ij")
+        ).reshape(3, -1)
+        if two_d:
+            corners[0] = centre[k, 0]
+        at = (F[k] @ (corners - centre[k][:, None])).T + centre[k]
+        pad = -(-size[k].max() // 2)
+        for axis in range(3):
+            if two_d and axis == 0:
+                assert (first[k, 0], stop[k, 0]) == (low[k, 0], high[k, 0])
+                continue
+            voxels = np.arange(-300, 400)
+            held = voxels[(voxels >= at[:, axis].min()) & (voxels <= at[:, axis].max())]
+            kept = held[(held >= low[k, axis] - pad) & (held < high[k, axis] + pad)]
+            cut += len(held) - len(kept)
+            if len(kept):
+                assert (first[k, axis], stop[k, axis]) == (kept[0], kept[-1] + 1)
+            else:
+                # a mask between two voxels
+                assert stop[k, axis] == first[k, axis] + 1
+    # boxes that are too large are there where they should be
+    assert (cut > 100) == (stretch == 3)
+
+
+def test_boxes_that_leave_keep_a_voxel() -> None:
+    """A shear about a centre far away moves the mask out of all that it may reach: the last voxel of that is left."""
+    low, high, centre = np.array([[10, 20, 30]]), np.array([[14, 26, 34]]), np.array([[12.0, 20, 1000]])
+    F = np.eye(3)[None].copy()
+    F[0, 1, 2] = -0.5
+    first, stop = deformed_boxes(low, high, centre, F, False)
+    # half of the longest side is 3
+    assert (first[0, 1], stop[0, 1]) == (29, 30)
+    F[0, 1, 2] = 0.5
+    first, stop = deformed_boxes(low, high, centre, F, False)
+    assert (first[0, 1], stop[0, 1]) == (17, 18)

@@ -200,6 +200,32 @@ def test_rigid_starts_rigid():
     assert np.array_equal(GaussNewton(RegistrationSettings(), phi, False).phi, phi)
 
 
+def test_first_estimate_of_the_grey_levels():
+    """znssd begins with the map of grey levels that it is given, ssd compares grey levels as they are."""
+    guess = {"gain": 1.25, "bias": -8.0}
+    for criterion, expected in (("znssd", (1.25, -8.0)), ("ssd", (1.0, 0.0))):
+        state = GaussNewton(RegistrationSettings(criterion=criterion, **guess), np.eye(4), False)
+        assert (state.gain, state.bias) == expected
+
+
+def test_grey_levels_after_a_pass():
+    """Gain and bias give image 2 the mean and the deviation of image 1; error and ZNCC are those with this map."""
+    random = np.random.default_rng(7)
+    f = random.normal(100, 20, 500)
+    g = 0.6 * f + 30 + random.normal(0, 4, 500)
+    settings = RegistrationSettings(criterion="znssd", gain=1.25, bias=-8.0, level=97.0, max_iterations=0)
+    state = GaussNewton(settings, np.eye(4), False)
+    f0, r = f - 97, f - (1.25 * g - 8)
+    sums = texture_sums()
+    sums.scalars[:] = [500, f0.sum(), f0 @ f0, r.sum(), r @ r, f0 @ r]
+    state.advance(sums)
+    gain = f.std() / g.std()
+    bias = f.mean() - gain * g.mean()
+    np.testing.assert_allclose([state.gain, state.bias], [gain, bias], rtol=1e-10)
+    assert state.error == pytest.approx(((f - gain * g - bias) ** 2).sum() / f.sum(), rel=1e-9)
+    assert state.zncc == pytest.approx(np.corrcoef(f, g)[0, 1], rel=1e-10)
+
+
 # ----------------------------------------------------------------------------------------------------------- statuses
 
 

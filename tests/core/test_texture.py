@@ -60,6 +60,11 @@ def test_a_quarter_is_told() -> None:
     assert Texture.of(np.zeros((0, 3)), 0.0).warning() is None
 
 
+def test_no_windows() -> None:
+    found = Texture.of(np.zeros((0, 3)), 1.0)
+    assert (found.looked_at, found.flat, found.noise, found.least_deviation, found.grain) == (0, 0, 0, 0, 0)
+
+
 def test_what_is_flat() -> None:
     """Against the most textured windows, the step of integers, and the grey level itself."""
     assert Texture.of(rows((10, (100.0, 0.6, 0.7))), 1.0).flat == 0
@@ -79,5 +84,4 @@ def test_size_of_a_feature(sigma: float) -> None:
 
 
 def test_no_feature_without_texture() -> None:
-    assert Texture.of(np.zeros((0, 3)), 0.0).grain == 0
     assert Texture.of(np.array([[5.0, 0.0, 0.0]] * 4), 1.0).grain == 0

@@ -553,17 +553,22 @@ def search_oracle(
     error = np.full(windows.shape[:3], np.inf)
     if not u1.any() or np.ptp(a[u1]) == 0:
         return cc, error  # nothing to follow
-    for o in np.ndindex(cc.shape):
-        both = u1 & maps[o]
-        if both.sum() == 0 or both.sum() < min_overlap * u1.sum():
-            continue
-        f, g = a[both], windows[o][both]
-        error[o] = np.sum((f - g) ** 2) / f.sum() if f.sum() else np.inf
-        if zero_mean:
-            if np.ptp(f) == 0 or np.ptp(g) == 0:
-                continue
-            f, g = f - f.mean(), g - g.mean()
-        norm = np.sqrt(np.sum(f * f) * np.sum(g * g))
-        if norm > 0:
-            cc[o] = np.sum(f * g) / norm
+    for z in range(len(cc)):
+        # all offsets of a plane at once: a row for each
+        both = (u1 & maps[z]).reshape(-1, a.size)
+        count = both.sum(axis=1)
+        compared = (count > 0) & (count >= min_overlap * u1.sum())
+        f, g = (np.where(both, values, 0.0) for values in (a.ravel(), windows[z].reshape(both.shape)))
+        total = f.sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = np.where(total != 0, ((f - g) ** 2).sum(axis=1) / total, np.inf)
+            error[z].flat[compared] = found[compared]
+            if zero_mean:
+                for values in (f, g):
+                    least, most = (np.where(both, values, end) for end in (np.inf, -np.inf))
+                    compared &= least.min(axis=1) < most.max(axis=1)
+                f, g = (np.where(both, v - (v.sum(axis=1) / count)[:, None], 0.0) for v in (f, g))
+            norm = np.sqrt((f * f).sum(axis=1) * (g * g).sum(axis=1))
+            compared &= norm > 0
+            cc[z].flat[compared] = ((f * g).sum(axis=1) / norm)[compared]
     return cc, error

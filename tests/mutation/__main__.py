@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,21 @@ def row_of(group: str, outcome: Outcome) -> Row:
     return row | {"verdict": outcome.verdict, "by": outcome.by, "seconds": round(outcome.seconds, 1)}
 
 
-def try_sample(workshop: Workshop, seconds: float, seed: int, groups: list[str]) -> Iterator[Row]:
-    """The planted faults, and then mutants of the groups in turn until the CPU seconds are used, equally by all."""
+def try_sample(
+    workshop: Workshop, seconds: float, seed: int, groups: list[str], only: str = "", tried: Collection[Any] = ()
+) -> Iterator[Row]:
+    """The planted faults, and then mutants of the groups in turn until the CPU seconds are used, equally by all.
+
+    `only` is a regular expression that is found in the files' paths; mutants of a name in `tried` are left out.
+    """
     for mutant in planted(ROOT):
-        yield row_of("planted", workshop.try_out(mutant))
-    left = {group: sample(mutants, seed) for group, mutants in all_mutants(groups).items()}
+        if re.search(only, mutant.file) and mutant.name not in tried:
+            yield row_of("planted", workshop.try_out(mutant))
+    left = {}
+    for group, mutants in all_mutants(groups, only).items():
+        chosen = [mutant for mutant in sample(mutants, seed) if mutant.name not in tried]
+        if chosen:
+            left[group] = chosen
     used = dict.fromkeys(left, 0.0)
     while left and sum(used.values()) < seconds:
         group = min(left, key=lambda name: used[name])
@@ -65,9 +75,15 @@ def told(row: Row) -> str:
 def run(args: argparse.Namespace) -> None:
     os.nice(10)
     rows: list[Row] = []
-    result = {"seed": args.seed, "mutants": {name: len(found) for name, found in all_mutants().items()}, "rows": rows}
+    seeds = [args.seed]
+    if args.add:
+        before = json.loads(args.out.read_text(encoding="utf-8"))
+        rows, seeds = before["rows"], [*before["seeds"], args.seed]
+    counts = {name: len(found) for name, found in all_mutants().items()}
+    result = {"seeds": list(dict.fromkeys(seeds)), "mutants": counts, "rows": rows}
     with Workshop.temporary() as workshop:
-        for row in try_sample(workshop, args.seconds, args.seed, args.groups):
+        tried = {name_of(row) for row in rows}
+        for row in try_sample(workshop, args.seconds, args.seed, args.groups, args.only, tried):
             rows.append(row)
             print(told(row), flush=True)
             args.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -117,7 +133,8 @@ def report(args: argparse.Namespace) -> None:
     begin, end = MARKS
     assert begin in page
     assert end in page
-    written = f"{begin}\nSeed {result['seed']}.\n\n" + "\n".join(lines) + f"\n\n{end}"
+    seeds = ", ".join(map(str, result["seeds"]))
+    written = f"{begin}\nSeeds of the sample: {seeds}.\n\n" + "\n".join(lines) + f"\n\n{end}"
     PAGE.write_text(re.sub(f"{begin}.*{end}", lambda _: written, page, flags=re.DOTALL), encoding="utf-8")
 
 
@@ -127,6 +144,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("mutation.json"), help="the run's results, JSON")
     parser.add_argument("--seconds", type=float, default=1500, help="CPU seconds of the sample (default 1500)")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--add", action="store_true", help="keep the results in --out, try further mutants")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="regular expression: files of these paths only")
     parser.add_argument("--groups", nargs="+", choices=list(GROUPS), default=list(GROUPS))
     args = parser.parse_args()
     {"run": run, "again": again, "report": report}[args.what](args)

@@ -167,6 +167,11 @@ class _Finder(ast.NodeVisitor):
         for child in [*node.args.defaults, *(d for d in node.args.kw_defaults if d is not None), *node.body]:
             self.visit(child)
 
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        # a frozen dataclass is frozen for the reader
+        for child in node.body:
+            self.visit(child)
+
     def visit_Assign(self, node: ast.Assign) -> None:
         names = [target.id for target in node.targets if isinstance(target, ast.Name)]
         if names != ["__all__"] and not (isinstance(node.value, ast.Subscript) and "Literal" in ast.dump(node.value)):

@@ -55,6 +55,7 @@ KERNEL_TESTS = {
 }
 #: Tests of modules besides those of their own name.
 MORE_TESTS = {
+    "core/local_fit": ["tasks/test_field_filter"],
     "core/failures": ["workflow/test_verdict"],
     "core/statuses": ["fields/test_phifield"],
     "core/boxes": ["tasks/test_boxes"],
@@ -86,12 +87,13 @@ FLAGS = [
 ]
 
 
-def all_mutants(groups: Sequence[str] = tuple(GROUPS)) -> dict[str, list[Mutant]]:
-    """All mutants by group."""
+def all_mutants(groups: Sequence[str] = tuple(GROUPS), only: str = "") -> dict[str, list[Mutant]]:
+    """All mutants by group, of the files in whose paths a regular expression is found."""
     found = {}
     for group in groups:
         paths = sorted(path for pattern in GROUPS[group] for path in ROOT.glob(pattern) if path.name != "__init__.py")
-        found[group] = [mutant for path in paths for mutant in mutants_of(path, ROOT)]
+        chosen = [path for path in paths if re.search(only, path.relative_to(ROOT).as_posix())]
+        found[group] = [mutant for path in chosen for mutant in mutants_of(path, ROOT)]
     return found
 
 

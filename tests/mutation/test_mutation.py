@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.mutation.__main__ import judgements, name_of, told, try_sample
-from tests.mutation.mutants import mutants_of
+from tests.mutation.mutants import Mutant, mutants_of
 from tests.mutation.planted import planted
-from tests.mutation.run import GROUPS, ROOT, Workshop, all_mutants, extensions_of, files_for, sample
+from tests.mutation.run import GROUPS, ROOT, Outcome, Workshop, all_mutants, extensions_of, files_for, sample
 
 PYTHON = '''\
 """No text: 1 + 1."""
@@ -30,6 +31,11 @@ def f(a: "tuple[int, 2]" = 0.5, *, flag=True) -> "3":
     )
     a += np.minimum(-b, c) // d
     return a
+
+
+@dataclass(frozen=True)
+class C:
+    b = ()
 '''
 EXPECTED = {
     ("3", "4"),
@@ -113,6 +119,36 @@ def test_a_seed_settles_the_sample() -> None:
     )
 
 
+class Clock:
+    """A workshop in which everything survives after ten seconds."""
+
+    def __init__(self) -> None:
+        self.tried: list[Mutant] = []
+
+    def cpu_seconds(self) -> float:
+        return 10.0 * len(self.tried)
+
+    def try_out(self, mutant: Mutant) -> Outcome:
+        self.tried.append(mutant)
+        return Outcome(mutant, "survived", "", 10.0)
+
+
+def test_choice_of_files_and_further_mutants() -> None:
+    """The time is that of the sample; a second run takes up what the first one left."""
+    groups = ["core", "kernels"]
+    files = {"cython_ext/window_search.cpp", "mpidvc/core/grid.py"}
+    rows = list(try_sample(Clock(), 100, 1, groups, "window_search.cpp|core/grid"))  # type: ignore[arg-type]
+    assert {row["file"] for row in rows} == files
+    count = Counter(row["group"] for row in rows)
+    assert count["planted"] == sum(mutant.file in files for mutant in planted(ROOT)) > 0
+    assert count["core"] + count["kernels"] == 10
+    assert abs(count["core"] - count["kernels"]) <= 1
+    tried = {name_of(row) for row in rows}
+    more = list(try_sample(Clock(), 100, 1, groups, "window_search.cpp|core/grid", tried))  # type: ignore[arg-type]
+    assert len(more) == 10
+    assert not tried & {name_of(row) for row in more}
+
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_module_has_its_tests(group: str) -> None:
     """Of its own name where it is Python: ``core/grid.py`` has ``tests/core/test_grid.py``."""
@@ -147,5 +183,5 @@ def test_no_survivor_is_new() -> None:
     with Workshop.temporary() as workshop:
         rows = list(try_sample(workshop, seconds, int(os.environ.get("MPIDVC_MUTATION_SEED", "1")), list(GROUPS)))
     print(*(told(row) for row in rows), sep="\n")
-    assert len(rows) > 20
+    assert len(rows) > len(planted(ROOT))
     assert [told(row) for row in rows if row["verdict"] == "survived" and name_of(row) not in known] == []

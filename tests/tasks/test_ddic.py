@@ -20,6 +20,7 @@ from mpidvc.tasks import ddic
 from mpidvc.tasks.ddic import COLUMNS, DdicSettings, DdicTask, make_chunks, missing, together
 from mpidvc.tasks.labels import measure_labels
 from mpidvc.tasks.points import inputs_of
+from tests.tasks.given import phi_of
 
 GRAINS = AnalyticGrains((70, 72, 74), 8, kind="clumps", radii=(8.0, 9.0), gap=3.0, touching=0.0, seed=3)
 FAR = replace(GRAINS, translation=(5.0, -5.0, 5.0), displacement=0.5, rotation=2.0, margin=9.0)
@@ -154,3 +155,25 @@ def test_labels_that_are_not_measured() -> None:
     np.testing.assert_array_equal(records["phi"][:, :, :3], np.tile(np.eye(3), (2, 1, 1)))
     named = dict(zip(COLUMNS, records["result"][0].tolist(), strict=True))
     assert (named["returnStatus"], named["iterations"], named["LabelDilate"], named["error"]) == (-7, 0, 1, np.inf)
+
+
+def test_part_of_image_2_that_is_compared() -> None:
+    """The box of a label, grown, moved by its rounded guess, and cut by the faces of image 2."""
+    numbers = np.zeros((40, 44, 48), np.uint8)
+    boxes = {1: ((0, 9), (12, 20), (0, 9)), 2: ((15, 24), (30, 44), (20, 31)), 3: ((30, 40), (2, 12), (38, 48))}
+    for label, box in boxes.items():
+        numbers[tuple(slice(*ends) for ends in box)] = label
+    images = ImagePair(*(ArrayImage(values) for values in (numbers + 9, numbers + 9, numbers)))
+    assert images.mask1 is not None
+    labels = measure_labels(InlineExecutor(), images.mask1)
+    chunks = make_chunks(labels, labels.numbers, SETTINGS)
+    task = DdicTask(images, labels, chunks, Given(labels, chunks), SETTINGS)
+    guess = phi_of([[0.4, -0.4, 0.0], [1.6, -2.4, 3.0], [0.0, 0.3, -0.2]])
+    windows = task._windows(labels.numbers, guess, labels.centre[labels.numbers])
+    for k, (label, box) in enumerate(boxes.items()):
+        assert labels.numbers[k] == label
+        for axis, (begin, end) in enumerate(box):
+            moved = round(guess[k, axis, 3])
+            voxels = [v + moved for v in range(begin - SETTINGS.reach, end + SETTINGS.reach)]
+            inside = [v for v in voxels if 0 <= v < numbers.shape[axis]]
+            assert (windows.low2[k, axis], windows.high2[k, axis]) == (inside[0], inside[-1] + 1)

@@ -12,6 +12,7 @@ from mpidvc.fields.phifield import PhiField
 from mpidvc.runtime.executor import InlineExecutor
 from mpidvc.tasks.field_filter import RESULT, FilterSettings, FilterTask, select
 from tests.core.brute import BruteForce
+from tests.core.test_local_fit import weighted_value
 
 DIMS, SPACING = (6, 7, 8), 10.0
 N = int(np.prod(DIMS))
@@ -35,8 +36,12 @@ def field_of(status, cc=None, layout="grid", points=NODES):
     return PhiField(points, phi, columns, layout, **grid)
 
 
+def source_of(field):
+    return SimpleNamespace(field=field, points=BruteForce(field.positions))
+
+
 def filtered(field, **settings):
-    made, source = FilterSettings(**settings), SimpleNamespace(field=field, points=BruteForce(field.positions))
+    made, source = FilterSettings(**settings), source_of(field)
     flags = select(InlineExecutor(), source, made)
     starts = np.array([0, 50, len(field)])
     task = FilterTask(source, made, flags, starts)
@@ -138,6 +143,24 @@ def test_incoherent_points_are_selected_and_corrected():
     phi, _, flags = filtered(field, select="lqc", correct="fit", radius=20.0)
     assert flags.selected[wrong].all()
     np.testing.assert_allclose(phi[wrong, :, 3], quadratic(NODES[wrong]), atol=1e-11)
+
+
+def test_incoherent_from_a_tenth_on():
+    """One point off by more and more: its coherency is that of numpy, and it is selected where that is 0.1 or more."""
+    wrong = int(np.ravel_multi_index((3, 3, 4), DIMS))
+    near = np.nonzero(np.linalg.norm(NODES - NODES[wrong], axis=1) <= 20)[0]
+    values, selected = [], []
+    for off in np.linspace(0.2, 6, 30):
+        field = field_of(np.full(N, 2))
+        field.phi[wrong, :3, 3] += off
+        u = field.phi[near, :3, 3]
+        apart = weighted_value(NODES[near], u, NODES[wrong]) - field.phi[wrong, :3, 3]
+        values.append((apart @ apart) / 3 / (np.median(np.linalg.norm(u, axis=1)) + 0.1) ** 2)
+        flags = select(InlineExecutor(), source_of(field), FilterSettings(select="lqc", radius=20.0))
+        selected.append(flags.selected[wrong])
+    assert any(0.05 < value < 0.1 for value in values)
+    assert any(0.1 < value < 0.2 for value in values)
+    np.testing.assert_array_equal(selected, np.array(values) >= 0.1)
 
 
 def test_outliers_are_found_flagged_and_corrected():

@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from mpidvc.core import deformation
-from mpidvc.core.pixel_search import RESULT, LabelSearchSettings, deformed_boxes
+from mpidvc.core.pixel_search import RESULT, LabelSearchSettings
 from mpidvc.images.image import ArrayImage
 from mpidvc.images.pair import ImagePair
 from mpidvc.kernels import pixel_search as kernels
@@ -245,31 +245,6 @@ def test_placeholders() -> None:
     np.testing.assert_array_equal(rows["phi"][:, :, :3], [phi[:3, :3], np.eye(3)])
     assert np.isnan(rows["phi"][:, :, 3]).all()
     assert rows["result"][:, :5].tolist() == [[0, -7, np.inf, 1, 1]] * 2
-
-
-@pytest.mark.parametrize("two_d", [False, True])
-def test_boxes_hold_deformed_masks(two_d: bool) -> None:
-    random = np.random.default_rng(5)
-    low, size = random.integers(0, 50, (40, 3)), random.integers(1, 20, (40, 3))
-    if two_d:
-        low[:, 0], size[:, 0] = 0, 1
-    high = low + size
-    centre = low + random.random((40, 3)) * (size - 1)
-    F = np.eye(3) + 0.2 * random.normal(size=(40, 3, 3))
-    if two_d:
-        F[:, 0], F[:, :, 0] = (1, 0, 0), (1, 0, 0)
-    first, stop = deformed_boxes(low, high, centre, F, two_d)
-    pad = np.ceil(size.max(axis=1) / 2)
-    assert ((first >= low - pad[:, None]) & (stop <= high + pad[:, None]) & (first < stop)).all()
-    for k in range(40):
-        corners = np.array(np.meshgrid(*([a - 0.5, b - 0.5] for a, b in zip(low[k], high[k], strict=True)))).reshape(
-            3, -1
-        )
-        at = (F[k] @ (corners - centre[k][:, None])).T + centre[k]
-        kept = np.clip(np.ceil(at.min(axis=0)), low[k] - pad[k], high[k] + pad[k])
-        np.testing.assert_array_equal(first[k, two_d:], kept[two_d:])
-        last = np.clip(np.floor(at.max(axis=0)) + 1, low[k] - pad[k], high[k] + pad[k])
-        np.testing.assert_array_equal(stop[k, two_d:], np.maximum(last, first[k] + 1)[two_d:])
 
 
 def test_tasks_give_every_label_its_own_record_and_read_boxes() -> None:

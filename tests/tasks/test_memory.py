@@ -26,7 +26,7 @@ from mpidvc.tasks.labels import measure_labels
 from mpidvc.tasks.ldic import NEAR, LdicSettings, LdicTask
 from mpidvc.tasks.memory import PointSet
 from mpidvc.tasks.pixel_search import PixelSearchTask
-from mpidvc.tasks.registration import Pass, RegistrationTask
+from mpidvc.tasks.registration import BLOCK, Pass, RegistrationTask
 from mpidvc.tasks.warp import WarpTask
 from tests.tasks.given import Given, Watched, phi_of, scattered
 
@@ -209,6 +209,44 @@ def test_registration(masked: bool, more: dict[str, Any]) -> None:
     taken = peak(lambda: task.run_sum(0, Pass(turned, 1.0, 0.0)))
     # the kernel's own arrays are most of it
     assert taken <= said
+
+
+def scratch_of(n: tuple[int, int, int], update_gradient: bool, shift: bool, reach: int) -> int:
+    """Bytes of the kernel's arrays for n compared voxels, counted one by one (``gauss_newton/window.hpp``, in 3D)."""
+
+    def rows(shape: list[int]) -> int:
+        return shape[0] * shape[1] * (-(-shape[2] // 8) * 8) + 64
+
+    def gaussian(shape: list[int]) -> int:
+        z, y, x = shape
+        return 2 * z * (y + 2 * reach) * (x + 2 * reach) + 3 * z * y * (x + 2 * reach) if reach > 1 else 0
+
+    # grey levels, three gradients, two weights, residual; three more gradients beside Gaussian ones
+    floats = (7 if reach == 1 else 10) * rows(list(n))
+    if update_gradient:
+        floats += 2 * rows([k + 2 * (reach + shift) for k in n])
+    around = [k + 2 for k in n]
+    if shift:
+        floats += 3 * around[0] * around[1] * around[2]
+    return 4 * (floats + gaussian(around if shift else list(n)))
+
+
+@pytest.mark.parametrize("sigma", [None, 1.0, 2.0])
+@pytest.mark.parametrize(("update_gradient", "shift"), [(False, False), (True, False), (False, True)])
+def test_scratch_of_the_kernel(update_gradient: bool, shift: bool, sigma: float | None) -> None:
+    """Of blocks of a registration, not more than half as much again; of windows of ldic, a few MB, at least enough.
+
+    A window compares fewer voxels than its size.
+    """
+    settings = RegistrationSettings(update_gradient=update_gradient, shift=shift, sigma=sigma)
+    reach = settings.for_kernels(False).gradient_reach
+    assert reach == (1 if sigma is None else 4 * sigma)
+    for block in BLOCK.values():
+        needed = scratch_of(block, update_gradient, shift, reach)
+        assert needed <= memory._kernel(float(np.prod(block)), settings, reach) <= 1.5 * needed
+    for hws in (5, 10, 15):
+        needed = scratch_of((2 * hws - 1,) * 3, update_gradient, shift, reach)
+        assert needed <= memory._kernel(float(2 * hws + 1) ** 3, settings, reach)
 
 
 @pytest.mark.parametrize(("dtype", "two_d"), [("uint8", False), ("float32", False), ("uint16", True)])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mpidvc.tasks.points import INPUT, inputs_of
+from mpidvc.fields.phifield import PhiField
+from mpidvc.tasks.points import INPUT, inputs_of, record_of, rows_as_records
+from tests.tasks.given import scattered
 
 
 @pytest.mark.parametrize("rows", [3, 4])
@@ -25,3 +27,20 @@ def test_inputs(rows: int) -> None:
 
 def test_no_points() -> None:
     assert inputs_of(np.zeros((0, 3)), np.zeros((0, 4, 4))).shape == (0,)
+
+
+def test_rows_of_a_field_as_they_are() -> None:
+    """Columns that the field lacks are 0, and nan if spam does not have them either."""
+    positions, phi = scattered((20, 20, 20), 9)
+    error = np.arange(9.0) + 0.5
+    field = PhiField(positions, phi, {"error": error, "zncc": error / 10, "other": error})
+    columns = ("returnStatus", "error", "coverage", "zncc", "outlier")
+    rows = np.array([7, 2, 2, 0])
+    records = rows_as_records(field, rows, columns)
+    assert records.dtype == record_of(columns)
+    np.testing.assert_array_equal(records["phi"], phi[rows, :3])
+    expected = np.stack([np.zeros(4), error[rows], np.full(4, np.nan), error[rows] / 10, np.full(4, np.nan)], axis=1)
+    np.testing.assert_array_equal(records["result"], expected)
+    nothing = rows_as_records(None, rows, columns)
+    assert not nothing["phi"].any()
+    np.testing.assert_array_equal(nothing["result"], np.tile([0, 0, np.nan, np.nan, np.nan], (4, 1)))

@@ -8,8 +8,11 @@ from mpidvc.core.propagation import GUESS
 from mpidvc.images.image import ArrayImage
 from mpidvc.images.pair import ImagePair
 from mpidvc.tasks.pixel_search import RECORD, PixelSearch
-from mpidvc.tasks.propagation import GuidedSearch
+from mpidvc.tasks.propagation import GuidedLabelSearch, GuidedSearch
 from tests.tasks.given import Watched, phi_of
+from tests.tasks.test_label_search import MOTION as OF_LABELS
+from tests.tasks.test_label_search import images_of as labelled_images
+from tests.tasks.test_label_search import searcher
 from tests.tasks.test_pixel_search import MOTION, images_of, pair, settings_of
 
 
@@ -49,3 +52,22 @@ def test_every_point_has_boxes_of_its_own() -> None:
 
 def test_nothing_ready() -> None:
     assert len(GuidedSearch(images_of(*pair()), settings_of()).search(np.zeros(0, GUESS))) == 0
+
+
+def test_every_label_from_its_own_guess() -> None:
+    """Point k is the k-th label of the propagation; a guess that is off by more than the range finds something else."""
+    search = searcher(labelled_images("uint16"))
+    numbers = search.labels.numbers[::-1].copy()
+    random = np.random.default_rng(2)
+    guesses = OF_LABELS + random.integers(-2, 3, (len(numbers), 3)) + random.uniform(-0.4, 0.4, (len(numbers), 3))
+    guesses[1] += 9
+    batch = batch_of(search.labels.centre[numbers], guesses)
+    batch["point"] = np.arange(len(numbers))
+    order = random.permutation(len(numbers))
+    records = GuidedLabelSearch(search, numbers).search(batch[order])
+    assert records.dtype == RECORD
+    for k, record in zip(order, records, strict=True):
+        found = (record["phi"][:, 3] == OF_LABELS).all()
+        # label 5 is too small to be searched
+        assert found == (k != 1 and numbers[k] != 5), numbers[k]
+        np.testing.assert_array_equal(record["phi"][:, :3], np.eye(3))

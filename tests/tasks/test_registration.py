@@ -106,6 +106,32 @@ def test_blocks_add_up_to_the_whole_image(two_d, spoiled, kind):
     np.testing.assert_array_less(np.abs(total - expected), 4e-6 * size + 1e-9)
 
 
+@pytest.mark.usefixtures("_small_blocks")
+@pytest.mark.parametrize("kind", ["ssd", "znssd"])
+@DIMENSIONS
+def test_blocks_of_images_less_their_bases(two_d, kind):
+    """Sums are those of whole grey levels, whatever is taken off each image."""
+    shape = FLAT if two_d else SHAPE
+    phi = PHI_2D if two_d else PHI
+    margin = (0 if two_d else 4, 5, 4)
+    im1, im2 = texture(1, shape), texture(2, shape) + 256
+    # gain * im2 + bias is about im1
+    gain, bias = (1.0, 0.0) if kind == "ssd" else (1.25, -1.25 * 256 - 20)
+    pair = ImagePair(ArrayImage(im1.astype(np.float64)), ArrayImage(im2.astype(np.float64)))
+    pair.image1.base, pair.image2.base = 64.0, 320.0
+    settings = RegistrationSettings(criterion=kind, level=LEVEL)
+    task = RegistrationTask(pair, settings, margin)
+    total = sum(task.run_sum(chunk, Pass(phi, gain, bias)) for chunk in range(task.n_chunks))
+    centre = (np.array(shape) - 1) / 2
+    n = np.array(shape) - 2 * np.array(margin)
+    window = Pair(im1, im2).window(margin, n, phi[:3, :3], centre + phi[:3, 3], gain, bias)
+    expected, size = (BlockSums.of(window.sums(LEVEL, absolute)).packed() for absolute in (False, True))
+    if kind == "ssd":
+        expected[18:42] = 0  # nobody asks for them
+    assert total[0] == expected[0]
+    np.testing.assert_array_less(np.abs(total - expected), 4e-6 * size + 1e-9)
+
+
 @pytest.mark.parametrize("order", [1, 3])
 @DIMENSIONS
 def test_size_of_blocks(two_d, order):
@@ -227,6 +253,27 @@ def test_watched_in_voxels_of_the_full_image() -> None:
     truth = pair.displacement((np.array(pair.shape) - 1) / 2)
     # the first step is of binned images, and is most of the way
     assert np.abs(seen[0][:3, 3] - truth).max() < 0.6 * np.abs(truth).max()
+
+
+def test_lines_of_the_progress() -> None:
+    """A line for every iteration of a level: its number, and Phi, error and step after it."""
+    pair = coarse_pair((40, 42, 44))
+    images = ImagePair(ArrayImage(pair.image1()), ArrayImage(pair.image2()))
+    said: list[str] = []
+    seen: list[np.ndarray] = []
+    outcome = register_multiscale(
+        InlineExecutor(), images, RegistrationSettings(), LevelSettings(1, 1), np.eye(4), said.append, seen.append
+    )
+    history, lines = outcome.last.history, [line for line in said if line.startswith("It#")]
+    assert len(lines) == len(history) - 1 == len(seen) == outcome.last.iterations >= 4
+    for k, (line, step, phi) in enumerate(zip(lines, history[1:], seen, strict=True), 1):
+        start = f"It#:{k:03d} |δΦ|={step.delta_phi_norm:.5f} error={step.error:7.2f} t=["
+        assert line.startswith(start)
+        numbers = [float(v) for v in line[len(start) :].partition("]")[0].split()]
+        np.testing.assert_allclose(numbers, phi[:3, 3], rtol=0, atol=5e-4)
+    assert said[0] == "working on binning:  1"
+    assert said[1] == f"Start correlation with Error = {history[0].error:0.2f}"
+    assert said[-1] == "\t→ Converged"
 
 
 def test_a_level_that_does_not_converge_ends_it() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+import pytest
+
+from mpidvc.errors import AgreedError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.kernels.neighbours import Points
 from mpidvc.runtime.executor import InlineExecutor
+from mpidvc.tasks import source as module
 from mpidvc.tasks.source import Source, share_source, source_bytes
 from tests.tasks.given import scattered
 
@@ -38,3 +43,37 @@ def test_bytes_are_an_upper_bound() -> None:
         + sum(part.nbytes for part in Points(field.positions).tree)
     )
     assert held <= source_bytes(field) <= 1.3 * held
+
+
+class Node:
+    """This process as the only one of its node."""
+
+    rank = 0
+
+    def __init__(self, short: bool) -> None:
+        self._short = short
+
+    def allocate(self, size: int) -> np.ndarray:
+        if self._short:
+            raise AgreedError("no memory")
+        return np.full(size, 7, np.uint8)
+
+
+@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize("shape", [(31, 3), (25, 4), (1,), (0, 3), ()])
+def test_copies_piece_by_piece(shape: Any, short: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces that end within a number; where shared memory is short, in memory of this rank's own."""
+    monkeypatch.setattr(module, "PIECE", 100)
+    given = np.random.default_rng(1).normal(size=shape)
+    sent: list[int] = []
+
+    class Executor(InlineExecutor):
+        def broadcast(self, value: Any) -> Any:
+            sent.append(len(value))
+            return value
+
+    copy = module._copied(Executor(), Node(short), given, given.dtype, shape)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(copy, given)
+    assert not copy.flags.writeable
+    assert not np.shares_memory(copy, given)
+    assert sent == [100] * (given.nbytes // 100) + [given.nbytes % 100] * (given.nbytes % 100 > 0)
