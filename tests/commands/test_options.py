@@ -70,6 +70,8 @@ def test_defaults_of_ldic() -> None:
         "apply_F": "all",
         "skip": False,
         "series_incremental": False,
+        "warm_start": False,
+        "update_reference": False,
         "node_spacing": None,
         "half_window_size": None,
         "margin": (3, 3, 3),

@@ -64,7 +64,8 @@ def columns(table: Table, names: list[str]) -> np.ndarray:
 def run(name: str, out: Path) -> None:
     case = CASES[name]
     assert main([case["command"], *case["args"], "--criterion", "ssd", "-np", "1", "-od", str(out)]) == 0
-    assert other_outputs(out) == set(case["outputs"])
+    # spam has no table of the states of a series
+    assert {path for path in other_outputs(out) if not path.endswith("-series.tsv")} == set(case["outputs"])
 
 
 def option(name: str, *spellings: str, default: str) -> list[str]:

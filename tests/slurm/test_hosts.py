@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import tifffile
 
 from mpidvc.core.analytic import AnalyticPair
 from mpidvc.main import main
+from mpidvc.runtime.launch import Mpiexec
 from tests.outputs import outputs
 
 PROGRAMS = ("ip", "unshare", "sshd", "ssh", "ssh-keygen")
@@ -124,7 +126,7 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
         found.stop()
 
 
-def test_two_hosts(hosts: Hosts, tmp_path: Path, environment: dict[str, str]) -> None:
+def test_two_hosts(hosts: Hosts, tmp_path: Path, launcher: Mpiexec, environment: dict[str, str]) -> None:
     """Images are in memory once on each host, and every rank writes its points into one file."""
     pair = AnalyticPair((30, 40, 50), seed=5, amplitude=0.1, wavelength=60.0, translation=(0.6, -0.4, 0.7))
     for name, image in (("a", pair.image1()), ("b", pair.image2())):
@@ -132,33 +134,15 @@ def test_two_hosts(hosts: Hosts, tmp_path: Path, environment: dict[str, str]) ->
     line = ["ldic", str(tmp_path / "a.tif"), str(tmp_path / "b.tif"), "-ns", "8", "-hws", "6", "-tif", "-vtk"]
     with contextlib.redirect_stdout(io.StringIO()):
         assert main([*line, "-np", "1", "-od", str(tmp_path / "here")]) == 0
-    mpiexec = shutil.which("mpiexec", path=environment["PATH"])
-    assert mpiexec is not None
-    version = subprocess.run([mpiexec, "--version"], capture_output=True, text=True, check=True).stdout
-    if "Open MPI" in version or "OpenRTE" in version:
-        start = [mpiexec, "--allow-run-as-root", "--prtemca", "plm_ssh_agent", str(hosts.agent)]
+    if launcher.openmpi:
+        start = [launcher.path, "--allow-run-as-root", "--prtemca", "plm_ssh_agent", str(hosts.agent)]
         start += ["--host", ",".join(f"{name}:2" for name in hosts.names), "--map-by", "ppr:2:node:oversubscribe"]
     else:
-        start = [mpiexec, "-launcher", "ssh", "-launcher-exec", str(hosts.agent)]
+        start = [launcher.path, "-launcher", "ssh", "-launcher-exec", str(hosts.agent)]
         start += ["-hosts", ",".join(f"{name}:2" for name in hosts.names)]
-    program = str(Path(mpiexec).with_name("mpidvc"))
     log = tmp_path / "run.log"
-    done = hosts.on_first(
-        [
-            *start,
-            "-n",
-            "4",
-            program,
-            *line,
-            "--image-mode",
-            "shared",
-            "--log",
-            str(log),
-            "-od",
-            str(tmp_path / "there"),
-        ],
-        environment,
-    )
+    line += ["--image-mode", "shared", "--log", str(log), "-od", str(tmp_path / "there")]
+    done = hosts.on_first([*start, "-n", "4", sys.executable, "-m", "mpidvc", *line], environment)
     assert done.returncode == 0, done.stdout + done.stderr
     # two of the four processes are on the first host, and share its copy of the images
     told = log.read_text()
