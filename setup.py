@@ -114,7 +114,12 @@ def extensions() -> list[Extension]:
     ]
 
 
+#: Commands that need no kernels.
+WITHOUT = {"clean", "dist_info", "egg_info", "sdist"}
+
 setup(
-    ext_modules=cythonize(extensions(), language_level=3, build_dir="build/cython") if "clean" not in sys.argv else [],
+    ext_modules=[]
+    if WITHOUT.intersection(sys.argv)
+    else cythonize(extensions(), language_level=3, build_dir="build/cython"),
     cmdclass={"build_ext": BuildKernels},
 )
