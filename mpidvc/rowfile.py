@@ -116,10 +116,12 @@ def read_attributes(group: Any) -> dict[str, Any]:
 
     _check_texts(group)
     read = {}
-    for name in group.attrs:
+    # by their numbers: a signal to end must not come into a callback of h5py's iteration
+    for k in range(h5py.h5a.get_num_attrs(group.id)):
+        attribute = h5py.h5a.open(group.id, index=k)
         # the library (2.0.0) crashes on references that lead nowhere
-        kind = h5py.h5a.open(group.id, name.encode()).get_type().get_class()
-        if kind in (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT):
+        if attribute.get_type().get_class() in (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT):
+            name = attribute.name.decode("utf-8", "surrogateescape")
             read[name] = group.attrs[name]
     return read
 
