@@ -32,8 +32,13 @@ def missing() -> str | None:
     absent = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]
     if absent:
         return f"not installed: {', '.join(absent)}"
-    tried = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True, check=False)
-    return None if tried.returncode == 0 else f"network namespaces are not allowed ({tried.stderr.strip()})"
+    name = f"t{os.getpid()}"
+    for words in (["netns", "add", name], ["-n", name, "link", "add", "v", "type", "veth"], ["netns", "del", name]):
+        tried = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+        if tried.returncode:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+            return f"network namespaces are not allowed ({tried.stderr.strip()})"
+    return None
 
 
 _WHY = missing()
