@@ -429,7 +429,7 @@ def dataset_rows(
         values[POINTS] = np.where(known, points[:, ::-1] * layout.voxel_size, 0.0)
     found = {name: np.ascontiguousarray(rows, "<f8") for name, rows in values.items()}
     ghosts, mark = GHOSTS[layout.is_image]
-    nothing = hidden(functions[:, :3, 3], columns["returnStatus"] if "returnStatus" in layout.columns else None)
+    nothing = hidden(displacement, columns["returnStatus"] if "returnStatus" in layout.columns else None)
     return found | {ghosts: np.where(nothing, mark, 0).astype(layout.dtype(ghosts))}
 
 
@@ -584,6 +584,16 @@ class ResultsFile:
             If they cannot be read.
         """
         return self._read(f"{HOME}/displacement", 0, self.layout.n)[:, ::-1]
+
+    def hidden(self) -> NDArray[np.bool_]:
+        """Read which points (n,) have nothing to show.
+
+        Raises
+        ------
+        UserError
+            If this cannot be read.
+        """
+        return np.asarray(self._read(GHOSTS[self.layout.is_image][0], 0, self.layout.n) != 0)
 
     def column(self, name: str, start: int = 0, stop: int | None = None) -> Array:
         """Read rows [start, stop) of one column; all rows if not given.

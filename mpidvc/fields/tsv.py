@@ -151,10 +151,7 @@ def _read_columns(stream: Stream, named: str) -> dict[str, Array]:
                 part.append(table[:, i].copy())
     if not parts:
         raise UserError(f"{named}: is empty, it has no row of numbers; give the text file of a finished run")
-    columns = {}
-    for column in reversed(wanted):
-        columns[names[column]] = np.concatenate(parts.pop())
-    return {name: columns[name] for name in (names[column] for column in wanted)}
+    return {names[column]: np.concatenate(parts.pop(0)) for column in wanted}
 
 
 def _blocks_of_lines(stream: Stream, named: str) -> Iterator[tuple[int, list[str]]]:

@@ -15,7 +15,7 @@ from mpidvc.arrays import Ints
 from mpidvc.atomic import replacing
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, Rows, rows_of
-from mpidvc.fields.phifield import PhiField, hidden
+from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tiff import write_field_tiffs
 from mpidvc.fields.tsv import column_names, format_rows, header, tsv_table, write_tsv_parts
 from mpidvc.fields.vtk import write_grid_vtk, write_points_vtk
@@ -73,18 +73,24 @@ class FieldFiles:
 
     def drawn(self, results: ResultsFile, half_cell: Sequence[float]) -> Iterator[tuple[str, NDArray[Any]]]:
         """Suffixes and content of the TIFF files."""
-        axes = [(a, axis) for a, axis in enumerate("ZYX") if self.displacements and half_cell[a] > 0]
-        for a, axis in axes:
-            yield f"{axis}disp", results.displacements()[:, a]
+        if self.displacements:
+            displacements = results.displacements()
+            for a, axis in enumerate("ZYX"):
+                if half_cell[a] > 0:
+                    yield f"{axis}disp", displacements[:, a]
+            del displacements
         for name, column in self.tif.items():
             yield name, results.column(column)
 
     def shown(self, results: ResultsFile) -> Iterator[tuple[str, NDArray[Any]]]:
         """Names and content of the fields in the VTK file."""
-        if self.displacements:
-            yield "displacements", results.displacements()
-        if self.magnitude:
-            yield "mag(displacements)", np.linalg.norm(results.displacements(), axis=1)
+        if self.displacements or self.magnitude:
+            displacements = results.displacements()
+            if self.displacements:
+                yield "displacements", displacements
+            if self.magnitude:
+                yield "mag(displacements)", np.linalg.norm(displacements, axis=1)
+            del displacements
         for name, columns in self.groups.items():
             values = np.stack([results.column(column) for column in columns], axis=-1)
             # places of the nine numbers of a tensor among its six columns
@@ -123,8 +129,7 @@ def write(
             console.print(f"Written: {stem}-*.tif")
         if output.vtk:
             path = files.stem.with_name(f"{files.stem.name}.vtk")
-            status = results.column("returnStatus") if "returnStatus" in layout.columns else None
-            nothing = hidden(results.displacements(), status)
+            nothing = results.hidden()
             if layout.dims is not None and layout.spacing is not None:
                 origin = results.positions(0, 1)[0] - np.array(half_cell)
                 write_grid_vtk(path, layout.dims, layout.spacing, origin, kind.shown(results), kind.keep_nan, nothing)
