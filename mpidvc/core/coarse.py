@@ -19,7 +19,7 @@ import numpy as np
 
 from mpidvc.arrays import Array, Float32Array, Triple, is_two_d
 from mpidvc.core import deformation
-from mpidvc.core.binning import bin_mean, binned_shape, first_voxel
+from mpidvc.core.binning import bin_data, binned_shape, first_voxel
 from mpidvc.core.boxes import TAPS, gradient_voxels
 from mpidvc.core.registration import BlockSums, GaussNewton, RegistrationSettings
 from mpidvc.errors import UserError
@@ -152,8 +152,7 @@ def search(
     return in_steps(CoarseSearch(small1, small2, im1.shape, factor, max_angle), _here, progress)
 
 
-def _here(task: StepTask | None, told: Callable[[], None]) -> list[Any]:
-    assert task is not None
+def _here(task: StepTask, told: Callable[[], None]) -> list[Any]:
     results = []
     for chunk in range(task.n_chunks):
         results.append(task.run(chunk))
@@ -163,7 +162,7 @@ def _here(task: StepTask | None, told: Callable[[], None]) -> list[Any]:
 
 def in_steps(
     search: CoarseSearch,
-    run: Callable[[StepTask | None, Callable[[], None]], list[Any]],
+    run: Callable[[StepTask, Callable[[], None]], list[Any]],
     progress: Callable[[int, int], None] | None = None,
 ) -> Found:
     """Run the steps of a search: `run` takes one and a function to call after each chunk, and returns all results."""
@@ -205,7 +204,7 @@ def _factor(shape: Triple, side: float) -> Triple:
 def _binned(image: Float32Array, factor: Triple) -> Float32Array:
     first, shape = first_voxel(image.shape, factor), binned_shape(image.shape, factor)
     cut = tuple(slice(f, f + n * b) for f, n, b in zip(first, shape, factor, strict=True))
-    return bin_mean(image[cut], factor).astype(np.float32)
+    return bin_data(image[cut], np.isfinite(image[cut]), factor).astype(np.float32)
 
 
 def _filled(image: Float32Array) -> tuple[Float32Array, Any]:
