@@ -29,8 +29,10 @@ __all__ = ["Candidate", "CoarseSearch", "Found", "binning_of", "coarse_search", 
 
 #: Mean side of the binned images, voxels: the largest that is taken for the refinement, in 2D and in 3D.
 SIDE_2D, SIDE = 160.0, 56.0
-#: The scan sees images that are binned further, to about these sides.
-SCAN_2D, SCAN = 72.0, 24.0
+#: The scan sees images that are binned further, so that its FFTs have no more points than this, in 2D and in 3D.
+POINTS_2D, POINTS = 20_000, 70_000
+#: Fewest voxels of the binned image along an axis, for the refinement and for the scan.
+THINNEST, THINNEST_SCAN = 4, 2
 #: Rotations of the scan: the step of angles in 2D (degrees), and the number of all rotations in 3D.
 STEP_2D, ROTATIONS = 2.0, 6000
 #: Largest distance of a rotation from the grid, degrees.
@@ -189,16 +191,28 @@ def in_steps(
 
 def binning_of(shape: Triple) -> Triple:
     """Binning of the images that the search refines its candidates on."""
-    return _factor(shape, SIDE_2D if is_two_d(shape) else SIDE)
-
-
-def _factor(shape: Triple, side: float) -> Triple:
-    """Binning to a mean side that is not above this one; a thin image keeps eight voxels along each axis."""
     flat = is_two_d(shape)
-    sides = shape[1:] if flat else shape
+    sides = shape[flat:]
     mean = math.prod(sides) ** (1 / len(sides))
-    factor = max(1, min(math.ceil(mean / side - 1e-9), min(sides) // 8))
+    least = math.ceil(mean / (SIDE_2D if flat else SIDE) - 1e-9)
+    factor = max(1, min(least, min(sides) // THINNEST))
     return (1 if flat else factor, factor, factor)
+
+
+def _scan_factor(shape: Triple) -> Triple:
+    """Further binning of the images that are scanned."""
+    flat = is_two_d(shape)
+    for factor in range(1, max(min(shape[flat:]) // THINNEST_SCAN, 1) + 1):
+        bins = (1 if flat else factor, factor, factor)
+        if math.prod(_grid(binned_shape(shape, bins))) <= (POINTS_2D if flat else POINTS):
+            return bins
+    raise UserError("the coarse search cannot turn images that are so thin; give a first guess (-pf)")
+
+
+def _grid(shape: Triple) -> Triple:
+    """Shape of the FFTs for images of a shape: there is room for what a rotation lays across, and for translations."""
+    nz, ny, nx = (_fft_size(max(1.5 * n, 0.5 * n + max(shape))) for n in shape)
+    return 1 if is_two_d(shape) else nz, ny, nx
 
 
 def _binned(image: Float32Array, factor: Triple) -> Float32Array:
@@ -245,7 +259,7 @@ class CoarseSearch:
         middle = np.array(first_voxel(shape, factor)) + (np.array(im1.shape) * factor - 1) / 2
         self._away: Array = middle - (np.array(shape) - 1) / 2
         self._bins = factor[1]
-        self._scan_factor = _factor(im1.shape, SCAN_2D if self._two_d else SCAN)
+        self._scan_factor = _scan_factor(im1.shape)
         self._coarse = Level.of(_binned(im1, self._scan_factor), _binned(im2, self._scan_factor))
         small = self._coarse.im1.shape
         middle = np.array(first_voxel(im1.shape, self._scan_factor)) + (np.array(small) * self._scan_factor - 1) / 2
@@ -391,8 +405,7 @@ class Scan:
         """Rows of score, and translation of image 1 before it is turned (3, voxels), of every F of the chunk."""
         shape = np.array(self._one.shape)
         flat = is_two_d(self._one.shape)
-        grid = tuple(_fft_size(max(1.5 * n, 0.5 * n + shape.max())) for n in shape)
-        grid = (1, *grid[1:]) if flat else grid
+        grid = _grid(self._one.shape)
         padded = np.zeros(grid, np.float32)
         low = (np.array(grid) - shape) // 2
         padded[tuple(slice(a, a + n) for a, n in zip(low, shape, strict=True))] = self._one
