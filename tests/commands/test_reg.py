@@ -447,6 +447,24 @@ def test_a_coarse_search_without_texture_is_refused(
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_convergence_to_a_wrong_place_is_noted(
+    reg: Callable[..., PhiField], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A speckled plate in air, turned by 170°: its outline fits the other way round."""
+    pair = AnalyticPair((1, 150, 150), seed=3, amplitude=0, rotation=(170, 0, 0), strain=(0, 0, 0), around=0.6)
+    grid = np.moveaxis(np.indices(pair.shape, dtype=float), 0, -1)
+    names = []
+    for k, (image, places) in enumerate(((pair.image1(), grid), (pair.image2(), pair.inverse_phi(grid)))):
+        depth = ((1e9, 30, 50) - np.abs(places - (0, 74.5, 74.5))).min(axis=-1)
+        names.append(save(tmp_path / f"{k}.tif", (image * np.clip(depth / 2 + 0.5, 0, 1)).astype(np.uint16)))
+    field = reg("", (names[0], names[1]))
+    told = capsys.readouterr().out
+    assert field.F[0, 1, 1] > 0.5  # and not cos 170°
+    assert "if the scans may be turned or shifted far, try --coarse" in told
+    check(reg("--coarse", (names[0], names[1])), pair, 0.01)
+    assert "try --coarse" not in capsys.readouterr().out
+
+
 # ---- guesses
 
 

@@ -59,6 +59,9 @@ SEARCH_2D, SEARCH = 0.5, 6.0
 #: Bound of the entries of F for any rotation: the diagonal of a registration's block is at most this share of the sum
 #: of its sides.
 ANY_ROTATION = 0.75
+#: Without a guess a registration may have converged to a wrong place if its ZNCC is below this, or a stretch so far
+#: from 1: the outline of a specimen fits nearly as well when the specimen is turned.
+WEAK, STRETCHED = 0.95, 0.15
 #: Usual number of iterations, and coarsest binning that is tried for its time.
 USUAL, COARSEST = 10, 16
 
@@ -289,6 +292,8 @@ class Plan(CorrelationPlan):
         told = f"return status {status}: {CORRELATION[status].meaning}"
         if status == 2:
             console.print("Registration converged")
+            if self.max_angle is None and not self.guessed:
+                self._note_wrong_place(found, console)
         elif status == 1:
             console.warn(
                 f"the registration has not converged at binning {found.binning} ({told}); the last Phi is saved"
@@ -301,6 +306,20 @@ class Plan(CorrelationPlan):
         # stopped by -it on the last level is what was asked for; on a coarser one it is no result for the images
         good = status == 2 or (status == 1 and found.binning == self.levels.end)
         return Outcome(0 if good and not doubtful else 1, field, (Path(f"{self.stem}.tsv"),))
+
+    def _note_wrong_place(self, found: RegistrationResult, console: Console) -> None:
+        """Say what speaks against a registration that has converged without a guess."""
+        stretches = np.linalg.eigvalsh(deformation.polar(found.phi[:3, :3])[1])
+        against = []
+        if found.last.zncc < WEAK:
+            against.append(f"the ZNCC is {found.last.zncc:.2f} only")
+        if np.abs(stretches - 1).max() > STRETCHED:
+            against.append(f"the stretches are {stretches[0]:.2f} to {stretches[2]:.2f}")
+        if against:
+            console.note(
+                f"{' and '.join(against)}: noise or a large strain, or a wrong place. Look at the difference (-g); "
+                "if the scans may be turned or shifted far, try --coarse, or mpidvc ereg and its file with -pf"
+            )
 
     def _remedy(self, found: RegistrationResult) -> str:
         """What helps a registration that did not converge where the motion may be too large for it."""
