@@ -1,7 +1,7 @@
 """How often the coarse search finds random motions, and its CPU time.
 
-    python benchmarks/coarse.py            # 20 pairs of every kind, prints the table of docs/benchmarks-coarse.md
-    python benchmarks/coarse.py --pairs 5
+    python benchmarks/coarse.py > table.md            # 20 pairs of planes and 5 of volumes: docs/benchmarks-coarse.md
+    python benchmarks/coarse.py --volumes 20 --only air
 
 Every pair has a texture in closed form and a random motion: any rotation, a shift by a quarter of the side and a
 uniform stretch up to 5 %, unless the kind says more. A motion is found if its rotation is within 1° and its translation
@@ -40,8 +40,8 @@ PLANE, CUBE, PLATE = (1, 240, 240), (96, 96, 96), (30, 120, 140)
 KINDS = [
     Kind("fills the image", PLANE),
     Kind("fills the image", CUBE),
-    Kind("fine texture", PLANE, scale=0.6),
-    Kind("fine texture", CUBE, scale=0.6),
+    Kind("fine texture", PLANE, scale=0.75),
+    Kind("fine texture", CUBE, scale=0.75),
     Kind("coarse texture", PLANE, scale=3),
     Kind("coarse texture", CUBE, scale=2),
     Kind("noise as strong as the texture", PLANE, noise=0.08),
@@ -106,7 +106,8 @@ def images(kind: Kind, seed: int, moved: dict[str, object]) -> tuple[AnalyticPai
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=20, help="pairs of every kind (default: %(default)s)")
+    parser.add_argument("--planes", type=int, default=20, help="2D pairs of every kind (default: %(default)s)")
+    parser.add_argument("--volumes", type=int, default=5, help="3D pairs of every kind (default: %(default)s)")
     parser.add_argument("--only", default="", help="kinds whose name contains this")
     args = parser.parse_args()
     print("| kind | voxels | pairs | found | wrong and said so | wrong | doubted but right | CPU seconds |")
@@ -116,7 +117,8 @@ def main() -> None:
             continue
         counts = {"found": 0, "told": 0, "wrong": 0, "doubted": 0}
         seconds = 0.0
-        for seed in range(args.pairs):
+        pairs = args.planes if kind.shape[0] == 1 else args.volumes
+        for seed in range(pairs):
             rng = np.random.default_rng([number, seed])
             pair, (im1, im2) = images(kind, seed, motion(rng, kind))
             begun = time.process_time()
@@ -128,7 +130,7 @@ def main() -> None:
             counts[verdict(kind, pair, result)] += 1
             counts["doubted"] += result is not None and result.doubtful and verdict(kind, pair, result) == "found"
         shape = " × ".join(map(str, kind.shape[kind.shape[0] == 1 :]))
-        cells = (kind.name, shape, args.pairs, *counts.values(), f"{seconds / args.pairs:.1f}")
+        cells = (kind.name, shape, pairs, *counts.values(), f"{seconds / pairs:.1f}")
         print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
 
