@@ -3,9 +3,9 @@
 The pair is binned to some ten thousand voxels. Every rotation of a uniform grid (in 3D the quaternions of Alexa 2022,
 doi 10.1109/CVPR52688.2022.00811) is tried with every whole translation at once, by correlation through FFTs. Amplitudes
 of both images are divided by the root of their radial average first: neither the outline of a specimen nor the noise
-decides alone. The best of them are refined by Gauss–Newton with the unknowns of a similarity, then again at twice the
-resolution. The most significant correlation wins: Fisher's z of the ZNCC times the root of the number of compared
-voxels.
+decides alone. The best of them are refined by Gauss–Newton with the unknowns of a similarity, then the best of these on
+finer images less their local means, then on finer ones as they are. The most significant correlation wins: Fisher's z
+of the ZNCC times the root of the number of compared voxels.
 """
 
 from __future__ import annotations
@@ -28,25 +28,31 @@ from mpidvc.kernels import correlation
 __all__ = ["Candidate", "CoarseSearch", "Found", "binning_of", "coarse_search", "in_steps"]
 
 #: Mean side of the binned images, voxels: the largest that is taken for the refinement, in 2D and in 3D.
-SIDE_2D, SIDE = 160.0, 56.0
+SIDE_2D, SIDE = 240.0, 100.0
 #: The scan sees images that are binned further, so that its FFTs have no more points than this, in 2D and in 3D.
 POINTS_2D, POINTS = 20_000, 70_000
 #: Fewest voxels of the binned image along an axis, for the refinement and for the scan.
-THINNEST, THINNEST_SCAN = 4, 2
+THINNEST, THINNEST_SCAN = 4, 3
 #: Rotations of the scan: the step of angles in 2D (degrees), and the number of all rotations in 3D.
 STEP_2D, ROTATIONS = 2.0, 6000
 #: Largest distance of a rotation from the grid, degrees.
 REACH_2D, REACH = STEP_2D / 2, 13.0
 #: Uniform stretches of the scan. In 3D the scan is too coarse to tell them apart.
 STRETCHES_2D, STRETCHES = (0.93, 1.0, 1.07), (1.0,)
-#: Motions that a chunk of the scan tries, and how many of all are refined, first coarsely, then finely.
-CHUNK, REFINED, FINAL = 100, 64, 8
+#: Width of the neighbourhood whose mean is taken off in the second refinement, voxels; least deviation that counts as
+#: texture, as a part of the largest.
+WIDTH, LEAST_TEXTURE = 3.0, 0.01
+#: Motions that a chunk of the scan tries, and how many are refined on each of the three levels.
+CHUNK = 100
+REFINED = (128, 24, 6)
 #: Motions nearer to each other than this (degrees; share of the image's mean side) are one candidate.
 SAME_ANGLE, SAME_PLACE = 4.0, 0.06
 #: Least part of image 1 that has to be compared.
 LEAST_OVERLAP = 0.1
 #: A second candidate whose score is so large a part of the best one's makes the result doubtful.
-RIVAL = 0.8
+RIVAL = 0.9
+#: The same for a best ZNCC below the second figure, which chance can reach.
+RIVAL_WEAK, WEAK = 0.7, 0.5
 #: Degrees that a refined rotation may be beyond the largest angle.
 TOLERANCE = 1.0
 
@@ -63,6 +69,11 @@ class Level(NamedTuple):
     def of(cls, im1: Float32Array, im2: Float32Array) -> Level:
         """From images that are nan where they are not data."""
         return cls(*_filled(im1), *_filled(im2))
+
+    def levelled(self, sigma: float) -> Level:
+        """The images less their local mean, in units of the local deviation (of this width, voxels)."""
+        one, two = _levelled(self.im1, self.data1, sigma), _levelled(self.im2, self.data2, sigma)
+        return Level(one, self.data1, two, self.data2)
 
 
 class Candidate(NamedTuple):
@@ -95,7 +106,8 @@ class Found:
     @property
     def doubtful(self) -> bool:
         """Whether another motion is nearly as good."""
-        return self.second is not None and self.second.score > RIVAL * self.best.score
+        least = RIVAL_WEAK if self.best.zncc < WEAK else RIVAL
+        return self.second is not None and self.second.score > least * self.best.score
 
 
 class StepTask(Protocol):
@@ -209,6 +221,12 @@ def _scan_factor(shape: Triple) -> Triple:
     raise UserError("the coarse search cannot turn images that are so thin; give a first guess (-pf)")
 
 
+def _middle_factor(shape: Triple, scanned: Triple) -> Triple:
+    """Binning between that of the scan and none."""
+    factor = round(math.sqrt(scanned[1]))
+    return (1 if is_two_d(shape) else factor, factor, factor)
+
+
 def _grid(shape: Triple) -> Triple:
     """Shape of the FFTs for images of a shape: there is room for what a rotation lays across, and for translations."""
     nz, ny, nx = (_fft_size(max(1.5 * n, 0.5 * n + max(shape))) for n in shape)
@@ -227,6 +245,60 @@ def _filled(image: Float32Array) -> tuple[Float32Array, Any]:
         return np.ascontiguousarray(image), None
     mean = image[data].mean(dtype=np.float64) if data.any() else 0.0
     return np.where(data, image, np.float32(mean)), data.astype(np.uint8)
+
+
+def _levelled(image: Float32Array, data: Any, sigma: float) -> Float32Array:
+    """Texture everywhere as strong as an outline, where there is any; 0 where no data is."""
+    weight = np.ones(image.shape) if data is None else data.astype(np.float64)
+    share = np.maximum(_smooth(weight, sigma), 1e-6)
+    values = (image - image.mean(dtype=np.float64)) * weight
+    rest = (values - _smooth(values, sigma) / share) * weight
+    deviation = np.sqrt(_smooth(rest * rest, sigma) / share)
+    least = max(float(np.median(deviation)), LEAST_TEXTURE * float(deviation.max()), 1e-30)
+    levelled: Float32Array = (rest / (deviation + least)).astype(np.float32)
+    return levelled
+
+
+def _smooth(values: Array, sigma: float) -> Array:
+    """Sum with the weights of a Gaussian; 0 outside."""
+    reach = math.ceil(3 * sigma)
+    weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(reach + 1)]
+    whole = weights[0] + 2 * sum(weights[1:])
+    for axis, n in enumerate(values.shape):
+        if n == 1:
+            continue
+        along = np.moveaxis(values, axis, 0)
+        total = along * (weights[0] / whole)
+        for k in range(1, min(reach, n - 1) + 1):
+            total[k:] += along[:-k] * (weights[k] / whole)
+            total[:-k] += along[k:] * (weights[k] / whole)
+        values = np.moveaxis(total, 0, axis)
+    return np.ascontiguousarray(values)
+
+
+class Stage:
+    """A pair binned further, and how Phi in its voxels follows from Phi in those of the pair.
+
+    Parameters
+    ----------
+    im1, im2 : (z, y, x) float32
+        nan where they are not data.
+    factor : 3 ints
+    """
+
+    def __init__(self, im1: Float32Array, im2: Float32Array, factor: Triple) -> None:
+        self.factor = factor
+        self.level = Level.of(_binned(im1, factor), _binned(im2, factor))
+        self._centre = (np.array(im1.shape) - 1) / 2
+        self._own = np.array(first_voxel(im1.shape, factor)) + (np.array(self.level.im1.shape) * factor - 1) / 2
+
+    def to_fine(self, phi: Array) -> Array:
+        """Phi about the centre of the pair, in its voxels."""
+        return deformation.move_centre(deformation.scale_translation(phi, self.factor[1]), self._own, self._centre)
+
+    def from_fine(self, phi: Array) -> Array:
+        """Phi about the centre of the binned pair, in its voxels."""
+        return deformation.scale_translation(deformation.move_centre(phi, self._centre, self._own), 1 / self.factor[1])
 
 
 class CoarseSearch:
@@ -252,52 +324,47 @@ class CoarseSearch:
     def __init__(
         self, im1: Float32Array, im2: Float32Array, shape: Triple, factor: Triple, max_angle: float = 180.0
     ) -> None:
-        self._two_d = is_two_d(shape)
-        self._fine = Level.of(im1, im2)
+        self._two_d, self._shape = is_two_d(shape), im1.shape
         self._max_angle = max_angle
         # centre of the binned image in voxels of the full one, less that of the full one
         middle = np.array(first_voxel(shape, factor)) + (np.array(im1.shape) * factor - 1) / 2
         self._away: Array = middle - (np.array(shape) - 1) / 2
         self._bins = factor[1]
-        self._scan_factor = _scan_factor(im1.shape)
-        self._coarse = Level.of(_binned(im1, self._scan_factor), _binned(im2, self._scan_factor))
-        small = self._coarse.im1.shape
-        middle = np.array(first_voxel(im1.shape, self._scan_factor)) + (np.array(small) * self._scan_factor - 1) / 2
-        self._away_coarse: Array = middle - (np.array(im1.shape) - 1) / 2
+        self._scan = Stage(im1, im2, _scan_factor(im1.shape))
+        between = Stage(im1, im2, _middle_factor(im1.shape, self._scan.factor))
+        # of a body that hardly changes when it is turned about its axis, the texture has to choose
+        between.level = between.level.levelled(WIDTH)
+        self._stages = [self._scan, between, Stage(im1, im2, (1, 1, 1))]
         self._F = _gradients(self._two_d, max_angle)
-        self.total = -(-len(self._F) // CHUNK) + min(REFINED, len(self._F)) + FINAL
+        self.total = -(-len(self._F) // CHUNK) + min(REFINED[0], len(self._F)) + sum(REFINED[1:])
 
     def steps(self) -> Generator[StepTask, list[Any], Found]:
         """Yield every task of the search; take its results, in the order of its chunks; return what was found."""
-        for image, name in ((self._fine.im1, "image 1"), (self._fine.im2, "image 2")):
+        fine = self._stages[-1].level
+        for image, name in ((fine.im1, "image 1"), (fine.im2, "image 2")):
             if not image.std() > 0:
                 raise UserError(f"the coarse search finds no texture in {name}; look at the image, or at its mask")
-        scanned = yield Scan(self._coarse, self._F)
+        scanned = yield Scan(self._scan.level, self._F)
         rows = np.concatenate(scanned)
         # the order given among equals
-        order = np.argsort(-rows[:, 0], kind="stable")[:REFINED]
-        starts = []
+        order = np.argsort(-rows[:, 0], kind="stable")
+        phis = []
         for k in order:
             phi = np.eye(4)
             phi[:3, :3] = self._F[k]
             phi[:3, 3] = self._F[k] @ rows[k, 1:]
-            starts.append(phi)
-        refined = yield Refinement(self._coarse, starts)
-        candidates = self._distinct([self._finer(one) for one in refined if one.score > 0])[:FINAL]
-        finished = []
-        if candidates:
-            finished = yield Refinement(self._fine, [one.phi for one in candidates])
-        best = self._distinct([one for one in finished if one.score > 0])
-        if not best:
-            angle = f" up to {self._max_angle:g}°" if self._max_angle < 180 else ""
-            raise UserError(f"the coarse search finds no rotation{angle} at which the images correlate")
+            phis.append(self._scan.to_fine(phi))
+        best: list[Candidate] = []
+        for stage, number in zip(self._stages, REFINED, strict=True):
+            starts = [stage.from_fine(phi) for phi in phis[:number]]
+            refined = yield Refinement(stage.level, starts)
+            best = self._distinct([one._replace(phi=stage.to_fine(one.phi)) for one in refined if one.score > 0])
+            phis = [one.phi for one in best]
+            if not best:
+                angle = f" up to {self._max_angle:g}°" if self._max_angle < 180 else ""
+                raise UserError(f"the coarse search finds no rotation{angle} at which the images correlate")
         final = [one._replace(phi=self._full(one.phi)) for one in best[:2]]
         return Found(final[0], final[1] if len(final) > 1 else None)
-
-    def _finer(self, one: Candidate) -> Candidate:
-        """The candidate about the centre of the finer image, in its voxels."""
-        phi = deformation.scale_translation(one.phi, self._scan_factor[1])
-        return one._replace(phi=deformation.move_centre(phi, self._away_coarse, (0, 0, 0)))
 
     def _full(self, phi: Array) -> Array:
         return deformation.move_centre(deformation.scale_translation(phi, self._bins), self._away, (0, 0, 0))
@@ -305,7 +372,7 @@ class CoarseSearch:
     def _distinct(self, candidates: list[Candidate]) -> list[Candidate]:
         """Candidates of different motions within the largest angle, from best to worst."""
         kept: list[Candidate] = []
-        sides = self._fine.im1.shape[1:] if self._two_d else self._fine.im1.shape
+        sides = self._shape[self._two_d :]
         near = SAME_PLACE * math.prod(sides) ** (1 / len(sides))
         for one in sorted(candidates, key=lambda one: -one.score):
             if _angle(one.phi[:3, :3]) > self._max_angle + TOLERANCE:
@@ -520,7 +587,7 @@ class Refinement:
         mean1 = float(im1.mean(dtype=np.float64))
         settings = RegistrationSettings(
             max_iterations=60,
-            min_delta_phi=1e-3,
+            min_delta_phi=2e-4,
             criterion="znssd",
             gain=gain,
             bias=mean1 - gain * float(im2.mean(dtype=np.float64)),

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from mpidvc.core import coarse, deformation
 from mpidvc.core.analytic import AnalyticPair
-from mpidvc.core.coarse import Candidate, CoarseSearch, Level, Refinement, Scan, coarse_search, search
+from mpidvc.core.coarse import CoarseSearch, Level, Refinement, Scan, Stage, coarse_search, search
 from mpidvc.errors import UserError
 
 SOLID = AnalyticPair(
@@ -80,7 +80,7 @@ def test_binned_images_give_phi_of_the_full_ones() -> None:
         (1, 481, 487), seed=3, amplitude=0, rotation=(100, 0, 0), strain=(0, 0, 0), translation=(0, 30.4, -51.7),
         dtype=np.float32, around=0.7, spacing=12, radii=(10, 18),
     )  # fmt: skip
-    assert coarse.binning_of(pair.shape) == (1, 4, 4)
+    assert coarse.binning_of(pair.shape) == (1, 3, 3)
     check(coarse_search(pair.image1(), pair.image2()), pair)
 
 
@@ -209,10 +209,10 @@ def test_a_refinement_converges_and_measures_zncc(pair: AnalyticPair) -> None:
 def test_a_candidate_is_the_same_motion_on_finer_images() -> None:
     """Points of the finer image are moved as those of the coarser one, whose voxels stand for 3 of them."""
     image = np.random.default_rng(1).random((61, 62, 64)).astype(np.float32)
-    small = CoarseSearch(image, image, image.shape, (1, 1, 1))
-    assert small._scan_factor == (3, 3, 3)
+    stage = Stage(image, image, (3, 3, 3))
     phi = deformation.compute_phi((1.5, -2, 0.7), (30, 10, -50), np.eye(3) * 1.1)
-    finer = small._finer(Candidate(1.0, 1.0, 1.0, phi)).phi
+    finer = stage.to_fine(phi)
+    np.testing.assert_allclose(stage.from_fine(finer), phi, rtol=0, atol=1e-12)
     point = np.array([4.0, 9, 2])
     moved = point + deformation.apply(phi, (np.array((20, 20, 21)) - 1) / 2, point)
     # centres of bins; 0, 1 and 0 voxels are cut off in front
@@ -224,4 +224,37 @@ def test_a_candidate_is_the_same_motion_on_finer_images() -> None:
 def test_steps_are_told_before_they_are_run() -> None:
     small = CoarseSearch(FLAT.image1(), FLAT.image2(), FLAT.shape, (1, 1, 1), 10.0)
     scan = next(small.steps())
-    assert scan.n_chunks + coarse.FINAL < small.total
+    assert scan.n_chunks + sum(coarse.REFINED[1:]) < small.total
+
+
+def test_local_means_and_deviations_are_taken_off() -> None:
+    """Against scipy's Gaussian, inside; a strong step weighs no more than the texture, and what is no data is 0."""
+    rng = np.random.default_rng(2)
+    image = rng.normal(0, 1, (30, 31, 32)).astype(np.float32)
+    image[:, :, 16:] += 50
+    smooth = coarse._smooth(image.astype(float), 2.0)
+    inner = (slice(7, -7),) * 3
+    expected = ndimage.gaussian_filter(image.astype(float), 2.0, truncate=3, mode="constant")
+    np.testing.assert_allclose(smooth[inner], expected[inner], rtol=1e-9)
+    data = np.ones(image.shape, np.uint8)
+    data[:5] = 0
+    flat = coarse._levelled(image, data, 3.0)
+    assert (flat[:5] == 0).all()
+    assert np.abs(flat).max() < 4
+    assert 0.2 < flat[8:-8, 8:-8, :5].std() < 1
+
+
+def test_a_round_body_is_found_by_its_texture() -> None:
+    """A cylinder in air whose weak texture alone tells the angle about its axis, and its ends."""
+    pair = AnalyticPair(
+        (60, 60, 60), seed=2, amplitude=0, rotation=(0, 25, 20), strain=(0, 0, 0), translation=(2, -3, 1),
+        dtype=np.float32, mean=0.8, contrast=0.02, around=0.6, spacing=6, radii=(5, 8),
+    )  # fmt: skip
+    grid = np.moveaxis(np.indices(pair.shape, dtype=float), 0, -1)
+    found = []
+    for image, places in ((pair.image1(), grid), (pair.image2(), pair.inverse_phi(grid))):
+        arm = places - 29.5
+        depth = np.minimum(22 - np.abs(arm[..., 0]), 14 - np.hypot(arm[..., 1], arm[..., 2]))
+        found.append((image * np.clip(depth / 2 + 0.5, 0, 1)).astype(np.float32))
+    # the weak texture holds the angle about the axis less firmly
+    check(coarse_search(*found, max_angle=60.0), pair, 0.5)

@@ -55,7 +55,7 @@ __all__ = ["Plan"]
 #: Rough CPU seconds per voxel: some iterations on every level.
 COST = {1: 4.0e-8, 3: 1.2e-7}
 #: CPU seconds of a coarse search in 2D and in 3D; the images do not count.
-SEARCH_2D, SEARCH = 0.5, 6.0
+SEARCH_2D, SEARCH = 1.0, 8.0
 #: Bound of the entries of F for any rotation: the diagonal of a registration's block is at most this share of the sum
 #: of its sides.
 ANY_ROTATION = 0.75
