@@ -27,7 +27,7 @@ def test_binned_images(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, i
     mask[:, :50] = 0
     task = BinTask(ArrayImage(image, "a"), ArrayImage(mask, "mask"))
     factor = binning_of(shape)
-    assert task.factor == factor == ((3, 3, 3) if shape[0] > 1 else (1, 4, 4))
+    assert task.factor == factor == ((2, 2, 2) if shape[0] > 1 else (1, 3, 3))
     small = np.zeros(task.shape)
     for chunk in range(task.n_chunks):
         low, high = task.place(chunk)

@@ -56,6 +56,8 @@ __all__ = ["Plan"]
 COST = {1: 4.0e-8, 3: 1.2e-7}
 #: CPU seconds of a coarse search in 2D and in 3D; the images do not count.
 SEARCH_2D, SEARCH = 1.0, 8.0
+#: Bytes that a coarse search takes on every rank, and again on rank 0: some 100³ voxels of both images, and copies.
+SEARCH_BYTES = 30_000_000
 #: Bound of the entries of F for any rotation: the diagonal of a registration's block is at most this share of the sum
 #: of its sides.
 ANY_ROTATION = 0.75
@@ -177,13 +179,14 @@ class Plan(CorrelationPlan):
         chunk = registration_bytes(images, self.settings, F - np.eye(3), self.levels.end)
         if self.deformed is not None:
             chunk = max(chunk, warp_bytes(images.image1))
+        search = 0 if self.max_angle is None else SEARCH_BYTES
         tiles = [tile_bytes(image, begin, False) for image in (images.image1, images.image2)]
         if images.mask1 is not None:
             tiles.append(tile_bytes(images.mask1, begin, True))
         return Needs(
             [images],
-            chunk,
-            rank0=LIBRARIES,
+            max(chunk, search),
+            rank0=LIBRARIES + search,
             looking=looking_bytes(None),
             tiles=tiles,
             less="a coarser last level (-be)",
