@@ -55,7 +55,7 @@ __all__ = ["Plan"]
 #: Rough CPU seconds per voxel: some iterations on every level.
 COST = {1: 4.0e-8, 3: 1.2e-7}
 #: CPU seconds of a coarse search in 2D and in 3D; the images do not count.
-SEARCH_2D, SEARCH = 1.0, 8.0
+SEARCH_2D, SEARCH = 1.5, 12.0
 #: Bytes that a coarse search takes on every rank, and again on rank 0: some 100³ voxels of both images, and copies.
 SEARCH_BYTES = 30_000_000
 #: Bound of the entries of F for any rotation: the diagonal of a registration's block is at most this share of the sum
