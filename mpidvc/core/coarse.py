@@ -342,7 +342,7 @@ class CoarseSearch:
         """Yield every task of the search; take its results, in the order of its chunks; return what was found."""
         fine = self._stages[-1].level
         for image, name in ((fine.im1, "image 1"), (fine.im2, "image 2")):
-            if not image.std() > 0:
+            if not image.max() > image.min():
                 raise UserError(f"the coarse search finds no texture in {name}; look at the image, or at its mask")
         scanned = yield Scan(self._scan.level, self._F)
         rows = np.concatenate(scanned)
@@ -431,7 +431,7 @@ def _flattened(image: Float32Array, data: Any) -> Float32Array:
     shell = np.rint(number * max(image.shape)).astype(np.int64).ravel()
     power = spectrum.real**2 + spectrum.imag**2
     mean_power = np.bincount(shell, power.ravel()) / np.maximum(np.bincount(shell), 1)
-    floor = 1e-9 * float(mean_power.max())
+    floor = 1e-9 * float(mean_power.max()) + 1e-30
     # square roots are the same on all processors, other powers are not
     factor = 1 / np.sqrt(np.sqrt(mean_power + floor))
     # beyond the largest wave number of an axis a rotated image has nothing
@@ -583,6 +583,8 @@ class Refinement:
         low = np.array([0 if two_d else 1, 1, 1])
         n = np.array(im1.shape) - 2 * low
         spread1, spread2 = float(im1.std(dtype=np.float64)), float(im2.std(dtype=np.float64))
+        if not (spread1 > 0 and spread2 > 0):
+            return Candidate(0.0, math.nan, 0.0, self._starts[chunk])
         gain = spread1 / spread2
         mean1 = float(im1.mean(dtype=np.float64))
         settings = RegistrationSettings(

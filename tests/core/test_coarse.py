@@ -120,6 +120,10 @@ def test_what_cannot_be_searched_is_refused() -> None:
         coarse_search(np.full_like(image, np.nan), image)
     with pytest.raises(ValueError, match="of one shape"):
         coarse_search(image, image[:, 1:])
+    # the means of all bins are the same
+    chess = (np.indices((1, 400, 400)).sum(axis=0) % 2).astype(np.float32)
+    with pytest.raises(UserError, match="finds no"):
+        coarse_search(chess, chess)
     thin = np.random.default_rng(1).random((4, 300, 300)).astype(np.float32)
     with pytest.raises(UserError, match="cannot turn images that are so thin"):
         coarse_search(thin, thin)
