@@ -1,6 +1,6 @@
 """How often the coarse search finds random motions, and its CPU time.
 
-    python benchmarks/coarse.py > table.md            # 20 pairs of planes and 5 of volumes: docs/benchmarks-coarse.md
+    python benchmarks/coarse.py > table.md            # 20 pairs of planes and 5 of volumes
     python benchmarks/coarse.py --volumes 20 --only air
 
 Every pair has a texture in closed form and a random motion: any rotation, a shift by a quarter of the side and a
