@@ -155,6 +155,7 @@ class Model:
         self._now = 0
         self._held: Array | None = None
         self._saved: Array = start
+        self._difference: Float32Array = np.zeros((1, 1), np.float32)
         self._plane = np.array([0.0, 1.0, 1.0]) if pair.two_d else np.ones(3)
         middles = [n // 2 for n in pair.small]
         self.view = View(0, [[k, k] for k in middles], pair.centre.copy())
@@ -423,16 +424,25 @@ class Model:
 
     def usual_contrast(self, which: int) -> Contrast:
         """Limits between which nearly all grey levels of image 1 (0) or 2 (1) lie."""
-        return robust_limits(self.samples[which])
+        return self._limits[which]
+
+    @cached_property
+    def _limits(self) -> tuple[Contrast, Contrast]:
+        return robust_limits(self.samples[0]), robust_limits(self.samples[1])
+
+    @cached_property
+    def _histograms(self) -> tuple[Histogram, Histogram]:
+        one, two = (histogram(values, limits) for values, limits in zip(self.samples, self._limits, strict=True))
+        return one, two
 
     def usual_spread(self) -> float:
         """Half of the contrast of image 1: differences of this size get the last colour."""
-        low, high = self.usual_contrast(0)
+        low, high = self._limits[0]
         return (high - low) / 2
 
     def histogram_of(self, which: int) -> Histogram:
         """Histogram of image 1 (0) or 2 (1)."""
-        return histogram(self.samples[which], self.usual_contrast(which))
+        return self._histograms[which]
 
     # ---- what is shown
 
@@ -445,6 +455,8 @@ class Model:
         base1, base2 = self.pair.base1, self.pair.base2
         contrasts = _less(view.contrasts[0], base1), _less(view.contrasts[1], base2)
         gain, bias = self.grey_map
+        bias += gain * base2 - base1
+        self._difference = np.float32(gain) * two + np.float32(bias) - one
         third = compare(
             one,
             two,
@@ -452,11 +464,16 @@ class Model:
             contrasts,
             view.spread,
             gain,
-            gain * base2 + bias - base1,
+            bias,
             view.squares,
             view.tinted,
         )
         return grey(one, contrasts[0]), grey(two, contrasts[1]), third
+
+    def histogram_of_difference(self) -> Histogram:
+        """Histogram of the differences in the slices that `pictures` showed last."""
+        reach = max(1.2 * self.usual_spread(), 1.05 * self.view.spread)
+        return histogram(self._difference, Contrast(-reach, reach))
 
     def numbers(self) -> Numbers:
         """How well the images agree."""
