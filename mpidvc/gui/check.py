@@ -56,8 +56,8 @@ def need_window() -> None:
         raise UserError(f"Qt has not begun within {PATIENCE:.0f} s; check the display") from None
     if done.returncode != 0:
         raise UserError(
-            f"Qt cannot show a window here ({_reason(done.stderr)}); check the display, and install what it lacks (Debian: "
-            f"apt install {LIBRARIES})"
+            f"Qt cannot show a window here ({_reason(done.stderr)}); check the display, and install what it lacks "
+            f"(Debian: apt install {LIBRARIES})"
         )
 
 
@@ -74,5 +74,8 @@ def _version() -> tuple[int, ...]:
 def _reason(told: str) -> str:
     """The line that says most, of what a process told before it was ended."""
     lines = [line.strip() for line in told.splitlines() if line.strip()]
-    telling = [line for line in lines if "Error" in line or "could not" in line.lower() or "is needed" in line]
-    return (telling or lines or ["it was ended"])[-1][:200]
+    for sign in ("is needed to load", "could not connect", "Error: ", "Could not"):
+        found = next((line for line in lines if sign in line), None)
+        if found is not None:
+            return found[:200]
+    return lines[-1][:200] if lines else "it was ended"

@@ -138,7 +138,7 @@ class Window(QMainWindow):
             (self.save, 3),
         ):
             panels.addWidget(panel, share)
-        centre = QWidget()
+        self._centre = centre = QWidget()
         # takes the keyboard back from a field that is left
         centre.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         whole = QVBoxLayout(centre)
@@ -302,9 +302,11 @@ class Window(QMainWindow):
     def open(self) -> None:
         """Ask for two images, and read them."""
         dialog = PairDialog(self, self._folder, self._binning, self._phi_file)
-        if not dialog.exec():
-            return
+        wanted = dialog.exec()
         one, two, phi, binning = dialog.chosen
+        dialog.deleteLater()
+        if not wanted:
+            return
         try:
             opened = open_images(one, two, binning)
             start = read_phi(phi, 1.0, opened.images) if phi else None
@@ -338,6 +340,8 @@ class Window(QMainWindow):
             self.turn.setEnabled(not pair.two_d)
             for button in self.bar.across.buttons()[1:]:
                 button.setEnabled(not pair.two_d)
+            # the keys are for the images, not for the first field
+            self._centre.setFocus()
             self.say("Bring image 1 upon image 2: drag it, use the keys (F1), or snap")
             self.refresh()
 
@@ -439,7 +443,9 @@ class Window(QMainWindow):
         buttons = {box.addButton(name, QMessageBox.ButtonRole.ActionRole): name for name in answers}
         box.setEscapeButton(list(buttons)[-1])
         box.exec()
-        return answers[buttons[box.clickedButton()]]  # type: ignore[index, unused-ignore]
+        answer = answers[buttons[box.clickedButton()]]  # type: ignore[index, unused-ignore]
+        box.deleteLater()
+        return answer
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """Ask before a Phi is lost; end what is running."""
@@ -785,6 +791,7 @@ class Window(QMainWindow):
         tables = [f"<table>{'</tr>'.join(part)}</table>" for part in (cells[:half], cells[half:])]
         box.setText(f"<table><tr><td>{tables[0]}</td><td width='30'></td><td>{tables[1]}</td></tr></table>")
         box.exec()
+        box.deleteLater()
 
 
 def _grey(value: float) -> str:
