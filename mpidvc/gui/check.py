@@ -17,7 +17,7 @@ TRIAL = "from PySide6.QtWidgets import QApplication; QApplication(['trial'])"
 #: Seconds that it may take.
 PATIENCE = 60.0
 #: Libraries of the system that Qt needs, as Debian calls them.
-LIBRARIES = "libegl1 libgl1 libxkbcommon0 libdbus-1-3 libfontconfig1 libglib2.0-0 libxcb-cursor0"
+LIBRARIES = "libegl1 libgl1 libdbus-1-3 libfontconfig1 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1"
 #: From this version on PySide6 needs a Python whose None is immortal, and does not say so.
 FORGETFUL, IMMORTAL = (6, 12), (3, 12)
 
