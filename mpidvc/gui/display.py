@@ -185,7 +185,9 @@ class DisplayPair:
 
     def slice2(self, axis: int, k: int) -> Float32Array:
         """Slice k along an axis of image 2: (rows, columns)."""
-        return np.asarray(np.take(self.image2, k, axis))
+        at: list[slice | int] = [slice(None)] * 3
+        at[axis] = k
+        return self.image2[tuple(at)]
 
     def grey1(self, phi: Array, k: Ints) -> float:
         """Grey level of image 1 deformed by Phi at the voxel k (3,) of the copies; nan outside."""

@@ -156,6 +156,7 @@ class Model:
         self._held: Array | None = None
         self._saved: Array = start
         self._difference: Float32Array = np.zeros((1, 1), np.float32)
+        self._counted: tuple[Array, bool, Numbers] | None = None
         self._plane = np.array([0.0, 1.0, 1.0]) if pair.two_d else np.ones(3)
         middles = [n // 2 for n in pair.small]
         self.view = View(0, [[k, k] for k in middles], pair.centre.copy())
@@ -477,7 +478,10 @@ class Model:
 
     def numbers(self) -> Numbers:
         """How well the images agree."""
-        return self.pair.numbers(self.phi, *self.grey_map)
+        now = self.phi, self.view.matched
+        if self._counted is None or self._counted[0] is not now[0] or self._counted[1] != now[1]:
+            self._counted = *now, self.pair.numbers(self.phi, *self.grey_map)
+        return self._counted[2]
 
     def grey_at(self, position: npt.ArrayLike) -> tuple[float, float]:
         """Grey levels of image 1 deformed and of image 2 at a point in voxels of the images; nan outside."""

@@ -24,7 +24,7 @@ from mpidvc.tasks.registration import LevelSettings, register_multiscale
 __all__ = ["CancelledError", "NothingFoundError", "Progress", "Snapped", "register", "search", "translate"]
 
 #: Most voxels that a translation, and a search over rotations, look at; and pixels in 2D.
-TRANSLATION_VOXELS, SEARCH_VOXELS, SEARCH_PIXELS = 8_000_000, 2_000_000, 260_000
+TRANSLATION_VOXELS, SEARCH_VOXELS, SEARCH_PIXELS = 8_000_000, 500_000, 260_000
 #: Share of image 2 that image 1 has to cover.
 LEAST_OVERLAP = 0.1
 #: Convergence of a registration: reg's.
