@@ -74,7 +74,8 @@ class HistogramBar(QWidget):
         """Draw."""
         painter = QPainter(self)
         painter.fillRect(self.rect(), _BACKGROUND)
-        counts = np.sqrt(self._shown.counts)
+        # logarithmic: a background may hold most of the voxels
+        counts = np.log1p(self._shown.counts)
         most, n = float(counts.max(initial=0)), len(counts)
         height, width = self.height(), self.width() / n
         low, high = (self.pixel_of(value) for value in self._limits)

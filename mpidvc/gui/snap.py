@@ -176,8 +176,8 @@ def register(pair: DisplayPair, phi: Array, progress: Progress) -> Snapped:
         raise NothingFoundError(f"reg fails from here ({CORRELATION[status].meaning}); bring the images nearer first")
     new = whole.phi_from(found.phi, pair.centre)
     if status == 1:
-        return Snapped(new, f"reg has not converged in {found.last.iterations} iterations; its last Phi is set")
-    return Snapped(new, f"reg converged after {found.last.iterations} iterations")
+        return Snapped(new, f"not converged in {found.last.iterations} iterations; the last Phi is set")
+    return Snapped(new, f"converged after {found.last.iterations} iterations")
 
 
 class _Watched(InlineExecutor):

@@ -615,7 +615,7 @@ def test_snaps(window: Window, by: str, monkeypatch: pytest.MonkeyPatch) -> None
         assert window.translation.isEnabled()
     assert asked == [90]
     np.testing.assert_allclose(model.phi, phi_of(PAIR), atol=0.03)
-    assert "reg: reg converged" in window.message.text()
+    assert "reg: converged after" in window.message.text()
     assert model.undone == "snap: reg"
     model.set_phi("guess", deformation.compute_phi((0, 0, 0), (11, -6, 8)))
     window.refresh()
