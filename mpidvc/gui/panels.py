@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from PySide6.QtCore import QLocale, Qt, Signal
-from PySide6.QtGui import QFont, QFontDatabase, QFontMetrics, QWheelEvent
+from PySide6.QtCore import QEvent, QLocale, Qt, Signal
+from PySide6.QtGui import QFont, QFontDatabase, QFontMetrics, QKeyEvent, QWheelEvent
 from PySide6.QtWidgets import (
     QAbstractSpinBox,
     QButtonGroup,
@@ -85,6 +85,27 @@ def _tick(name: str, text: str, tip: str, on: bool = False) -> QCheckBox:
     return made
 
 
+def _kept(event: QEvent) -> bool:
+    """Whether a field keeps a key that is one of the window as well: all but those with Ctrl or Alt, F1 …, Escape."""
+    if event.type() != QEvent.Type.ShortcutOverride or not isinstance(event, QKeyEvent):
+        return False
+    with_others = Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.AltModifier
+    if event.modifiers() & with_others or event.key() == Qt.Key.Key_Escape:
+        return False
+    if Qt.Key.Key_F1 <= event.key() <= Qt.Key.Key_F12:
+        return False
+    event.accept()
+    return True
+
+
+class _Line(QLineEdit):
+    """A field for a text."""
+
+    def event(self, event: QEvent) -> bool:
+        """Keys of the field are not those of the window."""
+        return _kept(event) or super().event(event)
+
+
 class Number(QDoubleSpinBox):
     """A field for a number; it tells of those that the user gives only.
 
@@ -117,6 +138,10 @@ class Number(QDoubleSpinBox):
         self.blockSignals(True)
         self.setValue(value if np.isfinite(value) else 0.0)
         self.blockSignals(False)
+
+    def event(self, event: QEvent) -> bool:
+        """Keys of the field are not those of the window."""
+        return _kept(event) or super().event(event)
 
     def wheelEvent(self, event: QWheelEvent) -> None:
         """The wheel is for the pictures: a field that it passes does not change."""
@@ -370,7 +395,7 @@ class SavePanel(_Group):
         column = QVBoxLayout()
         self.setLayout(column)
         column.setSpacing(4)
-        self.name = QLineEdit()
+        self.name = _Line()
         self.name.setObjectName("name")
         self.name.setToolTip("text file of Phi, in the current folder unless it says another one")
         self.name.returnPressed.connect(self.name.clearFocus)

@@ -7,22 +7,7 @@ import pytest
 
 from mpidvc.core import deformation
 from mpidvc.gui.display import DisplayPair, reduction
-from mpidvc.images.image import ArrayImage
-from mpidvc.images.pair import ImagePair
-from mpidvc.tasks.grey import with_limits
-
-SLOPE = np.array([0.7, -0.3, 0.5])
-PHI = deformation.compute_phi((3.0, -2.0, 4.5), (8.0, -5.0, 12.0), [[1.05, 0.02, 0], [0.02, 0.97, 0.01], [0, 0.01, 1]])
-PLANE = deformation.compute_phi((0, -2.0, 4.5), (12.0, 0, 0), [[1, 0, 0], [0, 0.97, 0.03], [0, 0.03, 1.04]])
-
-
-def ramp(shape: tuple[int, int, int], level: float = 50.0) -> np.ndarray:
-    return (np.tensordot(np.indices(shape), SLOPE, (0, 0)) + level).astype(np.float32)
-
-
-def pair_of(one: np.ndarray, two: np.ndarray, most: int | None = None) -> DisplayPair:
-    images = (with_limits(ArrayImage(array, name)) for array, name in ((one, "im1"), (two, "im2")))
-    return DisplayPair.of(ImagePair(*images), most=most)
+from tests.gui.pairs import PHI, PLANE, SLOPE, pair_of, ramp
 
 
 def expected(pair: DisplayPair, phi: np.ndarray, positions: np.ndarray, level: float = 50.0) -> np.ndarray:

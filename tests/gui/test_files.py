@@ -18,8 +18,7 @@ from mpidvc.gui.display import DisplayPair, Numbers
 from mpidvc.gui.snap import CancelledError, Progress
 from mpidvc.images.image import ArrayImage
 from mpidvc.main import main
-from tests.gui.pairs import WidePair, phi_of
-from tests.gui.test_model import SHEARED
+from tests.gui.pairs import SHEARED, WidePair, phi_of
 
 PAIR = WidePair((40, 44, 48), 3, (30, -10, 20), (0.03,) * 3, (6, -8, 7), amplitude=0, spacing=6, radii=(4, 7))
 NUMBERS = Numbers(1.0, 0.5, 0.25, 1.0)

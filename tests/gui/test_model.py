@@ -10,12 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from mpidvc.core import deformation
 from mpidvc.gui.model import Model, RefusedError, axes_of
-from tests.gui.test_display import PHI, PLANE, pair_of, ramp
-
-#: With shear, and a rotation: what a file may bring.
-SHEARED = deformation.compute_phi(
-    (3, 2, -1), (10, -20, 5), [[1.1, 0.05, -0.02], [0.05, 0.9, 0.03], [-0.02, 0.03, 1.02]]
-)
+from tests.gui.pairs import PHI, PLANE, SHEARED, pair_of, ramp
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from mpidvc.errors import UserError
 from mpidvc.gui import snap
 from mpidvc.gui.display import DisplayPair
 from mpidvc.gui.snap import CancelledError, NothingFoundError, Progress
-from tests.gui.pairs import WidePair, phi_of
-from tests.gui.test_display import pair_of
+from tests.gui.pairs import WidePair, pair_of, phi_of
 
 AXIS = np.array([2.0, -1.0, 2.0]) / 3
 SOLID = WidePair((70, 80, 76), 3, 40 * AXIS, (0.03,) * 3, (14, -20, 17), amplitude=0, spacing=7, radii=(5, 9))

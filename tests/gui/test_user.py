@@ -19,7 +19,7 @@ from mpidvc.gui.files import open_images
 from mpidvc.gui.window import Window
 from mpidvc.main import main
 from tests.gui.pairs import WidePair, phi_of
-from tests.gui.test_window import drag, give, key, the_model, wait
+from tests.gui.user import drag, give, key, the_model, wait
 
 pytestmark = pytest.mark.usefixtures("no_errors")
 

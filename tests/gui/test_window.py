@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 from PySide6.QtCore import QPoint, QPointF, Qt
-from PySide6.QtGui import QKeySequence, QWheelEvent
+from PySide6.QtGui import QWheelEvent
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QCheckBox, QFileDialog, QLineEdit, QPushButton, QSlider
 
@@ -26,29 +26,18 @@ from mpidvc.gui.panels import Number
 from mpidvc.gui.pictures import MODES, Contrast
 from mpidvc.gui.window import Window
 from mpidvc.images.image import ArrayImage
-from tests.gui.pairs import WidePair, phi_of
-from tests.gui.test_model import SHEARED
+from tests.gui.pairs import SHEARED, WidePair, phi_of
+from tests.gui.user import CTRL, LEFT, SHIFT, activate, click, drag, give, key, the_model, wait
 
 pytestmark = pytest.mark.usefixtures("no_errors")
 
 PAIR = WidePair((50, 56, 60), 3, (12, -6, 8), (0.02,) * 3, (5, -7, 6), amplitude=0, spacing=7, radii=(5, 9))
-LEFT, SHIFT, CTRL = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.ShiftModifier, Qt.KeyboardModifier.ControlModifier
 Answer = Callable[..., list[str]]
 
 
 def opened_pair() -> OpenedPair:
     images = ArrayImage(PAIR.image1(), "im1"), ArrayImage(PAIR.image2(), "im2")
     return open_images(*images, 1)  # type: ignore[arg-type]
-
-
-def wait(window: Window, seconds: float = 30) -> None:
-    """Until nothing runs in the background."""
-    end = time.monotonic() + seconds
-    while window.busy:
-        assert time.monotonic() < end, "a job does not end"
-        QApplication.processEvents()
-        time.sleep(0.002)
-    QApplication.processEvents()
 
 
 @pytest.fixture(scope="module")
@@ -81,46 +70,6 @@ def window(shown: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wi
     shown.setFocus()
     shown.say("")
     return shown
-
-
-def the_model(window: Window) -> Model:
-    assert window.model is not None
-    return window.model
-
-
-def click(window: Window, name: str) -> None:
-    button = window.findChild(QPushButton, name) or window.findChild(QCheckBox, name)
-    assert button is not None, name
-    assert button.isEnabled(), name
-    # a tick reacts to its box
-    QTest.mouseClick(button, LEFT, pos=QPoint(8, button.height() // 2))
-
-
-def key(window: Window, keys: str) -> None:
-    end = time.monotonic() + 20
-    while QApplication.activeWindow() is not window or QApplication.focusWindow() is not window.windowHandle():
-        # after a dialog, or another window
-        assert time.monotonic() < end, "the window does not become active"
-        window.activateWindow()
-        QTest.qWait(5)
-    QTest.keySequence(window, QKeySequence(keys))
-
-
-def give(window: Window, name: str, text: str) -> None:
-    field = window.findChild(Number, name)
-    assert field is not None, name
-    field.setFocus()
-    field.selectAll()
-    QTest.keyClicks(field, text)
-    QTest.keyClick(field, Qt.Key.Key_Return)
-
-
-def drag(canvas: Canvas, start: QPointF, end: QPointF, keys: Any = Qt.KeyboardModifier.NoModifier, button: Any = LEFT):
-    middle = (start + end) / 2
-    QTest.mousePress(canvas, button, keys, start.toPoint())
-    QTest.mouseMove(canvas, middle.toPoint())
-    QTest.mouseMove(canvas, end.toPoint())
-    QTest.mouseRelease(canvas, button, keys, end.toPoint())
 
 
 # ---- every button: what is looked at before and after it is pressed
@@ -339,6 +288,7 @@ def test_fields(window: Window, name: str) -> None:
 
 
 def test_keys_in_a_field_are_its_own(window: Window) -> None:
+    activate(window)
     field = window.findChild(Number, "translation-y")
     field.setFocus()
     field.selectAll()
@@ -351,6 +301,12 @@ def test_keys_in_a_field_are_its_own(window: Window) -> None:
     field.setFocus()
     QTest.keyClick(field, Qt.Key.Key_Up)
     assert the_model(window).translation.tolist() == [0, 4, 0]
+    # those with Ctrl, F1 … and Escape stay the window's
+    QTest.keyClick(field, Qt.Key.Key_I, CTRL)
+    assert the_model(window).translation.tolist() == [0, 0, 0]
+    window.save.name.setFocus()
+    QTest.keyClick(window.save.name, Qt.Key.Key_Up)
+    assert the_model(window).translation.tolist() == [0, 0, 0]
 
 
 def test_a_field_changes_its_own_component_only(window: Window) -> None:
