@@ -63,12 +63,12 @@ class HistogramBar(QWidget):
     def pixel_of(self, grey: float) -> float:
         """The column of this widget where a grey level is."""
         low, high = self._shown.low, self._shown.high
-        return (grey - low) / (high - low) * self.width()
+        return float((grey - low) / (high - low) * self.width())
 
     def grey_at(self, pixel: float) -> float:
         """The grey level at a column of this widget."""
         low, high = self._shown.low, self._shown.high
-        return low + pixel / max(self.width(), 1) * (high - low)
+        return float(low + pixel / max(self.width(), 1) * (high - low))
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Draw."""

@@ -611,8 +611,11 @@ def test_cancel(window: Window, by: str, monkeypatch: pytest.MonkeyPatch) -> Non
     # nothing moves meanwhile, and nothing else begins; looking goes on
     key(window, "Right")
     key(window, "F5")
+    middle = model.view.middle.copy()
     drag(window.columns[0].canvas, QPointF(100, 100), QPointF(150, 150))
     np.testing.assert_array_equal(model.phi, np.eye(4))
+    # the left button pans then
+    np.testing.assert_allclose(middle - model.view.middle, [0, *[50 / model.view.zoom] * 2], atol=1e-6)
     key(window, "PgUp")
     assert model.view.slice1 == 26
     if by == "button":
