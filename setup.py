@@ -47,6 +47,10 @@ def read_by(*sources: Path) -> list[str]:
     return sorted(map(str, found))
 
 
+def is_newer(made: Path, sources: list[str]) -> bool:
+    return all(Path(source).stat().st_mtime <= made.stat().st_mtime for source in sources)
+
+
 def gnu_like(compiler) -> bool:
     return compiler.compiler_type != "msvc"
 
@@ -62,10 +66,13 @@ class BuildKernels(build_ext):
     def build_extension(self, ext: Extension) -> None:
         name = ext.name.rpartition(".")[2]
         built = Path(self.get_ext_fullpath(ext.name))
-        if not self.force and built.exists():
-            made = built.stat().st_mtime
+        # an editable install builds elsewhere what an install before it may have left
+        for made in (built, *Path("build").glob(f"lib.*/{self.get_ext_filename(ext.name)}")):
             # what Cython makes of a source is made anew in every environment, and is the same
-            if all(Path(source).stat().st_mtime <= made for source in ext.depends):
+            if not self.force and made.exists() and is_newer(made, ext.depends):
+                if made != built:
+                    self.mkpath(str(built.parent))
+                    self.copy_file(str(made), str(built))
                 return
         if gnu_like(self.compiler):
             ext.extra_compile_args = [*OPTIMISE, *FLAGS.get(name, []), "-g0"]

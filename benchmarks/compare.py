@@ -69,8 +69,11 @@ def memory_of_tree(root):
     return sum(int(text.split("Pss:")[1].split()[0]) for text in rollups) / 1024
 
 
-def measure(command, work):
-    """Run a command to its end, its output in a log; end with that log if the command fails."""
+def measure(command, work, memory=True):
+    """Run a command to its end, its output in a log; end with that log if the command fails.
+
+    Without `memory` nothing looks at its processes meanwhile, which takes several percent of a CPU.
+    """
     timings, log = work / "timings.json", work / "last.log"
     timings.unlink(missing_ok=True)
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -86,12 +89,14 @@ def measure(command, work):
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=work)
         sampler = threading.Thread(target=sample, args=(process.pid,))
-        sampler.start()
+        if memory:
+            sampler.start()
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         done.set()
-        sampler.join()
+        if memory:
+            sampler.join()
     if process.returncode:
         raise SystemExit(f"{shlex.join(map(str, command))}\nended with {process.returncode}\n{log.read_text()[-3000:]}")
     logged = json.loads(timings.read_text()) if timings.exists() else {}

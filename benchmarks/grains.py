@@ -29,7 +29,7 @@ from mpidvc.tasks.labels import measure_labels
 
 #: Shape, grains, and extent of their radii, voxels: balls, with a solid fraction of about 0.17.
 CASES = {300: ((200, 200, 200), (9.0, 11.5)), 5000: ((400, 400, 400), (7.0, 9.0))}
-TIMES = 3
+TIMES = 5
 #: Seconds of a run of spam that is not repeated, grains of a case that is long with cubic splines, and those of them
 #: that spam correlates. Sizes and places of grains do not depend on their numbers.
 LONG_RUN, LONG_CASE, SAMPLE = 60.0, 1000, 250
@@ -108,7 +108,8 @@ def at_once(case, order, mpidvc):
     """Wall time of the label stage of two runs on one process at the same time, that of the slower one."""
     folders = [made_folder(case.work / name) for name in ("first", "second")]
     with ThreadPoolExecutor() as pool:
-        runs = list(pool.map(lambda folder: measure(case.command(mpidvc, order, 1, None, folder), folder), folders))
+        runs = pool.map(lambda folder: measure(case.command(mpidvc, order, 1, None, folder), folder, False), folders)
+        runs = list(runs)
     return max(run.timings["stages"]["points"] for run in runs)
 
 
@@ -127,7 +128,7 @@ def compare(case, order, spam, mpidvc, sampled):
                     labels, measured = case.sample, SAMPLE
                 single = measure(case.command(program, order, ranks, case.single), case.work).cpu
                 start = single if start is None else min(start, single)
-            run = measure(case.command(program, order, ranks, labels), case.work)
+            run = measure(case.command(program, order, ranks, labels), case.work, memory=turn == 0)
             logged = run.timings
             cpu = logged["points_cpu"] if logged else run.cpu - start
             print(
@@ -207,10 +208,10 @@ Images in closed form in both states; displacements up to 3 voxels, rotations up
 
 {cases}
 
-The programs alternate; least times of the runs. Label stage: the CPU time that mpidvc logs for all its processes; for
-spam, which logs none, all CPU time but that of the same command with a single label. On a loaded machine, CPU times are
-to be compared, and not those of whole processes. Numbers are left out where spam was not run, and times of whole
-processes where spam correlated only some of the grains.
+The programs alternate; least times of the runs; memory is that of the first one. Label stage: the CPU time that mpidvc
+logs for all its processes; for spam, which logs none, all CPU time but that of the same command with a single label. On
+a loaded machine, CPU times are to be compared, and not those of whole processes. Numbers are left out where spam was
+not run, and times of whole processes where spam correlated only some of the grains.
 
 ## Speed
 

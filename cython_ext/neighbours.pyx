@@ -34,7 +34,7 @@ cdef extern from "point_grid.hpp" namespace "point_grid" nogil:
         bint hold(const double *points, int64_t n, const int64_t *dims) except +
         bint held()
         void within(
-            const double *centre, double square_radius, vector[int64_t]& found, const uint8_t *usable
+            const double *centre, double square_radius, vector[int64_t]& found, size_t& count, const uint8_t *usable
         ) except +
 
 
@@ -159,25 +159,31 @@ cdef class Points:
         start = np.zeros(m + 1, np.int64)
         cdef int64_t[::1] ends = start
         cdef vector[int64_t] found
+        # of what is found; on a grid there is room after it
+        cdef size_t count = 0
         cdef double reach
         cdef bint gridded = self.grid.held()
         if not gridded:
             self.plant()
         with nogil:
-            while k < m and (most < 0 or <int64_t> found.size() <= most):
-                before = found.size()
+            while k < m and (most < 0 or <int64_t> count <= most):
+                before = count
                 reach = radii[k]
                 while True:
                     if gridded:
-                        self.grid.within(&asked[k, 0], reach * reach, found, mark)
+                        self.grid.within(&asked[k, 0], reach * reach, found, count, mark)
                     else:
                         self.own.within(&asked[k, 0], reach * reach, n, found, mark)
-                    if <int64_t> found.size() - before >= enough:
+                        count = found.size()
+                    if <int64_t> count - before >= enough:
                         break
-                    found.resize(before)
+                    count = before
+                    if not gridded:
+                        found.resize(before)
                     reach = 2 * reach
                 k += 1
-                ends[k] = found.size()
+                ends[k] = count
+            found.resize(count)
         return start[:k + 1], _listed(found)
 
     def nearest(self, centres, int64_t number, usable=None):

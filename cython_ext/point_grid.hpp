@@ -36,8 +36,9 @@ class Grid {
 
     bool held() const { return !axes_[0].empty(); }
 
-    // As Tree::within: the same points, for sums of squares are not below any of their terms.
-    void within(const double *centre, double square_radius, std::vector<Index> &found,
+    // As Tree::within, but `found` has room at its end: its first `count` are used, and those added. The same points, for
+    // sums of squares are not below any of their terms.
+    void within(const double *centre, double square_radius, std::vector<Index> &found, std::size_t &count,
                 const std::uint8_t *usable) const {
         Index low[3], high[3];
         for (int axis = 0; axis < 3; ++axis) {
@@ -50,21 +51,22 @@ class Grid {
                 std::partition_point(middle, nodes.end(), [&far](double node) { return !far(node); }) - nodes.begin();
         }
         const Index ny = axes_[1].size(), nx = axes_[2].size();
-        std::size_t count = found.size();
         for (Index z = low[0]; z < high[0]; ++z) {
             const double dz = axes_[0][z] - centre[0];
             for (Index y = low[1]; y < high[1]; ++y) {
                 const double dy = axes_[1][y] - centre[1];
+                if (point_tree::square(dz, dy, 0) > square_radius) continue;
                 const Index row = (z * ny + y) * nx;
                 // every node of the row is written, and kept if the next one does not take its place
-                found.resize(count + std::size_t(high[2] - low[2]));
-                Index *out = found.data();
+                const std::size_t most = count + std::size_t(std::max(high[2] - low[2], Index(0)));
+                if (found.size() < most) found.resize(2 * most);
+                Index *out = found.data() + count, *const begin = out;
                 for (Index x = low[2]; x < high[2]; ++x) {
                     const double dx = axes_[2][x] - centre[2];
-                    out[count] = row + x;
-                    count += (point_tree::square(dz, dy, dx) <= square_radius) & (usable ? usable[row + x] : 1);
+                    *out = row + x;
+                    out += (point_tree::square(dz, dy, dx) <= square_radius) & (usable ? usable[row + x] : 1);
                 }
-                found.resize(count);
+                count += std::size_t(out - begin);
             }
         }
     }

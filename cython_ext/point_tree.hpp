@@ -64,16 +64,18 @@ class Tree {
     void nearest(const double *centre, Index count, std::vector<Candidate> &heap, Index *found,
                  const std::uint8_t *usable = nullptr) const {
         heap.clear();
-        Index stack[128];
+        // nodes with their bounds
+        Candidate stack[128];
         int height = 0;
-        if (n_nodes_ > 0 && count > 0) stack[height++] = 0;
+        if (n_nodes_ > 0 && count > 0) stack[height++] = {bound(centre, nodes_[0]), 0};
         while (height > 0) {
-            const Node &node = nodes_[stack[--height]];
-            const bool full = Index(heap.size()) == count;
-            if (full && Candidate(bound(centre, node), node.first) > heap.front()) continue;
+            const double least = stack[--height].first;
+            const Node &node = nodes_[stack[height].second];
+            if (Index(heap.size()) == count && Candidate(least, node.first) > heap.front()) continue;
             if (node.left >= 0) {
-                Index near = node.left, far = node.right;
-                if (bound(centre, nodes_[far]) < bound(centre, nodes_[near])) std::swap(near, far);
+                Candidate near(bound(centre, nodes_[node.left]), node.left);
+                Candidate far(bound(centre, nodes_[node.right]), node.right);
+                if (far.first < near.first) std::swap(near, far);
                 stack[height++] = far;
                 stack[height++] = near;
                 continue;

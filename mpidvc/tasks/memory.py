@@ -26,7 +26,7 @@ from mpidvc.tasks.deform import Motion
 from mpidvc.tasks.label_search import AROUND
 from mpidvc.tasks.ldic import NEAR, LdicSettings
 from mpidvc.tasks.registration import BLOCK, BLOCK_2D
-from mpidvc.tasks.warp import SLAB_VOXELS, TILE, planes_of_slab
+from mpidvc.tasks.warp import planes_of_slab
 
 __all__ = [
     "HDF5_ALONE",
@@ -43,7 +43,6 @@ __all__ = [
     "search_bytes",
     "spread_of",
     "tile_bytes",
-    "warp_bytes",
 ]
 
 
@@ -310,26 +309,22 @@ def tile_bytes(image: Image, first: int, mask: bool) -> int:
     return math.prod(binned_shape(image.shape, factor)) * (1 if mask else 8 if image.base else 4)
 
 
-def warp_bytes(image: Image) -> int:
-    """Bytes of a slab of a deformed image."""
-    _, ny, nx = image.shape
-    planes = planes_of_slab(image.shape, SLAB_VOXELS)
-    tile = float(planes * min(TILE, ny) * min(TILE, nx))
-    slab = planes * ny * nx * image.dtype.itemsize
-    # the box about a tile that is turned by a tenth, its samples, and these in double precision twice
-    box = math.prod(n + 0.1 * 2 * TILE + 2 * around_samples(1) for n in (planes, min(TILE, ny), min(TILE, nx)))
-    if image.two_d:
-        box /= planes + 0.1 * 2 * TILE
-    return int(2 * slab + (FLOAT + _read(image) + 1) * box + 20 * tile)
-
-
 def deform_bytes(image: Image, motion: Motion, residual: bool) -> tuple[int, int]:
     """Bytes of a slab of an image deformed by a motion, and of its result."""
     _, ny, nx = image.shape
     planes = planes_of_slab(image.shape, deform.SLAB_VOXELS)
-    tile = float(min(planes, deform.PLACES_PLANES) * min(motion.tile, ny) * min(motion.tile, nx))
+    edges = min(planes, deform.PLACES_PLANES), min(motion.tile, ny), min(motion.tile, nx)
+    tile = float(math.prod(edges))
     result = planes * ny * nx * (image.dtype.itemsize + (4 if residual else 0))
-    # grey levels and copies of them, places of its own for every voxel, what is compared, and the part of the image
-    values = 24 + (0 if isinstance(motion, deform.WholeMotion) else 32) + (64 if residual else 0)
-    box = deform.WIDEST * tile + deform.AROUND
+    # grey levels and copies of them, what is compared, and the part of the image
+    values = 24 + (64 if residual else 0)
+    if isinstance(motion, deform.WholeMotion):
+        # about a tile that is turned by a tenth, at most the image
+        turned = 0.1 * 2 * motion.tile
+        reached = [min(n + turned, whole) for n, whole in zip(edges, image.shape, strict=True)]
+        box = math.prod(n + 2 * around_samples(motion.order) for n in reached[image.two_d :])
+    else:
+        # places of its own for every voxel
+        values += 32
+        box = deform.WIDEST * tile + deform.AROUND
     return int(2 * result + values * tile + (FLOAT + _read(image) + 1) * box), result

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mpidvc.arrays import Array, Ints, Records
 from mpidvc.core import deformation
@@ -17,6 +18,7 @@ __all__ = [
     "NO_NEIGHBOUR",
     "RECORD",
     "RESULT",
+    "TAKEN",
     "AppliedTask",
     "PassingSettings",
     "PassingTask",
@@ -29,6 +31,8 @@ RESULT = ("pixelSearchCC", "returnStatus", "error", "deltaPhiNorm", "iterations"
 RECORD = record_of(RESULT)
 #: Return statuses of a point that got a value, and of one that did not.
 PASSED, NO_NEIGHBOUR = 1, -7
+#: Column of a field whose points are not all taken: bool.
+TAKEN = "taken"
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class PassingTask:
     Parameters
     ----------
     source : Source
-        The points that are taken.
+        The points that are taken: those of its column `TAKEN`, all if there is none.
     points : Points
         The points that get a value.
     settings : PassingSettings
@@ -73,7 +77,8 @@ class PassingTask:
         """Records of a block: the status of points without neighbours is -7, their Phi nan."""
         targets = self._points.inputs(chunk)["position"]
         field = self._source.field
-        phi = interpolate(self._source.points, field.positions, field.phi, targets, self._settings)
+        taken = np.asarray(field.columns[TAKEN], np.bool_) if TAKEN in field.columns else None
+        phi = interpolate(self._source.points, field.positions, field.phi, targets, self._settings, taken)
         return records_of(phi, np.where(np.isfinite(phi[:, 0, 3]), PASSED, NO_NEIGHBOUR))
 
 
@@ -105,7 +110,12 @@ def records_of(phi: Array, status: Ints | Array) -> Records:
 
 
 def interpolate(
-    tree: neighbours.Points, positions: Array, phi: Array, targets: Array, settings: PassingSettings
+    tree: neighbours.Points,
+    positions: Array,
+    phi: Array,
+    targets: Array,
+    settings: PassingSettings,
+    taken: NDArray[np.bool_] | None = None,
 ) -> Array:
     """Mean Phi of the neighbours of each target, weighted by 1 / (distance + 1e-6).
 
@@ -118,6 +128,8 @@ def interpolate(
     targets : (m, 3) float64
         Finite, voxels.
     settings : PassingSettings
+    taken : (n,) bool, optional
+        Points that may be neighbours; all by default.
 
     Returns
     -------
@@ -125,7 +137,7 @@ def interpolate(
         The upper 12 components are nan where there is no neighbour.
     """
     means = np.empty((len(targets), 4, 4))
-    for which, start, found in neighbour_lists(tree, targets, settings.radius, settings.number):
+    for which, start, found in neighbour_lists(tree, targets, settings.radius, settings.number, taken):
         part = targets[which]
         means[which] = interpolation.inverse_distance(start, found, positions, phi, part)
         if settings.surrounded:

@@ -1,4 +1,4 @@
-"""Images deformed by one Phi, slab by slab."""
+"""Blocks of images deformed by one Phi."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ from mpidvc.images.image import Image
 from mpidvc.kernels import correlation
 from mpidvc.tasks.boxes import read_sampled_box
 
-__all__ = ["WarpTask", "planes_of_slab", "sample_block", "to_dtype"]
+__all__ = ["TILE", "planes_of_slab", "sample_block", "to_dtype"]
 
-
-#: Approximate number of voxels of a slab.
-SLAB_VOXELS = 4_000_000
-#: Rows and columns of a slab that are sampled together.
+#: Rows and columns of a block that are sampled together.
 TILE = 256
 
 
@@ -77,35 +74,3 @@ def to_dtype(values: Array | Float32Array, dtype: np.dtype[Any]) -> npt.NDArray[
         limits = np.iinfo(dtype)
         return np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max).astype(dtype)
     return values.astype(dtype)
-
-
-class WarpTask:
-    """An image deformed *with* Phi: voxel x of the result is ``image(Phi⁻¹ x)``; chunks are slabs of planes.
-
-    Parameters
-    ----------
-    image : Image
-    phi : (4, 4) float64
-    centre : (3,)
-    order : {1, 3}
-    """
-
-    def __init__(self, image: Image, phi: Array, centre: npt.ArrayLike, order: int) -> None:
-        self.image, self.centre, self.order = image, centre, order
-        self._inverse: Array = np.linalg.inv(phi).astype(np.float64)
-        self.planes = planes_of_slab(image.shape, SLAB_VOXELS)
-        self.n_chunks = -(-image.shape[0] // self.planes)
-
-    def run(self, chunk: int) -> npt.NDArray[np.generic]:
-        """Planes ``[chunk * planes, …)`` of the deformed image, in its dtype."""
-        nz, ny, nx = self.image.shape
-        z = chunk * self.planes
-        n = (min(self.planes, nz - z), ny, nx)
-        out = np.empty(n, self.image.dtype)
-        # tile by tile: the box about a whole tilted plane would be much of the image
-        for y in range(0, ny, TILE):
-            for x in range(0, nx, TILE):
-                size = (n[0], min(TILE, ny - y), min(TILE, nx - x))
-                values = sample_block(self.image, self._inverse, self.centre, (z, y, x), size, self.order)
-                out[:, y : y + size[1], x : x + size[2]] = to_dtype(values, out.dtype)
-        return out

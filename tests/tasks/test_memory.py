@@ -27,7 +27,6 @@ from mpidvc.tasks.ldic import NEAR, LdicSettings, LdicTask
 from mpidvc.tasks.memory import PointSet
 from mpidvc.tasks.pixel_search import PixelSearchTask
 from mpidvc.tasks.registration import BLOCK, Pass, RegistrationTask
-from mpidvc.tasks.warp import WarpTask
 from tests.tasks.given import Given, Watched, phi_of, scattered
 
 SHAPE, FLAT = (90, 120, 200), (1, 500, 600)
@@ -250,13 +249,14 @@ def test_scratch_of_the_kernel(update_gradient: bool, shift: bool, sigma: float 
 
 
 @pytest.mark.parametrize(("dtype", "two_d"), [("uint8", False), ("float32", False), ("uint16", True)])
-def test_warp(dtype: str, two_d: bool) -> None:
+def test_image_deformed_by_one_phi(dtype: str, two_d: bool) -> None:
     image = images_of(dtype, False, two_d).image1
     turned = np.eye(4)
     turned[1, 2], turned[2, 1] = 0.1, -0.1
-    task = WarpTask(image, turned, (np.array(image.shape) - 1) / 2, 1)
+    motion = WholeMotion(turned, (np.array(image.shape) - 1) / 2, 1)
+    task = DeformTask(image, motion)
     taken = peak(lambda: task.run(0))
-    assert taken <= memory.warp_bytes(image) <= 4 * taken
+    assert taken <= memory.deform_bytes(image, motion, False)[0] <= 4 * taken
 
 
 def test_spread_of_guesses() -> None:

@@ -45,6 +45,19 @@ def test_means_of_neighbours(radius: float | None, number: int | None, surrounde
     assert (~holes).any() == (number != 1 or not surrounded)
 
 
+@pytest.mark.parametrize(("radius", "number"), [(9.0, None), (None, 6)])
+def test_points_that_are_not_taken(radius: float | None, number: int | None) -> None:
+    """The result is that of a field without them, whose Phi may be nan."""
+    taken = np.arange(len(POSITIONS)) % 3 > 0
+    settings = PassingSettings(radius, number, "all", True)
+    alone = Source(PhiField(POSITIONS[taken], PHI[taken]))
+    expected = interpolate(alone.points, POSITIONS[taken], PHI[taken], TARGETS, settings)
+    holes = np.where(taken[:, None, None], PHI, np.nan)
+    found = interpolate(SOURCE.points, POSITIONS, holes, TARGETS, settings, taken)
+    np.testing.assert_array_equal(found, expected)
+    assert np.isfinite(found[:, 0, 3]).any()
+
+
 @pytest.mark.parametrize("pairs", [1, 40, 10**6])
 def test_parts_of_any_size_give_the_same_bits(monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
     settings = PassingSettings(9.0, None, "all", True)

@@ -10,8 +10,9 @@ from scipy import ndimage
 
 from mpidvc.core import deformation
 from mpidvc.images.image import ArrayImage
-from mpidvc.tasks import warp
-from mpidvc.tasks.warp import WarpTask, sample_block, to_dtype
+from mpidvc.tasks import deform
+from mpidvc.tasks.deform import DeformTask, WholeMotion
+from mpidvc.tasks.warp import sample_block, to_dtype
 from tests.tasks.test_boxes import texture
 
 SHAPE, FLAT = (26, 30, 34), (1, 50, 60)
@@ -87,12 +88,11 @@ def test_slabs(
     shape: Any, phi: np.ndarray, dtype: str, order: int, slab: int, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All slabs together are the image deformed with Phi: voxel x is the image at the inverse."""
-    monkeypatch.setattr(warp, "SLAB_VOXELS", slab)
-    monkeypatch.setattr(warp, "TILE", tile)
+    monkeypatch.setattr(deform, "SLAB_VOXELS", slab)
     values = texture(shape).astype(dtype)
     centre = (np.array(shape) - 1) / 2
-    task = WarpTask(ArrayImage(values), phi, centre, order)
-    slabs = [task.run(chunk) for chunk in range(task.n_chunks)]
+    task = DeformTask(ArrayImage(values), WholeMotion(phi, centre, order, tile))
+    slabs = [task.run(chunk).planes for chunk in range(task.n_chunks)]
     assert all(0 < len(part) <= max(1, slab // (shape[1] * shape[2])) for part in slabs)
     out = np.concatenate(slabs)
     assert out.shape == shape

@@ -20,7 +20,16 @@ from mpidvc.fields.read import read_field
 from mpidvc.images.fingerprint import fingerprint
 from mpidvc.images.image import open_image
 from mpidvc.runtime.console import Console
-from mpidvc.tasks.passing import NO_NEIGHBOUR, RECORD, RESULT, AppliedTask, PassingSettings, PassingTask, records_of
+from mpidvc.tasks.passing import (
+    NO_NEIGHBOUR,
+    RECORD,
+    RESULT,
+    TAKEN,
+    AppliedTask,
+    PassingSettings,
+    PassingTask,
+    records_of,
+)
 from mpidvc.tasks.ranks import Team
 from mpidvc.workflow.announce import announce
 from mpidvc.workflow.determines import checksum
@@ -242,6 +251,8 @@ def _moved(field: PhiField, ratio: float) -> PhiField:
 def _usable(guess: Guess, threshold: int, console: Console) -> PhiField:
     """The points of a field that are taken: finite, with a return status of at least the threshold, and no background.
 
+    A grid keeps all its nodes, among which neighbours are found without a tree; its column `TAKEN` tells of them.
+
     Raises
     ------
     UserError
@@ -263,6 +274,8 @@ def _usable(guess: Guess, threshold: int, console: Console) -> PhiField:
     diverged = int((status[good] < 0).sum())
     if diverged:
         console.note(f"{diverged} of them diverged (status below 0): -rst 1 leaves them out")
+    if field.dims is not None:
+        return replace(field, columns={TAKEN: good})
     return PhiField(field.positions[good], field.phi[good])
 
 

@@ -26,8 +26,9 @@ from mpidvc.images.planes import planes_to
 from mpidvc.images.source import CACHE
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor, InlineExecutor
+from mpidvc.tasks.deform import DeformTask, WholeMotion
 from mpidvc.tasks.grey import grey_levels, region_windows
-from mpidvc.tasks.memory import LIBRARIES, looking_bytes, registration_bytes, tile_bytes, warp_bytes
+from mpidvc.tasks.memory import LIBRARIES, deform_bytes, looking_bytes, registration_bytes, tile_bytes
 from mpidvc.tasks.placement import Needs, placed
 from mpidvc.tasks.ranks import Team, on_leader
 from mpidvc.tasks.registration import (
@@ -37,7 +38,6 @@ from mpidvc.tasks.registration import (
     mask_centre,
     register_multiscale,
 )
-from mpidvc.tasks.warp import WarpTask
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.calibration import Cost
 from mpidvc.workflow.guess import read_guess
@@ -145,7 +145,7 @@ class Plan(CorrelationPlan):
         images, begin = self.images, self.levels.begin
         chunk = registration_bytes(images, self.settings, self.guess[:3, :3] - np.eye(3), self.levels.end)
         if self.deformed is not None:
-            chunk = max(chunk, warp_bytes(images.image1))
+            chunk = max(chunk, deform_bytes(images.image1, self._motion(np.eye(4), np.zeros(3)), residual=False)[0])
         tiles = [tile_bytes(image, begin, False) for image in (images.image1, images.image2)]
         if images.mask1 is not None:
             tiles.append(tile_bytes(images.mask1, begin, True))
@@ -260,14 +260,18 @@ class Plan(CorrelationPlan):
     def _write_deformed(self, stem: Path, found: RegistrationResult, executor: Executor, console: Console) -> None:
         """Image 1 deformed by Phi: trilinear in 3D, cubic in 2D; one TIFF, or a folder of slices for a folder."""
         image = self.images.image1
-        task = WarpTask(image, found.phi, found.centre, 3 if image.two_d else 1)
+        task = DeformTask(image, self._motion(found.phi, np.asarray(found.centre, np.float64)))
         if executor.rank != 0:
             executor.map(task, None)
             return
         target = stem if self.slices else stem.with_name(f"{stem.name}.tif")
         with planes_to(target, image, stem.name, self.slices) as put:
-            executor.map(task, lambda chunk, planes: put(chunk * task.planes, planes))
+            executor.map(task, lambda chunk, slab: put(chunk * task.planes, slab.planes))
         console.print(f"Written: {target}")
+
+    def _motion(self, phi: Array, centre: Array) -> WholeMotion:
+        """The motion of image 1 that the deformed image shows."""
+        return WholeMotion(phi, centre, 3 if self.images.image1.two_d else 1)
 
 
 def _write_history(path: Path, found: RegistrationResult) -> None:
