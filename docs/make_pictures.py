@@ -32,7 +32,7 @@ from mpidvc.fields.hdf5 import write_hdf5
 from mpidvc.fields.read import read_field
 from mpidvc.images.image import open_image
 from mpidvc.main import main
-from mpidvc.tasks.warp import WarpTask
+from mpidvc.tasks.deform import DeformTask, WholeMotion
 
 IMAGES = Path(__file__).resolve().parent / "images"
 DATA = Path(os.environ["MPIDVC_DATA"]).resolve() if os.environ.get("MPIDVC_DATA") else None
@@ -335,8 +335,8 @@ def eye() -> None:
     tifffile.imwrite("im1.tif", packing.image1(), photometric="minisblack")
     motion = deformation.compute_phi((6, 14, -22), (24, -8, 10), 1.03 * np.eye(3))
     image = open_image("im1.tif")
-    task = WarpTask(image, motion, (np.array(image.shape) - 1) / 2, 3)
-    moved = np.concatenate([task.run(chunk) for chunk in range(task.n_chunks)])
+    task = DeformTask(image, WholeMotion(motion, (np.array(image.shape) - 1) / 2, 3))
+    moved = np.concatenate([task.run(chunk).planes for chunk in range(task.n_chunks)])
     tifffile.imwrite("im2.tif", np.where(moved == 0, packing.image2().min(), moved), photometric="minisblack")
     app = application()
     window = Window()

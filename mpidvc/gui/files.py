@@ -18,7 +18,8 @@ from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
 from mpidvc.images.planes import planes_to
 from mpidvc.tasks.binned import BinnedImage
-from mpidvc.tasks.warp import WarpTask, to_dtype
+from mpidvc.tasks.deform import DeformTask, WholeMotion
+from mpidvc.tasks.warp import to_dtype
 from mpidvc.workflow.guess import read_guess
 from mpidvc.workflow.inputs import by, open_pair
 from mpidvc.workflow.output import base_name
@@ -130,11 +131,11 @@ def save_deformed(path: Path, opened: OpenedPair, phi: Array, progress: Progress
     _need_folder(path)
     image, dtype = opened.images.image1, opened.original.dtype
     centre = (np.array(image.shape) - 1) / 2
-    task = WarpTask(image, phi, centre, 3 if image.two_d else 1)
+    task = DeformTask(image, WholeMotion(phi, centre, 3 if image.two_d else 1))
     with planes_to(path, image, path.stem, False, dtype) as put:
         for chunk in range(task.n_chunks):
             progress(chunk / task.n_chunks, "image 1 is deformed")
-            planes = task.run(chunk)
+            planes = task.run(chunk).planes
             put(chunk * task.planes, planes if planes.dtype == dtype else to_dtype(planes.astype(np.float64), dtype))
 
 
