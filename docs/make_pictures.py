@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from mpidvc.core import deformation
 from mpidvc.core.analytic import AnalyticPair
+from mpidvc.core.grains import AnalyticGrains
 from mpidvc.fields.hdf5 import write_hdf5
 from mpidvc.fields.read import read_field
+from mpidvc.images.image import open_image
 from mpidvc.main import main
+from mpidvc.tasks.deform import DeformTask, WholeMotion
 
 IMAGES = Path(__file__).resolve().parent / "images"
 DATA = Path(os.environ["MPIDVC_DATA"]).resolve() if os.environ.get("MPIDVC_DATA") else None
@@ -317,6 +322,59 @@ def ranking() -> None:
     shutil.copyfile("ranking.png", IMAGES / "ranking.png")
 
 
+def eye() -> None:
+    """The window of ereg on a packing of grains: as it begins, and when both images lie upon each other."""
+    os.environ["QT_QPA_PLATFORM"] = "offscreen"
+    from PySide6.QtCore import Qt
+
+    from mpidvc.gui.files import open_images
+    from mpidvc.gui.start import application
+    from mpidvc.gui.window import Window
+
+    packing = AnalyticGrains((150, 190, 190), 62, seed=2, radii=(10.0, 14.0), gap=1.0, margin=14.0)
+    tifffile.imwrite("im1.tif", packing.image1(), photometric="minisblack")
+    motion = deformation.compute_phi((6, 14, -22), (24, -8, 10), 1.03 * np.eye(3))
+    image = open_image("im1.tif")
+    task = DeformTask(image, WholeMotion(motion, (np.array(image.shape) - 1) / 2, 3))
+    moved = np.concatenate([task.run(chunk).planes for chunk in range(task.n_chunks)])
+    tifffile.imwrite("im2.tif", np.where(moved == 0, packing.image2().min(), moved), photometric="minisblack")
+    app = application()
+    window = Window()
+    window.show()
+
+    def wait() -> None:
+        while window.busy:
+            app.processEvents()
+            time.sleep(0.01)
+        app.processEvents()
+
+    def picture(name: str) -> None:
+        app.processEvents()
+        shown = window.grab().toImage().scaledToWidth(1200, Qt.TransformationMode.SmoothTransformation)
+        shown.save(str(IMAGES / name))
+
+    window.read(open_images("im1.tif", "im2.tif", 1))
+    wait()
+    model = window.model
+    assert model is not None
+    model.view.mode = "overlay"
+    window.refresh()
+    picture("ereg-begin.png")
+    # as by hand: about as far as an eye sees it, and then the snaps
+    model.rotate((22, -6, 8))
+    model.translate((4, 12, -20))
+    window.snap_translation()
+    wait()
+    window.snap_reg()
+    wait()
+    model.view.mode = "checkerboard"
+    model.view.tinted = True
+    window.refresh()
+    picture("ereg.png")
+    window.model = None
+    window.close()
+
+
 MADE: dict[str, Callable[[], None]] = {
     "demo": demo,
     "grains": grains,
@@ -328,6 +386,7 @@ MADE: dict[str, Callable[[], None]] = {
     "plate": plate,
     "fields": fields,
     "series": series,
+    "eye": eye,
 }
 REAL = ("rock", "plate", "fields")
 

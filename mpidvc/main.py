@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 #: Programs of spam that have no command here.
-_NOT_YET = ("discreteStrain", "ereg")
+_NOT_YET = ("discreteStrain",)
 
 _EXAMPLES = """\
 Examples:

@@ -23,6 +23,7 @@ ROOMS = [
     ["mpidvc.api"],
     ["mpidvc.commands.*"],  # every command is a room of its own
     ["mpidvc.commands"],  # the table of commands
+    ["mpidvc.gui"],  # the window of ereg
     ["mpidvc.workflow"],
     ["mpidvc.cli"],
     ["mpidvc.tasks"],
@@ -168,6 +169,10 @@ def test_the_map_has_no_room_too_many() -> None:
         ("mpidvc.core.boxes", "mpidvc.kernels.correlation", True),
         ("mpidvc.core.boxes", "mpidvc.images.image", False),
         ("mpidvc.kernels.correlation", "mpidvc.core.boxes", False),
+        ("mpidvc.commands.ereg.run", "mpidvc.gui.start", True),
+        ("mpidvc.gui.model", "mpidvc.tasks.registration", True),
+        ("mpidvc.workflow.results", "mpidvc.gui.model", False),
+        ("mpidvc.gui.files", "mpidvc.commands.ereg.options", False),
         ("mpidvc.rowfile", "mpidvc.errors", True),
         ("mpidvc.errors", "mpidvc.core", False),
         ("mpidvc.core.grid", "mpidvc.arrays", True),
@@ -175,6 +180,16 @@ def test_the_map_has_no_room_too_many() -> None:
 )
 def test_order(source: str, target: str, good: bool) -> None:
     assert allowed(source, target) is good
+
+
+#: The modules of the window that know Qt; all other modules never import it.
+WIDGETS = {f"mpidvc.gui.{name}" for name in ("canvas", "dialogs", "histogram", "panels", "start", "window", "worker")}
+
+
+def test_qt_is_known_to_the_widgets_of_the_window_only() -> None:
+    qt = re.compile(r"^\s*(?:from|import) (PySide6|PyQt\d|qtpy|shiboken6)\b", re.MULTILINE)
+    found = {name for name, path in modules().items() if qt.search(path.read_text(encoding="utf-8"))}
+    assert found == WIDGETS
 
 
 def test_unknown_rooms_are_told() -> None:

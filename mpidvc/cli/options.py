@@ -11,6 +11,7 @@ from mpidvc.errors import UserError
 from mpidvc.runtime.memory import parse_size
 
 __all__ = [
+    "Once",
     "add_correlation",
     "add_criterion",
     "add_field_run",
@@ -53,6 +54,26 @@ def _truncated(text: str) -> int:
 
 
 _truncated.__name__ = "number"
+
+
+class Once(argparse.Action):
+    """Store a file that is an argument or an option, from the one place where it is given."""
+
+    #: What it is, in messages.
+    what = "field"
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if values is None:
+            return
+        if getattr(namespace, self.dest, None) is not None:
+            parser.error(f"the {self.what} is given twice: {getattr(namespace, self.dest)} and {values}")
+        setattr(namespace, self.dest, values)
 
 
 def add_mask(group: Group, image: int = 1) -> None:

@@ -6,12 +6,19 @@ from mpidvc.cli.command import Command
 
 __all__ = ["COMMANDS"]
 
-_CORRELATION, _FIELDS, _RUNS, _FIRST_STEPS = "Correlation", "Fields", "Runs", "First steps"
+_EYE, _CORRELATION, _FIELDS, _RUNS, _FIRST_STEPS = "By eye", "Correlation", "Fields", "Runs", "First steps"
 
 #: By name, in the order of the help.
 COMMANDS = {
     command.name: command
     for command in (
+        Command(
+            "ereg",
+            "mpidvc.commands.ereg",
+            "bring two images together by eye, in a window: a first guess for reg",
+            _EYE,
+            "PhiField with the Phi that was saved last, or None",
+        ),
         Command(
             "reg",
             "mpidvc.commands.reg",

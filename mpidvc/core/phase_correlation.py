@@ -1,4 +1,4 @@
-"""Phase correlation of 2D images with a first one: peak, mean, and the shift at the peak.
+"""Phase correlation: of the 2D images of a stack with its first one, and of two volumes.
 
 Kuglin and Hines, Proc. IEEE Int. Conf. Cybernetics and Society (1975) 163–165. The score of a stack is that of
 ewoksndreg 0.5.0.
@@ -6,6 +6,7 @@ ewoksndreg 0.5.0.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from mpidvc.kernels.phases import cross_phases
 
-__all__ = ["Match", "Ranking", "Reference", "StackScore", "ranked", "working_dtype"]
+__all__ = ["Match", "Ranking", "Reference", "StackScore", "ranked", "shifts_between", "working_dtype"]
 
 #: A transformed value below this multiple of the norm of its image, times the precision, is rounding.
 ROUNDING = 8.0
@@ -22,6 +23,12 @@ ROUNDING = 8.0
 KEPT = 30 * 2**20
 #: Probability that two images without a relation have a distinct peak.
 CHANCE = 1e-3
+#: Share of the greatest magnitude below which a frequency of a volume tells nothing.
+SILENT = 1e-4
+#: Voxels around a peak that belong to it, along each axis.
+AROUND = 2
+#: Displacements, in sizes of the image, up to which a part of it is still seen.
+FARTHEST = 0.9
 
 
 class Match(NamedTuple):
@@ -207,3 +214,49 @@ class Ranking(NamedTuple):
     def names(self) -> list[str] | None:
         """Names from best to worst."""
         return None if self.stacks is None else [one.name for one in self.stacks]
+
+
+def shifts_between(one: NDArray[Any], two: NDArray[Any], peaks: int = 4) -> NDArray[np.float64]:
+    """Translations that may lead from an image to another one: to be tried, since a peak may be one of chance.
+
+    They are at the highest peaks of the phase correlation, and at those of the cross-correlation, which bears more of
+    a remaining rotation or stretch. A shift s is as well one of s - n where images of n voxels are periodic, as they
+    are for a discrete Fourier transform: both are given.
+
+    Parameters
+    ----------
+    one, two : (nz, ny, nx) float32
+        Of the same shape; nan where there is no grey level.
+    peaks : int
+        Of each correlation.
+
+    Returns
+    -------
+    (n, 3) float64
+        Displacements (z, y, x) from `one` to `two`, whole voxels, without duplicates.
+    """
+    from scipy.fft import irfftn, next_fast_len, rfftn
+
+    size = [next_fast_len(n, real=True) for n in one.shape]
+    spectra = []
+    for image in (one, two):
+        data = np.isfinite(image)
+        mean = image[data].mean(dtype=np.float64) if data.any() else 0.0
+        spectra.append(rfftn(np.where(data, image - np.float32(mean), np.float32(0)), size))
+    cross = spectra[1] * np.conj(spectra[0])
+    del spectra
+    found: dict[tuple[int, ...], None] = {}
+    magnitude = np.abs(cross)
+    least = SILENT * float(magnitude.max(initial=0.0))
+    phases = np.divide(cross, magnitude, out=np.zeros_like(cross), where=magnitude > least)
+    for spectrum in (phases, cross):
+        correlation = irfftn(spectrum, size)
+        for _ in range(peaks):
+            place = np.unravel_index(int(correlation.argmax()), correlation.shape)
+            around = [np.arange(int(p) - AROUND, int(p) + AROUND + 1) % n for p, n in zip(place, size, strict=True)]
+            correlation[np.ix_(*around)] = -np.inf
+            sides = [(int(p), int(p) - n) for p, n in zip(place, size, strict=True)]
+            for shift in itertools.product(*sides):
+                if all(abs(s) <= FARTHEST * (n - 1) for s, n in zip(shift, one.shape, strict=True)):
+                    found[shift] = None
+    return np.array(list(found), np.float64).reshape(-1, 3)

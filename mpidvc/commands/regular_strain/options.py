@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
-from typing import Any
 
 from mpidvc.cli import options
 from mpidvc.cli.options import require
@@ -46,30 +45,13 @@ COMPONENTS = ("vol", "dev", "volss", "devss", "r", "z", "Up", "U", "e", "GL", "H
 RADIUS = 1.5
 
 
-class _Once(argparse.Action):
-    """Store the field, from the one place where it is given."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        if values is None:
-            return
-        if getattr(namespace, self.dest, None) is not None:
-            parser.error(f"the field is given twice: {getattr(namespace, self.dest)} and {values}")
-        setattr(namespace, self.dest, values)
-
-
 def add_options(parser: Parser) -> None:
     """Add the options of the command."""
     parser.add_argument(
         "phi_file",
         metavar="field",
         nargs="?",
-        action=_Once,
+        action=options.Once,
         help="the field: a file written by a previous command (.h5 or .tsv), for instance by ldic",
     )
     start = parser.add_argument_group("the field, and which of its points count")
@@ -77,7 +59,7 @@ def add_options(parser: Parser) -> None:
         *("-pf", "-phiFile"),
         dest="phi_file",
         metavar="FILE",
-        action=_Once,
+        action=options.Once,
         default=argparse.SUPPRESS,
         help="the field, as an option",
     )
