@@ -55,6 +55,9 @@ class AnalyticPair:
         Change of the grey levels in image 2: factor, and summand as a fraction of full scale.
     noise : float
         Standard deviation of the white noise in both images, as a fraction of full scale.
+    around : float
+        Width of the material around the image that has texture too, as a fraction of the longest side. A large rotation
+        needs 0.5 and more. Another width is another texture.
     """
 
     shape: Triple
@@ -72,6 +75,7 @@ class AnalyticPair:
     gain2: float = 1.0
     offset2: float = 0.0
     noise: float = 0.0
+    around: float = 0.2
 
     def __post_init__(self) -> None:
         self._flat = is_two_d(self.shape)
@@ -152,7 +156,7 @@ class AnalyticPair:
 
     @property
     def _margin(self) -> float:
-        return 0.2 * max(self.shape) + 2 * self.radii[1]
+        return self.around * max(self.shape) + 2 * self.radii[1]
 
     @property
     def _cell(self) -> float:

@@ -9,7 +9,10 @@ import numpy.typing as npt
 
 from mpidvc.arrays import Triple
 
-__all__ = ["bin_any", "bin_mean", "binned_shape", "first_voxel"]
+__all__ = ["LEAST_DATA", "bin_any", "bin_data", "bin_mean", "binned_shape", "first_voxel"]
+
+#: Least share of the voxels of a bin that have to be data, where the others are left out of its mean.
+LEAST_DATA = 0.5
 
 
 def binned_shape(shape: Triple, factor: Triple) -> Triple:
@@ -49,6 +52,30 @@ def bin_mean(
             summed += part
         total = np.moveaxis(summed, 0, axis)
     return np.ascontiguousarray(total / np.float32(np.prod(factor)), dtype=dtype)
+
+
+def bin_data(
+    box: npt.NDArray[np.generic], data: npt.NDArray[np.bool_], factor: Triple
+) -> npt.NDArray[np.floating[Any]]:
+    """Means of those voxels of each block that are data; nan where they are too few (`LEAST_DATA`).
+
+    Parameters
+    ----------
+    box, data : (z, y, x)
+        Their shape is a multiple of `factor`.
+    factor : 3 ints
+
+    Returns
+    -------
+    (z / fz, y / fy, x / fx) float32
+    """
+    if data.all():
+        return bin_mean(box, factor)
+    share = bin_mean(data.astype(np.float32), factor)
+    total = bin_mean(np.where(data, box, 0), factor)
+    means: npt.NDArray[np.floating[Any]] = total / np.maximum(share, np.float32(LEAST_DATA))
+    means[share < LEAST_DATA] = np.nan
+    return means
 
 
 def bin_any(box: npt.NDArray[np.generic], factor: Triple) -> npt.NDArray[np.uint8]:

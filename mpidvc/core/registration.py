@@ -177,15 +177,16 @@ class GaussNewton:
             return
         moments = sums.moments[0]
         stretch = 1.0
+        mean_f, mean_g = f / n, (f - r) / n
+        var_f, var_g = ff / n - mean_f**2, (ff - 2 * fr + rr) / n - mean_g**2
+        if var_f > 0 and var_g > 0:
+            self.zncc = ((ff - fr) / n - mean_f * mean_g) / math.sqrt(var_f * var_g)
         if self.settings.criterion == "znssd":
-            mean_f, mean_g = f / n, (f - r) / n
-            var_f, var_g = ff / n - mean_f**2, (ff - 2 * fr + rr) / n - mean_g**2
             if not (var_f > 0 and var_g > 0):
                 self._stop(-2, final=True)
                 return
             alpha = math.sqrt(var_f / var_g)
             beta = mean_f - alpha * mean_g
-            self.zncc = ((ff - fr) / n - mean_f * mean_g) / math.sqrt(var_f * var_g)
             # r' = f - (alpha g + beta), from the sums of r = f - g
             moments = (1 - alpha) * sums.moments[1] + alpha * sums.moments[0] - beta * sums.moments[2]
             squares = (

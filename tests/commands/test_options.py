@@ -34,6 +34,8 @@ def test_defaults_of_reg() -> None:
         "return_phi_mask_centre": False,
         "phi_file": None,
         "phi_file_bin_ratio": 1.0,
+        "coarse": False,
+        "max_angle": 180.0,
         "bin_begin": 4,
         "bin_end": 1,
         "margin": None,
@@ -274,6 +276,11 @@ def test_accepted_by_ldic() -> None:
         ("-gs 0", "-gs 0.0: has to be above 0"),
         ("-rmc", "-rmc needs a mask"),
         ("-m3 -1 0 0", "-m3 -1 0 0: may not be negative"),
+        ("--coarse -pf guess.tsv", "--coarse looks for the first guess that -pf gives; leave one of them out"),
+        ("--max-angle 20", "--max-angle 20.0: is an option of --coarse; add it"),
+        ("--coarse --max-angle 0", "--max-angle 0.0: has to be above 0 and at most 180 degrees"),
+        ("--coarse --max-angle 181", "--max-angle 181.0: has to be above 0 and at most 180 degrees"),
+        ("--coarse --max-angle nan", "--max-angle nan: has to be above 0 and at most 180 degrees"),
     ],
 )
 def test_refused_by_reg(line: str, message: str) -> None:

@@ -35,6 +35,8 @@ CASES = {
     "reg-znssd-mask-rmc": "reg @a.tif @dark.tif -mf1 @mask.tif -rmc",
     "reg-shift": "reg @a.tif @b.tif -shift -o 3 -bb 1",
     "reg-2d": "reg @f.tif @g.tif -def -o 3",
+    "reg-coarse": "reg @a.tif @b.tif --coarse --max-angle 15",
+    "reg-coarse-2d": "reg @f.tif @g.tif --coarse",
     "reg-folder-def": "reg @slices @b.tif -def -bb 2",
     "ldic": "ldic @a.tif @b.tif -ns 8 -hws 6 -vtk -tif",
     "ldic-cubic": "ldic @a.tif @b.tif -ns 8 -hws 6 -o 3 -pf @guess.tsv",

@@ -372,6 +372,99 @@ def test_no_texture_is_told(reg: Callable[..., PhiField], tmp_path: Path) -> Non
     np.testing.assert_array_equal(field.phi[0], np.eye(4))
 
 
+# ---- the coarse search
+
+
+AXIS, WAY = np.array([2.0, -1, 1.5]) / 2.6926, np.array([1.0, 2, -1.5]) / 2.6926
+FAR = {
+    "3D": AnalyticPair(
+        (96, 96, 96),
+        seed=4,
+        amplitude=0,
+        rotation=75 * AXIS,
+        strain=(0.03, 0.03, 0.03),
+        translation=40 * WAY,
+        around=0.9,
+        spacing=8,
+        radii=(6, 11),
+    ),
+    "2D": AnalyticPair(
+        (1, 180, 200), seed=4, amplitude=0, rotation=(170, 0, 0), strain=(0, -0.04, -0.04), translation=(0, 30, -25),
+        around=0.8,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_a_coarse_search_finds_what_a_blind_registration_does_not(
+    reg: Callable[..., PhiField], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """75° about an oblique axis and 40 voxels, or 170°, and a stretch: to 0.02 voxels and 0.02°."""
+    pair = FAR[name]
+    paths = save(tmp_path / "one.tif", pair.image1()), save(tmp_path / "two.tif", pair.image2())
+    reg("", paths, status=1)
+    told = capsys.readouterr().err
+    assert "let --coarse look for the motion, or align them by eye in mpidvc ereg" in told
+    field = reg("--coarse", paths)
+    check(field, pair, 0.01)
+    turn = deformation.polar(field.F[0])[0] @ deformation.polar(pair.gradient(field.positions[0]))[0].T
+    assert np.linalg.norm(deformation.rotation_vector(turn)) < 0.02
+    told = capsys.readouterr()
+    assert told.err == ""
+    stretch = 1.03 if name == "3D" else 0.96
+    turned = "rotation 75.0° about [0.74 -0.37 0.56]" if name == "3D" else "rotation 170.0°"
+    assert f"Coarse search: {turned}" in told.out
+    assert f"stretch {stretch:.3f}" in told.out
+
+
+def test_a_coarse_search_in_a_mask_and_about_its_centre(reg: Callable[..., PhiField], tmp_path: Path) -> None:
+    """Half of the image is another one: only what the mask leaves is looked at."""
+    pair = FAR["2D"]
+    image1 = pair.image1()
+    image1[:, :90] = AnalyticPair((1, 90, 200), seed=9).image1()
+    mask = np.ones(pair.shape, np.uint8)
+    mask[:, :90] = 0
+    paths = save(tmp_path / "one.tif", image1), save(tmp_path / "two.tif", pair.image2())
+    field = reg(f"--coarse -rmc -m 0 -mf1 {save(tmp_path / 'mask.tif', mask)}", paths)
+    np.testing.assert_allclose(field.positions[0], (0, 134.5, 99.5))
+    check(field, pair, 0.02)
+
+
+def test_a_coarse_search_of_strangers_is_doubted(
+    reg: Callable[..., PhiField], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = (AnalyticPair((1, 120, 130), seed=seed).image1() for seed in (1, 2))
+    reg("--coarse", (save(tmp_path / "one.tif", one), save(tmp_path / "two.tif", two)), status=1)
+    assert "another motion that is nearly as good" in capsys.readouterr().err
+
+
+def test_a_coarse_search_without_texture_is_refused(
+    reg: Callable[..., PhiField], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save(tmp_path / "even.tif", np.full((30, 31, 32), 7, np.uint8))
+    assert main(["reg", path, path, "-np", "1", "--coarse", "-od", str(tmp_path / "out")]) == 2
+    assert "the coarse search finds no texture in image 1; look at the image" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_convergence_to_a_wrong_place_is_noted(
+    reg: Callable[..., PhiField], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A speckled plate in air, turned by 170°: its outline fits the other way round."""
+    pair = AnalyticPair((1, 150, 150), seed=3, amplitude=0, rotation=(170, 0, 0), strain=(0, 0, 0), around=0.6)
+    grid = np.moveaxis(np.indices(pair.shape, dtype=float), 0, -1)
+    names = []
+    for k, (image, places) in enumerate(((pair.image1(), grid), (pair.image2(), pair.inverse_phi(grid)))):
+        depth = ((1e9, 30, 50) - np.abs(places - (0, 74.5, 74.5))).min(axis=-1)
+        names.append(save(tmp_path / f"{k}.tif", (image * np.clip(depth / 2 + 0.5, 0, 1)).astype(np.uint16)))
+    field = reg("", (names[0], names[1]))
+    told = capsys.readouterr().out
+    assert field.F[0, 1, 1] > 0.5  # and not cos 170°
+    assert "if the scans may be turned or shifted far, try --coarse" in told
+    check(reg("--coarse", (names[0], names[1])), pair, 0.01)
+    assert "try --coarse" not in capsys.readouterr().out
+
+
 # ---- guesses
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mpidvc.core.binning import bin_any, bin_mean, binned_shape, first_voxel
+from mpidvc.core.binning import bin_any, bin_data, bin_mean, binned_shape, first_voxel
 
 FACTORS = [(1, 1, 1), (2, 2, 2), (1, 4, 4), (3, 2, 5)]
 
@@ -85,3 +85,19 @@ def test_place_of_bins(
     assert first_voxel(shape, factor) == first
     left = [n - f - b * m for n, f, b, m in zip(shape, first, factor, binned, strict=True)]
     assert all(0 <= rest - f <= 1 for rest, f in zip(left, first, strict=True))
+
+
+def test_means_of_data_leave_out_what_is_none() -> None:
+    """Against nanmean over the blocks; a block of which less than half is data has no mean."""
+    rng = np.random.default_rng(4)
+    box = rng.normal(100, 30, (6, 8, 10)).astype(np.float32)
+    data = rng.random(box.shape) < 0.55
+    box[~data] = np.where(rng.random((~data).sum()) < 0.5, np.nan, np.inf)
+    inside = blocks(data, (2, 2, 2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        expected = np.where(inside, blocks(box.astype(np.float64), (2, 2, 2)), 0).sum(axis=-1) / inside.sum(axis=-1)
+    few = inside.mean(axis=-1) < 0.5
+    assert 0 < few.sum() < few.size
+    got = bin_data(box, data, (2, 2, 2))
+    np.testing.assert_array_equal(np.isnan(got), few)
+    np.testing.assert_allclose(got[~few], expected[~few], rtol=1e-6)

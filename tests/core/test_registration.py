@@ -162,8 +162,9 @@ def test_blocks_equal_one_block_and_one_point(two_d, kind):
     np.testing.assert_allclose(phi, one.phi[:3], rtol=0, atol=2e-6)
     np.testing.assert_allclose([several.error, error], one.error, rtol=2e-5)
     np.testing.assert_allclose([several.delta_phi_norm, norm], one.delta_phi_norm, rtol=1e-3, atol=1e-6)
+    assert one.zncc > 0
+    np.testing.assert_allclose([several.zncc, zncc], one.zncc, rtol=0, atol=1e-6)
     if settings.criterion == "znssd":
-        np.testing.assert_allclose([several.zncc, zncc], one.zncc, rtol=0, atol=1e-6)
         np.testing.assert_allclose([several.gain, several.bias], [one.gain, one.bias], rtol=1e-5)
     if kind == "none":
         assert np.array_equal(one.phi, start_of(two_d))

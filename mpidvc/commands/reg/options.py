@@ -19,6 +19,8 @@ examples:
       rigid, from binning 2, 10 voxels kept free at every side, also writes image 1 deformed
   mpidvc reg im1.tif im2.tif -pf eye.tsv -mf1 mask.tif -o 3
       from a first guess, with a mask and cubic interpolation
+  mpidvc reg im1.tif im2.tif --coarse
+      for scans that are turned or shifted by any amount: a search without a guess comes first
 """
 
 
@@ -37,6 +39,23 @@ def add_options(parser: Parser) -> None:
         help="give Phi at the centre of mass of the mask, instead of the centre of the image",
     )
     options.add_guess(parser, start, fields=False)
+    parser.add_own_argument(
+        "--coarse",
+        group=start,
+        dest="coarse",
+        action="store_true",
+        help="find the first guess: all translations and rotations, and a uniform stretch of some per cent, are tried "
+        "on a binned pair",
+    )
+    parser.add_own_argument(
+        "--max-angle",
+        group=start,
+        dest="max_angle",
+        metavar="DEGREES",
+        type=float,
+        default=180.0,
+        help="largest rotation that --coarse tries (default: %(default)s, all of them)",
+    )
     for short, long, default, which in (("-bb", "begin", 4, "first"), ("-be", "end", 1, "last")):
         start.add_argument(
             *(short, f"--binning-{long}"),
@@ -100,6 +119,11 @@ def check(args: argparse.Namespace) -> list[str]:
     """Check the options without their files, round the binnings to powers of two; return notes for the user."""
     options.check_common(args)
     require(0 < args.gaussian_sigma < math.inf, "-gs", args.gaussian_sigma, "has to be above 0 and finite")
+    require(0 < args.max_angle <= 180, "--max-angle", args.max_angle, "has to be above 0 and at most 180 degrees")
+    if args.max_angle < 180 and not args.coarse:
+        raise UserError(f"{options.as_given('--max-angle', args.max_angle)}: is an option of --coarse; add it")
+    if args.coarse and args.phi_file is not None:
+        raise UserError("--coarse looks for the first guess that -pf gives; leave one of them out")
     notes = []
     for name, option in (("bin_begin", "-bb"), ("bin_end", "-be")):
         notes += options.power_of_two(args, name, option)

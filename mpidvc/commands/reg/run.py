@@ -15,7 +15,8 @@ from mpidvc.atomic import replacing
 from mpidvc.cli.command import Outcome
 from mpidvc.cli.options import image_mode
 from mpidvc.core import deformation
-from mpidvc.core.grey import choose_criterion
+from mpidvc.core.coarse import Candidate, Found
+from mpidvc.core.grey import Choice, choose_criterion
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.core.statuses import CORRELATION
 from mpidvc.errors import UserError
@@ -26,6 +27,7 @@ from mpidvc.images.planes import planes_to
 from mpidvc.images.source import CACHE
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor, InlineExecutor
+from mpidvc.tasks.coarse import coarse_motion
 from mpidvc.tasks.deform import DeformTask, WholeMotion
 from mpidvc.tasks.grey import grey_levels, region_windows
 from mpidvc.tasks.memory import LIBRARIES, deform_bytes, looking_bytes, registration_bytes, tile_bytes
@@ -52,8 +54,26 @@ __all__ = ["Plan"]
 
 #: Rough CPU seconds per voxel: some iterations on every level.
 COST = {1: 4.0e-8, 3: 1.2e-7}
+#: CPU seconds of a coarse search in 2D and in 3D; the images do not count.
+SEARCH_2D, SEARCH = 1.5, 12.0
+#: Bytes that a coarse search takes on every rank, and again on rank 0: some 100³ voxels of both images, and copies.
+SEARCH_BYTES = 30_000_000
+#: Bound of the entries of F for any rotation: the diagonal of a registration's block is at most this share of the sum
+#: of its sides.
+ANY_ROTATION = 0.75
+#: Without a guess a registration may have converged to a wrong place if its ZNCC is below this, or a stretch so far
+#: from 1: the outline of a specimen fits nearly as well when the specimen is turned.
+WEAK, STRETCHED = 0.95, 0.15
 #: Usual number of iterations, and coarsest binning that is tried for its time.
 USUAL, COARSEST = 10, 16
+
+
+#: What is said where a coarse search has found two motions that are nearly as good.
+DOUBTFUL = (
+    "the coarse search found another motion that is nearly as good (next best, above): the images may not belong "
+    "together, or the specimen looks the same from two sides. Check the result (-g, deformImage --residual); "
+    "--max-angle, a mask (-mf1) or mpidvc ereg settle it"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +87,12 @@ class Plan(CorrelationPlan):
     levels : LevelSettings
     guess : (4, 4) float64
         First Phi, about the centre of the image, voxels.
+    guessed : bool
+        Whether the user gave it.
+    max_angle : float or None
+        Largest rotation of a coarse search that finds it, degrees; None: there is no search.
+    asked_criterion : str
+        The value of ``--criterion``.
     report_at : (3,) float64
         Point about which Phi is written, voxels.
     stem : Path
@@ -85,6 +111,9 @@ class Plan(CorrelationPlan):
     settings: RegistrationSettings
     levels: LevelSettings
     guess: Array
+    guessed: bool
+    max_angle: float | None
+    asked_criterion: str
     report_at: Array
     stem: Path
     deformed: Path | None
@@ -115,12 +144,11 @@ class Plan(CorrelationPlan):
         describe_slices(console, images.image1, images.image2)
         guess.announce(console, image1.shape, tif=False)
         levels = LevelSettings(args.bin_begin, args.bin_end, args.margin)
-        grey = grey_levels(images, region_windows(image1.shape, levels.margin_of(image1.shape, 1), start))
-        choice = choose_criterion(args.criterion, grey)
+        choice, mean = _criterion(args.criterion, images, levels, start)
         settings = replace(
             registration_settings(args, choice, args.rigid, args.shift),
             sigma=args.gaussian_sigma if args.gradient_method == "gaussian" else None,
-            level=grey.mean1,
+            level=mean,
         )
         levels.usable(image1, settings)
         return cls(
@@ -128,6 +156,9 @@ class Plan(CorrelationPlan):
             settings=settings,
             levels=levels,
             guess=start,
+            guessed=guess.registration is not None,
+            max_angle=args.max_angle if args.coarse else None,
+            asked_criterion=args.criterion,
             report_at=report_at,
             stem=folder / pair_name(args, "registration"),
             # spam ignores -pre here too
@@ -136,23 +167,26 @@ class Plan(CorrelationPlan):
             history=args.journal,
             graph=args.graph,
             criterion=describe_criterion(choice),
-            estimated_seconds=math.prod(image1.shape) * COST[args.interpolation_order] / args.bin_end**3,
+            estimated_seconds=math.prod(image1.shape) * COST[args.interpolation_order] / args.bin_end**3
+            + (0.0 if not args.coarse else SEARCH_2D if image1.two_d else SEARCH),
             image_mode=image_mode(args),
             memory=args.memory,
         )
 
     def needs(self) -> Needs:
         images, begin = self.images, self.levels.begin
-        chunk = registration_bytes(images, self.settings, self.guess[:3, :3] - np.eye(3), self.levels.end)
+        F = self.guess[:3, :3] if self.max_angle is None else np.full((3, 3), ANY_ROTATION)
+        chunk = registration_bytes(images, self.settings, F - np.eye(3), self.levels.end)
         if self.deformed is not None:
             chunk = max(chunk, deform_bytes(images.image1, self._motion(np.eye(4), np.zeros(3)), residual=False)[0])
+        search = 0 if self.max_angle is None else SEARCH_BYTES
         tiles = [tile_bytes(image, begin, False) for image in (images.image1, images.image2)]
         if images.mask1 is not None:
             tiles.append(tile_bytes(images.mask1, begin, True))
         return Needs(
             [images],
-            chunk,
-            rank0=LIBRARIES,
+            max(chunk, search),
+            rank0=LIBRARIES + search,
             looking=looking_bytes(None),
             tiles=tiles,
             less="a coarser last level (-be)",
@@ -169,10 +203,14 @@ class Plan(CorrelationPlan):
         end, expected = levels.end, self.estimated_seconds
         while expected > budget and end < COARSEST:
             end, expected = 2 * end, expected / larger
+        executor, searched, guess = InlineExecutor(), 0.0, self.guess
         begun = time.process_time()
+        if self.max_angle is not None:
+            guess = coarse_motion(executor, self.images, self.max_angle).best.phi
+            searched = time.process_time() - begun
         coarse = replace(levels, begin=max(levels.begin, end), end=end)
-        found = register_multiscale(InlineExecutor(), self.images, self.settings, coarse, self.guess, lambda line: None)
-        spent = time.process_time() - begun
+        found = register_multiscale(executor, self.images, self.settings, coarse, guess, lambda line: None)
+        spent = time.process_time() - begun - searched
         # the coarser levels before took an eighth each time
         last = spent if coarse.begin == end else spent * (1 - 1 / larger)
         seconds, remark = spent, ""
@@ -183,7 +221,7 @@ class Plan(CorrelationPlan):
             seconds += last
         rounds = max(found.last.iterations, 1)
         one = seconds / blocks / rounds
-        return Cost(seconds, blocks * rounds, (one,), 1, {f"{found.last.status}": 1}, rounds, remark)
+        return Cost(seconds + searched, blocks * rounds, (one,), 1, {f"{found.last.status}": 1}, rounds, remark)
 
     def written(self) -> tuple[list[tuple[Path, int]], int]:
         found = [(Path(f"{self.stem}.tsv"), 500)]
@@ -194,11 +232,34 @@ class Plan(CorrelationPlan):
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
         on_leader(executor, lambda: make_folder(self.stem.parent))
-        with placed(executor, self.placement, self.images, console.note) as images:
-            return replace(self, images=ImagePair._make(images))._register(executor, console)
-
-    def _register(self, executor: Executor, console: Console) -> Outcome:
         stages = Stages(executor)
+        with placed(executor, self.placement, self.images, console.note) as images:
+            plan = replace(self, images=ImagePair._make(images))
+            if self.max_angle is None:
+                return plan._register(executor, console, stages, doubtful=False)
+            with stages.stage("search", count_cpu=True):
+                plan, found = plan._searched(executor, console)
+            return plan._register(executor, console, stages, found.doubtful)
+
+    def _searched(self, executor: Executor, console: Console) -> tuple[Plan, Found]:
+        """The plan with the guess that a coarse search finds; every rank calls it."""
+        assert self.max_angle is not None
+        with console.progress(1, "coarse search", "steps") as progress:
+
+            def show(done: int, total: int) -> None:
+                progress.total = total
+                progress.advance(done - progress.done)
+
+            found = coarse_motion(executor, self.images, self.max_angle, show)
+        console.tell(f"Coarse search: {_motion(found.best, self.images.two_d)}")
+        if found.second is not None:
+            console.tell(f"    next best: {_motion(found.second, self.images.two_d)}")
+        guess = found.best.phi
+        choice, mean = on_leader(executor, lambda: _criterion(self.asked_criterion, self.images, self.levels, guess))
+        settings = replace(self.settings, criterion=choice.criterion, gain=choice.gain, bias=choice.bias, level=mean)
+        return replace(self, guess=guess, settings=settings, criterion=describe_criterion(choice)), found
+
+    def _register(self, executor: Executor, console: Console, stages: Stages, doubtful: bool) -> Outcome:
         console.tell(self.criterion)
         watch = None
         if self.graph:
@@ -234,15 +295,47 @@ class Plan(CorrelationPlan):
         told = f"return status {status}: {CORRELATION[status].meaning}"
         if status == 2:
             console.print("Registration converged")
+            if self.max_angle is None and not self.guessed:
+                self._note_wrong_place(found, console)
         elif status == 1:
             console.warn(
                 f"the registration has not converged at binning {found.binning} ({told}); the last Phi is saved"
+                f"{self._remedy(found)}"
             )
         else:
-            console.warn(f"the registration failed ({told}); Phi is saved, but do not trust it")
+            console.warn(f"the registration failed ({told}); Phi is saved, but do not trust it{self._remedy(found)}")
+        if doubtful:
+            console.warn(DOUBTFUL)
         # stopped by -it on the last level is what was asked for; on a coarser one it is no result for the images
         good = status == 2 or (status == 1 and found.binning == self.levels.end)
-        return Outcome(0 if good else 1, field, (Path(f"{self.stem}.tsv"),))
+        return Outcome(0 if good and not doubtful else 1, field, (Path(f"{self.stem}.tsv"),))
+
+    def _note_wrong_place(self, found: RegistrationResult, console: Console) -> None:
+        """Say what speaks against a registration that has converged without a guess."""
+        stretches = np.linalg.eigvalsh(deformation.polar(found.phi[:3, :3])[1])
+        against = []
+        if found.last.zncc < WEAK:
+            against.append(f"the ZNCC is {found.last.zncc:.2f} only")
+        if np.abs(stretches - 1).max() > STRETCHED:
+            against.append(f"the stretches are {stretches[0]:.2f} to {stretches[2]:.2f}")
+        if against:
+            console.note(
+                f"{' and '.join(against)}: noise or a large strain, or a wrong place. Look at the difference (-g); "
+                "if the scans may be turned or shifted far, try --coarse, or mpidvc ereg and its file with -pf"
+            )
+
+    def _remedy(self, found: RegistrationResult) -> str:
+        """What helps a registration that did not converge where the motion may be too large for it."""
+        if found.last.status == 1 and found.binning == self.levels.end:
+            return ""
+        if self.max_angle is not None:
+            return ". Look at both images: mpidvc ereg aligns them by eye, for -pf"
+        if self.guessed:
+            return ". If the guess may be wrong, let --coarse look for another one, or align the images in mpidvc ereg"
+        return (
+            ". If the scans are turned or shifted far, let --coarse look for the motion, or align them by eye in "
+            "mpidvc ereg and give its file with -pf"
+        )
 
     def _result(self, found: RegistrationResult) -> PhiField:
         """Phi at the point asked for, and what became of the registration."""
@@ -272,6 +365,29 @@ class Plan(CorrelationPlan):
     def _motion(self, phi: Array, centre: Array) -> WholeMotion:
         """The motion of image 1 that the deformed image shows."""
         return WholeMotion(phi, centre, 3 if self.images.image1.two_d else 1)
+
+
+def _criterion(asked: str, images: ImagePair, levels: LevelSettings, guess: Array) -> tuple[Choice, float]:
+    """Criterion for images that are compared from this guess, and the mean grey level of image 1 there."""
+    shape = images.image1.shape
+    grey = grey_levels(images, region_windows(shape, levels.margin_of(shape, 1), guess))
+    return choose_criterion(asked, grey), grey.mean1
+
+
+def _motion(one: Candidate, two_d: bool) -> str:
+    """A motion that a coarse search tried, in words."""
+    R, U = deformation.polar(one.phi[:3, :3])
+    rotation = deformation.rotation_vector(R)
+    angle = float(np.linalg.norm(rotation))
+    if two_d:
+        turn = f"{rotation[0]:.1f}°"
+    else:
+        turn = f"{angle:.1f}° about [" + " ".join(f"{v / max(angle, 1e-9):.2f}" for v in rotation) + "]"
+    shift = " ".join(f"{v:.1f}" for v in one.phi[two_d:3, 3])
+    return (
+        f"rotation {turn}, translation [{shift}] voxels, stretch {U[2, 2]:.3f}; "
+        f"ZNCC {one.zncc:.2f} on {100 * one.overlap:.0f} % of image 1"
+    )
 
 
 def _write_history(path: Path, found: RegistrationResult) -> None:
