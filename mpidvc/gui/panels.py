@@ -283,7 +283,7 @@ class SnapPanel(_Group):
         self.angle.setSuffix("°")
         self.angle.show_value(180)
         self.angle.setFixedWidth(54)
-        self.angle.setToolTip("greatest rotation that is searched, from the present one")
+        self.angle.setToolTip("greatest rotation from the present one; with 180° the present Phi does not count")
         self.reg = push_button("snap-reg", "reg", "register from the present Phi (F7)")
         row = QHBoxLayout()
         row.setSpacing(4)

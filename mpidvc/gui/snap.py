@@ -26,7 +26,10 @@ from mpidvc.tasks.registration import LevelSettings, register_multiscale
 __all__ = ["CancelledError", "NothingFoundError", "Progress", "Snapped", "register", "search", "translate"]
 
 #: Most voxels that a translation, and a search over rotations, look at; and pixels in 2D.
-TRANSLATION_VOXELS, SEARCH_VOXELS, SEARCH_PIXELS = 8_000_000, 1_000_000, 260_000
+TRANSLATION_VOXELS, SEARCH_VOXELS, SEARCH_PIXELS = 8_000_000, 8_000_000, 1_200_000
+SEARCHING = "rotations are searched"
+#: Degrees from which on every rotation is within reach.
+ANY_ANGLE = 180.0
 #: Share of image 2 that image 1 has to cover.
 LEAST_OVERLAP = 0.1
 #: Convergence of a registration: reg's.
@@ -105,8 +108,10 @@ def _score(pair: DisplayPair, phi: Array) -> float:
     return found.zncc if found.overlap >= LEAST_OVERLAP and np.isfinite(found.zncc) else -1.0
 
 
-def search(pair: DisplayPair, phi: Array, progress: Progress, max_angle: float = 180.0) -> Snapped:
-    """Rotation, translation and uniform stretch with which image 1, as it lies, matches image 2 best.
+def search(pair: DisplayPair, phi: Array, progress: Progress, max_angle: float = ANY_ANGLE) -> Snapped:
+    """Rotation, translation and uniform stretch with which image 1 matches image 2 best.
+
+    Image 1 is taken as it lies; where any rotation is allowed as it is in its file, so that nothing of it lies outside.
 
     Parameters
     ----------
@@ -114,28 +119,29 @@ def search(pair: DisplayPair, phi: Array, progress: Progress, max_angle: float =
     phi : (4, 4) float64
     progress : Progress
     max_angle : float
-        Greatest rotation from the present one, degrees.
+        Greatest rotation from the present one, degrees; from 180 on the present Phi does not count.
 
     Raises
     ------
     NothingFoundError
         If nothing is better than the present Phi.
+    UserError
+        If an image has no texture, or nothing fits.
     """
-    looked = "rotations are searched"
-    progress(None, looked)
-    reduced = pair.reduced(SEARCH_PIXELS if pair.two_d else SEARCH_VOXELS, phi)
-    try:
-        found = coarse_search(
-            reduced.image1,
-            reduced.image2,
-            max_angle=max_angle,
-            progress=lambda done, steps: progress(done / steps, looked),
-        )
-    except UserError as error:
-        raise NothingFoundError(str(error)) from None
+    from mpidvc.core.coarse import coarse_search
+
+    progress(None, SEARCHING)
+    there = np.eye(4) if max_angle >= ANY_ANGLE else phi
+    reduced = pair.reduced(SEARCH_PIXELS if pair.two_d else SEARCH_VOXELS, there)
+    found = coarse_search(
+        reduced.image1,
+        reduced.image2,
+        max_angle=max_angle,
+        progress=lambda done, steps: progress(done / steps, SEARCHING),
+    )
     progress(None, "the best rotation is compared with the present one")
-    # the image that was searched is the one as it lies: what was found comes after what is there
-    new = deformation.compose(reduced.phi_from(found, pair.centre), phi)
+    # what was found comes after what is there
+    new = deformation.compose(reduced.phi_from(found, pair.centre), there)
     if _score(pair, new) <= _score(pair, phi):
         raise NothingFoundError("no rotation matches better than the present one")
     return Snapped(new, "the best rotation, translation and stretch are set")

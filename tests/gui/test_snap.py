@@ -82,38 +82,33 @@ def test_2d_copies_of_a_quarter(flat: DisplayPair) -> None:
     assert found.phi[0].tolist() == [1, 0, 0, 0]
 
 
-def test_search_comes_after_what_is_there(solid: DisplayPair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the search finds on small arrays is about their centre, in their voxels."""
-    truth = phi_of(SOLID)
-    guess = deformation.compute_phi((5, 0, -3), (4, 0, 0))
-    monkeypatch.setattr(snap, "SEARCH_VOXELS", 20_000)
-    seen = {}
+def test_search_about_a_guess(solid: DisplayPair) -> None:
+    """Image 1 is searched as it lies, and what is found comes after what is there."""
+    told: list[float | None] = []
+    guess = deformation.compute_phi((6, -10, 8), 28 * AXIS)
+    found = snap.search(solid, guess, Progress(lambda share, text: told.append(share)), 25)
+    np.testing.assert_allclose(found.phi[:3, 3], SOLID.translation, atol=1)
+    np.testing.assert_allclose(found.phi[:3, :3], phi_of(SOLID)[:3, :3], atol=0.02)
+    shares = [share for share in told if share is not None]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
 
-    def search(
-        one: np.ndarray, two: np.ndarray, *, max_angle: float, progress: Callable[[int, int], None]
-    ) -> np.ndarray:
-        assert one.shape == two.shape
-        assert one.size <= 20_000
-        progress(1, 2)
-        seen["angle"] = max_angle
-        small = solid.reduced(20_000)
-        return small.phi_to(deformation.compose(truth, np.linalg.inv(guess)), solid.centre)
 
-    monkeypatch.setattr(snap, "coarse_search", search)
-    found = snap.search(solid, guess, Progress(), 60.0)
-    np.testing.assert_allclose(found.phi, truth, atol=1e-9)
-    assert seen == {"angle": 60.0}
+@pytest.mark.parametrize(("angle", "turned"), [(180.0, -150.0), (30.0, 40.0)])
+def test_search_in_2d(flat: DisplayPair, angle: float, turned: float) -> None:
+    """On copies of a quarter; where any rotation is allowed, what is there does not count."""
+    there = deformation.compute_phi((0, 30, -30), (turned, 0, 0))
+    found = snap.search(flat, there, Progress(), angle)
+    # a voxel of the copies, and a share of the search's own
+    np.testing.assert_allclose(found.phi[:3, 3], FLAT.translation, atol=2)
+    np.testing.assert_allclose(found.phi[:3, :3], phi_of(FLAT)[:3, :3], atol=0.03)
+    assert found.phi[0].tolist() == [1, 0, 0, 0]
+
+
+def test_search_that_finds_nothing_better(flat: DisplayPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpidvc.core.coarse.coarse_search", lambda one, two, **given: np.eye(4))
     with pytest.raises(NothingFoundError, match="no rotation"):
-        snap.search(solid, truth, Progress())
-
-
-def test_search_without_a_guess(solid: DisplayPair) -> None:
-    flat = pair_of(np.asarray(solid.image1), np.ones_like(solid.image1))
-    with pytest.raises(NothingFoundError, match="texture"):
-        snap.search(flat, np.eye(4), Progress())
-    moved = pair_of(np.asarray(solid.image1), np.roll(solid.image1, (6, -8, 10), (0, 1, 2)))
-    found = snap.search(moved, np.eye(4), Progress(), 15.0)
-    np.testing.assert_allclose(found.phi[:3, 3], [6, -8, 10], atol=1)
+        snap.search(flat, phi_of(FLAT), Progress(), 30)
 
 
 def test_failed_registration_changes_nothing() -> None:
@@ -134,7 +129,7 @@ def test_iterations_that_do_not_suffice(solid: DisplayPair, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("job", [snap.translate, snap.search, snap.register])
-@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("after", [0, 1, 3])
 def test_cancelled(solid: DisplayPair, job: object, after: int) -> None:
     calls = 0
 

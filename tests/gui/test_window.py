@@ -556,11 +556,13 @@ def test_snaps(window: Window, by: str, monkeypatch: pytest.MonkeyPatch) -> None
     model = the_model(window)
     asked = []
 
-    def search(one: np.ndarray, two: np.ndarray, *, max_angle: float, progress: object) -> np.ndarray:
+    def search(one: np.ndarray, two: np.ndarray, *, max_angle: float, progress: Any) -> np.ndarray:
         asked.append(max_angle)
+        progress(1, 2)
         return phi_of(PAIR)
 
-    monkeypatch.setattr(snap, "coarse_search", search)
+    # test_snap.py has the search itself
+    monkeypatch.setattr("mpidvc.core.coarse.coarse_search", search)
     give(window, "snap-angle", "90")
     act = click if by == "button" else key
     for name in ("snap-search", "snap-reg") if by == "button" else ("F6", "F7"):
