@@ -10,12 +10,10 @@ import numpy as np
 
 from mpidvc.arrays import Array
 from mpidvc.core import deformation
-from mpidvc.core.coarse import coarse_search
 from mpidvc.core.grey import choose_criterion
 from mpidvc.core.phase_correlation import shifts_between
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.core.statuses import CORRELATION
-from mpidvc.errors import UserError
 from mpidvc.gui.display import DisplayPair
 from mpidvc.images.image import ArrayImage
 from mpidvc.images.pair import ImagePair
