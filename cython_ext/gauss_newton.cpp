@@ -286,9 +286,9 @@ template <int O, int D> int warp_region(const mpidvc_warp &job) {
     Sampler s = sampler_of(job.box, job.n, job.low, job.high);
     plan<O, D>(s, job.F, job.centre);
     const Int pitch = (job.n[2] + 7) / 8 * 8 + 16;
-    float *memory = (float *)calloc(1, sizeof(float) * ((2 * job.n[1] + 1) * pitch + 64));
+    float *memory = (float *)calloc(1, sizeof(float) * (2 * job.n[1] * pitch + 64));
     if (!memory) return -1;
-    float *weight = memory + job.n[1] * pitch, *scratch = weight + job.n[1] * pitch;
+    float *weight = memory + job.n[1] * pitch;
     Sampler plane = s;
     plane.n[0] = 1;
     for (Int z = 0; z < job.n[0]; z++) {
@@ -296,7 +296,7 @@ template <int O, int D> int warp_region(const mpidvc_warp &job) {
             plane.start[a] = s.start[a] + s.F[3 * a] * (double)z;
             plane.base[a] = s.base[a] + z * s.along_z[a];
         }
-        sample_region<O, D>(plane, memory, weight, pitch, scratch);
+        sample_region<O, D>(plane, memory, weight, pitch);
         for (Int y = 0; y < job.n[1]; y++)
             for (Int x = 0; x < job.n[2]; x++)
                 job.out[(z * job.n[1] + y) * job.n[2] + x] =

@@ -87,7 +87,7 @@ MPIDVC_INLINE typename Lanes<L>::F interpolate(const float *p, Int py, Int pz, t
     return sum;
 }
 
-enum { GROUPS = 64 };  // rows of more groups are sampled by short_groups()
+enum { GROUPS = 128 };  // rows of more groups are sampled by part_of_row()
 
 // A region of box 2 and the way to sample it: position of the region's voxel x = centre + F (x - (n - 1) / 2).
 struct Sampler {
@@ -103,7 +103,7 @@ struct Sampler {
     Int base[3], along_z[3], along_y[3], along_x[3];  // fixed point, 32 fractional bits; along_x[2] less one voxel
     float slope[3];
     int lanes;       // widest group that lies in two voxels at most along every axis; 0: single samples
-    bool grouped;    // rows are sampled in groups of WIDE, from first and last below
+    bool grouped;    // rows are sampled in such groups, from first and last below
     Axes first[GROUPS], last[GROUPS];  // drift of a group's ends from the row's start, 24 fractional bits
 };
 
@@ -137,6 +137,12 @@ Sampler sampler_of(const mpidvc_box &box, const Int n[3], const double low[3], c
     return s;
 }
 
+// Lanes of the next group of a row with so many voxels left, at most `most`.
+MPIDVC_INLINE int lanes_for(Int left, int most) {
+    if (left <= QUAD || most <= QUAD) return QUAD;
+    return left <= WIDE || most <= WIDE ? WIDE : FULL;
+}
+
 // Positions, steps and groups for one mapping.
 template <int O, int D> void plan(Sampler &s, const double F[9], const double centre[3]) {
     memcpy(s.F, F, sizeof s.F);
@@ -155,7 +161,7 @@ template <int O, int D> void plan(Sampler &s, const double F[9], const double ce
         s.base[a] = a < 3 - D || s.wild ? 0 : fixed(p);
         s.along_z[a] = s.wild ? 0 : fixed(F[3 * a]);
         s.along_y[a] = s.wild ? 0 : fixed(F[3 * a + 1]);
-        s.along_x[a] = s.wild ? 0 : fixed(F[3 * a + 2] - (a == 2));
+        s.along_x[a] = s.wild || a < 3 - D ? 0 : fixed(F[3 * a + 2] - (a == 2));
         s.slope[a] = (float)(F[3 * a + 2] - (a == 2));
     }
     double steepest = 0;
@@ -163,20 +169,20 @@ template <int O, int D> void plan(Sampler &s, const double F[9], const double ce
         const double v = fabs(F[3 * a + 2] - (a == 2));
         if (!(v <= steepest)) steepest = v;
     }
-    s.lanes = steepest * (WIDE - 1) < 1     ? WIDE
-              : steepest * (NARROW - 1) < 1 ? NARROW
-              : steepest * (QUAD - 1) < 1   ? QUAD
-                                            : 0;
-    const Int groups = (s.n[2] + WIDE - 1) / WIDE;
+    s.lanes = steepest * (FULL - 1) < 1   ? FULL
+              : steepest * (WIDE - 1) < 1 ? WIDE
+              : steepest * (QUAD - 1) < 1 ? QUAD
+                                          : 0;
     // 24 fractional bits leave seven for the drift along a row
-    s.grouped = s.lanes == WIDE && groups <= GROUPS && steepest * (double)s.n[2] <= 100;
+    s.grouped = s.lanes && s.n[2] <= GROUPS * s.lanes && steepest * (double)s.n[2] <= 100;
     if (s.grouped)
-        for (Int g = 0; g < groups; g++) {
-            const Int x = g * WIDE, end = smaller(x + WIDE, s.n[2]) - 1;
+        for (Int x = 0, g = 0; x < s.n[2]; g++) {
+            const Int left = s.n[2] - x, lanes = lanes_for(left, s.lanes), end = x + smaller(lanes, left) - 1;
             for (int a = 0; a < 4; a++) {
-                const Int along = a < 3 - D || a == 3 ? 0 : s.along_x[a];
+                const Int along = a == 3 ? 0 : s.along_x[a];
                 s.first[g][a] = (int32_t)(along * x >> 8), s.last[g][a] = (int32_t)(along * end >> 8);
             }
+            x += lanes;
         }
     s.origin = s.data;
     if (O == 3) s.origin -= (D == 3 ? s.pz : 0) + s.py + 1;
@@ -297,22 +303,23 @@ template <int D> MPIDVC_INLINE Row row_of(const Sampler &s, const Int at[3]) {
     return row;
 }
 
-// Group g of a row, for samplers whose groups of WIDE lie in two voxels at most along every axis (see plan()).
-template <int D> MPIDVC_INLINE Place place(const Sampler &s, const Row &row, Int g) {
+// Group g of a row, from voxel x on, for samplers with groups (see plan()).
+template <int D> MPIDVC_INLINE Place place(const Sampler &s, const Row &row, Int g, Int x) {
     Place q;
     const Axes first = row.rest + s.first[g], last = row.rest + s.last[g];
     const Axes i = first >> 24, j = last >> 24, low = lower(i, j);
     const AxesF t = to_float(first - (low << 24)) * (1.f / 16777216.f);
     q.split = differ(i, j) & 7;
-    q.p = row.p + (D == 3 ? low[0] * s.pz : 0) + low[1] * s.py + low[2] + g * WIDE;
+    q.p = row.p + (D == 3 ? low[0] * s.pz : 0) + low[1] * s.py + low[2] + x;
     for (int a = 3 - D; a < 3; a++) q.t[a] = t[a];
     return q;
 }
 
-// Values of a row whose samples move too fast for groups of WIDE: shorter groups.
-template <int L, int O, int D> MPIDVC_INLINE void short_groups(const Sampler &s, const Int at[3], float *value) {
-    for (Int x = 0; x < s.n[2]; x += L) {
-        const Int end = smaller(x + L, s.n[2]) - 1;
+// Values of the voxels [from, to) of a row in groups of L; up to L - 1 values behind them are overwritten.
+template <int L, int O, int D>
+MPIDVC_INLINE void part_of_row(const Sampler &s, const Int at[3], Int from, Int to, float *value) {
+    for (Int x = from; x < to; x += L) {
+        const Int end = smaller(x + L, to) - 1;
         Place q;
         Int low[3] = {0, 0, 0};
         q.split = 0;
@@ -327,17 +334,13 @@ template <int L, int O, int D> MPIDVC_INLINE void short_groups(const Sampler &s,
     }
 }
 
-// A row of samples that are all data.
-template <int O, int D> MPIDVC_NOINLINE void row_values(const Sampler &s, const Int at[3], float *value) {
-    if (s.grouped) {
-        const Row row = row_of<D>(s, at);
-        for (Int x = 0, g = 0; x < s.n[2]; x += WIDE, g++)
-            store<WIDE>(value + x, group_at<WIDE, O, D>(s, place<D>(s, row, g)));
-        return;
-    }
-    if (s.lanes >= NARROW) return short_groups<NARROW, O, D>(s, at, value);
-    if (s.lanes >= QUAD) return short_groups<QUAD, O, D>(s, at, value);
-    for (Int x = 0; x < s.n[2]; x++) {
+// Voxels [from, to) of a row, all of whose samples are data; up to FULL - 1 values behind them are overwritten.
+template <int O, int D>
+MPIDVC_NOINLINE void row_values(const Sampler &s, const Int at[3], Int from, Int to, float *value) {
+    if (s.lanes >= FULL) return part_of_row<FULL, O, D>(s, at, from, to, value);
+    if (s.lanes >= WIDE) return part_of_row<WIDE, O, D>(s, at, from, to, value);
+    if (s.lanes >= QUAD) return part_of_row<QUAD, O, D>(s, at, from, to, value);
+    for (Int x = from; x < to; x++) {
         double p[3];
         for (int a = 0; a < 3; a++)
             p[a] = (double)(at[a] + s.along_x[a] * x) * (1.0 / FIXED) + (a == 2 ? (double)x : 0.0);
@@ -345,53 +348,63 @@ template <int O, int D> MPIDVC_NOINLINE void row_values(const Sampler &s, const 
     }
 }
 
-// Whether all samples of a row are data, as far as that can be told without looking at each.
-MPIDVC_INLINE bool row_inside(const Sampler &s, Int z, Int y, int D) {
-    if (s.all_inside) return true;
-    if (s.valid || s.shift || s.wild) return false;
-    double p[3];
-    for (int end = 0; end < 2; end++) {
-        for (int a = 0; a < 3; a++)
-            p[a] = s.start[a] + s.F[3 * a] * (double)z + s.F[3 * a + 1] * (double)y +
-                   s.F[3 * a + 2] * (double)(end ? s.n[2] - 1 : 0);
-        if (!inside(s, p, D)) return false;
+// The voxels [from, to) of a row whose samples lie inside [low, high], which are neighbours; to <= from: none.
+template <int D> MPIDVC_INLINE void ends_of_row(const Sampler &s, Int z, Int y, Int *from, Int *to) {
+    *from = 0, *to = s.n[2];
+    for (int a = 3 - D; a < 3 && !s.all_inside; a++) {
+        const double p = s.start[a] + s.F[3 * a] * (double)z + s.F[3 * a + 1] * (double)y, slope = s.F[3 * a + 2];
+        const double last = p + slope * (double)(s.n[2] - 1);
+        if (p >= s.low[a] && p <= s.high[a] && last >= s.low[a] && last <= s.high[a]) continue;
+        const double low = (s.low[a] - p) / slope, high = (s.high[a] - p) / slope;
+        const double first = slope > 0 ? low : high, end = slope > 0 ? high : low;
+        if (!(first <= (double)s.n[2] && end >= 0)) {  // nan: no slope, and outside
+            *to = 0;
+            continue;
+        }
+        if (first > 0) *from = larger(*from, -floor_to_int(-first));
+        if (end < (double)s.n[2]) *to = smaller(*to, floor_to_int(end) + 1);
     }
-    return true;
 }
 
-// The whole region into arrays: values, and weights 0 or 1. scratch: a row.
-template <int O, int D> void sample_region(const Sampler &s, float *value, float *weight, Int pitch, float *scratch) {
+// A row of the region: values in units of s.unit, and weights 0 or 1. Up to FULL - 1 values behind it are overwritten.
+template <int O, int D> MPIDVC_INLINE void any_row(const Sampler &s, Int z, Int y, float *value, float *weight) {
+    if (s.valid || s.shift || s.wild) return careful_row<O, D>(s, z, y, value, weight);
+    Int at[3], from, to;
+    for (int a = 0; a < 3; a++) at[a] = s.base[a] + z * s.along_z[a] + y * s.along_y[a];
+    ends_of_row<D>(s, z, y, &from, &to);
+    if (from < to) row_values<O, D>(s, at, from, to, value);
+    for (Int x = 0; x < s.n[2]; x++) weight[x] = x >= from && x < to ? 1.f : 0.f;
+    for (Int x = 0; x < smaller(from, s.n[2]); x++) value[x] = 0.f;
+    for (Int x = larger(to, 0); x < s.n[2]; x++) value[x] = 0.f;
+}
+
+// The whole region into arrays: values, and weights 0 or 1. Rows are `pitch` apart, and FULL floats behind the last are
+// overwritten.
+template <int O, int D> void sample_region(const Sampler &s, float *value, float *weight, Int pitch) {
     for (Int z = 0; z < s.n[0]; z++)
         for (Int y = 0; y < s.n[1]; y++) {
             float *v = value + (z * s.n[1] + y) * pitch, *w = weight + (z * s.n[1] + y) * pitch;
-            memset(w, 0, sizeof(float) * pitch);
-            if (row_inside(s, z, y, D)) {
-                Int at[3];
-                for (int a = 0; a < 3; a++) at[a] = s.base[a] + z * s.along_z[a] + y * s.along_y[a];
-                row_values<O, D>(s, at, scratch);
-                for (Int x = 0; x < s.n[2]; x++) v[x] = scratch[x] * s.unit, w[x] = 1.f;
-            } else {
-                careful_row<O, D>(s, z, y, v, w);
-                for (Int x = 0; x < s.n[2]; x++) v[x] *= s.unit;
-            }
+            any_row<O, D>(s, z, y, v, w);
+            for (Int x = 0; x < s.n[2]; x++) v[x] *= s.unit;
+            for (Int x = s.n[2]; x < pitch; x++) v[x] = w[x] = 0.f;
         }
 }
 
 // plan() and sample_region() for one mapping, by the settings' order and dimensions.
 void sample_mapped(Sampler &s, const mpidvc_settings &set, const double F[9], const double centre[3], float *value,
-                   float *weight, Int pitch, float *scratch) {
+                   float *weight, Int pitch) {
     if (set.order == 1 && set.two_d) {
         plan<1, 2>(s, F, centre);
-        sample_region<1, 2>(s, value, weight, pitch, scratch);
+        sample_region<1, 2>(s, value, weight, pitch);
     } else if (set.order == 1) {
         plan<1, 3>(s, F, centre);
-        sample_region<1, 3>(s, value, weight, pitch, scratch);
+        sample_region<1, 3>(s, value, weight, pitch);
     } else if (set.two_d) {
         plan<3, 2>(s, F, centre);
-        sample_region<3, 2>(s, value, weight, pitch, scratch);
+        sample_region<3, 2>(s, value, weight, pitch);
     } else {
         plan<3, 3>(s, F, centre);
-        sample_region<3, 3>(s, value, weight, pitch, scratch);
+        sample_region<3, 3>(s, value, weight, pitch);
     }
 }
 

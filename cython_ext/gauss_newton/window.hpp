@@ -19,7 +19,7 @@ struct Window {
     float *residual;                    // update_gradient
     float *hz, *hy, *hx;                // Gaussian gradients: central differences beside them, for M
     Int frame[3], frame_pitch;          // of `warped`
-    float *row, *scratch;               // rows of values and of weights
+    float *row;                         // a row of values, and one of weights behind it
     bool weighted;                      // some w are 0
     Int *first, *last;                  // voxels [first, last) of a row beyond which all w are 0; by whole groups
     double level;
@@ -40,7 +40,7 @@ bool allocate(Window &win, const Int n[3], const mpidvc_settings &set) {
     win.frame_pitch = (win.frame[2] + 7) / 8 * 8;
     const Int frame = win.frame[0] * win.frame[1] * win.frame_pitch + 64;
     const Int line = larger(win.pitch, win.frame_pitch) + 64;
-    const Int floats = (set.gauss ? 10 : 7) * size + 2 * frame + 3 * line;
+    const Int floats = (set.gauss ? 10 : 7) * size + 2 * frame + 2 * line;
     win.memory = calloc(1, sizeof(Int) * 2 * win.rows + sizeof(float) * floats);
     if (!win.memory) return false;
     win.first = (Int *)win.memory, win.last = win.first + win.rows;
@@ -48,8 +48,8 @@ bool allocate(Window &win, const Int n[3], const mpidvc_settings &set) {
     win.f = p, win.gz = p + size, win.gy = p + 2 * size, win.gx = p + 3 * size, win.w = p + 4 * size;
     win.now = p + 5 * size;
     win.warped = p + 6 * size, win.warped_weight = win.warped + frame;
-    win.row = win.warped_weight + frame, win.scratch = win.row + 2 * line;
-    win.residual = win.scratch + line;
+    win.row = win.warped_weight + frame;
+    win.residual = win.row + 2 * line;
     win.hz = win.hy = win.hx = 0;
     if (set.gauss) win.hz = win.residual + size, win.hy = win.hz + size, win.hx = win.hy + size;
     return true;
@@ -215,7 +215,7 @@ int read_window(Window &win, const mpidvc_box &box, const float *sampled, const 
             s.low[a] = 0, s.high[a] = (double)box.shape[a] - 1;
             centre[a] = (double)low[a] + 0.5 * (double)(n[a] - 1);
         }
-        sample_mapped(s, set, identity, centre, win.f, win.w, pitch, win.scratch);
+        sample_mapped(s, set, identity, centre, win.f, win.w, pitch);
     } else {
         for (Int z = 0; z < n[0]; z++)
             for (Int y = 0; y < n[1]; y++)
