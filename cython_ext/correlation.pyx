@@ -6,7 +6,7 @@ memory per point.
 """
 
 from libc.math cimport INFINITY
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t
 
 import numpy as np
 
@@ -110,9 +110,20 @@ cdef extern from "gauss_newton.hpp" nogil:
         float outside
         float* out
 
+    struct mpidvc_grey:
+        const void* data
+        int bytes
+        int64_t shape[3]
+        int64_t step_y
+        int64_t step_z
+        float* out
+        int64_t pitch_y
+        int64_t pitch_z
+
     struct mpidvc_kernels:
         const char* name
         int lanes
+        void (*convert)(const mpidvc_grey*) noexcept nogil
         int (*prefilter)(float*, int64_t, int64_t, const int64_t*, const int64_t*) noexcept nogil
         int (*correlate)(const mpidvc_points*) noexcept nogil
         int (*block_sums)(const mpidvc_block*, double*) noexcept nogil
@@ -136,6 +147,7 @@ __all__ = [
     "instruction_set",
     "instruction_sets",
     "prefilter",
+    "to_float",
     "use_instruction_set",
     "warp",
 ]
@@ -176,6 +188,48 @@ def empty_box(shape):
     """
     cdef object size = int(np.prod(shape, dtype=np.int64))
     return np.zeros(size + PADDING, dtype=np.float32)[:size].reshape(shape)
+
+
+ctypedef fused Grey:
+    const uint8_t
+    const uint16_t
+
+
+def to_float(Grey[:, :, :] part not None, float[:, :, :] out not None):
+    """Convert grey levels, several times as fast as numpy does.
+
+    Parameters
+    ----------
+    part : (z, y, x) uint8 or uint16
+        With contiguous rows.
+    out : (z, y, x) float32, out
+        The same, and of the same shape.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, or rows are not contiguous.
+    """
+    cdef mpidvc_grey grey
+    cdef const mpidvc_kernels* table = kernels()
+    cdef int a
+    for a in range(3):
+        if part.shape[a] != out.shape[a]:
+            raise ValueError("grey levels and floats must have the same shape")
+        if part.shape[a] == 0:
+            return
+        grey.shape[a] = part.shape[a]
+    grey.bytes = sizeof(Grey)
+    if part.shape[2] > 1 and (part.strides[2] != grey.bytes or out.strides[2] != sizeof(float)):
+        raise ValueError("rows must be contiguous")
+    grey.data = &part[0, 0, 0]
+    grey.step_y = part.strides[1]
+    grey.step_z = part.strides[0]
+    grey.out = &out[0, 0, 0]
+    grey.pitch_y = out.strides[1] // <int>sizeof(float)
+    grey.pitch_z = out.strides[0] // <int>sizeof(float)
+    with nogil:
+        table.convert(&grey)
 
 
 cdef class Settings:

@@ -311,7 +311,22 @@ int warp(const mpidvc_warp *job) {
     return job->two_d ? warp_region<3, 2>(*job) : warp_region<3, 3>(*job);
 }
 
-const mpidvc_kernels TABLE = {MPIDVC_TEXT(MPIDVC_ISA), WIDE, prefilter, correlate, block_sums, warp};
+// ------------------------------------------------------------------------------------------------------- grey levels
+
+template <class Grey> void convert_rows(const mpidvc_grey &grey) {
+    for (Int z = 0; z < grey.shape[0]; z++)
+        for (Int y = 0; y < grey.shape[1]; y++) {
+            const Grey *from = (const Grey *)((const char *)grey.data + z * grey.step_z + y * grey.step_y);
+            float *to = grey.out + z * grey.pitch_z + y * grey.pitch_y;
+            for (Int x = 0; x < grey.shape[2]; x++) to[x] = (float)from[x];
+        }
+}
+
+void convert(const mpidvc_grey *grey) {
+    grey->bytes == 1 ? convert_rows<uint8_t>(*grey) : convert_rows<uint16_t>(*grey);
+}
+
+const mpidvc_kernels TABLE = {MPIDVC_TEXT(MPIDVC_ISA), FULL, convert, prefilter, correlate, block_sums, warp};
 
 }  // namespace
 

@@ -44,7 +44,7 @@ def data_voxels(part: npt.NDArray[Any], limits: Limits) -> npt.NDArray[np.bool_]
 
 
 def float_box(
-    part: npt.NDArray[np.generic],
+    part: npt.NDArray[Any],
     inside: Slices,
     shape: Triple,
     scratch: Scratch | None = None,
@@ -85,6 +85,8 @@ def float_box(
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and so no data
         if base:
             np.subtract(part, base, out=box[inside], dtype=np.float64, casting="same_kind")
+        elif part.dtype in (np.uint8, np.uint16) and part.strides[-1] == part.itemsize:
+            correlation.to_float(part, box[inside])
         else:
             box[inside] = part
     real = None
