@@ -124,7 +124,8 @@ cdef extern from "gauss_newton.hpp" nogil:
         const char* name
         int lanes
         void (*convert)(const mpidvc_grey*) noexcept nogil
-        int (*prefilter)(float*, int64_t, int64_t, const int64_t*, const int64_t*) noexcept nogil
+        int (*prefilter)(float*, int64_t, int64_t, const int64_t*, const int64_t*, const int64_t*,
+                         const int64_t*) noexcept nogil
         int (*correlate)(const mpidvc_points*) noexcept nogil
         int (*block_sums)(const mpidvc_block*, double*) noexcept nogil
         int (*warp)(const mpidvc_warp*) noexcept nogil
@@ -344,7 +345,7 @@ cdef int fill_box(mpidvc_box* box, const float[:, :, ::1] data, const uint8_t[:,
     return 0
 
 
-def prefilter(float[:, :, ::1] box, low, high):
+def prefilter(float[:, :, ::1] box, low, high, needed=None):
     """Turn ``box[low:high]`` into cubic B-spline coefficients, in place, with a mirror boundary at `low` and `high`.
 
     The coefficients c are scaled so that the value at a voxel is ``(c[-1] + 4 c[0] + c[1]) / 6`` per axis (Unser 1999,
@@ -357,14 +358,18 @@ def prefilter(float[:, :, ::1] box, low, high):
         From :func:`empty_box`.
     low, high : 3 ints
         Inside the box.
+    needed : (low, high), optional
+        The voxels whose coefficients are needed, inside the others, which are left unfinished; default: all.
 
     Raises
     ------
     ValueError
-        If the part is not inside the box.
+        If the part is not inside the box, or what is needed is not inside the part.
     """
     cdef int64_t lo[3]
     cdef int64_t hi[3]
+    cdef int64_t needed_low[3]
+    cdef int64_t needed_high[3]
     cdef int a, failed
     cdef const mpidvc_kernels* table = kernels()
     for a in range(3):
@@ -372,10 +377,15 @@ def prefilter(float[:, :, ::1] box, low, high):
         hi[a] = high[a]
         if not 0 <= lo[a] <= hi[a] <= box.shape[a]:
             raise ValueError(f"part {low}:{high} is not inside the box")
+        needed_low[a] = lo[a] if needed is None else needed[0][a]
+        needed_high[a] = hi[a] if needed is None else needed[1][a]
+        if not lo[a] <= needed_low[a] <= needed_high[a] <= hi[a]:
+            raise ValueError(f"the voxels {needed} are not inside the part {low}:{high}")
     if hi[0] == lo[0] or hi[1] == lo[1] or hi[2] == lo[2]:
         return
     with nogil:
-        failed = table.prefilter(&box[0, 0, 0], box.shape[2], box.shape[1] * box.shape[2], lo, hi)
+        failed = table.prefilter(&box[0, 0, 0], box.shape[2], box.shape[1] * box.shape[2], lo, hi, needed_low,
+                                 needed_high)
     if failed:
         raise MemoryError("no memory for a row of the image")
     # mirrored frame: c[low - k] = c[low + k], c[high - 1 + k] = c[high - 1 - k]

@@ -125,7 +125,8 @@ struct mpidvc_kernels {
     const char *name;
     int lanes;
     void (*convert)(const mpidvc_grey *);
-    int (*prefilter)(float *data, int64_t pitch_y, int64_t pitch_z, const int64_t low[3], const int64_t high[3]);
+    int (*prefilter)(float *data, int64_t pitch_y, int64_t pitch_z, const int64_t low[3], const int64_t high[3],
+                     const int64_t needed_low[3], const int64_t needed_high[3]);
     int (*correlate)(const mpidvc_points *);
     int (*block_sums)(const mpidvc_block *, double *sums);
     int (*warp)(const mpidvc_warp *);

@@ -10,10 +10,7 @@
 
 namespace {
 
-enum {
-    FOLD = 16384,  // voxels, about, between two additions to the sums in double precision
-    PIECE = 64     // rows of a plane whose y is weighted at once
-};
+enum { FOLD = 16384 };  // voxels, about, between two additions to the sums in double precision
 
 // Sums of a pass since the last fold(): sum r^2, sum r, sum f0 r, and sum r G_i X_j (j: z y x 1).
 struct Sums {
@@ -29,37 +26,36 @@ MPIDVC_INLINE void fold(Sums &s, double *sums) {
     s = Sums{};
 }
 
-// Where a pass gets a group's values: from box 2, or from an array of samples.
+// Where a pass gets the values of a column of groups: from box 2, or from an array of samples.
 template <int O, int D> struct Interpolated {
     const Sampler &s;
-    template <int L> MPIDVC_METHOD typename Lanes<L>::F group(const Int at[3], Int, Int g, Int x) const {
-        return group_at<L, O, D>(s, place<D>(s, row_of<D>(s, at), g, x));
+    Places places;
+    void begin(Int z, Int y, Int x, Int count, Int rows) { find_places<D>(s, z, y, x, count, rows, places); }
+    template <int L> MPIDVC_METHOD typename Lanes<L>::F group(Int k, Int) const {
+        return group_at<L, O, D>(s, places[k]);
     }
 };
 struct Stored {
     const float *value;
-    template <int L> MPIDVC_METHOD typename Lanes<L>::F group(const Int *, Int o, Int, Int) const {
-        return load<L>(value + o);
-    }
+    void begin(Int, Int, Int, Int, Int) {}
+    template <int L> MPIDVC_METHOD typename Lanes<L>::F group(Int, Int o) const { return load<L>(value + o); }
 };
 
-// Adds the residuals of group g, from voxel x on, in the rows [from, to) of a plane. Moments are summed per lane, and weighted once: by x
+// Adds the residuals of the group from voxel x on, in the rows [from, to) of a plane. Moments are summed per lane, and weighted once: by x
 // and z at the end, and by y as sums of running sums (a row counts once for every row from there to the last). w: weights
 // of the voxels, 0 or 1; null: all 1.
 template <int L, bool W, bool MOMENTS, class Values>
-MPIDVC_NOINLINE void add_column(const Window &win, const Sampler &s, const Values &values, const float *w, Int g, Int x,
-                                Int z, Int from, Int to, float unit, float bias, Sums &sums) {
+MPIDVC_NOINLINE void add_column(const Window &win, Values &values, const float *w, Int z, Int from, Int to, Int x,
+                                float unit, float bias, Sums &sums) {
     typedef typename Lanes<L>::F V;
     const Int left = win.n[2] - x;
-    Int at[3];
-    for (int a = 0; a < 3; a++) at[a] = s.base[a] + z * s.along_z[a] + from * s.along_y[a];
-    const Int step[3] = {s.along_y[0], s.along_y[1], s.along_y[2]};
+    values.begin(z, from, x, smaller(left, L), to - from);
     V rr = {}, rs = {}, fr = {}, sum[3] = {}, running[3] = {};
     Int line = z * win.n[1] + from, o = line * win.pitch + x;
-    for (Int y = from; y < to; y++, line++, o += win.pitch, at[0] += step[0], at[1] += step[1], at[2] += step[2]) {
+    for (Int y = from; y < to; y++, line++, o += win.pitch) {
         if (!W || (x < win.last[line] && x + L > win.first[line])) {
             const V f = load<L>(win.f + o);
-            V r = first_lanes<L>(f - (values.template group<L>(at, o, g, x) * unit + bias), left);
+            V r = first_lanes<L>(f - (values.template group<L>(y - from, o) * unit + bias), left);
             if (W) r *= load<L>(w + o);
             rr += r * r, rs += r, fr += f * r;
             if (MOMENTS) {
@@ -87,23 +83,22 @@ MPIDVC_NOINLINE void add_column(const Window &win, const Sampler &s, const Value
 // R, RR, FR and (MOMENTS) A of the sums, column by column of groups of at most so many lanes. W: voxels have the
 // weights w.
 template <bool W, bool MOMENTS, class Values>
-void add_columns(const Window &win, const Sampler &s, const Values &values, const float *w, int lanes, float gain,
-                 float bias, double *sums) {
+void add_columns(const Window &win, Values values, const float *w, int lanes, float unit, float bias,
+                 double *sums) {
     const Int *n = win.n, planes = larger(1, FOLD / (n[1] * n[2]));
-    const float unit = s.unit * gain;
     Sums acc = {};
     for (int i = MPIDVC_R; i <= MPIDVC_FR; i++) sums[i] = 0;
     for (int i = 0; i < 12; i++) sums[MPIDVC_A + i] = 0;
     for (Int z = 0; z < n[0]; z++) {
         for (Int from = 0; from < n[1]; from += PIECE)
-            for (Int x = 0, g = 0, to = smaller(from + PIECE, n[1]); x < n[2]; g++) {
+            for (Int x = 0, to = smaller(from + PIECE, n[1]); x < n[2];) {
                 const int now = lanes_for(n[2] - x, lanes);
                 if (now == FULL)
-                    add_column<FULL, W, MOMENTS>(win, s, values, w, g, x, z, from, to, unit, bias, acc);
+                    add_column<FULL, W, MOMENTS>(win, values, w, z, from, to, x, unit, bias, acc);
                 else if (now == WIDE)
-                    add_column<WIDE, W, MOMENTS>(win, s, values, w, g, x, z, from, to, unit, bias, acc);
+                    add_column<WIDE, W, MOMENTS>(win, values, w, z, from, to, x, unit, bias, acc);
                 else
-                    add_column<QUAD, W, MOMENTS>(win, s, values, w, g, x, z, from, to, unit, bias, acc);
+                    add_column<QUAD, W, MOMENTS>(win, values, w, z, from, to, x, unit, bias, acc);
                 x += now;
             }
         if (z + 1 == n[0] || (z + 1) % planes == 0) fold(acc, sums);
@@ -131,7 +126,7 @@ double careful_pass(const Window &win, const Sampler &s, float gain, float bias,
             count += total(row);
         }
     *changed = differ != 0;
-    add_columns<true, true>(win, s, Stored{win.residual}, win.now, FULL, gain, bias, sums);
+    add_columns<true, true>(win, Stored{win.residual}, win.now, FULL, s.unit * gain, bias, sums);
     return count;
 }
 
@@ -224,15 +219,15 @@ int one_pass(Window &win, Sampler &s, const mpidvc_settings &set, const double F
     if (set.update_gradient) return pass_updating_gradient<O, D>(win, s, set, (float)gain, (float)bias, sums, compared);
     const float a = (float)gain, b = (float)bias;
     *changed = false;
-    const Interpolated<O, D> values = {s};
-    if (!s.all_inside || !s.grouped) {
+    const Interpolated<O, D> values = {s, {}};
+    if (!s.all_inside || !s.slow) {
         *compared = careful_pass<O, D>(win, s, a, b, sums, changed);
     } else if (win.weighted) {
-        moments ? add_columns<true, true>(win, s, values, win.w, s.lanes, a, b, sums)
-                : add_columns<true, false>(win, s, values, win.w, s.lanes, a, b, sums);
+        moments ? add_columns<true, true>(win, values, win.w, s.lanes, s.unit * a, b, sums)
+                : add_columns<true, false>(win, values, win.w, s.lanes, s.unit * a, b, sums);
     } else {
-        moments ? add_columns<false, true>(win, s, values, 0, s.lanes, a, b, sums)
-                : add_columns<false, false>(win, s, values, 0, s.lanes, a, b, sums);
+        moments ? add_columns<false, true>(win, values, 0, s.lanes, s.unit * a, b, sums)
+                : add_columns<false, false>(win, values, 0, s.lanes, s.unit * a, b, sums);
     }
     return 0;
 }

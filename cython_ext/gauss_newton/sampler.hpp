@@ -87,7 +87,7 @@ MPIDVC_INLINE typename Lanes<L>::F interpolate(const float *p, Int py, Int pz, t
     return sum;
 }
 
-enum { GROUPS = 128 };  // rows of more groups are sampled by part_of_row()
+enum { PIECE = 32 };  // rows whose groups are placed at once
 
 // A region of box 2 and the way to sample it: position of the region's voxel x = centre + F (x - (n - 1) / 2).
 struct Sampler {
@@ -103,8 +103,7 @@ struct Sampler {
     Int base[3], along_z[3], along_y[3], along_x[3];  // fixed point, 32 fractional bits; along_x[2] less one voxel
     float slope[3];
     int lanes;       // widest group that lies in two voxels at most along every axis; 0: single samples
-    bool grouped;    // rows are sampled in such groups, from first and last below
-    Axes first[GROUPS], last[GROUPS];  // drift of a group's ends from the row's start, 24 fractional bits
+    bool slow;       // positions move so slowly that places() holds for the groups of a piece
 };
 
 const double FIXED = 4294967296.0;
@@ -173,17 +172,9 @@ template <int O, int D> void plan(Sampler &s, const double F[9], const double ce
               : steepest * (WIDE - 1) < 1 ? WIDE
               : steepest * (QUAD - 1) < 1 ? QUAD
                                           : 0;
-    // 24 fractional bits leave seven for the drift along a row
-    s.grouped = s.lanes && s.n[2] <= GROUPS * s.lanes && steepest * (double)s.n[2] <= 100;
-    if (s.grouped)
-        for (Int x = 0, g = 0; x < s.n[2]; g++) {
-            const Int left = s.n[2] - x, lanes = lanes_for(left, s.lanes), end = x + smaller(lanes, left) - 1;
-            for (int a = 0; a < 4; a++) {
-                const Int along = a == 3 ? 0 : s.along_x[a];
-                s.first[g][a] = (int32_t)(along * x >> 8), s.last[g][a] = (int32_t)(along * end >> 8);
-            }
-            x += lanes;
-        }
+    double along = 0;
+    for (int a = 3 - D; a < 3; a++) along = fmax(along, fabs(F[3 * a + 1] - (a == 1)));
+    s.slow = s.lanes && !s.wild && along * PIECE <= 100;
     s.origin = s.data;
     if (O == 3) s.origin -= (D == 3 ? s.pz : 0) + s.py + 1;
     s.unit = O == 1 ? 1.f : D == 3 ? 1.f / 216.f : 1.f / 36.f;
@@ -288,31 +279,42 @@ template <int L, int O, int D> MPIDVC_INLINE typename Lanes<L>::F group_at(const
     }
 }
 
-// A row: the first tap of its first sample, and the sample's distance from there (24 fractional bits).
-struct Row {
-    Axes rest;
-    const float *p;
+// Places of the groups of a column, one below the other.
+struct Places {
+    const float *first;
+    float t[3][PIECE];
+    Int offset[PIECE];
+    int32_t split[PIECE];
+    MPIDVC_METHOD Place operator[](Int y) const {
+        return Place{first + offset[y], {t[0][y], t[1][y], t[2][y]}, split[y]};
+    }
 };
 
-template <int D> MPIDVC_INLINE Row row_of(const Sampler &s, const Int at[3]) {
-    Row row;
-    // built in one go: element by element it would pass through memory and stall
-    row.rest = Axes{D == 3 ? (int32_t)((uint32_t)at[0] >> 8) : 0, (int32_t)((uint32_t)at[1] >> 8),
-                    (int32_t)((uint32_t)at[2] >> 8), 0};
-    row.p = s.origin + (D == 3 ? (at[0] >> 32) * s.pz : 0) + (at[1] >> 32) * s.py + (at[2] >> 32);
-    return row;
-}
-
-// Group g of a row, from voxel x on, for samplers with groups (see plan()).
-template <int D> MPIDVC_INLINE Place place(const Sampler &s, const Row &row, Int g, Int x) {
-    Place q;
-    const Axes first = row.rest + s.first[g], last = row.rest + s.last[g];
-    const Axes i = first >> 24, j = last >> 24, low = lower(i, j);
-    const AxesF t = to_float(first - (low << 24)) * (1.f / 16777216.f);
-    q.split = differ(i, j) & 7;
-    q.p = row.p + (D == 3 ? low[0] * s.pz : 0) + low[1] * s.py + low[2] + x;
-    for (int a = 3 - D; a < 3; a++) q.t[a] = t[a];
-    return q;
+// Fills them, from the group of `count` voxels at (z, y, x) down, for samplers that are slow (see plan()): their 24
+// fractional bits leave seven for the drift along the column. In a loop of its own, so that rows share the registers.
+template <int D> void find_places(const Sampler &s, Int z, Int y, Int x, Int count, Int rows, Places &out) {
+    int32_t rest[3], step[3], span[3];
+    Int origin[3];
+    for (int a = 0; a < 3; a++) {
+        const Int at = s.base[a] + z * s.along_z[a] + y * s.along_y[a] + x * s.along_x[a];
+        origin[a] = at >> 32;
+        rest[a] = (int32_t)((uint32_t)at >> 8);
+        step[a] = (int32_t)((s.along_y[a] - (a == 1 ? (Int)1 << 32 : 0) + 128) >> 8);
+        span[a] = (int32_t)((s.along_x[a] * (count - 1)) >> 8);
+    }
+    out.first = s.origin + (D == 3 ? origin[0] * s.pz : 0) + origin[1] * s.py + origin[2] + x;
+    int32_t low[3][PIECE];
+    for (Int k = 0; k < rows; k++) out.split[k] = 0;
+    for (int a = 3 - D; a < 3; a++)
+        for (int32_t k = 0; k < (int32_t)rows; k++) {
+            const int32_t first = rest[a] + k * step[a], last = first + span[a];
+            const int32_t i = first >> 24, j = last >> 24, least = i < j ? i : j;
+            low[a][k] = least;
+            out.t[a][k] = (float)(first - (int32_t)((uint32_t)least << 24)) * (1.f / 16777216.f);
+            out.split[k] |= (i != j) << a;
+        }
+    for (Int k = 0; k < rows; k++)
+        out.offset[k] = (D == 3 ? (Int)low[0][k] * s.pz : 0) + (k + (Int)low[1][k]) * s.py + (Int)low[2][k];
 }
 
 // Values of the voxels [from, to) of a row in groups of L; up to L - 1 values behind them are overwritten.
