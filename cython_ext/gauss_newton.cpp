@@ -313,13 +313,22 @@ int warp(const mpidvc_warp *job) {
 
 // ------------------------------------------------------------------------------------------------------- grey levels
 
+// The rows of a box are short pieces of the image's: the processor does not foresee the next one, and would wait for
+// memory most of the time.
 template <class Grey> void convert_rows(const mpidvc_grey &grey) {
-    for (Int z = 0; z < grey.shape[0]; z++)
-        for (Int y = 0; y < grey.shape[1]; y++) {
-            const Grey *from = (const Grey *)((const char *)grey.data + z * grey.step_z + y * grey.step_y);
-            float *to = grey.out + z * grey.pitch_z + y * grey.pitch_y;
-            for (Int x = 0; x < grey.shape[2]; x++) to[x] = (float)from[x];
+    const Int ahead = 12, ny = grey.shape[1], rows = grey.shape[0] * ny, bytes = (Int)sizeof(Grey) * grey.shape[2];
+    for (Int r = 0; r < rows; r++) {
+        const Int z = r / ny, y = r % ny;
+        const Grey *from = (const Grey *)((const char *)grey.data + z * grey.step_z + y * grey.step_y);
+        if (r + ahead < rows) {
+            const char *next =
+                (const char *)grey.data + (r + ahead) / ny * grey.step_z + (r + ahead) % ny * grey.step_y;
+            for (Int b = 0; b < bytes; b += 64) MPIDVC_PREFETCH(next + b);
+            MPIDVC_PREFETCH(next + bytes - 1);
         }
+        float *to = grey.out + z * grey.pitch_z + y * grey.pitch_y;
+        for (Int x = 0; x < grey.shape[2]; x++) to[x] = (float)from[x];
+    }
 }
 
 void convert(const mpidvc_grey *grey) {

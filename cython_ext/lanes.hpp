@@ -8,12 +8,14 @@
 #define MPIDVC_INLINE static MPIDVC_METHOD
 #define MPIDVC_NOINLINE static __attribute__((noinline))
 #define MPIDVC_UNROLL _Pragma("GCC unroll 8")
+#define MPIDVC_PREFETCH(p) __builtin_prefetch(p)
 #define MPIDVC_VECTORS 1
 #else
 #define MPIDVC_METHOD inline
 #define MPIDVC_INLINE static inline
 #define MPIDVC_NOINLINE static
 #define MPIDVC_UNROLL
+#define MPIDVC_PREFETCH(p) (void)(p)
 #define MPIDVC_VECTORS 0
 #endif
 
