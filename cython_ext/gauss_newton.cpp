@@ -4,7 +4,7 @@
 // A = sum r G X, M = sum (G X)(G X)^T, Phi <- Phi (I + M^-1 A).
 //
 // The parts, each in a header of its own: sampler (interpolation of image 2), window (image 1), moments (sums without
-// the residual), passes (sums with it), algebra (the small system), spline (prefilter). Here: blocks, points and warps.
+// the residual), reading (window and moments from a box), passes (sums with the residual), algebra (the small system), spline (prefilter). Here: blocks, points and warps.
 //
 // Everything has internal linkage but the table at the end, and nothing of the C++ library is used: see
 // instruction_set.hpp.
@@ -17,6 +17,7 @@
 #include "gauss_newton/algebra.hpp"
 #include "gauss_newton/moments.hpp"
 #include "gauss_newton/passes.hpp"
+#include "gauss_newton/reading.hpp"
 #include "gauss_newton/sampler.hpp"
 #include "gauss_newton/spline.hpp"
 #include "gauss_newton/window.hpp"
@@ -42,12 +43,8 @@ int block_sums(const mpidvc_block *block, double *sums) {
         bool changed;
         failed = any_pass(win, s, set, block->F, block->centre2, set.gain, set.bias - block->level, true, sums,
                           &compared, &changed);
-        if (!failed && !set.update_gradient) {
-            if (compared != sums[MPIDVC_N])
-                window_sums(win, win.now, set.znssd, sums);
-            else
-                gradient_sums(win, 0, set.znssd, sums);
-        }
+        if (!failed && !set.update_gradient && compared != sums[MPIDVC_N])
+            window_sums(win, win.now, set.znssd, sums);
     }
     free(win.memory);
     return failed;
@@ -149,7 +146,6 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
         }
         memcpy(F, R, sizeof R);
     }
-    if (!set.update_gradient) gradient_sums(win, 0, set.znssd, sums);
     Sampler s = sampler_of(points.box2, win.n, low2, high2);
     s.shift = set.shift != 0;
     s.index0 = index[0], s.index_y = index[1], s.index_z = index[2];

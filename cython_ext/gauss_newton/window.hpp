@@ -1,4 +1,4 @@
-// Window 1, the reference: its grey levels less a level, its gradients, and the weights of its voxels.
+// Window 1, the reference: memory for its grey levels, gradients and weights; gradients from grey levels.
 //
 // Needs: a box with a frame of gradient_reach voxels (one more for Shift-DVC) around the compared voxels.
 #pragma once
@@ -175,10 +175,9 @@ void find_ends(Window &win) {
     }
 }
 
-// Grey levels and gradients become 0 where w is.
+// Gradients become 0 where w is.
 void apply_weights(Window &win, const float *w) {
     for (Int i = 0; i < win.rows * win.pitch; i++) {
-        win.f[i] *= w[i];
         win.gz[i] *= w[i];
         win.gy[i] *= w[i];
         win.gx[i] *= w[i];
@@ -189,86 +188,6 @@ void apply_weights(Window &win, const float *w) {
             win.hy[i] *= w[i];
             win.hx[i] *= w[i];
         }
-}
-
-// Reads window 1: f0 = f - level (level NaN: the window's own mean), gradients, weights; N, F and FF of the sums.
-// -1 where memory is short.
-int read_window(Window &win, const mpidvc_box &box, const float *sampled, const Int low[3], const mpidvc_settings &set,
-                double level, const Int index[3], double *sums) {
-    const Int *n = win.n, pitch = win.pitch;
-    const Int origin = low[0] * box.pitch_z + low[1] * box.pitch_y + low[2];
-    const float *src = box.data + origin;
-    if (set.shift ? shifted_gradients(src, box.pitch_y, box.pitch_z, n, set, index, win.gz, win.gy, win.gx, pitch)
-                  : gradients(src, box.pitch_y, box.pitch_z, n, set, win.gz, win.gy, win.gx, pitch))
-        return -1;
-    if (win.hz) central_differences(src, box.pitch_y, box.pitch_z, n, set.two_d, win.hz, win.hy, win.hx, pitch);
-    Int voxels = n[0] * n[1] * n[2];
-    win.weighted = false;
-    if (set.shift) {
-        Sampler s = {};
-        s.data = sampled, s.py = box.pitch_y, s.pz = box.pitch_z, s.shift = true;
-        s.index0 = index[0], s.index_y = index[1], s.index_z = index[2];
-        const double identity[9] = {1, 0, 0, 0, 1, 0, 0, 0, 1};
-        double centre[3];
-        for (int a = 0; a < 3; a++) {
-            s.shape[a] = box.shape[a], s.n[a] = n[a];
-            s.low[a] = 0, s.high[a] = (double)box.shape[a] - 1;
-            centre[a] = (double)low[a] + 0.5 * (double)(n[a] - 1);
-        }
-        sample_mapped(s, set, identity, centre, win.f, win.w, pitch);
-    } else {
-        for (Int z = 0; z < n[0]; z++)
-            for (Int y = 0; y < n[1]; y++)
-                memcpy(win.f + (z * n[1] + y) * pitch, src + z * box.pitch_z + y * box.pitch_y, sizeof(float) * n[2]);
-    }
-    if (box.valid) {
-        voxels = 0;
-        for (Int z = 0; z < n[0]; z++)
-            for (Int y = 0; y < n[1]; y++) {
-                const uint8_t *v = box.valid + origin + z * box.pitch_z + y * box.pitch_y;
-                float *w = win.w + (z * n[1] + y) * pitch;
-                for (Int x = 0; x < n[2]; x++) w[x] = v[x] ? 1.f : 0.f;
-                for (Int x = 0; x < n[2]; x++) voxels += v[x] != 0;
-            }
-        win.weighted = voxels != n[0] * n[1] * n[2];
-    }
-    find_ends(win);
-    if (win.weighted) apply_weights(win, win.w);
-    if (level != level) {
-        double sum = 0;
-        for (Int z = 0; z < n[0]; z++) {
-            Wide plane = {};
-            for (Int y = 0; y < n[1]; y++) {
-                const float *f = win.f + (z * n[1] + y) * pitch;
-                Int x = 0;
-                for (; x + WIDE <= n[2]; x += WIDE) plane += load<WIDE>(f + x);
-                if (x < n[2]) plane += first_lanes<WIDE>(load<WIDE>(f + x), n[2] - x);
-            }
-            sum += total(plane);
-        }
-        level = voxels ? sum / (double)voxels : 0.0;
-    }
-    const float minus = (float)level;
-    double s1 = 0, s2 = 0;
-    for (Int z = 0; z < n[0]; z++) {
-        Wide one = {}, two = {};
-        for (Int y = 0; y < n[1]; y++) {
-            float *f = win.f + (z * n[1] + y) * pitch;
-            const float *w = win.w + (z * n[1] + y) * pitch;
-            if (win.weighted)
-                for (Int x = 0; x < n[2]; x++) f[x] -= minus * w[x];
-            else
-                for (Int x = 0; x < n[2]; x++) f[x] -= minus;
-            for (Int x = 0; x < n[2]; x += WIDE) {
-                const Wide v = first_lanes<WIDE>(load<WIDE>(f + x), n[2] - x);
-                one += v, two += v * v;
-            }
-        }
-        s1 += total(one), s2 += total(two);
-    }
-    win.level = (double)minus;
-    sums[MPIDVC_N] = (double)voxels, sums[MPIDVC_F] = s1, sums[MPIDVC_FF] = s2;
-    return 0;
 }
 
 }  // namespace
