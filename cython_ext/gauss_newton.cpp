@@ -56,12 +56,8 @@ int block_sums(const mpidvc_block *block, double *sums) {
 double mean_of(const uint8_t *map, const mpidvc_box &box, const Int low[3], const Int n[3]) {
     Int sum = 0;
     for (Int z = 0; z < n[0]; z++)
-        for (Int y = 0; y < n[1]; y++) {
-            const uint8_t *p = map + (low[0] + z) * box.pitch_z + (low[1] + y) * box.pitch_y + low[2];
-            Int row = 0;
-            for (Int x = 0; x < n[2]; x++) row += p[x] != 0;
-            sum += row;
-        }
+        for (Int y = 0; y < n[1]; y++)
+            sum += count_of(map + (low[0] + z) * box.pitch_z + (low[1] + y) * box.pitch_y + low[2], n[2]);
     return (double)sum / (double)(n[0] * n[1] * n[2]);
 }
 

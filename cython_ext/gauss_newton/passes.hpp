@@ -111,21 +111,34 @@ template <int O, int D>
 double careful_pass(const Window &win, const Sampler &s, float gain, float bias, double *sums, bool *changed) {
     const Int *n = win.n;
     float *const weight = win.row;
+    const bool plain = !s.valid && !s.shift && !s.wild;  // the data of a row are neighbours
     double count = 0;
-    int differ = 0;
-    for (Int z = 0, o = 0; z < n[0]; z++)
-        for (Int y = 0; y < n[1]; y++, o += win.pitch) {
-            float *now = win.now + o;
-            Wide row = {};
-            any_row<O, D>(s, z, y, win.residual + o, weight);
+    bool differ = false;
+    for (Int z = 0, line = 0, o = 0; z < n[0]; z++)
+        for (Int y = 0; y < n[1]; y++, line++, o += win.pitch) {
+            float *value = win.residual + o, *now = win.now + o;
+            Int from = -1, to = -1;
+            if (plain) {
+                ends_of_row<D>(s, z, y, &from, &to);
+                plain_row<O, D>(s, z, y, from, to, value);
+                if (from == win.kept_from[line] && to == win.kept_to[line]) {
+                    count += (double)win.kept[line];
+                    continue;
+                }
+                for (Int x = 0; x < n[2]; x++) weight[x] = x >= from && x < to ? 1.f : 0.f;
+            } else {
+                careful_row<O, D>(s, z, y, value, weight);
+            }
             if (win.weighted)
                 for (Int x = 0; x < n[2]; x++) weight[x] *= win.w[o + x];
+            Wide row = {};
             for (Int x = 0; x < n[2]; x++) differ |= now[x] != weight[x];
             for (Int x = 0; x < n[2]; x++) now[x] = weight[x];
             for (Int x = 0; x < n[2]; x += WIDE) row += first_lanes<WIDE>(load<WIDE>(weight + x), n[2] - x);
-            count += total(row);
+            win.kept_from[line] = from, win.kept_to[line] = to, win.kept[line] = (Int)total(row);
+            count += (double)win.kept[line];
         }
-    *changed = differ != 0;
+    *changed = differ;
     add_columns<true, true>(win, Stored{win.residual}, win.now, FULL, s.unit * gain, bias, sums);
     return count;
 }
@@ -247,6 +260,7 @@ int any_pass(Window &win, Sampler &s, const mpidvc_settings &set, const double F
 bool own_map(Window &win, Sampler &s, const mpidvc_settings &set, const double F[9], const double centre[3],
              double *gain, double *bias) {
     sample_mapped(s, set, F, centre, win.residual, win.now, win.pitch);
+    forget(win);
     for (Int o = 0; win.weighted && o < win.rows * win.pitch; o++) win.now[o] *= win.w[o];
     double n = 0, mean_f = 0, mean_g = 0, var_f = 0, var_g = 0;
     for (bool means = true;; means = false) {

@@ -51,16 +51,19 @@ int read_window(Window &win, const mpidvc_box &box, const float *sampled, const 
         sample_mapped(s, set, identity, centre, win.f, win.w, pitch);
     }
     if (box.valid) {
+        const uint8_t *const valid = box.valid + origin;
         voxels = 0;
         for (Int z = 0; z < n[0]; z++)
+            for (Int y = 0; y < n[1]; y++) voxels += count_of(valid + z * pz + y * py, n[2]);
+        win.weighted = voxels != n[0] * n[1] * n[2];
+        for (Int z = 0; z < n[0] && win.weighted; z++)
             for (Int y = 0; y < n[1]; y++) {
-                const uint8_t *v = box.valid + origin + z * box.pitch_z + y * box.pitch_y;
+                const uint8_t *v = valid + z * pz + y * py;
                 float *w = win.w + (z * n[1] + y) * pitch;
                 for (Int x = 0; x < n[2]; x++) w[x] = v[x] ? 1.f : 0.f;
-                for (Int x = 0; x < n[2]; x++) voxels += v[x] != 0;
             }
-        win.weighted = voxels != n[0] * n[1] * n[2];
     }
+    forget(win);
     find_ends(win);
     const float *const w = win.weighted ? win.w : 0;
     const float *const f = set.shift ? win.f : src;

@@ -87,7 +87,7 @@ MPIDVC_INLINE typename Lanes<L>::F interpolate(const float *p, Int py, Int pz, t
     return sum;
 }
 
-enum { PIECE = 32 };  // rows whose groups are placed at once
+enum { PIECE = 32, BUNCH = 8 };  // rows whose groups are placed at once: in turn, and in step
 
 // A region of box 2 and the way to sample it: position of the region's voxel x = centre + F (x - (n - 1) / 2).
 struct Sampler {
@@ -303,18 +303,21 @@ template <int D> void find_places(const Sampler &s, Int z, Int y, Int x, Int cou
         span[a] = (int32_t)((s.along_x[a] * (count - 1)) >> 8);
     }
     out.first = s.origin + (D == 3 ? origin[0] * s.pz : 0) + origin[1] * s.py + origin[2] + x;
-    int32_t low[3][PIECE];
-    for (Int k = 0; k < rows; k++) out.split[k] = 0;
-    for (int a = 3 - D; a < 3; a++)
-        for (int32_t k = 0; k < (int32_t)rows; k++) {
-            const int32_t first = rest[a] + k * step[a], last = first + span[a];
-            const int32_t i = first >> 24, j = last >> 24, least = i < j ? i : j;
-            low[a][k] = least;
-            out.t[a][k] = (float)(first - (int32_t)((uint32_t)least << 24)) * (1.f / 16777216.f);
-            out.split[k] |= (i != j) << a;
+    for (Int k = 0; k < rows; k += BUNCH) {
+        int32_t low[3][BUNCH], split[BUNCH] = {};
+        for (int a = 3 - D; a < 3; a++)
+            for (int j = 0; j < BUNCH; j++) {
+                const int32_t first = rest[a] + ((int32_t)k + j) * step[a], last = first + span[a];
+                const int32_t i = first >> 24, e = last >> 24, least = i < e ? i : e;
+                low[a][j] = least;
+                out.t[a][k + j] = (float)(first - (int32_t)((uint32_t)least << 24)) * (1.f / 16777216.f);
+                split[j] |= (i != e) << a;
+            }
+        for (int j = 0; j < BUNCH; j++) {
+            out.offset[k + j] = (D == 3 ? (Int)low[0][j] * s.pz : 0) + (k + j + (Int)low[1][j]) * s.py + (Int)low[2][j];
+            out.split[k + j] = split[j];
         }
-    for (Int k = 0; k < rows; k++)
-        out.offset[k] = (D == 3 ? (Int)low[0][k] * s.pz : 0) + (k + (Int)low[1][k]) * s.py + (Int)low[2][k];
+    }
 }
 
 // Values of the voxels [from, to) of a row in groups of L; up to L - 1 values behind them are overwritten.
@@ -368,16 +371,23 @@ template <int D> MPIDVC_INLINE void ends_of_row(const Sampler &s, Int z, Int y, 
     }
 }
 
+// A row of the region whose samples in [from, to) are data, without maps and shifts: values in units of s.unit, 0 beyond
+// the data. Up to FULL - 1 values behind the row are overwritten.
+template <int O, int D> MPIDVC_INLINE void plain_row(const Sampler &s, Int z, Int y, Int from, Int to, float *value) {
+    Int at[3];
+    for (int a = 0; a < 3; a++) at[a] = s.base[a] + z * s.along_z[a] + y * s.along_y[a];
+    if (from < to) row_values<O, D>(s, at, from, to, value);
+    for (Int x = 0; x < from; x++) value[x] = 0.f;
+    for (Int x = larger(to, 0); x < s.n[2]; x++) value[x] = 0.f;
+}
+
 // A row of the region: values in units of s.unit, and weights 0 or 1. Up to FULL - 1 values behind it are overwritten.
 template <int O, int D> MPIDVC_INLINE void any_row(const Sampler &s, Int z, Int y, float *value, float *weight) {
     if (s.valid || s.shift || s.wild) return careful_row<O, D>(s, z, y, value, weight);
-    Int at[3], from, to;
-    for (int a = 0; a < 3; a++) at[a] = s.base[a] + z * s.along_z[a] + y * s.along_y[a];
+    Int from, to;
     ends_of_row<D>(s, z, y, &from, &to);
-    if (from < to) row_values<O, D>(s, at, from, to, value);
+    plain_row<O, D>(s, z, y, from, to, value);
     for (Int x = 0; x < s.n[2]; x++) weight[x] = x >= from && x < to ? 1.f : 0.f;
-    for (Int x = 0; x < smaller(from, s.n[2]); x++) value[x] = 0.f;
-    for (Int x = larger(to, 0); x < s.n[2]; x++) value[x] = 0.f;
 }
 
 // The whole region into arrays: values, and weights 0 or 1. Rows are `pitch` apart, and FULL floats behind the last are

@@ -21,6 +21,7 @@ struct Window {
     Int frame[3], frame_pitch;          // of `warped`
     float *row;                         // a row of values, and one of weights behind it
     bool weighted;                      // some w are 0
+    Int *kept_from, *kept_to, *kept;    // rows of `now`: voxels [from, to) of w, and their number; from -1: otherwise
     Int *first, *last;                  // voxels [first, last) of a row beyond which all w are 0; by whole groups
     double level;
     void *memory;
@@ -41,10 +42,11 @@ bool allocate(Window &win, const Int n[3], const mpidvc_settings &set) {
     const Int frame = win.frame[0] * win.frame[1] * win.frame_pitch + 64;
     const Int line = larger(win.pitch, win.frame_pitch) + 64;
     const Int floats = (set.gauss ? 10 : 7) * size + 2 * frame + 2 * line;
-    win.memory = calloc(1, sizeof(Int) * 2 * win.rows + sizeof(float) * floats);
+    win.memory = calloc(1, sizeof(Int) * 5 * win.rows + sizeof(float) * floats);
     if (!win.memory) return false;
     win.first = (Int *)win.memory, win.last = win.first + win.rows;
-    float *p = (float *)(win.last + win.rows);
+    win.kept_from = win.last + win.rows, win.kept_to = win.kept_from + win.rows, win.kept = win.kept_to + win.rows;
+    float *p = (float *)(win.kept + win.rows);
     win.f = p, win.gz = p + size, win.gy = p + 2 * size, win.gx = p + 3 * size, win.w = p + 4 * size;
     win.now = p + 5 * size;
     win.warped = p + 6 * size, win.warped_weight = win.warped + frame;
@@ -173,6 +175,23 @@ void find_ends(Window &win) {
         }
         win.first[r] = first * WIDE, win.last[r] = smaller(last * WIDE, win.n[2]);
     }
+}
+
+// Voxels of a row that are not 0 in a map.
+MPIDVC_INLINE Int count_of(const uint8_t *map, Int n) {
+    Int sum = 0;
+    for (Int x = 0; x < n;) {  // bytes add up to bytes for a while
+        const Int end = smaller(n, x + 128);
+        uint8_t some = 0;
+        for (; x < end; x++) some = (uint8_t)(some + (map[x] != 0));
+        sum += some;
+    }
+    return sum;
+}
+
+// Says that the rows of `now` have to be filled anew.
+void forget(Window &win) {
+    for (Int r = 0; r < win.rows; r++) win.kept_from[r] = -1;
 }
 
 // Gradients become 0 where w is.
