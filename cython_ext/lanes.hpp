@@ -140,6 +140,17 @@ template <int L, int S> struct Widen {
 template <int L> MPIDVC_INLINE float first_lanes(float v, int64_t count) { return count > 0 ? v : 0.f; }
 #endif
 
+// Keeps a vector in a register: the compiler may not take it from memory again.
+template <class V> MPIDVC_INLINE void in_register(V &v) {
+#if MPIDVC_VECTORS && defined(__AVX512VL__)
+    __asm__("" : "+v"(v));
+#elif MPIDVC_VECTORS && defined(__SSE2__)
+    __asm__("" : "+x"(v));
+#else
+    (void)v;
+#endif
+}
+
 // Four integers, one per axis (the fourth is idle).
 #if MPIDVC_VECTORS
 typedef Lanes<4>::I Axes;
