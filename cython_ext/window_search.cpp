@@ -4,9 +4,8 @@
 //   CC = sum a b / sqrt(sum a^2 sum b^2)    or, zero-mean, the same of a - mean(a), b - mean(b)
 //
 // Method. Sums over all offsets in float32, a' and b' less a constant each. Each CC carries a bound of its rounding
-// error. Every candidate that may be the best is evaluated again in double
-// precision, and the first in Z, Y, X order with the largest value wins. So the answer does not depend on the way to
-// sum a' b'.
+// error. Every candidate that may be the best is evaluated again in double precision, and the first in Z, Y, X order with
+// the largest value wins. So the answer does not depend on the way to the sums.
 //
 // Internal linkage throughout, and nothing of the C++ library: see instruction_set.hpp.
 #include "window_search.hpp"
@@ -167,6 +166,10 @@ enum { EIGHT = 8 };
 typedef float F8 __attribute__((vector_size(32)));
 typedef float LooseF8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef double D8 __attribute__((vector_size(64)));
+template <class Number> struct Abreast {
+    typedef Number V __attribute__((vector_size(8 * sizeof(Number))));
+    typedef Number Loose __attribute__((vector_size(8 * sizeof(Number)), aligned(sizeof(Number)), may_alias));
+};
 // A struct, as a vector of this size may not be returned the same way by every instruction set.
 MPIDVC_INLINE void widen(const float *p, D8 &out) { out = __builtin_convertvector(*(const LooseF8 *)p, D8); }
 MPIDVC_INLINE double total8(const D8 &v) {
@@ -175,6 +178,10 @@ MPIDVC_INLINE double total8(const D8 &v) {
 #else
 enum { EIGHT = 1 };
 typedef double D8;
+template <class Number> struct Abreast {
+    typedef Number V;
+    typedef Number Loose;
+};
 MPIDVC_INLINE void widen(const float *p, D8 &out) { out = (double)*p; }
 MPIDVC_INLINE double total8(const D8 &v) { return v; }
 #endif
@@ -240,43 +247,42 @@ double exact_cc(const Pair &p, bool zero_mean, double base1, double base2, Sums 
 template <class T> struct Add {
     typedef T Number;
     static constexpr T START = 0;
-    static MPIDVC_METHOD T of(T a, T b) { return a + b; }
+    template <class V> static MPIDVC_METHOD V of(V a, V b) { return a + b; }
 };
 struct Least {
     typedef float Number;
     static constexpr float START = INFINITY;
-    static MPIDVC_METHOD float of(float a, float b) { return a < b ? a : b; }
+    template <class V> static MPIDVC_METHOD V of(V a, V b) { return a < b ? a : b; }
 };
 struct Most {
     typedef float Number;
     static constexpr float START = -INFINITY;
-    static MPIDVC_METHOD float of(float a, float b) { return a > b ? a : b; }
+    template <class V> static MPIDVC_METHOD V of(V a, V b) { return a > b ? a : b; }
 };
 
 // out[i] = in[i] + ... + in[i + w - 1] (or their least or most) for i < d, where each element is a row of n numbers. By
 // van Herk's method: the end of a block of w rows, and the beginning of the next block. Two additions per element, and
 // nothing is subtracted again, so that errors stay relative to the sum itself.
+// n is a multiple of eight, which go side by side.
 template <class Fold, class Number = typename Fold::Number>
-MPIDVC_INLINE void fold_rows(const Number *__restrict in, Int in_pitch, Int w, Int d, Int n, Number *__restrict acc,
-                             Number *__restrict out, Int out_pitch) {
-    for (Int start = 0; start < d; start += w) {
-        for (Int x = 0; x < n; x++) acc[x] = Fold::START;
-        for (Int i = start + w - 1; i >= start; i--) {
-            const Number *row = in + i * in_pitch;
-            if (i < d) {
-                Number *to = out + i * out_pitch;
-                for (Int x = 0; x < n; x++) to[x] = acc[x] = Fold::of(acc[x], row[x]);
-            } else {
-                for (Int x = 0; x < n; x++) acc[x] = Fold::of(acc[x], row[x]);
+MPIDVC_INLINE void fold_rows(const Number *in, Int in_pitch, Int w, Int d, Int n, Number *out, Int out_pitch) {
+    typedef typename Abreast<Number>::V V;
+    typedef typename Abreast<Number>::Loose Loose;
+    for (Int x = 0; x < n; x += EIGHT) {
+        for (Int start = 0; start < d; start += w) {
+            V acc = V{} + Fold::START;
+            for (Int i = start + w - 1; i >= start; i--) {
+                acc = Fold::of(acc, (V) * (const Loose *)(in + i * in_pitch + x));
+                if (i < d) *(Loose *)(out + i * out_pitch + x) = acc;
             }
         }
-    }
-    for (Int start = w; start < w + d - 1; start += w) {
-        for (Int x = 0; x < n; x++) acc[x] = Fold::START;
-        for (Int i = start; i < smaller(start + w - 1, w + d - 1); i++) {
-            const Number *row = in + i * in_pitch;
-            Number *to = out + (i - w + 1) * out_pitch;
-            for (Int x = 0; x < n; x++) to[x] = Fold::of(to[x], acc[x] = Fold::of(acc[x], row[x]));
+        for (Int start = w; start < w + d - 1; start += w) {
+            V acc = V{} + Fold::START;
+            for (Int i = start; i < smaller(start + w - 1, w + d - 1); i++) {
+                Loose *to = (Loose *)(out + (i - w + 1) * out_pitch + x);
+                acc = Fold::of(acc, (V) * (const Loose *)(in + i * in_pitch + x));
+                *to = Fold::of((V)*to, acc);
+            }
         }
     }
 }
@@ -285,10 +291,10 @@ MPIDVC_INLINE void fold_rows(const Number *__restrict in, Int in_pitch, Int w, I
 // not usable do not count. The samples are those of the searched part, at any pitches.
 template <class Fold, class Number = typename Fold::Number>
 void box_folds(const Extent &e, const float *samples, const uint8_t *usable, Int py, Int pz, double *plane_memory,
-               double *slices_memory, double *row, double *out) {
+               double *slices_memory, double *out) {
     const Int nx = (e.n2[2] + 7) / 8 * 8, area = e.d[1] * nx;
     Number *const plane = (Number *)plane_memory, *const slices = (Number *)slices_memory;
-    Number *const acc = (Number *)row, *const folded = plane;
+    Number *const folded = plane;
     for (Int z = 0; z < e.n2[0]; z++) {
         for (Int y = 0; y < e.n2[1]; y++) {
             const float *v = samples + z * pz + y * py;
@@ -299,20 +305,22 @@ void box_folds(const Extent &e, const float *samples, const uint8_t *usable, Int
                     if (!usable[z * pz + y * py + x]) to[x] = Fold::START;
             for (Int x = e.n2[2]; x < nx; x++) to[x] = Fold::START;
         }
-        fold_rows<Fold>(plane, nx, e.n1[1], e.d[1], nx, acc, slices + z * area, nx);
+        fold_rows<Fold>(plane, nx, e.n1[1], e.d[1], nx, slices + z * area, nx);
     }
     for (Int dy = 0; dy < e.d[1]; dy++) {
-        fold_rows<Fold>(slices + dy * nx, area, e.n1[0], e.d[0], nx, acc, folded, nx);
+        fold_rows<Fold>(slices + dy * nx, area, e.n1[0], e.d[0], nx, folded, nx);
         for (Int dz = 0; dz < e.d[0]; dz++) {
             const Number *from = folded + dz * nx;
             double *to = out + (dz * e.d[1] + dy) * e.d[2];
-            // always eight at a time, the last of which may be of no offset: the memory goes on
-            for (Int first = 0; first < e.d[2]; first += 8) {
-                Number sum[8];
-                for (Int i = 0; i < 8; i++) sum[i] = from[first + i];
-                for (Int x = 1; x < e.n1[2]; x++)
-                    for (Int i = 0; i < 8; i++) sum[i] = Fold::of(sum[i], from[first + i + x]);
-                for (Int i = 0; i < smaller(8, e.d[2] - first); i++) to[first + i] = (double)sum[i];
+            // always eight at a time, some of which may be of no offset: the memory goes on
+            for (Int first = 0; first < e.d[2]; first += EIGHT) {
+                typedef typename Abreast<Number>::V V;
+                typedef typename Abreast<Number>::Loose Loose;
+                V sum = *(const Loose *)(from + first);
+                for (Int x = 1; x < e.n1[2]; x++) sum = Fold::of(sum, (V) * (const Loose *)(from + first + x));
+                Number values[EIGHT];
+                *(Loose *)values = sum;
+                for (Int i = 0; i < smaller(EIGHT, e.d[2] - first); i++) to[first + i] = (double)values[i];
             }
         }
     }
@@ -320,8 +328,8 @@ void box_folds(const Extent &e, const float *samples, const uint8_t *usable, Int
 
 // Sums of a plane: in single precision, or in double where they have to be exact.
 template <class T>
-void box_sums(const Extent &e, const float *plane2, double *plane, double *slices, double *row, double *out) {
-    box_folds<Add<T>>(e, plane2, 0, e.pitch2, e.pitch2 * e.n2[1], plane, slices, row, out);
+void box_sums(const Extent &e, const float *plane2, double *plane, double *slices, double *out) {
+    box_folds<Add<T>>(e, plane2, 0, e.pitch2, e.pitch2 * e.n2[1], plane, slices, out);
 }
 
 // ---------------------------------------------------------------------------------------------------- one point
@@ -330,7 +338,7 @@ void box_sums(const Extent &e, const float *plane2, double *plane, double *slice
 struct Work {
     Int n1[3], n2[3], d[3], offsets;
     float *planes1[MPIDVC_PLANES], *planes2[MPIDVC_PLANES], *sums[MPIDVC_SUMS_OF_SEARCH], *block;
-    double *boxes[3], *plane, *slices, *row, *cc, *bound;
+    double *boxes[3], *plane, *slices, *cc, *bound;
     char *memory;
 };
 
@@ -377,7 +385,6 @@ bool make_work(const mpidvc_search &s, bool sums, Work &w) {
         w.bound = (double *)take(sizeof(double) * (size_t)w.offsets);
         w.plane = (double *)take(sizeof(double) * (size_t)(larger(w.n2[1], w.d[0]) * pitch2 + 8));
         w.slices = (double *)take(sizeof(double) * (size_t)(w.n2[0] * w.d[1] * pitch2));
-        w.row = (double *)take(sizeof(double) * (size_t)pitch2);
         w.block = (float *)take(sizeof(float) * (size_t)(w.d[1] * w.d[2] * FULL));
         if (!pass) {
             w.memory = (char *)malloc(used + 64);
@@ -623,10 +630,10 @@ void choose(const mpidvc_search &s, Int k, const Work &w, const Point &p, const 
     }
     auto fft_error = [&](int sum) { return fft ? noise * norm1[OF1[sum]] * norm2[OF2[sum]] : 0.0; };
     const bool box_n = p.masked2 && !p.masked1, box_b = !p.masked1;
-    if (box_n) box_sums<double>(p.e, w.planes2[MPIDVC_USABLE], w.plane, w.slices, w.row, w.boxes[0]);
+    if (box_n) box_sums<double>(p.e, w.planes2[MPIDVC_USABLE], w.plane, w.slices, w.boxes[0]);
     if (box_b) {
-        box_sums<float>(p.e, w.planes2[MPIDVC_VALUE], w.plane, w.slices, w.row, w.boxes[1]);
-        box_sums<float>(p.e, w.planes2[MPIDVC_SQUARE], w.plane, w.slices, w.row, w.boxes[2]);
+        box_sums<float>(p.e, w.planes2[MPIDVC_VALUE], w.plane, w.slices, w.boxes[1]);
+        box_sums<float>(p.e, w.planes2[MPIDVC_SQUARE], w.plane, w.slices, w.boxes[2]);
     }
     const double root_aa = sqrt(p.aa), root_n = sqrt(p.n);
     double threshold = 0;  // the best CC is at least this
@@ -660,8 +667,8 @@ void choose(const mpidvc_search &s, Int k, const Work &w, const Point &p, const 
     // candidates of one grey level: without a CC, or all with the same one
     double *const least_grey = w.boxes[0], *const most_grey = w.boxes[1];
     if (candidates > MANY) {
-        box_folds<Least>(p.e, p.pair.b, p.pair.usable2, p.pair.py2, p.pair.pz2, w.plane, w.slices, w.row, least_grey);
-        box_folds<Most>(p.e, p.pair.b, p.pair.usable2, p.pair.py2, p.pair.pz2, w.plane, w.slices, w.row, most_grey);
+        box_folds<Least>(p.e, p.pair.b, p.pair.usable2, p.pair.py2, p.pair.pz2, w.plane, w.slices, least_grey);
+        box_folds<Most>(p.e, p.pair.b, p.pair.usable2, p.pair.py2, p.pair.pz2, w.plane, w.slices, most_grey);
     }
     bool met[2] = {false, false};  // one of a negative, of a positive grey level
     double best = 0;
