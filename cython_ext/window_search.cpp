@@ -362,7 +362,7 @@ bool make_work(const mpidvc_search &s, bool sums, Work &w) {
         w.n2[a] = w.n1[a] + w.d[a] - 1;
         w.offsets *= w.d[a];
     }
-    const Int pitch1 = (w.n1[2] + FULL - 1) / FULL * FULL, pitch2 = pitch_of(pitch1, w.d[2]);
+    const Int pitch1 = (w.n1[2] + WIDE - 1) / WIDE * WIDE, pitch2 = pitch_of(pitch1, w.d[2]);
     const Int size1 = w.n1[0] * w.n1[1] * pitch1, size2 = w.n2[0] * w.n2[1] * pitch2;
     const bool masks = s.box1.usable || s.box2.usable;
     // twice: sizes first, then addresses
@@ -461,7 +461,9 @@ void fill_values(const float *data, const uint8_t *usable, Int py, Int pz, const
                 const uint8_t *u = usable + z * pz + y * py;
                 for (Int x = 0; x < n[2]; x++) q[x] = u[x] ? p[x] - c : 0.f;
             } else {
-                for (Int x = 0; x < n[2]; x++) q[x] = p[x] - c;
+                Int x = 0;
+                for (; x + WIDE <= n[2]; x += WIDE) store<WIDE>(q + x, load<WIDE>(p + x) - c);
+                for (; x < n[2]; x++) q[x] = p[x] - c;
             }
             for (Int x = n[2]; x < pitch; x++) q[x] = 0.f;
         }
@@ -477,32 +479,37 @@ void fill_usable(const uint8_t *usable, Int py, Int pz, const Int n[3], Int pitc
 }
 
 // Brings values whose squares would leave the range of single precision near 1, by a power of two: nothing is rounded,
-// and CC does not change. `constant`, `sum` and `squares` are scaled with them.
-void rescale(float *values, Int size, double number, double *constant, double *sum, double *squares) {
+// and CC does not change. `constant`, `sum` and `squares` are scaled with them. False if nothing had to be done.
+bool rescale(float *values, Int size, double number, double *constant, double *sum, double *squares) {
     const double mean_square = *squares / number;
-    if (mean_square > 1e-20 && mean_square < 1e20) return;
+    if (mean_square > 1e-20 && mean_square < 1e20) return false;
     int exponent = 0;
     frexp(sqrt(mean_square), &exponent);
     const double scale = ldexp(1.0, -exponent);
     for (Int i = 0; i < size; i++) values[i] = (float)((double)values[i] * scale);
     *constant *= scale, *sum *= scale, *squares *= scale * scale;
+    return true;
 }
 
-void square(const float *values, Int count, float *out) {
-    for (Int i = 0; i < count; i++) out[i] = values[i] * values[i];
-}
-
-// Sum of the values of a plane and of their squares.
-void moments(const float *values, Int count, double *sum, double *squares) {
+// Sum of the values of a plane and of their squares; `squares_out`, if any, gets the squares.
+void moments(const float *values, Int count, double *sum, double *squares, float *squares_out = 0) {
     D8 s = {}, q = {};
     Int i = 0;
     for (; i + EIGHT <= count; i += EIGHT) {
         D8 v;
         widen(values + i, v);
         s += v, q += v * v;
+        for (int j = 0; squares_out && j < EIGHT; j++) squares_out[i + j] = values[i + j] * values[i + j];
     }
     *sum = total8(s), *squares = total8(q);
-    for (; i < count; i++) *sum += values[i], *squares += (double)values[i] * (double)values[i];
+    for (; i < count; i++) {
+        *sum += values[i], *squares += (double)values[i] * (double)values[i];
+        if (squares_out) squares_out[i] = values[i] * values[i];
+    }
+}
+
+void square(const float *values, Int count, float *out) {
+    for (Int i = 0; i < count; i++) out[i] = values[i] * values[i];
 }
 
 // Fills the planes and constants of point k. False if nothing can be found there: window 1 or the searched part has no
@@ -536,7 +543,7 @@ bool prepare(const mpidvc_search &s, Int k, const Work &w, Point &p) {
     p.pair = Pair{b1.data + at1, b2.data + at2, u1, u2, {p.e.n1[0], p.e.n1[1], p.e.n1[2]},
                   b1.pitch_y, b1.pitch_z, b2.pitch_y, b2.pitch_z};
     p.n = (double)n1;
-    p.e.pitch1 = (p.e.n1[2] + FULL - 1) / FULL * FULL;
+    p.e.pitch1 = (p.e.n1[2] + WIDE - 1) / WIDE * WIDE;
     p.e.pitch2 = pitch_of(p.e.pitch1, w.d[2]);
 
     const double level1 = level_of(p.pair.a, u1, b1.pitch_y, b1.pitch_z, p.e.n1);
@@ -547,11 +554,11 @@ bool prepare(const mpidvc_search &s, Int k, const Work &w, Point &p) {
     if (p.aa == 0) return false;  // the level of one grey level is exact
     fill_values(p.pair.b, u2, b2.pitch_y, b2.pitch_z, p.e.n2, level2, p.e.pitch2, w.planes2[MPIDVC_VALUE]);
     double sum;
-    moments(w.planes2[MPIDVC_VALUE], size2, &sum, &p.bb);
+    moments(w.planes2[MPIDVC_VALUE], size2, &sum, &p.bb, w.planes2[MPIDVC_SQUARE]);
     p.c1 = level1 + s.base1, p.c2 = level2 + s.base2;
     rescale(w.planes1[MPIDVC_VALUE], size1, (double)n1, &p.c1, &p.a, &p.aa);
-    if (p.bb > 0) rescale(w.planes2[MPIDVC_VALUE], size2, (double)n2, &p.c2, &sum, &p.bb);
-    square(w.planes2[MPIDVC_VALUE], size2, w.planes2[MPIDVC_SQUARE]);
+    if (p.bb > 0 && rescale(w.planes2[MPIDVC_VALUE], size2, (double)n2, &p.c2, &sum, &p.bb))
+        square(w.planes2[MPIDVC_VALUE], size2, w.planes2[MPIDVC_SQUARE]);
     p.needed = 1 << MPIDVC_AB;
     if (p.masked1) {
         fill_usable(u1, b1.pitch_y, b1.pitch_z, p.e.n1, p.e.pitch1, w.planes1[MPIDVC_USABLE]);
