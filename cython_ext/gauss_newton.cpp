@@ -147,6 +147,8 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
     s.index0 = index[0], s.index_y = index[1], s.index_z = index[2];
     double gain = set.gain, bias = set.bias - win.level;
     double mean_square = INFINITY, A[12], whole_sums[MPIDVC_SUMS];
+    System system;
+    bool factorised = false;  // `system` is that of the present M
     bool whole = true;  // N, F, FF, M, C, D are those of all comparable voxels, else of win.now
     memcpy(whole_sums, sums, sizeof sums);
     for (bool last = false, first = true;; first = false) {
@@ -164,10 +166,10 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
         out.left = out.left || compared < comparable;
         if (!set.update_gradient && compared < comparable && (whole || changed)) {
             // other voxels are compared than before
-            whole = false;
+            whole = factorised = false;
             window_sums(win, win.now, set.znssd, sums);
         } else if (!set.update_gradient && compared == comparable && !whole) {
-            whole = true;
+            whole = true, factorised = false;
             for (int i = MPIDVC_N; i <= MPIDVC_FF; i++) sums[i] = whole_sums[i];
             for (int i = MPIDVC_C; i < MPIDVC_SUMS; i++) sums[i] = whole_sums[i];
         }
@@ -210,7 +212,8 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
         }
         if (out.iterations >= set.max_iterations || out.delta_norm <= set.min_delta_phi) break;
         double delta[12];
-        if (!increment(sums + MPIDVC_M, A, set.two_d, delta)) {
+        factorised = (factorised && !set.update_gradient) || factorise(sums + MPIDVC_M, set.two_d, system);
+        if (!factorised || !increment(system, A, delta)) {
             out.status = -2;
             return 0;
         }
