@@ -32,7 +32,8 @@ template <class V, int B> MPIDVC_INLINE void filter_block(float *c, Int n, Int s
     for (int b = 0; b < B; b++) now[b] = taken<V>(c + b * width);
     double power = pole, back = pow(pole, (double)(2 * n - 3));
     const bool two_ends = n <= MEMORY;
-    for (Int k = 1; k < (two_ends ? n - 1 : MEMORY); k++, power *= pole, back /= pole) {
+    const Int terms = two_ends ? n - 1 : (Int)MEMORY;
+    for (Int k = 1; k < terms; k++, power *= pole, back /= pole) {
         const float weight = (float)(two_ends ? power + back : power);
         MPIDVC_UNROLL
         for (int b = 0; b < B; b++) now[b] += taken<V>(c + k * step + b * width) * weight;
@@ -45,7 +46,7 @@ template <class V, int B> MPIDVC_INLINE void filter_block(float *c, Int n, Int s
         if (two_ends) now[b] += taken<V>(c + (n - 1) * step + b * width) * last;
         put(c + b * width, now[b]);
     }
-    V before[B];
+    V before[B] = {};
     for (Int i = 1; i < n; i++) {
         MPIDVC_UNROLL
         for (int b = 0; b < B; b++) {
