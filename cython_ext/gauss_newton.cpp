@@ -4,7 +4,7 @@
 // A = sum r G X, M = sum (G X)(G X)^T, Phi <- Phi (I + M^-1 A).
 //
 // The parts, each in a header of its own: sampler (interpolation of image 2), window (image 1), moments (sums without
-// the residual), passes (sums with it), algebra (the small system), spline (prefilter). Here: blocks, points and warps.
+// the residual), reading (window and moments from a box), passes (sums with the residual), algebra (the small system), spline (prefilter). Here: blocks, points and warps.
 //
 // Everything has internal linkage but the table at the end, and nothing of the C++ library is used: see
 // instruction_set.hpp.
@@ -17,6 +17,7 @@
 #include "gauss_newton/algebra.hpp"
 #include "gauss_newton/moments.hpp"
 #include "gauss_newton/passes.hpp"
+#include "gauss_newton/reading.hpp"
 #include "gauss_newton/sampler.hpp"
 #include "gauss_newton/spline.hpp"
 #include "gauss_newton/window.hpp"
@@ -42,12 +43,8 @@ int block_sums(const mpidvc_block *block, double *sums) {
         bool changed;
         failed = any_pass(win, s, set, block->F, block->centre2, set.gain, set.bias - block->level, true, sums,
                           &compared, &changed);
-        if (!failed && !set.update_gradient) {
-            if (compared != sums[MPIDVC_N])
-                window_sums(win, win.now, set.znssd, sums);
-            else
-                gradient_sums(win, 0, set.znssd, sums);
-        }
+        if (!failed && !set.update_gradient && compared != sums[MPIDVC_N])
+            window_sums(win, win.now, set.znssd, sums);
     }
     free(win.memory);
     return failed;
@@ -59,12 +56,8 @@ int block_sums(const mpidvc_block *block, double *sums) {
 double mean_of(const uint8_t *map, const mpidvc_box &box, const Int low[3], const Int n[3]) {
     Int sum = 0;
     for (Int z = 0; z < n[0]; z++)
-        for (Int y = 0; y < n[1]; y++) {
-            const uint8_t *p = map + (low[0] + z) * box.pitch_z + (low[1] + y) * box.pitch_y + low[2];
-            Int row = 0;
-            for (Int x = 0; x < n[2]; x++) row += p[x] != 0;
-            sum += row;
-        }
+        for (Int y = 0; y < n[1]; y++)
+            sum += count_of(map + (low[0] + z) * box.pitch_z + (low[1] + y) * box.pitch_y + low[2], n[2]);
     return (double)sum / (double)(n[0] * n[1] * n[2]);
 }
 
@@ -149,12 +142,13 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
         }
         memcpy(F, R, sizeof R);
     }
-    if (!set.update_gradient) gradient_sums(win, 0, set.znssd, sums);
     Sampler s = sampler_of(points.box2, win.n, low2, high2);
     s.shift = set.shift != 0;
     s.index0 = index[0], s.index_y = index[1], s.index_z = index[2];
     double gain = set.gain, bias = set.bias - win.level;
     double mean_square = INFINITY, A[12], whole_sums[MPIDVC_SUMS];
+    System system;
+    bool factorised = false;  // `system` is that of the present M
     bool whole = true;  // N, F, FF, M, C, D are those of all comparable voxels, else of win.now
     memcpy(whole_sums, sums, sizeof sums);
     for (bool last = false, first = true;; first = false) {
@@ -172,10 +166,10 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
         out.left = out.left || compared < comparable;
         if (!set.update_gradient && compared < comparable && (whole || changed)) {
             // other voxels are compared than before
-            whole = false;
+            whole = factorised = false;
             window_sums(win, win.now, set.znssd, sums);
         } else if (!set.update_gradient && compared == comparable && !whole) {
-            whole = true;
+            whole = true, factorised = false;
             for (int i = MPIDVC_N; i <= MPIDVC_FF; i++) sums[i] = whole_sums[i];
             for (int i = MPIDVC_C; i < MPIDVC_SUMS; i++) sums[i] = whole_sums[i];
         }
@@ -218,7 +212,8 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
         }
         if (out.iterations >= set.max_iterations || out.delta_norm <= set.min_delta_phi) break;
         double delta[12];
-        if (!increment(sums + MPIDVC_M, A, set.two_d, delta)) {
+        factorised = (factorised && !set.update_gradient) || factorise(sums + MPIDVC_M, set.two_d, system);
+        if (!factorised || !increment(system, A, delta)) {
             out.status = -2;
             return 0;
         }
@@ -286,9 +281,9 @@ template <int O, int D> int warp_region(const mpidvc_warp &job) {
     Sampler s = sampler_of(job.box, job.n, job.low, job.high);
     plan<O, D>(s, job.F, job.centre);
     const Int pitch = (job.n[2] + 7) / 8 * 8 + 16;
-    float *memory = (float *)calloc(1, sizeof(float) * ((2 * job.n[1] + 1) * pitch + 64));
+    float *memory = (float *)calloc(1, sizeof(float) * (2 * job.n[1] * pitch + 64));
     if (!memory) return -1;
-    float *weight = memory + job.n[1] * pitch, *scratch = weight + job.n[1] * pitch;
+    float *weight = memory + job.n[1] * pitch;
     Sampler plane = s;
     plane.n[0] = 1;
     for (Int z = 0; z < job.n[0]; z++) {
@@ -296,7 +291,7 @@ template <int O, int D> int warp_region(const mpidvc_warp &job) {
             plane.start[a] = s.start[a] + s.F[3 * a] * (double)z;
             plane.base[a] = s.base[a] + z * s.along_z[a];
         }
-        sample_region<O, D>(plane, memory, weight, pitch, scratch);
+        sample_region<O, D>(plane, memory, weight, pitch);
         for (Int y = 0; y < job.n[1]; y++)
             for (Int x = 0; x < job.n[2]; x++)
                 job.out[(z * job.n[1] + y) * job.n[2] + x] =
@@ -311,7 +306,31 @@ int warp(const mpidvc_warp *job) {
     return job->two_d ? warp_region<3, 2>(*job) : warp_region<3, 3>(*job);
 }
 
-const mpidvc_kernels TABLE = {MPIDVC_TEXT(MPIDVC_ISA), WIDE, prefilter, correlate, block_sums, warp};
+// ------------------------------------------------------------------------------------------------------- grey levels
+
+// The rows of a box are short pieces of the image's: the processor does not foresee the next one, and would wait for
+// memory most of the time.
+template <class Grey> void convert_rows(const mpidvc_grey &grey) {
+    const Int ahead = 12, ny = grey.shape[1], rows = grey.shape[0] * ny, bytes = (Int)sizeof(Grey) * grey.shape[2];
+    for (Int r = 0; r < rows; r++) {
+        const Int z = r / ny, y = r % ny;
+        const Grey *from = (const Grey *)((const char *)grey.data + z * grey.step_z + y * grey.step_y);
+        if (r + ahead < rows) {
+            const char *next =
+                (const char *)grey.data + (r + ahead) / ny * grey.step_z + (r + ahead) % ny * grey.step_y;
+            for (Int b = 0; b < bytes; b += 64) MPIDVC_PREFETCH(next + b);
+            MPIDVC_PREFETCH(next + bytes - 1);
+        }
+        float *to = grey.out + z * grey.pitch_z + y * grey.pitch_y;
+        for (Int x = 0; x < grey.shape[2]; x++) to[x] = (float)from[x];
+    }
+}
+
+void convert(const mpidvc_grey *grey) {
+    grey->bytes == 1 ? convert_rows<uint8_t>(*grey) : convert_rows<uint16_t>(*grey);
+}
+
+const mpidvc_kernels TABLE = {MPIDVC_TEXT(MPIDVC_ISA), FULL, convert, prefilter, correlate, block_sums, warp};
 
 }  // namespace
 

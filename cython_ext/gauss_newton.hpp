@@ -110,11 +110,23 @@ struct mpidvc_warp {
     float *out;              // (n0, n1, n2), contiguous
 };
 
+// Grey levels of an image, to become floats. Rows are contiguous on both sides.
+struct mpidvc_grey {
+    const void *data;
+    int bytes;               // of an unsigned integer: 1 or 2
+    int64_t shape[3];
+    int64_t step_y, step_z;  // in bytes
+    float *out;
+    int64_t pitch_y, pitch_z;
+};
+
 // Functions return 0, or -1 where memory is short.
 struct mpidvc_kernels {
     const char *name;
     int lanes;
-    int (*prefilter)(float *data, int64_t pitch_y, int64_t pitch_z, const int64_t low[3], const int64_t high[3]);
+    void (*convert)(const mpidvc_grey *);
+    int (*prefilter)(float *data, int64_t pitch_y, int64_t pitch_z, const int64_t low[3], const int64_t high[3],
+                     const int64_t needed_low[3], const int64_t needed_high[3]);
     int (*correlate)(const mpidvc_points *);
     int (*block_sums)(const mpidvc_block *, double *sums);
     int (*warp)(const mpidvc_warp *);

@@ -8,12 +8,14 @@
 #define MPIDVC_INLINE static MPIDVC_METHOD
 #define MPIDVC_NOINLINE static __attribute__((noinline))
 #define MPIDVC_UNROLL _Pragma("GCC unroll 8")
+#define MPIDVC_PREFETCH(p) __builtin_prefetch(p)
 #define MPIDVC_VECTORS 1
 #else
 #define MPIDVC_METHOD inline
 #define MPIDVC_INLINE static inline
 #define MPIDVC_NOINLINE static
 #define MPIDVC_UNROLL
+#define MPIDVC_PREFETCH(p) (void)(p)
 #define MPIDVC_VECTORS 0
 #endif
 
@@ -40,16 +42,20 @@ template <int L> struct Lanes;
     };
 MPIDVC_LANES(4)
 MPIDVC_LANES(8)
+MPIDVC_LANES(16)
 #undef MPIDVC_LANES
 
-// Sixteen lanes are no faster with AVX-512: unaligned loads set the pace, and they would always cross a cache line. The
-// gain of AVX-512 is twice the registers.
-#if defined(__AVX2__)
-enum { WIDE = 8, NARROW = 4 };
+// FULL: the widest registers. WIDE: half of them with AVX-512. Their unaligned loads cross no fewer cache lines a voxel
+// than those of FULL, and everything else takes twice the instructions. QUAD: short enough for steep gradients, and for
+// the ends of rows.
+#if defined(__AVX512VL__)
+enum { FULL = 16, WIDE = 8 };
+#elif defined(__AVX2__)
+enum { FULL = 8, WIDE = 8 };
 #else
-enum { WIDE = 4, NARROW = 4 };
+enum { FULL = 4, WIDE = 4 };
 #endif
-enum { QUAD = 4 };  // a group short enough for steep gradients
+enum { QUAD = 4 };
 
 template <int L> MPIDVC_INLINE typename Lanes<L>::F load(const float *p) {
     return *(const typename Lanes<L>::Loose *)p;
@@ -85,6 +91,12 @@ MPIDVC_INLINE double total(Lanes<4>::F v) {
 MPIDVC_INLINE double total(Lanes<8>::F v) {
     return total(MPIDVC_SHUFFLE(Lanes<4>::F, v, v, 0, 1, 2, 3) + MPIDVC_SHUFFLE(Lanes<4>::F, v, v, 4, 5, 6, 7));
 }
+#if defined(__AVX512VL__)
+MPIDVC_INLINE double total(Lanes<16>::F v) {
+    return total(MPIDVC_SHUFFLE(Lanes<8>::F, v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                 MPIDVC_SHUFFLE(Lanes<8>::F, v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+}
+#endif
 // A short vector with zeros behind it.
 template <int L, int S> struct Widen;
 template <int L> struct Widen<L, L> {
@@ -95,6 +107,15 @@ template <> struct Widen<8, 4> {
         const Lanes<4>::F zero = {};
         return MPIDVC_SHUFFLE(Lanes<8>::F, v, zero, 0, 1, 2, 3, 4, 5, 6, 7);
     }
+};
+template <> struct Widen<16, 8> {
+    static MPIDVC_METHOD Lanes<16>::F of(Lanes<8>::F v) {
+        const Lanes<8>::F zero = {};
+        return MPIDVC_SHUFFLE(Lanes<16>::F, v, zero, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    }
+};
+template <> struct Widen<16, 4> {
+    static MPIDVC_METHOD Lanes<16>::F of(Lanes<4>::F v) { return Widen<16, 8>::of(Widen<8, 4>::of(v)); }
 };
 // The first `count` lanes, zeros behind them.
 template <int L> MPIDVC_INLINE typename Lanes<L>::F first_lanes(typename Lanes<L>::F v, int64_t count) {
@@ -108,7 +129,7 @@ template <> struct Lanes<1> {
     typedef float F;
     typedef int32_t I;
 };
-enum { WIDE = 1, NARROW = 1, QUAD = 1 };
+enum { FULL = 1, WIDE = 1, QUAD = 1 };
 template <int L> MPIDVC_INLINE float load(const float *p) { return *p; }
 template <int L> MPIDVC_INLINE void store(float *p, float v) { *p = v; }
 template <int L> MPIDVC_INLINE float ramp() { return 0.f; }
@@ -118,6 +139,17 @@ template <int L, int S> struct Widen {
 };
 template <int L> MPIDVC_INLINE float first_lanes(float v, int64_t count) { return count > 0 ? v : 0.f; }
 #endif
+
+// Keeps a vector in a register: the compiler may not take it from memory again.
+template <class V> MPIDVC_INLINE void in_register(V &v) {
+#if MPIDVC_VECTORS && defined(__AVX512VL__)
+    __asm__("" : "+v"(v));
+#elif MPIDVC_VECTORS && defined(__SSE2__)
+    __asm__("" : "+x"(v));
+#else
+    (void)v;
+#endif
+}
 
 // Four integers, one per axis (the fourth is idle).
 #if MPIDVC_VECTORS
@@ -180,5 +212,6 @@ MPIDVC_INLINE int differ(Axes a, Axes b) {
 #endif
 
 typedef Lanes<WIDE>::F Wide;
+typedef Lanes<FULL>::F Full;
 
 }  // namespace

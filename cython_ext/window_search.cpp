@@ -3,10 +3,9 @@
 //
 //   CC = sum a b / sqrt(sum a^2 sum b^2)    or, zero-mean, the same of a - mean(a), b - mean(b)
 //
-// Method. sum a' b' of all offsets in float32, a' and b' less a constant each; all other sums in double precision. Each
-// CC carries a bound of its rounding error. Every candidate that may be the best is evaluated again in double
-// precision, and the first in Z, Y, X order with the largest value wins. So the answer does not depend on the way to
-// sum a' b'.
+// Method. Sums over all offsets in float32, a' and b' less a constant each. Each CC carries a bound of its rounding
+// error. Every candidate that may be the best is evaluated again in double precision, and the first in Z, Y, X order with
+// the largest value wins. So the answer does not depend on the way to the sums.
 //
 // Internal linkage throughout, and nothing of the C++ library: see instruction_set.hpp.
 #include "window_search.hpp"
@@ -38,75 +37,76 @@ enum { MANY = 32 };
 
 // ----------------------------------------------------------------------------------------------- sums in float32
 
-// One row of window 2 against the rows of window 1 that it meets at the offsets LOW ... HIGH along y.
-template <int DY, int DX, int LOW, int HIGH>
-MPIDVC_INLINE void meet(const float *g, const float *f, Int pitch, Int n, Wide (&sum)[DY][DX]) {
-    for (Int x = 0; x < n; x += WIDE) {
-        Wide row[DX];
+// One group of a row of window 2 against the rows of window 1 that it meets at the offsets LOW ... HIGH along y.
+template <int L, int DY, int DX, int LOW, int HIGH>
+MPIDVC_INLINE void meet(const float *g, const float *f, Int pitch, typename Lanes<L>::F (&sum)[DY][DX]) {
+    typename Lanes<L>::F row[DX];
+    MPIDVC_UNROLL
+    for (int j = 0; j < DX; j++) row[j] = load<L>(g + j);
+    MPIDVC_UNROLL
+    for (int i = LOW; i <= HIGH; i++) {
+        typename Lanes<L>::F a = load<L>(f - i * pitch);
+        in_register(a);  // else every product would load it again, and loads set the pace
         MPIDVC_UNROLL
-        for (int j = 0; j < DX; j++) row[j] = load<WIDE>(g + x + j);
-        MPIDVC_UNROLL
-        for (int i = LOW; i <= HIGH; i++) {
-            const Wide a = load<WIDE>(f + x - i * pitch);
-            MPIDVC_UNROLL
-            for (int j = 0; j < DX; j++) sum[i][j] += a * row[j];
-        }
+        for (int j = 0; j < DX; j++) sum[i][j] += a * row[j];
     }
 }
 
 // The first and last rows meet fewer.
-template <int DY, int DX, int K> struct Ends {
-    static MPIDVC_METHOD void top(const float *g, const float *f, Int gp, Int fp, Int n, Wide (&sum)[DY][DX]) {
-        Ends<DY, DX, K - 1>::top(g, f, gp, fp, n, sum);
-        meet<DY, DX, 0, K - 1>(g + (K - 1) * gp, f + (K - 1) * fp, fp, n, sum);
+template <int L, int DY, int DX, int K> struct Ends {
+    typedef typename Lanes<L>::F V;
+    static MPIDVC_METHOD void top(const float *g, const float *f, Int gp, Int fp, V (&sum)[DY][DX]) {
+        Ends<L, DY, DX, K - 1>::top(g, f, gp, fp, sum);
+        meet<L, DY, DX, 0, K - 1>(g + (K - 1) * gp, f + (K - 1) * fp, fp, sum);
     }
-    static MPIDVC_METHOD void bottom(const float *g, const float *f, Int gp, Int fp, Int n, Wide (&sum)[DY][DX]) {
-        Ends<DY, DX, K - 1>::bottom(g, f, gp, fp, n, sum);
-        meet<DY, DX, K, DY - 1>(g + (K - 1) * gp, f + (K - 1) * fp, fp, n, sum);
+    static MPIDVC_METHOD void bottom(const float *g, const float *f, Int gp, Int fp, V (&sum)[DY][DX]) {
+        Ends<L, DY, DX, K - 1>::bottom(g, f, gp, fp, sum);
+        meet<L, DY, DX, K, DY - 1>(g + (K - 1) * gp, f + (K - 1) * fp, fp, sum);
     }
 };
-template <int DY, int DX> struct Ends<DY, DX, 0> {
-    static MPIDVC_METHOD void top(const float *, const float *, Int, Int, Int, Wide (&)[DY][DX]) {}
-    static MPIDVC_METHOD void bottom(const float *, const float *, Int, Int, Int, Wide (&)[DY][DX]) {}
+template <int L, int DY, int DX> struct Ends<L, DY, DX, 0> {
+    typedef typename Lanes<L>::F V;
+    static MPIDVC_METHOD void top(const float *, const float *, Int, Int, V (&)[DY][DX]) {}
+    static MPIDVC_METHOD void bottom(const float *, const float *, Int, Int, V (&)[DY][DX]) {}
 };
 
-// A plane of window 1 (`rows` >= DY rows of n floats) against a plane of window 2 at DY x DX offsets; the sums are
-// rounded here and added to `out` once, which keeps chains of roundings short.
-template <int DY, int DX>
-MPIDVC_NOINLINE void block(const float *g, const float *f, Int gp, Int fp, Int rows, Int n, float *out, Int out_pitch) {
-    Wide sum[DY][DX] = {};
-    Ends<DY, DX, DY - 1>::top(g, f, gp, fp, n, sum);
-    for (Int y = DY - 1; y < rows; y++) meet<DY, DX, 0, DY - 1>(g + y * gp, f + y * fp, fp, n, sum);
-    Ends<DY, DX, DY - 1>::bottom(g + rows * gp, f + rows * fp, gp, fp, n, sum);
+// A column of groups in a plane of window 1 (`rows` >= DY rows) against a plane of window 2 at DY x DX offsets; the sums
+// are rounded here and added to the first lanes of `out` once, which keeps chains of roundings short.
+template <int L, int DY, int DX>
+MPIDVC_NOINLINE void block(const float *g, const float *f, Int gp, Int fp, Int rows, float *out, Int out_pitch) {
+    typename Lanes<L>::F sum[DY][DX] = {};
+    Ends<L, DY, DX, DY - 1>::top(g, f, gp, fp, sum);
+    for (Int y = DY - 1; y < rows; y++) meet<L, DY, DX, 0, DY - 1>(g + y * gp, f + y * fp, fp, sum);
+    Ends<L, DY, DX, DY - 1>::bottom(g + rows * gp, f + rows * fp, gp, fp, sum);
     MPIDVC_UNROLL
     for (int i = 0; i < DY; i++) {
         MPIDVC_UNROLL
         for (int j = 0; j < DX; j++) {
-            float *p = out + i * out_pitch + j * WIDE;
-            store<WIDE>(p, load<WIDE>(p) + sum[i][j]);
+            float *p = out + i * out_pitch + j * FULL;
+            store<L>(p, load<L>(p) + sum[i][j]);
         }
     }
 }
 
-template <int DY>
-MPIDVC_INLINE void block_x(int dx, const float *g, const float *f, Int gp, Int fp, Int rows, Int n, float *out,
-                           Int op) {
+template <int L, int DY>
+MPIDVC_INLINE void block_x(int dx, const float *g, const float *f, Int gp, Int fp, Int rows, float *out, Int op) {
     switch (dx) {
-        case 1: return block<DY, 1>(g, f, gp, fp, rows, n, out, op);
-        case 2: return block<DY, 2>(g, f, gp, fp, rows, n, out, op);
-        case 3: return block<DY, 3>(g, f, gp, fp, rows, n, out, op);
-        default: return block<DY, MOST_X>(g, f, gp, fp, rows, n, out, op);
+        case 1: return block<L, DY, 1>(g, f, gp, fp, rows, out, op);
+        case 2: return block<L, DY, 2>(g, f, gp, fp, rows, out, op);
+        case 3: return block<L, DY, 3>(g, f, gp, fp, rows, out, op);
+        default: return block<L, DY, MOST_X>(g, f, gp, fp, rows, out, op);
     }
 }
 
-MPIDVC_INLINE void block_yx(int dy, int dx, const float *g, const float *f, Int gp, Int fp, Int rows, Int n, float *out,
+template <int L>
+MPIDVC_INLINE void block_yx(int dy, int dx, const float *g, const float *f, Int gp, Int fp, Int rows, float *out,
                             Int op) {
     switch (dy) {
-        case 1: return block_x<1>(dx, g, f, gp, fp, rows, n, out, op);
-        case 2: return block_x<2>(dx, g, f, gp, fp, rows, n, out, op);
-        case 3: return block_x<3>(dx, g, f, gp, fp, rows, n, out, op);
-        case 4: return block_x<MOST_Y >= 4 ? 4 : 3>(dx, g, f, gp, fp, rows, n, out, op);
-        default: return block_x<MOST_Y>(dx, g, f, gp, fp, rows, n, out, op);
+        case 1: return block_x<L, 1>(dx, g, f, gp, fp, rows, out, op);
+        case 2: return block_x<L, 2>(dx, g, f, gp, fp, rows, out, op);
+        case 3: return block_x<L, 3>(dx, g, f, gp, fp, rows, out, op);
+        case 4: return block_x<L, MOST_Y >= 4 ? 4 : 3>(dx, g, f, gp, fp, rows, out, op);
+        default: return block_x<L, MOST_Y>(dx, g, f, gp, fp, rows, out, op);
     }
 }
 
@@ -124,10 +124,9 @@ struct Extent {
     Int pitch1, pitch2;      // of rows in the work arrays
 };
 
-// out[offset] = sum of plane 1 times plane 2 at that offset.
+// out[offset] = sum of plane 1 times plane 2 at that offset. Groups are of FULL lanes, the last one perhaps of WIDE.
 void correlate(const Extent &e, const float *f, const float *g, float *out, float *sums) {
-    const Int fp = e.pitch1, gp = e.pitch2, fz = fp * e.n1[1], gz = gp * e.n2[1];
-    const Int width = (e.n1[2] + WIDE - 1) / WIDE * WIDE, op = e.d[2] * WIDE;
+    const Int fp = e.pitch1, gp = e.pitch2, fz = fp * e.n1[1], gz = gp * e.n2[1], op = e.d[2] * FULL;
     const Int most_y = smaller(MOST_Y, e.n1[1]);
     for (Int dz = 0; dz < e.d[0]; dz++) {
         memset(sums, 0, sizeof(float) * (size_t)(e.d[1] * op));
@@ -136,20 +135,29 @@ void correlate(const Extent &e, const float *f, const float *g, float *out, floa
                 dy = part_of(e.d[1] - y, most_y);
                 for (Int x = 0, dx; x < e.d[2]; x += dx) {
                     dx = part_of(e.d[2] - x, MOST_X);
-                    block_yx((int)dy, (int)dx, g + (z + dz) * gz + y * gp + x, f + z * fz, gp, fp, e.n1[1], width,
-                             sums + y * op + x * WIDE, op);
+                    const float *a = f + z * fz, *b = g + (z + dz) * gz + y * gp + x;
+                    float *const to = sums + y * op + x * FULL;
+                    for (Int at = 0; at < e.n1[2]; at += FULL) {
+                        if (e.n1[2] - at > WIDE)
+                            block_yx<FULL>((int)dy, (int)dx, b + at, a + at, gp, fp, e.n1[1], to, op);
+                        else
+                            block_yx<WIDE>((int)dy, (int)dx, b + at, a + at, gp, fp, e.n1[1], to, op);
+                    }
                 }
             }
         for (Int i = 0; i < e.d[1] * e.d[2]; i++)
-            out[dz * e.d[1] * e.d[2] + i] = (float)total(load<WIDE>(sums + i * WIDE));
+            out[dz * e.d[1] * e.d[2] + i] = (float)total(load<FULL>(sums + i * FULL));
     }
 }
 
 // Longest chain of roundings in a sum of correlate(), those of the two factors included.
 double chain(const Extent &e) {
-    const Int groups = (e.n1[2] + WIDE - 1) / WIDE;
-    return (double)(e.n1[1] * groups + e.n1[0] + 12);
+    const Int groups = (e.n1[2] + FULL - 1) / FULL;
+    return (double)(e.n1[1] + e.n1[0] * groups + 12);
 }
+
+// The same of box_folds(): blocks of a window's length along every axis, and the factors of a square.
+double chain_of_box(const Extent &e) { return (double)(e.n1[0] + e.n1[1] + e.n1[2] + 8); }
 
 // ------------------------------------------------------------------------------------------------ sums in double
 
@@ -158,6 +166,10 @@ enum { EIGHT = 8 };
 typedef float F8 __attribute__((vector_size(32)));
 typedef float LooseF8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef double D8 __attribute__((vector_size(64)));
+template <class Number> struct Abreast {
+    typedef Number V __attribute__((vector_size(8 * sizeof(Number))));
+    typedef Number Loose __attribute__((vector_size(8 * sizeof(Number)), aligned(sizeof(Number)), may_alias));
+};
 // A struct, as a vector of this size may not be returned the same way by every instruction set.
 MPIDVC_INLINE void widen(const float *p, D8 &out) { out = __builtin_convertvector(*(const LooseF8 *)p, D8); }
 MPIDVC_INLINE double total8(const D8 &v) {
@@ -166,6 +178,10 @@ MPIDVC_INLINE double total8(const D8 &v) {
 #else
 enum { EIGHT = 1 };
 typedef double D8;
+template <class Number> struct Abreast {
+    typedef Number V;
+    typedef Number Loose;
+};
 MPIDVC_INLINE void widen(const float *p, D8 &out) { out = (double)*p; }
 MPIDVC_INLINE double total8(const D8 &v) { return v; }
 #endif
@@ -228,81 +244,92 @@ double exact_cc(const Pair &p, bool zero_mean, double base1, double base2, Sums 
 }
 
 // What values of a window are folded to.
-struct Add {
-    static constexpr double START = 0.0;
-    static MPIDVC_METHOD double of(double a, double b) { return a + b; }
+template <class T> struct Add {
+    typedef T Number;
+    static constexpr T START = 0;
+    template <class V> static MPIDVC_METHOD V of(V a, V b) { return a + b; }
 };
 struct Least {
-    static constexpr double START = INFINITY;
-    static MPIDVC_METHOD double of(double a, double b) { return a < b ? a : b; }
+    typedef float Number;
+    static constexpr float START = INFINITY;
+    template <class V> static MPIDVC_METHOD V of(V a, V b) { return a < b ? a : b; }
 };
 struct Most {
-    static constexpr double START = -INFINITY;
-    static MPIDVC_METHOD double of(double a, double b) { return a > b ? a : b; }
+    typedef float Number;
+    static constexpr float START = -INFINITY;
+    template <class V> static MPIDVC_METHOD V of(V a, V b) { return a > b ? a : b; }
 };
 
 // out[i] = in[i] + ... + in[i + w - 1] (or their least or most) for i < d, where each element is a row of n numbers. By
 // van Herk's method: the end of a block of w rows, and the beginning of the next block. Two additions per element, and
 // nothing is subtracted again, so that errors stay relative to the sum itself.
-template <class Fold>
-MPIDVC_INLINE void fold_rows(const double *in, Int in_pitch, Int w, Int d, Int n, double *acc, double *out,
-                             Int out_pitch) {
-    for (Int start = 0; start < d; start += w) {
-        for (Int x = 0; x < n; x++) acc[x] = Fold::START;
-        for (Int i = start + w - 1; i >= start; i--) {
-            const double *row = in + i * in_pitch;
-            if (i < d) {
-                double *to = out + i * out_pitch;
-                for (Int x = 0; x < n; x++) to[x] = acc[x] = Fold::of(acc[x], row[x]);
-            } else {
-                for (Int x = 0; x < n; x++) acc[x] = Fold::of(acc[x], row[x]);
+// n is a multiple of eight, which go side by side.
+template <class Fold, class Number = typename Fold::Number>
+MPIDVC_INLINE void fold_rows(const Number *in, Int in_pitch, Int w, Int d, Int n, Number *out, Int out_pitch) {
+    typedef typename Abreast<Number>::V V;
+    typedef typename Abreast<Number>::Loose Loose;
+    for (Int x = 0; x < n; x += EIGHT) {
+        for (Int start = 0; start < d; start += w) {
+            V acc = V{} + Fold::START;
+            for (Int i = start + w - 1; i >= start; i--) {
+                acc = Fold::of(acc, (V) * (const Loose *)(in + i * in_pitch + x));
+                if (i < d) *(Loose *)(out + i * out_pitch + x) = acc;
             }
         }
-    }
-    for (Int start = w; start < w + d - 1; start += w) {
-        for (Int x = 0; x < n; x++) acc[x] = Fold::START;
-        for (Int i = start; i < smaller(start + w - 1, w + d - 1); i++) {
-            const double *row = in + i * in_pitch;
-            double *to = out + (i - w + 1) * out_pitch;
-            for (Int x = 0; x < n; x++) to[x] = Fold::of(to[x], acc[x] = Fold::of(acc[x], row[x]));
+        for (Int start = w; start < w + d - 1; start += w) {
+            V acc = V{} + Fold::START;
+            for (Int i = start; i < smaller(start + w - 1, w + d - 1); i++) {
+                Loose *to = (Loose *)(out + (i - w + 1) * out_pitch + x);
+                acc = Fold::of(acc, (V) * (const Loose *)(in + i * in_pitch + x));
+                *to = Fold::of((V)*to, acc);
+            }
         }
     }
 }
 
 // out[offset] = sum (or least or most) of the window at that offset, along one axis after the other; voxels that are
 // not usable do not count. The samples are those of the searched part, at any pitches.
-template <class Fold>
-void box_folds(const Extent &e, const float *samples, const uint8_t *usable, Int py, Int pz, double *plane,
-               double *slices, double *row, double *out) {
+template <class Fold, class Number = typename Fold::Number>
+void box_folds(const Extent &e, const float *samples, const uint8_t *usable, Int py, Int pz, double *plane_memory,
+               double *slices_memory, double *out) {
     const Int nx = (e.n2[2] + 7) / 8 * 8, area = e.d[1] * nx;
-    double *acc = row, *folded = plane;
+    Number *const plane = (Number *)plane_memory, *const slices = (Number *)slices_memory;
+    Number *const folded = plane;
     for (Int z = 0; z < e.n2[0]; z++) {
         for (Int y = 0; y < e.n2[1]; y++) {
             const float *v = samples + z * pz + y * py;
-            double *to = plane + y * nx;
-            for (Int x = 0; x < e.n2[2]; x++) to[x] = (double)v[x];
+            Number *to = plane + y * nx;
+            for (Int x = 0; x < e.n2[2]; x++) to[x] = (Number)v[x];
             if (usable)
                 for (Int x = 0; x < e.n2[2]; x++)
                     if (!usable[z * pz + y * py + x]) to[x] = Fold::START;
             for (Int x = e.n2[2]; x < nx; x++) to[x] = Fold::START;
         }
-        fold_rows<Fold>(plane, nx, e.n1[1], e.d[1], nx, acc, slices + z * area, nx);
+        fold_rows<Fold>(plane, nx, e.n1[1], e.d[1], nx, slices + z * area, nx);
     }
     for (Int dy = 0; dy < e.d[1]; dy++) {
-        fold_rows<Fold>(slices + dy * nx, area, e.n1[0], e.d[0], nx, acc, folded, nx);
+        fold_rows<Fold>(slices + dy * nx, area, e.n1[0], e.d[0], nx, folded, nx);
         for (Int dz = 0; dz < e.d[0]; dz++) {
-            const double *from = folded + dz * nx;
+            const Number *from = folded + dz * nx;
             double *to = out + (dz * e.d[1] + dy) * e.d[2];
-            memcpy(to, from, sizeof(double) * (size_t)e.d[2]);
-            for (Int x = 1; x < e.n1[2]; x++)
-                for (Int dx = 0; dx < e.d[2]; dx++) to[dx] = Fold::of(to[dx], from[dx + x]);
+            // always eight at a time, some of which may be of no offset: the memory goes on
+            for (Int first = 0; first < e.d[2]; first += EIGHT) {
+                typedef typename Abreast<Number>::V V;
+                typedef typename Abreast<Number>::Loose Loose;
+                V sum = *(const Loose *)(from + first);
+                for (Int x = 1; x < e.n1[2]; x++) sum = Fold::of(sum, (V) * (const Loose *)(from + first + x));
+                Number values[EIGHT];
+                *(Loose *)values = sum;
+                for (Int i = 0; i < smaller(EIGHT, e.d[2] - first); i++) to[first + i] = (double)values[i];
+            }
         }
     }
 }
 
-// The same for the sums of a plane.
-void box_sums(const Extent &e, const float *plane2, double *plane, double *slices, double *row, double *out) {
-    box_folds<Add>(e, plane2, 0, e.pitch2, e.pitch2 * e.n2[1], plane, slices, row, out);
+// Sums of a plane: in single precision, or in double where they have to be exact.
+template <class T>
+void box_sums(const Extent &e, const float *plane2, double *plane, double *slices, double *out) {
+    box_folds<Add<T>>(e, plane2, 0, e.pitch2, e.pitch2 * e.n2[1], plane, slices, out);
 }
 
 // ---------------------------------------------------------------------------------------------------- one point
@@ -311,7 +338,7 @@ void box_sums(const Extent &e, const float *plane2, double *plane, double *slice
 struct Work {
     Int n1[3], n2[3], d[3], offsets;
     float *planes1[MPIDVC_PLANES], *planes2[MPIDVC_PLANES], *sums[MPIDVC_SUMS_OF_SEARCH], *block;
-    double *boxes[3], *plane, *slices, *row, *cc, *bound;
+    double *boxes[3], *plane, *slices, *cc, *bound;
     char *memory;
 };
 
@@ -356,10 +383,9 @@ bool make_work(const mpidvc_search &s, bool sums, Work &w) {
         for (int k = 0; k < 3; k++) w.boxes[k] = (double *)take(sizeof(double) * (size_t)w.offsets);
         w.cc = (double *)take(sizeof(double) * (size_t)w.offsets);
         w.bound = (double *)take(sizeof(double) * (size_t)w.offsets);
-        w.plane = (double *)take(sizeof(double) * (size_t)(larger(w.n2[1], w.d[0]) * pitch2));
+        w.plane = (double *)take(sizeof(double) * (size_t)(larger(w.n2[1], w.d[0]) * pitch2 + 8));
         w.slices = (double *)take(sizeof(double) * (size_t)(w.n2[0] * w.d[1] * pitch2));
-        w.row = (double *)take(sizeof(double) * (size_t)pitch2);
-        w.block = (float *)take(sizeof(float) * (size_t)(w.d[1] * w.d[2] * WIDE));
+        w.block = (float *)take(sizeof(float) * (size_t)(w.d[1] * w.d[2] * FULL));
         if (!pass) {
             w.memory = (char *)malloc(used + 64);
             if (!w.memory) return false;
@@ -435,7 +461,9 @@ void fill_values(const float *data, const uint8_t *usable, Int py, Int pz, const
                 const uint8_t *u = usable + z * pz + y * py;
                 for (Int x = 0; x < n[2]; x++) q[x] = u[x] ? p[x] - c : 0.f;
             } else {
-                for (Int x = 0; x < n[2]; x++) q[x] = p[x] - c;
+                Int x = 0;
+                for (; x + WIDE <= n[2]; x += WIDE) store<WIDE>(q + x, load<WIDE>(p + x) - c);
+                for (; x < n[2]; x++) q[x] = p[x] - c;
             }
             for (Int x = n[2]; x < pitch; x++) q[x] = 0.f;
         }
@@ -451,32 +479,37 @@ void fill_usable(const uint8_t *usable, Int py, Int pz, const Int n[3], Int pitc
 }
 
 // Brings values whose squares would leave the range of single precision near 1, by a power of two: nothing is rounded,
-// and CC does not change. `constant`, `sum` and `squares` are scaled with them.
-void rescale(float *values, Int size, double number, double *constant, double *sum, double *squares) {
+// and CC does not change. `constant`, `sum` and `squares` are scaled with them. False if nothing had to be done.
+bool rescale(float *values, Int size, double number, double *constant, double *sum, double *squares) {
     const double mean_square = *squares / number;
-    if (mean_square > 1e-20 && mean_square < 1e20) return;
+    if (mean_square > 1e-20 && mean_square < 1e20) return false;
     int exponent = 0;
     frexp(sqrt(mean_square), &exponent);
     const double scale = ldexp(1.0, -exponent);
     for (Int i = 0; i < size; i++) values[i] = (float)((double)values[i] * scale);
     *constant *= scale, *sum *= scale, *squares *= scale * scale;
+    return true;
 }
 
-void square(const float *values, Int count, float *out) {
-    for (Int i = 0; i < count; i++) out[i] = values[i] * values[i];
-}
-
-// Sum of the values of a plane and of their squares.
-void moments(const float *values, Int count, double *sum, double *squares) {
+// Sum of the values of a plane and of their squares; `squares_out`, if any, gets the squares.
+void moments(const float *values, Int count, double *sum, double *squares, float *squares_out = 0) {
     D8 s = {}, q = {};
     Int i = 0;
     for (; i + EIGHT <= count; i += EIGHT) {
         D8 v;
         widen(values + i, v);
         s += v, q += v * v;
+        for (int j = 0; squares_out && j < EIGHT; j++) squares_out[i + j] = values[i + j] * values[i + j];
     }
     *sum = total8(s), *squares = total8(q);
-    for (; i < count; i++) *sum += values[i], *squares += (double)values[i] * (double)values[i];
+    for (; i < count; i++) {
+        *sum += values[i], *squares += (double)values[i] * (double)values[i];
+        if (squares_out) squares_out[i] = values[i] * values[i];
+    }
+}
+
+void square(const float *values, Int count, float *out) {
+    for (Int i = 0; i < count; i++) out[i] = values[i] * values[i];
 }
 
 // Fills the planes and constants of point k. False if nothing can be found there: window 1 or the searched part has no
@@ -521,11 +554,11 @@ bool prepare(const mpidvc_search &s, Int k, const Work &w, Point &p) {
     if (p.aa == 0) return false;  // the level of one grey level is exact
     fill_values(p.pair.b, u2, b2.pitch_y, b2.pitch_z, p.e.n2, level2, p.e.pitch2, w.planes2[MPIDVC_VALUE]);
     double sum;
-    moments(w.planes2[MPIDVC_VALUE], size2, &sum, &p.bb);
+    moments(w.planes2[MPIDVC_VALUE], size2, &sum, &p.bb, w.planes2[MPIDVC_SQUARE]);
     p.c1 = level1 + s.base1, p.c2 = level2 + s.base2;
     rescale(w.planes1[MPIDVC_VALUE], size1, (double)n1, &p.c1, &p.a, &p.aa);
-    if (p.bb > 0) rescale(w.planes2[MPIDVC_VALUE], size2, (double)n2, &p.c2, &sum, &p.bb);
-    square(w.planes2[MPIDVC_VALUE], size2, w.planes2[MPIDVC_SQUARE]);
+    if (p.bb > 0 && rescale(w.planes2[MPIDVC_VALUE], size2, (double)n2, &p.c2, &sum, &p.bb))
+        square(w.planes2[MPIDVC_VALUE], size2, w.planes2[MPIDVC_SQUARE]);
     p.needed = 1 << MPIDVC_AB;
     if (p.masked1) {
         fill_usable(u1, b1.pitch_y, b1.pitch_z, p.e.n1, p.e.pitch1, w.planes1[MPIDVC_USABLE]);
@@ -554,7 +587,7 @@ void nothing_found(const mpidvc_search &s, Int k) {
 
 // CC of one offset and a bound of its error, from sums and the bounds of theirs.
 struct Estimate {
-    double n, ab, a, aa, b, bb;
+    double n, ab, a, aa, b, bb, root_bb;
     double e_ab, e_a, e_aa, e_b, e_bb;
 };
 
@@ -565,12 +598,12 @@ MPIDVC_INLINE void rate(const Estimate &s, const Point &p, bool zero_mean, doubl
         top = s.ab - s.a * s.b / s.n;
         va = s.aa - s.a * s.a / s.n;
         vb = s.bb - s.b * s.b / s.n;
-        e_top = s.e_ab + (fabs(s.a) * s.e_b + fabs(s.b) * s.e_a + s.e_a * s.e_b) / s.n + tiny * sqrt(s.aa * s.bb);
+        e_top = s.e_ab + (fabs(s.a) * s.e_b + fabs(s.b) * s.e_a + s.e_a * s.e_b) / s.n + tiny * sqrt(s.aa) * s.root_bb;
         e_va = s.e_aa + (2 * fabs(s.a) + s.e_a) * s.e_a / s.n + tiny * s.aa;
         e_vb = s.e_bb + (2 * fabs(s.b) + s.e_b) * s.e_b / s.n + tiny * s.bb;
     } else {
         const double c1 = p.c1, c2 = p.c2, f1 = fabs(c1), f2 = fabs(c2);
-        const double r1 = sqrt(s.aa) + f1 * sqrt(s.n), r2 = sqrt(s.bb) + f2 * sqrt(s.n);
+        const double r1 = sqrt(s.aa) + f1 * sqrt(s.n), r2 = s.root_bb + f2 * sqrt(s.n);
         top = s.ab + c2 * s.a + c1 * s.b + s.n * c1 * c2;
         va = s.aa + 2 * c1 * s.a + s.n * c1 * c1;
         vb = s.bb + 2 * c2 * s.b + s.n * c2 * c2;
@@ -582,15 +615,15 @@ MPIDVC_INLINE void rate(const Estimate &s, const Point &p, bool zero_mean, doubl
     *bound = INFINITY;
     // too uncertain: only the exact evaluation can tell
     if (!(e_va < 0.1 * va && e_vb < 0.1 * vb)) return;
-    const double norm = sqrt(va * vb);
-    *cc = top / norm;
-    *bound = 1.2 * e_top / norm + 0.6 * fabs(*cc) * (e_va / va + e_vb / vb);
+    const double scale = 1 / sqrt(va * vb);
+    *cc = top * scale;
+    *bound = 1.2 * e_top * scale + 0.6 * fabs(*cc) * (e_va * vb + e_vb * va) * (scale * scale);
 }
 
 // Finishes point k from the float32 sums of all offsets: evaluates again every candidate that may be the best.
 void choose(const mpidvc_search &s, Int k, const Work &w, const Point &p, const float *const given[], double noise) {
     const bool fft = noise > 0;
-    const double gamma = UNIT32 * chain(p.e), least = s.min_overlap * p.n;
+    const double gamma = UNIT32 * chain(p.e), gamma_of_box = UNIT32 * chain_of_box(p.e), least = s.min_overlap * p.n;
     double norm1[MPIDVC_PLANES] = {}, norm2[MPIDVC_PLANES] = {};
     if (fft) {
         const Int size1 = p.e.n1[0] * p.e.n1[1] * p.e.pitch1, size2 = p.e.n2[0] * p.e.n2[1] * p.e.pitch2;
@@ -604,11 +637,12 @@ void choose(const mpidvc_search &s, Int k, const Work &w, const Point &p, const 
     }
     auto fft_error = [&](int sum) { return fft ? noise * norm1[OF1[sum]] * norm2[OF2[sum]] : 0.0; };
     const bool box_n = p.masked2 && !p.masked1, box_b = !p.masked1;
-    if (box_n) box_sums(p.e, w.planes2[MPIDVC_USABLE], w.plane, w.slices, w.row, w.boxes[0]);
+    if (box_n) box_sums<double>(p.e, w.planes2[MPIDVC_USABLE], w.plane, w.slices, w.boxes[0]);
     if (box_b) {
-        box_sums(p.e, w.planes2[MPIDVC_VALUE], w.plane, w.slices, w.row, w.boxes[1]);
-        box_sums(p.e, w.planes2[MPIDVC_SQUARE], w.plane, w.slices, w.row, w.boxes[2]);
+        box_sums<float>(p.e, w.planes2[MPIDVC_VALUE], w.plane, w.slices, w.boxes[1]);
+        box_sums<float>(p.e, w.planes2[MPIDVC_SQUARE], w.plane, w.slices, w.boxes[2]);
     }
+    const double root_aa = sqrt(p.aa), root_n = sqrt(p.n);
     double threshold = 0;  // the best CC is at least this
     for (Int i = 0; i < w.offsets; i++) {
         Estimate q;
@@ -623,11 +657,13 @@ void choose(const mpidvc_search &s, Int k, const Work &w, const Point &p, const 
         // each plane's values are rounded once; sums of correlations are rounded all along their chain
         const double bb = p.masked1 ? q.bb + fft_error(MPIDVC_BB) : q.bb;
         const double aa = p.masked2 ? q.aa + fft_error(MPIDVC_AA) : q.aa, one = 4 * UNIT32;
-        const double g1 = fft ? one : p.masked1 ? gamma : one, g2 = fft ? one : p.masked2 ? gamma : one;
-        q.e_ab = (fft ? one : gamma) * sqrt(p.aa * bb) + fft_error(MPIDVC_AB) + p.n * LEAST32;
+        const double g1 = box_b ? gamma_of_box : fft ? one : gamma, g2 = fft ? one : p.masked2 ? gamma : one;
+        const double root = sqrt(bb);
+        q.root_bb = p.masked1 ? sqrt(q.bb) : root;
+        q.e_ab = (fft ? one : gamma) * root_aa * root + fft_error(MPIDVC_AB) + p.n * LEAST32;
         q.e_a = g2 * sqrt(p.n * p.aa) + (p.masked2 ? fft_error(MPIDVC_A) : 0.0);
         q.e_aa = g2 * aa + (p.masked2 ? fft_error(MPIDVC_AA) : 0.0) + p.n * LEAST32;
-        q.e_b = g1 * sqrt(p.n * bb) + (p.masked1 ? fft_error(MPIDVC_B) : 0.0);
+        q.e_b = g1 * root_n * root + (p.masked1 ? fft_error(MPIDVC_B) : 0.0);
         q.e_bb = g1 * bb + (p.masked1 ? fft_error(MPIDVC_BB) : 0.0) + p.n * LEAST32;
         rate(q, p, s.zero_mean != 0, &w.cc[i], &w.bound[i]);
         if (w.bound[i] < INFINITY && w.cc[i] - w.bound[i] > threshold) threshold = w.cc[i] - w.bound[i];
@@ -638,8 +674,8 @@ void choose(const mpidvc_search &s, Int k, const Work &w, const Point &p, const 
     // candidates of one grey level: without a CC, or all with the same one
     double *const least_grey = w.boxes[0], *const most_grey = w.boxes[1];
     if (candidates > MANY) {
-        box_folds<Least>(p.e, p.pair.b, p.pair.usable2, p.pair.py2, p.pair.pz2, w.plane, w.slices, w.row, least_grey);
-        box_folds<Most>(p.e, p.pair.b, p.pair.usable2, p.pair.py2, p.pair.pz2, w.plane, w.slices, w.row, most_grey);
+        box_folds<Least>(p.e, p.pair.b, p.pair.usable2, p.pair.py2, p.pair.pz2, w.plane, w.slices, least_grey);
+        box_folds<Most>(p.e, p.pair.b, p.pair.usable2, p.pair.py2, p.pair.pz2, w.plane, w.slices, most_grey);
     }
     bool met[2] = {false, false};  // one of a negative, of a positive grey level
     double best = 0;

@@ -34,18 +34,32 @@ bool rotation_of(const double F[9], double R[9]) {
     return determinant(R) > 0;
 }
 
-// Solves M x = b (M m x m, symmetric, positive definite) in place, by Cholesky's method with M scaled to unit diagonal.
-// False where M is singular.
-bool solve(double *M, double *b, int m) {
-    double scale[12];
+// Position in the list 1 z y x zz zy zx yy yx xx of the product of coordinates a and b (0 1 2 = z y x, 3 = one).
+const int MONOMIAL[4][4] = {{4, 5, 6, 1}, {5, 7, 8, 2}, {6, 8, 9, 3}, {1, 2, 3, 0}};
+const int PAIR[3][3] = {{0, 1, 2}, {1, 3, 4}, {2, 4, 5}};
+
+// The matrix M of a step in triangular form, by Cholesky's method with M scaled to unit diagonal; m unknowns.
+struct System {
+    int m, unknown[12];
+    double triangle[144], scale[12];
+};
+
+// M from the 60 products. False where it is singular.
+bool factorise(const double *products, int two_d, System &s) {
+    double *const M = s.triangle;
+    s.m = 0;
+    for (int u = 0; u < 12; u++)
+        if (!two_d || (u >= 4 && u % 4 != 0)) s.unknown[s.m++] = u;
+    const int m = s.m;
     for (int i = 0; i < m; i++) {
+        for (int j = 0; j <= i; j++) {
+            const int u = s.unknown[i], v = s.unknown[j];
+            M[i * m + j] = products[10 * PAIR[u / 4][v / 4] + MONOMIAL[u % 4][v % 4]];
+        }
         const double d = M[i * m + i];
         if (!(d > 0) || d > 1e300) return false;
-        scale[i] = 1.0 / sqrt(d);
-    }
-    for (int i = 0; i < m; i++) {
-        b[i] *= scale[i];
-        for (int j = 0; j < m; j++) M[i * m + j] *= scale[i] * scale[j];
+        s.scale[i] = 1.0 / sqrt(d);
+        for (int j = 0; j <= i; j++) M[i * m + j] *= s.scale[i] * s.scale[j];
     }
     for (int j = 0; j < m; j++) {
         for (int k = 0; k < j; k++)
@@ -54,6 +68,15 @@ bool solve(double *M, double *b, int m) {
         const double d = 1.0 / sqrt(M[j * m + j]);
         for (int i = j; i < m; i++) M[i * m + j] *= d;
     }
+    return true;
+}
+
+// delta (3 x 4: rows i, columns z y x 1) = M^-1 A. False where delta is not finite.
+bool increment(const System &s, const double A[12], double delta[12]) {
+    const double *const M = s.triangle;
+    const int m = s.m;
+    double b[12];
+    for (int i = 0; i < m; i++) b[i] = A[s.unknown[i]] * s.scale[i];
     for (int i = 0; i < m; i++) {
         for (int k = 0; k < i; k++) b[i] -= M[i * m + k] * b[k];
         b[i] /= M[i * m + i];
@@ -62,31 +85,10 @@ bool solve(double *M, double *b, int m) {
         for (int k = i + 1; k < m; k++) b[i] -= M[k * m + i] * b[k];
         b[i] /= M[i * m + i];
     }
-    for (int i = 0; i < m; i++) b[i] *= scale[i];
-    return true;
-}
-
-// Position in the list 1 z y x zz zy zx yy yx xx of the product of coordinates a and b (0 1 2 = z y x, 3 = one).
-const int MONOMIAL[4][4] = {{4, 5, 6, 1}, {5, 7, 8, 2}, {6, 8, 9, 3}, {1, 2, 3, 0}};
-const int PAIR[3][3] = {{0, 1, 2}, {1, 3, 4}, {2, 4, 5}};
-
-// delta (3 x 4: rows i, columns z y x 1) = M^-1 A. False where M is singular or delta is not finite.
-bool increment(const double *products, const double A[12], int two_d, double delta[12]) {
-    double M[144], b[12];
-    int unknown[12], m = 0;
-    for (int u = 0; u < 12; u++)
-        if (!two_d || (u >= 4 && u % 4 != 0)) unknown[m++] = u;
-    for (int i = 0; i < m; i++) {
-        b[i] = A[unknown[i]];
-        for (int j = 0; j < m; j++)
-            M[i * m + j] =
-                products[10 * PAIR[unknown[i] / 4][unknown[j] / 4] + MONOMIAL[unknown[i] % 4][unknown[j] % 4]];
-    }
-    if (!solve(M, b, m)) return false;
     for (int i = 0; i < 12; i++) delta[i] = 0;
     for (int i = 0; i < m; i++) {
-        delta[unknown[i]] = b[i];
-        if (!(fabs(b[i]) < 1e100)) return false;
+        delta[s.unknown[i]] = b[i] * s.scale[i];
+        if (!(fabs(delta[s.unknown[i]]) < 1e100)) return false;
     }
     return true;
 }

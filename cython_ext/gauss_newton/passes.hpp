@@ -10,149 +10,136 @@
 
 namespace {
 
-// Sums of a pass in registers: sum r G of the row and of the plane so far; sum r G y, sum r G x, sum r^2, sum r and
-// sum f0 r since the last fold().
+enum { FOLD = 16384 };  // voxels, about, between two additions to the sums in double precision
+
+// Sums of a pass since the last fold(): sum r^2, sum r, sum f0 r, and sum r G_i X_j (j: z y x 1).
 struct Sums {
-    Wide row[3], plane[3], y[3], x[3], rr, r, fr;
+    Full rr, r, fr, moment[3][4];
 };
 
-// Adds a group of residuals; moments: sum r G X, too.
-MPIDVC_INLINE void add_group(Sums &s, const Window &win, Int o, Int x, Wide r, Wide f, bool moments, float half) {
-    s.rr += r * r;
-    s.r += r;
-    s.fr += f * r;
-    if (moments) {
-        const Wide at = ramp<WIDE>() + ((float)x - half);
-        const Wide a = r * load<WIDE>(win.gz + o + x), b = r * load<WIDE>(win.gy + o + x),
-                   c = r * load<WIDE>(win.gx + o + x);
-        s.row[0] += a, s.row[1] += b, s.row[2] += c;
-        s.x[0] += a * at, s.x[1] += b * at, s.x[2] += c * at;
-    }
-}
-
-// Zeros in registers and in the sums that a pass adds to.
-MPIDVC_INLINE void start(Sums &s, double *sums) {
-    const Wide zero = {};
-    for (int i = 0; i < 3; i++) s.row[i] = s.plane[i] = s.y[i] = s.x[i] = zero;
-    s.rr = s.r = s.fr = zero;
-    for (int i = MPIDVC_R; i <= MPIDVC_FR; i++) sums[i] = 0;
-    for (int i = 0; i < 12; i++) sums[MPIDVC_A + i] = 0;
-}
-
-MPIDVC_INLINE void end_row(Sums &s, float dy) {
-    const Wide zero = {};
-    for (int i = 0; i < 3; i++) {
-        s.plane[i] += s.row[i];
-        s.y[i] += s.row[i] * dy;
-        s.row[i] = zero;
-    }
-}
-
-// From registers to double precision.
+// From single to double precision.
 MPIDVC_INLINE void fold(Sums &s, double *sums) {
-    const Wide zero = {};
-    for (int i = 0; i < 3; i++) {
-        sums[MPIDVC_A + 4 * i + 1] += total(s.y[i]);
-        sums[MPIDVC_A + 4 * i + 2] += total(s.x[i]);
-        s.y[i] = s.x[i] = zero;
-    }
     sums[MPIDVC_R] += total(s.r);
     sums[MPIDVC_RR] += total(s.rr);
     sums[MPIDVC_FR] += total(s.fr);
-    s.rr = s.r = s.fr = zero;
+    for (int k = 0; k < 12; k++) sums[MPIDVC_A + k] += total(s.moment[k / 4][k % 4]);
+    s = Sums{};
 }
 
-// Planes are added in double precision; the other sums are folded every 16384 voxels or so.
-MPIDVC_INLINE void end_plane(Sums &s, Int z, const Int n[3], double *sums) {
-    const Wide zero = {};
-    const double dz = (double)z - 0.5 * (double)(n[0] - 1);
-    for (int i = 0; i < 3; i++) {
-        const double p = total(s.plane[i]);
-        sums[MPIDVC_A + 4 * i] += p * dz;
-        sums[MPIDVC_A + 4 * i + 3] += p;
-        s.plane[i] = zero;
+// Where a pass gets the values of a column of groups: from box 2, or from an array of samples.
+template <int O, int D> struct Interpolated {
+    const Sampler &s;
+    Places places;
+    void begin(Int z, Int y, Int x, Int count, Int rows) { find_places<D>(s, z, y, x, count, rows, places); }
+    template <int L> MPIDVC_METHOD typename Lanes<L>::F group(Int k, Int) const {
+        return group_at<L, O, D>(s, places[k]);
     }
-    if (z + 1 == n[0] || (z + 1) % larger(1, 16384 / (n[1] * n[2])) == 0) fold(s, sums);
-}
+};
+struct Stored {
+    const float *value;
+    void begin(Int, Int, Int, Int, Int) {}
+    template <int L> MPIDVC_METHOD typename Lanes<L>::F group(Int, Int o) const { return load<L>(value + o); }
+};
 
-// R, RR, FR and (MOMENTS) A of the sums, where all samples are data: interpolation and sums in one go. W: some voxels
-// of window 1 have weight 0.
-template <int O, int D, bool W, bool MOMENTS>
-void fused_pass(const Window &win, const Sampler &s, float gain, float bias, double *sums) {
-    const Int n0 = win.n[0], n1 = win.n[1], n2 = win.n[2], pitch = win.pitch;
-    const float unit = s.unit * gain, half = 0.5f * (float)(n2 - 1);
-    const Int step[3] = {s.along_y[0], s.along_y[1], s.along_y[2]};
-    Sums acc;
-    start(acc, sums);
-    Int o = 0, line = 0;
-    for (Int z = 0; z < n0; z++) {
-        Int at[3] = {s.base[0] + z * s.along_z[0], s.base[1] + z * s.along_z[1], s.base[2] + z * s.along_z[2]};
-        for (Int y = 0; y < n1; y++, line++, o += pitch, at[0] += step[0], at[1] += step[1], at[2] += step[2]) {
-            const Row row = row_of<D>(s, at);
-            Int x = W ? win.first[line] : 0, g = x / WIDE;
-            const Int last = W ? win.last[line] : n2, whole = last / WIDE * WIDE, rest = last - whole;
-            for (; x < whole; x += WIDE, g++) {
-                const Wide f = load<WIDE>(win.f + o + x);
-                Wide r = f - (group_at<WIDE, O, D>(s, place<D>(s, row, g)) * unit + bias);
-                if (W) r *= load<WIDE>(win.w + o + x);
-                add_group(acc, win, o, x, r, f, MOMENTS, half);
+// Adds the residuals of the group from voxel x on, in the rows [from, to) of a plane. Moments are summed per lane, and weighted once: by x
+// and z at the end, and by y as sums of running sums (a row counts once for every row from there to the last). w: weights
+// of the voxels, 0 or 1; null: all 1.
+template <int L, bool W, bool MOMENTS, class Values>
+MPIDVC_NOINLINE void add_column(const Window &win, Values &values, const float *w, Int z, Int from, Int to, Int x,
+                                float unit, float bias, Sums &sums) {
+    typedef typename Lanes<L>::F V;
+    const Int left = win.n[2] - x;
+    values.begin(z, from, x, smaller(left, L), to - from);
+    V rr = {}, rs = {}, fr = {}, sum[3] = {}, running[3] = {};
+    Int line = z * win.n[1] + from, o = line * win.pitch + x;
+    for (Int y = from; y < to; y++, line++, o += win.pitch) {
+        if (!W || (x < win.last[line] && x + L > win.first[line])) {
+            const V f = load<L>(win.f + o);
+            V r = first_lanes<L>(f - (values.template group<L>(y - from, o) * unit + bias), left);
+            if (W) r *= load<L>(w + o);
+            rr += r * r, rs += r, fr += f * r;
+            if (MOMENTS) {
+                sum[0] += r * load<L>(win.gz + o);
+                sum[1] += r * load<L>(win.gy + o);
+                sum[2] += r * load<L>(win.gx + o);
             }
-            if (rest) {
-                const Place q = place<D>(s, row, g);
-                const Wide v = rest <= NARROW ? Widen<WIDE, NARROW>::of(group_at<NARROW, O, D>(s, q))
-                                              : group_at<WIDE, O, D>(s, q);
-                const Wide f = load<WIDE>(win.f + o + x);
-                Wide r = first_lanes<WIDE>(f - (v * unit + bias), rest);
-                if (W) r *= load<WIDE>(win.w + o + x);
-                add_group(acc, win, o, x, r, f, MOMENTS, half);
-            }
-            end_row(acc, (float)y - 0.5f * (float)(n1 - 1));
         }
-        end_plane(acc, z, win.n, sums);
+        if (MOMENTS)
+            for (int i = 0; i < 3; i++) running[i] += sum[i];
+    }
+    typedef Widen<FULL, L> Whole;
+    sums.rr += Whole::of(rr), sums.r += Whole::of(rs), sums.fr += Whole::of(fr);
+    if (!MOMENTS) return;
+    const V dx = ramp<L>() + ((float)x - 0.5f * (float)(win.n[2] - 1));
+    const float dz = (float)z - 0.5f * (float)(win.n[0] - 1), end = (float)to - 0.5f * (float)(win.n[1] - 1);
+    for (int i = 0; i < 3; i++) {
+        sums.moment[i][0] += Whole::of(sum[i] * dz);
+        sums.moment[i][1] += Whole::of(sum[i] * end - running[i]);
+        sums.moment[i][2] += Whole::of(sum[i] * dx);
+        sums.moment[i][3] += Whole::of(sum[i]);
     }
 }
 
-// The same where samples may be no data or move fast along a row. Fills win.now, the weights of this pass, and returns
-// their sum; `changed`: some differ from those that were there before.
+// R, RR, FR and (MOMENTS) A of the sums, column by column of groups of at most so many lanes. W: voxels have the
+// weights w.
+template <bool W, bool MOMENTS, class Values>
+void add_columns(const Window &win, Values values, const float *w, int lanes, float unit, float bias,
+                 double *sums) {
+    const Int *n = win.n, planes = larger(1, FOLD / (n[1] * n[2]));
+    Sums acc = {};
+    for (int i = MPIDVC_R; i <= MPIDVC_FR; i++) sums[i] = 0;
+    for (int i = 0; i < 12; i++) sums[MPIDVC_A + i] = 0;
+    for (Int z = 0; z < n[0]; z++) {
+        for (Int from = 0; from < n[1]; from += PIECE)
+            for (Int x = 0, to = smaller(from + PIECE, n[1]); x < n[2];) {
+                const int now = lanes_for(n[2] - x, lanes);
+                if (now == FULL)
+                    add_column<FULL, W, MOMENTS>(win, values, w, z, from, to, x, unit, bias, acc);
+                else if (now == WIDE)
+                    add_column<WIDE, W, MOMENTS>(win, values, w, z, from, to, x, unit, bias, acc);
+                else
+                    add_column<QUAD, W, MOMENTS>(win, values, w, z, from, to, x, unit, bias, acc);
+                x += now;
+            }
+        if (z + 1 == n[0] || (z + 1) % planes == 0) fold(acc, sums);
+    }
+}
+
+// The same where samples may be no data or move fast along a row: they are stored first. Fills win.now, the weights of
+// this pass, and returns their sum; `changed`: some differ from those that were there before.
 template <int O, int D>
 double careful_pass(const Window &win, const Sampler &s, float gain, float bias, double *sums, bool *changed) {
     const Int *n = win.n;
-    const float unit = s.unit * gain, half = 0.5f * (float)(n[2] - 1);
-    float *const value = win.row, *const weight = win.row + (larger(win.pitch, win.frame_pitch) + 64);
+    float *const weight = win.row;
+    const bool plain = !s.valid && !s.shift && !s.wild;  // the data of a row are neighbours
     double count = 0;
-    int differ = 0;
-    Sums acc;
-    start(acc, sums);
-    for (Int z = 0; z < n[0]; z++) {
-        for (Int y = 0; y < n[1]; y++) {
-            const Int o = (z * n[1] + y) * win.pitch;
-            float *now = win.now + o;
-            if (row_inside(s, z, y, D)) {
-                const Int at[3] = {s.base[0] + z * s.along_z[0] + y * s.along_y[0],
-                                   s.base[1] + z * s.along_z[1] + y * s.along_y[1],
-                                   s.base[2] + z * s.along_z[2] + y * s.along_y[2]};
-                row_values<O, D>(s, at, value);
-                for (Int x = 0; x < n[2]; x++) weight[x] = 1.f;
+    bool differ = false;
+    for (Int z = 0, line = 0, o = 0; z < n[0]; z++)
+        for (Int y = 0; y < n[1]; y++, line++, o += win.pitch) {
+            float *value = win.residual + o, *now = win.now + o;
+            Int from = -1, to = -1;
+            if (plain) {
+                ends_of_row<D>(s, z, y, &from, &to);
+                plain_row<O, D>(s, z, y, from, to, value);
+                if (from == win.kept_from[line] && to == win.kept_to[line]) {
+                    count += (double)win.kept[line];
+                    continue;
+                }
+                for (Int x = 0; x < n[2]; x++) weight[x] = x >= from && x < to ? 1.f : 0.f;
             } else {
                 careful_row<O, D>(s, z, y, value, weight);
             }
             if (win.weighted)
                 for (Int x = 0; x < n[2]; x++) weight[x] *= win.w[o + x];
-            for (Int x = 0; x < n[2]; x++) {
-                count += (double)weight[x];
-                differ |= now[x] != weight[x];
-                now[x] = weight[x];
-            }
-            for (Int x = 0; x < n[2]; x += WIDE) {
-                const Wide f = load<WIDE>(win.f + o + x);
-                const Wide r = first_lanes<WIDE>(f - (load<WIDE>(value + x) * unit + bias), n[2] - x);
-                add_group(acc, win, o, x, r * load<WIDE>(now + x), f, true, half);
-            }
-            end_row(acc, (float)y - 0.5f * (float)(n[1] - 1));
+            Wide row = {};
+            for (Int x = 0; x < n[2]; x++) differ |= now[x] != weight[x];
+            for (Int x = 0; x < n[2]; x++) now[x] = weight[x];
+            for (Int x = 0; x < n[2]; x += WIDE) row += first_lanes<WIDE>(load<WIDE>(weight + x), n[2] - x);
+            win.kept_from[line] = from, win.kept_to[line] = to, win.kept[line] = (Int)total(row);
+            count += (double)win.kept[line];
         }
-        end_plane(acc, z, n, sums);
-    }
-    *changed = differ != 0;
+    *changed = differ;
+    add_columns<true, true>(win, Stored{win.residual}, win.now, FULL, s.unit * gain, bias, sums);
     return count;
 }
 
@@ -183,7 +170,7 @@ int pass_updating_gradient(Window &win, const Sampler &inner, const mpidvc_setti
     }
     s.shift = false;
     plan<O, D>(s, inner.F, centre);
-    sample_region<O, D>(s, win.warped, win.warped_weight, pitch, win.scratch);
+    sample_region<O, D>(s, win.warped, win.warped_weight, pitch);
     for (Int i = 0; i < win.frame[0] * win.frame[1] * pitch; i++)
         win.warped[i] = win.warped_weight[i] > 0.f ? win.warped[i] * gain + bias : 0.f;
     const Int plane = win.frame[1] * pitch, first = edge[0] * plane + edge[1] * pitch + edge[2];
@@ -245,14 +232,15 @@ int one_pass(Window &win, Sampler &s, const mpidvc_settings &set, const double F
     if (set.update_gradient) return pass_updating_gradient<O, D>(win, s, set, (float)gain, (float)bias, sums, compared);
     const float a = (float)gain, b = (float)bias;
     *changed = false;
-    if (!s.all_inside || !s.grouped) {
+    const Interpolated<O, D> values = {s, {}};
+    if (!s.all_inside || !s.slow) {
         *compared = careful_pass<O, D>(win, s, a, b, sums, changed);
     } else if (win.weighted) {
-        moments ? fused_pass<O, D, true, true>(win, s, a, b, sums)
-                : fused_pass<O, D, true, false>(win, s, a, b, sums);
+        moments ? add_columns<true, true>(win, values, win.w, s.lanes, s.unit * a, b, sums)
+                : add_columns<true, false>(win, values, win.w, s.lanes, s.unit * a, b, sums);
     } else {
-        moments ? fused_pass<O, D, false, true>(win, s, a, b, sums)
-                : fused_pass<O, D, false, false>(win, s, a, b, sums);
+        moments ? add_columns<false, true>(win, values, 0, s.lanes, s.unit * a, b, sums)
+                : add_columns<false, false>(win, values, 0, s.lanes, s.unit * a, b, sums);
     }
     return 0;
 }
@@ -271,7 +259,8 @@ int any_pass(Window &win, Sampler &s, const mpidvc_settings &set, const double F
 // samples themselves in double precision. False where either is constant. Overwrites win.residual and win.now.
 bool own_map(Window &win, Sampler &s, const mpidvc_settings &set, const double F[9], const double centre[3],
              double *gain, double *bias) {
-    sample_mapped(s, set, F, centre, win.residual, win.now, win.pitch, win.scratch);
+    sample_mapped(s, set, F, centre, win.residual, win.now, win.pitch);
+    forget(win);
     for (Int o = 0; win.weighted && o < win.rows * win.pitch; o++) win.now[o] *= win.w[o];
     double n = 0, mean_f = 0, mean_g = 0, var_f = 0, var_g = 0;
     for (bool means = true;; means = false) {

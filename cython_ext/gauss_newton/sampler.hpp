@@ -87,7 +87,7 @@ MPIDVC_INLINE typename Lanes<L>::F interpolate(const float *p, Int py, Int pz, t
     return sum;
 }
 
-enum { GROUPS = 64 };  // rows of more groups are sampled by short_groups()
+enum { PIECE = 32, BUNCH = 8 };  // rows whose groups are placed at once: in turn, and in step
 
 // A region of box 2 and the way to sample it: position of the region's voxel x = centre + F (x - (n - 1) / 2).
 struct Sampler {
@@ -103,8 +103,7 @@ struct Sampler {
     Int base[3], along_z[3], along_y[3], along_x[3];  // fixed point, 32 fractional bits; along_x[2] less one voxel
     float slope[3];
     int lanes;       // widest group that lies in two voxels at most along every axis; 0: single samples
-    bool grouped;    // rows are sampled in groups of WIDE, from first and last below
-    Axes first[GROUPS], last[GROUPS];  // drift of a group's ends from the row's start, 24 fractional bits
+    bool slow;       // positions move so slowly that places() holds for the groups of a piece
 };
 
 const double FIXED = 4294967296.0;
@@ -137,6 +136,12 @@ Sampler sampler_of(const mpidvc_box &box, const Int n[3], const double low[3], c
     return s;
 }
 
+// Lanes of the next group of a row with so many voxels left, at most `most`.
+MPIDVC_INLINE int lanes_for(Int left, int most) {
+    if (left <= QUAD || most <= QUAD) return QUAD;
+    return left <= WIDE || most <= WIDE ? WIDE : FULL;
+}
+
 // Positions, steps and groups for one mapping.
 template <int O, int D> void plan(Sampler &s, const double F[9], const double centre[3]) {
     memcpy(s.F, F, sizeof s.F);
@@ -155,7 +160,7 @@ template <int O, int D> void plan(Sampler &s, const double F[9], const double ce
         s.base[a] = a < 3 - D || s.wild ? 0 : fixed(p);
         s.along_z[a] = s.wild ? 0 : fixed(F[3 * a]);
         s.along_y[a] = s.wild ? 0 : fixed(F[3 * a + 1]);
-        s.along_x[a] = s.wild ? 0 : fixed(F[3 * a + 2] - (a == 2));
+        s.along_x[a] = s.wild || a < 3 - D ? 0 : fixed(F[3 * a + 2] - (a == 2));
         s.slope[a] = (float)(F[3 * a + 2] - (a == 2));
     }
     double steepest = 0;
@@ -163,21 +168,13 @@ template <int O, int D> void plan(Sampler &s, const double F[9], const double ce
         const double v = fabs(F[3 * a + 2] - (a == 2));
         if (!(v <= steepest)) steepest = v;
     }
-    s.lanes = steepest * (WIDE - 1) < 1     ? WIDE
-              : steepest * (NARROW - 1) < 1 ? NARROW
-              : steepest * (QUAD - 1) < 1   ? QUAD
-                                            : 0;
-    const Int groups = (s.n[2] + WIDE - 1) / WIDE;
-    // 24 fractional bits leave seven for the drift along a row
-    s.grouped = s.lanes == WIDE && groups <= GROUPS && steepest * (double)s.n[2] <= 100;
-    if (s.grouped)
-        for (Int g = 0; g < groups; g++) {
-            const Int x = g * WIDE, end = smaller(x + WIDE, s.n[2]) - 1;
-            for (int a = 0; a < 4; a++) {
-                const Int along = a < 3 - D || a == 3 ? 0 : s.along_x[a];
-                s.first[g][a] = (int32_t)(along * x >> 8), s.last[g][a] = (int32_t)(along * end >> 8);
-            }
-        }
+    s.lanes = steepest * (FULL - 1) < 1   ? FULL
+              : steepest * (WIDE - 1) < 1 ? WIDE
+              : steepest * (QUAD - 1) < 1 ? QUAD
+                                          : 0;
+    double along = 0;
+    for (int a = 3 - D; a < 3; a++) along = fmax(along, fabs(F[3 * a + 1] - (a == 1)));
+    s.slow = s.lanes && !s.wild && along * PIECE <= 100;
     s.origin = s.data;
     if (O == 3) s.origin -= (D == 3 ? s.pz : 0) + s.py + 1;
     s.unit = O == 1 ? 1.f : D == 3 ? 1.f / 216.f : 1.f / 36.f;
@@ -282,37 +279,52 @@ template <int L, int O, int D> MPIDVC_INLINE typename Lanes<L>::F group_at(const
     }
 }
 
-// A row: the first tap of its first sample, and the sample's distance from there (24 fractional bits).
-struct Row {
-    Axes rest;
-    const float *p;
+// Places of the groups of a column, one below the other.
+struct Places {
+    const float *first;
+    float t[3][PIECE];
+    Int offset[PIECE];
+    int32_t split[PIECE];
+    MPIDVC_METHOD Place operator[](Int y) const {
+        return Place{first + offset[y], {t[0][y], t[1][y], t[2][y]}, split[y]};
+    }
 };
 
-template <int D> MPIDVC_INLINE Row row_of(const Sampler &s, const Int at[3]) {
-    Row row;
-    // built in one go: element by element it would pass through memory and stall
-    row.rest = Axes{D == 3 ? (int32_t)((uint32_t)at[0] >> 8) : 0, (int32_t)((uint32_t)at[1] >> 8),
-                    (int32_t)((uint32_t)at[2] >> 8), 0};
-    row.p = s.origin + (D == 3 ? (at[0] >> 32) * s.pz : 0) + (at[1] >> 32) * s.py + (at[2] >> 32);
-    return row;
+// Fills them, from the group of `count` voxels at (z, y, x) down, for samplers that are slow (see plan()): their 24
+// fractional bits leave seven for the drift along the column. In a loop of its own, so that rows share the registers.
+template <int D> void find_places(const Sampler &s, Int z, Int y, Int x, Int count, Int rows, Places &out) {
+    int32_t rest[3], step[3], span[3];
+    Int origin[3];
+    for (int a = 0; a < 3; a++) {
+        const Int at = s.base[a] + z * s.along_z[a] + y * s.along_y[a] + x * s.along_x[a];
+        origin[a] = at >> 32;
+        rest[a] = (int32_t)((uint32_t)at >> 8);
+        step[a] = (int32_t)((s.along_y[a] - (a == 1 ? (Int)1 << 32 : 0) + 128) >> 8);
+        span[a] = (int32_t)((s.along_x[a] * (count - 1)) >> 8);
+    }
+    out.first = s.origin + (D == 3 ? origin[0] * s.pz : 0) + origin[1] * s.py + origin[2] + x;
+    for (Int k = 0; k < rows; k += BUNCH) {
+        int32_t low[3][BUNCH], split[BUNCH] = {};
+        for (int a = 3 - D; a < 3; a++)
+            for (int j = 0; j < BUNCH; j++) {
+                const int32_t first = rest[a] + ((int32_t)k + j) * step[a], last = first + span[a];
+                const int32_t i = first >> 24, e = last >> 24, least = i < e ? i : e;
+                low[a][j] = least;
+                out.t[a][k + j] = (float)(first - (int32_t)((uint32_t)least << 24)) * (1.f / 16777216.f);
+                split[j] |= (i != e) << a;
+            }
+        for (int j = 0; j < BUNCH; j++) {
+            out.offset[k + j] = (D == 3 ? (Int)low[0][j] * s.pz : 0) + (k + j + (Int)low[1][j]) * s.py + (Int)low[2][j];
+            out.split[k + j] = split[j];
+        }
+    }
 }
 
-// Group g of a row, for samplers whose groups of WIDE lie in two voxels at most along every axis (see plan()).
-template <int D> MPIDVC_INLINE Place place(const Sampler &s, const Row &row, Int g) {
-    Place q;
-    const Axes first = row.rest + s.first[g], last = row.rest + s.last[g];
-    const Axes i = first >> 24, j = last >> 24, low = lower(i, j);
-    const AxesF t = to_float(first - (low << 24)) * (1.f / 16777216.f);
-    q.split = differ(i, j) & 7;
-    q.p = row.p + (D == 3 ? low[0] * s.pz : 0) + low[1] * s.py + low[2] + g * WIDE;
-    for (int a = 3 - D; a < 3; a++) q.t[a] = t[a];
-    return q;
-}
-
-// Values of a row whose samples move too fast for groups of WIDE: shorter groups.
-template <int L, int O, int D> MPIDVC_INLINE void short_groups(const Sampler &s, const Int at[3], float *value) {
-    for (Int x = 0; x < s.n[2]; x += L) {
-        const Int end = smaller(x + L, s.n[2]) - 1;
+// Values of the voxels [from, to) of a row in groups of L; up to L - 1 values behind them are overwritten.
+template <int L, int O, int D>
+MPIDVC_INLINE void part_of_row(const Sampler &s, const Int at[3], Int from, Int to, float *value) {
+    for (Int x = from; x < to; x += L) {
+        const Int end = smaller(x + L, to) - 1;
         Place q;
         Int low[3] = {0, 0, 0};
         q.split = 0;
@@ -327,17 +339,13 @@ template <int L, int O, int D> MPIDVC_INLINE void short_groups(const Sampler &s,
     }
 }
 
-// A row of samples that are all data.
-template <int O, int D> MPIDVC_NOINLINE void row_values(const Sampler &s, const Int at[3], float *value) {
-    if (s.grouped) {
-        const Row row = row_of<D>(s, at);
-        for (Int x = 0, g = 0; x < s.n[2]; x += WIDE, g++)
-            store<WIDE>(value + x, group_at<WIDE, O, D>(s, place<D>(s, row, g)));
-        return;
-    }
-    if (s.lanes >= NARROW) return short_groups<NARROW, O, D>(s, at, value);
-    if (s.lanes >= QUAD) return short_groups<QUAD, O, D>(s, at, value);
-    for (Int x = 0; x < s.n[2]; x++) {
+// Voxels [from, to) of a row, all of whose samples are data; up to FULL - 1 values behind them are overwritten.
+template <int O, int D>
+MPIDVC_NOINLINE void row_values(const Sampler &s, const Int at[3], Int from, Int to, float *value) {
+    if (s.lanes >= FULL) return part_of_row<FULL, O, D>(s, at, from, to, value);
+    if (s.lanes >= WIDE) return part_of_row<WIDE, O, D>(s, at, from, to, value);
+    if (s.lanes >= QUAD) return part_of_row<QUAD, O, D>(s, at, from, to, value);
+    for (Int x = from; x < to; x++) {
         double p[3];
         for (int a = 0; a < 3; a++)
             p[a] = (double)(at[a] + s.along_x[a] * x) * (1.0 / FIXED) + (a == 2 ? (double)x : 0.0);
@@ -345,53 +353,70 @@ template <int O, int D> MPIDVC_NOINLINE void row_values(const Sampler &s, const 
     }
 }
 
-// Whether all samples of a row are data, as far as that can be told without looking at each.
-MPIDVC_INLINE bool row_inside(const Sampler &s, Int z, Int y, int D) {
-    if (s.all_inside) return true;
-    if (s.valid || s.shift || s.wild) return false;
-    double p[3];
-    for (int end = 0; end < 2; end++) {
-        for (int a = 0; a < 3; a++)
-            p[a] = s.start[a] + s.F[3 * a] * (double)z + s.F[3 * a + 1] * (double)y +
-                   s.F[3 * a + 2] * (double)(end ? s.n[2] - 1 : 0);
-        if (!inside(s, p, D)) return false;
+// The voxels [from, to) of a row whose samples lie inside [low, high], which are neighbours; to <= from: none.
+template <int D> MPIDVC_INLINE void ends_of_row(const Sampler &s, Int z, Int y, Int *from, Int *to) {
+    *from = 0, *to = s.n[2];
+    for (int a = 3 - D; a < 3 && !s.all_inside; a++) {
+        const double p = s.start[a] + s.F[3 * a] * (double)z + s.F[3 * a + 1] * (double)y, slope = s.F[3 * a + 2];
+        const double last = p + slope * (double)(s.n[2] - 1);
+        if (p >= s.low[a] && p <= s.high[a] && last >= s.low[a] && last <= s.high[a]) continue;
+        const double low = (s.low[a] - p) / slope, high = (s.high[a] - p) / slope;
+        const double first = slope > 0 ? low : high, end = slope > 0 ? high : low;
+        if (!(first <= (double)s.n[2] && end >= 0)) {  // nan: no slope, and outside
+            *to = 0;
+            continue;
+        }
+        if (first > 0) *from = larger(*from, -floor_to_int(-first));
+        if (end < (double)s.n[2]) *to = smaller(*to, floor_to_int(end) + 1);
     }
-    return true;
 }
 
-// The whole region into arrays: values, and weights 0 or 1. scratch: a row.
-template <int O, int D> void sample_region(const Sampler &s, float *value, float *weight, Int pitch, float *scratch) {
+// A row of the region whose samples in [from, to) are data, without maps and shifts: values in units of s.unit, 0 beyond
+// the data. Up to FULL - 1 values behind the row are overwritten.
+template <int O, int D> MPIDVC_INLINE void plain_row(const Sampler &s, Int z, Int y, Int from, Int to, float *value) {
+    Int at[3];
+    for (int a = 0; a < 3; a++) at[a] = s.base[a] + z * s.along_z[a] + y * s.along_y[a];
+    if (from < to) row_values<O, D>(s, at, from, to, value);
+    for (Int x = 0; x < from; x++) value[x] = 0.f;
+    for (Int x = larger(to, 0); x < s.n[2]; x++) value[x] = 0.f;
+}
+
+// A row of the region: values in units of s.unit, and weights 0 or 1. Up to FULL - 1 values behind it are overwritten.
+template <int O, int D> MPIDVC_INLINE void any_row(const Sampler &s, Int z, Int y, float *value, float *weight) {
+    if (s.valid || s.shift || s.wild) return careful_row<O, D>(s, z, y, value, weight);
+    Int from, to;
+    ends_of_row<D>(s, z, y, &from, &to);
+    plain_row<O, D>(s, z, y, from, to, value);
+    for (Int x = 0; x < s.n[2]; x++) weight[x] = x >= from && x < to ? 1.f : 0.f;
+}
+
+// The whole region into arrays: values, and weights 0 or 1. Rows are `pitch` apart, and FULL floats behind the last are
+// overwritten.
+template <int O, int D> void sample_region(const Sampler &s, float *value, float *weight, Int pitch) {
     for (Int z = 0; z < s.n[0]; z++)
         for (Int y = 0; y < s.n[1]; y++) {
             float *v = value + (z * s.n[1] + y) * pitch, *w = weight + (z * s.n[1] + y) * pitch;
-            memset(w, 0, sizeof(float) * pitch);
-            if (row_inside(s, z, y, D)) {
-                Int at[3];
-                for (int a = 0; a < 3; a++) at[a] = s.base[a] + z * s.along_z[a] + y * s.along_y[a];
-                row_values<O, D>(s, at, scratch);
-                for (Int x = 0; x < s.n[2]; x++) v[x] = scratch[x] * s.unit, w[x] = 1.f;
-            } else {
-                careful_row<O, D>(s, z, y, v, w);
-                for (Int x = 0; x < s.n[2]; x++) v[x] *= s.unit;
-            }
+            any_row<O, D>(s, z, y, v, w);
+            for (Int x = 0; x < s.n[2]; x++) v[x] *= s.unit;
+            for (Int x = s.n[2]; x < pitch; x++) v[x] = w[x] = 0.f;
         }
 }
 
 // plan() and sample_region() for one mapping, by the settings' order and dimensions.
 void sample_mapped(Sampler &s, const mpidvc_settings &set, const double F[9], const double centre[3], float *value,
-                   float *weight, Int pitch, float *scratch) {
+                   float *weight, Int pitch) {
     if (set.order == 1 && set.two_d) {
         plan<1, 2>(s, F, centre);
-        sample_region<1, 2>(s, value, weight, pitch, scratch);
+        sample_region<1, 2>(s, value, weight, pitch);
     } else if (set.order == 1) {
         plan<1, 3>(s, F, centre);
-        sample_region<1, 3>(s, value, weight, pitch, scratch);
+        sample_region<1, 3>(s, value, weight, pitch);
     } else if (set.two_d) {
         plan<3, 2>(s, F, centre);
-        sample_region<3, 2>(s, value, weight, pitch, scratch);
+        sample_region<3, 2>(s, value, weight, pitch);
     } else {
         plan<3, 3>(s, F, centre);
-        sample_region<3, 3>(s, value, weight, pitch, scratch);
+        sample_region<3, 3>(s, value, weight, pitch);
     }
 }
 

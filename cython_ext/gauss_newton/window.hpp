@@ -1,4 +1,4 @@
-// Window 1, the reference: its grey levels less a level, its gradients, and the weights of its voxels.
+// Window 1, the reference: memory for its grey levels, gradients and weights; gradients from grey levels.
 //
 // Needs: a box with a frame of gradient_reach voxels (one more for Shift-DVC) around the compared voxels.
 #pragma once
@@ -19,8 +19,9 @@ struct Window {
     float *residual;                    // update_gradient
     float *hz, *hy, *hx;                // Gaussian gradients: central differences beside them, for M
     Int frame[3], frame_pitch;          // of `warped`
-    float *row, *scratch;               // rows of values and of weights
+    float *row;                         // a row of values, and one of weights behind it
     bool weighted;                      // some w are 0
+    Int *kept_from, *kept_to, *kept;    // rows of `now`: voxels [from, to) of w, and their number; from -1: otherwise
     Int *first, *last;                  // voxels [first, last) of a row beyond which all w are 0; by whole groups
     double level;
     void *memory;
@@ -40,16 +41,17 @@ bool allocate(Window &win, const Int n[3], const mpidvc_settings &set) {
     win.frame_pitch = (win.frame[2] + 7) / 8 * 8;
     const Int frame = win.frame[0] * win.frame[1] * win.frame_pitch + 64;
     const Int line = larger(win.pitch, win.frame_pitch) + 64;
-    const Int floats = (set.gauss ? 10 : 7) * size + 2 * frame + 3 * line;
-    win.memory = calloc(1, sizeof(Int) * 2 * win.rows + sizeof(float) * floats);
+    const Int floats = (set.gauss ? 10 : 7) * size + 2 * frame + 2 * line;
+    win.memory = calloc(1, sizeof(Int) * 5 * win.rows + sizeof(float) * floats);
     if (!win.memory) return false;
     win.first = (Int *)win.memory, win.last = win.first + win.rows;
-    float *p = (float *)(win.last + win.rows);
+    win.kept_from = win.last + win.rows, win.kept_to = win.kept_from + win.rows, win.kept = win.kept_to + win.rows;
+    float *p = (float *)(win.kept + win.rows);
     win.f = p, win.gz = p + size, win.gy = p + 2 * size, win.gx = p + 3 * size, win.w = p + 4 * size;
     win.now = p + 5 * size;
     win.warped = p + 6 * size, win.warped_weight = win.warped + frame;
-    win.row = win.warped_weight + frame, win.scratch = win.row + 2 * line;
-    win.residual = win.scratch + line;
+    win.row = win.warped_weight + frame;
+    win.residual = win.row + 2 * line;
     win.hz = win.hy = win.hx = 0;
     if (set.gauss) win.hz = win.residual + size, win.hy = win.hz + size, win.hx = win.hy + size;
     return true;
@@ -175,10 +177,26 @@ void find_ends(Window &win) {
     }
 }
 
-// Grey levels and gradients become 0 where w is.
+// Voxels of a row that are not 0 in a map.
+MPIDVC_INLINE Int count_of(const uint8_t *map, Int n) {
+    Int sum = 0;
+    for (Int x = 0; x < n;) {  // bytes add up to bytes for a while
+        const Int end = smaller(n, x + 128);
+        uint8_t some = 0;
+        for (; x < end; x++) some = (uint8_t)(some + (map[x] != 0));
+        sum += some;
+    }
+    return sum;
+}
+
+// Says that the rows of `now` have to be filled anew.
+void forget(Window &win) {
+    for (Int r = 0; r < win.rows; r++) win.kept_from[r] = -1;
+}
+
+// Gradients become 0 where w is.
 void apply_weights(Window &win, const float *w) {
     for (Int i = 0; i < win.rows * win.pitch; i++) {
-        win.f[i] *= w[i];
         win.gz[i] *= w[i];
         win.gy[i] *= w[i];
         win.gx[i] *= w[i];
@@ -189,86 +207,6 @@ void apply_weights(Window &win, const float *w) {
             win.hy[i] *= w[i];
             win.hx[i] *= w[i];
         }
-}
-
-// Reads window 1: f0 = f - level (level NaN: the window's own mean), gradients, weights; N, F and FF of the sums.
-// -1 where memory is short.
-int read_window(Window &win, const mpidvc_box &box, const float *sampled, const Int low[3], const mpidvc_settings &set,
-                double level, const Int index[3], double *sums) {
-    const Int *n = win.n, pitch = win.pitch;
-    const Int origin = low[0] * box.pitch_z + low[1] * box.pitch_y + low[2];
-    const float *src = box.data + origin;
-    if (set.shift ? shifted_gradients(src, box.pitch_y, box.pitch_z, n, set, index, win.gz, win.gy, win.gx, pitch)
-                  : gradients(src, box.pitch_y, box.pitch_z, n, set, win.gz, win.gy, win.gx, pitch))
-        return -1;
-    if (win.hz) central_differences(src, box.pitch_y, box.pitch_z, n, set.two_d, win.hz, win.hy, win.hx, pitch);
-    Int voxels = n[0] * n[1] * n[2];
-    win.weighted = false;
-    if (set.shift) {
-        Sampler s = {};
-        s.data = sampled, s.py = box.pitch_y, s.pz = box.pitch_z, s.shift = true;
-        s.index0 = index[0], s.index_y = index[1], s.index_z = index[2];
-        const double identity[9] = {1, 0, 0, 0, 1, 0, 0, 0, 1};
-        double centre[3];
-        for (int a = 0; a < 3; a++) {
-            s.shape[a] = box.shape[a], s.n[a] = n[a];
-            s.low[a] = 0, s.high[a] = (double)box.shape[a] - 1;
-            centre[a] = (double)low[a] + 0.5 * (double)(n[a] - 1);
-        }
-        sample_mapped(s, set, identity, centre, win.f, win.w, pitch, win.scratch);
-    } else {
-        for (Int z = 0; z < n[0]; z++)
-            for (Int y = 0; y < n[1]; y++)
-                memcpy(win.f + (z * n[1] + y) * pitch, src + z * box.pitch_z + y * box.pitch_y, sizeof(float) * n[2]);
-    }
-    if (box.valid) {
-        voxels = 0;
-        for (Int z = 0; z < n[0]; z++)
-            for (Int y = 0; y < n[1]; y++) {
-                const uint8_t *v = box.valid + origin + z * box.pitch_z + y * box.pitch_y;
-                float *w = win.w + (z * n[1] + y) * pitch;
-                for (Int x = 0; x < n[2]; x++) w[x] = v[x] ? 1.f : 0.f;
-                for (Int x = 0; x < n[2]; x++) voxels += v[x] != 0;
-            }
-        win.weighted = voxels != n[0] * n[1] * n[2];
-    }
-    find_ends(win);
-    if (win.weighted) apply_weights(win, win.w);
-    if (level != level) {
-        double sum = 0;
-        for (Int z = 0; z < n[0]; z++) {
-            Wide plane = {};
-            for (Int y = 0; y < n[1]; y++) {
-                const float *f = win.f + (z * n[1] + y) * pitch;
-                Int x = 0;
-                for (; x + WIDE <= n[2]; x += WIDE) plane += load<WIDE>(f + x);
-                if (x < n[2]) plane += first_lanes<WIDE>(load<WIDE>(f + x), n[2] - x);
-            }
-            sum += total(plane);
-        }
-        level = voxels ? sum / (double)voxels : 0.0;
-    }
-    const float minus = (float)level;
-    double s1 = 0, s2 = 0;
-    for (Int z = 0; z < n[0]; z++) {
-        Wide one = {}, two = {};
-        for (Int y = 0; y < n[1]; y++) {
-            float *f = win.f + (z * n[1] + y) * pitch;
-            const float *w = win.w + (z * n[1] + y) * pitch;
-            if (win.weighted)
-                for (Int x = 0; x < n[2]; x++) f[x] -= minus * w[x];
-            else
-                for (Int x = 0; x < n[2]; x++) f[x] -= minus;
-            for (Int x = 0; x < n[2]; x += WIDE) {
-                const Wide v = first_lanes<WIDE>(load<WIDE>(f + x), n[2] - x);
-                one += v, two += v * v;
-            }
-        }
-        s1 += total(one), s2 += total(two);
-    }
-    win.level = (double)minus;
-    sums[MPIDVC_N] = (double)voxels, sums[MPIDVC_F] = s1, sums[MPIDVC_FF] = s2;
-    return 0;
 }
 
 }  // namespace

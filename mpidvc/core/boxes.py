@@ -44,7 +44,7 @@ def data_voxels(part: npt.NDArray[Any], limits: Limits) -> npt.NDArray[np.bool_]
 
 
 def float_box(
-    part: npt.NDArray[np.generic],
+    part: npt.NDArray[Any],
     inside: Slices,
     shape: Triple,
     scratch: Scratch | None = None,
@@ -85,6 +85,8 @@ def float_box(
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and so no data
         if base:
             np.subtract(part, base, out=box[inside], dtype=np.float64, casting="same_kind")
+        elif part.dtype in (np.uint8, np.uint16) and part.strides[-1] == part.itemsize:
+            correlation.to_float(part, box[inside])
         else:
             box[inside] = part
     real = None
@@ -101,10 +103,26 @@ def float_box(
     return box, real
 
 
-def spline_box(box: Float32Array, inside: Slices, order: int) -> None:
-    """Prepare a box for interpolation of the given order: order 3 takes B-spline coefficients."""
-    if order == 3:
-        correlation.prefilter(box, [s.start for s in inside], [s.stop for s in inside])
+def spline_box(box: Float32Array, inside: Slices, order: int, needed: Slices | None = None) -> None:
+    """Prepare a box for interpolation of the given order: order 3 takes B-spline coefficients.
+
+    Parameters
+    ----------
+    box : (z, y, x) float32, in and out
+    inside : 3 slices
+        Place of the image in the box.
+    order : {1, 3}
+    needed : 3 slices, optional
+        Voxels that interpolations touch: other coefficients are left unfinished. Default: all.
+    """
+    if order != 3:
+        return
+    low, high = [s.start for s in inside], [s.stop for s in inside]
+    limits = None
+    if needed is not None:
+        first = [min(max(s.start, a), b) for s, a, b in zip(needed, low, high, strict=True)]
+        limits = first, [max(min(s.stop, b), a) for s, a, b in zip(needed, first, high, strict=True)]
+    correlation.prefilter(box, low, high, limits)
 
 
 def gradient_voxels(

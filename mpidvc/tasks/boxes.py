@@ -51,7 +51,8 @@ def read_sampled_box(
     if image.two_d:
         start[0], stop[0] = 0, 1
     box, inside, real = read_float_box(image, start, stop, scratch)
-    spline_box(box, inside, order)
+    first, end = _ints(low - TAPS - start), _ints(high + 1 + TAPS - start)
+    spline_box(box, inside, order, (slice(first[0], end[0]), slice(first[1], end[1]), slice(first[2], end[2])))
     valid: Map = None
     if real is not None and not real[inside].all():
         valid = np.ones(real.shape, np.uint8)

@@ -31,7 +31,7 @@ def test_sums_of_a_large_block(isa):
 
 @ORDERS
 def test_sums_of_long_rows(isa, order):
-    """Rows of more groups than a sampler has room for, and rows along which positions drift by more than 128 voxels."""
+    """Rows of many groups, and rows along which positions drift by more than 128 voxels."""
     pair = Pair(texture(43, (1, 200, 720)), texture(44, (1, 400, 720)), order)
     for nx, degrees in ((257, 1.0), (300, 1.0), (512, 1.0), (700, 0.0), (620, 14.0), (480, 17.0)):
         n = (1, 5, nx)
@@ -40,11 +40,22 @@ def test_sums_of_long_rows(isa, order):
         assert window.data.all()
 
 
+@ORDERS
+def test_sums_of_tall_columns(isa, order):
+    """Columns of several pieces, and rows whose positions are far from those of the row before."""
+    pair = Pair(texture(45, (1, 402, 26)), texture(46, (1, 420, 60)), order)
+    for ny, along in ((31, 1.0), (32, 1.0), (33, 1.0), (63, 0.98), (65, 1.01), (128, 0.3), (399, 1.0), (90, 4.4)):
+        n = (1, ny, 21)
+        low1, centre2 = placed(pair, n)
+        window = check_block(pair, low1, n, turned(1.0, 0, True) @ np.diag([1, along, 1]), centre2)
+        assert window.data.all()
+
+
 @pytest.mark.parametrize("degrees", [0, 2, 6, 15, 60, 120, 180])
 @DIMENSIONS
 @ORDERS
 def test_sums_of_rotations(isa, order, two_d, degrees):
-    """From groups of eight lanes over shorter ones to samples one by one."""
+    """From the widest groups of lanes over shorter ones to samples one by one."""
     pair = pair_of(two_d, order)
     n = (1 if two_d else 7, 9, 21)
     low1, centre2 = placed(pair, n)

@@ -50,6 +50,27 @@ def test_prefilter_of_a_part_and_its_frame(isa, size):
     np.testing.assert_allclose(box, expected, rtol=0, atol=3e-4)
 
 
+@pytest.mark.parametrize("shape", [(30, 31, 50), (1, 40, 41), (20, 5, 17)])
+def test_only_what_is_needed(isa, shape):
+    """The bits of needed coefficients do not depend on what else is."""
+    image = texture(6, shape, 0.0)
+    low = np.minimum((4, 2, 10), np.array(shape) - 1)
+    high = np.maximum(low + 1, np.array(shape) - (10, 0, 7))
+    whole, part = box_of(image), box_of(image)
+    correlation.prefilter(whole, (0, 0, 0), shape)
+    correlation.prefilter(part, (0, 0, 0), shape, (low, high))
+    needed = tuple(map(slice, low, high))
+    assert np.array_equal(part[needed], whole[needed])
+    if low[0] > 0:
+        assert not np.array_equal(part[:1], whole[:1])  # it was left out
+
+
+@pytest.mark.parametrize("needed", [((0, 0, 1), (2, 3, 4)), ((0, 2, 2), (2, 1, 4)), ((0, 0, 2), (2, 3, 5))])
+def test_what_is_needed_is_inside(needed):
+    with pytest.raises(ValueError, match="not inside the part"):
+        correlation.prefilter(correlation.empty_box((3, 4, 5)), (0, 0, 2), (2, 3, 4), needed)
+
+
 def mirrored(array: np.ndarray) -> np.ndarray:
     """Mirror at the outermost voxels, two voxels wide; a single voxel repeats."""
     for axis in range(3):
