@@ -40,10 +40,12 @@ launch=(@launch@)
 after=(@after@)
 
 # ---- stop signal: passed on as SIGUSR1, on which mpidvc writes what it has and ends
-run="" stopped=""
+run="" stopped="" every=10
+# Until it ends: a launcher that is still starting its ranks loses a signal. mpidvc heeds the first one that it gets.
+insist() { while kill -USR1 "$run" 2>/dev/null; do sleep "$every"; done; }
 pass_on() {
+    if [ -n "$run" ] && [ -z "$stopped" ]; then insist & fi
     stopped=$1
-    if [ -n "$run" ]; then kill -USR1 "$run" 2>/dev/null; fi
 }
 trap 'pass_on limit' @limit_signals@
 trap 'pass_on cancelled' @cancel_signals@
@@ -79,7 +81,7 @@ step() {
     echo "mpidvc $*"
     "${launch[@]}" "$@" ${after[@]+"${after[@]}"} &
     run=$!
-    if [ -n "$stopped" ]; then kill -USR1 "$run"; fi
+    if [ -n "$stopped" ]; then insist & fi
     wait "$run"
     while kill -0 "$run" 2>/dev/null; do wait "$run"; done # a signal ends a wait
     wait "$run"

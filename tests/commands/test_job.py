@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from mpidvc.core.analytic import AnalyticPair
 from mpidvc.errors import UserError
 from mpidvc.main import main
 from tests.outputs import outputs
+from tests.survival.jobs import until
 
 LINE = ["ldic", "a.tif", "b.tif", "-ns", "12", "-hws", "6"]
 STARTS = {"slurm": "#SBATCH", "pbs": "#PBS", "lsf": "#BSUB", "sge": "#$", "workstation": "# A restartable run"}
@@ -205,6 +207,26 @@ def test_statuses_that_are_tried_again(
 ) -> None:
     done = subprocess.run(["bash"], input=_fake(tmp_path, *statuses), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.count("run -m"), "requeued" in done.stdout) == (end, runs, again), done.stderr
+
+
+def test_a_signal_that_a_launcher_loses_is_sent_again(tmp_path: Path) -> None:
+    text = _fake(tmp_path).replace(" every=10", " every=0.2")
+    assert "every=0.2" in text
+    (tmp_path / "python").write_text(
+        '#!/bin/bash\ncase "$*" in *leftovers | *status*) exit ;; esac\n'
+        "trap 'echo got >>got; if [ \"$(wc -l <got)\" = 2 ]; then exit 85; fi' USR1\n"
+        "touch begun\nwhile :; do sleep 0.1; done\n"
+    )
+    (tmp_path / "job.sh").write_text(text)
+    with subprocess.Popen(["bash", "job.sh"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as job:
+        try:
+            until((tmp_path / "begun").exists, "the step begins")
+            job.send_signal(signal.SIGUSR1)
+            out, _ = job.communicate(timeout=60)
+        finally:
+            job.kill()
+    assert job.returncode == 99, out
+    assert "status 85: the job is started again" in out
 
 
 def test_no_progress_ends_a_job(tmp_path: Path) -> None:
