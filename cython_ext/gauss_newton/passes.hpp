@@ -30,6 +30,8 @@ MPIDVC_INLINE void fold(Sums &s, double *sums) {
 template <int O, int D> struct Interpolated {
     const Sampler &s;
     Places places;
+    // a spline leaves no registers for sums where there are sixteen of them only
+    enum { FIRST = O == 3 && (int)FULL < 16 };
     void begin(Int z, Int y, Int x, Int count, Int rows) { find_places<D>(s, z, y, x, count, rows, places); }
     template <int L> MPIDVC_METHOD typename Lanes<L>::F group(Int k, Int) const {
         return group_at<L, O, D>(s, places[k]);
@@ -37,6 +39,7 @@ template <int O, int D> struct Interpolated {
 };
 struct Stored {
     const float *value;
+    enum { FIRST = 0 };
     void begin(Int, Int, Int, Int, Int) {}
     template <int L> MPIDVC_METHOD typename Lanes<L>::F group(Int, Int o) const { return load<L>(value + o); }
 };
@@ -50,12 +53,17 @@ MPIDVC_NOINLINE void add_column(const Window &win, Values &values, const float *
     typedef typename Lanes<L>::F V;
     const Int left = win.n[2] - x;
     values.begin(z, from, x, smaller(left, L), to - from);
+    V ready[Values::FIRST ? PIECE : 1];
+    if (Values::FIRST)
+        for (Int k = 0, at = (z * win.n[1] + from) * win.pitch + x; k < to - from; k++, at += win.pitch)
+            ready[k] = values.template group<L>(k, at);
     V rr = {}, rs = {}, fr = {}, sum[3] = {}, running[3] = {};
     Int line = z * win.n[1] + from, o = line * win.pitch + x;
     for (Int y = from; y < to; y++, line++, o += win.pitch) {
         if (!W || (x < win.last[line] && x + L > win.first[line])) {
             const V f = load<L>(win.f + o);
-            V r = first_lanes<L>(f - (values.template group<L>(y - from, o) * unit + bias), left);
+            const V value = Values::FIRST ? ready[y - from] : values.template group<L>(y - from, o);
+            V r = first_lanes<L>(f - (value * unit + bias), left);
             if (W) r *= load<L>(w + o);
             rr += r * r, rs += r, fr += f * r;
             if (MOMENTS) {
