@@ -14,8 +14,8 @@ __all__ = ["planted"]
 FAULTS = [
     (
         "cython_ext/window_search.cpp",
-        "*bound = 1.2 * e_top / norm + 0.6 * fabs(*cc) * (e_va / va + e_vb / vb);",
-        "*bound = 0.01 * (1.2 * e_top / norm + 0.6 * fabs(*cc) * (e_va / va + e_vb / vb));",
+        "*bound = 1.2 * e_top * scale + 0.6 * fabs(*cc) * (e_va * vb + e_vb * va) * (scale * scale);",
+        "*bound = 0.01 * (1.2 * e_top * scale + 0.6 * fabs(*cc) * (e_va * vb + e_vb * va) * (scale * scale));",
     ),
     ("cython_ext/window_search.cpp", "one = 4 * UNIT32;", "one = 0 * UNIT32;"),
     (

@@ -52,13 +52,17 @@ def test_job_finishes(slurm: Slurm, images: Path, expected: dict[str, bytes], la
     assert not (tmp_path / ".mpidvc-ldic.job").exists()
 
 
-def test_time_limit(slurm: Slurm, images: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    # Slurm's limits are minutes, and it sends the signal up to half a minute early; the first part is slow
+def slowed(slurm: Slurm, seconds: float) -> Slurm:
+    """With jobs whose first part takes so many seconds more for every chunk."""
     code = "import os\nif not os.environ.get('SLURM_RESTART_COUNT'):\n"
     code += "    import time, mpidvc.tasks.ldic as ldic\n    run = ldic.LdicTask.run\n"
-    code += "    ldic.LdicTask.run = lambda self, chunk: (time.sleep(3), run(self, chunk))[1]\n"
-    slow = Slurm(slurm.environment | {"MPIDVC_TEST_CODE": code})
-    job = Job(slow, tmp_path, images, "--time", "1", "--stop-before", "15")
+    code += f"    ldic.LdicTask.run = lambda self, chunk: (time.sleep({seconds}), run(self, chunk))[1]\n"
+    return Slurm(slurm.environment | {"MPIDVC_TEST_CODE": code})
+
+
+def test_time_limit(slurm: Slurm, images: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    # Slurm's limits are minutes, and it sends the signal up to half a minute early
+    job = Job(slowed(slurm, 3), tmp_path, images, "--time", "1", "--stop-before", "15")
     slurm.until(lambda: "status 85: the job is started again" in job.output, "the stop", job.log)
     before = marks(job.results)
     assert before is not None
@@ -69,7 +73,7 @@ def test_time_limit(slurm: Slurm, images: Path, expected: dict[str, bytes], tmp_
 
 
 def test_preempted(slurm: Slurm, images: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    job = Job(slurm, tmp_path, images)
+    job = Job(slowed(slurm, 0.3), tmp_path, images)
     job.measuring()
     slurm.ask("srun", "-p", "high", "-N", "2", "--ntasks-per-node=2", "-t", "1", "true")
     state = job.ends(expected)
@@ -77,7 +81,7 @@ def test_preempted(slurm: Slurm, images: Path, expected: dict[str, bytes], tmp_p
 
 
 def test_cancelled(slurm: Slurm, images: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    job = Job(slurm, tmp_path, images)
+    job = Job(slowed(slurm, 0.3), tmp_path, images)
     job.measuring()
     slurm.ask("scancel", job.id)
     assert slurm.end(job.id, job.log)["JobState"] == "CANCELLED"
@@ -93,7 +97,7 @@ def test_cancelled(slurm: Slurm, images: Path, expected: dict[str, bytes], tmp_p
 
 
 def test_killed_process(slurm: Slurm, images: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    job = Job(slurm, tmp_path, images)
+    job = Job(slowed(slurm, 0.3), tmp_path, images)
     job.measuring()
     os.kill(job.ranks()[-1], signal.SIGKILL)
     job.ends(expected)

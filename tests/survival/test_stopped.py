@@ -174,7 +174,8 @@ def test_stop_in_every_stage(stage: str, how: str, make: Make, oracle: Oracle) -
     assert "Traceback" not in started.err
     if stage == "layout":
         assert status == {"USR1": 85, "TERM": 143, "INT": 130}[how]
-        assert list(job.out.iterdir()) == []
+        # the file has its name at once and whole: the signal may have come just after that
+        assert list(job.out.iterdir()) in ([], [job.results])
     elif status == 0:
         # the rest was quicker: a signal is not heeded just after the last point, nor in finalizers
         same(job.out, oracle(LINES["ldic"]))
