@@ -3,6 +3,7 @@
 
     python benchmarks/compare.py --work /tmp/bench                 # makes a venv with spam 0.9.1 there
     python benchmarks/compare.py --work /tmp/bench --spam /path/to/venv/bin --quick
+    python benchmarks/compare.py --work /tmp/bench --before /path/to/an/earlier/venv/bin/mpidvc
     python benchmarks/compare.py --work /tmp/bench --program 'other=run {im1} {im2} {guess} {ns} {hws} {np} {out}'
 
 A further program correlates the nodes ns, 2 ns, … of the pair and writes its field as `{out}` in spam's TSV format;
@@ -369,6 +370,9 @@ def ratio_table(rows):
         "wall": lambda r: base(r).wall / r.wall,
         "memory": lambda r: base(r).memory / r.memory if r.memory else None,
     }
+    before = {(r.task, r.order, r.ranks): r.points_cpu for r in rows if r.program == "before"}
+    if before:
+        columns["point stage, times `before`"] = lambda r: before[r.task, r.order, r.ranks] / r.points_cpu
     return table([r for r in rows if r.program != "spam"], columns)
 
 
@@ -385,6 +389,9 @@ def search_table(rows):
     columns = {"program": "program", "range": lambda r: f"±{r.reach}", "ranks": "ranks", "points": "points"}
     columns |= {"wall s": "wall", "CPU s": "cpu", "peak MB": "memory", "CPU µs/point": "microseconds"}
     columns["times as fast as spam, per core"] = lambda r: spam[r.reach].microseconds / r.microseconds
+    before = {(r.reach, r.ranks): r.microseconds for r in rows if r.program == "before"}
+    if before:
+        columns["times `before`"] = lambda r: before[r.reach, r.ranks] / r.microseconds if r.program != "spam" else None
     columns["within one voxel of the truth"] = lambda r: f"{100 * r.within_one:.1f} %"
     return table(rows, columns)
 
@@ -451,6 +458,7 @@ both images and whose true displacement is inside the range.
 def main():
     parser = options_for(__doc__, "benchmarks.md")
     parser.add_argument("--program", action="append", default=[], metavar="NAME=COMMAND", help="another program")
+    parser.add_argument("--before", metavar="COMMAND", help="an earlier mpidvc, which is compared as `before`")
     parser.add_argument("--quick", action="store_true", help="a pair of 120³ voxels instead of 300³")
     options = parser.parse_args()
 
@@ -468,12 +476,13 @@ def main():
         spam_like("spam", *([str(spam / f"spam-{name}")] for name in ("reg", "ldic", "pixelSearch")), ranks=(1,))
     ]
     mpidvc = shlex.split(options.mpidvc)
+    named = {"before": shlex.split(options.before)} if options.before else {}
     if shutil.which(mpidvc[0]):
-        programs.append(
-            spam_like("mpidvc", *([*mpidvc, name] for name in ("reg", "ldic", "pixelSearch")), ranks=(1, 2))
-        )
+        named["mpidvc"] = mpidvc
     else:
         print(f"{mpidvc[0]} not found: without mpidvc")
+    for name, command in named.items():
+        programs.append(spam_like(name, *([*command, job] for job in ("reg", "ldic", "pixelSearch")), ranks=(1, 2)))
     for text in options.program:
         name, command = text.split("=", 1)
         programs.append(Program(name, None, shlex.split(command), None))

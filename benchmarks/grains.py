@@ -29,7 +29,7 @@ from mpidvc.tasks.labels import measure_labels
 
 #: Shape, grains, and extent of their radii, voxels: balls, with a solid fraction of about 0.17.
 CASES = {300: ((200, 200, 200), (9.0, 11.5)), 5000: ((400, 400, 400), (7.0, 9.0))}
-TIMES = 5
+TIMES = 3
 #: Seconds of a run of spam that is not repeated, grains of a case that is long with cubic splines, and those of them
 #: that spam correlates. Sizes and places of grains do not depend on their numbers.
 LONG_RUN, LONG_CASE, SAMPLE = 60.0, 1000, 250
