@@ -220,7 +220,8 @@ def evaluate(row, path, pair, startup_cpu):
 
 def run(program, task, order, ranks, pair, files, ns, startup_cpu, times=3, budget=20.0):
     work = files["work"]
-    stem = f"{program.name}-{task}-o{order}"
+    # results of another spacing would have to be overwritten
+    stem = f"{program.name}-{task}-o{order}" + (f"-ns{ns}" if task == "ldic" else "")
     out = work / "out" / f"{stem}-{'registration' if task == 'reg' else 'ldic'}.tsv"
     guess = work / "out" / f"{program.name}-reg-o1-registration.tsv"
     if not guess.exists():  # a program without a registration starts from another's
