@@ -104,9 +104,9 @@ def add_guess(parser: Parser, group: Group, fields: bool = True) -> None:
     )
 
 
-def add_phi_file(parser: Parser, group: Group, meaning: str, ratio: str) -> None:
-    """Add ``-pf`` and ``-pfb``: `phi_file`, `phi_file_bin_ratio`; their help."""
-    action = group.add_argument(*("-pf", "-phiFile"), dest="phi_file", metavar="FILE", help=meaning)
+def add_phi_file(parser: Parser, group: Group, meaning: str, ratio: str, **more: Any) -> None:
+    """Add ``-pf`` and ``-pfb``: `phi_file`, `phi_file_bin_ratio`; their help, and more about ``-pf`` for argparse."""
+    action = group.add_argument(*("-pf", "-phiFile"), dest="phi_file", metavar="FILE", help=meaning, **more)
     parser.add_own_spelling(action, "--phiFile")
     group.add_argument(
         *("-pfb", "--phiFile-bin-ratio"),

@@ -51,23 +51,14 @@ def add_options(parser: Parser) -> None:
         help="Phi to begin with: the registration that reg or ereg wrote (.tsv); all of it is kept, shear included",
     )
     start = parser.add_argument_group("where it begins")
-    action = start.add_argument(
-        *("-pf", "-phiFile"),
-        dest="phi_file",
-        metavar="FILE",
+    options.add_phi_file(
+        parser,
+        start,
+        "Phi to begin with, as an option",
+        "binning of the images of -pf divided by that of these images, -bin included; its position and displacement "
+        "are multiplied by it",
         action=_OncePhi,
         default=argparse.SUPPRESS,
-        help="Phi to begin with, as an option",
-    )
-    parser.add_own_spelling(action, "--phiFile")
-    start.add_argument(
-        *("-pfb", "--phiFile-bin-ratio"),
-        dest="phi_file_bin_ratio",
-        metavar="RATIO",
-        type=float,
-        default=1.0,
-        help="binning of the images of -pf divided by that of these images, -bin included; its position and "
-        "displacement are multiplied by it (default: %(default)s)",
     )
     start.add_argument(
         *("-bin", "--binning"),
