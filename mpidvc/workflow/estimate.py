@@ -9,6 +9,9 @@ import math
 import os
 import platform
 import re
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -36,8 +39,8 @@ from mpidvc.workflow.scaling import FILE_CLIENT, alone, kept, ordering, seconds_
 
 __all__ = ["Estimate", "cache_folder", "estimate"]
 
-#: Seconds until a process has loaded its libraries, and until a launcher has started ranks.
-START, LAUNCH = 0.4, 1.0
+#: Seconds until a launcher has started ranks.
+LAUNCH = 1.0
 #: Numbers of ranks that are looked at to find how many make sense.
 RANKS = (1, 4, 16, 64, 256, 1024)
 #: Least efficiency of a number of ranks that makes sense.
@@ -163,7 +166,7 @@ def estimate(
     plan = command.plan.prepare(args, console, Team(InlineExecutor()))
     assert isinstance(plan, KernelPlan)
     outputs, scratch = plan.written()
-    fixed = START + time.process_time() - begun
+    fixed = _start(command) + time.process_time() - begun
     # the kernels of the run itself
     plan.configure(InlineExecutor())
     cost = _cost(plan, argv, calibration, remember)
@@ -188,6 +191,14 @@ def estimate(
         warnings=tuple(dict.fromkeys(warnings)),
         plan=plan,
     )
+
+
+def _start(command: Command) -> float:
+    """CPU seconds of a process that loads the libraries of a command, and does nothing."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", f"import {command.plan.__module__}"], check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 # ---- the cache
