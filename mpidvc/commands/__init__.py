@@ -83,6 +83,13 @@ COMMANDS = {
             "Deformed: the files written, and the statistics of the residual",
         ),
         Command(
+            "run",
+            "mpidvc.commands.run",
+            "from two scans to strain, residual and report: all steps, one after the other",
+            _RUNS,
+            "PhiField, or a list with one for each pair of a series",
+        ),
+        Command(
             "plan",
             "mpidvc.commands.plan",
             "say what a run will take: time on many ranks, memory, files",
