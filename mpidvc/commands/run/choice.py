@@ -64,8 +64,9 @@ def choose(pair: ImagePair, given: Recipe, labels: bool) -> tuple[Recipe, list[s
         look = _along(max(half, _spacing(pair.image1.shape)), two_d, 1)
         steps["pixelSearchCheck"] = {"node_spacing": look, **search}
         steps["pixelSearch"] = {"node_spacing": _along(COARSER * half, two_d, 1), **search}
-        steps["filterSearch"] = _good_neighbours()
-        steps["passPhiField"] = {"node_spacing": spacing}
+        # 1 is the status of what a search has found
+        steps["filterSearch"] = {**_good_neighbours(), "select_status_threshold": 0}
+        steps["passPhiField"] = {}
         steps["ldic"] = {"node_spacing": spacing, "half_window_size": window, "interpolation_order": 3}
         steps["regularStrain"] = {"strain_components": ["vol", "dev", "e"]}
     chosen = {**given.steps, **steps}

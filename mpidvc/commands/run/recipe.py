@@ -34,6 +34,8 @@ _GIVEN = {
     *("im1", "im2", "lab1", "more", "images", "image1", "labels1", "mask1", "phi_file", "out_dir", "prefix", "h5"),
     *("resume", "overwrite", "skip", "processes", "log", "memory", "image_mode", "lazy", "all_settings", "help"),
 }
+#: The same, of single steps: the grid of the first guess is that of ldic.
+_GIVEN_TO = {"passPhiField": {"node_spacing"}}
 
 
 @dataclass
@@ -103,12 +105,12 @@ def _remedy(step: str) -> str:
 def _options(path: str, step: str, told: dict[str, Any]) -> dict[str, Any]:
     """The options of a step, by the names that its parser stores them under."""
     parser: Parser = COMMANDS[STEPS[step]].parser()
-    found = {}
+    found, given = {}, _GIVEN | _GIVEN_TO.get(step, set())
     for key, value in told.items():
         option, action = option_of(parser, key)
         where = f"{path}: [{step}] {key}"
-        if action is None or action.dest in _GIVEN:
-            may = {one.dest for one in parser._actions} - _GIVEN
+        if action is None or action.dest in given:
+            may = {one.dest for one in parser._actions} - given
             raise UserError(f"{where}: is none of the options here: {', '.join(spellings(parser, may))}")
         found[action.dest] = option_value(f"{where} = {value!r}", parser, option, action, value)
     return found

@@ -39,6 +39,8 @@ __all__ = ["Plan"]
 SECONDS = 1e-6
 #: Share of points elsewhere from which on one motion is not enough for a first guess.
 ELSEWHERE = 0.02
+#: Return statuses of points that the filter corrects.
+BAD = (1, -1, -2, -3, -4)
 #: Options that change no result, and are passed on to every step.
 RUNNING = ("lazy", "image_mode", "memory", "all_settings")
 
@@ -214,7 +216,8 @@ class _Road:
                 return guess
         found = self._step("pixelSearch", options)
         filtered = self._step("filterSearch", {"phi_file": found[0]})
-        passed = self._step("passPhiField", {"phi_file": filtered[0], "image1": first})
+        spacing = self._recipe.options("ldic")["node_spacing"]
+        passed = self._step("passPhiField", {"phi_file": filtered[0], "image1": first, "node_spacing": spacing})
         return passed[0]
 
     @staticmethod
@@ -229,6 +232,11 @@ class _Road:
         if self._recipe.left_out("filterPhiField"):
             return path
         plan, again = self._plan, f"{name}Again"
+        # the filter refuses a field without bad points, unless it looks for outliers
+        if not self._recipe.options("filterPhiField").get("outliers") and not on_leader(
+            self._executor, lambda: bool(np.isin(read_field(path)["returnStatus"], BAD).any())
+        ):
+            return path
         filtered = self._step("filterPhiField", {"phi_file": path}, path.stem)[0]
         if self._recipe.left_out(again):
             return filtered
