@@ -37,7 +37,7 @@ from mpidvc.workflow.pointwise import PointwisePlan
 from mpidvc.workflow.road import RoadPlan
 from mpidvc.workflow.scaling import FILE_CLIENT, alone, kept, ordering, seconds_of_chunks, sharing
 
-__all__ = ["Estimate", "cache_folder", "estimate"]
+__all__ = ["Estimate", "NotEstimatedError", "cache_folder", "estimate"]
 
 #: Seconds until a launcher has started ranks.
 LAUNCH = 1.0
@@ -49,6 +49,10 @@ SENSIBLE = 0.5
 LARGE_SHARE = 0.5
 #: Features of the texture that should fit into the edge of a window (iDICs: A Good Practices Guide for DIC, 2018).
 FEWEST_GRAINS = 3
+
+
+class NotEstimatedError(UserError):
+    """A command that is not estimated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +165,7 @@ def estimate(
     args = command.parse(list(argv[1:]))
     console = Console(silent=True)
     if not issubclass(command.plan, KernelPlan):
-        raise UserError(f"{command.name}: is not estimated; only commands on pairs of images and on fields are")
+        raise NotEstimatedError(f"{command.name}: is not estimated; only commands on pairs of images and on fields are")
     begun = time.process_time()
     plan = command.plan.prepare(args, console, Team(InlineExecutor()))
     assert isinstance(plan, KernelPlan)
