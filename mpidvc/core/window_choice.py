@@ -92,10 +92,11 @@ class Bias:
         for wavelength in WAVELENGTHS:
             smoothed = _smoothed(sizes, wavelength)
             shape = (smoothed[first] - smoothed[second]) ** 2
-            square = max(float((weight * shape * excess).sum() / (weight * shape * shape).sum()), 0.0)
-            found.append((float((weight * (excess - square * shape) ** 2).sum()), wavelength, square))
-        _, wavelength, square = min(found)
-        return cls(math.sqrt(square), float(wavelength))
+            fitted = float((weight * shape * excess).sum() / (weight * shape * shape).sum())
+            amplitude = max(fitted, 0.0)
+            found.append((float((weight * (excess - amplitude * shape) ** 2).sum()), float(wavelength), amplitude))
+        _, wavelength, amplitude = min(found)
+        return cls(math.sqrt(amplitude), wavelength)
 
 
 def _smoothed(hws: Array, wavelength: float) -> Array:
