@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mpidvc.arrays import Array, Ints
-from mpidvc.core.uncertainty import Noise, both_gradients, covariance, residual_of, shared_noise
+from mpidvc.core.uncertainty import Noise, both_gradients, covariance, kappas, residual_of, shared_noise
 
-__all__ = ["image_noise", "nested_errors", "nested_sums"]
+__all__ = ["image_noise", "nested_errors", "nested_kappas", "nested_sums"]
 
 #: Pairs of axes (i, k) of the products: those of image 1's gradients, i <= k, then those of both gradients.
 _OURS = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
@@ -25,7 +25,7 @@ STEPS = 30
 
 @lru_cache(maxsize=4)
 def _shells(half: int, two_d: bool) -> tuple[Ints, Ints, Array]:
-    """Voxels of the largest window by their distance from the middle, where each distance begins, their moments (n, 10).
+    """Voxels of the largest window by distance from the middle, where each distance begins, and moments (n, 10).
 
     The distance is the largest one along an axis.
     """
@@ -83,7 +83,31 @@ def image_noise(residual: npt.ArrayLike, order: int) -> Array:
     return found
 
 
-def nested_errors(sums: Array, noise: Array, order: int, spread: Noise, variance: float) -> tuple[Array, Array]:
+def nested_kappas(rho: npt.ArrayLike, gamma: npt.ArrayLike, half: int) -> Array:
+    """Voxels that count as one in a window, for the gradient along each axis.
+
+    Near the sides of a small window there are no neighbours to be correlated with: of n voxels along an axis, n - l
+    have one at the lag l.
+
+    Parameters
+    ----------
+    rho : (2 l + 1, …)
+        Autocorrelation of the residual.
+    gamma : (3, 2 l + 1, …)
+        Autocorrelations of the gradients of image 1.
+    half : int
+        The window compares 2 half + 1 voxels along each axis.
+    """
+    R = np.asarray(rho, np.float64)
+    overlap = np.ones(R.shape)
+    for lag in np.ogrid[tuple(slice(-(n // 2), n // 2 + 1) for n in R.shape)]:
+        overlap = overlap * np.maximum(1 - np.abs(lag) / (2 * half + 1), 0)
+    return kappas(R * overlap, gamma)
+
+
+def nested_errors(
+    sums: Array, noise: Array, order: int, rho: Array, gamma: Array, variance: float
+) -> tuple[Array, Array]:
     """Standard deviations of displacements and F for windows of all sizes about a point.
 
     Parameters
@@ -93,8 +117,8 @@ def nested_errors(sums: Array, noise: Array, order: int, spread: Noise, variance
     noise : (2 l + 1, …)
         Autocovariance of the noise of image 1, which its gradients have too; 1 along z in 2D.
     order : {1, 3}
-    spread : Noise
-        Of the residual.
+    rho, gamma : (2 l + 1, …), (3, 2 l + 1, …)
+        Autocorrelations of the residual, and of the gradients of image 1.
     variance : float
         Of the residual at this point.
 
@@ -119,7 +143,7 @@ def nested_errors(sums: Array, noise: Array, order: int, spread: Noise, variance
             A[4 * i : 4 * i + 4, 4 * k : 4 * k + 4] = block
         A -= np.kron(shared, places)
         try:
-            C = covariance(A, M, spread, variance)
+            C = covariance(A, M, Noise(rho, nested_kappas(rho, gamma, half)), variance)
         except np.linalg.LinAlgError:
             continue
         variances = np.diag(C).copy()
