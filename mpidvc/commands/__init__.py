@@ -83,6 +83,13 @@ COMMANDS = {
             "Deformed: the files written, and the statistics of the residual",
         ),
         Command(
+            "suggest",
+            "mpidvc.commands.suggest",
+            "say which window and node spacing to take, by texture, noise and field",
+            _RUNS,
+            "Suggestion",
+        ),
+        Command(
             "plan",
             "mpidvc.commands.plan",
             "say what a run will take: time on many ranks, memory, files",

@@ -47,6 +47,8 @@ __all__ = [
 ORDER = 3
 #: Least and largest half-window sizes that are tried, in 3D and in 2D.
 SMALLEST, LARGEST, LARGEST_2D = 5, 25, 40
+#: Voxels along each axis of the smallest image that windows are tried in.
+FRAMED = 4 * SMALLEST + 2 * FRAME
 #: Half-window size in which residuals are looked at: smaller windows fit a part of the noise.
 PILOT = 13
 #: Voxels that a window of image 2 reaches beyond that of image 1, and that it is searched in besides.
