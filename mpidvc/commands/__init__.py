@@ -90,6 +90,13 @@ COMMANDS = {
             "Suggestion",
         ),
         Command(
+            "study",
+            "mpidvc.commands.study",
+            "measure the errors of windows of several sizes, on a repeat scan or on virtual states",
+            _RUNS,
+            "Study",
+        ),
+        Command(
             "plan",
             "mpidvc.commands.plan",
             "say what a run will take: time on many ranks, memory, files",

@@ -16,11 +16,13 @@ import numpy.typing as npt
 
 from mpidvc.arrays import Array, Ints, Records, Triple, is_two_d
 from mpidvc.core.boxes import data_voxels
+from mpidvc.core.grey import ANY_VALUE
 from mpidvc.core.grey_texture import line_sums
 from mpidvc.core.nested_windows import nested_sums
 from mpidvc.core.pixel_search import SearchSettings
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.core.uncertainty import FRAME, LAGS, lag_sums
+from mpidvc.core.virtual import doubled, noise_like
 from mpidvc.images.image import ArrayImage, Image
 from mpidvc.images.pair import ImagePair
 from mpidvc.kernels import correlation
@@ -31,20 +33,19 @@ from mpidvc.tasks.pixel_search import AT_LIMIT, PixelSearch
 from mpidvc.tasks.points import inputs_of
 
 __all__ = [
-    "ORDER",
     "Group",
     "LocalPair",
     "Look",
     "Registered",
     "TrialTask",
+    "Virtual",
+    "VirtualTask",
     "groups_of",
     "largest_window",
     "local_image",
     "register",
 ]
 
-#: Interpolation of image 2 in a trial, and in the run that is suggested.
-ORDER = 3
 #: Least and largest half-window sizes that are tried, in 3D and in 2D.
 SMALLEST, LARGEST, LARGEST_2D = 5, 25, 40
 #: Voxels along each axis of the smallest image that windows are tried in.
@@ -53,6 +54,8 @@ FRAMED = 4 * SMALLEST + 2 * FRAME
 PILOT = 13
 #: Voxels that a window of image 2 reaches beyond that of image 1, and that it is searched in besides.
 MARGIN, SEARCH = 3, 8
+#: Voxels at the ends of a virtual state that are not exact.
+BESIDE = 6
 #: Groups along an axis, and nodes of a group along an axis, in 3D and in 2D; their distance at most.
 GROUPS, GROUPS_2D, NODES, NODES_2D, APART = 3, 5, 2, 3, 12
 #: Share of an image's voxels that are decoded at most, where the groups do not cover it anyway, and voxels that always
@@ -111,7 +114,7 @@ def groups_of(shape: Triple, hws: int, grain: Triple = (1, 1, 1)) -> list[Group]
     room = np.array([1 if two_d and axis == 0 else n - 2 * first for axis, n in enumerate(shape)])
     counts = np.array([1 if two_d and axis == 0 else per_axis for axis in range(3)])
     most = max(SHARE * math.prod(shape), ALWAYS)
-    edge = 2 * np.array([0 if two_d and axis == 0 else _reach2(hws) for axis in range(3)]) + APART * (nodes - 1) + 1
+    edge = 2 * np.array([0 if two_d and axis == 0 else _reach2(hws, 3) for axis in range(3)]) + APART * (nodes - 1) + 1
     pieces = np.where(np.array(grain) > 1, edge // np.array(grain) + 2, edge)
     decoded = np.prod(np.minimum(pieces * np.array(grain), shape))
     while np.prod(counts) > 1 and np.prod(counts) * decoded > most:
@@ -138,9 +141,9 @@ def groups_of(shape: Triple, hws: int, grain: Triple = (1, 1, 1)) -> list[Group]
     ]
 
 
-def _reach2(hws: int) -> int:
+def _reach2(hws: int, order: int) -> int:
     """Voxels of image 2 that are read around the nodes."""
-    return hws + MARGIN + SEARCH + around_samples(ORDER)
+    return hws + MARGIN + SEARCH + around_samples(order)
 
 
 def local_image(image: Image, low: Ints, high: Ints) -> tuple[ArrayImage, Ints]:
@@ -267,7 +270,7 @@ def register(
     products, pairs = np.zeros((1 if two_d else lags, lags, lags)), np.zeros((1 if two_d else lags, lags, lags))
     records = found[pilot][0]
     for k in np.flatnonzero(records["result"][:, STATUS] == 2).tolist():
-        residual = _residual(pair.images, pair.nodes[k], records["phi"][k], pilot)
+        residual = _residual(pair.images, pair.nodes[k], records["phi"][k], pilot, settings.order)
         if residual is None:
             continue
         squares[k], voxels[k] = float((residual**2).sum()), residual.size
@@ -279,12 +282,12 @@ def register(
     )
 
 
-def _residual(images: ImagePair, node: Ints, phi: Array, hws: int) -> Array | None:
+def _residual(images: ImagePair, node: Ints, phi: Array, hws: int, order: int) -> Array | None:
     """Image 1 less the deformed image 2 in a window, in grey levels of image 1; None where a voxel is no data."""
     half = np.array([0 if images.two_d else hws - 1, hws - 1, hws - 1])
     X = np.indices([int(n) for n in 2 * half + 1]).astype(np.float64) - half[:, None, None, None]
     places = np.einsum("ij,jzyx->izyx", phi[:, :3], X) + (phi[:, 3] + node)[:, None, None, None]
-    warped = sample_places(images.image2, np.ascontiguousarray(places), ORDER)
+    warped = sample_places(images.image2, np.ascontiguousarray(places), order)
     part, _ = images.image1.read_box([int(v) for v in node - half], [int(v) for v in node + half + 1])
     if part.shape != warped.shape or not (np.isfinite(warped).all() and data_voxels(part, images.image1.limits).all()):
         return None
@@ -345,6 +348,8 @@ class TrialTask:
         Half-window sizes that are correlated, in rising order.
     largest : int
         Half-window size up to which random errors are predicted.
+    order : {1, 3}
+        Of the interpolation of image 2.
     """
 
     def __init__(
@@ -355,9 +360,10 @@ class TrialTask:
         guesses: Sequence[Sequence[Array]],
         sizes: Sequence[int],
         largest: int,
+        order: int = 3,
     ) -> None:
         self._image1, self._others, self._groups, self._guesses = image1, others, groups, guesses
-        self._sizes, self._largest = sizes, largest
+        self._sizes, self._largest, self._order = sizes, largest, order
         self.pilot = min(PILOT, largest)
         self.n_chunks = len(groups)
 
@@ -383,7 +389,7 @@ class TrialTask:
             window = _around(node, around)
             if min(s.start for s in window) < 0 or not usable[window].all():
                 continue
-            sums[k], G = nested_sums(values[window], ORDER)
+            sums[k], G = nested_sums(values[window], self._order)
             cut = _around(np.array(G.shape[1:]) // 2, pilot)
             for axis in range(3):
                 found = lag_sums(G[axis][cut])
@@ -421,7 +427,7 @@ class TrialTask:
         group = self._groups[chunk]
         flat = np.array([0 if other.two_d else 1, 1, 1])
         given = np.rint(np.median(guess[:, :3, 3], axis=0)).astype(np.int64) * flat
-        around = flat * _reach2(self._largest)
+        around = flat * _reach2(self._largest, self._order)
         second, low2 = local_image(
             other, group.nodes.min(axis=0) + given - around, group.nodes.max(axis=0) + given + around + 1
         )
@@ -441,6 +447,90 @@ class TrialTask:
         pair = LocalPair(images, nodes, offset)
         found = register(pair, phi, self._sizes, self.pilot, settings)
         return replace(found, moved=given + moved, lost=lost)
+
+
+@dataclass(frozen=True)
+class Virtual:
+    """Virtual second states of an image, each with its own noise in both images.
+
+    Attributes
+    ----------
+    phis : (cases, 4, 4) float64
+        About the middle of each group.
+    noise : (2 l + 1, …) float64
+        Autocovariance of the noise that is added to each image; 1 along z in 2D.
+    """
+
+    phis: Array
+    noise: Array
+
+
+class VirtualTask:
+    """Correlates groups of nodes with virtual second states of their own surroundings; a chunk is a group.
+
+    Parameters
+    ----------
+    image : Image
+    virtual : Virtual
+    groups : sequence of Group
+    sizes : sequence of int
+        Half-window sizes.
+    largest : int
+        The largest of them.
+    settings : RegistrationSettings
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        virtual: Virtual,
+        groups: Sequence[Group],
+        sizes: Sequence[int],
+        largest: int,
+        settings: RegistrationSettings,
+    ) -> None:
+        self._image, self._virtual, self._groups = image, virtual, groups
+        self._sizes, self._largest, self._settings = sizes, largest, settings
+        self.pilot = min(PILOT, largest)
+        self.n_chunks = len(groups)
+
+    def run(self, chunk: int) -> list[Registered]:
+        """The registrations of a group, one for each case."""
+        group, two_d = self._groups[chunk], self._image.two_d
+        flat = np.array([0 if two_d else 1, 1, 1])
+        around = flat * (self._largest + MARGIN + BESIDE)
+        local, low = local_image(self._image, group.nodes.min(axis=0) - around, group.nodes.max(axis=0) + around + 1)
+        values = local.array.astype(np.float64) - local.base
+        usable = data_voxels(local.array, local.limits)
+        values = np.where(usable, values, values[usable].mean() if usable.any() else 0.0)
+        fine = ArrayImage(doubled(values).astype(np.float32), self._image.path)
+        nodes, centre = group.nodes - low, group.centre - low
+        grid = np.indices(values.shape).astype(np.float64)
+        found = []
+        for case, phi in enumerate(self._virtual.phis):
+            inverse = np.linalg.inv(phi)
+            back = grid - centre[:, None, None, None]
+            places = np.einsum("ij,jzyx->izyx", inverse[:3, :3], back) + (inverse[:3, 3] + centre)[:, None, None, None]
+            if two_d:
+                places[0] = 0
+            moved = sample_places(fine, np.ascontiguousarray(2 * places), 3)
+            first, second = (
+                ArrayImage((state + self._noise(values.shape, (chunk, case, k))).astype(np.float32), f"state {k}")
+                for k, state in enumerate((values, moved))
+            )
+            # what lies outside is no data
+            second.limits = ANY_VALUE
+            guess = np.tile(np.eye(4), (len(nodes), 1, 1))
+            guess[:, :3, :3] = phi[:3, :3]
+            guess[:, :3, 3] = (nodes - centre) @ (phi[:3, :3] - np.eye(3)).T + phi[:3, 3]
+            pair = LocalPair(ImagePair(first, second), nodes, np.zeros(3, np.int64))
+            found.append(register(pair, guess, self._sizes, self.pilot, self._settings))
+        return found
+
+    def _noise(self, shape: tuple[int, ...], seed: tuple[int, ...]) -> Array:
+        """A realisation in a box, which may be smaller than the lags."""
+        size = [max(n, m) for n, m in zip(shape, self._virtual.noise.shape, strict=True)]
+        return noise_like(self._virtual.noise, size, seed)[tuple(slice(0, n) for n in shape)]
 
 
 def _around(node: Ints, half: Ints) -> tuple[slice, ...]:

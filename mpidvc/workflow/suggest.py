@@ -23,7 +23,8 @@ from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.launch import available_cpus
 from mpidvc.tasks.grey import Windows, grey_levels
-from mpidvc.tasks.trial import MARGIN, ORDER, PILOT, SMALLEST, Group, Look, TrialTask, groups_of, largest_window
+from mpidvc.tasks.ranks import on_leader
+from mpidvc.tasks.trial import MARGIN, PILOT, SMALLEST, Group, Look, TrialTask, groups_of, largest_window
 from mpidvc.workflow.guess import Guess
 from mpidvc.workflow.inputs import by
 from mpidvc.workflow.output import base_name, folder_of
@@ -40,6 +41,8 @@ from mpidvc.workflow.window_trials import (
 
 __all__ = ["Inputs", "Row", "Suggestion", "Texture", "registration_settings", "suggest"]
 
+#: Interpolation that is suggested.
+ORDER = 3
 #: Share of the nodes whose error may not be above the target.
 MOST_NODES = 0.95
 #: Error (voxels) that is aimed at where nothing is known of the field, and no target is given.
@@ -212,7 +215,9 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def registration_settings(image1: Image, other: Image, groups: Sequence[Group], guess: Guess) -> RegistrationSettings:
+def registration_settings(
+    image1: Image, other: Image, groups: Sequence[Group], guess: Guess, order: int = ORDER
+) -> RegistrationSettings:
     """Settings of the registrations with another image, with the criterion that the grey levels call for."""
     nodes = np.concatenate([group.nodes for group in groups]).astype(np.float64)
     half = min(PILOT, largest_window(image1.shape))
@@ -222,10 +227,10 @@ def registration_settings(image1: Image, other: Image, groups: Sequence[Group], 
         hws=(0 if image1.two_d else half, half, half),
     )
     choice = choose_criterion("auto", grey_levels(ImagePair(image1, other), windows))
-    return RegistrationSettings(order=ORDER, criterion=choice.criterion, gain=choice.gain, bias=choice.bias)
+    return RegistrationSettings(order=order, criterion=choice.criterion, gain=choice.gain, bias=choice.bias)
 
 
-def suggest(inputs: Inputs, executor: Executor, sink: Callable[[int, Look], None] | None = None) -> Suggestion | None:
+def suggest(inputs: Inputs, executor: Executor, sink: Callable[[int, Look], None] | None = None) -> Suggestion:
     """Suggest a window; every rank calls it.
 
     Parameters
@@ -236,10 +241,10 @@ def suggest(inputs: Inputs, executor: Executor, sink: Callable[[int, Look], None
     sink : callable, optional
         Told on rank 0 of every group that is done.
 
-    Returns
-    -------
-    Suggestion
-        None on the other ranks.
+    Raises
+    ------
+    AgreedError
+        On every rank, if image 1 has no texture, or a mask shows too little of it.
     """
     image1 = inputs.image1
     largest = largest_window(image1.shape)
@@ -268,9 +273,8 @@ def suggest(inputs: Inputs, executor: Executor, sink: Callable[[int, Look], None
             sink(chunk, look)
 
     executor.map(task, take if executor.rank == 0 else None)
-    if executor.rank != 0:
-        return None
-    return _Conclusion(inputs, groups, [found[k] for k in range(len(groups))], sizes, task.pilot, largest).suggestion()
+    looks = [found[k] for k in range(len(groups))] if executor.rank == 0 else []
+    return on_leader(executor, lambda: _Conclusion(inputs, groups, looks, sizes, task.pilot, largest).suggestion())
 
 
 def _at(guess: Guess, nodes: Array) -> Array:

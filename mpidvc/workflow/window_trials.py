@@ -15,7 +15,7 @@ from mpidvc.core.nested_windows import image_noise, nested_errors, nested_kappas
 from mpidvc.core.uncertainty import LAGS, lag_sums, residual_of, residual_variance, trimmed
 from mpidvc.errors import UserError
 from mpidvc.images.image import Image
-from mpidvc.tasks.trial import ORDER, Look
+from mpidvc.tasks.trial import Look
 
 __all__ = ["FEWEST", "Errors", "Noise", "ladder", "mask_noise", "noise_of_pair", "predicted", "white_noise"]
 
@@ -76,15 +76,21 @@ def _lag_shape(two_d: bool) -> Triple:
     return (1 if two_d else lags, lags, lags)
 
 
-def white_noise(deviation: float, two_d: bool) -> Noise:
-    """Noise of this standard deviation (grey levels), independent from voxel to voxel."""
+def white_noise(deviation: float, two_d: bool, order: int = 3) -> Noise:
+    """Noise of this standard deviation (grey levels), independent from voxel to voxel; order: of the interpolation."""
     R = np.zeros(_lag_shape(two_d))
     R[tuple(n // 2 for n in R.shape)] = deviation**2
-    return Noise(f"--noise {deviation:g}, from voxel to voxel independent", R, residual_of(R, ORDER))
+    return Noise(f"--noise {deviation:g}, from voxel to voxel independent", R, residual_of(R, order))
 
 
-def mask_noise(image: Image, mask: Image) -> Noise:
+def mask_noise(image: Image, mask: Image, order: int = 3) -> Noise:
     """Noise of a uniform region of an image, from boxes that are spread over it.
+
+    Parameters
+    ----------
+    image, mask : Image
+    order : {1, 3}
+        Of the interpolation that the residual will have.
 
     Raises
     ------
@@ -122,7 +128,7 @@ def mask_noise(image: Image, mask: Image) -> Noise:
     R = products / np.maximum(pairs, 1)
     variance = float(R.max())
     image_R = variance * trimmed(R / variance) if variance > 0 else R
-    return Noise(f"--noise-mask, {used} voxels", image_R, residual_of(image_R, ORDER))
+    return Noise(f"--noise-mask, {used} voxels", image_R, residual_of(image_R, order))
 
 
 def _gamma(looks: Sequence[Look]) -> Array:
@@ -135,7 +141,9 @@ def _gamma(looks: Sequence[Look]) -> Array:
     return found
 
 
-def noise_of_pair(looks: Sequence[Look], which: int, pilot: int, source: str, used: Array) -> Noise | None:
+def noise_of_pair(
+    looks: Sequence[Look], which: int, pilot: int, source: str, used: Array, order: int = 3
+) -> Noise | None:
     """Noise of the residuals with another image; None if too few windows have converged.
 
     Parameters
@@ -148,6 +156,8 @@ def noise_of_pair(looks: Sequence[Look], which: int, pilot: int, source: str, us
     source : str
     used : (n,) bool
         Nodes that count.
+    order : {1, 3}
+        Of the interpolation.
     """
     found = [look.registered[which] for look in looks]
     squares, voxels = (np.concatenate([getattr(one, name) for one in found]) for name in ("squares", "voxels"))
@@ -162,7 +172,7 @@ def noise_of_pair(looks: Sequence[Look], which: int, pilot: int, source: str, us
     # what is larger is the model that does not fit, and where nothing converged the others tell
     variances = np.minimum(np.where(np.isfinite(variances), variances, middle), LARGEST_VARIANCE * middle)
     residual = np.asarray(middle * rho)
-    return Noise(source, image_noise(residual, ORDER), residual, variances)
+    return Noise(source, image_noise(residual, order), residual, variances)
 
 
 @dataclass(frozen=True)
@@ -195,8 +205,8 @@ class Errors:
         return np.asarray(np.sqrt(np.nanmean(self.displacement[used, hws] ** 2, axis=0)))
 
 
-def predicted(looks: Sequence[Look], noise: Noise) -> Errors:
-    """Random errors of all windows at all nodes."""
+def predicted(looks: Sequence[Look], noise: Noise, order: int = 3) -> Errors:
+    """Random errors of all windows at all nodes; order: of the interpolation."""
     gamma = _gamma(looks)
     rho = trimmed(noise.residual / max(float(noise.residual.max()), 1e-300))
     sums = np.concatenate([look.sums for look in looks])
@@ -207,5 +217,5 @@ def predicted(looks: Sequence[Look], noise: Noise) -> Errors:
             continue
         variance = float(noise.residual.max()) if noise.variances is None else float(noise.variances[k])
         # of H voxels to either side, 2 H - 1 are compared
-        displacement[k, 1:], F[k, 1:] = nested_errors(sums[k], noise.image, ORDER, rho, gamma, variance)
+        displacement[k, 1:], F[k, 1:] = nested_errors(sums[k], noise.image, order, rho, gamma, variance)
     return Errors(displacement, F)

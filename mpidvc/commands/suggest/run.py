@@ -5,20 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from mpidvc.cli import command
 from mpidvc.cli.command import Outcome
 from mpidvc.errors import UserError
-from mpidvc.images.image import Image, open_image
-from mpidvc.images.source import refuse_labels_only
+from mpidvc.images.image import open_image
 from mpidvc.runtime.console import Console, duration
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.grey import with_limits
 from mpidvc.tasks.ranks import Team
 from mpidvc.tasks.trial import FRAMED, SMALLEST, groups_of, largest_window
 from mpidvc.workflow.guess import read_guess
-from mpidvc.workflow.inputs import by
+from mpidvc.workflow.inputs import by, open_like
 from mpidvc.workflow.suggest import Inputs, Row, Suggestion, suggest
 
 __all__ = ["Plan", "Suggestion"]
@@ -48,8 +46,8 @@ class Plan(command.Plan):
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         image1 = with_limits(open_image(args.im1))
-        others = [_like(image1, path, what) for path, what in ((args.im2, "image 2"), (args.repeat, "--repeat"))]
-        mask = None if args.noise_mask is None else _like(image1, args.noise_mask, "--noise-mask")
+        others = [open_like(image1, path, what) for path, what in ((args.im2, "image 2"), (args.repeat, "--repeat"))]
+        mask = open_like(image1, args.noise_mask, "--noise-mask", grey=False)
         largest = largest_window(image1.shape)
         if largest < SMALLEST:
             raise UserError(
@@ -77,8 +75,6 @@ class Plan(command.Plan):
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
         found = suggest(self.inputs, executor)
-        if found is None:
-            return Outcome(0)
         if self.json:
             console.print(json.dumps(found.as_dict(), indent=2))
         else:
@@ -86,23 +82,6 @@ class Plan(command.Plan):
             for text in found.warnings:
                 console.warn(text)
         return Outcome(0, found)
-
-
-def _like(image1: Image, path: str | Path | Image | None, what: str) -> Image | None:
-    """Open an image of the shape of image 1."""
-    if path is None:
-        return None
-    other = open_image(path, what)
-    if what == "--noise-mask":
-        refuse_labels_only(other.dtype, f"{what} {other.path}")
-    else:
-        other = with_limits(other)
-    if other.shape != image1.shape:
-        raise UserError(
-            f"{what} {other.path}: has {by(other.shape)} voxels but {image1.path} has {by(image1.shape)}; it needs the "
-            "same shape"
-        )
-    return other
 
 
 def _show(found: Suggestion, console: Console) -> None:
