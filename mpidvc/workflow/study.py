@@ -171,13 +171,8 @@ def cases_of(strain: float, two_d: bool) -> Array:
     return phis
 
 
-def study(inputs: Inputs, executor: Executor) -> Study | None:
+def study(inputs: Inputs, executor: Executor) -> Study:
     """Study windows; every rank calls it, with the same inputs.
-
-    Returns
-    -------
-    Study
-        None on the other ranks.
 
     Raises
     ------
@@ -198,15 +193,12 @@ def study(inputs: Inputs, executor: Executor) -> Study | None:
     looks: list[Look] = _map(executor, task)
     noise = on_leader(executor, lambda: _noise(inputs, looks, task.pilot))
     if not inputs.virtual:
-        if executor.rank != 0:
-            return None
-        return _of_repeat(inputs, groups, looks, noise)
+        return on_leader(executor, lambda: _of_repeat(inputs, groups, looks, noise))
     phis = cases_of(inputs.strain, image.two_d)
     plain = RegistrationSettings(order=inputs.order, criterion="ssd")
-    found: list[list[Registered]] = _map(
-        executor, VirtualTask(image, Virtual(phis, noise.image), groups, inputs.sizes, largest, plain)
-    )
-    return _of_virtual(inputs, groups, looks, noise, phis, found) if executor.rank == 0 else None
+    virtual = VirtualTask(image, Virtual(phis, noise.image), groups, inputs.sizes, largest, plain)
+    found: list[list[Registered]] = _map(executor, virtual)
+    return on_leader(executor, lambda: _of_virtual(inputs, groups, looks, noise, phis, found))
 
 
 def _map(executor: Executor, task: Task) -> list[Any]:

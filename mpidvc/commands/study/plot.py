@@ -30,12 +30,12 @@ def draw(path: str, found: Study) -> None:
         panel.loglog(edges, factor * edges**exponent, ":", color="0.4", label=f"{factor:.2g} n^{exponent:.2f}")
         panel.set_xlabel("edge of the window n (voxels)")
         panel.set_ylabel(f"random error of {name}")
-        panel.set_xticks(edges, [str(edge) for edge in edges])
-        panel.minorticks_off()
     if found.drift is None:
         bias = [float(np.max(row.bias)) for row in rows]
         left.loglog(edges, bias, "s", color="tab:green", markersize=4, label="bias")
     for panel in (left, right):
+        panel.set_xticks(edges, [str(edge) for edge in edges])
+        panel.minorticks_off()
         panel.legend(fontsize=8)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")

@@ -32,7 +32,7 @@ COLUMNS = (
     *("hws", "nodes", "converged", "biasZ", "biasY", "biasX", "sigmaZ", "sigmaY", "sigmaX"),
     *("predictedZ", "predictedY", "predictedX", "sigmaF", "predictedF", "strainMean", "strainSd", "seconds"),
 )
-#: Observed over predicted standard deviation that is not to be trusted.
+#: Observed over predicted standard deviation that is warned of.
 FAR = 1.3
 
 
@@ -47,6 +47,9 @@ class Plan(command.Plan):
     csv, plot : str or None
         Files to write.
     """
+
+    #: It only looks.
+    timed = False
 
     inputs: Inputs
     json: bool
@@ -86,19 +89,14 @@ class Plan(command.Plan):
         cost = COST + (COST_OF_STATE * (STEPS - 1 + (args.strain != 0)) if args.virtual else 0)
         return cls(inputs=inputs, json=args.json, csv=args.csv, plot=args.plot, estimated_seconds=groups * cost)
 
-    @property
-    def timed(self) -> bool:  # type: ignore[override]
-        """JSON is all that is printed."""
-        return not self.json
-
     def execute(self, executor: Executor, console: Console) -> Outcome:
         found = study(self.inputs, executor)
-        if found is None:
-            return Outcome(0)
         if self.json:
             console.print(json.dumps(found.as_dict(), indent=2))
         else:
             _show(found, console)
+        if executor.rank != 0:
+            return Outcome(0, found)
         if self.csv is not None:
             lines = [",".join(COLUMNS), *(",".join(f"{value:.6g}" for value in _values(row)) for row in found.rows)]
             with replacing(self.csv) as path:
@@ -168,10 +166,10 @@ def _show(found: Study, console: Console) -> None:
     console.table("Errors (voxels)", columns, rows)
     for what, (factor, exponent) in (("u", found.law), ("F", found.law_f)):
         console.tell(f"σ of {what} = {factor:.3g} n^{exponent:.2f} for windows of n voxels along an axis")
-    far = [row for row in found.rows if row.converged > 0 and not 1 / FAR < row.ratio < FAR]
+    far = [row for row in found.rows if row.converged > 0 and row.ratio > FAR]
     if far:
         told = ", ".join(f"{row.ratio:.2f} at -hws {row.hws}" for row in far)
         console.warn(
-            f"the observed random error is not the predicted one (observed over predicted: {told}): small windows that "
-            "jump to a wrong place, a repeat scan that has moved otherwise, or artefacts such as rings"
+            f"the observed random error is larger than the predicted one (by {told}): windows that are too small and jump "
+            "to a wrong place, a repeat scan that has moved otherwise than as a whole, or artefacts such as rings"
         )
