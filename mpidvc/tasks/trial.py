@@ -58,6 +58,8 @@ MARGIN, SEARCH = 3, 8
 BESIDE = 6
 #: Groups along an axis, and nodes of a group along an axis, in 3D and in 2D; their distance at most.
 GROUPS, GROUPS_2D, NODES, NODES_2D, APART = 3, 5, 2, 3, 12
+#: Groups along y and x that there are at least.
+FEWEST = 2
 #: Share of an image's voxels that are decoded at most, where the groups do not cover it anyway, and voxels that always
 #: are.
 SHARE, ALWAYS = 0.045, 20_000_000
@@ -105,7 +107,7 @@ def groups_of(shape: Triple, hws: int, grain: Triple = (1, 1, 1)) -> list[Group]
         Largest half-window size.
     grain : 3 ints
         Pieces that the image is decoded in: groups lie on the borders of pieces, and there are fewer of them, so that
-        few are decoded.
+        few pieces are decoded; but four groups at least.
     """
     two_d = is_two_d(shape)
     per_axis = GROUPS_2D if two_d else GROUPS
@@ -117,9 +119,9 @@ def groups_of(shape: Triple, hws: int, grain: Triple = (1, 1, 1)) -> list[Group]
     edge = 2 * np.array([0 if two_d and axis == 0 else _reach2(hws, 3) for axis in range(3)]) + APART * (nodes - 1) + 1
     pieces = np.where(np.array(grain) > 1, edge // np.array(grain) + 2, edge)
     decoded = np.prod(np.minimum(pieces * np.array(grain), shape))
-    while np.prod(counts) > 1 and np.prod(counts) * decoded > most:
-        # the last axis first: whole planes are decoded once for all groups in them
-        axis = int(np.argmax(counts + np.array([0, 0.25, 0.5])))
+    while counts.sum() > 1 + 2 * FEWEST and np.prod(counts) * decoded > most:
+        # along z first: planes are often decoded as a whole
+        axis = int(np.argmax(counts - np.where(np.arange(3) == 0, 1, FEWEST) + np.array([0.5, 0.25, 0])))
         counts[axis] -= 1
     axes = []
     for axis in range(3):
