@@ -16,7 +16,8 @@ from mpidvc.errors import UserError
 __all__ = ["FIELDS", "IMAGES", "STACKS", "describe", "output_names", "signature", "spoken", "words"]
 
 #: Parameters that are images, and those that are fields.
-IMAGES, FIELDS = ("images", "im1", "lab1", "im2", "more", "mask1", "mask2", "labels1"), ("phi_file",)
+IMAGES = ("images", "im1", "lab1", "im2", "more", "mask1", "mask2", "labels1", "repeat", "noise_mask")
+FIELDS = ("phi_file",)
 #: The parameter that is several stacks of images.
 STACKS = "stacks"
 #: Descriptions that differ from the help of the command line.

@@ -90,6 +90,20 @@ COMMANDS = {
             "PhiField, or a list with one for each pair of a series",
         ),
         Command(
+            "suggest",
+            "mpidvc.commands.suggest",
+            "say which window and node spacing to take, by texture, noise and field",
+            _RUNS,
+            "Suggestion",
+        ),
+        Command(
+            "study",
+            "mpidvc.commands.study",
+            "measure the errors of windows of several sizes, on a repeat scan or on virtual states",
+            _RUNS,
+            "Study",
+        ),
+        Command(
             "plan",
             "mpidvc.commands.plan",
             "say what a run will take: time on many ranks, memory, files",

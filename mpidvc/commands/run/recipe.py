@@ -15,7 +15,6 @@ __all__ = ["ALWAYS", "STEPS", "Recipe", "read_recipe"]
 #: Steps in their order, and the command of each.
 STEPS = {
     "reg": "reg",
-    "pixelSearchCheck": "pixelSearch",
     "pixelSearch": "pixelSearch",
     "filterSearch": "filterPhiField",
     "passPhiField": "passPhiField",

@@ -16,10 +16,9 @@ from mpidvc.cli import command
 from mpidvc.cli.command import Outcome
 from mpidvc.cli.keywords import signature, words
 from mpidvc.commands import COMMANDS
-from mpidvc.commands.run.choice import choose
+from mpidvc.commands.run.choice import complete, without_images
 from mpidvc.commands.run.recipe import STEPS, Recipe, read_recipe
 from mpidvc.commands.run.record import Done, Record, key_of
-from mpidvc.core.one_motion import FAR, share_elsewhere
 from mpidvc.errors import UserError
 from mpidvc.fields.read import read_field
 from mpidvc.images.image import open_image
@@ -37,8 +36,6 @@ __all__ = ["Plan"]
 
 #: CPU seconds per voxel of an image: whether ranks pay.
 SECONDS = 1e-6
-#: Share of points elsewhere from which on one motion is not enough for a first guess.
-ELSEWHERE = 0.02
 #: Return statuses of points that the filter corrects.
 BAD = (1, -1, -2, -3, -4)
 #: Options that change no result, and are passed on to every step.
@@ -55,7 +52,8 @@ class Plan(command.Plan):
     mask1, labels1 : str or None
     folder : Path
     recipe : Recipe
-        As given, with what was chosen.
+        As given, with what needs no image to be chosen.
+    two_d : bool
     keep_going : bool
     running : dict
         Options that are passed on to every step.
@@ -68,6 +66,7 @@ class Plan(command.Plan):
     labels1: str | None
     folder: Path
     recipe: Recipe
+    two_d: bool
     keep_going: bool
     running: dict[str, Any]
     again: str
@@ -77,19 +76,17 @@ class Plan(command.Plan):
         given = read_recipe(args.recipe) if args.recipe else Recipe()
         first = open_image(args.images[0])
         for path in args.images[1:]:
-            pair = open_pair(args.images[0], path, args.mask1)
+            open_pair(args.images[0], path, args.mask1)
         if args.labels1 is not None:
             open_mask(args.labels1, first)
         folder = output_folder(argparse.Namespace(out_dir=args.out_dir, prefix=None), args.out_dir)
-        recipe, reasons = choose(pair, given, labels=args.labels1 is not None)
-        for text in reasons:
-            console.note(text)
         return cls(
             images=tuple(args.images),
             mask1=args.mask1,
             labels1=args.labels1,
             folder=folder,
-            recipe=recipe,
+            recipe=without_images(given, labels=args.labels1 is not None),
+            two_d=first.two_d,
             keep_going=args.keep_going,
             running={name: getattr(args, name) for name in RUNNING},
             again=args.command_line,
@@ -197,35 +194,27 @@ class _Road:
 
     def _search(self, first: str, second: str, guess: Path | None) -> Path | None:
         """The first guess: the registration, or a field where one motion is not enough."""
+        self._choose(first, second, guess)
         if self._recipe.left_out("pixelSearch"):
             return guess
         options = {"im1": first, "im2": second, "phi_file": guess, **self._masked("pixelSearch")}
-        if guess is not None and not self._recipe.left_out("pixelSearchCheck"):
-            checked = self._step("pixelSearchCheck", options, judged=False)[0]
-            share = on_leader(self._executor, lambda: self._elsewhere(checked, guess))
-            enough = share < ELSEWHERE
-            self._console.note(
-                f"one motion is {'' if enough else 'not '}enough for a first guess: {share:.1%} of the points checked "
-                f"are more than {FAR:g} voxels elsewhere"
-            )
-            self._recipe.steps["pixelSearchCheck"] = False
-            if enough:
-                self._recipe.steps["pixelSearch"] = False
-            self._write_recipe()
-            if enough:
-                return guess
         found = self._step("pixelSearch", options)
         filtered = self._step("filterSearch", {"phi_file": found[0]})
         spacing = self._recipe.options("ldic")["node_spacing"]
         passed = self._step("passPhiField", {"phi_file": filtered[0], "image1": first, "node_spacing": spacing})
         return passed[0]
 
-    @staticmethod
-    def _elsewhere(search: Path, registration: Path) -> float:
-        field, motion = read_field(search), read_field(registration)
-        good = field.good
-        cc = field["pixelSearchCC"][good]
-        return share_elsewhere(field.positions[good], field.displacements[good], cc, motion.phi[0], motion.positions[0])
+    def _choose(self, first: str, second: str, guess: Path | None) -> None:
+        """Choose windows, spacing and first guess where the recipe is silent."""
+        own = self._recipe.options("ldic")
+        if {"node_spacing", "half_window_size"} <= own.keys() and "pixelSearch" in self._recipe.steps:
+            return
+        given = {"im1": first, "im2": second, "phi_file": guess}
+        line = words(COMMANDS["suggest"].parser(), given)
+        self._console.print(f"\n$ {shlex.join(['mpidvc', 'suggest', *line])}")
+        found = api.call("suggest", given, self._executor, self._console).value
+        self._recipe = complete(self._recipe, found, self._plan.two_d)
+        self._write_recipe()
 
     def _improved(self, name: str, path: Path, image: str) -> Path:
         """The field without its bad points: marked, corrected from their neighbours, and measured again."""
