@@ -30,11 +30,12 @@ def without_images(given: Recipe, labels: bool) -> Recipe:
     labels : bool
         Whether labels are followed.
     """
+    usual: dict[str, dict[str, Any] | bool] = {"reg": {}, "deformImage": {}}
     if labels:
-        usual = {"reg": {}, "ddic": {"interpolation_order": 3}, "filterPhiField": dict(OF_LABELS), "deformImage": {}}
+        usual |= {"ddic": {"interpolation_order": 3}, "filterPhiField": dict(OF_LABELS)}
     else:
         strain = {"strain_components": ["vol", "dev", "e"]}
-        usual = {"reg": {}, "filterPhiField": dict(OF_NODES), "regularStrain": strain, "deformImage": {}}
+        usual |= {"filterSearch": dict(OF_SEARCH), "filterPhiField": dict(OF_NODES), "regularStrain": strain}
     return _with(given, usual)
 
 
@@ -69,8 +70,6 @@ def complete(given: Recipe, found: Suggestion, two_d: bool) -> Recipe:
             **({} if found.search is None else {"search_range": list(found.search)}),
             **skipping,
         }
-        usual["filterSearch"] = dict(OF_SEARCH)
-        usual["passPhiField"] = {}
     return _with(given, usual)
 
 

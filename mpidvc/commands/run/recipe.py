@@ -28,6 +28,8 @@ STEPS = {
 }
 #: Steps that cannot be left out.
 ALWAYS = ("passPhiField", "filterSearch", "ldic", "ddic")
+#: Steps that are only done after a pixel search.
+AFTER_SEARCH = ("filterSearch", "passPhiField")
 #: Options that the run itself gives: files, folders, and all that changes no result.
 _GIVEN = {
     *("im1", "im2", "lab1", "more", "images", "image1", "labels1", "mask1", "phi_file", "out_dir", "prefix", "h5"),
@@ -68,7 +70,7 @@ class Recipe:
         lines = ["# Recipe of mpidvc run: the options of its steps, by their long names; false leaves a step out."]
         lines += [f"{step} = false" for step in STEPS if self.left_out(step)]
         for step, name in STEPS.items():
-            if self.asked(step):
+            if self.asked(step) and not (step in AFTER_SEARCH and self.left_out("pixelSearch")):
                 lines += ["", f"[{step}]", *table(COMMANDS[name].parser(), self.options(step))]
         return "\n".join(lines) + "\n"
 

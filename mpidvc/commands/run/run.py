@@ -232,7 +232,7 @@ class _Road:
         corrected = on_leader(self._executor, lambda: int((read_field(filtered)["returnStatus"] == 1).sum()))
         if not corrected:
             return filtered
-        self._console.note(f"{corrected} points were corrected from their neighbours: they are measured again")
+        self._console.note(f"points corrected from their neighbours: {corrected}; they are measured again")
         if plan.labels1:
             pair: dict[str, Any] = {"im1": plan.images[0], "lab1": plan.labels1, "im2": image}
         else:
