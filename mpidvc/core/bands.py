@@ -105,10 +105,10 @@ def find_band(strain: Array, positions: Array) -> Band | None:
     Returns
     -------
     Band or None
-        None where strain is not localised. It is if the region has between 1 and 40 % of the points and at least half of
-        those above the value, and if its median strain is twice that of the rest, and four of their deviations (half of
-        the distance between the quantiles of 16 and 84 %) above it. Noise alone has medians less than three deviations
-        apart, and a constant gradient two.
+        None where strain is not localised. It is if the region has between 1 and 40 % of the points and at least half
+        of those above the value, and if its median strain is twice that of the rest, and four of their deviations
+        (half of the distance between the quantiles of 16 and 84 %) above it. Noise alone has medians less than three
+        deviations apart, and a constant gradient two.
 
     Notes
     -----

@@ -41,7 +41,8 @@ class MotionFit(NamedTuple):
 
     def displacements(self, positions: Array) -> Array:
         """Displacements (n, 3) of points by the fit, voxels."""
-        return self.translation + (positions - self.centre) @ (self.F - np.eye(3)).T
+        moved: Array = self.translation + (positions - self.centre) @ (self.F - np.eye(3)).T
+        return moved
 
 
 def fit_rigid(positions: Array, displacements: Array) -> MotionFit:

@@ -23,6 +23,7 @@ from mpidvc.kernels.neighbours import Points
 __all__ = [
     "COMPONENTS",
     "Component",
+    "along_z",
     "cell_gradients",
     "column_names",
     "components",
@@ -167,6 +168,11 @@ COMPONENTS = {
 def column_names(names: Sequence[str]) -> tuple[str, ...]:
     """Names of the columns of components, in the order of these."""
     return tuple(itertools.chain.from_iterable(COMPONENTS[name].columns for name in names))
+
+
+def along_z(column: str) -> bool:
+    """Whether a column is of the z axis; the only rotation in a plane is about it."""
+    return column not in ("rz", "vol", "dev", "volss", "devss") and "z" in (column[1:] if column[0] == "z" else column)
 
 
 def components(F: Array, names: Sequence[str], two_d: bool) -> tuple[Array, NDArray[np.bool_]]:
