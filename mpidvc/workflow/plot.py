@@ -70,7 +70,7 @@ STATUS_COLOURS = {
 }
 #: Inches: width of a picture, most height of a slice (of one of three, and of a single one), room around a slice
 #: (left, below, above), for a colour bar, and for the notes below.
-WIDTH, TALL, TALL_ALONE, LEFT, BELOW, ABOVE, BAR, NOTES = 10.0, 2.3, 3.6, 0.55, 0.45, 0.42, 1.4, 0.34
+WIDTH, TALL, TALL_ALONE, LEFT, BELOW, ABOVE, BAR, NOTES = 10.0, 2.3, 3.5, 0.55, 0.45, 0.42, 1.4, 0.34
 #: Least edge of a slice, inches; pixels of an inch.
 THIN, DPI = 0.35, 110
 #: What the colours of a picture mean.
@@ -285,7 +285,7 @@ def limits_of(values: Array, kind: str) -> tuple[tuple[float, float], str, tuple
     else:
         low, high = (float(v) for v in np.percentile(finite, [1, 99]))
     colours = GREY if kind == "grey" else AMOUNT
-    if kind != "amount" and low < 0 < high:
+    if (kind != "amount" and low < 0 < high) or kind == "difference":
         low, high = -max(-low, high), max(-low, high)
         colours = SIGNED
     if not low < high:
@@ -607,8 +607,8 @@ def _colours(row: Row) -> tuple[dict[str, Any], tuple[list[float], list[str]] | 
 def _ticks(first: float, last: float) -> list[float]:
     """Three to five round numbers between the edges of a slice."""
     low, high = sorted((first, last))
-    step = 10.0 ** np.floor(np.log10((high - low) / 2))
-    step *= next(factor for factor in (5, 2, 1) if (high - low) / (factor * step) >= 2)
+    step = 10.0 ** np.floor(np.log10((high - low) / 3))
+    step *= next(factor for factor in (5, 2, 1) if (high - low) / (factor * step) >= 3)
     return [float(step * k) for k in range(int(np.ceil(low / step)), int(np.floor(high / step)) + 1)]
 
 

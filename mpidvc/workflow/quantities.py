@@ -19,8 +19,9 @@ from mpidvc.kernels.neighbours import Points
 
 __all__ = ["MAGNITUDE", "RADIUS", "Kind", "Quantities", "Quantity", "status_names"]
 
-#: How values are coloured: of both signs, amounts, or return statuses.
-Kind = Literal["signed", "amount", "status"]
+#: How values are coloured: of both signs, or differences (0 is in the middle, too, where one sign occurs), amounts, or
+#: return statuses.
+Kind = Literal["signed", "difference", "amount", "status"]
 #: Length of the displacement, with and without the rigid motion of all points.
 MAGNITUDE, REST = "disp", "nonrigid"
 DISPLACEMENT = {"Zdisp": 0, "Ydisp": 1, "Xdisp": 2}

@@ -198,8 +198,7 @@ class _Picture:
     def _difference(self, about: Quantity, values: Array) -> Row:
         finite = values[np.isfinite(values)]
         told = f"mean {finite.mean():.3g}, sd {finite.std():.3g}" if finite.size else "no point has both"
-        kind: Any = "signed"
-        return row_of(Quantity(about.name, f"B − A: {told}", about.unit, kind), self.planes, values)
+        return row_of(Quantity(about.name, f"B − A: {told}", about.unit, "difference"), self.planes, values)
 
 
 def _matching(positions: Array, others: Array) -> Any:
