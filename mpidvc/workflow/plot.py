@@ -16,6 +16,7 @@ import numpy as np
 
 from mpidvc.arrays import Array, Ints, Triple
 from mpidvc.atomic import replacing
+from mpidvc.core.statuses import Status
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
@@ -45,6 +46,7 @@ __all__ = [
     "plot_slices",
     "row_of",
     "save",
+    "slices_row",
     "to_bytes",
 ]
 
@@ -204,8 +206,8 @@ class Row(NamedTuple):
         Name of a map; "status" for return statuses.
     beyond : 2 bools
         Whether there are values below and above the limits.
-    names : mapping
-        Of return statuses.
+    statuses : mapping of int to Status
+        Return statuses that the points may have.
     """
 
     title: str
@@ -214,7 +216,7 @@ class Row(NamedTuple):
     limits: tuple[float, float]
     colours: str
     beyond: tuple[bool, bool] = (False, False)
-    names: Mapping[int, str] = {}
+    statuses: Mapping[int, Status] = {}
 
 
 def _sliced(dims: Sequence[int]) -> list[int]:
@@ -297,7 +299,7 @@ def row_of(
     quantity: Quantity,
     planes: Sequence[Plane],
     values: Array,
-    names: Mapping[int, str] | None = None,
+    statuses: Mapping[int, Status] | None = None,
     limits: tuple[float, float] | None = None,
 ) -> Row:
     """A row with the slices of a quantity.
@@ -308,8 +310,8 @@ def row_of(
     planes : sequence of Plane
     values : (k,) float64
         At the points of all planes, one after the other.
-    names : mapping of int to str, optional
-        Of return statuses.
+    statuses : mapping of int to Status, optional
+        Return statuses that the points may have.
     limits : 2 floats, optional
         Of the colours, instead of those of `limits_of`; not of return statuses.
     """
@@ -318,12 +320,24 @@ def row_of(
         part = values[start : start + plane.points.size].reshape(plane.points.shape)
         start += plane.points.size
         slices.append(Slice(plane.axis, plane.place, part, _extent(plane), _places(plane)))
+    return slices_row(quantity, slices, limits, statuses)
+
+
+def slices_row(
+    quantity: Quantity,
+    slices: list[Slice],
+    limits: tuple[float, float] | None = None,
+    statuses: Mapping[int, Status] | None = None,
+) -> Row:
+    """A row of slices, with the colours of their values; parameters as of `row_of`."""
+    values = np.concatenate([part.values.ravel() for part in slices])
     found, colours, beyond = limits_of(values, quantity.kind)
     if limits is not None and quantity.kind != "status":
         found, finite = limits, values[np.isfinite(values)]
         beyond = bool((finite < limits[0]).any()), bool((finite > limits[1]).any())
-        colours = SIGNED if quantity.kind == "signed" and limits[0] == -limits[1] else AMOUNT
-    return Row(quantity.title, quantity.unit, slices, found, colours, beyond, names or {})
+        signed = quantity.kind in ("signed", "difference") and limits[0] == -limits[1]
+        colours = SIGNED if signed else AMOUNT
+    return Row(quantity.title, quantity.unit, slices, found, colours, beyond, statuses or {})
 
 
 def _places(plane: Plane) -> Array | None:
@@ -425,8 +439,7 @@ def image_rows(images: Mapping[str, Image]) -> list[Row]:
             middle = image.shape[axis] // 2
             values, edges = image_plane(image, axis, middle)
             slices.append(Slice(axis, middle, values, edges))
-        values = np.concatenate([part.values.ravel() for part in slices])
-        rows.append(Row(name, "grey levels", slices, *limits_of(values, "grey")))
+        rows.append(slices_row(Quantity(name, name, "grey levels", "grey"), slices))
     return rows
 
 
@@ -600,7 +613,7 @@ def _colours(row: Row) -> tuple[dict[str, Any], tuple[list[float], list[str]] | 
     edges = [present[0] - 0.5, *((a + b) / 2 for a, b in itertools.pairwise(present)), present[-1] + 0.5]
     chosen = ListedColormap([STATUS_COLOURS.get(value, "black") for value in present])
     middles = [(a + b) / 2 for a, b in itertools.pairwise(edges)]
-    labels = [f"{value:+d} {row.names.get(value, '')}".strip() for value in present]
+    labels = [f"{value:+d} {row.statuses[value].name if value in row.statuses else ''}".strip() for value in present]
     return {"cmap": chosen, "norm": BoundaryNorm(edges, len(present))}, (middles, labels)
 
 

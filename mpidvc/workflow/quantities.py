@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 from mpidvc.arrays import Array, Ints
 from mpidvc.core.fits import MotionFit, fit_rigid
-from mpidvc.core.statuses import CORRELATION, SEARCH, STRAIN
+from mpidvc.core.statuses import CORRELATION, SEARCH, STRAIN, Status
 from mpidvc.core.strain import COMPONENTS, along_z, components, gradients_around
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.kernels.neighbours import Points
 
-__all__ = ["MAGNITUDE", "RADIUS", "Kind", "Quantities", "Quantity", "status_names"]
+__all__ = ["MAGNITUDE", "RADIUS", "Kind", "Quantities", "Quantity", "statuses_of"]
 
-#: How values are coloured: of both signs, or differences (0 is in the middle, too, where one sign occurs), amounts, or
-#: return statuses.
-Kind = Literal["signed", "difference", "amount", "status"]
+#: How values are coloured: of both signs, or differences (0 is in the middle, too, where one sign occurs), grey levels
+#: (in colours where both signs occur), amounts, or return statuses.
+Kind = Literal["signed", "difference", "grey", "amount", "status"]
 #: Length of the displacement, with and without the rigid motion of all points.
 MAGNITUDE, REST = "disp", "nonrigid"
 DISPLACEMENT = {"Zdisp": 0, "Ydisp": 1, "Xdisp": 2}
@@ -57,8 +57,8 @@ class Quantity(NamedTuple):
     kind: Kind
 
 
-def status_names(field: PhiField, command: str = "") -> dict[int, str]:
-    """Short names of the return statuses of a field, the best first.
+def statuses_of(field: PhiField, command: str = "") -> dict[int, Status]:
+    """The return statuses that a field may have, the best first.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def status_names(field: PhiField, command: str = "") -> dict[int, str]:
     known = STRAIN if command == "regularStrain" else CORRELATION
     if "pixelSearchCC" in field and "LabelDilate" not in field:
         known = {**CORRELATION, **SEARCH}
-    return {value: status.name for value, status in sorted(known.items(), reverse=True)}
+    return dict(sorted(known.items(), reverse=True))
 
 
 class Quantities:

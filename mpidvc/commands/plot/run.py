@@ -33,7 +33,7 @@ from mpidvc.workflow.plot import (
     row_of,
     save,
 )
-from mpidvc.workflow.quantities import Quantities, Quantity, status_names
+from mpidvc.workflow.quantities import Quantities, Quantity, statuses_of
 
 __all__ = ["Plan"]
 
@@ -150,7 +150,7 @@ class _Picture:
     def _row(self, quantity: Quantity, values: Array, given: Quantities, limits: Limits | None = None) -> Row:
         if self.args.limits is not None:
             limits = tuple(self.args.limits)
-        return row_of(quantity, self.planes, values, status_names(given.field, given.command), limits)
+        return row_of(quantity, self.planes, values, statuses_of(given.field, given.command), limits)
 
     def _image(self) -> Image | None:
         """Image 1, where it is drawn."""

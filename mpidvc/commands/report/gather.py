@@ -172,7 +172,10 @@ def _read(path: Path) -> Table | None:
     if not cells or len({len(row) for row in lines}) != 1:
         return None
     read: list[list[str | float]] = [list(row) for row in cells]
-    for k in range(len(columns)):
+    for k, name in enumerate(columns):
+        # a name may be a number
+        if name in ("image", "reference"):
+            continue
         numbers = _numbers([row[k] for row in cells])
         for row, number in zip(read, numbers, strict=False):
             row[k] = number

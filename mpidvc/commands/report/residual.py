@@ -89,7 +89,8 @@ def compare(images: tuple[Image, Image], field: PhiField, good: Array, order: in
         for name, values in differences.items()
         if known.any()
     }
-    return Compared(*slices, gain, bias, int(known.sum()), numbers)
+    ones, twos, before, after = slices
+    return Compared(ones, twos, before, after, gain, bias, int(known.sum()), numbers)
 
 
 def _planes(image: Image, field: PhiField) -> list[tuple[int, int]]:
