@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mpidvc.arrays import Array, Ints
 from mpidvc.core.fits import MotionFit, fit_rigid
+from mpidvc.core.series import NOT_COMPARED
 from mpidvc.core.statuses import CORRELATION, SEARCH, STRAIN, Status
 from mpidvc.core.strain import COMPONENTS, along_z, components, gradients_around
 from mpidvc.errors import UserError
@@ -210,6 +211,8 @@ class Quantities:
                 values = strains[name]
             else:
                 values = np.asarray(field.columns[name][points], np.float64)
+                if name == "iterations" and "returnStatus" in field:
+                    values = np.where(np.isin(field["returnStatus"][points], NOT_COMPARED), np.nan, values)
                 if not (name in STRAINS or name.startswith("sigma")):
                     found[name] = values
                     continue

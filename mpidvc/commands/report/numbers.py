@@ -8,6 +8,10 @@ from typing import Any, NamedTuple, TypeAlias
 __all__ = ["Number", "Text", "look_up", "shown"]
 
 
+#: Amounts below this are 0 in a text of significant digits.
+LEAST = 1e-9
+
+
 class Number(NamedTuple):
     """A number in a text: where it stands among the facts, and its form."""
 
@@ -29,4 +33,7 @@ def look_up(facts: Any, path: str) -> Any:
 def shown(facts: Mapping[str, Any], number: Number) -> str:
     """A number of the facts as text; a dash where it is none."""
     value = look_up(facts, number.path)
-    return "–" if value is None else format(value, number.form)
+    if value is None:
+        return "–"
+    # what is 0 but for rounding is told as 0
+    return format(0.0 if number.form.endswith("g") and abs(value) < LEAST else value, number.form)

@@ -40,12 +40,12 @@ caption { text-align: left; padding-bottom: 0.2rem; }
 th, td { padding: 0.2rem 0.6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
   overflow-wrap: normal; }
 td.n, th.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-td.long { min-width: 14rem; overflow-wrap: anywhere; }
+.long { min-width: 12rem; overflow-wrap: anywhere; }
 .share { width: 8rem; min-width: 5rem; }
 .share span { display: block; height: 0.8rem; margin-top: 0.25rem; background: var(--bar); border-radius: 2px; }
 figure { margin: 0.6rem 0; }
 figure .frame { overflow-x: auto; background: #ffffff; border: 1px solid var(--line); border-radius: 4px;
-  padding: 4px; }
+  padding: 4px; display: inline-block; max-width: 100%; }
 figure img { display: block; }
 img.slices { max-width: 100%; min-width: 38rem; height: auto; }
 img.few { min-width: 0; }
@@ -197,7 +197,7 @@ class _Page:
         rows = [
             [
                 f"image {k + 1}",
-                escape(image["name"]),
+                _long(image["name"]),
                 " × ".join(self._n(f"images/{k}/shape/{i}", "d") for i in range(3)),
             ]
             for k, image in enumerate(facts["images"])
@@ -206,14 +206,14 @@ class _Page:
         residual = facts["residual"]
         if residual is not None and "after" in residual:
             numbers = [
-                [title, *(self._n(f"residual/{name}/{key}") for key in ("mean", "sd"))]
+                [title, self._n(f"residual/{name}/sd")]
                 for name, title in (
                     ("image_1", "image 1"),
                     ("before", "image 1 − image 2"),
                     ("after", "image 1 − image 2, pulled back by the result"),
                 )
             ]
-            told += self._table(["grey levels", "mean", "sd"], numbers)
+            told += self._table(["grey levels", "sd"], numbers)
             told += (
                 f'<p class="soft">Over {self._n("residual/voxels", "d")} voxels of these planes; grey levels of image '
                 f"2 are mapped to those of image 1 (gain {self._n('residual/gain')}, bias {self._n('residual/bias')}). "
@@ -352,9 +352,11 @@ class _Page:
                 about = f"{step['command']}: {step['file']}" if step["command"] else step["file"]
                 table = self._table([], [[a, f'<div class="long">{b}</div>'] for a, b in rows], texts=2)
                 told += f"<details><summary>Parameters of {escape(about)}</summary>{table}</details>"
+            else:
+                told += f"<p>From {escape(step['file'])}, which tells no parameters.</p>"
         rows = [
             [
-                escape(one["file"]),
+                _long(one["file"]),
                 escape(one["command"]),
                 self._n(f"files/{k}/points", "d"),
                 self._n(f"files/{k}/good", "d"),
@@ -369,6 +371,11 @@ class _Page:
             "the conventions of spam (Stamati et al. 2020, doi 10.21105/joss.02286). Name the command lines above, the "
             "size of the windows and the node spacing.</p>"
         )
+
+
+def _long(text: str) -> str:
+    """A text that may be broken anywhere, as HTML."""
+    return f'<div class="long">{escape(text)}</div>'
 
 
 def _setting(value: Any) -> str:

@@ -60,7 +60,7 @@ def judge_result(
         advice += found.advice
         warnings += _outliers(phi_field)
     facts["verdict"] = {"trusted": trusted, "warnings": warnings, "advice": advice}
-    return _sentences(facts, trusted, sigmas)
+    return _sentences(facts, trusted, sigmas, correlated and not searched)
 
 
 def _shape(main: Step, phi_field: PhiField) -> Any:
@@ -104,7 +104,7 @@ def _outliers(phi_field: PhiField) -> list[str]:
     ]
 
 
-def _sentences(facts: Mapping[str, Any], trusted: bool | None, sigmas: Sequence[str]) -> list[Text]:
+def _sentences(facts: Mapping[str, Any], trusted: bool | None, sigmas: Sequence[str], correlated: bool) -> list[Text]:
     """The verdict in a paragraph."""
     result, motion = facts["result"], facts["motion"]
     points = "labels" if result["layout"] == "labels" else "points"
@@ -121,7 +121,7 @@ def _sentences(facts: Mapping[str, Any], trusted: bool | None, sigmas: Sequence[
         found.append(
             [
                 *(Number("convergence/share", ".1%"), " of the ", Number("convergence/compared", "d")),
-                f" {points} that {command} compared are good",
+                f" {points} that {command} compared {'converged' if correlated else 'are good'}",
                 *of_all,
                 *zncc,
                 ". ",
@@ -131,10 +131,10 @@ def _sentences(facts: Mapping[str, Any], trusted: bool | None, sigmas: Sequence[
         return [*found, ["There is no point from which motion or strain could be told."]]
     axes = "yx" if motion["in_plane"] and motion["translation"][0] == 0 else "zyx"
     found.append(
-        ["On the whole it moved by ", *_triple("motion/translation", axes, ".3f"), f" voxels ({' '.join(axes)})"]
+        ["On the whole it moved by ", *_triple("motion/translation", axes, ".3f"), f" voxels ({', '.join(axes)})"]
     )
     if axes == "zyx":
-        found.append([" and turned by ", *_triple("motion/rotation", axes, ".3f"), " degrees (z y x)"])
+        found.append([" and turned by ", *_triple("motion/rotation", axes, ".3f"), " degrees (z, y, x)"])
     else:
         found.append([" and turned by ", Number("motion/rotation/0", ".3f"), " degrees"])
     if motion["rigid_rms"] is not None:
@@ -143,8 +143,8 @@ def _sentences(facts: Mapping[str, Any], trusted: bool | None, sigmas: Sequence[
     if _has(facts, "dev"):
         found.append(
             [
-                *("The mean volumetric strain is ", Number("quantities/vol/mean", "+.2e")),
-                *(", the mean deviatoric strain ", Number("quantities/dev/mean", ".2e"), ". "),
+                *("The mean volumetric strain is ", Number("quantities/vol/mean", "+.3%")),
+                *(", the mean deviatoric strain ", Number("quantities/dev/mean", ".3%"), ". "),
             ]
         )
     if sigmas:
@@ -170,7 +170,7 @@ def _band_sentences(facts: Mapping[str, Any], axes: str) -> list[Text]:
     band = facts["band"]
     if band is None:
         return [["No band of localised strain is found. "]]
-    place = [" at ", *_triple("band/centre", axes, ".0f"), f" ({' '.join(axes)})"]
+    place = [" at ", *_triple("band/centre", axes, ".0f"), f" ({', '.join(axes)})"]
     shape: Text = ["Strain is localised in a region", *place]
     if band["flat"]:
         shape = ["Strain is localised in a band", *place, ", with the normal ", *_triple("band/normal", axes, ".2f")]
@@ -179,17 +179,17 @@ def _band_sentences(facts: Mapping[str, Any], axes: str) -> list[Text]:
         [
             *shape,
             *(": it holds ", Number("band/share", ".1%"), " of the points and ", Number("band/strain_share", ".1%")),
-            *(" of the deviatoric strain, ", Number("band/mean", ".2e"), " on average against "),
-            *(Number("band/rest", ".2e"), " elsewhere. "),
+            *(" of the deviatoric strain, ", Number("band/mean", ".3%"), " on average against "),
+            *(Number("band/rest", ".3%"), " elsewhere. "),
         ]
     ]
 
 
 def _triple(path: str, axes: str, form: str) -> Text:
-    numbers: Text = []
+    numbers: Text = ["("]
     for axis in axes:
-        numbers += [Number(f"{path}/{'zyx'.index(axis)}", form), " "]
-    return numbers[:-1]
+        numbers += [Number(f"{path}/{'zyx'.index(axis)}", form), ", "]
+    return [*numbers[:-1], ")"]
 
 
 def _has(facts: Mapping[str, Any], name: str) -> bool:
