@@ -85,7 +85,7 @@ ARROWS = 24
 
 
 def need_matplotlib(option: str) -> None:
-    """Check that matplotlib, which an option or command needs, is installed.
+    """Check that matplotlib, which an option (or, if "", the command) needs, is installed.
 
     Raises
     ------
@@ -93,7 +93,8 @@ def need_matplotlib(option: str) -> None:
         If it is not.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise UserError(f'{option}: matplotlib is not installed; pip install "mpidvc[plots]", or matplotlib alone')
+        what = f"{option}: " if option else ""
+        raise UserError(f'{what}matplotlib is not installed; pip install "mpidvc[plots]", or matplotlib alone')
 
 
 def check_picture(option: str, path: str) -> None:
@@ -104,7 +105,7 @@ def check_picture(option: str, path: str) -> None:
     UserError
         If matplotlib is missing, or there is no such folder.
     """
-    need_matplotlib(option)
+    need_matplotlib("" if option == "--output" else option)
     if not Path(path).resolve().parent.is_dir():
         raise UserError(f"{option} {path}: there is no folder {Path(path).resolve().parent}; make it")
 
@@ -579,7 +580,7 @@ def _draw_cell(figure: Figure, cell: _Cell, left: float, top: float, width: floa
         # a thin slice has no room for a name as long as that
         if len(row.slices) > 1 or part.place != 0:
             # no title: its place would be sought among all labels
-            figure.text(x / width, (top - ABOVE + 0.04) / height, f"{'zyx'[part.axis]} = {part.place:g}", fontsize=7)
+            figure.text(x / width, (top - ABOVE + 0.04) / height, f"{'zyx'[part.axis]} = {part.place:.4g}", fontsize=7)
         x += w
     if shown is None:
         return

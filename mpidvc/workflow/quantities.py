@@ -248,4 +248,6 @@ class Quantities:
 
 def _in_plane(column: str) -> bool:
     """Whether a column of strain or sigma tells something in 2D."""
-    return not along_z(column.removeprefix("sigma").lower() or "-") and column not in ("ry", "rx")
+    if column.startswith("sigma"):
+        return "z" not in column.removeprefix("sigma").lower()
+    return not along_z(column) and column not in ("ry", "rx")

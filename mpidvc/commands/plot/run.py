@@ -71,7 +71,7 @@ class Plan(command.Plan):
         if output is None and isinstance(args.phi_file, PhiField):
             raise UserError("--output: is missing; a field in memory has no name, give that of the picture")
         output = output or str(Path(args.phi_file).with_suffix(".png"))
-        check_picture("mpidvc plot", output)
+        check_picture("--output", output)
         return cls(args=args, output=output)
 
     def for_workers(self) -> Plan:

@@ -126,7 +126,11 @@ def _good(phi_field: PhiField) -> NDArray[np.bool_]:
 
 
 def _result(step: Step, phi_field: PhiField) -> dict[str, Any]:
-    window = correlation_window(str(step.path))
+    try:
+        window = correlation_window(str(step.path))
+    except (ValueError, TypeError):
+        # damaged settings
+        window = None
     return {
         "file": step.path.name,
         "command": step.command,

@@ -148,7 +148,8 @@ def _tables(folder: Path, stem: str | None) -> tuple[Table | None, Table | None]
         if table is not None and series is None and (stem is None or _is_state(table, stem)):
             series = table
     for path in _natural(folder.glob(f"*{STUDY}")):
-        study = study or _read(path)
+        if stem is None or stem.startswith(path.name.removesuffix(STUDY)):
+            study = study or _read(path)
     return series, study
 
 

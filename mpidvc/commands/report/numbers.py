@@ -10,6 +10,8 @@ __all__ = ["Number", "Text", "look_up", "shown"]
 
 #: Amounts below this are 0 in a text of significant digits.
 LEAST = 1e-9
+#: Amounts from this on are told by their power of ten.
+MOST = 1e7
 
 
 class Number(NamedTuple):
@@ -35,5 +37,7 @@ def shown(facts: Mapping[str, Any], number: Number) -> str:
     value = look_up(facts, number.path)
     if value is None:
         return "–"
-    # what is 0 but for rounding is told as 0
-    return format(0.0 if number.form.endswith("g") and abs(value) < LEAST else value, number.form)
+    if number.form.endswith("g") and abs(value) < LEAST:
+        # 0 but for rounding
+        return "0"
+    return format(value, ".4g" if number.form.endswith("f") and abs(value) >= MOST else number.form)

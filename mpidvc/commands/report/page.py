@@ -297,7 +297,7 @@ class _Page:
         def vector(path: str, form: str) -> list[str]:
             return [self._n(f"motion/{path}/{k}", form) for k in range(3)]
 
-        single = motion["rigid_rms"] is None
+        single = self.facts["result"]["points"] == 1
         lines = [
             ["centre (voxels)", *vector("centre", ".2f")],
             ["displacement of the centre (voxels)", *vector("translation", ".4f")],

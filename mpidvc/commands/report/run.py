@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mpidvc.atomic import replacing
 from mpidvc.cli import command
 from mpidvc.cli.command import Outcome
@@ -50,14 +52,16 @@ class Plan(command.Plan):
             raise UserError(f"{given}: does not exist; give a result (.h5 or .tsv), or a folder with results")
         output = given / "report.html" if given.is_dir() else given.with_name(f"{given.stem}-report.html")
         output = Path(args.output) if args.output is not None else output
-        check_picture("mpidvc report", str(output))
+        check_picture("--output", str(output))
         return cls(result=args.result, images=args.images, output=output)
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
         if executor.rank != 0:
             return Outcome(0)
-        material = collect(gather(self.result), COMMANDS, self.images)
-        page = make_page(material, make_pictures(material))
+        # numbers of a result may be absurd, and their squares no numbers
+        with np.errstate(over="ignore", invalid="ignore"):
+            material = collect(gather(self.result), COMMANDS, self.images)
+            page = make_page(material, make_pictures(material))
         numbers = self.output.with_suffix(".json")
         _write(numbers, json.dumps(material.facts, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
         _write(self.output, page)

@@ -121,7 +121,8 @@ def _sentences(facts: Mapping[str, Any], trusted: bool | None, sigmas: Sequence[
         found.append(
             [
                 *(Number("convergence/share", ".1%"), " of the ", Number("convergence/compared", "d")),
-                f" {points} that {command} compared {'converged' if correlated else 'are good'}",
+                f" {points}{f' that {command} compared' if result['command'] else ''} ",
+                "converged" if correlated else "are good",
                 *of_all,
                 *zncc,
                 ". ",
@@ -137,7 +138,7 @@ def _sentences(facts: Mapping[str, Any], trusted: bool | None, sigmas: Sequence[
         found.append([" and turned by ", *_triple("motion/rotation", axes, ".3f"), " degrees (z, y, x)"])
     else:
         found.append([" and turned by ", Number("motion/rotation/0", ".3f"), " degrees"])
-    if motion["rigid_rms"] is not None:
+    if result["points"] > 1:
         found.append(["; without this rigid motion ", Number("motion/rigid_rms", ".3f"), " voxels (rms) are left"])
     found.append([". "])
     if _has(facts, "dev"):
