@@ -6,7 +6,8 @@ from mpidvc.cli.command import Command
 
 __all__ = ["COMMANDS"]
 
-_EYE, _CORRELATION, _FIELDS, _RUNS, _FIRST_STEPS = "By eye", "Correlation", "Fields", "Runs", "First steps"
+_EYE, _CORRELATION, _FIELDS, _PICTURES = "By eye", "Correlation", "Fields", "Pictures"
+_RUNS, _FIRST_STEPS = "Runs", "First steps"
 
 #: By name, in the order of the help.
 COMMANDS = {
@@ -102,6 +103,20 @@ COMMANDS = {
             "measure the errors of windows of several sizes, on a repeat scan or on virtual states",
             _RUNS,
             "Study",
+        ),
+        Command(
+            "plot",
+            "mpidvc.commands.plot",
+            "draw slices of a result: displacement, strain, statuses; compare two results",
+            _PICTURES,
+            "Path of the picture",
+        ),
+        Command(
+            "report",
+            "mpidvc.commands.report",
+            "judge a result in a page (HTML) with pictures and all numbers, and in JSON",
+            _PICTURES,
+            "dict: the numbers of the report",
         ),
         Command(
             "plan",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -32,6 +33,7 @@ node-spacing = 8
 half-window-size = 7
 interpolation-order = 3
 """
+OWN = ("steps", "report")
 STEPS = ["reg", "ldic", "filterPhiField", "regularStrain", "deformImage"]
 
 
@@ -59,8 +61,8 @@ def scans(tmp_path: Path, images: tuple[np.ndarray, np.ndarray], monkeypatch: py
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, images: tuple[np.ndarray, np.ndarray]) -> dict[str, bytes]:
-    """Files of a run that nothing interrupted."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, images: tuple[np.ndarray, np.ndarray]) -> Path:
+    """Folder of a run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("undisturbed")
     fill(folder, images)
     before = Path.cwd()
@@ -69,7 +71,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, images: tuple[np.ndarr
         assert run("a.tif", "b.tif", "--recipe", "small.toml") == 0
     finally:
         os.chdir(before)
-    return results(folder / "out")
+    return folder / "out"
 
 
 def run(*words: str, out: str = "out") -> int:
@@ -77,8 +79,19 @@ def run(*words: str, out: str = "out") -> int:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """Files of a run, but for the record of its steps, which has their dates."""
-    return {name: content for name, content in outputs(folder).items() if name != "steps.json"}
+    """Files of a run, but for the record of its steps and the report, which have times and places."""
+    return {name: content for name, content in outputs(folder).items() if name.partition(".")[0] not in OWN}
+
+
+def numbers(folder: Path) -> dict[str, Any]:
+    """The numbers of the report, without times, hosts and places."""
+    text = (folder / "report.json").read_text().replace(str(folder.parent), "")
+    found: dict[str, Any] = json.loads(text.replace(f"{folder.name}/", "/").replace(f'"{folder.name}"', '""'))
+    for step in found["steps"]:
+        del step["run"]
+        # with --resume, if it was interrupted
+        step["command_line"] = step["command_line"].removesuffix(" --overwrite").removesuffix(" --resume")
+    return found
 
 
 def lines_of(text: str) -> list[str]:
@@ -88,7 +101,9 @@ def lines_of(text: str) -> list[str]:
 def test_from_scans_to_strain(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("a.tif", "b.tif", "--recipe", "small.toml") == 0
     said = capsys.readouterr()
-    assert [line.split()[-1].removeprefix("-od=out/") for line in lines_of(said.out)] == STEPS
+    assert [line.split()[-1].removeprefix("-od=out/") for line in lines_of(said.out)] == [*STEPS, "out"]
+    assert "The result is one to trust: 100.0% of the" in said.out
+    assert json.loads((scans / "out" / "report.json").read_text())["band"] is None
     (strain,) = (scans / "out" / "regularStrain").glob("*.h5")
     field = read_field(scans / "out" / "filterPhiField" / "a-b-ldic-filtered.h5")
     inner = field.good & (field.positions > 8).all(axis=1) & (field.positions < np.array(PAIR.shape) - 9).all(axis=1)
@@ -113,7 +128,7 @@ def test_every_line_makes_the_same_files_by_hand(scans: Path, capsys: pytest.Cap
     lines = lines_of(capsys.readouterr().out)
     (scans / "out").rename("run")
     for line in lines:
-        assert main([*shlex.split(line), "-np", "1"][0:]) == 0
+        assert main([*shlex.split(line), *([] if line.startswith("report") else ["-np", "1"])]) == 0
     by_hand = results(scans / "out")
     assert set(by_hand) == set(before) - {"recipe.toml"}
     assert [name for name, content in by_hand.items() if before[name] != content] == []
@@ -124,7 +139,7 @@ def test_finished_steps_are_not_repeated(scans: Path, capsys: pytest.CaptureFixt
     first = {path: path.stat().st_mtime_ns for path in (scans / "out").rglob("*.*") if path.parent.name in STEPS}
     capsys.readouterr()
     assert run("a.tif", "b.tif", "--recipe", "small.toml") == 0
-    assert capsys.readouterr().out.count("finished before") == len(STEPS)
+    assert capsys.readouterr().out.count("finished before") == len(STEPS) + 1
     assert {path: path.stat().st_mtime_ns for path in first} == first
     # what determines ldic, and all after it
     (scans / "small.toml").write_text(RECIPE.replace("node-spacing = 8", "node-spacing = 10"))
@@ -142,7 +157,7 @@ def test_finished_steps_are_not_repeated(scans: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize("step", range(len(STEPS)))
 def test_interrupted_in_any_step(
     scans: Path,
-    undisturbed: dict[str, bytes],
+    undisturbed: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     step: int,
@@ -166,7 +181,8 @@ def test_interrupted_in_any_step(
     capsys.readouterr()
     assert run("a.tif", "b.tif", "--recipe", "small.toml", out="broken") == 0
     assert capsys.readouterr().out.count("finished before") == step
-    assert results(scans / "broken") == undisturbed
+    assert results(scans / "broken") == results(undisturbed)
+    assert numbers(scans / "broken") == numbers(undisturbed)
 
 
 @pytest.mark.usefixtures("launcher")

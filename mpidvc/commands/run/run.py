@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ from mpidvc.cli.keywords import signature, words
 from mpidvc.commands import COMMANDS
 from mpidvc.commands.run.choice import complete, without_images
 from mpidvc.commands.run.recipe import STEPS, Recipe, read_recipe
-from mpidvc.commands.run.record import Done, Record, key_of
 from mpidvc.errors import UserError
 from mpidvc.fields.read import read_field
 from mpidvc.images.image import open_image
@@ -28,6 +28,7 @@ from mpidvc.runtime.stop import Stopped, keep
 from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader
 from mpidvc.workflow.inputs import open_mask, open_pair
 from mpidvc.workflow.output import base_name, make_folder, output_folder
+from mpidvc.workflow.record import Done, Record, key_of
 
 if TYPE_CHECKING:
     from mpidvc.tasks.ranks import Team
@@ -141,6 +142,8 @@ class _Road:
         self._record = Record(plan.folder)
         self._recipe = plan.recipe
         self.distrusted = False
+        #: Whether a step was done, and not only found finished.
+        self._measured = False
         self.results: list[Path] = []
 
     def follow(self) -> None:
@@ -173,6 +176,19 @@ class _Road:
                     "prefix": f"{base_name(first)}-{base_name(image)}",
                 }
                 self._step("deformImage", options, path.stem)
+        self._report()
+
+    def _report(self) -> None:
+        """Judge the results in a page."""
+        folder, executor = self._plan.folder, self._executor
+        self._console.print(f"\n$ {shlex.join(['mpidvc', 'report', str(folder)])}")
+        pages = [folder / "report.html", folder / "report.json"]
+        if on_leader(executor, lambda: not self._measured and all(page.exists() for page in pages)):
+            self._console.print("finished before")
+        elif on_leader(executor, lambda: importlib.util.find_spec("matplotlib") is None):
+            self._console.note("no report: matplotlib is not installed (pip install matplotlib)")
+        else:
+            api.call("report", {"result": folder}, executor, self._console)
 
     def _masked(self, name: str) -> dict[str, Any]:
         return {"mask1": self._plan.mask1} if "mask1" in signature(COMMANDS[name].parser()).parameters else {}
@@ -281,6 +297,7 @@ class _Road:
         if done is not None:
             console.print("finished before")
             return done.files, done.status
+        self._measured = True
         if executor.rank == 0:
             self._record.begin(title, key, shown)
         keep(f"finished steps are kept: the same line goes on: {plan.again}")
