@@ -127,7 +127,7 @@ cdef extern from "gauss_newton.hpp" nogil:
         int (*prefilter)(float*, int64_t, int64_t, const int64_t*, const int64_t*, const int64_t*,
                          const int64_t*) noexcept nogil
         int (*correlate)(const mpidvc_points*) noexcept nogil
-        int (*block_sums)(const mpidvc_block*, double*) noexcept nogil
+        int (*block_sums)(const mpidvc_block*, double*, double*) noexcept nogil
         int (*warp)(const mpidvc_warp*) noexcept nogil
 
 __all__ = [
@@ -512,7 +512,7 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
 def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1] usable,
                const float[:, :, ::1] sampled1, const float[:, :, ::1] box2 not None,
                const uint8_t[:, :, ::1] valid2, low1, n, F, centre2, low2, high2, double level, double gain,
-               double bias, index=(0, 0, 0)):
+               double bias, index=(0, 0, 0), double[::1] whole=None):
     """Compute the sums of one registration pass over a block of image 1.
 
     Parameters
@@ -534,6 +534,9 @@ def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None,
     gain, bias : float
     index : 3 ints
         Shift-DVC: flattened index of the first voxel in its image, and of steps along y and z.
+    whole : (SUMS,) float64, optional, in and out
+        Sums of image 1 alone over all voxels of the block that may be compared, from an earlier call for the same block,
+        settings and level; where the first is nan they are made. The result is the same to the last bit.
 
     Returns
     -------
@@ -552,6 +555,9 @@ def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None,
     cdef mpidvc_settings with_levels = settings.c
     out = np.zeros(MPIDVC_SUMS)
     cdef double[::1] sums = out
+    cdef double[::1] kept = np.full(MPIDVC_SUMS, np.nan) if whole is None else whole
+    if kept.shape[0] != MPIDVC_SUMS:
+        raise ValueError("the sums of image 1 must be as many as those of a pass")
     fill_box(&block.box1, box1, usable)
     fill_box(&block.box2, box2, valid2)
     if settings.c.shift and sampled1 is None:
@@ -578,7 +584,7 @@ def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None,
     block.level = level
     block.index0, block.index_y, block.index_z = index
     with nogil:
-        failed = table.block_sums(&block, &sums[0])
+        failed = table.block_sums(&block, &kept[0], &sums[0])
     if failed:
         raise MemoryError("no memory for a block")
     return out

@@ -128,7 +128,9 @@ struct mpidvc_kernels {
     int (*prefilter)(float *data, int64_t pitch_y, int64_t pitch_z, const int64_t low[3], const int64_t high[3],
                      const int64_t needed_low[3], const int64_t needed_high[3]);
     int (*correlate)(const mpidvc_points *);
-    int (*block_sums)(const mpidvc_block *, double *sums);
+    // whole: N, F, FF, C, D and M of all comparable voxels, which do not depend on the mapping; made where N is NaN. With
+    // update_gradient there are none.
+    int (*block_sums)(const mpidvc_block *, double *whole, double *sums);
     int (*warp)(const mpidvc_warp *);
 };
 

@@ -30,23 +30,45 @@ struct Window {
 // Voxels around the compared ones that gradients need; one more where Shift-DVC takes them beside the voxels.
 MPIDVC_INLINE Int frame_of(const mpidvc_settings &set) { return set.gradient_reach + (set.shift ? 1 : 0); }
 
-// Memory of a window of n voxels, to be given back by free(win.memory). False where memory is short.
-bool allocate(Window &win, const Int n[3], const mpidvc_settings &set) {
+// A window of n voxels, without memory.
+Window window_of(const Int n[3]) {
+    Window win = {};
     memcpy(win.n, n, sizeof win.n);
     win.pitch = (n[2] + 7) / 8 * 8;
     win.rows = n[0] * n[1];
+    return win;
+}
+
+// Gives a window its rows, and memory of so many floats more, of which it returns the first; null where memory is
+// short. To be given back by free(win.memory).
+float *allocate_floats(Window &win, Int floats) {
+    win.memory = calloc(1, sizeof(Int) * 5 * win.rows + sizeof(float) * floats);
+    if (!win.memory) return 0;
+    win.first = (Int *)win.memory, win.last = win.first + win.rows;
+    win.kept_from = win.last + win.rows, win.kept_to = win.kept_from + win.rows, win.kept = win.kept_to + win.rows;
+    return (float *)(win.kept + win.rows);
+}
+
+// Memory for weights and samples alone, where grey levels and gradients stay in a box. False where memory is short.
+bool allocate_weights(Window &win) {
     const Int size = win.rows * win.pitch + 64;
+    float *p = allocate_floats(win, 3 * size + win.pitch + 64);
+    if (!p) return false;
+    win.w = p, win.now = p + size, win.residual = p + 2 * size, win.row = p + 3 * size;
+    return true;
+}
+
+// Memory for all of it. False where memory is short.
+bool allocate(Window &win, const mpidvc_settings &set) {
+    const Int *n = win.n, size = win.rows * win.pitch + 64;
     for (int a = 0; a < 3; a++)
         win.frame[a] = set.update_gradient ? n[a] + (set.two_d && a == 0 ? 0 : 2 * frame_of(set)) : 0;
     win.frame_pitch = (win.frame[2] + 7) / 8 * 8;
     const Int frame = win.frame[0] * win.frame[1] * win.frame_pitch + 64;
     const Int line = larger(win.pitch, win.frame_pitch) + 64;
     const Int floats = (set.gauss ? 10 : 7) * size + 2 * frame + 2 * line;
-    win.memory = calloc(1, sizeof(Int) * 5 * win.rows + sizeof(float) * floats);
-    if (!win.memory) return false;
-    win.first = (Int *)win.memory, win.last = win.first + win.rows;
-    win.kept_from = win.last + win.rows, win.kept_to = win.kept_from + win.rows, win.kept = win.kept_to + win.rows;
-    float *p = (float *)(win.kept + win.rows);
+    float *p = allocate_floats(win, floats);
+    if (!p) return false;
     win.f = p, win.gz = p + size, win.gy = p + 2 * size, win.gx = p + 3 * size, win.w = p + 4 * size;
     win.now = p + 5 * size;
     win.warped = p + 6 * size, win.warped_weight = win.warped + frame;
@@ -187,6 +209,24 @@ MPIDVC_INLINE Int count_of(const uint8_t *map, Int n) {
         sum += some;
     }
     return sum;
+}
+
+// The same of a part of a box.
+Int count_of(const uint8_t *map, Int py, Int pz, const Int n[3]) {
+    Int sum = 0;
+    for (Int z = 0; z < n[0]; z++)
+        for (Int y = 0; y < n[1]; y++) sum += count_of(map + z * pz + y * py, n[2]);
+    return sum;
+}
+
+// The weights of window 1 from a map of the voxels that may be compared.
+void read_weights(Window &win, const uint8_t *map, Int py, Int pz) {
+    for (Int z = 0; z < win.n[0]; z++)
+        for (Int y = 0; y < win.n[1]; y++) {
+            const uint8_t *v = map + z * pz + y * py;
+            float *w = win.w + (z * win.n[1] + y) * win.pitch;
+            for (Int x = 0; x < win.n[2]; x++) w[x] = v[x] ? 1.f : 0.f;
+        }
 }
 
 // Says that the rows of `now` have to be filled anew.

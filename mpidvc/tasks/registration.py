@@ -20,7 +20,7 @@ from mpidvc.core.registration import BlockSums, GaussNewton, RegistrationSetting
 from mpidvc.errors import UserError
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
-from mpidvc.images.source import CACHE
+from mpidvc.images.source import CACHE, Decoded
 from mpidvc.kernels import correlation
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.binned import BinnedImage
@@ -50,6 +50,11 @@ class Pass(NamedTuple):
     bias: float
 
 
+def _not_yet(chunk: int) -> Array:
+    """Sums of image 1 alone, to be made by the kernel."""
+    return np.full(correlation.SUMS, np.nan)
+
+
 class RegistrationTask:
     """Sums of one Gauss–Newton pass over an image, block by block.
 
@@ -60,19 +65,19 @@ class RegistrationTask:
     settings : RegistrationSettings
     margin : 3 ints
         Voxels at every face of image 1 that are not compared.
+    cache_bytes : int
+        Bytes that may be kept of the sums of image 1 alone, which are the same in every pass.
     """
 
     def __init__(
-        self,
-        images: ImagePair,
-        settings: RegistrationSettings,
-        margin: Triple,
+        self, images: ImagePair, settings: RegistrationSettings, margin: Triple, cache_bytes: int = CACHE
     ) -> None:
         self.images = images
         self.settings = settings
         self._two_d = images.two_d
         self._kernel_settings = settings.for_kernels(self._two_d)
         self._scratch = (Scratch(), Scratch())
+        self._whole = Decoded(cache_bytes)
         shape = images.image1.shape
         self.centre = (np.array(shape) - 1) / 2
         self._low = np.array(margin)
@@ -122,6 +127,7 @@ class RegistrationTask:
             argument.gain,
             argument.bias + argument.gain * base2 - base1,
             index,
+            self._whole.get(chunk, _not_yet),
         )
         return BlockSums.of(sums).moved(offset).packed()
 
@@ -278,7 +284,7 @@ def register_multiscale(
             return deformation.move_centre(deformation.scale_translation(phi, binning), own, centre)
 
         start = deformation.scale_translation(deformation.move_centre(phi, centre, own), 1 / binning)
-        task = RegistrationTask(level, settings, usable[binning])
+        task = RegistrationTask(level, settings, usable[binning], cache_bytes)
         solver = _run_level(executor, task, start, say, None if watch is None else lambda phi: watch(full(phi)))
         phi = full(solver.phi)
         outcome = RegistrationResult(phi, centre, solver, binning)
