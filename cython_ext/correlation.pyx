@@ -119,11 +119,13 @@ cdef extern from "gauss_newton.hpp" nogil:
         float* out
         int64_t pitch_y
         int64_t pitch_z
+        int64_t factor[3]
 
     struct mpidvc_kernels:
         const char* name
         int lanes
         void (*convert)(const mpidvc_grey*) noexcept nogil
+        int (*bin_mean)(const mpidvc_grey*) noexcept nogil
         int (*prefilter)(float*, int64_t, int64_t, const int64_t*, const int64_t*, const int64_t*,
                          const int64_t*) noexcept nogil
         int (*correlate)(const mpidvc_points*) noexcept nogil
@@ -142,6 +144,7 @@ __all__ = [
     "SMALLEST_VOLUME",
     "SUMS",
     "Settings",
+    "bin_mean",
     "block_sums",
     "correlate_points",
     "empty_box",
@@ -196,6 +199,34 @@ ctypedef fused Grey:
     const uint16_t
 
 
+ctypedef fused GreyOrFloat:
+    const uint8_t
+    const uint16_t
+    const float
+
+
+cdef bint fill_grey(mpidvc_grey* grey, GreyOrFloat[:, :, :] part, float[:, :, :] out, factor) except *:
+    """Grey levels in the kernels' form; whether there are any."""
+    cdef int a
+    for a in range(3):
+        grey.factor[a] = factor[a]
+        grey.shape[a] = out.shape[a]
+        if grey.factor[a] < 1 or part.shape[a] != out.shape[a] * grey.factor[a]:
+            raise ValueError("the shapes of grey levels and of floats do not belong together")
+    if out.shape[0] == 0 or out.shape[1] == 0 or out.shape[2] == 0:
+        return False
+    grey.bytes = sizeof(part[0, 0, 0])
+    if (part.shape[2] > 1 and part.strides[2] != grey.bytes) or (out.shape[2] > 1 and out.strides[2] != sizeof(float)):
+        raise ValueError("rows must be contiguous")
+    grey.data = &part[0, 0, 0]
+    grey.step_y = part.strides[1]
+    grey.step_z = part.strides[0]
+    grey.out = &out[0, 0, 0]
+    grey.pitch_y = out.strides[1] // <int>sizeof(float)
+    grey.pitch_z = out.strides[0] // <int>sizeof(float)
+    return True
+
+
 def to_float(Grey[:, :, :] part not None, float[:, :, :] out not None):
     """Convert grey levels, several times as fast as numpy does.
 
@@ -213,24 +244,36 @@ def to_float(Grey[:, :, :] part not None, float[:, :, :] out not None):
     """
     cdef mpidvc_grey grey
     cdef const mpidvc_kernels* table = kernels()
-    cdef int a
-    for a in range(3):
-        if part.shape[a] != out.shape[a]:
-            raise ValueError("grey levels and floats must have the same shape")
-        if part.shape[a] == 0:
-            return
-        grey.shape[a] = part.shape[a]
-    grey.bytes = sizeof(Grey)
-    if part.shape[2] > 1 and (part.strides[2] != grey.bytes or out.strides[2] != sizeof(float)):
-        raise ValueError("rows must be contiguous")
-    grey.data = &part[0, 0, 0]
-    grey.step_y = part.strides[1]
-    grey.step_z = part.strides[0]
-    grey.out = &out[0, 0, 0]
-    grey.pitch_y = out.strides[1] // <int>sizeof(float)
-    grey.pitch_z = out.strides[0] // <int>sizeof(float)
-    with nogil:
-        table.convert(&grey)
+    if fill_grey(&grey, part, out, (1, 1, 1)):
+        with nogil:
+            table.convert(&grey)
+
+
+def bin_mean(GreyOrFloat[:, :, :] part not None, factor, float[:, :, :] out not None):
+    """Compute block means, added up in single precision; a bin that holds a nan is nan.
+
+    Parameters
+    ----------
+    part : (fz z, fy y, fx x) uint8, uint16 or float32
+        With contiguous rows.
+    factor : 3 ints
+        Voxels of a bin along each axis: fz, fy, fx.
+    out : (z, y, x) float32, out
+        With contiguous rows.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not belong together, or rows are not contiguous.
+    """
+    cdef mpidvc_grey grey
+    cdef const mpidvc_kernels* table = kernels()
+    cdef int failed
+    if fill_grey(&grey, part, out, factor):
+        with nogil:
+            failed = table.bin_mean(&grey)
+        if failed:
+            raise MemoryError("no memory for a row of the image")
 
 
 cdef class Settings:
@@ -535,8 +578,8 @@ def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None,
     index : 3 ints
         Shift-DVC: flattened index of the first voxel in its image, and of steps along y and z.
     whole : (SUMS,) float64, optional, in and out
-        Sums of image 1 alone over all voxels of the block that may be compared, from an earlier call for the same block,
-        settings and level; where the first is nan they are made. The result is the same to the last bit.
+        Sums of image 1 alone over all voxels of the block that may be compared, from an earlier call for the same
+        block, settings and level; where the first is nan they are made. The result is the same to the last bit.
 
     Returns
     -------

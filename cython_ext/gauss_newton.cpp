@@ -416,7 +416,56 @@ void convert(const mpidvc_grey *grey) {
     grey->bytes == 1 ? convert_rows<uint8_t>(*grey) : convert_rows<uint16_t>(*grey);
 }
 
-const mpidvc_kernels TABLE = {MPIDVC_TEXT(MPIDVC_ISA), FULL, convert, prefilter, correlate, block_sums, warp};
+// The sums of neighbouring pairs of n values.
+MPIDVC_NOINLINE void add_pairs(const float *__restrict from, Int n, float *__restrict to) {
+    for (Int x = 0; x < n / 2; x++) to[x] = from[2 * x] + from[2 * x + 1];
+}
+
+// Means of bins: the rows of a bin are added up first, then its voxels along x, in single precision.
+template <class Grey> int bin_rows(const mpidvc_grey &grey) {
+    const Int *f = grey.factor, width = grey.shape[2] * f[2];
+    const float count = (float)(f[0] * f[1] * f[2]);
+    float *sums = (float *)malloc(2 * sizeof(float) * width);
+    if (!sums) return -1;
+    for (Int z = 0; z < grey.shape[0]; z++)
+        for (Int y = 0; y < grey.shape[1]; y++) {
+            float *now = sums, *next = sums + width;
+            for (Int k = 0; k < f[0]; k++)
+                for (Int j = 0; j < f[1]; j++) {
+                    const Int from_z = (z * f[0] + k) * grey.step_z, from_y = (y * f[1] + j) * grey.step_y;
+                    const char *row = (const char *)grey.data + from_z + from_y;
+                    const Grey *from = (const Grey *)row;
+                    if (y + 1 < grey.shape[1])
+                        for (Int b = 0; b < width * (Int)sizeof(Grey); b += 64)
+                            MPIDVC_PREFETCH(row + f[1] * grey.step_y + b);
+                    if (k == 0 && j == 0)
+                        for (Int x = 0; x < width; x++) now[x] = (float)from[x];
+                    else
+                        for (Int x = 0; x < width; x++) now[x] += (float)from[x];
+                }
+            Int each = f[2];
+            for (Int n = width; each % 2 == 0; each /= 2, n /= 2) {
+                add_pairs(now, n, next);
+                float *const swap = now;
+                now = next, next = swap;
+            }
+            float *to = grey.out + z * grey.pitch_z + y * grey.pitch_y;
+            for (Int x = 0; x < grey.shape[2]; x++) {
+                float sum = now[x * each];
+                for (Int k = 1; k < each; k++) sum += now[x * each + k];
+                to[x] = sum / count;
+            }
+        }
+    free(sums);
+    return 0;
+}
+
+int bin_mean(const mpidvc_grey *grey) {
+    if (grey->bytes == 1) return bin_rows<uint8_t>(*grey);
+    return grey->bytes == 2 ? bin_rows<uint16_t>(*grey) : bin_rows<float>(*grey);
+}
+
+const mpidvc_kernels TABLE = {MPIDVC_TEXT(MPIDVC_ISA), FULL, convert, bin_mean, prefilter, correlate, block_sums, warp};
 
 }  // namespace
 

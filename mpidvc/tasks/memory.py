@@ -290,7 +290,7 @@ def registration_bytes(images: ImagePair, settings: RegistrationSettings, gradie
     two_d = images.two_d
     factor = (1 if two_d else end, end, end)
     shape1, shape2 = (np.array(binned_shape(image.shape, factor)) for image in (images.image1, images.image2))
-    block = np.minimum((BLOCK_2D if two_d else BLOCK)[settings.order], shape1).astype(np.float64)
+    block = np.minimum(BLOCK_2D if two_d else BLOCK, shape1).astype(np.float64)
     kernel, around = settings.for_kernels(two_d), around_samples(settings.order)
     box1 = block + 2 * (kernel.gradient_reach + (around if settings.shift else 0))
     box2 = (np.abs(gradient + np.eye(3)) + 0.15) @ (block + 2 * kernel.gradient_reach + 2) + 2 * around + 1

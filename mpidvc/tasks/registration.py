@@ -29,9 +29,8 @@ from mpidvc.tasks.boxes import Ints, Map, around_samples, read_reference_box, re
 __all__ = ["LevelSettings", "RegistrationResult", "RegistrationTask", "mask_centre", "register_multiscale"]
 
 
-#: Compared voxels of a block; larger for a spline, whose boxes need a halo.
-BLOCK = {1: (32, 64, 128), 3: (64, 64, 128)}
-BLOCK_2D = {1: (1, 256, 512), 3: (1, 256, 512)}
+#: Compared voxels of a block: in a smaller one what surrounds it counts for more, a larger one leaves the cache.
+BLOCK, BLOCK_2D = (64, 64, 128), (1, 256, 512)
 
 
 #: Fewest voxels to compare along an axis: on the last level, and on coarser levels, which are left out with fewer.
@@ -82,7 +81,7 @@ class RegistrationTask:
         self.centre = (np.array(shape) - 1) / 2
         self._low = np.array(margin)
         self._high = np.array(shape) - self._low
-        self._block = np.array((BLOCK_2D if self._two_d else BLOCK)[settings.order])
+        self._block = np.array(BLOCK_2D if self._two_d else BLOCK)
         self._counts = -(-(self._high - self._low) // self._block)
         self.n_chunks = int(np.prod(self._counts))
 

@@ -240,9 +240,8 @@ def test_scratch_of_the_kernel(update_gradient: bool, shift: bool, sigma: float 
     settings = RegistrationSettings(update_gradient=update_gradient, shift=shift, sigma=sigma)
     reach = settings.for_kernels(False).gradient_reach
     assert reach == (1 if sigma is None else 4 * sigma)
-    for block in BLOCK.values():
-        needed = scratch_of(block, update_gradient, shift, reach)
-        assert needed <= memory._kernel(float(np.prod(block)), settings, reach) <= 1.5 * needed
+    needed = scratch_of(BLOCK, update_gradient, shift, reach)
+    assert needed <= memory._kernel(float(np.prod(BLOCK)), settings, reach) <= 1.5 * needed
     for hws in (5, 10, 15):
         needed = scratch_of((2 * hws - 1,) * 3, update_gradient, shift, reach)
         assert needed <= memory._kernel(float(2 * hws + 1) ** 3, settings, reach)
