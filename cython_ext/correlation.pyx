@@ -120,11 +120,13 @@ cdef extern from "gauss_newton.hpp" nogil:
         int64_t pitch_y
         int64_t pitch_z
         int64_t factor[3]
+        float low
+        float high
 
     struct mpidvc_kernels:
         const char* name
         int lanes
-        void (*convert)(const mpidvc_grey*) noexcept nogil
+        int (*convert)(const mpidvc_grey*) noexcept nogil
         int (*bin_mean)(const mpidvc_grey*) noexcept nogil
         int (*prefilter)(float*, int64_t, int64_t, const int64_t*, const int64_t*, const int64_t*,
                          const int64_t*) noexcept nogil
@@ -197,15 +199,10 @@ def empty_box(shape):
 ctypedef fused Grey:
     const uint8_t
     const uint16_t
-
-
-ctypedef fused GreyOrFloat:
-    const uint8_t
-    const uint16_t
     const float
 
 
-cdef bint fill_grey(mpidvc_grey* grey, GreyOrFloat[:, :, :] part, float[:, :, :] out, factor) except *:
+cdef bint fill_grey(mpidvc_grey* grey, Grey[:, :, :] part, float[:, :, :] out, factor) except *:
     """Grey levels in the kernels' form; whether there are any."""
     cdef int a
     for a in range(3):
@@ -227,15 +224,22 @@ cdef bint fill_grey(mpidvc_grey* grey, GreyOrFloat[:, :, :] part, float[:, :, :]
     return True
 
 
-def to_float(Grey[:, :, :] part not None, float[:, :, :] out not None):
+def to_float(Grey[:, :, :] part not None, float[:, :, :] out not None, double low=-INFINITY, double high=INFINITY):
     """Convert grey levels, several times as fast as numpy does.
 
     Parameters
     ----------
-    part : (z, y, x) uint8 or uint16
+    part : (z, y, x) uint8, uint16 or float32
         With contiguous rows.
     out : (z, y, x) float32, out
         The same, and of the same shape.
+    low, high : float
+        Limits of what is data, for float32.
+
+    Returns
+    -------
+    bool
+        Whether all are data.
 
     Raises
     ------
@@ -244,12 +248,16 @@ def to_float(Grey[:, :, :] part not None, float[:, :, :] out not None):
     """
     cdef mpidvc_grey grey
     cdef const mpidvc_kernels* table = kernels()
+    cdef int data = True
+    grey.low = <float>low
+    grey.high = <float>high
     if fill_grey(&grey, part, out, (1, 1, 1)):
         with nogil:
-            table.convert(&grey)
+            data = table.convert(&grey)
+    return bool(data)
 
 
-def bin_mean(GreyOrFloat[:, :, :] part not None, factor, float[:, :, :] out not None):
+def bin_mean(Grey[:, :, :] part not None, factor, float[:, :, :] out not None):
     """Compute block means, added up in single precision; a bin that holds a nan is nan.
 
     Parameters

@@ -395,8 +395,10 @@ int warp(const mpidvc_warp *job) {
 // ------------------------------------------------------------------------------------------------------- grey levels
 
 // The rows of a box are short pieces of the image's: the processor does not foresee the next one, and would wait for
-// memory most of the time.
-template <class Grey> void convert_rows(const mpidvc_grey &grey) {
+// memory most of the time. Returns whether all values lie between the limits (CHECK).
+template <class Grey, bool CHECK> int convert_rows(const mpidvc_grey &grey) {
+    const float low = grey.low, high = grey.high;
+    int data = 1;
     const Int ahead = 12, ny = grey.shape[1], rows = grey.shape[0] * ny, bytes = (Int)sizeof(Grey) * grey.shape[2];
     for (Int r = 0; r < rows; r++) {
         const Int z = r / ny, y = r % ny;
@@ -409,11 +411,15 @@ template <class Grey> void convert_rows(const mpidvc_grey &grey) {
         }
         float *to = grey.out + z * grey.pitch_z + y * grey.pitch_y;
         for (Int x = 0; x < grey.shape[2]; x++) to[x] = (float)from[x];
+        if (CHECK)
+            for (Int x = 0; x < grey.shape[2]; x++) data &= (to[x] >= low) & (to[x] <= high);
     }
+    return data;
 }
 
-void convert(const mpidvc_grey *grey) {
-    grey->bytes == 1 ? convert_rows<uint8_t>(*grey) : convert_rows<uint16_t>(*grey);
+int convert(const mpidvc_grey *grey) {
+    if (grey->bytes == 1) return convert_rows<uint8_t, false>(*grey);
+    return grey->bytes == 2 ? convert_rows<uint16_t, false>(*grey) : convert_rows<float, true>(*grey);
 }
 
 // The sums of neighbouring pairs of n values.

@@ -119,13 +119,14 @@ struct mpidvc_grey {
     float *out;
     int64_t pitch_y, pitch_z;
     int64_t factor[3];       // of bin_mean: voxels of a bin
+    float low, high;         // of convert: the limits of what is data, for floats
 };
 
 // Functions return 0, or -1 where memory is short.
 struct mpidvc_kernels {
     const char *name;
     int lanes;
-    void (*convert)(const mpidvc_grey *);  // of integers
+    int (*convert)(const mpidvc_grey *);   // whether all are data
     int (*bin_mean)(const mpidvc_grey *);
     int (*prefilter)(float *data, int64_t pitch_y, int64_t pitch_z, const int64_t low[3], const int64_t high[3],
                      const int64_t needed_low[3], const int64_t needed_high[3]);

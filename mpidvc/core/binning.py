@@ -8,14 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mpidvc.arrays import Triple
+from mpidvc.core.boxes import COMPILED
 from mpidvc.kernels import correlation
 
 __all__ = ["LEAST_DATA", "bin_any", "bin_data", "bin_mean", "binned_shape", "first_voxel"]
 
 #: Least share of the voxels of a bin that have to be data, where the others are left out of its mean.
 LEAST_DATA = 0.5
-#: Dtypes whose means are compiled.
-_COMPILED = (np.uint8, np.uint16, np.float32)
 
 
 def binned_shape(shape: Triple, factor: Triple) -> Triple:
@@ -45,7 +44,7 @@ def bin_mean(
     -------
     (z / fz, y / fy, x / fx) of `dtype`
     """
-    if box.dtype in _COMPILED and box.strides[-1] == box.itemsize and dtype == np.float32:
+    if box.dtype in COMPILED and box.strides[-1] == box.itemsize and dtype == np.float32:
         means = np.empty([n // b for n, b in zip(box.shape, factor, strict=True)], np.float32)
         correlation.bin_mean(box, factor, means)
         return means

@@ -33,6 +33,9 @@ __all__ = ["LevelSettings", "RegistrationResult", "RegistrationTask", "mask_cent
 BLOCK, BLOCK_2D = (64, 64, 128), (1, 256, 512)
 
 
+#: Bytes that a rank keeps, at most, of the sums of image 1 alone, which are the same in every pass over a block.
+KEPT = 64 * 2**20
+
 #: Fewest voxels to compare along an axis: on the last level, and on coarser levels, which are left out with fewer.
 FEWEST_VOXELS, FEWEST_COARSE = 3, 6
 
@@ -64,19 +67,18 @@ class RegistrationTask:
     settings : RegistrationSettings
     margin : 3 ints
         Voxels at every face of image 1 that are not compared.
-    cache_bytes : int
-        Bytes that may be kept of the sums of image 1 alone, which are the same in every pass.
     """
 
-    def __init__(
-        self, images: ImagePair, settings: RegistrationSettings, margin: Triple, cache_bytes: int = CACHE
-    ) -> None:
+    def __init__(self, images: ImagePair, settings: RegistrationSettings, margin: Triple) -> None:
         self.images = images
         self.settings = settings
         self._two_d = images.two_d
         self._kernel_settings = settings.for_kernels(self._two_d)
+        # samples beside the block's voxels: the frame of gradients of -ug, and a quarter of a voxel of Shift-DVC
+        beside = settings.update_gradient or settings.shift
+        self._around2 = self._kernel_settings.gradient_reach + 1 if beside else 0
         self._scratch = (Scratch(), Scratch())
-        self._whole = Decoded(cache_bytes)
+        self._whole = Decoded(KEPT)
         shape = images.image1.shape
         self.centre = (np.array(shape) - 1) / 2
         self._low = np.array(margin)
@@ -93,8 +95,7 @@ class RegistrationTask:
         offset = low + (n - 1) / 2 - self.centre
         target = self.centre + F @ offset + t
         shape2 = np.array(self.images.image2.shape)
-        # with the frame of gradients of -ug, and a quarter of a voxel of Shift-DVC
-        reach = np.abs(F) @ ((n - 1) / 2 + self._kernel_settings.gradient_reach + 1)
+        reach = np.abs(F) @ ((n - 1) / 2 + self._around2)
         first = np.maximum(np.floor(target - reach), 0)
         last = np.minimum(np.ceil(target + reach), shape2 - 1)
         if self._two_d:
@@ -283,7 +284,7 @@ def register_multiscale(
             return deformation.move_centre(deformation.scale_translation(phi, binning), own, centre)
 
         start = deformation.scale_translation(deformation.move_centre(phi, centre, own), 1 / binning)
-        task = RegistrationTask(level, settings, usable[binning], cache_bytes)
+        task = RegistrationTask(level, settings, usable[binning])
         solver = _run_level(executor, task, start, say, None if watch is None else lambda phi: watch(full(phi)))
         phi = full(solver.phi)
         outcome = RegistrationResult(phi, centre, solver, binning)

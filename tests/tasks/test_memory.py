@@ -210,7 +210,7 @@ def test_registration(masked: bool, more: dict[str, Any]) -> None:
     assert taken <= said
 
 
-def scratch_of(n: tuple[int, int, int], update_gradient: bool, shift: bool, reach: int) -> int:
+def scratch_of(n: tuple[int, int, int], update_gradient: bool, shift: bool, reach: int, boxed: bool) -> int:
     """Bytes of the kernel's arrays for n compared voxels, counted one by one (``gauss_newton/window.hpp``, in 3D)."""
 
     def rows(shape: list[int]) -> int:
@@ -220,6 +220,8 @@ def scratch_of(n: tuple[int, int, int], update_gradient: bool, shift: bool, reac
         z, y, x = shape
         return 2 * z * (y + 2 * reach) * (x + 2 * reach) + 3 * z * y * (x + 2 * reach) if reach > 1 else 0
 
+    if boxed and not update_gradient and not shift and reach == 1:
+        return 4 * 3 * rows(list(n))  # two weights, residual
     # grey levels, three gradients, two weights, residual; three more gradients beside Gaussian ones
     floats = (7 if reach == 1 else 10) * rows(list(n))
     if update_gradient:
@@ -240,10 +242,10 @@ def test_scratch_of_the_kernel(update_gradient: bool, shift: bool, sigma: float 
     settings = RegistrationSettings(update_gradient=update_gradient, shift=shift, sigma=sigma)
     reach = settings.for_kernels(False).gradient_reach
     assert reach == (1 if sigma is None else 4 * sigma)
-    needed = scratch_of(BLOCK, update_gradient, shift, reach)
-    assert needed <= memory._kernel(float(np.prod(BLOCK)), settings, reach) <= 1.5 * needed
+    needed = scratch_of(BLOCK, update_gradient, shift, reach, True)
+    assert needed <= memory._kernel(float(np.prod(BLOCK)), settings, reach, boxed=True) <= 1.5 * needed
     for hws in (5, 10, 15):
-        needed = scratch_of((2 * hws - 1,) * 3, update_gradient, shift, reach)
+        needed = scratch_of((2 * hws - 1,) * 3, update_gradient, shift, reach, False)
         assert needed <= memory._kernel(float(2 * hws + 1) ** 3, settings, reach)
 
 

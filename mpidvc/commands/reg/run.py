@@ -167,7 +167,8 @@ class Plan(CorrelationPlan):
             history=args.journal,
             graph=args.graph,
             criterion=describe_criterion(choice),
-            estimated_seconds=math.prod(image1.shape) * COST[args.interpolation_order]
+            estimated_seconds=math.prod(image1.shape)
+            * COST[args.interpolation_order]
             / args.bin_end ** (2 if image1.two_d else 3)
             + (0.0 if not args.coarse else SEARCH_2D if image1.two_d else SEARCH),
             image_mode=image_mode(args),
