@@ -132,7 +132,6 @@ def test_blocks_of_images_less_their_bases(two_d, kind):
     np.testing.assert_array_less(np.abs(total - expected), 4e-6 * size + 1e-9)
 
 
-@pytest.mark.usefixtures("_small_blocks")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("masked", [False, True])
 @DIMENSIONS
