@@ -25,7 +25,7 @@ from mpidvc.tasks.ddic import DdicSettings
 from mpidvc.tasks.deform import Motion
 from mpidvc.tasks.label_search import AROUND
 from mpidvc.tasks.ldic import NEAR, LdicSettings
-from mpidvc.tasks.registration import BLOCK, BLOCK_2D, KEPT
+from mpidvc.tasks.registration import KEPT, block_of
 from mpidvc.tasks.warp import planes_of_slab
 
 __all__ = [
@@ -134,19 +134,25 @@ def _work(
     return int((FLOAT + more) * n1 + FLOAT * n2 + max(making1, making2, KEPT_MAPS * n1 + n2 + kernel))
 
 
-def _kernel(voxels: float, settings: RegistrationSettings, reach: int, boxed: bool = False) -> float:
-    """Bytes of the kernel's scratch for a window, or a block: see ``gauss_newton/window.hpp``.
+def _kernel(n: Array, settings: RegistrationSettings, reach: int, boxed: bool = False) -> float:
+    """Bytes of the kernel's scratch for a window, or a block, of this shape: see ``gauss_newton/window.hpp``.
 
     `boxed`: for a block whose grey levels and gradients stay in its box, unless the settings forbid it.
     """
-    width = max(voxels, 1.0) ** (1 / 3)
-    framed = voxels * (1 + 2 * (reach + 1) / width) ** 3
     own = settings.sigma is not None or settings.shift or settings.update_gradient
-    floats = (10 if settings.sigma is not None else 3 if boxed and not own else 7) * (voxels * 1.1 + 64)
-    floats += 2 * framed if settings.update_gradient else 0.0
-    floats += 3 * framed if settings.shift else 0.0
-    floats += 5 * framed if settings.sigma is not None else 0.0
-    return 4 * floats
+    arrays = 10 if settings.sigma is not None else 3 if boxed and not own else 7
+    framed = n + 2 * (reach + settings.shift)
+    floats = arrays * _floats(n) + 2 * (framed[2] + 72)
+    floats += 2 * _floats(framed) if settings.update_gradient else 0.0
+    floats += 3 * _floats(n + 2) if settings.shift else 0.0
+    # a plane at a time
+    floats += (2 * framed[1] + 3) * framed[2] if settings.sigma is not None else 0.0
+    return float(4 * floats + 40 * n[0] * n[1])
+
+
+def _floats(n: Array) -> float:
+    """Floats of an array of the kernel's: rows are whole groups of eight."""
+    return float(n[0] * n[1] * (n[2] + 7) + 64)
 
 
 @dataclass(frozen=True)
@@ -193,8 +199,7 @@ def ldic_bytes(images: ImagePair, points: PointSet, settings: LdicSettings) -> i
     box2 = np.minimum(box2, np.array(images.image2.shape) + 2 * TAPS)
     if two_d:
         box1[0] = box2[0] = 1
-    window = float(np.prod(2 * hws + 1))
-    kernel = _kernel(window, registration, registration.for_kernels(two_d).gradient_reach)
+    kernel = _kernel(2 * hws + 1.0, registration, registration.for_kernels(two_d).gradient_reach)
     shift = FLOAT if registration.shift else 0.0
     return _work(images, box1, box2, shift, kernel)
 
@@ -231,7 +236,7 @@ def ddic_bytes(images: ImagePair, labels: Labels, numbers: Ints, settings: DdicS
             box1[:, 0] = box2[:, 0] = 1
         # a margin beyond the image gives small labels as large a window 2 as large ones
         first, second, compared = (int(np.argmax(np.prod(box, axis=1))) for box in (box1, box2, size[small]))
-        window = _kernel(float(np.prod(size[small][compared] + 1)), registration, kernel.gradient_reach)
+        window = _kernel(size[small][compared] + 1, registration, kernel.gradient_reach)
         # the mask of the label, in its window and in the box
         most = max(most, _work(images, box1[first], box2[second], 3.0, window))
     return table + most
@@ -297,7 +302,7 @@ def registration_bytes(images: ImagePair, settings: RegistrationSettings, gradie
     two_d = images.two_d
     factor = (1 if two_d else end, end, end)
     shape1, shape2 = (np.array(binned_shape(image.shape, factor)) for image in (images.image1, images.image2))
-    block = np.minimum(BLOCK_2D if two_d else BLOCK, shape1).astype(np.float64)
+    block = np.minimum(block_of(settings, two_d), shape1).astype(np.float64)
     kept = min(int(np.prod(np.ceil(shape1 / block))) * SUMS, int(1.5 * KEPT))
     kernel, around = settings.for_kernels(two_d), around_samples(settings.order)
     box1 = block + 2 * (kernel.gradient_reach + (around if settings.shift else 0))
@@ -305,7 +310,7 @@ def registration_bytes(images: ImagePair, settings: RegistrationSettings, gradie
     box2 = np.minimum(box2, shape2 + 2 * TAPS)
     if two_d:
         box1[0] = box2[0] = 1
-    scratch = _kernel(float(np.prod(block)), settings, kernel.gradient_reach, boxed=True)
+    scratch = _kernel(block, settings, kernel.gradient_reach, boxed=True)
     return kept + _work(images, box1, box2, FLOAT if settings.shift else 0.0, scratch)
 
 

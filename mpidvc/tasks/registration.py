@@ -26,11 +26,12 @@ from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.binned import BinnedImage
 from mpidvc.tasks.boxes import Ints, Map, around_samples, read_reference_box, read_sampled_box
 
-__all__ = ["LevelSettings", "RegistrationResult", "RegistrationTask", "mask_centre", "register_multiscale"]
+__all__ = ["LevelSettings", "RegistrationResult", "RegistrationTask", "block_of", "mask_centre", "register_multiscale"]
 
 
-#: Compared voxels of a block: in a smaller one what surrounds it counts for more, a larger one leaves the cache.
-BLOCK, BLOCK_2D = (64, 64, 128), (1, 256, 512)
+#: Compared voxels of a block, and of one whose gradients are stored: in a smaller block what surrounds it counts for
+#: more, a larger one leaves the cache.
+BLOCK, STORED_BLOCK, BLOCK_2D = (64, 64, 128), (32, 64, 128), (1, 256, 512)
 
 
 #: Bytes that a rank keeps, at most, of the sums of image 1 alone, which are the same in every pass over a block.
@@ -50,6 +51,12 @@ class Pass(NamedTuple):
     phi: Array
     gain: float
     bias: float
+
+
+def block_of(settings: RegistrationSettings, two_d: bool) -> Triple:
+    """Compared voxels of a block."""
+    stored = settings.sigma is not None or settings.shift or settings.update_gradient
+    return BLOCK_2D if two_d else STORED_BLOCK if stored else BLOCK
 
 
 def _not_yet(chunk: int) -> Array:
@@ -83,7 +90,7 @@ class RegistrationTask:
         self.centre = (np.array(shape) - 1) / 2
         self._low = np.array(margin)
         self._high = np.array(shape) - self._low
-        self._block = np.array(BLOCK_2D if self._two_d else BLOCK)
+        self._block = np.array(block_of(settings, self._two_d))
         self._counts = -(-(self._high - self._low) // self._block)
         self.n_chunks = int(np.prod(self._counts))
 
