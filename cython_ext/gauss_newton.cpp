@@ -427,27 +427,31 @@ MPIDVC_NOINLINE void add_pairs(const float *__restrict from, Int n, float *__res
     for (Int x = 0; x < n / 2; x++) to[x] = from[2 * x] + from[2 * x + 1];
 }
 
-// Means of bins: the rows of a bin are added up first, then its voxels along x, in single precision.
+// Means of bins: the rows of a bin are added up first, two at a time, then its voxels along x, in single precision.
 template <class Grey> int bin_rows(const mpidvc_grey &grey) {
     const Int *f = grey.factor, width = grey.shape[2] * f[2];
     const float count = (float)(f[0] * f[1] * f[2]);
+    const char *const first = (const char *)grey.data;
     float *sums = (float *)malloc(2 * sizeof(float) * width);
     if (!sums) return -1;
     for (Int z = 0; z < grey.shape[0]; z++)
         for (Int y = 0; y < grey.shape[1]; y++) {
             float *now = sums, *next = sums + width;
             for (Int k = 0; k < f[0]; k++)
-                for (Int j = 0; j < f[1]; j++) {
-                    const Int from_z = (z * f[0] + k) * grey.step_z, from_y = (y * f[1] + j) * grey.step_y;
-                    const char *row = (const char *)grey.data + from_z + from_y;
-                    const Grey *from = (const Grey *)row;
+                for (Int j = 0; j < f[1]; j += 2) {
+                    const char *row = first + (z * f[0] + k) * grey.step_z + (y * f[1] + j) * grey.step_y;
+                    const bool two = j + 1 < f[1];
+                    const Grey *a = (const Grey *)row, *b = (const Grey *)(two ? row + grey.step_y : row);
                     if (y + 1 < grey.shape[1])
-                        for (Int b = 0; b < width * (Int)sizeof(Grey); b += 64)
-                            MPIDVC_PREFETCH(row + f[1] * grey.step_y + b);
+                        for (Int i = 0; i < width * (Int)sizeof(Grey); i += 64) {
+                            MPIDVC_PREFETCH(row + f[1] * grey.step_y + i);
+                            if (two) MPIDVC_PREFETCH(row + (f[1] + 1) * grey.step_y + i);
+                        }
+                    const float weight = two ? 1.f : 0.5f;
                     if (k == 0 && j == 0)
-                        for (Int x = 0; x < width; x++) now[x] = (float)from[x];
+                        for (Int x = 0; x < width; x++) now[x] = ((float)a[x] + (float)b[x]) * weight;
                     else
-                        for (Int x = 0; x < width; x++) now[x] += (float)from[x];
+                        for (Int x = 0; x < width; x++) now[x] += ((float)a[x] + (float)b[x]) * weight;
                 }
             Int each = f[2];
             for (Int n = width; each % 2 == 0; each /= 2, n /= 2) {

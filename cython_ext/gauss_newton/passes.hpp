@@ -56,6 +56,7 @@ struct FromWindow {
     template <int L> MPIDVC_METHOD void gradient(Int, Int, Int, Int o, typename Lanes<L>::F *g) const {
         g[0] = load<L>(win.gz + o), g[1] = load<L>(win.gy + o), g[2] = load<L>(win.gx + o);
     }
+    enum { MARGIN = 0 };  // behind the voxels of a row are zeros
     static MPIDVC_METHOD float scale() { return 1.f; }
 };
 // From a box, by central differences: for passes that are rare, so that storing gradients would cost more than they do.
@@ -74,6 +75,7 @@ template <int D> struct FromBox {
         g[1] = load<L>(p + py) - load<L>(p - py);
         g[2] = load<L>(p + 1) - load<L>(p - 1);
     }
+    enum { MARGIN = 1 };  // behind the voxels of a row, and of the box, is anything
     static MPIDVC_METHOD float scale() { return 0.5f; }
 };
 // The same with f0 = 1.
@@ -85,6 +87,7 @@ template <int D> struct Ones {
     template <int L> MPIDVC_METHOD void gradient(Int z, Int y, Int x, Int o, typename Lanes<L>::F *g) const {
         box.template gradient<L>(z, y, x, o, g);
     }
+    enum { MARGIN = 1 };
     static MPIDVC_METHOD float scale() { return FromBox<D>::scale(); }
 };
 
@@ -113,6 +116,8 @@ MPIDVC_NOINLINE void add_column(const Window &win, const Reference &one, Values 
             if (MOMENTS) {
                 V g[3];
                 one.template gradient<L>(z, y, x, o, g);
+                if (Reference::MARGIN && left < L)
+                    for (int i = 0; i < 3; i++) g[i] = first_lanes<L>(g[i], left);
                 for (int i = 0; i < 3; i++) sum[i] += r * g[i];
             }
         }

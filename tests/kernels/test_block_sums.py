@@ -235,6 +235,26 @@ def test_sums_that_are_kept(isa, order, two_d, kind, masked):
     assert (data[0] != data[1]).any()
 
 
+@DIMENSIONS
+@ORDERS
+def test_nothing_behind_a_box_counts(isa, order, two_d):
+    """What is read behind the last row, by groups of lanes that end there, may be anything."""
+    pair = pair_of(two_d, order)
+    for name in ("box1", "box2"):
+        box = getattr(pair, name)
+        memory = np.full(box.size + correlation.PADDING, np.nan, np.float32)
+        pair.__dict__[name] = memory[: box.size].reshape(box.shape)
+        pair.__dict__[name][...] = box
+    shape = np.array(pair.im1.shape)
+    for nx in (1, 5, 11, 20):
+        n = np.array([1 if two_d else 4, 6, nx])
+        # the last rows of image 1, with their gradients, and of image 2
+        low1 = np.where([two_d, False, False], 0, shape - n - 1)
+        centre2 = np.array(pair.im2.shape) - 1 - (n - 1) / 2
+        assert check_block(pair, low1, n, np.eye(3), centre2, 1.02, -1.5).data.all()
+        check_block(pair, low1, n, np.eye(3), centre2 + np.array([0, 0, 0.6]), 1.02, -1.5)
+
+
 def test_taps_stay_inside_the_frame(isa):
     """Where samples end at a voxel, the next voxels are read with weight 0: they must exist, but not count."""
     frame = correlation.FRAME
