@@ -66,6 +66,7 @@ CASES = {
     "ddic-large": "ddic @a.tif @mixed.tif @b.tif",
     "ddic-2d": "ddic @f.tif @flatlabels.tif @g.tif -o 3 -ld -1",
     "filter": "filterPhiField -pf @waves.tsv -slqc --outliers -cint -nn 27 -vtk -tif",
+    "filter-motion": "filterPhiField -pf @waves.tsv --remove-motion affine --outliers -cint",
     "deform": "deformImage @a.tif -pf @field.tsv -o 3 -mf2 @mask.tif --residual @dark.tif",
     "deform-mesh-h5": "deformImage @a.tif -pf @field.tsv -tet -a -1 --h5",
 }
