@@ -84,10 +84,12 @@ def test_standard_errors_are_those_of_many_made_fields(step: int, width: int) ->
     ends = np.array([(1.5, 2.0, 2.0), (4.5, 5.0, 6.0)]) * step + step
     window = (width, width, width)
     truth = positions @ (F - np.eye(3)).T
+    # few points: what the linear function takes of their noise counts
+    part = (positions <= step * np.array([3, 3, 4])).all(axis=1)
     readings, told = [], []
     for _ in range(times):
         moves = truth + 0.02 * noise(random, dims, step, width)
-        one, two = region(positions, moves, window), extension(positions, moves, ends, 1.5 * step, window)
+        one, two = region(positions[part], moves[part], window), extension(positions, moves, ends, 1.5 * step, window)
         readings.append([*one.means, *one.strain, two.strain])
         told.append([*one.errors, *one.strain_errors, two.strain_error])
     found, expected = np.std(readings, axis=0), np.sqrt(np.mean(np.square(told), axis=0))
