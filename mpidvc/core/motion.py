@@ -10,7 +10,7 @@ import numpy as np
 from mpidvc.arrays import Array
 from mpidvc.core import deformation
 
-__all__ = ["KINDS", "Kind", "Motion", "fit_motion", "remove_motion"]
+__all__ = ["KINDS", "CommonMotion", "Kind", "fit_motion", "remove_motion"]
 
 Kind = Literal["rigid", "similarity", "affine"]
 KINDS: tuple[Kind, ...] = ("rigid", "similarity", "affine")
@@ -26,7 +26,7 @@ MEDIAN_LENGTH = {3: 1.5382, 2: 1.1774}
 
 
 @dataclass(frozen=True)
-class Motion:
+class CommonMotion:
     """One Phi for all points of a field.
 
     Attributes
@@ -49,7 +49,7 @@ class Motion:
     scatter: float
 
 
-def fit_motion(positions: Array, displacements: Array, kind: Kind, two_d: bool) -> Motion | None:
+def fit_motion(positions: Array, displacements: Array, kind: Kind, two_d: bool) -> CommonMotion | None:
     """Fit one Phi to displacements, of which a part may be wrong by any amount.
 
     Iteratively reweighted least squares: first with the weights 1/r, which make the sum of the lengths r of the
@@ -67,7 +67,7 @@ def fit_motion(positions: Array, displacements: Array, kind: Kind, two_d: bool) 
 
     Returns
     -------
-    Motion or None
+    CommonMotion or None
         None if the points determine no such motion: they are too few, or lie on a line (affine in 3D: in a plane).
 
     Notes
@@ -103,7 +103,7 @@ def fit_motion(positions: Array, displacements: Array, kind: Kind, two_d: bool) 
     r = np.linalg.norm(moves - deformation.apply(phi, 0, arms), axis=1)
     scatter = float(np.median(r)) / median_length
     inside = r < TUKEY * max(scatter, LEAST_SCALE)
-    return Motion(kind, phi, centre, float(inside.mean()), scatter)
+    return CommonMotion(kind, phi, centre, float(inside.mean()), scatter)
 
 
 def _fitted(arms: Array, moves: Array, weights: Array, kind: Kind, two_d: bool) -> Array:
@@ -131,7 +131,7 @@ def _fitted(arms: Array, moves: Array, weights: Array, kind: Kind, two_d: bool) 
     return phi
 
 
-def remove_motion(phi: Array, positions: Array, motion: Motion) -> Array:
+def remove_motion(phi: Array, positions: Array, motion: CommonMotion) -> Array:
     """Take a motion off: Phi becomes the inverse of the motion after Phi.
 
     Parameters
@@ -139,7 +139,7 @@ def remove_motion(phi: Array, positions: Array, motion: Motion) -> Array:
     phi : (n, 4, 4) float64
         About the positions.
     positions : (n, 3) float64
-    motion : Motion
+    motion : CommonMotion
 
     Returns
     -------

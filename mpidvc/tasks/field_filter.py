@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mpidvc.arrays import Array, Ints, Records
 from mpidvc.core import deformation, local_fit, outliers
-from mpidvc.core.motion import Motion, remove_motion
+from mpidvc.core.motion import CommonMotion, remove_motion
 from mpidvc.core.neighbourhood import neighbour_lists
 from mpidvc.fields.phifield import PhiField
 from mpidvc.kernels import field as kernels
@@ -225,14 +225,14 @@ class FilterTask:
     flags : Flags
     starts : (n_chunks + 1,) int64
         Row of the field at which each chunk begins.
-    motion : Motion, optional
+    motion : CommonMotion, optional
         What is taken off the points that take part, after everything else.
     """
 
     dtype = RECORD
 
     def __init__(
-        self, source: Source, settings: FilterSettings, flags: Flags, starts: Ints, motion: Motion | None = None
+        self, source: Source, settings: FilterSettings, flags: Flags, starts: Ints, motion: CommonMotion | None = None
     ) -> None:
         self._source, self._field = source, source.field
         self._settings, self._flags, self._starts, self._motion = settings, flags, starts, motion

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mpidvc.core.deformation import polar, rotation_vector
-from mpidvc.core.motion import Motion
+from mpidvc.core.motion import CommonMotion
 from mpidvc.runtime.console import Console
 from mpidvc.workflow.determines import texts_of
 
@@ -18,7 +18,7 @@ __all__ = ["REMOVED", "as_removed", "removed_motions", "show_motion"]
 REMOVED = "removed_motion"
 
 
-def as_removed(motion: Motion) -> dict[str, Any]:
+def as_removed(motion: CommonMotion) -> dict[str, Any]:
     """A motion as it is kept: its kind, Phi and centre."""
     return {"kind": motion.kind, "phi": motion.phi.tolist(), "centre": motion.centre.tolist()}
 
@@ -33,7 +33,7 @@ def removed_motions(name: str, bin_ratio: float = 1.0) -> list[dict[str, Any]]:
     return found
 
 
-def show_motion(console: Console, motion: Motion) -> None:
+def show_motion(console: Console, motion: CommonMotion) -> None:
     """Print a motion that is removed."""
 
     def text(values: Any, digits: int) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpidvc.core import deformation
-from mpidvc.core.motion import Motion, fit_motion, remove_motion
+from mpidvc.core.motion import CommonMotion, fit_motion, remove_motion
 
 CENTRE, MOVE = np.array([10.0, 20.0, 30.0]), np.array([3.0, -2.0, 1.0])
 ROTATION = deformation.rotation_matrix((3, -5, 8))
@@ -96,7 +96,7 @@ def test_what_is_left_is_the_rest() -> None:
     own = np.tile(np.eye(4), (50, 1, 1))
     own[:, :3, :3] += random.normal(0, 0.05, (50, 3, 3))
     own[:, :3, 3] = random.normal(0, 1, (50, 3))
-    motion = Motion("affine", about("affine", CENTRE), CENTRE, 1.0, 0.0)
+    motion = CommonMotion("affine", about("affine", CENTRE), CENTRE, 1.0, 0.0)
     moved = own.copy()
     # by places: x -> x + u, then F (x + u - c) + t + c
     moved[:, :3, :3] = SHEARED @ own[:, :3, :3]

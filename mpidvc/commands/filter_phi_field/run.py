@@ -13,7 +13,7 @@ from mpidvc.arrays import Array, Ints
 from mpidvc.commands.filter_phi_field.options import CORRECTIONS, SELECTIONS, given_of
 from mpidvc.core import outliers
 from mpidvc.core.local_fit import fewest_points
-from mpidvc.core.motion import Motion, fit_motion
+from mpidvc.core.motion import CommonMotion, fit_motion
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import FieldLayout, ResultsFile
 from mpidvc.fields.phifield import PhiField
@@ -55,7 +55,7 @@ class Plan(FieldPlan):
     attributes : dict of str
         Texts for the results file: the correlation window of the field, where it stays that of a point, and the motions
         that were removed from it.
-    motion : Motion or None
+    motion : CommonMotion or None
         Of the whole, to be removed.
     """
 
@@ -67,7 +67,7 @@ class Plan(FieldPlan):
     rows: Ints
     digest: str
     attributes: dict[str, str]
-    motion: Motion | None = None
+    motion: CommonMotion | None = None
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
@@ -228,7 +228,7 @@ def _settings(args: argparse.Namespace, field: PhiField, points: PhiField, name:
     return settings
 
 
-def _motion(kind: Any, points: PhiField, settings: FilterSettings, name: str) -> Motion:
+def _motion(kind: Any, points: PhiField, settings: FilterSettings, name: str) -> CommonMotion:
     """The motion of the good points that are not selected.
 
     Raises
