@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -167,6 +168,19 @@ def rock() -> None:
     moved = np.where(good, field["displacement"][:, 11, :, 2], np.nan)
     show(axes[4], moved, "z displacement", 10)
     save(made, "workflow-3d.png")
+
+
+def sandstone() -> None:
+    """The pictures that the lines of the tutorial make."""
+    folder = real("3d/v4_sandstone")
+    for number, state in enumerate(("Intact", "Deformed"), 1):
+        shutil.copyfile(folder / f"V4_bin2_{state}.tif", f"sandstone{number}.tif")
+    text = (IMAGES.parent / "tutorial-sandstone.md").read_text(encoding="utf-8")
+    for block in re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        for line in re.findall(r"^mpidvc (.+)$", block, re.MULTILINE):
+            run(*line.split())
+    for name in ("displacement", "strain"):
+        shutil.copyfile(f"{name}.png", IMAGES / f"tutorial-{name}.png")
 
 
 def plate() -> None:
@@ -434,13 +448,14 @@ MADE: dict[str, Callable[[], None]] = {
     "ranking": ranking,
     "residual": residual,
     "rock": rock,
+    "sandstone": sandstone,
     "plate": plate,
     "fields": fields,
     "gauges": gauges,
     "series": series,
     "eye": eye,
 }
-REAL = ("rock", "plate", "fields", "gauges")
+REAL = ("rock", "sandstone", "plate", "fields", "gauges")
 
 
 def make(names: list[str]) -> None:
