@@ -201,6 +201,16 @@ def test_same_bytes_on_ranks(n: int, mpiexec: Job, images: Path, serial: Path, t
     assert done.stdout.count("Registration converged") == sum(name.startswith("reg") for name in CASES)
 
 
+@pytest.mark.parametrize("name", ["ldic", "ddic", "filter-motion", "deform", "deform-mesh-h5"])
+def test_same_bytes_on_ranks_that_the_command_starts(
+    name: str, command: Job, launcher: object, images: Path, serial: Path, tmp_path: Path
+) -> None:
+    """Its plan is made before they are, and travels to them with all that it holds."""
+    done = command(*words(name, images, tmp_path / name), "-np", "2")
+    assert done.returncode == 0, done.stderr
+    same(tmp_path / name, serial / name)
+
+
 @pytest.mark.parametrize("driver", ["posix", "gather", "mpio"])
 @pytest.mark.parametrize("n", [3])
 def test_same_bytes_by_all_drivers(
