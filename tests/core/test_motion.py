@@ -43,6 +43,16 @@ def test_a_fifth_of_gross_outliers_changes_nothing(kind: str, wrong: str) -> Non
     assert found.scatter < 1e-10
 
 
+def test_the_majority_counts_where_two_parts_move() -> None:
+    positions, moves, _ = field("rigid")
+    # a part of the specimen slides away as a whole
+    away = positions[:, 0] > 128
+    assert 0.3 < away.mean() < 0.4
+    moves[away] += (4.0, -6.0, 2.0)
+    found = fit_motion(positions, moves, "rigid", False)
+    np.testing.assert_allclose(found.phi, about("rigid", found.centre), atol=1e-11)
+
+
 def test_noise_is_averaged_and_told() -> None:
     positions, moves, right = field("affine", noise=0.05)
     moves[~right] += 15.0
@@ -85,8 +95,11 @@ def test_points_that_determine_none(kind: str, points: list, two_d: bool) -> Non
 
 def test_a_plane_of_a_volume_has_a_rotation() -> None:
     positions = np.array([(4, 0, 0), (4, 30, 0), (4, 0, 20), (4, 9, 8)], np.float64)
-    moves = (positions - CENTRE) @ (ROTATION - np.eye(3)).T
-    np.testing.assert_allclose(fit_motion(positions, moves, "rigid", False).phi[:3, :3], ROTATION, atol=1e-12)
+    for vector in np.random.default_rng(5).uniform(-90, 90, (20, 3)):
+        # no reflection, which would fit to a plane as well
+        rotation = deformation.rotation_matrix(vector)
+        moves = (positions - CENTRE) @ (rotation - np.eye(3)).T
+        np.testing.assert_allclose(fit_motion(positions, moves, "rigid", False).phi[:3, :3], rotation, atol=1e-12)
 
 
 def test_what_is_left_is_the_rest() -> None:
