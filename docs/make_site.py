@@ -107,7 +107,7 @@ def command_page(command: Command) -> str:
         lines += [f"| {spelled(action)} | {escaped(parser.explain(action))} |" for action in actions]
         lines += [""]
     lines += ["## Notes and examples", "", "```text", (parser.epilog or "").strip(), "```", ""]
-    lines += [f"In Python: [`mpidvc.{command.function}`](../{PYTHON_PAGE})", ""]
+    lines += [f"In Python: {{py:func}}`mpidvc.{command.function}`", ""]
     return "\n".join(lines)
 
 

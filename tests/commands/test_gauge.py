@@ -203,3 +203,24 @@ def test_in_python(folder: Path) -> None:
     assert mpidvc.gauge(folder / "s1.h5")[0].points == (field(1)["returnStatus"] == 2).sum()
     with pytest.raises(UserError, match="are 3 numbers"):
         mpidvc.gauge(field(1), extensometer=[1, 2, 3])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_noise_of_a_correlation_is_that_of_shared_windows() -> None:
+    """The displacements of many pairs of noisy images are correlated from node to node as gauges take them to be."""
+    pair = AnalyticPair((1, 130, 130), 4, (0, 0, 0), (0, 0, 0), (0, 0.3, 0.4), amplitude=0.0)
+    images = [image[0].astype(np.float64) for image in (pair.image1(), pair.image2())]
+    random = np.random.default_rng(0)
+    found = []
+    for _ in range(25):
+        noisy = [(one + random.normal(0, 1800, one.shape)).clip(0, 65535).astype(np.uint16) for one in images]
+        options = {"node_spacing": 6, "half_window_size": 10, "interpolation_order": 3, "criterion": "ssd"}
+        moves = mpidvc.ldic(noisy, **options, processes=1).grid("Xdisp")[0]
+        # windows that lie inside
+        found.append(moves[2:-2, 2:-2])
+    noise = np.array(found) - np.mean(found, axis=0)
+    for lag in (1, 2, 3):
+        told = max(0.0, 1 - 6 * lag / 19)
+        for one, other in ((noise[:, lag:], noise[:, :-lag]), (noise[:, :, lag:], noise[:, :, :-lag])):
+            # 25 pairs of some 50 independent windows know a correlation to 0.03; 3 of these
+            assert (one * other).mean() / noise.var() == pytest.approx(told, abs=0.09)
