@@ -15,8 +15,9 @@ __all__ = ["KINDS", "CommonMotion", "Kind", "fit_motion", "remove_motion"]
 Kind = Literal["rigid", "similarity", "affine"]
 KINDS: tuple[Kind, ...] = ("rigid", "similarity", "affine")
 
-#: Steps of each of the two fits at most, and the change of Phi (voxels over the field) that ends them.
-STEPS, SMALLEST = 100, 1e-10
+#: Steps of each of the two fits at most, and the change of Phi (voxels over the field) that ends the first, which only
+#: has to come near, and the second.
+STEPS, NEAR, SMALLEST = 100, 1e-3, 1e-10
 #: The scale of the residuals is not taken below this (voxels): where most points fit exactly, they all count.
 LEAST_SCALE = 1e-6
 #: Tukey's constant: 95 % of the efficiency of least squares on normal residuals.
@@ -98,7 +99,7 @@ def fit_motion(positions: Array, displacements: Array, kind: Kind, two_d: bool) 
             new = _fitted(arms, moves, weights, kind, two_d)
             step = np.abs(new - phi)
             phi = new
-            if step[:, 3].max() + size * step[:, :3].max() < SMALLEST:
+            if step[:, 3].max() + size * step[:, :3].max() < (SMALLEST if biweight else NEAR):
                 break
     r = np.linalg.norm(moves - deformation.apply(phi, 0, arms), axis=1)
     scatter = float(np.median(r)) / median_length
@@ -111,7 +112,8 @@ def _fitted(arms: Array, moves: Array, weights: Array, kind: Kind, two_d: bool) 
     w = weights / weights.sum()
     middle, shift = np.einsum("n,ni->i", w, arms), np.einsum("n,ni->i", w, moves)
     a, u = arms - middle, moves - shift
-    spread, mixed = np.einsum("n,ni,nj->ij", w, a, a), np.einsum("n,ni,nj->ij", w, u, a)
+    weighted = w[:, None] * a
+    spread, mixed = np.einsum("ni,nj->ij", weighted, a), np.einsum("ni,nj->ij", u, weighted)
     F: Array
     if kind == "affine":
         # what the points do not determine, as the derivatives along z of a layer, is 0
