@@ -329,11 +329,18 @@ def _texts(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, 
             texts[option] = [f"stack{k}" for k in range(len(value))]
         elif option == keywords.STACKS:
             texts[option] = [_uri(one) for one in ([value] if isinstance(value, str | Path) else value)]
-        elif option in ("images", "more") and not isinstance(value, str | Path) and hasattr(value, "__iter__"):
+        elif option in keywords.SEVERAL and not isinstance(value, str | Path) and _is_sequence(value):
             texts[option] = [text(option, k, one) for k, one in enumerate(value)]
+        elif option == "fields":
+            texts[option] = [text(option, 0, value)]
         else:
             texts[option] = text(option, None, value)
     return texts, objects
+
+
+def _is_sequence(value: Any) -> bool:
+    # a field alone counts as a sequence of one by its class, but cannot be looped over
+    return getattr(value, "__iter__", None) is not None
 
 
 def _uri(value: Any) -> str:
@@ -350,6 +357,8 @@ def _label(option: str, index: int | None) -> str:
     """Name of an image or field in memory: that of a file, in the names of the files written."""
     if index is None:
         return option
+    if option in keywords.FIELDS:
+        return f"field{index + 1}"
     # "more" follows image 2
     return f"im{index + (3 if option == 'more' else 1)}"
 

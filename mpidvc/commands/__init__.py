@@ -77,6 +77,13 @@ COMMANDS = {
             _FIELDS,
         ),
         Command(
+            "gauge",
+            "mpidvc.commands.gauge",
+            "virtual extensometers, and means over regions, of a field or a series of them",
+            _FIELDS,
+            "list of Reading: state, file, gauge, points, independent, quantity, value, error",
+        ),
+        Command(
             "deformImage",
             "mpidvc.commands.deform_image",
             "deform an image by a registration or a field; compare it with another one",

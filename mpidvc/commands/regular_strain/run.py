@@ -22,7 +22,7 @@ from mpidvc.tasks.ranks import Team
 from mpidvc.tasks.strain import BLOCK, StrainSettings, StrainTask
 from mpidvc.workflow.announce import announce
 from mpidvc.workflow.field_plan import FieldPart, FieldPlan
-from mpidvc.workflow.gauge import correlation_window
+from mpidvc.workflow.gauge import STRAIN_GAUGE, correlation_window
 from mpidvc.workflow.guess import Guess, Nodes, read_guess, status_threshold
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, field_stem
@@ -139,7 +139,7 @@ class Plan(FieldPlan):
             guess=self.guess,
             order=np.arange(n),
             starts=np.append(np.arange(0, n, BLOCK), n),
-            attributes={"virtual_strain_gauge": self.gauge},
+            attributes={STRAIN_GAUGE: self.gauge},
         )
 
     def measure(self, part: FieldPart, measurement: Measurement) -> None:
