@@ -10,7 +10,6 @@ from pathlib import Path
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import is_hdf5
 from mpidvc.workflow.history import Step, open_step
-from mpidvc.workflow.record import done_in
 
 __all__ = ["Gathered", "Table", "gather"]
 
@@ -130,10 +129,9 @@ def _folder(folder: Path) -> Gathered:
 
 
 def _results(folder: Path) -> list[Path]:
-    """Results files of a folder, by the numbers in their names; of a run of all steps those of the steps."""
-    order = done_in(folder)
-    found = [path for step in order for path in (folder / step).glob("*.h5")] if order else [*folder.glob("*.h5")]
-    # the sort is stable: what was measured again follows
+    """Results files of a folder, by the numbers in their names; those of its folders if there are none, as of a run."""
+    found = [*folder.glob("*.h5")] or sorted(folder.glob("*/*.h5"))
+    # of the same name, what was measured again follows: the sort is stable
     return _natural(found)
 
 

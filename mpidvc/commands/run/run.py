@@ -19,6 +19,7 @@ from mpidvc.cli.keywords import signature, words
 from mpidvc.commands import COMMANDS
 from mpidvc.commands.run.choice import complete, without_images
 from mpidvc.commands.run.recipe import STEPS, Recipe, read_recipe
+from mpidvc.commands.run.record import Done, Record, key_of
 from mpidvc.errors import UserError
 from mpidvc.fields.read import read_field
 from mpidvc.images.image import open_image
@@ -28,7 +29,6 @@ from mpidvc.runtime.stop import Stopped, keep
 from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader
 from mpidvc.workflow.inputs import open_mask, open_pair
 from mpidvc.workflow.output import base_name, make_folder, output_folder
-from mpidvc.workflow.record import Done, Record, key_of
 
 if TYPE_CHECKING:
     from mpidvc.tasks.ranks import Team

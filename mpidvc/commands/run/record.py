@@ -13,10 +13,7 @@ from typing import Any
 from mpidvc.atomic import replacing
 from mpidvc.workflow.determines import version
 
-__all__ = ["Done", "Record", "done_in", "key_of"]
-
-#: Name of the record in the folder of a run.
-NAME = "steps.json"
+__all__ = ["Done", "Record", "key_of"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Record:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / NAME
+        self._path = folder / "steps.json"
         self._told: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError):
             told = json.loads(self._path.read_text(encoding="utf-8"))
@@ -69,8 +66,6 @@ class Record:
 
     def begin(self, step: str, key: str, line: str) -> None:
         """Note that a step begins."""
-        # the order of the file is that in which the steps were done last
-        self._told.pop(step, None)
         self._told[step] = {"line": line, "key": key, "status": None, "files": {}}
         self._write()
 
@@ -82,16 +77,6 @@ class Record:
     def _write(self) -> None:
         with replacing(self._path) as made:
             Path(made).write_text(json.dumps(self._told, indent=1) + "\n", encoding="utf-8")
-
-
-def done_in(folder: Path) -> list[str]:
-    """Folders of the steps of a run in their order; none if the folder is not that of a run."""
-    try:
-        told = json.loads((folder / NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    # the name of a step may be followed by that of a state
-    return list(dict.fromkeys(step.partition(" ")[0] for step in told)) if isinstance(told, dict) else []
 
 
 def key_of(words: Sequence[str]) -> str:
