@@ -1,0 +1,84 @@
+"""Order, neighbours and predictions of points that start from each other, against their definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mpidvc.core.starts import best_neighbours, neighbour_table, outward, predicted
+
+
+def grid(dims: tuple[int, int, int], spacing: tuple[float, float, float]) -> np.ndarray:
+    return np.indices(dims).reshape(3, -1).T * np.array(spacing) + 7
+
+
+def lists(table: np.ndarray) -> list[list[int]]:
+    return [[int(k) for k in row if k >= 0] for row in table]
+
+
+@pytest.mark.parametrize(("dims", "spacing"), [((4, 5, 3), (6.0, 10.0, 20.0)), ((1, 6, 7), (1.0, 12.0, 12.0))])
+def test_order_is_outward_in_spacings(dims, spacing):
+    positions = grid(dims, spacing)
+    order = outward(positions, spacing)
+    assert sorted(order) == list(range(len(positions)))
+    index = np.indices(dims).reshape(3, -1).T
+    square = ((2 * index - (np.array(dims) - 1)) ** 2).sum(axis=1)
+    assert list(order) == sorted(range(len(index)), key=lambda k: (square[k], k))
+
+
+def test_neighbours_of_a_grid_are_those_along_its_axes():
+    """Voxels that are no cubes count in spacings; every node but the first ones has a neighbour before it."""
+    dims, spacing = (4, 5, 3), (6.0, 10.0, 20.0)
+    positions = grid(dims, spacing)
+    index = np.indices(dims).reshape(3, -1).T
+    apart = np.abs(index[:, None] - index[None]).sum(axis=2)
+    table = neighbour_table(positions, spacing)
+    assert lists(table) == [np.flatnonzero(row == 1).tolist() for row in apart]
+    order = outward(positions, spacing)
+    rank = np.argsort(order)
+    # two nodes are next to the middle
+    assert sum(min(rank[k] for k in near) > rank[j] for j, near in enumerate(lists(table))) <= 2
+
+
+def test_scattered_points_have_neighbours():
+    """Those within 1.2 spacings, or within twice, four times ... as much where these are fewer than two."""
+    positions = np.random.default_rng(2).uniform(0, 100, (60, 3))
+    positions[0] = 400
+    distance = np.linalg.norm(positions[:, None] - positions[None], axis=2) / 20
+    expected = []
+    for row in distance:
+        reach = 1.2
+        while np.count_nonzero(row <= reach) < 3:
+            reach *= 2
+        expected.append([int(k) for k in np.flatnonzero(row <= reach) if k != len(expected)])
+    assert lists(neighbour_table(positions, (20.0,) * 3)) == expected
+    assert min(map(len, expected)) >= 2
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_few_points(n):
+    table = neighbour_table(np.arange(3.0 * n).reshape(n, 3), (1.0, 1.0, 1.0))
+    assert lists(table) == [[k for k in range(n) if k != j] for j in range(n)]
+    assert list(best_neighbours(table, np.ones(n), np.ones(n, bool))) == ([-1] if n == 1 else [1, 0])
+
+
+def test_best_neighbour():
+    table = np.array([[1, 2, 3], [0, -1, -1], [0, 3, -1], [0, 2, -1]])
+    zncc = np.array([0.5, 0.7, np.nan, 0.9])
+    usable = np.array([True, True, True, True])
+    assert list(best_neighbours(table, zncc, usable)) == [3, 0, 3, 0]
+    usable[3] = False
+    assert list(best_neighbours(table, zncc, usable)) == [1, 0, 0, 0]
+    usable[0] = False
+    assert list(best_neighbours(table, zncc, usable)) == [1, -1, -1, -1]
+
+
+def test_prediction_is_exact_for_an_affine_field():
+    random = np.random.default_rng(4)
+    F, t = np.eye(3) + random.normal(0, 0.1, (3, 3)), random.normal(0, 5, 3)
+    x, y = random.uniform(0, 100, (2, 9, 3))
+
+    def phi(points: np.ndarray) -> np.ndarray:
+        return np.dstack([np.tile(F, (9, 1, 1)), (t + points @ (F - np.eye(3)).T)[:, :, None]])
+
+    np.testing.assert_allclose(predicted(phi(x), y - x), phi(y), rtol=0, atol=1e-12)
