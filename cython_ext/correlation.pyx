@@ -99,6 +99,7 @@ cdef extern from "gauss_newton.hpp" nogil:
         double* result
         const int64_t* near
         int64_t most_near
+        int64_t* began
         int64_t margin[3]
         double first2[3]
         double last2[3]
@@ -416,7 +417,8 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
                      const double[:, ::1] high2 not None, double[:, ::1] phi not None,
                      double[:, ::1] result not None, double min_coverage=0.0, double grey_low=-INFINITY,
                      double grey_high=INFINITY, compared=None, uint8_t[::1] left=None, const int64_t[:, ::1] near=None,
-                     margin=(0, 0, 0), image2=None, at_hand=None, const double[::1] least=None):
+                     margin=(0, 0, 0), image2=None, at_hand=None, const double[::1] least=None,
+                     int64_t[::1] began=None):
     """Register the windows of many points that share two boxes.
 
     The method is Gauss–Newton on ``f(x) = g(Phi x)``; see ``gauss_newton.cpp``.
@@ -464,6 +466,8 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
         where there is `near`. A start whose window is not at hand is not used.
     least : (n,) float64, optional
         A point whose ZNCC at its start is not above this is left there, with status 0.
+    began : (n,) int64, optional, in and out
+        The neighbour that each point has started from, -1 where it was the guess; skipped points are left out.
 
     Raises
     ------
@@ -541,6 +545,11 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
         if least.shape[0] != n:
             raise ValueError("least has to have a number for each point")
         points.least = &least[0]
+    points.began = NULL
+    if began is not None:
+        if began.shape[0] != n:
+            raise ValueError("began has to have a number for each point")
+        points.began = &began[0]
     with nogil:
         failed = table.correlate(&points)
     if failed:

@@ -113,6 +113,7 @@ int update(const mpidvc_settings &set, const double delta[12], double F[9], doub
 // Where a registration begins: Phi, and the samples of box 2 that are data.
 struct Start {
     double F[9], t[3], low2[3], high2[3];
+    Int neighbour;  // that it comes from, -1 = the guess
 };
 
 // The sampler of box 2 for a window; index: as in read_window.
@@ -282,6 +283,7 @@ bool start_from_neighbour(const mpidvc_points &points, Int k, Start &start) {
     }
     if (best < 0) return false;
     const double *phi = points.phi + 12 * best;
+    start.neighbour = best;
     for (int i = 0; i < 3; i++) {
         start.t[i] = phi[4 * i + 3];
         for (int j = 0; j < 3; j++) {
@@ -337,6 +339,7 @@ int correlate(const mpidvc_points *points) {
             continue;
         }
         Start start, near;
+        start.neighbour = -1;
         for (int i = 0; i < 3; i++) {
             for (int j = 0; j < 3; j++) start.F[3 * i + j] = phi[4 * i + j];
             start.t[i] = phi[4 * i + 3];
@@ -352,6 +355,7 @@ int correlate(const mpidvc_points *points) {
             phi[4 * i + 3] = start.t[i];
         }
         if (points->left) points->left[k] = out.left;
+        if (points->began) points->began[k] = start.neighbour;
         const double row[6] = {out.error, (double)out.iterations, (double)out.status, out.delta_norm, out.coverage,
                                out.zncc};
         memcpy(result, row, sizeof row);

@@ -104,6 +104,7 @@ struct mpidvc_points {
     // from their guess
     const int64_t *near;
     int64_t most_near;
+    int64_t *began;          // (count,): the neighbour that a point has started from, -1 = its guess; or null
     int64_t margin[3];       // by which a window of box 2 reaches beyond hws; a start from a neighbour has its own
     double first2[3], last2[3];  // first and last voxel of image 2, in box 2
     double low_at_hand[3], high_at_hand[3];  // first and last voxel of box 2 that has its frame, and its coefficients

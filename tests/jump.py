@@ -40,7 +40,9 @@ class Jump:
 
     def displacement(self, points: np.ndarray) -> np.ndarray:
         """Closed form at points (n, 3) of a piece."""
-        return np.where(self.is_upper(points)[:, None], self.upper.displacement(points), self.lower.displacement(points))
+        return np.where(
+            self.is_upper(points)[:, None], self.upper.displacement(points), self.lower.displacement(points)
+        )
 
     def is_upper(self, points: np.ndarray) -> np.ndarray:
         return np.asarray(self.upper.phi(points)[:, 1] < self.row)

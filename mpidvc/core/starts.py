@@ -98,6 +98,6 @@ def predicted(phi: Array, offset: Array) -> Array:
     offset : (n, 3) float64
         From the others to the points, voxels.
     """
-    moved = phi.copy()
+    moved: Array = phi.copy()
     moved[:, :, 3] += np.einsum("nij,nj->ni", phi[:, :, :3] - np.eye(3), offset)
     return moved

@@ -73,6 +73,7 @@ def correlate_points(
     image2: tuple[_Triple, _Triple] | None = None,
     at_hand: tuple[_Triple, _Triple] | None = None,
     least: NDArray[np.float64] | None = None,
+    began: NDArray[np.int64] | None = None,
 ) -> None: ...
 def block_sums(
     settings: Settings,

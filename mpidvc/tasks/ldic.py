@@ -8,7 +8,7 @@ Points may start from neighbours (`LdicSettings.spacing`), of their own chunk on
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -46,9 +46,9 @@ NEAR = 16
 #: A point that has converged is tried again where its ZNCC is below this fraction of its best neighbour's; the start
 #: from this neighbour has to correlate by as much.
 POOR = 0.8
-#: Points are lost that have not converged with this ZNCC at least. Where this fraction of a chunk's compared points is
-#: lost, their motion as a whole is searched.
-LEAST_ZNCC, LOST = 0.5, 0.25
+#: Points are lost that have not converged with this ZNCC at least. Where more than this fraction of a chunk's compared
+#: points is lost, their motion as a whole is searched.
+LEAST_ZNCC, LOST = 0.7, 1 / 3
 #: Most voxels of the box that is searched, and motions that are tried: so many peaks of each of two correlations.
 SEARCHED_BOX, PEAKS = 2_000_000, 2
 
@@ -126,9 +126,7 @@ class LdicTask:
         self.points, self.settings = points, settings
         self.n_chunks = points.n_blocks
         self._two_d = images.two_d
-        self._kernel_settings = self._for_kernels(settings.registration)
-        # the first pass alone: the correlation of a start
-        self._looking = self._for_kernels(replace(settings.registration, max_iterations=0))
+        self._kernel_settings = settings.registration.for_kernels(self._two_d, images.image1.base, images.image2.base)
         self._scratch = (Scratch(), Scratch())
 
     def run(self, chunk: int) -> Records:
@@ -144,53 +142,51 @@ class LdicTask:
             if self.settings.spacing is None:
                 records[usable] = self._registered(nodes, guess[usable])
             else:
-                order = outward(nodes, self.settings.spacing)
+                order = outward(nodes.astype(np.float64), self.settings.spacing)
                 records[usable[order]] = self._from_neighbours(nodes[order], guess[usable[order]])
         skipped = np.isin(records["result"][:, 2], (-5, -7))
         records["phi"][skipped] = np.eye(4)[:3]
         records["phi"][skipped, :, 3] = np.nan
         return records
 
-    def _for_kernels(self, registration: RegistrationSettings) -> correlation.Settings:
-        return registration.for_kernels(self._two_d, self.images.image1.base, self.images.image2.base)
-
     def _from_neighbours(self, nodes: Ints, guess: Array) -> Records:
         """Records of points in the order in which they are registered, from their guess or from points before them."""
-        table = self._table(nodes)
-        records = self._registered(nodes, guess, table)
-        self._try_again(nodes, records, table)
+        table, began = self._table(nodes), np.full(len(nodes), -1)
+        records = self._registered(nodes, guess, table, began)
+        seen = np.where(began >= 0, _known(records["result"][began, 5]), -np.inf)
+        self._try_again(nodes, records, table, seen)
         status, zncc = records["result"][:, 2], _known(records["result"][:, 5])
         lost = np.flatnonzero((status > -5) & ~((status == 2) & (zncc >= LEAST_ZNCC)))
         if len(lost) > LOST * np.count_nonzero(status > -5):
             second = self._moved_as_a_whole(nodes[lost], guess[lost])
-            better = self._correlation(nodes[lost], second) > zncc[lost]
+            better = self._correlation(nodes[lost], second) > np.maximum(zncc[lost], POOR * LEAST_ZNCC)
             chosen = lost[better]
             if len(chosen):
                 again = self._registered(nodes[chosen], second[better], self._table(nodes[chosen]))
                 _take_better(records, chosen, again)
-                self._try_again(nodes, records, table)
+                self._try_again(nodes, records, table, seen)
         return records
 
     def _table(self, nodes: Ints) -> Ints:
         assert self.settings.spacing is not None
         return neighbour_table(nodes.astype(np.float64), self.settings.spacing)
 
-    def _try_again(self, nodes: Ints, records: Records, table: Ints) -> None:
+    def _try_again(self, nodes: Ints, records: Records, table: Ints, seen: Array) -> None:
         """Register points that have not converged, or correlate poorly, once more from their best neighbour.
 
-        A start has to correlate better than the result that it is to replace. Each point is registered again once at
-        most; those that converge become neighbours to start from.
+        It has to correlate better than those that they have started from (`seen`: their ZNCC), and the start better
+        than the result that it is to replace. Each point is registered again once at most; those that converge become
+        neighbours to start from.
         """
         tried = np.zeros(len(nodes), bool)
-        seen = np.full(len(nodes), -1)
         while True:
             status, zncc = records["result"][:, 2], _known(records["result"][:, 5])
             best = best_neighbours(table, zncc, status == 2)
             poor = (status != 2) | (zncc < POOR * zncc[best])
-            who = np.flatnonzero((status > -5) & poor & ~tried & (best >= 0) & (best != seen))
+            who = np.flatnonzero((status > -5) & poor & ~tried & (best >= 0) & (zncc[best] > seen))
             if not len(who):
                 return
-            seen[who] = best[who]
+            seen[who] = zncc[best[who]]
             starts = predicted(records["phi"][best[who]], (nodes[who] - nodes[best[who]]).astype(np.float64))
             least = np.maximum(zncc[who], POOR * zncc[best[who]])
             again = self._registered(nodes[who], starts, least=least)
@@ -199,10 +195,10 @@ class LdicTask:
 
     def _correlation(self, nodes: Ints, phi: Array) -> Array:
         """ZNCC of points at the given Phi, -inf where it is not known."""
-        return _known(self._registered(nodes, phi, looking=True)["result"][:, 5])
+        return _known(self._registered(nodes, phi, least=np.full(len(nodes), np.inf))["result"][:, 5])
 
     def _moved_as_a_whole(self, nodes: Ints, guess: Array) -> Array:
-        """Guesses moved by a displacement of the points as a whole: of the most likely ones, the best for each point."""
+        """Guesses moved by a displacement of the points as a whole: the best for each of them of the likely ones."""
         hws, axes = np.array(self.settings.hws), 2 if self._two_d else 3
         low, high = nodes.min(axis=0) - hws, nodes.max(axis=0) + hws + 1
         beyond = (high - low) * max(0.0, 1 - (SEARCHED_BOX / float(np.prod(high - low))) ** (1 / axes))
@@ -234,12 +230,13 @@ class LdicTask:
         nodes: Ints,
         guess: Array,
         near: Ints | None = None,
+        began: Ints | None = None,
         least: Array | None = None,
-        looking: bool = False,
     ) -> Records:
         """Records of points; those that share boxes may start from neighbours (`near`) before them.
 
-        Points whose ZNCC at their guess is not above `least` are left there with status 0; `looking` leaves all of them.
+        `began` gets the neighbours that points have started from, -1 for their guess. Points whose ZNCC at their start
+        is not above `least` are left there with status 0.
         """
         records = np.zeros(len(nodes), RECORD)
         records["phi"] = guess
@@ -247,18 +244,17 @@ class LdicTask:
         rounded = np.clip(np.rint(guess[:, :, 3]), -(2.0**40), 2.0**40).astype(np.int64)
         far = np.abs(rounded - np.median(rounded, axis=0)).max(axis=1, initial=0) > NEAR
         together = np.nonzero(~far)[0]
-        if near is not None and far.any():
-            near = self._table(nodes[together])
-        for group in (together, *(np.array([k]) for k in np.nonzero(far)[0])):
-            if len(group):
-                records[group] = self._register(
-                    nodes[group],
-                    rounded[group],
-                    records[group],
-                    near if group is together else None,
-                    None if least is None else least[group],
-                    looking,
-                )
+        if len(together):
+            among = near if near is None or not far.any() else self._table(nodes[together])
+            own = np.full(len(together), -1)
+            records[together] = self._register(
+                nodes[together], rounded[together], records[together], among, own, _of(least, together)
+            )
+            if began is not None:
+                began[together] = np.where(own >= 0, together[own], -1)
+        for k in np.nonzero(far)[0]:
+            alone = np.array([k])
+            records[alone] = self._register(nodes[alone], rounded[alone], records[alone], None, None, _of(least, alone))
         return records
 
     def _register(
@@ -267,10 +263,10 @@ class LdicTask:
         rounded: Ints,
         records: Records,
         near: Ints | None,
+        began: Ints | None,
         least: Array | None,
-        looking: bool,
     ) -> Records:
-        """Register points that share boxes; `records` hold their guess."""
+        """Register points that share boxes; `records` hold their guess, the rest is that of `_registered`."""
         settings = self.settings
         hws, margin = np.array(settings.hws), np.array(settings.margin)
         last = np.array(self.images.image2.shape) - 1
@@ -287,7 +283,7 @@ class LdicTask:
         phi = np.ascontiguousarray(records["phi"].reshape(len(nodes), 12))
         result = np.ascontiguousarray(records["result"])
         correlation.correlate_points(
-            self._looking if looking else self._kernel_settings,
+            self._kernel_settings,
             box1,
             usable,
             covered,
@@ -311,6 +307,7 @@ class LdicTask:
             image2=(-origin2, last - origin2),
             at_hand=(box_low - origin2, box_high - origin2),
             least=least,
+            began=began,
         )
         records["phi"] = phi.reshape(-1, 3, 4)
         records["result"] = result
@@ -335,6 +332,11 @@ class LdicTask:
 def _known(zncc: Array) -> Array:
     """ZNCC with -inf where there is none."""
     return np.nan_to_num(zncc, nan=-np.inf)
+
+
+def _of(values: Array | None, rows: Ints) -> Array | None:
+    """Some of the values, if there are any."""
+    return None if values is None else values[rows]
 
 
 def _take_better(records: Records, who: Ints, again: Records) -> None:

@@ -108,7 +108,7 @@ def test_the_better_start_is_taken(isa, order, znssd):
     pair, run = Pair(im1, im2, order), Run(hws=(5, 5, 6), znssd=znssd, gain=30.0 if znssd else 1.0, bias=-500.0 * znssd)
     nodes = np.array([[14, 15, 20], [14, 15, 40], [16, 15, 42], [14, 17, 18]])
     phi = np.array([phi_at(t) for t in ((0, 0, 0.3), (0, 0.2, 6.3), (0, 0, 0), (0, 0, 6))])
-    got = from_neighbours(pair, run, nodes, phi, [[1, 2], [0, -1], [0, 1], [1, 2]])
+    got = from_neighbours(pair, run, nodes, phi, [[1, 2], [0, -1], [1, -1], [1, 2]])
     np.testing.assert_allclose([one.t for one in got[:3]], [(0, 0, 0), (0, 0, 6), (0, 0, 6)], rtol=0, atol=2e-3)
     for k, start in enumerate((phi[0], phi[1], prediction(got[1], nodes[2] - nodes[1]))):
         agree(got[k], expected(pair, run, nodes[k], start), 2e-5)

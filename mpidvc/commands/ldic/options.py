@@ -55,8 +55,8 @@ def add_options(parser: Parser) -> None:
         choices=("guess", "neighbours"),
         default="guess",
         help="guess: every node starts from the first guess, as in spam. neighbours: from the neighbour that has "
-        "converged with the best ZNCC, its displacement predicted with that neighbour's F, where this correlates better; "
-        "nodes that fail are tried again. Fewer iterations, and fields with jumps or a poor guess converge "
+        "converged with the best ZNCC, its displacement predicted with that neighbour's F, where this correlates "
+        "better; nodes that fail are tried again. It saves iterations, and fields with jumps or a poor guess converge "
         "(default: %(default)s)",
     )
     start.add_argument(
