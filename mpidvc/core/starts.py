@@ -7,18 +7,40 @@ point of best correlation next; here the order is fixed, and the best neighbour 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
 from mpidvc.arrays import Array, Ints
 from mpidvc.kernels.neighbours import Points
 
-__all__ = ["best_neighbours", "neighbour_table", "outward", "predicted"]
+__all__ = ["arranged", "best_neighbours", "neighbour_table", "outward", "predicted"]
 
 #: Distance of neighbours in spacings: those along the axes of a grid, not those across.
 NEAR = 1.2
 #: Fewest neighbours of a point, itself included, if there are so many; scattered points reach further to have them.
 FEWEST = 3
+
+
+def arranged(nodes: Ints, spacing: tuple[float, float, float]) -> tuple[Ints, Ints]:
+    """Order of points (`outward`), and the table of neighbours (`neighbour_table`) of the points in this order.
+
+    Both are kept: the chunks of a grid are alike.
+
+    Parameters
+    ----------
+    nodes : (n, 3) int64
+    spacing : 3 floats
+    """
+    return _arranged((nodes - nodes[0]).tobytes(), spacing)
+
+
+@lru_cache(maxsize=32)
+def _arranged(nodes: bytes, spacing: tuple[float, float, float]) -> tuple[Ints, Ints]:
+    positions = np.frombuffer(nodes, np.int64).reshape(-1, 3).astype(np.float64)
+    order = outward(positions, spacing)
+    return order, neighbour_table(positions[order], spacing)
 
 
 def outward(positions: Array, spacing: npt.ArrayLike) -> Ints:

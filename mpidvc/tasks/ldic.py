@@ -18,7 +18,7 @@ from mpidvc.core.boxes import Scratch
 from mpidvc.core.grid import Chunks, brick_edge, chunk_points
 from mpidvc.core.phase_correlation import shifts_between
 from mpidvc.core.registration import RegistrationSettings
-from mpidvc.core.starts import best_neighbours, neighbour_table, outward, predicted
+from mpidvc.core.starts import arranged, best_neighbours, neighbour_table, predicted
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
@@ -142,17 +142,21 @@ class LdicTask:
             if self.settings.spacing is None:
                 records[usable] = self._registered(nodes, guess[usable])
             else:
-                order = outward(nodes.astype(np.float64), self.settings.spacing)
-                records[usable[order]] = self._from_neighbours(nodes[order], guess[usable[order]])
+                order, table = arranged(nodes, self.settings.spacing)
+                records[usable[order]] = self._from_neighbours(nodes[order], guess[usable[order]], table)
         skipped = np.isin(records["result"][:, 2], (-5, -7))
         records["phi"][skipped] = np.eye(4)[:3]
         records["phi"][skipped, :, 3] = np.nan
         return records
 
-    def _from_neighbours(self, nodes: Ints, guess: Array) -> Records:
-        """Records of points in the order in which they are registered, from their guess or from points before them."""
-        table, began = self._table(nodes), np.full(len(nodes), -1)
+    def _from_neighbours(self, nodes: Ints, guess: Array, table: Ints) -> Records:
+        """Records of points in the order of their registration, from their guess or from neighbours before them."""
+        began = np.full(len(nodes), -1)
         records = self._registered(nodes, guess, table, began)
+        result = records["result"][records["result"][:, 2] > -5]
+        least = max(LEAST_ZNCC, POOR * result[:, 5].max(initial=0))
+        if (result[:, 2] == 2).all() and (result[:, 5] >= least).all():
+            return records
         seen = np.where(began >= 0, _known(records["result"][began, 5]), -np.inf)
         self._try_again(nodes, records, table, seen)
         status, zncc = records["result"][:, 2], _known(records["result"][:, 5])

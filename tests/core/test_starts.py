@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mpidvc.core.starts import best_neighbours, neighbour_table, outward, predicted
+from mpidvc.core.starts import arranged, best_neighbours, neighbour_table, outward, predicted
 
 
 def grid(dims: tuple[int, int, int], spacing: tuple[float, float, float]) -> np.ndarray:
@@ -38,6 +38,18 @@ def test_neighbours_of_a_grid_are_those_along_its_axes():
     rank = np.argsort(order)
     # two nodes are next to the middle
     assert sum(min(rank[k] for k in near) > rank[j] for j, near in enumerate(lists(table))) <= 2
+
+
+def test_arranged_points():
+    """Order and neighbours in one: wherever the points are, and whatever was asked for before."""
+    spacing = (6.0, 10.0, 20.0)
+    for dims in ((4, 5, 3), (4, 5, 2), (4, 5, 3)):
+        nodes = grid(dims, spacing).astype(np.int64) + 100
+        order, table = arranged(nodes, spacing)
+        np.testing.assert_array_equal(order, outward(nodes.astype(float), spacing))
+        np.testing.assert_array_equal(table, neighbour_table(nodes[order].astype(float), spacing))
+    # the same points, other distances
+    assert lists(arranged(nodes, (6.0, 10.0, 7.0))[1]) != lists(table)
 
 
 def test_scattered_points_have_neighbours():
