@@ -74,7 +74,6 @@ def main():
         Case("sandstone, no guess", "s", "-ns 8 -hws 7 -glt 8000"),
         Case("sandstone, from a registration", "s", "-ns 8 -hws 7 -glt 8000", guess=True),
         Case("plate with a hole, no guess", "p", "-ns 20 -hws 14 -o 3 -glt 30"),
-        Case("plate with a hole, no guess", "p", "-ns 8 -hws 14 -o 3 -glt 30"),
         Case("plate with a hole, from a registration", "p", "-ns 20 -hws 14 -o 3 -glt 30", guess=True),
     ]
 

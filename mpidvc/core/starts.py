@@ -1,8 +1,8 @@
 """Starts of registrations from neighbours that have converged, among points that share a chunk.
 
-The order in which points are registered, and who is whose neighbour, follow from the positions alone. A neighbour with
-Phi = (F, u) at x predicts the displacement ``u + (F - I)(y - x)`` at y (Pan 2009, doi 10.1364/AO.48.001535, takes the
-point of best correlation next; here the order is fixed, and the best neighbour is chosen).
+Who is whose neighbour follows from the positions alone. A neighbour with Phi = (F, u) at x predicts the displacement
+``u + (F - I)(y - x)`` at y (Pan 2009, doi 10.1364/AO.48.001535, takes the point of best correlation next; here the order
+is that of the points, and the best neighbour is chosen).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mpidvc.arrays import Array, Ints
 from mpidvc.kernels.neighbours import Points
 
-__all__ = ["arranged", "best_neighbours", "neighbour_table", "outward", "predicted"]
+__all__ = ["best_neighbours", "kept_table", "neighbour_table", "predicted"]
 
 #: Distance of neighbours in spacings: those along the axes of a grid, not those across.
 NEAR = 1.2
@@ -23,43 +23,14 @@ NEAR = 1.2
 FEWEST = 3
 
 
-def arranged(nodes: Ints, spacing: tuple[float, float, float]) -> tuple[Ints, Ints]:
-    """Order of points (`outward`), and the table of neighbours (`neighbour_table`) of the points in this order.
-
-    Both are kept: the chunks of a grid are alike.
-
-    Parameters
-    ----------
-    nodes : (n, 3) int64
-    spacing : 3 floats
-    """
-    return _arranged((nodes - nodes[0]).tobytes(), spacing)
+def kept_table(nodes: Ints, spacing: tuple[float, float, float]) -> Ints:
+    """The `neighbour_table` of points at whole voxels, which is kept: the chunks of a grid are alike."""
+    return _table((nodes - nodes[0]).tobytes(), spacing)
 
 
 @lru_cache(maxsize=32)
-def _arranged(nodes: bytes, spacing: tuple[float, float, float]) -> tuple[Ints, Ints]:
-    positions = np.frombuffer(nodes, np.int64).reshape(-1, 3).astype(np.float64)
-    order = outward(positions, spacing)
-    return order, neighbour_table(positions[order], spacing)
-
-
-def outward(positions: Array, spacing: npt.ArrayLike) -> Ints:
-    """Order of points by their distance from the middle of their extent, in spacings; of equally far ones by index.
-
-    Parameters
-    ----------
-    positions : (n, 3) float64
-    spacing : 3 floats
-        Typical distance of neighbouring points along each axis, voxels.
-
-    Returns
-    -------
-    (n,) int64
-    """
-    at = positions / np.maximum(np.asarray(spacing, np.float64), 1.0)
-    square = ((at - (at.min(axis=0) + at.max(axis=0)) / 2) ** 2).sum(axis=1)
-    # equal distances are equal, whatever their last digit
-    return np.argsort(square.round(6), kind="stable").astype(np.int64)
+def _table(nodes: bytes, spacing: tuple[float, float, float]) -> Ints:
+    return neighbour_table(np.frombuffer(nodes, np.int64).reshape(-1, 3).astype(np.float64), spacing)
 
 
 def neighbour_table(positions: Array, spacing: npt.ArrayLike) -> Ints:
@@ -69,7 +40,7 @@ def neighbour_table(positions: Array, spacing: npt.ArrayLike) -> Ints:
     ----------
     positions : (n, 3) float64
     spacing : 3 floats
-        As in `outward`.
+        Typical distance of neighbouring points along each axis, voxels.
 
     Returns
     -------

@@ -18,7 +18,7 @@ from mpidvc.core.boxes import Scratch
 from mpidvc.core.grid import Chunks, brick_edge, chunk_points
 from mpidvc.core.phase_correlation import shifts_between
 from mpidvc.core.registration import RegistrationSettings
-from mpidvc.core.starts import arranged, best_neighbours, neighbour_table, predicted
+from mpidvc.core.starts import best_neighbours, kept_table, predicted
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
@@ -142,16 +142,15 @@ class LdicTask:
             if self.settings.spacing is None:
                 records[usable] = self._registered(nodes, guess[usable])
             else:
-                order, table = arranged(nodes, self.settings.spacing)
-                records[usable[order]] = self._from_neighbours(nodes[order], guess[usable[order]], table)
+                records[usable] = self._from_neighbours(nodes, guess[usable])
         skipped = np.isin(records["result"][:, 2], (-5, -7))
         records["phi"][skipped] = np.eye(4)[:3]
         records["phi"][skipped, :, 3] = np.nan
         return records
 
-    def _from_neighbours(self, nodes: Ints, guess: Array, table: Ints) -> Records:
-        """Records of points in the order of their registration, from their guess or from neighbours before them."""
-        began = np.full(len(nodes), -1)
+    def _from_neighbours(self, nodes: Ints, guess: Array) -> Records:
+        """Records of points that start from their guess, or from neighbours before them."""
+        table, began = self._table(nodes), np.full(len(nodes), -1)
         records = self._registered(nodes, guess, table, began)
         result = records["result"][records["result"][:, 2] > -5]
         least = max(LEAST_ZNCC, POOR * result[:, 5].max(initial=0))
@@ -173,7 +172,7 @@ class LdicTask:
 
     def _table(self, nodes: Ints) -> Ints:
         assert self.settings.spacing is not None
-        return neighbour_table(nodes.astype(np.float64), self.settings.spacing)
+        return kept_table(nodes, self.settings.spacing)
 
     def _try_again(self, nodes: Ints, records: Records, table: Ints, seen: Array) -> None:
         """Register points that have not converged, or correlate poorly, once more from their best neighbour.

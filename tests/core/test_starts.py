@@ -1,11 +1,11 @@
-"""Order, neighbours and predictions of points that start from each other, against their definitions."""
+"""Neighbours and predictions of points that start from each other, against their definitions."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from mpidvc.core.starts import arranged, best_neighbours, neighbour_table, outward, predicted
+from mpidvc.core.starts import best_neighbours, kept_table, neighbour_table, predicted
 
 
 def grid(dims: tuple[int, int, int], spacing: tuple[float, float, float]) -> np.ndarray:
@@ -16,40 +16,26 @@ def lists(table: np.ndarray) -> list[list[int]]:
     return [[int(k) for k in row if k >= 0] for row in table]
 
 
-@pytest.mark.parametrize(("dims", "spacing"), [((4, 5, 3), (6.0, 10.0, 20.0)), ((1, 6, 7), (1.0, 12.0, 12.0))])
-def test_order_is_outward_in_spacings(dims, spacing):
-    positions = grid(dims, spacing)
-    order = outward(positions, spacing)
-    assert sorted(order) == list(range(len(positions)))
-    index = np.indices(dims).reshape(3, -1).T
-    square = ((2 * index - (np.array(dims) - 1)) ** 2).sum(axis=1)
-    assert list(order) == sorted(range(len(index)), key=lambda k: (square[k], k))
-
-
 def test_neighbours_of_a_grid_are_those_along_its_axes():
-    """Voxels that are no cubes count in spacings; every node but the first ones has a neighbour before it."""
+    """Voxels that are no cubes count in spacings; every node but the first one has a neighbour before it."""
     dims, spacing = (4, 5, 3), (6.0, 10.0, 20.0)
     positions = grid(dims, spacing)
     index = np.indices(dims).reshape(3, -1).T
     apart = np.abs(index[:, None] - index[None]).sum(axis=2)
     table = neighbour_table(positions, spacing)
     assert lists(table) == [np.flatnonzero(row == 1).tolist() for row in apart]
-    order = outward(positions, spacing)
-    rank = np.argsort(order)
-    # two nodes are next to the middle
-    assert sum(min(rank[k] for k in near) > rank[j] for j, near in enumerate(lists(table))) <= 2
+    assert all(near[0] < j for j, near in enumerate(lists(table)) if j)
 
 
-def test_arranged_points():
-    """Order and neighbours in one: wherever the points are, and whatever was asked for before."""
+def test_kept_tables():
+    """Wherever the points are, and whatever was asked for before."""
     spacing = (6.0, 10.0, 20.0)
     for dims in ((4, 5, 3), (4, 5, 2), (4, 5, 3)):
-        nodes = grid(dims, spacing).astype(np.int64) + 100
-        order, table = arranged(nodes, spacing)
-        np.testing.assert_array_equal(order, outward(nodes.astype(float), spacing))
-        np.testing.assert_array_equal(table, neighbour_table(nodes[order].astype(float), spacing))
+        nodes = grid(dims, spacing).astype(np.int64)
+        table = kept_table(nodes + 100, spacing)
+        np.testing.assert_array_equal(table, neighbour_table(nodes.astype(float), spacing))
     # the same points, other distances
-    assert lists(arranged(nodes, (6.0, 10.0, 7.0))[1]) != lists(table)
+    assert lists(kept_table(nodes, (6.0, 10.0, 7.0))) != lists(table)
 
 
 def test_scattered_points_have_neighbours():
