@@ -1,8 +1,8 @@
 """Starts of registrations from neighbours that have converged, among points that share a chunk.
 
 Who is whose neighbour follows from the positions alone. A neighbour with Phi = (F, u) at x predicts the displacement
-``u + (F - I)(y - x)`` at y (Pan 2009, doi 10.1364/AO.48.001535, takes the point of best correlation next; here the order
-is that of the points, and the best neighbour is chosen).
+``u + (F - I)(y - x)`` at y (Pan 2009, doi 10.1364/AO.48.001535, takes the point of best correlation next; here the
+order is that of the points, and the best neighbour is chosen).
 """
 
 from __future__ import annotations
