@@ -70,8 +70,8 @@ def memory_of_tree(root):
     return sum(int(text.split("Pss:")[1].split()[0]) for text in rollups) / 1024
 
 
-def measure(command, work, memory=True):
-    """Run a command to its end, its output in a log; end with that log if the command fails.
+def measure(command, work, memory=True, statuses=(0,)):
+    """Run a command to its end, its output in a log; end with that log if its exit status is none of these.
 
     Without `memory` nothing looks at its processes meanwhile, which takes several percent of a CPU.
     """
@@ -98,7 +98,7 @@ def measure(command, work, memory=True):
         done.set()
         if memory:
             sampler.join()
-    if process.returncode:
+    if process.returncode not in statuses:
         raise SystemExit(f"{shlex.join(map(str, command))}\nended with {process.returncode}\n{log.read_text()[-3000:]}")
     logged = json.loads(timings.read_text()) if timings.exists() else {}
     return Measure(wall, usage.ru_utime + usage.ru_stime, peak[0], logged, usage.ru_maxrss / 1024)

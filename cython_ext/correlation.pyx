@@ -97,6 +97,15 @@ cdef extern from "gauss_newton.hpp" nogil:
         double* phi
         uint8_t* left
         double* result
+        const int64_t* near
+        int64_t most_near
+        int64_t* began
+        int64_t margin[3]
+        double first2[3]
+        double last2[3]
+        double low_at_hand[3]
+        double high_at_hand[3]
+        const double* least
 
     struct mpidvc_warp:
         mpidvc_box box
@@ -458,7 +467,9 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
                      const int64_t[:, ::1] centre1 not None, const double[:, ::1] low2 not None,
                      const double[:, ::1] high2 not None, double[:, ::1] phi not None,
                      double[:, ::1] result not None, double min_coverage=0.0, double grey_low=-INFINITY,
-                     double grey_high=INFINITY, compared=None, uint8_t[::1] left=None):
+                     double grey_high=INFINITY, compared=None, uint8_t[::1] left=None, const int64_t[:, ::1] near=None,
+                     margin=(0, 0, 0), image2=None, at_hand=None, const double[::1] least=None,
+                     int64_t[::1] began=None):
     """Register the windows of many points that share two boxes.
 
     The method is Gauss–Newton on ``f(x) = g(Phi x)``; see ``gauss_newton.cpp``.
@@ -495,6 +506,19 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
         an axis of an even number.
     left : (n,) uint8, optional, out
         1 where in some iteration a sample of box 2 was no data, which includes those outside ``[low2, high2]``.
+    near : (n, m) int64, optional
+        Neighbours of each point, by index; -1 fills rows that have fewer. A point then starts from the neighbour before
+        it that has converged with the best ZNCC, its displacement predicted with that neighbour's F, where this
+        correlates better than the guess in `phi`, or hardly differs from it.
+    margin : 3 ints
+        Voxels by which the window of such a start reaches beyond `hws` in box 2, as far as that is at hand.
+    image2, at_hand : (low, high)
+        First and last voxel of image 2, and those that have their frame and coefficients in box 2: indices in box 2,
+        where there is `near`. A start whose window is not at hand is not used.
+    least : (n,) float64, optional
+        A point whose ZNCC at its start is not above this is left there, with status 0.
+    began : (n,) int64, optional, in and out
+        The neighbour that each point has started from, -1 where it was the guess; skipped points are left out.
 
     Raises
     ------
@@ -554,6 +578,29 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
         if left.shape[0] != n:
             raise ValueError("left has to have a number for each point")
         points.left = &left[0]
+    points.near = NULL
+    points.most_near = 0
+    if near is not None and near.shape[1] > 0:
+        if near.shape[0] != n or np.max(near) >= n:
+            raise ValueError("near has to have a row for each point, of points")
+        points.near = &near[0, 0]
+        points.most_near = near.shape[1]
+        for a in range(3):
+            points.margin[a] = margin[a]
+            points.first2[a], points.last2[a] = image2[0][a], image2[1][a]
+            points.low_at_hand[a], points.high_at_hand[a] = at_hand[0][a], at_hand[1][a]
+            if not framed(points.low_at_hand[a], points.high_at_hand[a], box2.shape[a], settings.c.two_d, a):
+                raise ValueError("what is at hand leaves its box")
+    points.least = NULL
+    if least is not None:
+        if least.shape[0] != n:
+            raise ValueError("least has to have a number for each point")
+        points.least = &least[0]
+    points.began = NULL
+    if began is not None:
+        if began.shape[0] != n:
+            raise ValueError("began has to have a number for each point")
+        points.began = &began[0]
     with nogil:
         failed = table.correlate(&points)
     if failed:

@@ -196,10 +196,42 @@ int update(const mpidvc_settings &set, const double delta[12], double F[9], doub
     return sound ? 0 : -4;
 }
 
-// Registers one window, from the guess (F, t) to the result in its place. -1 where memory is short.
-int register_window(const mpidvc_points &points, Window &win, const Int centre1[3], const double low2[3],
-                    const double high2[3], double F[9], double t[3], Outcome &out) {
+// Where a registration begins: Phi, and the samples of box 2 that are data.
+struct Start {
+    double F[9], t[3], low2[3], high2[3];
+    Int neighbour;  // that it comes from, -1 = the guess
+};
+
+// The sampler of box 2 for a window; index: as in read_window.
+Sampler sampler_from(const mpidvc_points &points, const Window &win, const Int index[3], const Start &start) {
+    Sampler s = sampler_of(points.box2, win.n, start.low2, start.high2);
+    s.shift = points.settings->shift != 0;
+    s.index0 = index[0], s.index_y = index[1], s.index_z = index[2];
+    return s;
+}
+
+// ZNCC of a window that was read, with `whole` as the sums of its voxels, at a start; -INFINITY where less than `enough`
+// of it is compared, or grey levels are constant. -1 where memory is short.
+int correlation_at(const Start &start, Window &win, Sampler s, const mpidvc_settings &set, const double centre2[3],
+                   double enough, const double whole[MPIDVC_SUMS], double *zncc) {
+    double sums[MPIDVC_SUMS], gain = set.gain, bias = set.bias - win.level, compared = whole[MPIDVC_N];
+    bool changed;
+    memcpy(sums, whole, sizeof sums);
+    for (bool again = false;; again = true) {
+        if (any_pass(win, s, set, start.F, centre2, gain, bias, false, sums, &compared, &changed)) return -1;
+        if (!set.update_gradient && compared < whole[MPIDVC_N]) window_sums(win, win.now, set.znssd, sums);
+        const Normalised q = normalise(sums);
+        *zncc = q.flat || !(sums[MPIDVC_N] >= 1) || sums[MPIDVC_N] < enough ? -INFINITY : q.zncc;
+        if (again || !q.rough || !own_map(win, s, set, start.F, centre2, &gain, &bias)) return 0;
+    }
+}
+
+// Registers one window, from its start, or from the other one (unless null) where that correlates better, to the result
+// in the place of the start; not unless the ZNCC at the start is above a limit (null: none). -1 where memory is short.
+int register_window(const mpidvc_points &points, Window &win, const Int centre1[3], Start &start, const Start *other,
+                    const double *above, Outcome &out) {
     const mpidvc_settings &set = *points.settings;
+    double *const F = start.F, *const t = start.t;
     double sums[MPIDVC_SUMS] = {0};
     Int low1[3], index[3];
     double middle[3];
@@ -228,9 +260,17 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
         }
         memcpy(F, R, sizeof R);
     }
-    Sampler s = sampler_of(points.box2, win.n, low2, high2);
-    s.shift = set.shift != 0;
-    s.index0 = index[0], s.index_y = index[1], s.index_z = index[2];
+    if (other) {
+        double zncc[2], centre2[3];
+        for (int k = 0; k < 2; k++) {
+            const Start &one = k ? *other : start;
+            for (int a = 0; a < 3; a++) centre2[a] = middle[a] + points.offset[a] + one.t[a];
+            if (correlation_at(one, win, sampler_from(points, win, index, one), set, centre2, enough, sums, &zncc[k]))
+                return -1;
+        }
+        if (zncc[1] > zncc[0]) start = *other;
+    }
+    Sampler s = sampler_from(points, win, index, start);
     double gain = set.gain, bias = set.bias - win.level;
     double mean_square = INFINITY, A[12], whole_sums[MPIDVC_SUMS];
     System system;
@@ -267,6 +307,7 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
         double squares = sums[MPIDVC_RR], scale = 1;
         const Normalised q = normalise(sums);
         out.zncc = q.flat ? NAN : q.zncc;
+        if (first && above && !(out.zncc > *above)) return 0;
         if (set.znssd) {
             if (q.flat) {
                 out.status = -2;
@@ -316,6 +357,49 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
     return 0;
 }
 
+// The start of a point from the neighbour before it that has converged with the best ZNCC, by that neighbour's own Phi;
+// false if there is none, or if its window leaves box 2.
+bool start_from_neighbour(const mpidvc_points &points, Int k, Start &start) {
+    Int best = -1;
+    for (Int i = 0; i < points.most_near; i++) {
+        const Int j = points.near[k * points.most_near + i];
+        if (j < 0) break;
+        if (j >= k || points.result[6 * j + 2] != 2 || points.result[6 * j + 5] != points.result[6 * j + 5]) continue;
+        if (best < 0 || points.result[6 * j + 5] > points.result[6 * best + 5]) best = j;
+    }
+    if (best < 0) return false;
+    const double *phi = points.phi + 12 * best;
+    start.neighbour = best;
+    for (int i = 0; i < 3; i++) {
+        start.t[i] = phi[4 * i + 3];
+        for (int j = 0; j < 3; j++) {
+            start.F[3 * i + j] = phi[4 * i + j];
+            start.t[i] += (phi[4 * i + j] - (i == j)) * (double)(points.centre1[3 * k + j] - points.centre1[3 * best + j]);
+        }
+    }
+    for (int a = 0; a < 3; a++) {
+        const double middle = (double)points.centre1[3 * k + a] + points.offset[a] + rint(start.t[a]);
+        const double hws = (double)points.hws[a], reach = hws + (double)points.margin[a];
+        const double low = points.low_at_hand[a], high = points.high_at_hand[a];
+        // the margin may be cut off, but no part of the window that image 2 has
+        if ((low > points.first2[a] && middle - hws < low) || (high < points.last2[a] && middle + hws > high)) return false;
+        start.low2[a] = fmax(middle - reach, fmax(low, points.first2[a]));
+        start.high2[a] = fmin(middle + reach, fmin(high, points.last2[a]));
+        if (start.low2[a] > start.high2[a]) return false;
+    }
+    return true;
+}
+
+// Whether two starts differ by less than MPIDVC_SAME_START all over the window.
+bool same_start(const mpidvc_points &points, const Start &one, const Start &two) {
+    for (int i = 0; i < 3; i++) {
+        double far = fabs(one.t[i] - two.t[i]);
+        for (int j = 0; j < 3; j++) far += fabs(one.F[3 * i + j] - two.F[3 * i + j]) * (double)points.hws[j];
+        if (!(far < MPIDVC_SAME_START)) return false;
+    }
+    return true;
+}
+
 int correlate(const mpidvc_points *points) {
     const mpidvc_settings &set = *points->settings;
     Int whole[3];
@@ -340,18 +424,24 @@ int correlate(const mpidvc_points *points) {
             memcpy(result, row, sizeof row);
             continue;
         }
-        double F[9], t[3];
+        Start start, near;
+        start.neighbour = -1;
         for (int i = 0; i < 3; i++) {
-            for (int j = 0; j < 3; j++) F[3 * i + j] = phi[4 * i + j];
-            t[i] = phi[4 * i + 3];
+            for (int j = 0; j < 3; j++) start.F[3 * i + j] = phi[4 * i + j];
+            start.t[i] = phi[4 * i + 3];
+            start.low2[i] = points->low2[3 * k + i], start.high2[i] = points->high2[3 * k + i];
         }
+        bool compare = points->near && start_from_neighbour(*points, k, near);
+        if (compare && same_start(*points, start, near)) start = near, compare = false;
         Outcome out = {};
-        failed = register_window(*points, win, centre, points->low2 + 3 * k, points->high2 + 3 * k, F, t, out);
+        failed = register_window(*points, win, centre, start, compare ? &near : 0,
+                                 points->least ? points->least + k : 0, out);
         for (int i = 0; i < 3; i++) {
-            for (int j = 0; j < 3; j++) phi[4 * i + j] = F[3 * i + j];
-            phi[4 * i + 3] = t[i];
+            for (int j = 0; j < 3; j++) phi[4 * i + j] = start.F[3 * i + j];
+            phi[4 * i + 3] = start.t[i];
         }
         if (points->left) points->left[k] = out.left;
+        if (points->began) points->began[k] = start.neighbour;
         const double row[6] = {out.error, (double)out.iterations, (double)out.status, out.delta_norm, out.coverage,
                                out.zncc};
         memcpy(result, row, sizeof row);

@@ -17,6 +17,9 @@ static const double MPIDVC_LARGEST_VOLUME = 3.0, MPIDVC_SMALLEST_VOLUME = 0.2;
 // Status -3 of windows: less than this fraction of the comparable voxels is left (or than the coverage asked for, if
 // that is less).
 static const double MPIDVC_LEAST_COVERAGE = 0.5;
+// Starts from a neighbour whose displacements differ from those of the guess by less than this all over the window
+// (voxels) are not compared with it.
+static const double MPIDVC_SAME_START = 0.5;
 // Status -4 of windows: a component of F or t (voxels) is larger.
 static const double MPIDVC_LARGEST_F = 1e6, MPIDVC_LARGEST_T = 1e9;
 
@@ -97,6 +100,16 @@ struct mpidvc_points {
                              // in, result out
     uint8_t *left;           // (count,): 1 = in some pass a sample was no data; or null
     double *result;          // (count, 6): error, iterations, returnStatus, deltaPhiNorm, coverage, zncc
+    // (count, most_near): points that a point may start from, as far as they precede it, -1 = no more; null: all start
+    // from their guess
+    const int64_t *near;
+    int64_t most_near;
+    int64_t *began;          // (count,): the neighbour that a point has started from, -1 = its guess; or null
+    int64_t margin[3];       // by which a window of box 2 reaches beyond hws; a start from a neighbour has its own
+    double first2[3], last2[3];  // first and last voxel of image 2, in box 2
+    double low_at_hand[3], high_at_hand[3];  // first and last voxel of box 2 that has its frame, and its coefficients
+    const double *least;     // (count,): a point whose ZNCC is not above this at its start is left as it is, with status
+                             // 0; or null
 };
 
 // A block of an image that is sampled under a linear mapping.

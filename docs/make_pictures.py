@@ -206,6 +206,17 @@ def plate() -> None:
     show(axes[4], error, f"{told}:\nerror", 20, cmap="magma", vmin=0, vmax=1)
     show(axes[5], field["returnStatus"], f"{told}:\nreturnStatus", 20, cmap="RdYlGn", vmin=-5, vmax=2)
     save(made, "workflow-2d.png")
+    made = figure(9, 4.2)
+    axes = made.subplots(1, 4)
+    for k, start in enumerate(("guess", "neighbours")):
+        run(*line, "-pre", start, "-glt", "30", "--start-from", start, may_fail=True)
+        field = read(f"{start}-ldic.h5")
+        good = field["returnStatus"] == 2
+        moved = np.where(good, field["displacement"][..., 1], np.nan)
+        show(axes[2 * k], moved, f"from {start}:\ny displacement", 20, vmin=-14, vmax=0)
+        zncc = np.where(good, field["zncc"], np.nan)
+        show(axes[2 * k + 1], zncc, f"from {start}:\nZNCC", 20, cmap="magma", vmin=0, vmax=1)
+    save(made, "start-from.png")
 
 
 def residual() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpidvc.kernels.phases import cross_phases
+from mpidvc.kernels.pixel_search import fft_length
 
 __all__ = ["Match", "Ranking", "Reference", "StackScore", "ranked", "shifts_between", "working_dtype"]
 
@@ -235,14 +236,12 @@ def shifts_between(one: NDArray[Any], two: NDArray[Any], peaks: int = 4) -> NDAr
     (n, 3) float64
         Displacements (z, y, x) from `one` to `two`, whole voxels, without duplicates.
     """
-    from scipy.fft import irfftn, next_fast_len, rfftn
-
-    size = [next_fast_len(n, real=True) for n in one.shape]
+    size = [fft_length(n) for n in one.shape]
     spectra = []
     for image in (one, two):
         data = np.isfinite(image)
         mean = image[data].mean(dtype=np.float64) if data.any() else 0.0
-        spectra.append(rfftn(np.where(data, image - np.float32(mean), np.float32(0)), size))
+        spectra.append(np.fft.rfftn(np.where(data, image - np.float32(mean), np.float32(0)), size, (0, 1, 2)))
     cross = spectra[1] * np.conj(spectra[0])
     del spectra
     found: dict[tuple[int, ...], None] = {}
@@ -250,7 +249,7 @@ def shifts_between(one: NDArray[Any], two: NDArray[Any], peaks: int = 4) -> NDAr
     least = SILENT * float(magnitude.max(initial=0.0))
     phases = np.divide(cross, magnitude, out=np.zeros_like(cross), where=magnitude > least)
     for spectrum in (phases, cross):
-        correlation = irfftn(spectrum, size)
+        correlation = np.fft.irfftn(spectrum, size, (0, 1, 2))
         for _ in range(peaks):
             place = np.unravel_index(int(correlation.argmax()), correlation.shape)
             around = [np.arange(int(p) - AROUND, int(p) + AROUND + 1) % n for p, n in zip(place, size, strict=True)]

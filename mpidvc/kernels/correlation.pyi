@@ -69,6 +69,12 @@ def correlate_points(
     grey_high: float = ...,
     compared: _Voxel | None = None,
     left: NDArray[np.uint8] | None = None,
+    near: NDArray[np.int64] | None = None,
+    margin: _Voxel = ...,
+    image2: tuple[_Triple, _Triple] | None = None,
+    at_hand: tuple[_Triple, _Triple] | None = None,
+    least: NDArray[np.float64] | None = None,
+    began: NDArray[np.int64] | None = None,
 ) -> None: ...
 def block_sums(
     settings: Settings,

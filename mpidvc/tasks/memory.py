@@ -62,6 +62,8 @@ FLOAT = 4.5
 MAPS = 6.0
 #: Bytes of these maps that are left when the points are registered.
 KEPT_MAPS = 3.0
+#: Bytes per voxel of a box whose displacement as a whole is searched: two copies, and their transforms.
+SEARCH = 40
 #: Bytes that rank 0 needs to look at grey levels, and at the texture for every voxel of a window; it looks before it
 #: measures.
 GREY, TEXTURE = 15_000_000, 60
@@ -190,18 +192,18 @@ def ldic_bytes(images: ImagePair, points: PointSet, settings: LdicSettings) -> i
     if registration.shift:
         reach = reach + around
     box1 = extent + 2 * reach + 1
-    box2 = (
-        extent
-        + spread_of(points.displacements, points.gradient, extent)
-        + 2 * (hws + np.array(settings.margin) + around)
-        + 1
-    )
+    spread = spread_of(points.displacements, points.gradient, extent)
+    if settings.spacing is not None:
+        # points may leave their guess
+        spread = np.full(3, 2.0 * NEAR)
+    box2 = extent + spread + 2 * (hws + np.array(settings.margin) + around) + 1
     box2 = np.minimum(box2, np.array(images.image2.shape) + 2 * TAPS)
     if two_d:
         box1[0] = box2[0] = 1
+    searched = 0.0 if settings.spacing is None else min(float(np.prod(extent + 2 * hws + 1)), ldic.SEARCHED_BOX)
     kernel = _kernel(2 * hws + 1.0, registration, registration.for_kernels(two_d).gradient_reach)
     shift = FLOAT if registration.shift else 0.0
-    return _work(images, box1, box2, shift, kernel)
+    return _work(images, box1, box2, shift, kernel) + int(SEARCH * searched)
 
 
 def ddic_bytes(images: ImagePair, labels: Labels, numbers: Ints, settings: DdicSettings, gradient: Array) -> int:

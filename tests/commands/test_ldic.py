@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import COLUMNS, read_tsv, write_tsv
 from mpidvc.kernels import correlation
 from mpidvc.main import main
+from tests.jump import Jump
 from tests.outputs import other_outputs, outputs
 
 MOTION = {"rotation": (1.5, -1.0, 0.8), "strain": (0.010, -0.015, 0.020), "translation": (0.6, -0.4, 0.7)}
@@ -632,6 +634,74 @@ def test_log_and_summary(ldic: Run, tmp_path: Path, capsys: pytest.CaptureFixtur
             assert count > 0
             row = next(line for line in text.splitlines() if f"RS={value:+d}" in line)
             assert f" {count} " in row
+
+
+# ---- starts from neighbours
+
+
+def test_a_jump_without_a_guess_needs_neighbours(ldic: Run, tmp_path: Path) -> None:
+    """Half of the image moves by 12 voxels: its windows are lost from the guess, and found from neighbours."""
+    jump = Jump()
+    images = [save(tmp_path / f"{name}.tif", image) for name, image in (("j", jump.image1), ("k", jump.image2))]
+    line = "-ns 12 -hws 10 -o 3"
+    alone = ldic(line, *images)
+    found = ldic(f"{line} --start-from neighbours", *images)
+    nodes = jump.clear(found.positions, 14)
+    lower = nodes & ~jump.is_upper(found.positions)
+    assert lower.sum() > 60
+    truth = jump.displacement(found.positions)
+    for field, rows, least, most in ((alone, lower, 0.0, 0.05), (found, nodes, 0.98, 1.0)):
+        good = (field.columns["returnStatus"] == 2) & (np.abs(field.displacements - truth) < CUBIC).all(axis=1)
+        assert least <= good[rows].mean() <= most
+    with h5py.File(tmp_path / "out" / "P-ldic.h5") as file:
+        assert json.loads(file["mpidvc"].attrs["determines"])["--start-from"] == "neighbours"
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("-pf @ab.tsv", "ab"),
+        ("-pf @ab.tsv -F no -rig -dp 1e-2", "ab"),
+        ("-mf1 @a.tif -glt 15000 -shift", "ab"),
+        ("-o 3 -ug --criterion znssd", "ab"),
+        ("-pf @fg.tsv", "fg"),
+    ],
+)
+def test_neighbours_change_no_measurement(ldic: Run, line: str, names: str) -> None:
+    """Where the guess is good: the same statuses, and displacements that differ by less than the last step of each."""
+    grid = GRID if names == "ab" else "-ns 14 -hws 11"
+    alone = ldic(f"{grid} {line}", *names)
+    found = ldic(f"{grid} {line} --start-from neighbours", *names)
+    # windows that stick out of the image depend on where they begin
+    rows = inner(found, SOLID if names == "ab" else FLAT, 12)
+    assert rows.sum() >= 18
+    status = found.columns["returnStatus"]
+    np.testing.assert_array_equal(status[rows], alone.columns["returnStatus"][rows])
+    np.testing.assert_array_equal(status == -5, alone.columns["returnStatus"] == -5)
+    good = rows & (status == 2)
+    assert good.sum() >= 10
+    atol = 0.02 if "-dp" in line else 2e-3
+    np.testing.assert_allclose(found.displacements[good], alone.displacements[good], rtol=0, atol=atol)
+    assert found.columns["iterations"][good].mean() <= alone.columns["iterations"][good].mean() + 0.5
+
+
+def test_neighbours_of_a_field_of_points(ldic: Run, images: Path, tmp_path: Path) -> None:
+    """Scattered points, one of them with a guess; the others begin 8 voxels off."""
+    random = np.random.default_rng(8)
+    positions = random.integers([16, 16, 16], [34, 40, 46], (40, 3)).astype(float)
+    phi = np.tile(np.eye(4), (40, 1, 1))
+    phi[:, :3, 3] = SOLID.displacement(positions) + np.array([0, 0, 8])
+    phi[::8, :3, 3] = SOLID.displacement(positions[::8]).round()
+    write_guess(tmp_path / "points.tsv", phi, positions)
+    line = f"-hws 8 -o 3 -pf {tmp_path}/points.tsv"
+    alone = ldic(line, status=1)
+    found = ldic(f"{line} --start-from neighbours")
+    right = [
+        (f.columns["returnStatus"] == 2) & (np.abs(f.displacements - SOLID.displacement(positions)) < CUBIC).all(axis=1)
+        for f in (alone, found)
+    ]
+    assert right[0].sum() <= 12
+    assert right[1].all()
 
 
 # ---- how images are stored

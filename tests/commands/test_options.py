@@ -70,6 +70,7 @@ def test_defaults_of_ldic() -> None:
         "phi_file": None,
         "phi_file_bin_ratio": 1.0,
         "apply_F": "all",
+        "start_from": "guess",
         "skip": False,
         "series_incremental": False,
         "warm_start": False,

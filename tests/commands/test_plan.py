@@ -54,6 +54,7 @@ def test_points_and_windows_at_the_border(capsys: pytest.CaptureFixture[str]) ->
 
 LINES = [
     "ldic im1.tif im2.tif -ns 8 -hws 4 -vtk -tif",
+    "ldic im1.tif im2.tif -ns 8 -hws 4 --start-from neighbours",
     "pixelSearch im1.tif im2.tif -ns 8 -hws 4 -sr -2 2 -2 2 -2 2 -vtk -tif",
     "pixelSearchPropagate im1.tif im2.tif -sp 20 20 20 0 0 1 -ns 8 -hws 4 -sr -2 2 -2 2 -2 2",
     "ddic im1.tif labels.tif im2.tif",

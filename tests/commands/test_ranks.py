@@ -23,6 +23,7 @@ from mpidvc.main import main
 from mpidvc.runtime.launch import Mpiexec
 from mpidvc.tasks import ddic
 from tests.conftest import Job
+from tests.jump import Jump
 from tests.outputs import outputs
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -45,6 +46,9 @@ CASES = {
     "ldic-series": "ldic @a.tif @b.tif @dark.tif -ns 10 -hws 6 -sei -tif",
     "ldic-update": "ldic @a.tif @b.tif @aged.tif -ns 14 -hws 8 --update-reference",
     "ldic-compressed": "ldic @zipped.tif @b.tif -ns 12 -hws 6",
+    "ldic-neighbours": "ldic @a.tif @dark.tif -ns 8 -hws 6 -mf1 @mask.tif --start-from neighbours",
+    # chunks that find no point from their guess, and points that are tried again
+    "ldic-neighbours-jump": "ldic @j.tif @k.tif -ns 12 -hws 10 -o 3 --start-from neighbours",
     "search": "pixelSearch @a.tif @b.tif -ns 8 -hws 6 -vtk -tif",
     "search-guess-masks": "pixelSearch @a.tif @dark.tif -ns 9 -hws 5 -pf @guess.tsv -mf1 @mask.tif -mf2 @mask.tif",
     "search-zero-mean-wide": "pixelSearch @a.tif @dark.tif -ns 16 -hws 5 -sr -8 8 -9 9 -9 9 --zero-mean",
@@ -78,6 +82,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     motion = {"amplitude": 0.1, "wavelength": 60.0, "translation": (0.6, -0.4, 0.7)}
     solid = AnalyticPair((44, 70, 150), seed=2, **motion)
     flat = AnalyticPair((1, 120, 560), seed=2, **motion)
+    jump = Jump()
     z, y, x = np.indices(solid.shape)
     small, flat_labels = cells(solid.shape, (16, 18, 20)), cells(flat.shape, (1, 30, 40))[0]
     # a label of more than `LARGE` voxels among small ones
@@ -94,6 +99,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "flatlabels": flat_labels,
         "f": flat.image1()[0],
         "g": flat.image2()[0],
+        "j": jump.image1[0],
+        "k": jump.image2[0],
     }
     for name, image in made.items():
         tifffile.imwrite(folder / f"{name}.tif", image, photometric="minisblack")

@@ -63,6 +63,15 @@ def test_killed_and_resumed(seed: int, make: Make, oracle: Oracle, launcher: Mpi
     job.resume(oracle(line), "--hdf5-driver", next(ways), n=chance.randint(1, 4))
 
 
+def test_starts_from_neighbours_are_resumed(make: Make, oracle: Oracle) -> None:
+    """A chunk knows no other one: the bytes are those of an undisturbed run, whichever chunks were done before."""
+    line = "ldic @a.tif @b.tif -ns 4 -hws 8 -o 3 -dp 1e-5 --start-from neighbours"
+    job = make(line)
+    with suspended(job, 0.5) as started:
+        started.kill_all()
+    job.resume(oracle(line), n=3)
+
+
 @pytest.mark.parametrize("name", LINES if LONG else ["pixelSearch"])
 @pytest.mark.parametrize("moment", ["layout", 0.5, "finish", "write"])
 def test_killed_in_every_stage(name: str, moment: str | float, make: Make, oracle: Oracle) -> None:

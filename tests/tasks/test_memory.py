@@ -81,6 +81,23 @@ def test_ldic(dtype: str, order: int, two_d: bool, masked: bool, spread: float) 
     assert taken <= said <= 2.5 * taken
 
 
+@pytest.mark.parametrize(("dtype", "order", "two_d"), [("uint8", 1, False), ("float32", 3, False), ("uint16", 3, True)])
+def test_ldic_from_neighbours(dtype: str, order: int, two_d: bool) -> None:
+    """Images without a relation: nothing converges, and the motion of the whole chunk is searched."""
+    random = np.random.default_rng(2)
+    images = ImagePair(*(Copied(random.integers(0, 255, FLAT if two_d else SHAPE).astype(dtype)) for _ in "12"), None)
+    hws, margin = ((0, 14, 14), (0, 3, 3)) if two_d else ((9, 9, 9), (3, 3, 3))
+    registration = RegistrationSettings(order=order, max_iterations=1)
+    settings = LdicSettings(registration, hws, margin, spacing=(10.0, 10.0, 10.0))
+    positions, _ = make_grid(images.image1.shape, (10, 10, 10))
+    chunk = middle(ldic.make_chunks(positions, (10, 10, 10), settings, two_d))
+    points = PointSet(len(positions), (10, 10, 10), True, None, np.zeros((3, 3)))
+    task = LdicTask(images, Given(positions, phi_of(np.zeros_like(positions)), [chunk]), settings)
+    task.run(0)
+    taken = peak(lambda: task.run(0))
+    assert taken <= memory.ldic_bytes(images, points, settings) <= 6 * taken
+
+
 @pytest.mark.parametrize("deformed", [False, True])
 @pytest.mark.parametrize(
     ("dtype", "masked", "two_d"), [("uint8", True, False), ("float32", False, False), ("uint8", False, True)]

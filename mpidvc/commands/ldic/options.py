@@ -22,6 +22,8 @@ examples:
       a long series: every state starts from the result of the one before, and the reference changes where it has to
   mpidvc ldic series.toml -ns 20 -hws 10 --warm-start
       the states that series.toml lists, with options of their own: [[state]] image = "day2.tif" margin = 10
+  mpidvc ldic im1.tif im2.tif -ns 10 -hws 10 --start-from neighbours
+      without a first guess, or with a poor one: nodes start from neighbours that have converged
   mpiexec -n 64 mpidvc ldic im1.tif im2.tif -ns 10 -hws 10
       on the hosts that the launcher chooses
 """
@@ -46,6 +48,17 @@ def add_options(parser: Parser) -> None:
     options.add_mask(start)
     options.add_guess(parser, start)
     options.add_stored_f(start, "nodes", "all")
+    parser.add_own_argument(
+        "--start-from",
+        group=start,
+        dest="start_from",
+        choices=("guess", "neighbours"),
+        default="guess",
+        help="guess: every node starts from the first guess, as in spam. neighbours: from the neighbour that has "
+        "converged with the best ZNCC, its displacement predicted with that neighbour's F, where this correlates "
+        "better; nodes that fail are tried again. It saves iterations, and fields with jumps or a poor guess converge "
+        "(default: %(default)s)",
+    )
     start.add_argument(
         *("-skp", "--skip"),
         dest="skip",

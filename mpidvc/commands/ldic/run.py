@@ -151,6 +151,7 @@ class Plan(SeriesPlan[Pair]):
             "first guess (-pf)": guess.digest,
             "-F": self.stored_f,
             "-skp": self.skip,
+            "--start-from": "guess" if settings.spacing is None else "neighbours",
             "-ns": self.spacing,
             "-hws": self.hws,
             "-m": settings.margin,
@@ -216,5 +217,6 @@ def _settings(args: argparse.Namespace, images: ImagePair, nodes: Nodes, guess: 
         min_coverage=windows.min_coverage,
         grey_low=windows.grey_low,
         grey_high=windows.grey_high,
+        spacing=nodes.distance if args.start_from == "neighbours" else None,
     )
     return {"settings": settings, "criterion": describe_criterion(choice)}
