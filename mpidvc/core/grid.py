@@ -146,6 +146,9 @@ class GridOrder:
     dims: Triple
     per: Triple
 
+    def __getstate__(self) -> dict[str, Triple]:
+        return {"dims": self.dims, "per": self.per}
+
     def __len__(self) -> int:
         return math.prod(self.dims)
 
@@ -160,9 +163,9 @@ class GridOrder:
         """Place of the first node of each brick, and the number of nodes (bricks + 1,)."""
         (z, y, x), (_, ny, nx) = (self._edges(axis) for axis in range(3)), self.dims
         dz, dy = np.diff(z), np.diff(y)
-        starts = (z[:-1] * ny * nx)[:, None, None] + (dz[:, None] * (y[:-1] * nx))[:, :, None]
+        starts = ((z[:-1] * ny)[:, None] + dz[:, None] * y[:-1])[:, :, None] * nx
         starts = starts + (dz[:, None] * dy)[:, :, None] * x[:-1]
-        return np.append(starts.ravel(), len(self))
+        return np.append(starts, len(self)).astype(np.int64)
 
     def _edges(self, axis: int) -> Ints:
         """First nodes of the bricks along an axis, and the number of nodes."""
@@ -207,7 +210,7 @@ class GridOrder:
         rows : list of (int, int)
             Ranges ``[start, stop)`` of rows of the grid that are these bricks' nodes, in order.
         """
-        (nz, ny, nx), (_, by, bx) = self.dims, self.bricks
+        (_, ny, nx), (_, by, bx) = self.dims, self.bricks
         z, y = self._edges(0).tolist(), self._edges(1).tolist()
         layers = max(1, most // (self.per[0] * ny * nx))
         whole = self.per[0] * ny * nx <= most

@@ -97,9 +97,9 @@ class OrderedRows:
 
     def run(self, chunk: int) -> npt.NDArray[Any]:
         start, stop = chunk * ROWS, min((chunk + 1) * ROWS, self._layout.n)
-        places = self._journal.read(f"{JOURNAL}/places", start, stop)
+        places = self._journal.places(start, stop)
         records = self._journal.mapped(f"{JOURNAL}/records")[places]
-        positions = self._journal.read(f"{JOURNAL}/positions", start, stop)
+        positions = self._journal.positions(start, stop)
         columns = {name: records["result"][:, k] for k, name in enumerate(self._layout.columns)}
         for name, rows in dataset_rows(self._layout, positions, records["phi"], columns).items():
             self._target.write(name, start, rows)

@@ -132,7 +132,7 @@ class RoadPlan(KernelPlan, Generic[PartT]):
         )
 
     def _sampled(self, part: PartT, work: Work, budget: float) -> Cost:
-        each = self.estimated_seconds / max(len(self.parts) * len(work.measured), 1)
+        each = self.estimated_seconds / max(len(self.parts) * work.n_measured, 1)
         # a part of a block will do where a block would take longer than all of them should
         whole = each == 0 or work.layout.layout == "labels"
         sampling = Sampling(work, budget, 2**62 if whole else max(8, int(budget / FEWEST / each)))
@@ -180,7 +180,7 @@ class RoadPlan(KernelPlan, Generic[PartT]):
             status = 0
             files, work = plan._run(part, executor, console, stages)
             if work is not None:
-                with ResultsFile(files.path) as results:
+                with stages.stage("summary"), ResultsFile(files.path) as results:
                     status = plan.summarise(part, work, results, console)
                 points += len(work.order)
             ended.append(Ended(part, status, files.path))

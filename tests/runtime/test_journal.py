@@ -62,7 +62,7 @@ def layout_of(order: np.ndarray = ORDER, starts: np.ndarray = STARTS) -> Journal
         records=RECORD,
         order=order,
         starts=starts,
-        positions=POSITIONS,
+        positions=lambda rows: POSITIONS[rows],
         inputs=inputs_of,
     )
 

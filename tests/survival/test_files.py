@@ -38,6 +38,12 @@ def refused(job: Job, options: Sequence[str], *words: str) -> None:
     assert outputs(job.out) == before
 
 
+def stored(results: Path, name: str) -> bool:
+    """Whether the journal has this dataset."""
+    with h5py.File(results, "r", locking=False) as file:
+        return name in file[JOURNAL]
+
+
 def slot(results: Path, name: str) -> tuple[int, int]:
     """Offset and number of bytes of a dataset of the journal."""
     with h5py.File(results, "r", locking=False) as file:
@@ -234,6 +240,10 @@ def test_flipped_bytes(name: str, seed: int, make: Make, oracle: Oracle) -> None
     job = make(LINES[name])
     interrupted(job)
     for what in ("records", "marks", "inputs", "positions", "places"):
+        if not stored(job.results, what):
+            # every rank computes the points of a grid
+            assert name == "ldic"
+            continue
         offset, size = slot(job.results, what)
         for _ in range(3):
             # only blocks of the first half may be done

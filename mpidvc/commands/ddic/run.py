@@ -190,7 +190,7 @@ class Plan(SeriesPlan[Pair]):
             order=part.chunks.order,
             starts=part.chunks.start,
         )
-        start = guess.at(np.array([0]), self.nodes.positions, self.stored_f)[0]
+        start = guess.at(np.array([0]), self.nodes[np.array([0])], self.stored_f)[0]
         work.keep(np.array([0]), lambda rows: background(start))
         work.keep(part.labels.missing, lambda rows: missing(len(rows), settings.dilate))
         kept = np.setdiff1d(part.labels.numbers, part.chunks.order)
@@ -234,7 +234,7 @@ def _settings(args: argparse.Namespace, images: ImagePair, labels: Labels, guess
     centres: Array = labels.centre[labels.numbers]
 
     def guesses(rows: Ints) -> Array:
-        return guess.at(labels.numbers[rows], labels.centre, args.apply_F)
+        return guess.at(labels.numbers[rows], labels.centre[labels.numbers[rows]], args.apply_F)
 
     # whole windows: grains that move would leave a mask of image 1
     whole = images._replace(mask1=None)

@@ -201,7 +201,7 @@ class Plan(FieldPlan):
             kept = self.kept
             work.keep(np.arange(n), lambda rows: kept[rows])
         elif labels:
-            start = self.guess.at(np.array([0]), work.positions, self.stored_f)
+            start = self.guess.at(np.array([0]), work.nodes[np.array([0])], self.stored_f)
             work.keep(np.array([0]), lambda rows: records_of(start, np.zeros(1)))
             work.keep(
                 self.missing,

@@ -87,7 +87,7 @@ class LabelPlan(PointwisePlan[ChunkedPart]):
         there = labels.numbers
         F = None
         if guess.registration is not None or guess.field is not None:
-            F = guess.at(there, labels.centre, args.apply_F)[:, :3, :3]
+            F = guess.at(there, labels.centre[there], args.apply_F)[:, :3, :3]
         low, high = search_boxes(labels, there, settings, F)
         size = high - low
         refuse_huge_labels(numbers.path, there, size, settings)
@@ -126,11 +126,11 @@ class LabelPlan(PointwisePlan[ChunkedPart]):
             order=part.chunks.order,
             starts=part.chunks.start,
         )
-        start = guess.at(np.array([0]), nodes.positions, settings.apply_f)[0]
+        start = guess.at(np.array([0]), nodes[np.array([0])], settings.apply_f)[0]
         work.keep(np.array([0]), lambda rows: background(start))
         work.keep(
             part.labels.missing,
-            lambda rows: missing(len(rows), guess.at(rows, nodes.positions, settings.apply_f)),
+            lambda rows: missing(len(rows), guess.at(rows, nodes[rows], settings.apply_f)),
         )
         return work
 
