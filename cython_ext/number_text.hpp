@@ -160,6 +160,44 @@ inline char *write(char *out, double value) {
     return write_slowly(out, size, scientific);
 }
 
+// Least values whose text has 2, 3, … digits before the point: 10^k less half of the last digit, to the nearest double
+// that is written with one digit more.
+struct Limits {
+    static constexpr int N = 12;
+    double least[N];
+    Limits() {
+        double ten = 10;
+        for (double &limit : least) {
+            char text[LONGEST];
+            const auto written = [&](double value) { return write(text, value) - text; };
+            limit = std::nextafter(ten - 5e-8, 0.0);
+            while (written(limit) < written(ten)) limit = std::nextafter(limit, ten);
+            ten *= 10;
+        }
+    }
+};
+
+// Number of bytes that `write` writes.
+inline std::size_t length(double value, const Limits &limits) {
+    const double size = std::fabs(value);
+    if (size >= 1e-3 && size < 1e11) {
+        std::size_t digits = 9 + (std::signbit(value) ? 1 : 0);
+        for (int k = 0; k < Limits::N && size >= limits.least[k]; ++k) ++digits;
+        return digits;
+    }
+    if (size == 0) return 9 + (std::signbit(value) ? 1 : 0);
+    char text[LONGEST];
+    return static_cast<std::size_t>(write(text, value) - text);
+}
+
+// Number of bytes of `rows`, without a prefix and with separators of one byte.
+inline std::size_t rows_length(const double *values, std::size_t n, std::size_t columns) {
+    static const Limits limits;
+    std::size_t total = n * columns;
+    for (std::size_t i = 0; i < n * columns; ++i) total += length(values[i], limits);
+    return total;
+}
+
 // Rows of `columns` numbers with `separator` between them, each row between `prefix` and a line feed.
 inline std::string rows(const double *values, std::size_t n, std::size_t columns, const std::string &prefix,
                         const std::string &separator) {

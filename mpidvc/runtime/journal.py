@@ -256,15 +256,19 @@ class Journal(RowFile):
 
     def undone(self, first: int, end: int) -> Ints:
         """Those of the blocks [first, end) that have no mark, or whose records do not fit it."""
+        if not self.read(f"{JOURNAL}/marks", first, end).any():
+            return np.arange(first, end)
+        return self.checked(first, end)[1]
+
+    def checked(self, first: int, end: int) -> tuple[Records, Ints]:
+        """Records of the blocks [first, end), and those of the blocks that have no mark or do not fit it."""
+        starts = self.starts[first : end + 1] - self.starts[first]
+        records = self.read(f"{JOURNAL}/records", int(self.starts[first]), int(self.starts[end]))
         marks = self.read(f"{JOURNAL}/marks", first, end)
         undone = marks == 0
-        if not undone.all():
-            begin = int(self.starts[first])
-            records = self.read(f"{JOURNAL}/records", begin, int(self.starts[end]))
-            for k in np.flatnonzero(~undone).tolist():
-                mine = records[self.starts[first + k] - begin : self.starts[first + k + 1] - begin]
-                undone[k] = _mark(first + k, mine) != marks[k]
-        return (first + np.flatnonzero(undone)).astype(np.int64)
+        for k in np.flatnonzero(~undone).tolist():
+            undone[k] = _mark(first + k, records[starts[k] : starts[k + 1]]) != marks[k]
+        return records, first + np.flatnonzero(undone)
 
     def stretches(self) -> list[tuple[int, int]]:
         """Ranges [first, end) of blocks with about `AT_ONCE` rows together: a block may have one row only."""
@@ -536,15 +540,15 @@ def _slot(dataset: Any) -> Slot:
 class MarksTask:
     """Checks that all records of a complete journal still fit their marks, as a task for an executor.
 
-    A chunk returns the number of its blocks that do not.
+    A chunk returns the number of its blocks that do not, and nothing of its points.
     """
 
     def __init__(self, journal: Journal) -> None:
         self._journal, self._stretches = journal, journal.stretches()
         self.n_chunks = len(self._stretches)
 
-    def run(self, chunk: int) -> int:
-        return len(self._journal.undone(*self._stretches[chunk]))
+    def run(self, chunk: int) -> tuple[int, dict[str, int]]:
+        return len(self._journal.undone(*self._stretches[chunk])), {}
 
 
 class JournalTask:

@@ -17,7 +17,7 @@ from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, Rows, rows_of
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tiff import write_field_tiffs
-from mpidvc.fields.tsv import column_names, format_rows, header, tsv_table, write_tsv_parts
+from mpidvc.fields.tsv import column_names, format_rows, header, length_of_rows, tsv_table, write_tsv_parts
 from mpidvc.fields.vtk import write_grid_vtk, write_points_vtk
 from mpidvc.rowfile import RowFile, reserve
 from mpidvc.runtime.console import Console
@@ -196,7 +196,7 @@ def _write_text(executor: Executor, console: Console, files: RunFiles, family: s
 def _write_text_together(
     executor: Executor, source: RowFile, layout: FieldLayout, path: Path, family: str | Sequence[str]
 ) -> None:
-    """Format twice: for the lengths, which give the place of every part in the file, and to write."""
+    """Count the bytes of every part first, which gives its place in the file; then format and write."""
     names = column_names(family, layout.layout == "labels")
     lengths = np.zeros(-(-layout.n // ROWS), np.int64)
 
@@ -224,7 +224,7 @@ def _write_text_together(
 
 
 class TextRows:
-    """Formats the rows of a finished file, part by part; returns the length, and writes if it has a file.
+    """The text of the rows of a finished file, part by part: its length, or it is written if there is a file.
 
     Parameters
     ----------
@@ -253,11 +253,13 @@ class TextRows:
     def run(self, chunk: int) -> Any:
         start, stop = chunk * ROWS, min((chunk + 1) * ROWS, self._layout.n)
         values = {name: self._source.read(name, start, stop) for name in self._source.slots}
-        text = format_rows(tsv_table(_as_field(rows_of(self._layout, values)), self._names, first=start))
-        if self._target is not None and self._starts is not None:
-            self._target.write_at(int(self._starts[chunk]), text)
-            # safe before rank 0 lets the file take its place
-            self._target.sync()
+        table = tsv_table(_as_field(rows_of(self._layout, values)), self._names, first=start)
+        if self._target is None or self._starts is None:
+            return length_of_rows(table)
+        text = format_rows(table)
+        self._target.write_at(int(self._starts[chunk]), text)
+        # safe before rank 0 lets the file take its place
+        self._target.sync()
         return len(text)
 
 

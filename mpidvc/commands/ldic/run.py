@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, series_stems
 from mpidvc.workflow.registration import describe_criterion, registration_options, registration_settings
 from mpidvc.workflow.series import SeriesPart, SeriesPlan
-from mpidvc.workflow.summary import show_statuses
+from mpidvc.workflow.summary import count_statuses, show_statuses, spread, values_at
 from mpidvc.workflow.verdict import judge_correlation, note_outliers
 from mpidvc.workflow.work import Work, in_bricks
 from mpidvc.workflow.write import FieldFiles
@@ -189,13 +190,21 @@ class Plan(SeriesPlan[Pair]):
             ),
         )
 
-    def summarise(self, part: Pair, work: Work, results: ResultsFile, console: Console) -> int:
-        status = results.column("returnStatus")
-        show_statuses(console, "Local DIC summary", status)
-        rows, settings = work.measured, part.settings.registration
-        error, zncc = (results.column(name)[rows] for name in ("error", "zncc"))
-        note_outliers(console, status[rows], error, zncc)
-        return judge_correlation(console, part.images, work.positions[rows], status[rows], self.hws, settings)
+    def summarise(
+        self, part: Pair, work: Work, results: ResultsFile, statuses: Mapping[str, int], console: Console
+    ) -> int:
+        show_statuses(console, "Local DIC summary", statuses)
+        ranges = [(0, len(self.nodes))] if work.n_kept else spread(len(self.nodes))
+        rows = np.concatenate([np.arange(*each) for each in ranges])
+        columns = values_at(results, ranges, "returnStatus", "error", "zncc")
+        if work.n_kept:
+            rows = work.measured
+            columns = [values[rows] for values in columns]
+            statuses = count_statuses(columns[0])
+        status, error, zncc = columns
+        note_outliers(console, status, error, zncc, of=statuses)
+        settings = part.settings.registration
+        return judge_correlation(console, part.images, self.nodes[rows], status, self.hws, settings, statuses)
 
 
 def _settings(args: argparse.Namespace, images: ImagePair, nodes: Nodes, guess: Guess, hws: Triple) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -142,7 +143,9 @@ class LabelPlan(PointwisePlan[ChunkedPart]):
             lambda last: f"NCC={last['pixelSearchCC']:.5f} rs={last['returnStatus']:+.0f}",
         )
 
-    def summarise(self, part: ChunkedPart, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(
+        self, part: ChunkedPart, work: Work, results: ResultsFile, statuses: Mapping[str, int], console: Console
+    ) -> int:
         # row 0 is no label
         status, at_limit = results.column("returnStatus")[1:], results.column("atLimit")[1:]
         show_search(console, status, at_limit, self.settings, LABEL_SEARCH, "Labels")

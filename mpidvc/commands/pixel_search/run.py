@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,7 +103,9 @@ class Plan(PointwisePlan[Part]):
             lambda last: f"NCC={last['pixelSearchCC']:.5f} rs={last['returnStatus']:+.0f}",
         )
 
-    def summarise(self, part: Part, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(
+        self, part: Part, work: Work, results: ResultsFile, statuses: Mapping[str, int], console: Console
+    ) -> int:
         status, at_limit = results.column("returnStatus"), results.column("atLimit")
         show_search(console, status, at_limit, self.settings, SEARCH, "Points")
         if np.all(status < 0):
