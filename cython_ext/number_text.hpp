@@ -147,6 +147,12 @@ inline char *write(char *out, double value) {
         return out + 9;
     }
 #ifdef __SIZEOF_INT128__
+    // numbers of nodes, positions, iterations and return statuses are whole
+    if (size < 0x1p53 && size == static_cast<double>(static_cast<std::int64_t>(size))) {
+        out = write_integer(out, static_cast<std::uint64_t>(size));
+        std::memcpy(out, ".0000000", 8);
+        return out + 8;
+    }
     std::uint64_t bits;
     std::memcpy(&bits, &size, 8);
     const std::uint64_t mantissa = (bits & 0xFFFFFFFFFFFFFu) | 0x10000000000000u;

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from mpidvc.arrays import Array, Ints, Triple, is_two_d
 
-__all__ = ["Chunks", "GridOrder", "brick_edge", "chunk_points", "grid_dims", "grid_order", "make_grid"]
+__all__ = ["Chunks", "GridOrder", "GridPieces", "brick_edge", "chunk_points", "grid_dims", "grid_order", "make_grid"]
 
 #: Most points of a chunk.
 MOST_POINTS = 512
@@ -200,31 +199,57 @@ class GridOrder:
         places: Ints = (z * ny + dz * y) * nx + dz * dy * x + (deep * dy + across) * dx + along
         return places
 
-    def pieces(self, most: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
-        """Divide the grid into pieces of whole bricks that have at most `most` nodes where that is possible.
+    def pieces(self, most: int) -> GridPieces:
+        """The grid in pieces of whole bricks that have at most `most` nodes where that is possible."""
+        (_, ny, nx), (_, by, _), (pz, py, _) = self.dims, self.bricks, self.per
+        if pz * ny * nx <= most:
+            return GridPieces(self, most // (pz * ny * nx), by)
+        return GridPieces(self, 1, max(1, min(by, most // (pz * py * nx))))
 
-        Yields
-        ------
+
+@dataclass(frozen=True)
+class GridPieces:
+    """Pieces of a grid: whole layers of its bricks, or some lines of the bricks of a layer.
+
+    Parameters
+    ----------
+    order : GridOrder
+    layers, lines : int
+        Bricks of a piece along z and y; all of them along x.
+    """
+
+    order: GridOrder
+    layers: int
+    lines: int
+
+    @property
+    def _across(self) -> int:
+        """Pieces of a layer."""
+        return -(-self.order.bricks[1] // self.lines)
+
+    def __len__(self) -> int:
+        return -(-self.order.bricks[0] // self.layers) * self._across
+
+    def __getitem__(self, k: int) -> tuple[int, int, list[tuple[int, int]]]:
+        """Piece k.
+
+        Returns
+        -------
         first, end : int
-            The bricks ``[first, end)``.
+            Its bricks ``[first, end)``.
         rows : list of (int, int)
             Ranges ``[start, stop)`` of rows of the grid that are these bricks' nodes, in order.
         """
-        (_, ny, nx), (_, by, bx) = self.dims, self.bricks
-        z, y = self._edges(0).tolist(), self._edges(1).tolist()
-        layers = max(1, most // (self.per[0] * ny * nx))
-        whole = self.per[0] * ny * nx <= most
-        lines = max(1, most // (self.per[0] * self.per[1] * nx))
-        if whole:
-            for k in range(0, len(z) - 1, layers):
-                end = min(k + layers, len(z) - 1)
-                yield k * by * bx, end * by * bx, [(z[k] * ny * nx, z[end] * ny * nx)]
-            return
-        for k in range(len(z) - 1):
-            for j in range(0, by, lines):
-                end = min(j + lines, by)
-                rows = [((i * ny + y[j]) * nx, (i * ny + y[end]) * nx) for i in range(z[k], z[k + 1])]
-                yield (k * by + j) * bx, (k * by + end) * bx, rows
+        (nz, ny, nx), (bz, by, bx), (pz, py, _) = self.order.dims, self.order.bricks, self.order.per
+        layer, line = divmod(k, self._across)
+        z, y = layer * self.layers, line * self.lines
+        deep, wide = min(self.layers, bz - z), min(self.lines, by - y)
+        first, end = (z * by + y) * bx, ((z + deep - 1) * by + y + wide) * bx
+        low, high = z * pz, min((z + deep) * pz, nz)
+        if wide == by:
+            return first, end, [(low * ny * nx, high * ny * nx)]
+        left, right = y * py, min((y + wide) * py, ny)
+        return first, end, [((i * ny + left) * nx, (i * ny + right) * nx) for i in range(low, high)]
 
 
 def grid_order(dims: Triple, spacing: npt.ArrayLike, edge: npt.ArrayLike) -> GridOrder | None:

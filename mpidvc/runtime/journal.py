@@ -43,6 +43,7 @@ __all__ = [
     "JournalLayout",
     "JournalTask",
     "MarksTask",
+    "Pieces",
     "create_journal",
     "determines_of",
     "in_use",
@@ -111,6 +112,14 @@ def _lock(descriptor: int, path: Path) -> None:
         return
 
 
+class Pieces(Protocol):
+    """Pieces of an order: some blocks [first, end), and the ranges of rows of the field that they fill."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, k: int, /) -> tuple[int, int, list[tuple[int, int]]]: ...
+
+
 class ComputedOrder(Protocol):
     """An order of a field's rows that every rank can compute."""
 
@@ -125,8 +134,8 @@ class ComputedOrder(Protocol):
     def places(self, start: int, stop: int) -> Ints:
         """Rows of the journal of the rows [start, stop) of the field."""
 
-    def pieces(self, most: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
-        """Pieces of some blocks [first, end) with the ranges of rows of the field that they fill."""
+    def pieces(self, most: int) -> Pieces:
+        """The order in pieces of whole blocks."""
 
 
 class Computed(Protocol):

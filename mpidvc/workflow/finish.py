@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from mpidvc.errors import ResourceError
 from mpidvc.fields.hdf5 import FieldLayout, dataset_rows
 from mpidvc.rowfile import JOURNAL, RowFile
 from mpidvc.runtime.executor import Executor, InlineExecutor
-from mpidvc.runtime.journal import Journal, MarksTask
+from mpidvc.runtime.journal import Journal, MarksTask, Pieces
 from mpidvc.tasks.memory import ROWS
 from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.files import RunFiles, close_parallel, nobody_is_lost, part_of
@@ -22,6 +23,9 @@ from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.summary import count_statuses
 
 __all__ = ["OrderedRows", "finish"]
+
+#: Rows that are copied at once: they stay in the cache of a processor, and memory for them is asked for only once.
+AT_ONCE = 8192
 
 
 def finish(executor: Executor, files: RunFiles, measurement: Measurement) -> Counter[str]:
@@ -86,7 +90,7 @@ def _publish(files: RunFiles, target: RowFile, measurement: Measurement, statuse
 
 
 class OrderedRows:
-    """Copies the records of a journal to the rows of the finished file, piece by piece.
+    """Copies the records of a journal to the rows of the finished file.
 
     A chunk returns the number of blocks whose records do not fit their marks, and of points by return status. Where the
     order of the blocks is computed a piece has whole blocks, whose records are read once and checked.
@@ -94,21 +98,31 @@ class OrderedRows:
 
     def __init__(self, journal: Journal, target: RowFile, layout: FieldLayout) -> None:
         self._journal, self._target, self._layout = journal, target, layout
-        if journal.computed is not None:
-            self._pieces = list(journal.computed.order.pieces(ROWS))
-        else:
-            self._pieces = [(0, 0, [(row, min(row + ROWS, layout.n))]) for row in range(0, layout.n, ROWS)]
-        self.n_chunks = len(self._pieces)
+        self._pieces: Pieces = _Ranges(layout.n) if journal.computed is None else journal.computed.order.pieces(AT_ONCE)
+        self._together = max(1, ROWS * len(self._pieces) // layout.n)
+        self.n_chunks = -(-len(self._pieces) // self._together)
 
     def run(self, chunk: int) -> tuple[int, dict[str, int]]:
+        damaged, statuses = 0, Counter[str]()
+        for k in range(chunk * self._together, min((chunk + 1) * self._together, len(self._pieces))):
+            first, end, ranges = self._pieces[k]
+            found, status = self._copy(first, end, ranges)
+            damaged += found
+            statuses.update(count_statuses(status))
+        # safe before rank 0 lets the file take the journal's place
+        self._target.sync()
+        return damaged, dict(statuses)
+
+    def _copy(self, first: int, end: int, ranges: Sequence[tuple[int, int]]) -> tuple[int, Array]:
+        """Copy a piece; return the number of its damaged blocks, and the return statuses."""
         journal = self._journal
-        first, end, ranges = self._pieces[chunk]
         places = np.concatenate([journal.places(start, stop) for start, stop in ranges])
-        if journal.computed is not None:
-            records, damaged = journal.checked(first, end)
-            records = records[places - journal.starts[first]]
+        damaged = 0
+        if journal.computed is None:
+            records = journal.mapped(f"{JOURNAL}/records")[places]
         else:
-            records, damaged = journal.mapped(f"{JOURNAL}/records")[places], places[:0]
+            records, bad = journal.checked(first, end)
+            damaged, records = len(bad), records[places - journal.starts[first]]
         positions = np.concatenate([journal.positions(start, stop) for start, stop in ranges])
         columns: dict[str, Array] = {name: records["result"][:, k] for k, name in enumerate(self._layout.columns)}
         for name, rows in dataset_rows(self._layout, positions, records["phi"], columns).items():
@@ -116,6 +130,17 @@ class OrderedRows:
             for start, stop in ranges:
                 self._target.write(name, start, rows[done : done + stop - start])
                 done += stop - start
-        # safe before rank 0 lets the file take the journal's place
-        self._target.sync()
-        return len(damaged), count_statuses(columns["returnStatus"])
+        return damaged, columns["returnStatus"]
+
+
+class _Ranges:
+    """Pieces of a field whose order is not computed: ranges of its rows, of no whole blocks."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+
+    def __len__(self) -> int:
+        return -(-self._n // AT_ONCE)
+
+    def __getitem__(self, k: int) -> tuple[int, int, list[tuple[int, int]]]:
+        return 0, 0, [(k * AT_ONCE, min((k + 1) * AT_ONCE, self._n))]

@@ -29,6 +29,8 @@ from mpidvc.workflow.output import Output
 
 __all__ = ["FieldFiles", "TextRows", "note_stale", "write", "written_files"]
 
+#: Rows that are formatted at once.
+AT_ONCE = 8192
 #: Bytes of a number in text, on average.
 NUMBER = 11
 
@@ -187,7 +189,7 @@ def _write_text(executor: Executor, console: Console, files: RunFiles, family: s
     elif executor.rank == 0:
         with ResultsFile(files.path) as file:
             layout = file.layout
-            ranges = [(start, min(start + ROWS, layout.n)) for start in range(0, layout.n, ROWS)]
+            ranges = [(start, min(start + AT_ONCE, layout.n)) for start in range(0, layout.n, AT_ONCE)]
             parts = (_as_field(file.rows(start, stop)) for start, stop in ranges)
             write_tsv_parts(path, parts, family, layout.layout == "labels")
     console.print(f"Written: {path}")
@@ -251,16 +253,21 @@ class TextRows:
         self.n_chunks = -(-layout.n // ROWS)
 
     def run(self, chunk: int) -> Any:
-        start, stop = chunk * ROWS, min((chunk + 1) * ROWS, self._layout.n)
-        values = {name: self._source.read(name, start, stop) for name in self._source.slots}
-        table = tsv_table(_as_field(rows_of(self._layout, values)), self._names, first=start)
-        if self._target is None or self._starts is None:
-            return length_of_rows(table)
-        text = format_rows(table)
-        self._target.write_at(int(self._starts[chunk]), text)
-        # safe before rank 0 lets the file take its place
-        self._target.sync()
-        return len(text)
+        done = 0
+        for start in range(chunk * ROWS, min((chunk + 1) * ROWS, self._layout.n), AT_ONCE):
+            stop = min(start + AT_ONCE, (chunk + 1) * ROWS, self._layout.n)
+            values = {name: self._source.read(name, start, stop) for name in self._source.slots}
+            table = tsv_table(_as_field(rows_of(self._layout, values)), self._names, first=start)
+            if self._target is None or self._starts is None:
+                done += length_of_rows(table)
+            else:
+                text = format_rows(table)
+                self._target.write_at(int(self._starts[chunk]) + done, text)
+                done += len(text)
+        if self._target is not None:
+            # safe before rank 0 lets the file take its place
+            self._target.sync()
+        return done
 
 
 def _as_field(rows: Rows) -> PhiField:
