@@ -52,6 +52,16 @@ struct Powers {
 };
 static constexpr Powers POWERS;
 
+// The numbers below 10000, four digits each.
+struct Fours {
+    char digits[40000];
+    Fours() : digits() {
+        for (int i = 0; i < 10000; ++i)
+            for (int k = 3, rest = i; k >= 0; --k, rest /= 10) digits[4 * i + k] = static_cast<char>('0' + rest % 10);
+    }
+};
+static const Fours FOURS;
+
 struct Pairs {
     char digits[200];
     constexpr Pairs() : digits() {
@@ -66,15 +76,17 @@ static constexpr Pairs PAIRS;
 inline void write_pair(char *out, std::uint32_t pair) { std::memcpy(out, PAIRS.digits + 2 * pair, 2); }
 
 inline char *write_seven_digits(char *out, std::uint32_t value) {
-    const std::uint32_t high = value / 10000, low = value % 10000;
-    *out = static_cast<char>('0' + high / 100);
-    write_pair(out + 1, high % 100);
-    write_pair(out + 3, low / 100);
-    write_pair(out + 5, low % 100);
+    std::memcpy(out, FOURS.digits + 4 * (value / 10000) + 1, 3);
+    std::memcpy(out + 3, FOURS.digits + 4 * (value % 10000), 4);
     return out + 7;
 }
 
 inline char *write_integer(char *out, std::uint64_t value) {
+    if (value < 10000) {
+        const int digits = value < 10 ? 1 : value < 100 ? 2 : value < 1000 ? 3 : 4;
+        std::memcpy(out, FOURS.digits + 4 * value + 4 - digits, 4);
+        return out + digits;
+    }
     char text[20];
     char *first = text + 20;
     while (value >= 100) {
@@ -215,9 +227,14 @@ inline std::string rows(const double *values, std::size_t n, std::size_t columns
         for (std::size_t column = 0; column < columns; ++column) {
             if (text.size() - used < room) text.resize(text.size() + text.size() / 2 + room);
             char *out = &text[used];
-            const std::string &before = column ? separator : prefix;
-            std::memcpy(out, before.data(), before.size());
-            out = write(out + before.size(), *values++);
+            if (column && separator.size() == 1) {
+                *out++ = separator[0];
+            } else {
+                const std::string &before = column ? separator : prefix;
+                std::memcpy(out, before.data(), before.size());
+                out += before.size();
+            }
+            out = write(out, *values++);
             if (column + 1 == columns) *out++ = '\n';
             used = static_cast<std::size_t>(out - text.data());
         }
