@@ -11,7 +11,7 @@ from mpidvc.core.statuses import CORRELATION, Status
 from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.runtime.console import Console
 
-__all__ = ["count_statuses", "show_statuses", "spread", "values_at"]
+__all__ = ["MOST_JUDGED", "count_statuses", "show_statuses", "spread", "values_at"]
 
 #: Most rows that are judged, and pieces that they are from where a field has more.
 MOST_JUDGED, PIECES = 2**21, 256
