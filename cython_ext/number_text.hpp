@@ -181,8 +181,10 @@ inline char *write(char *out, double value) {
 // Least values whose text has 2, 3, … digits before the point: 10^k less half of the last digit, to the nearest double
 // that is written with one digit more.
 struct Limits {
-    static constexpr int N = 12;
+    static constexpr int N = 13, BITS = 40;
     double least[N];
+    // digits of 2^k before the point, less one
+    unsigned char digits[BITS];
     Limits() {
         double ten = 10;
         for (double &limit : least) {
@@ -192,18 +194,22 @@ struct Limits {
             while (written(limit) < written(ten)) limit = std::nextafter(limit, ten);
             ten *= 10;
         }
+        for (int k = 0; k < BITS; ++k)
+            for (digits[k] = 0; std::ldexp(1.0, k) >= least[digits[k]];) ++digits[k];
     }
 };
 
 // Number of bytes that `write` writes.
 inline std::size_t length(double value, const Limits &limits) {
     const double size = std::fabs(value);
-    if (size >= 1e-3 && size < 1e11) {
-        std::size_t digits = 9 + (std::signbit(value) ? 1 : 0);
-        for (int k = 0; k < Limits::N && size >= limits.least[k]; ++k) ++digits;
-        return digits;
+    if ((size >= 1e-3 && size < 1e11) || size == 0) {
+        std::uint64_t bits;
+        std::memcpy(&bits, &value, 8);
+        const int power = static_cast<int>(bits >> 52 & 0x7FF) - 1023;
+        // a power of two has as many digits as all numbers up to the next one, or one less
+        const std::size_t digits = limits.digits[power < 0 ? 0 : power];
+        return 9 + static_cast<std::size_t>(bits >> 63) + digits + (size >= limits.least[digits] ? 1 : 0);
     }
-    if (size == 0) return 9 + (std::signbit(value) ? 1 : 0);
     char text[LONGEST];
     return static_cast<std::size_t>(write(text, value) - text);
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,6 @@ from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.summary import count_statuses
 
 __all__ = ["OrderedRows", "finish"]
-
-#: Rows that are copied at once: they stay in the cache of a processor, and memory for them is asked for only once.
-AT_ONCE = 8192
 
 
 def finish(executor: Executor, files: RunFiles, measurement: Measurement) -> Counter[str]:
@@ -90,7 +86,7 @@ def _publish(files: RunFiles, target: RowFile, measurement: Measurement, statuse
 
 
 class OrderedRows:
-    """Copies the records of a journal to the rows of the finished file.
+    """Copies the records of a journal to the rows of the finished file, piece by piece.
 
     A chunk returns the number of blocks whose records do not fit their marks, and of points by return status. Where the
     order of the blocks is computed a piece has whole blocks, whose records are read once and checked.
@@ -98,24 +94,12 @@ class OrderedRows:
 
     def __init__(self, journal: Journal, target: RowFile, layout: FieldLayout) -> None:
         self._journal, self._target, self._layout = journal, target, layout
-        self._pieces: Pieces = _Ranges(layout.n) if journal.computed is None else journal.computed.order.pieces(AT_ONCE)
-        self._together = max(1, ROWS * len(self._pieces) // layout.n)
-        self.n_chunks = -(-len(self._pieces) // self._together)
+        self._pieces: Pieces = _Ranges(layout.n) if journal.computed is None else journal.computed.order.pieces(ROWS)
+        self.n_chunks = len(self._pieces)
 
     def run(self, chunk: int) -> tuple[int, dict[str, int]]:
-        damaged, statuses = 0, Counter[str]()
-        for k in range(chunk * self._together, min((chunk + 1) * self._together, len(self._pieces))):
-            first, end, ranges = self._pieces[k]
-            found, status = self._copy(first, end, ranges)
-            damaged += found
-            statuses.update(count_statuses(status))
-        # safe before rank 0 lets the file take the journal's place
-        self._target.sync()
-        return damaged, dict(statuses)
-
-    def _copy(self, first: int, end: int, ranges: Sequence[tuple[int, int]]) -> tuple[int, Array]:
-        """Copy a piece; return the number of its damaged blocks, and the return statuses."""
         journal = self._journal
+        first, end, ranges = self._pieces[chunk]
         places = np.concatenate([journal.places(start, stop) for start, stop in ranges])
         damaged = 0
         if journal.computed is None:
@@ -130,7 +114,9 @@ class OrderedRows:
             for start, stop in ranges:
                 self._target.write(name, start, rows[done : done + stop - start])
                 done += stop - start
-        return damaged, columns["returnStatus"]
+        # safe before rank 0 lets the file take the journal's place
+        self._target.sync()
+        return damaged, count_statuses(columns["returnStatus"])
 
 
 class _Ranges:
@@ -140,7 +126,7 @@ class _Ranges:
         self._n = n
 
     def __len__(self) -> int:
-        return -(-self._n // AT_ONCE)
+        return -(-self._n // ROWS)
 
     def __getitem__(self, k: int) -> tuple[int, int, list[tuple[int, int]]]:
-        return 0, 0, [(k * AT_ONCE, min((k + 1) * AT_ONCE, self._n))]
+        return 0, 0, [(k * ROWS, min((k + 1) * ROWS, self._n))]
