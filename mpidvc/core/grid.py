@@ -200,35 +200,41 @@ class GridOrder:
         return places
 
     def pieces(self, most: int) -> GridPieces:
-        """The grid in pieces of whole bricks that have at most `most` nodes where that is possible."""
-        (_, ny, nx), (_, by, _), (pz, py, _) = self.dims, self.bricks, self.per
+        """The grid in pieces of whole bricks that have at most `most` nodes, or are single bricks."""
+        (_, ny, nx), (_, by, bx), (pz, py, px) = self.dims, self.bricks, self.per
         if pz * ny * nx <= most:
-            return GridPieces(self, most // (pz * ny * nx), by)
-        return GridPieces(self, 1, max(1, min(by, most // (pz * py * nx))))
+            return GridPieces(self, most // (pz * ny * nx), by, bx)
+        if pz * py * nx <= most:
+            return GridPieces(self, 1, most // (pz * py * nx), bx)
+        return GridPieces(self, 1, 1, max(1, most // (pz * py * px)))
 
 
 @dataclass(frozen=True)
 class GridPieces:
-    """Pieces of a grid: whole layers of its bricks, or some lines of the bricks of a layer.
+    """Pieces of a grid: whole layers of its bricks, some lines of the bricks of a layer, or a part of a line.
 
     Parameters
     ----------
     order : GridOrder
-    layers, lines : int
-        Bricks of a piece along z and y; all of them along x.
+    layers, lines, columns : int
+        Bricks of a piece along z, y and x: all of them along the axes after one along which there are several.
     """
 
     order: GridOrder
     layers: int
     lines: int
+    columns: int
 
     @property
-    def _across(self) -> int:
-        """Pieces of a layer."""
-        return -(-self.order.bricks[1] // self.lines)
+    def _counts(self) -> Triple:
+        """Pieces along z, y and x."""
+        nz, ny, nx = (
+            -(-n // p) for n, p in zip(self.order.bricks, (self.layers, self.lines, self.columns), strict=True)
+        )
+        return nz, ny, nx
 
     def __len__(self) -> int:
-        return -(-self.order.bricks[0] // self.layers) * self._across
+        return math.prod(self._counts)
 
     def __getitem__(self, k: int) -> tuple[int, int, list[tuple[int, int]]]:
         """Piece k.
@@ -240,16 +246,21 @@ class GridPieces:
         rows : list of (int, int)
             Ranges ``[start, stop)`` of rows of the grid that are these bricks' nodes, in order.
         """
-        (nz, ny, nx), (bz, by, bx), (pz, py, _) = self.order.dims, self.order.bricks, self.order.per
-        layer, line = divmod(k, self._across)
-        z, y = layer * self.layers, line * self.lines
-        deep, wide = min(self.layers, bz - z), min(self.lines, by - y)
-        first, end = (z * by + y) * bx, ((z + deep - 1) * by + y + wide) * bx
-        low, high = z * pz, min((z + deep) * pz, nz)
-        if wide == by:
+        (nz, ny, nx), (bz, by, bx), (pz, py, px) = self.order.dims, self.order.bricks, self.order.per
+        _, down, across = self._counts
+        layer, line, column = k // (down * across), k // across % down, k % across
+        z, y, x = layer * self.layers, line * self.lines, column * self.columns
+        z_end, y_end, x_end = min(z + self.layers, bz), min(y + self.lines, by), min(x + self.columns, bx)
+        first, end = (z * by + y) * bx + x, ((z_end - 1) * by + y_end - 1) * bx + x_end
+        low, high = z * pz, min(z_end * pz, nz)
+        near, far = y * py, min(y_end * py, ny)
+        if down == across == 1:
             return first, end, [(low * ny * nx, high * ny * nx)]
-        left, right = y * py, min((y + wide) * py, ny)
-        return first, end, [((i * ny + left) * nx, (i * ny + right) * nx) for i in range(low, high)]
+        if across == 1:
+            return first, end, [((i * ny + near) * nx, (i * ny + far) * nx) for i in range(low, high)]
+        left, right = x * px, min(x_end * px, nx)
+        lines = [(i * ny + j) * nx for i in range(low, high) for j in range(near, far)]
+        return first, end, [(start + left, start + right) for start in lines]
 
 
 def grid_order(dims: Triple, spacing: npt.ArrayLike, edge: npt.ArrayLike) -> GridOrder | None:

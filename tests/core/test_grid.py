@@ -172,7 +172,7 @@ def test_computed_order_is_the_sorted_one(dims: tuple[int, int, int], per: tuple
         for first, end, ranges in pieces:
             rows = np.concatenate([np.arange(*each) for each in ranges])
             assert rows.tolist() == sorted(order[order.starts[first] : order.starts[end]].tolist())
-            assert len(rows) <= most or len(ranges) <= per[0]
+            assert len(rows) <= most or end - first == 1
 
 
 @pytest.mark.parametrize(
