@@ -17,11 +17,11 @@ from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, Rows, rows_of
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tiff import write_field_tiffs
-from mpidvc.fields.tsv import column_names, format_rows, header, length_of_rows, tsv_table, write_tsv_parts
+from mpidvc.fields.tsv import column_names, format_rows, header, length_of_rows, tsv_table
 from mpidvc.fields.vtk import write_grid_vtk, write_points_vtk
 from mpidvc.rowfile import RowFile, reserve
 from mpidvc.runtime.console import Console
-from mpidvc.runtime.executor import Executor
+from mpidvc.runtime.executor import Executor, InlineExecutor
 from mpidvc.tasks.memory import ROWS
 from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.files import RunFiles
@@ -180,19 +180,25 @@ def note_stale(console: Console, output: Output, stem: Path, kind: FieldFiles) -
 def _write_text(executor: Executor, console: Console, files: RunFiles, family: str | Sequence[str]) -> None:
     """Write the TSV file, by all ranks where they may write it at the same time."""
     path = files.stem.with_name(f"{files.stem.name}.tsv")
-    source = files.finished
-    if source is not None and executor.size > 1 and files.driver != "gather":
+    together = files.finished is not None and files.driver != "gather"
+    if together or executor.rank == 0:
+        # what was finished before, or what other hosts may not see yet, is written by rank 0
+        working = executor if together else InlineExecutor()
+        source = files.finished or _opened(files.path)
         source.path = files.path
         with contextlib.ExitStack() as stack:
-            temporary = on_leader(executor, lambda: stack.enter_context(replacing(path)))
-            _write_text_together(executor, source, files.layout, temporary, family)
-    elif executor.rank == 0:
-        with ResultsFile(files.path) as file:
-            layout = file.layout
-            ranges = [(start, min(start + AT_ONCE, layout.n)) for start in range(0, layout.n, AT_ONCE)]
-            parts = (_as_field(file.rows(start, stop)) for start, stop in ranges)
-            write_tsv_parts(path, parts, family, layout.layout == "labels")
+            temporary = on_leader(working, lambda: stack.enter_context(replacing(path)))
+            _write_text_together(working, source, files.layout, temporary, family)
+        if files.finished is None:
+            source.close()
     console.print(f"Written: {path}")
+
+
+def _opened(path: Path) -> RowFile:
+    """The rows of a finished file."""
+    with ResultsFile(path) as file:
+        slots = {name: file.slot(name) for name in file.layout.datasets}
+    return RowFile(path, {name: slot for name, slot in slots.items() if slot is not None})
 
 
 def _write_text_together(
