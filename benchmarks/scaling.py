@@ -421,7 +421,8 @@ With `posix` and `mpio` 10 000 ranks with 10 s of work each keep rank 0 busy for
 With chunks of 0.1 s, a million of them, it is the bottleneck (see the table above). With `gather` it is for
 {percent(gathered.load)}: it checks and writes {RECORD_BYTES * CHUNK_POINTS / 1e3:.0f} kB for every chunk.
 Several
-writers, one for every host, would mend that.
+writers, one for every host, would mend that, but not in one file: two hosts that write to the same page of a file on
+NFS may overwrite each other's bytes.
 
 The bookkeeping costs little more on more ranks, per report and median: {medians}. Only the look for late workers,
 once a second, grows: {seconds(books["10000"]["expire"])} with 10 000 ranks. The rest is MPI, pickle, and what the
@@ -494,8 +495,8 @@ that are read and written, at {FILE_CLIENT / 1e9:g} GB/s for a rank and {FILE_AL
 {rows(whole_table())}
 
 Runs of 100 s reach {percent(ratio(2048))} of the bound on 2048 ranks, and {percent(ratio(10000))} on 10 000. Before
-every rank computed its points, rank 0 wrote all of them to the journal, and the same runs reached 32 % and 9 %, of work
-that took five times as long for a point.
+every rank computed its points, rank 0 wrote all of them to the journal, and the same runs reached 32 % and 9 %, with
+kernels that took three times as long for a point.
 
 The start of Python is not in it: half a second from a local disk, but 10 000 ranks that read thousands of small files
 from one server can take minutes. Use a container, or copy the environment to every node.
