@@ -2,6 +2,7 @@
 """How many ranks make sense: a simulation of the master and its workers, with the real scheduling and measured costs.
 
     python benchmarks/scaling.py --measure --work /tmp/scaling  # measures costs here into mpidvc/workflow/scaling.json
+    python benchmarks/scaling.py --measure-points                  # the same for points only
     python benchmarks/scaling.py --measure-mpio                    # the same for mpio only, where h5py has MPI
     python benchmarks/scaling.py --check                           # compares with real runs of ranks that sleep
     python benchmarks/scaling.py                                   # simulates; writes docs/scaling.md and its pictures
@@ -38,6 +39,7 @@ from mpidvc.runtime.simulation import Case, Costs, Outcome, bound, extended, sim
 from mpidvc.workflow.scaling import (  # noqa: E402
     BANDWIDTH,
     CHUNK_POINTS,
+    CLUSTER,
     COSTS,
     FILE_ALL,
     FILE_CLIENT,
@@ -45,12 +47,18 @@ from mpidvc.workflow.scaling import (  # noqa: E402
     LATENCY,
     READ,
     RECORD_BYTES,
-    alone,
+    Whole,
     costs_of,
+    ordered_bytes,
     ordering,
     reports,
     sharing,
+    starting,
+    summing,
+    text_bytes,
+    whole,
 )
+from mpidvc.workflow.summary import MOST_JUDGED  # noqa: E402
 
 REPORT = REPOSITORY / "docs/scaling.md"
 RANKS = (2, 8, 32, 128, 512, 2048, 10000)
@@ -183,37 +191,61 @@ def losses_table(measured: dict[str, Any]) -> list[str]:
     return table(["ranks", "work per rank", "undisturbed", "0.1 % killed", "1 % killed", "0.1 % hang"], rows)
 
 
+@cache
+def whole_run(n: int, work: float) -> Whole:
+    """A whole run of typical windows on n ranks."""
+    measured = json.loads(COSTS.read_text())
+    typical = measured["chunks"][TYPICAL]
+    outcome = run(Case(n, work, typical["chunk"]), costs_of(measured, "posix"))
+    # the work is known, that of the chunks as drawn differs
+    measuring = outcome.seconds * n * work / outcome.work
+    return whole(measured, n, work, typical["points_per_second"], measuring)
+
+
 def around_table(measured: dict[str, Any]) -> list[str]:
-    start, points = measured["start"], measured["points"]
-    send, message, _ = reports(measured, "posix")
     rows = []
     for n in RANKS:
         n_points = n * 10.0 * measured["chunks"][TYPICAL]["points_per_second"]
         times = (
-            n * (start["got"] * message + start["sent"] * send),
-            n_points * points["lay out"],
-            ordering(measured, n, n_points),
-            sharing(measured, n, n_points),
-            ordering(measured, 1, n_points),
-            sharing(measured, 1, n_points),
+            starting(measured, n, n_points),
+            ordering(measured, n, n_points, CLUSTER),
+            summing(measured, n_points),
+            sharing(measured, n, n_points, CLUSTER),
+            ordering(measured, 1, n_points, CLUSTER),
+            sharing(measured, 1, n_points, CLUSTER),
         )
         rows.append([f"{n}", f"{n_points / 1e6:.3g}", *map(seconds, times)])
-    titles = ["short messages", "laying out", "grid order", "TSV", "grid order, gather", "TSV, gather"]
+    titles = ["start, messages", "grid order", "summary", "TSV", "grid order, gather", "TSV, gather"]
     return table(["ranks", "10⁶ points", *titles], rows)
 
 
-def whole_table(measured: dict[str, Any]) -> list[str]:
-    """Efficiency of a whole run, start, end and TSV included."""
+def whole_table() -> list[str]:
+    """Efficiency of a whole run, start, end and TSV included, and what the file system allows."""
     rows = []
     for n in RANKS:
         cells = [f"{n}"]
         for work in WORK:
-            outcome = run(Case(n, work, CHUNK), costs_of(measured, "posix"))
-            n_points = n * work * measured["chunks"][TYPICAL]["points_per_second"]
-            around = alone(measured, n, n_points) + ordering(measured, n, n_points) + sharing(measured, n, n_points)
-            cells.append(percent(outcome.work / (n * (outcome.seconds + around))))
+            found = whole_run(n, work)
+            cells += [f"{percent(found.efficiency)} of {percent(found.bound)}"]
         rows.append(cells)
     return table(["ranks", *(f"{work:g} s" for work in WORK)], rows)
+
+
+def ends_table(measured: dict[str, Any]) -> list[str]:
+    """CPU seconds of the busiest rank after the points, in real runs and as the simulation reckons."""
+    points, rows = measured["points"], []
+    for found in measured["ends"]:
+        share = found["points"] / found["ranks"]
+        cells = [f"{found['ranks']}", f"{found['points'] / 1e6:.2f}"]
+        told = {"finish": points["grid order"] * share, "write": points["TSV"] * share}
+        for stage, predicted in told.items():
+            cells += [
+                f"{seconds(found[stage])}",
+                f"{seconds(predicted)} ({100 * (predicted / found[stage] - 1):+.0f} %)",
+            ]
+        rows.append(cells)
+    titles = ("grid order", "predicted", "TSV", "predicted")
+    return table(["ranks", "10⁶ points", *titles], rows)
 
 
 def chunks_table(measured: dict[str, Any]) -> list[str]:
@@ -312,11 +344,13 @@ def report(measured: dict[str, Any]) -> str:
     lasts = ", ".join(f"{seconds(found['chunk'])} with `{name}`" for name, found in measured["chunks"].items())
     medians = ", ".join(f"{seconds(book['median'])} ({n} ranks)" for n, book in books.items())
     written = 10000 / CHUNK * RECORD_BYTES * CHUNK_POINTS / 1e9
-    layout = points["lay out"]
-    halves = {name: 1 / (layout * found["points_per_second"]) for name, found in measured["chunks"].items()}
-    many = 1e5 * typical["points_per_second"]
+    moved = ordered_bytes(measured) + text_bytes(measured)
+    largest_whole = whole_run(10000, 100.0)
     largest = run(Case(10000, 10.0, CHUNK), posix)
     gathered = run(Case(10000, 10.0, CHUNK), costs_of(measured, "gather"))
+
+    def ratio(n: int) -> float:
+        return whole_run(n, 100.0).efficiency / whole_run(n, 100.0).bound
 
     def rows(lines: list[str]) -> str:
         return "\n".join(lines)
@@ -338,9 +372,9 @@ thirtieth of it is a sensible number. Chunks of 512 points take {lasts} (one cor
 * Give every rank at least 10 s of work, better 100 s. With 10 s the end counts: somebody is in the middle of a chunk
 that costs ten times the mean while the others have nothing left.
 
-* Laying out the files is rank 0's alone: {seconds(layout)} for every point. It takes as long as all the rest, however
-much work there is, at {", ".join(f"{n / 100:.0f}00 ranks with `{name}`" for name, n in halves.items())}. A quarter of
-these ranks is a sensible number.
+* After the points, every one of them is read and written a few times more, {moved:.0f} bytes in all, and with many fast
+ranks the file system takes longer for it than the work took: on 10 000 ranks with 100 s of work each
+{seconds(largest_whole.files)} at {FILE_ALL / 1e9:g} GB/s. What the ranks do is not what limits a whole run any more.
 
 * `posix` (the default on file systems that all hosts see alike) and `mpio` differ little: a chunk costs the worker
 {seconds(posix.write - READ)} and {seconds(mpio.write - READ)} for writing. `gather` brings all records to rank 0; it is
@@ -387,7 +421,8 @@ With `posix` and `mpio` 10 000 ranks with 10 s of work each keep rank 0 busy for
 With chunks of 0.1 s, a million of them, it is the bottleneck (see the table above). With `gather` it is for
 {percent(gathered.load)}: it checks and writes {RECORD_BYTES * CHUNK_POINTS / 1e3:.0f} kB for every chunk.
 Several
-writers, one for every host, would mend that.
+writers, one for every host, would mend that, but not in one file: two hosts that write to the same page of a file on
+NFS may overwrite each other's bytes.
 
 The bookkeeping costs little more on more ranks, per report and median: {medians}. Only the look for late workers,
 once a second, grows: {seconds(books["10000"]["expire"])} with 10 000 ranks. The rest is MPI, pickle, and what the
@@ -420,11 +455,13 @@ at a time, not for all whenever something is sent.
 
 ## What remains
 
-* *Laying out.* 10 000 ranks with 10 s of work each have {many / 1e6:.0f} million points with `{TYPICAL}`, and rank 0
-lays
-them out in {seconds(many * layout)}, longer than the work. It would take all ranks to write the inputs of their rows
-(the
-largest part), and the order of the points to be computed from the grid rather than sorted.
+* *The file system.* Every record is written, read, put in the order of the grid, and read twice for the text. Rows
+whose chunks are done could be written while others are measured, and the lengths of the text be counted with them. The
+results file alone (`-notsv`) takes {ordered_bytes(measured):.0f} of {moved:.0f} bytes.
+
+* *A field as a guess.* The points of a grid are computed by every rank. Where each has a guess of its own (`-pf` with a
+field) rank 0 reads the field, and writes the guesses to the journal in the order of the chunks, in
+{seconds(points["field"])} for each.
 
 * *gather*, see above.
 
@@ -443,16 +480,23 @@ chance.
 
 ## Before and after the work
 
-For 10 s of work per rank with `{TYPICAL}`, that is {typical["points_per_second"]:.0f} points per second and rank: short
-messages ({start["sent"]:.0f} to and {start["got"]:.0f} from every rank in a run) and laying out by rank 0; grid order
-and
-TSV by all ranks, with `gather` by rank 0.
+For 10 s of work per rank with `{TYPICAL}`, that is {typical["points_per_second"]:.0f} points per second and rank. Rank
+0 makes the files, takes the fingerprints of the images, and has {start["sent"]:.0f} short messages for and
+{start["got"]:.0f} from every rank in a run; it judges at most {MOST_JUDGED / 1e6:.1f} million points. Grid order and
+TSV are by all ranks, with `gather` by rank 0.
 
 {rows(around_table(measured))}
 
-So the whole run, with `posix` and TSV, is less efficient than its middle:
+So the whole run, with `posix` and TSV, is less efficient than its middle. Its chunks take
+{seconds(typical["chunk"])} on average. Each cell says how efficient the run is, of how much the assumed file system
+allows: that is the run in which nothing takes time but the work and, after it, the {moved:.0f} bytes of every point
+that are read and written, at {FILE_CLIENT / 1e9:g} GB/s for a rank and {FILE_ALL / 1e9:g} GB/s in all.
 
-{rows(whole_table(measured))}
+{rows(whole_table())}
+
+Runs of 100 s reach {percent(ratio(2048))} of the bound on 2048 ranks, and {percent(ratio(10000))} on 10 000. Before
+every rank computed its points, rank 0 wrote all of them to the journal, and the same runs reached 32 % and 9 %, with
+kernels that took three times as long for a point.
 
 The start of Python is not in it: half a second from a local disk, but 10 000 ranks that read thousands of small files
 from one server can take minutes. Use a container, or copy the environment to every node.
@@ -471,6 +515,11 @@ too
 short. Why is not known; it is a quarter still.
 
 {rows(check_table(measured))}
+
+The stages after the points, in real runs of small windows: CPU seconds of the busiest rank, as other work was on the
+machine. Predictions are from pieces of the program run by one process.
+
+{rows(ends_table(measured))}
 
 ## What is measured, and what is assumed
 
@@ -511,6 +560,7 @@ def check() -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true", help="measure costs, and write them")
+    parser.add_argument("--measure-points", action="store_true", help="measure what points cost only")
     parser.add_argument("--measure-mpio", action="store_true", help="measure parallel HDF5 only")
     parser.add_argument("--check", action="store_true", help="compare with real runs")
     parser.add_argument("--work", type=Path, help="directory for what is measured")
@@ -525,6 +575,8 @@ def main() -> None:
             measured |= scaling_costs.measure(folder)
             if mpio is not None:
                 measured["record"].setdefault("mpio", mpio)
+        if args.measure_points:
+            measured |= scaling_costs.measure_points(folder)
         if args.measure_mpio:
             # the additional time of parallel HDF5
             record = scaling_costs.measure_messages(folder)["record"]
@@ -532,7 +584,7 @@ def main() -> None:
     if args.check:
         measured["oversleeping"] = scaling_costs.oversleeping()
         measured["check"] = check()
-    if args.measure or args.measure_mpio or args.check:
+    if args.measure or args.measure_points or args.measure_mpio or args.check:
         COSTS.write_text(json.dumps(measured, indent=1) + "\n")
         return
     draw(measured, args.report.parent / "images")

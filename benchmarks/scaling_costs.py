@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from mpidvc.runtime import messages, schedule  # noqa: E402
 from mpidvc.runtime.comm import connect, find_launcher  # noqa: E402
 from mpidvc.runtime.launch import find_mpiexec  # noqa: E402
 from mpidvc.workflow.scaling import CHUNK_POINTS as POINTS  # noqa: E402
-from mpidvc.workflow.scaling import SIZES  # noqa: E402
+from mpidvc.workflow.scaling import FINGERPRINT, SIZES  # noqa: E402
 
 #: Nodes along the edge of the field with which rank 0's own work is timed.
 FIELD_EDGE = 80
@@ -69,7 +71,7 @@ def _journal(folder: Path, n_blocks: int) -> Any:
         records=RECORD,
         order=np.arange(n),
         starts=np.arange(n_blocks + 1) * POINTS,
-        positions=positions,
+        positions=lambda rows: positions[rows],
         inputs=lambda rows: inputs_of(positions[rows], np.zeros((len(rows), 3, 4))),
     )
     return journal.create_journal(folder / "messages.h5", layout)
@@ -314,69 +316,122 @@ def bookkeeping(size: int) -> dict[str, float]:
 
 
 def per_point(folder: Path) -> dict[str, float]:
-    """Seconds per point of the stages before and after the work."""
-    from mpidvc.core.grid import chunk_points, make_grid
+    """CPU seconds, bytes and calls of the stages before and after the work: of a point, a chunk, or a run."""
+    from mpidvc.core.grid import GridOrder
     from mpidvc.fields import hdf5
+    from mpidvc.fields.phifield import PhiField
     from mpidvc.fields.tsv import column_names
     from mpidvc.kernels import correlation
     from mpidvc.rowfile import RowFile
     from mpidvc.runtime import journal as journals
     from mpidvc.tasks.ldic import RECORD
-    from mpidvc.tasks.points import inputs_of
+    from mpidvc.tasks.memory import ROWS
     from mpidvc.workflow.finish import OrderedRows
+    from mpidvc.workflow.guess import Guess, Nodes
+    from mpidvc.workflow.work import Work
     from mpidvc.workflow.write import TextRows
 
-    edge = FIELD_EDGE
-    found = {}
-    begun = time.perf_counter()
-    positions, dims = make_grid((10 * edge + 1,) * 3, (10, 10, 10))
-    chunks = chunk_points(positions, np.full(3, 80.0))
-    n = len(positions)
-    layout = hdf5.FieldLayout.of_grid(positions[0], dims, (10, 10, 10), correlation.RESULT)
-    guess = np.eye(4)[None, :3]
-    beginning = journals.JournalLayout(
-        determines={"command": "ldic"},
-        columns=correlation.RESULT,
-        records=RECORD,
-        order=chunks.order,
-        starts=chunks.start,
-        positions=positions,
-        inputs=lambda rows: inputs_of(positions[rows], np.broadcast_to(guess, (len(rows), 3, 4))),
-    )
-    journal = journals.create_journal(folder / "points.h5", beginning)
+    edge, clock = FIELD_EDGE, time.process_time
+    columns = correlation.RESULT
+    layout = hdf5.FieldLayout.of_grid(np.full(3, 10.0), (edge,) * 3, (10, 10, 10), columns)
+    nodes = Nodes(layout, (10.0, 10.0, 10.0))
+
+    def begun(per: int, guess: Guess) -> tuple[journals.Journal, float]:
+        """A journal with chunks of per³ points, and the time until its first chunk could be handed out."""
+        (folder / "points.h5").unlink(missing_ok=True)
+        begin = clock()
+        order = GridOrder((edge,) * 3, (per,) * 3)
+        work = Work(
+            determines={}, nodes=nodes, columns=columns, record=RECORD, guess=guess, order=order, starts=order.starts
+        )
+        beginning = journals.JournalLayout(
+            determines={"command": "ldic"},
+            columns=columns,
+            records=RECORD,
+            order=order,
+            starts=work.starts,
+            positions=lambda rows: nodes[rows],
+            inputs=work.inputs,
+            computed=work.computed,
+        )
+        journal = journals.create_journal(folder / "points.h5", beginning)
+        journal.todo()
+        return journal, clock() - begin
+
+    n, found = len(nodes), {}
+    field = Guess(field=PhiField.from_positions(nodes.positions, np.tile(np.eye(4), (n, 1, 1)), {}))
+    seconds = {}
+    for name, per, guess in (("small chunks", 1, Guess()), ("field", 8, field), ("files", 8, Guess())):
+        times = []
+        for _ in range(3):
+            journal, spent = begun(per, guess)
+            times.append(spent)
+            journal.close()
+        seconds[name] = min(times)
+    found["chunk"] = max(0.0, (seconds["small chunks"] - seconds["files"]) / (n - n // 512))
+    found["field"] = max(0.0, (seconds["field"] - seconds["files"]) / n)
+    journal, _ = begun(8, Guess())
+    rng = np.random.default_rng(1)
+    for block in range(journal.n_blocks):
+        records = np.zeros(512, RECORD)
+        records["phi"] = np.eye(4)[:3] + rng.normal(0, 0.01, (512, 3, 4))
+        result = {"error": 100.0, "iterations": 6, "returnStatus": 2, "deltaPhiNorm": 1e-4, "coverage": 1, "zncc": 0.98}
+        records["result"] = [result.get(name, 0.0) for name in columns] * rng.uniform(0.99, 1.01, (512, 1))
+        for name in ("iterations", "returnStatus", "coverage"):
+            if name in columns:
+                records["result"][:, columns.index(name)] = result[name]
+        journal.record(block, records)
     layout = hdf5.FieldLayout(**{**layout.__dict__, "attributes": {"command": "ldic", "determines": "{}"}})
-    (folder / "points.h5.part").unlink(missing_ok=True)
-    slots = hdf5.create_results_file(folder / "points.h5.part", layout, folder / "points.h5")
-    found["lay out"] = time.perf_counter() - begun
-    journal.write("mpidvc/journal/records", 0, np.zeros(n, RECORD))
-    target = RowFile(folder / "points.h5.part", slots)
+    part = folder / "points.h5.part"
+    begin = clock()
+    slots = hdf5.create_results_file(part, layout, folder / "points.h5")
+    found["files"] = seconds["files"] + clock() - begin
+    target = RowFile(part, slots)
+
+    def timed(task: Any) -> tuple[float, list[Any]]:
+        begin = clock()
+        done = [task.run(chunk) for chunk in range(task.n_chunks)]
+        return (clock() - begin) / n, done
+
     finish = OrderedRows(journal, target, layout)
-    begun = time.perf_counter()
-    for chunk in range(finish.n_chunks):
-        finish.run(chunk)
-    found["grid order"] = time.perf_counter() - begun
+    found["grid order"] = min(timed(finish)[0] for _ in range(2))
+    # a piece of a large grid is a part of a line of bricks: a range of rows for each of their 64 lines of nodes
+    found["calls of the grid order"] = (2 + 64 * len(slots)) / ROWS
     target.close()
-    with hdf5.ResultsFile(folder / "points.h5.part") as file:
-        begun = time.perf_counter()
-        for _ in range(2):
-            np.unique(file.column("returnStatus"), return_counts=True)
-        found["summary"] = time.perf_counter() - begun
-    target.path = folder / "points.h5.part"
+    counts = Counter[str]()
+    for name in ("read", "write"):
+        _count_calls(counts, name)
     names = column_names("LDIC")
-    begun = time.perf_counter()
-    lengths = [TextRows(target, layout, names).run(chunk) for chunk in range(finish.n_chunks)]
-    starts = np.cumsum([0, *lengths])
+    lengths, told = timed(TextRows(target, layout, names))
+    starts = np.cumsum([0, *told])
     text = folder / "points.tsv"
     text.touch()
-    writer = TextRows(target, layout, names, RowFile(text, {}), starts)
-    for chunk in range(writer.n_chunks):
-        writer.run(chunk)
-    found["TSV"] = time.perf_counter() - begun
-    sizes = {"bytes of the journal": (folder / "points.h5").stat().st_size, "bytes of the TSV": int(starts[-1])}
-    sizes["bytes of the finished file"] = (folder / "points.h5.part").stat().st_size
+    written, _ = timed(TextRows(target, layout, names, RowFile(text, {}), starts))
+    found["TSV"] = lengths + written
+    # and a call to write for every ten that read
+    found["calls of the TSV"] = counts.total() * (1 + 0.5 / len(slots)) / n
+    found["bytes of the TSV"] = int(starts[-1]) / n
+    checksum, some = hashlib.sha256(), rng.bytes(2**24)
+    begin = clock()
+    checksum.update(some)
+    found["fingerprint"] = (clock() - begin) * FINGERPRINT / len(some)
+    found["bytes of the finished file"] = part.stat().st_size / n
     for path in folder.glob("points.*"):
         path.unlink()
-    return {name: value / n for name, value in {**found, **sizes}.items()}
+    return found
+
+
+def _count_calls(counts: Counter[str], name: str) -> None:
+    """Count the calls of a method of `RowFile`."""
+    from mpidvc.rowfile import RowFile
+
+    method = getattr(RowFile, name)
+
+    def counted(self: Any, *arguments: Any) -> Any:
+        counts[name] += 1
+        return method(self, *arguments)
+
+    setattr(RowFile, name, counted)
 
 
 def chunk_seconds(folder: Path) -> dict[str, Any]:
@@ -398,6 +453,30 @@ def chunk_seconds(folder: Path) -> dict[str, Any]:
         times = json.loads((folder / "times.json").read_text())
         rate = times["points"] / times["points_cpu"]
         found[f"-hws {hws} -o {order}"] = {"points_per_second": rate, "chunk": POINTS / rate}
+    return found
+
+
+def ends(folder: Path, ranks: Sequence[int] = (1, 2, 3, 4)) -> list[dict[str, Any]]:
+    """Real runs of many small windows: points, and CPU seconds of the busiest rank in the stages after the points."""
+    import tifffile
+
+    from mpidvc.core.analytic import AnalyticPair
+
+    pair = AnalyticPair((201, 201, 201), 1)
+    tifffile.imwrite(folder / "first.tif", pair.image1())
+    tifffile.imwrite(folder / "second.tif", pair.image2())
+    found = []
+    for n in ranks:
+        arguments = ["ldic", "first.tif", "second.tif", "-hws", "3", "-o", "1", "-it", "1", "-ns", "2", "-np", str(n)]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "MPIDVC_TIMINGS": str(folder / "times.json")}
+        command = [sys.executable, "-m", "mpidvc", *arguments, "-pre", f"ends{n}", "--overwrite"]
+        # the windows are to cost little, and few converge
+        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, timeout=600, check=False)
+        if done.returncode not in (0, 1):
+            raise SystemExit(done.stderr.decode())
+        times = json.loads((folder / "times.json").read_text())
+        busiest = {stage: max(times["cpu"][stage]) for stage in ("layout", "finish", "summary", "write")}
+        found.append({"ranks": n, "points": times["points"], **busiest})
     return found
 
 
@@ -437,15 +516,22 @@ def measure_messages(folder: Path, times: int = 3) -> dict[str, Any]:
     }
 
 
+def measure_points(folder: Path) -> dict[str, Any]:
+    """What points cost, before, while and after they are measured; and real runs with the costs around them."""
+    found: dict[str, Any] = {"points": per_point(folder), "chunks": chunk_seconds(folder), "ends": ends(folder)}
+    alone = found["ends"][0]
+    found["points"]["summary"] = alone["summary"] / alone["points"]
+    found["start"] = start_messages(folder)
+    return found
+
+
 def measure(folder: Path) -> dict[str, Any]:
-    """Measure everything, in about half a minute."""
+    """Measure everything, in a few minutes."""
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {"ping": json.loads(run_ranks(2, "ping"))}
     found.update(measure_messages(folder))
     found["bookkeeping"] = {str(size): bookkeeping(size) for size in (8, 128, 2048, 10000)}
-    found["points"] = per_point(folder)
-    found["chunks"] = chunk_seconds(folder)
-    found["start"] = start_messages(folder)
+    found.update(measure_points(folder))
     found["machine"] = {"processor": _processor(), "python": platform.python_version(), "numpy": np.__version__}
     return found
 

@@ -52,6 +52,16 @@ struct Powers {
 };
 static constexpr Powers POWERS;
 
+// The numbers below 10000, four digits each.
+struct Fours {
+    char digits[40000];
+    Fours() : digits() {
+        for (int i = 0; i < 10000; ++i)
+            for (int k = 3, rest = i; k >= 0; --k, rest /= 10) digits[4 * i + k] = static_cast<char>('0' + rest % 10);
+    }
+};
+static const Fours FOURS;
+
 struct Pairs {
     char digits[200];
     constexpr Pairs() : digits() {
@@ -66,15 +76,17 @@ static constexpr Pairs PAIRS;
 inline void write_pair(char *out, std::uint32_t pair) { std::memcpy(out, PAIRS.digits + 2 * pair, 2); }
 
 inline char *write_seven_digits(char *out, std::uint32_t value) {
-    const std::uint32_t high = value / 10000, low = value % 10000;
-    *out = static_cast<char>('0' + high / 100);
-    write_pair(out + 1, high % 100);
-    write_pair(out + 3, low / 100);
-    write_pair(out + 5, low % 100);
+    std::memcpy(out, FOURS.digits + 4 * (value / 10000) + 1, 3);
+    std::memcpy(out + 3, FOURS.digits + 4 * (value % 10000), 4);
     return out + 7;
 }
 
 inline char *write_integer(char *out, std::uint64_t value) {
+    if (value < 10000) {
+        const int digits = value < 10 ? 1 : value < 100 ? 2 : value < 1000 ? 3 : 4;
+        std::memcpy(out, FOURS.digits + 4 * value + 4 - digits, 4);
+        return out + digits;
+    }
     char text[20];
     char *first = text + 20;
     while (value >= 100) {
@@ -147,6 +159,12 @@ inline char *write(char *out, double value) {
         return out + 9;
     }
 #ifdef __SIZEOF_INT128__
+    // numbers of nodes, positions, iterations and return statuses are whole
+    if (size < 0x1p53 && size == static_cast<double>(static_cast<std::int64_t>(size))) {
+        out = write_integer(out, static_cast<std::uint64_t>(size));
+        std::memcpy(out, ".0000000", 8);
+        return out + 8;
+    }
     std::uint64_t bits;
     std::memcpy(&bits, &size, 8);
     const std::uint64_t mantissa = (bits & 0xFFFFFFFFFFFFFu) | 0x10000000000000u;
@@ -160,6 +178,50 @@ inline char *write(char *out, double value) {
     return write_slowly(out, size, scientific);
 }
 
+// Least values whose text has 2, 3, … digits before the point: 10^k less half of the last digit, to the nearest double
+// that is written with one digit more.
+struct Limits {
+    static constexpr int N = 13, BITS = 40;
+    double least[N];
+    // digits of 2^k before the point, less one
+    unsigned char digits[BITS];
+    Limits() {
+        double ten = 10;
+        for (double &limit : least) {
+            char text[LONGEST];
+            const auto written = [&](double value) { return write(text, value) - text; };
+            limit = std::nextafter(ten - 5e-8, 0.0);
+            while (written(limit) < written(ten)) limit = std::nextafter(limit, ten);
+            ten *= 10;
+        }
+        for (int k = 0; k < BITS; ++k)
+            for (digits[k] = 0; std::ldexp(1.0, k) >= least[digits[k]];) ++digits[k];
+    }
+};
+
+// Number of bytes that `write` writes.
+inline std::size_t length(double value, const Limits &limits) {
+    const double size = std::fabs(value);
+    if ((size >= 1e-3 && size < 1e11) || size == 0) {
+        std::uint64_t bits;
+        std::memcpy(&bits, &value, 8);
+        const int power = static_cast<int>(bits >> 52 & 0x7FF) - 1023;
+        // a power of two has as many digits as all numbers up to the next one, or one less
+        const std::size_t digits = limits.digits[power < 0 ? 0 : power];
+        return 9 + static_cast<std::size_t>(bits >> 63) + digits + (size >= limits.least[digits] ? 1 : 0);
+    }
+    char text[LONGEST];
+    return static_cast<std::size_t>(write(text, value) - text);
+}
+
+// Number of bytes of `rows`, without a prefix and with separators of one byte.
+inline std::size_t rows_length(const double *values, std::size_t n, std::size_t columns) {
+    static const Limits limits;
+    std::size_t total = n * columns;
+    for (std::size_t i = 0; i < n * columns; ++i) total += length(values[i], limits);
+    return total;
+}
+
 // Rows of `columns` numbers with `separator` between them, each row between `prefix` and a line feed.
 inline std::string rows(const double *values, std::size_t n, std::size_t columns, const std::string &prefix,
                         const std::string &separator) {
@@ -171,9 +233,14 @@ inline std::string rows(const double *values, std::size_t n, std::size_t columns
         for (std::size_t column = 0; column < columns; ++column) {
             if (text.size() - used < room) text.resize(text.size() + text.size() / 2 + room);
             char *out = &text[used];
-            const std::string &before = column ? separator : prefix;
-            std::memcpy(out, before.data(), before.size());
-            out = write(out + before.size(), *values++);
+            if (column && separator.size() == 1) {
+                *out++ = separator[0];
+            } else {
+                const std::string &before = column ? separator : prefix;
+                std::memcpy(out, before.data(), before.size());
+                out += before.size();
+            }
+            out = write(out, *values++);
             if (column + 1 == columns) *out++ = '\n';
             used = static_cast<std::size_t>(out - text.data());
         }

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from mpidvc.arrays import Array, Triple
 
-__all__ = ["describe_place", "sample"]
+__all__ = ["Mask", "describe_place", "sample"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -29,7 +29,7 @@ def describe_place(positions: Array, failed: Mask, shape: Triple, hws: Triple) -
     positions : (n, 3) float64
         Points that were compared, voxels.
     failed : (n,) bool
-        At least one of them.
+        Which of them; none if they are so few that none of many is among these.
     shape : 3 ints
         Of the image.
     hws : 3 ints
@@ -40,6 +40,8 @@ def describe_place(positions: Array, failed: Mask, shape: Triple, hws: Triple) -
     str
         ``"everywhere"``, ``"mostly at the border of the image"``, ``"mostly at z from 3 to 40"``, or ``"scattered"``.
     """
+    if not failed.any():
+        return "scattered"
     if failed.mean() >= EVERYWHERE:
         return "everywhere"
     reach = np.array(hws)

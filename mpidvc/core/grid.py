@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy.typing as npt
 
 from mpidvc.arrays import Array, Ints, Triple, is_two_d
 
-__all__ = ["Chunks", "brick_edge", "chunk_points", "make_grid"]
+__all__ = ["Chunks", "GridOrder", "GridPieces", "brick_edge", "chunk_points", "grid_dims", "grid_order", "make_grid"]
 
 #: Most points of a chunk.
 MOST_POINTS = 512
@@ -34,12 +36,18 @@ def make_grid(shape: Triple, spacing: Triple) -> tuple[Array, Triple]:
     dims : 3 ints
         Nodes per axis.
     """
-    axes = [np.arange(s, n, s, dtype=np.float64) for n, s in zip(shape, spacing, strict=True)]
+    origin, dims = grid_dims(shape, spacing)
+    axes = [first + step * np.arange(n) for first, step, n in zip(origin, spacing, dims, strict=True)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3), dims
+
+
+def grid_dims(shape: Triple, spacing: Triple) -> tuple[Array, Triple]:
+    """First node (3,) of the grid of `make_grid`, and its number of nodes per axis."""
+    nz, ny, nx = ((n - 1) // s for n, s in zip(shape, spacing, strict=True))
+    origin = np.array(spacing, np.float64)
     if is_two_d(shape):
-        axes[0] = np.zeros(1)
-    z, y, x = np.meshgrid(*axes, indexing="ij")
-    positions = np.stack([z.ravel(), y.ravel(), x.ravel()], axis=-1)
-    return positions, (len(axes[0]), len(axes[1]), len(axes[2]))
+        nz, origin[0] = 1, 0.0
+    return origin, (nz, ny, nx)
 
 
 @dataclass(frozen=True)
@@ -118,3 +126,162 @@ def chunk_points(positions: Array, edge: npt.ArrayLike) -> Chunks:
     starts = np.concatenate([[0], np.nonzero(new)[0] + 1, [len(order)]])
     parts = [np.arange(a, b, MOST_POINTS) for a, b in pairwise(starts)]
     return Chunks(order.astype(np.int64), np.concatenate([*parts, [len(order)]]).astype(np.int64))
+
+
+@dataclass(frozen=True)
+class GridOrder:
+    """The nodes of a grid in the order of their bricks, as `chunk_points` would sort them, but computed where wanted.
+
+    ``order[start:stop]`` are rows of the grid (z slowest), as of an array of all of them.
+
+    Parameters
+    ----------
+    dims : 3 ints
+        Nodes per axis.
+    per : 3 ints
+        Nodes of a brick per axis; bricks at the far end may have fewer.
+    """
+
+    dims: Triple
+    per: Triple
+
+    def __getstate__(self) -> dict[str, Triple]:
+        return {"dims": self.dims, "per": self.per}
+
+    def __len__(self) -> int:
+        return math.prod(self.dims)
+
+    @property
+    def bricks(self) -> Triple:
+        """Bricks per axis."""
+        nz, ny, nx = (-(-n // p) for n, p in zip(self.dims, self.per, strict=True))
+        return nz, ny, nx
+
+    @cached_property
+    def starts(self) -> Ints:
+        """Place of the first node of each brick, and the number of nodes (bricks + 1,)."""
+        (z, y, x), (_, ny, nx) = (self._edges(axis) for axis in range(3)), self.dims
+        dz, dy = np.diff(z), np.diff(y)
+        starts = ((z[:-1] * ny)[:, None] + dz[:, None] * y[:-1])[:, :, None] * nx
+        starts = starts + (dz[:, None] * dy)[:, :, None] * x[:-1]
+        return np.append(starts, len(self)).astype(np.int64)
+
+    def _edges(self, axis: int) -> Ints:
+        """First nodes of the bricks along an axis, and the number of nodes."""
+        return np.append(np.arange(0, self.dims[axis], self.per[axis]), self.dims[axis]).astype(np.int64)
+
+    def __getitem__(self, part: slice) -> Ints:
+        at = np.arange(*part.indices(len(self)), dtype=np.int64)
+        nz, ny, nx = self.dims
+        pz, py, px = self.per
+        z, at = np.divmod(at, pz * ny * nx)
+        z *= pz
+        dz = np.minimum(pz, nz - z)
+        y, at = np.divmod(at, dz * (py * nx))
+        y *= py
+        dy = np.minimum(py, ny - y)
+        x, at = np.divmod(at, dz * dy * px)
+        x *= px
+        line, at = np.divmod(at, np.minimum(px, nx - x))
+        deep, across = np.divmod(line, dy)
+        rows: Ints = ((z + deep) * ny + y + across) * nx + x + at
+        return rows
+
+    def places(self, start: int, stop: int) -> Ints:
+        """The inverse: places in the order of the rows [start, stop) of the grid."""
+        nz, ny, nx = self.dims
+        pz, py, px = self.per
+        line, x = np.divmod(np.arange(start, stop, dtype=np.int64), nx)
+        z, y = np.divmod(line, ny)
+        deep, across, along = z % pz, y % py, x % px
+        z, y, x = z - deep, y - across, x - along
+        dz, dy, dx = np.minimum(pz, nz - z), np.minimum(py, ny - y), np.minimum(px, nx - x)
+        places: Ints = (z * ny + dz * y) * nx + dz * dy * x + (deep * dy + across) * dx + along
+        return places
+
+    def pieces(self, most: int) -> GridPieces:
+        """The grid in pieces of whole bricks that have at most `most` nodes, or are single bricks."""
+        (_, ny, nx), (_, by, bx), (pz, py, px) = self.dims, self.bricks, self.per
+        if pz * ny * nx <= most:
+            return GridPieces(self, most // (pz * ny * nx), by, bx)
+        if pz * py * nx <= most:
+            return GridPieces(self, 1, most // (pz * py * nx), bx)
+        return GridPieces(self, 1, 1, max(1, most // (pz * py * px)))
+
+
+@dataclass(frozen=True)
+class GridPieces:
+    """Pieces of a grid: whole layers of its bricks, some lines of the bricks of a layer, or a part of a line.
+
+    Parameters
+    ----------
+    order : GridOrder
+    layers, lines, columns : int
+        Bricks of a piece along z, y and x: all of them along the axes after one along which there are several.
+    """
+
+    order: GridOrder
+    layers: int
+    lines: int
+    columns: int
+
+    @property
+    def _counts(self) -> Triple:
+        """Pieces along z, y and x."""
+        nz, ny, nx = (
+            -(-n // p) for n, p in zip(self.order.bricks, (self.layers, self.lines, self.columns), strict=True)
+        )
+        return nz, ny, nx
+
+    def __len__(self) -> int:
+        return math.prod(self._counts)
+
+    def __getitem__(self, k: int) -> tuple[int, int, list[tuple[int, int]]]:
+        """Piece k.
+
+        Returns
+        -------
+        first, end : int
+            Its bricks ``[first, end)``.
+        rows : list of (int, int)
+            Ranges ``[start, stop)`` of rows of the grid that are these bricks' nodes, in order.
+        """
+        (nz, ny, nx), (bz, by, bx), (pz, py, px) = self.order.dims, self.order.bricks, self.order.per
+        _, down, across = self._counts
+        layer, line, column = k // (down * across), k // across % down, k % across
+        z, y, x = layer * self.layers, line * self.lines, column * self.columns
+        z_end, y_end, x_end = min(z + self.layers, bz), min(y + self.lines, by), min(x + self.columns, bx)
+        first, end = (z * by + y) * bx + x, ((z_end - 1) * by + y_end - 1) * bx + x_end
+        low, high = z * pz, min(z_end * pz, nz)
+        near, far = y * py, min(y_end * py, ny)
+        if down == across == 1:
+            return first, end, [(low * ny * nx, high * ny * nx)]
+        if across == 1:
+            return first, end, [((i * ny + near) * nx, (i * ny + far) * nx) for i in range(low, high)]
+        left, right = x * px, min(x_end * px, nx)
+        lines = [(i * ny + j) * nx for i in range(low, high) for j in range(near, far)]
+        return first, end, [(start + left, start + right) for start in lines]
+
+
+def grid_order(dims: Triple, spacing: npt.ArrayLike, edge: npt.ArrayLike) -> GridOrder | None:
+    """The order of a grid's nodes in bricks of these edges (voxels), if every brick has the same nodes per axis.
+
+    Parameters
+    ----------
+    dims : 3 ints
+    spacing, edge : 3 floats
+        Distance of nodes, and edges of a brick.
+
+    Returns
+    -------
+    GridOrder or None
+        None if bricks would cut the grid unevenly, or have more than `MOST_POINTS` nodes: see `chunk_points`.
+    """
+    steps, edges = np.asarray(spacing, np.float64), np.asarray(edge, np.float64)
+    per = [1 if n == 1 else round(e / s) for n, s, e in zip(dims, steps.tolist(), edges.tolist(), strict=True)]
+    # half a voxel of slack, as in chunk_points, must not reach the next node
+    even = [n == 1 or (s > 0.5 and p > 0 and p * s == e) for n, s, e, p in zip(dims, steps, edges, per, strict=True)]
+    if not all(even) or math.prod(min(p, n) for p, n in zip(per, dims, strict=True)) > MOST_POINTS:
+        return None
+    pz, py, px = per
+    return GridOrder(dims, (pz, py, px))

@@ -24,6 +24,7 @@ __all__ = [
     "column_names",
     "format_rows",
     "header",
+    "length_of_rows",
     "read_tsv",
     "read_tsv_stream",
     "tsv_table",
@@ -311,6 +312,11 @@ def format_rows(table: Array) -> bytes:
     ``'%.7f'``, but ``'%.7e'`` where 0 < |v| < 1e-3, so that small numbers keep their digits; nan, inf, -inf.
     """
     return text.format_rows(np.ascontiguousarray(table, np.float64))
+
+
+def length_of_rows(table: Array) -> int:
+    """Number of bytes that `format_rows` gives."""
+    return text.rows_length(np.ascontiguousarray(table, np.float64))
 
 
 def write_tsv(path: str | Path, field: PhiField, family: str | Sequence[str]) -> None:

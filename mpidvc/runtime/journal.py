@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -43,6 +43,7 @@ __all__ = [
     "JournalLayout",
     "JournalTask",
     "MarksTask",
+    "Pieces",
     "create_journal",
     "determines_of",
     "in_use",
@@ -52,9 +53,7 @@ __all__ = [
 ]
 
 #: Version of the layout.
-FORMAT = 1
-#: Datasets of the journal's group.
-DATASETS = ("marks", "starts", "places", "positions", "inputs", "records")
+FORMAT = 2
 #: Rows checked or copied at once.
 AT_ONCE = 65536
 
@@ -113,6 +112,49 @@ def _lock(descriptor: int, path: Path) -> None:
         return
 
 
+class Pieces(Protocol):
+    """Pieces of an order: some blocks [first, end), and the ranges of rows of the field that they fill."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, k: int, /) -> tuple[int, int, list[tuple[int, int]]]: ...
+
+
+class ComputedOrder(Protocol):
+    """An order of a field's rows that every rank can compute."""
+
+    @property
+    def starts(self) -> Ints:
+        """Rows of the journal where each block begins, and their number (n_blocks + 1,)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Ints: ...
+
+    def places(self, start: int, stop: int) -> Ints:
+        """Rows of the journal of the rows [start, stop) of the field."""
+
+    def pieces(self, most: int) -> Pieces:
+        """The order in pieces of whole blocks."""
+
+
+class Computed(Protocol):
+    """Points that every rank can compute: their journal does not hold them."""
+
+    @property
+    def order(self) -> ComputedOrder: ...
+
+    @property
+    def start(self) -> object | None:
+        """What they start from; None if the journal holds their inputs."""
+
+    def positions(self, start: int, stop: int) -> Array:
+        """Positions of the rows [start, stop) of the field, voxels."""
+
+    def inputs(self, start: int, stop: int) -> Records:
+        """Inputs of the rows [start, stop) of the journal."""
+
+
 class Journal(RowFile):
     """An open journal. It can be pickled: the process that receives it opens the file itself.
 
@@ -120,12 +162,15 @@ class Journal(RowFile):
     ----------
     path : Path
     slots : mapping of str to Slot
-        ``inputs`` and ``records``: n rows in the order of the blocks. ``positions``: n rows in the order of the field.
-        ``places``: for each field row, its row in the journal. ``starts`` and ``marks`` of the blocks.
+        ``records``: n rows in the order of the blocks. ``starts`` and ``marks`` of the blocks. Where they are not
+        computed, ``inputs``: n rows in the order of the blocks; ``positions``: n rows in the order of the field;
+        ``places``: for each field row, its row in the journal.
+    computed : Computed, optional
     """
 
-    def __init__(self, path: Path, slots: Mapping[str, Slot]) -> None:
+    def __init__(self, path: Path, slots: Mapping[str, Slot], computed: Computed | None = None) -> None:
         super().__init__(path, slots)
+        self.computed = computed
         self._starts: Ints | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -146,12 +191,15 @@ class Journal(RowFile):
     @property
     def starts(self) -> Ints:
         """Rows of the blocks (n_blocks + 1,): block k has the journal's rows ``[starts[k], starts[k + 1])``."""
+        if self._starts is None and self.computed is not None:
+            self._starts = self.computed.order.starts
         if self._starts is None:
             self._starts = self.read(f"{JOURNAL}/starts", 0, self.n_blocks + 1)
         return self._starts
 
     def hold(self) -> None:
         """Open the file now: another file may take its name while this process sleeps, and must not be written to."""
+        self.descriptor()
         self.starts  # noqa: B018
 
     def lock(self) -> None:
@@ -168,7 +216,23 @@ class Journal(RowFile):
 
     def inputs(self, block: int) -> Records:
         """Inputs of a block: the rows from which its points start."""
-        return self.read(f"{JOURNAL}/inputs", int(self.starts[block]), int(self.starts[block + 1]))
+        start, stop = int(self.starts[block]), int(self.starts[block + 1])
+        name = f"{JOURNAL}/inputs"
+        if name in self.slots or self.computed is None:
+            return self.read(name, start, stop)
+        return self.computed.inputs(start, stop)
+
+    def positions(self, start: int, stop: int) -> Array:
+        """Positions of the rows [start, stop) of the field."""
+        if self.computed is not None:
+            return self.computed.positions(start, stop)
+        return self.read(f"{JOURNAL}/positions", start, stop)
+
+    def places(self, start: int, stop: int) -> Ints:
+        """Rows of the journal of the rows [start, stop) of the field."""
+        if self.computed is not None:
+            return self.computed.order.places(start, stop)
+        return self.read(f"{JOURNAL}/places", start, stop)
 
     def record(self, block: int, records: Records) -> None:
         """Write the records of a block, then its mark."""
@@ -201,15 +265,19 @@ class Journal(RowFile):
 
     def undone(self, first: int, end: int) -> Ints:
         """Those of the blocks [first, end) that have no mark, or whose records do not fit it."""
+        if not self.read(f"{JOURNAL}/marks", first, end).any():
+            return np.arange(first, end)
+        return self.checked(first, end)[1]
+
+    def checked(self, first: int, end: int) -> tuple[Records, Ints]:
+        """Records of the blocks [first, end), and those of the blocks that have no mark or do not fit it."""
+        starts = self.starts[first : end + 1] - self.starts[first]
+        records = self.read(f"{JOURNAL}/records", int(self.starts[first]), int(self.starts[end]))
         marks = self.read(f"{JOURNAL}/marks", first, end)
         undone = marks == 0
-        if not undone.all():
-            begin = int(self.starts[first])
-            records = self.read(f"{JOURNAL}/records", begin, int(self.starts[end]))
-            for k in np.flatnonzero(~undone).tolist():
-                mine = records[self.starts[first + k] - begin : self.starts[first + k + 1] - begin]
-                undone[k] = _mark(first + k, mine) != marks[k]
-        return (first + np.flatnonzero(undone)).astype(np.int64)
+        for k in np.flatnonzero(~undone).tolist():
+            undone[k] = _mark(first + k, records[starts[k] : starts[k + 1]]) != marks[k]
+        return records, first + np.flatnonzero(undone)
 
     def stretches(self) -> list[tuple[int, int]]:
         """Ranges [first, end) of blocks with about `AT_ONCE` rows together: a block may have one row only."""
@@ -237,10 +305,14 @@ class Journal(RowFile):
         """Write everything known before the first measurement."""
         self.write(f"{JOURNAL}/starts", 0, layout.starts)
         self._starts = layout.starts
-        self.place(layout.order)
-        self.write(f"{JOURNAL}/positions", 0, layout.positions)
-        for first in range(0, len(layout.order), AT_ONCE):
-            self.write(f"{JOURNAL}/inputs", first, layout.inputs(layout.order[first : first + AT_ONCE]))
+        if layout.computed is None:
+            self.place(layout.order[:])
+            for first in range(0, len(layout.order), AT_ONCE):
+                rows = np.arange(first, min(first + AT_ONCE, len(layout.order)))
+                self.write(f"{JOURNAL}/positions", first, layout.positions(rows))
+        if f"{JOURNAL}/inputs" in self.slots:
+            for first in range(0, len(layout.order), AT_ONCE):
+                self.write(f"{JOURNAL}/inputs", first, layout.inputs(layout.order[first : first + AT_ONCE]))
 
 
 def _mark(block: int, records: Records) -> int:
@@ -261,36 +333,37 @@ class JournalLayout:
         Names of the values in the field ``result`` of a record.
     records : dtype
         Compound dtype of a record.
-    order : (n,) int64
+    order : (n,) int64, or `ComputedOrder`
         Rows of the field in the order of the blocks.
     starts : (n_blocks + 1,) int64
         Block k has the rows ``order[starts[k] : starts[k + 1]]``.
-    positions : (n, 3) float64
-        Positions of the field's rows (z, y, x; voxels).
-    inputs : callable
-        Returns the inputs of the given rows of the field, an array of a compound dtype.
+    positions, inputs : callable
+        Return the positions (k, 3; z, y, x; voxels), and the inputs (an array of a compound dtype), of the given rows
+        of the field.
+    computed : Computed, optional
+        The same, where every rank can compute it.
     """
 
     determines: Mapping[str, Any]
     columns: Sequence[str]
     records: np.dtype[Any]
-    order: Ints
+    order: Ints | ComputedOrder
     starts: Ints
-    positions: Array
+    positions: Callable[[Ints], Array]
     inputs: Callable[[Ints], Records]
+    computed: Computed | None = None
 
     @property
     def datasets(self) -> dict[str, tuple[int, np.dtype[Any]]]:
         """Length and dtype of each dataset, in the order in which they are created."""
         n, n_blocks = len(self.order), len(self.starts) - 1
-        return {
-            "marks": (n_blocks, np.dtype(np.uint32)),
-            "starts": (n_blocks + 1, np.dtype(np.int64)),
-            "places": (n, np.dtype(np.int64)),
-            "positions": (n, np.dtype((np.float64, 3))),
-            "inputs": (n, self.inputs(self.order[:0]).dtype),
-            "records": (n, self.records),
-        }
+        found: dict[str, tuple[int, np.dtype[Any]]]
+        found = {"marks": (n_blocks, np.dtype(np.uint32)), "starts": (n_blocks + 1, np.dtype(np.int64))}
+        if self.computed is None:
+            found |= {"places": (n, np.dtype(np.int64)), "positions": (n, np.dtype((np.float64, 3)))}
+        if self.computed is None or self.computed.start is None:
+            found["inputs"] = (n, self.inputs(self.order[:0]).dtype)
+        return {**found, "records": (n, self.records)}
 
     def create(self, path: Path) -> dict[str, Slot]:
         """Create the file with its metadata and zeros, without taking disk space, and return the slots by dataset.
@@ -329,7 +402,7 @@ def create_journal(path: Path, layout: JournalLayout) -> Journal:
         keep_mode(path, temporary)
         with temporary.open("r+b") as plain:
             reserve(plain.fileno(), temporary.stat().st_size)
-        journal = Journal(temporary, slots)
+        journal = Journal(temporary, slots, layout.computed)
         # before it can be found under its name
         journal.lock()
         journal.fill(layout)
@@ -442,7 +515,7 @@ def open_journal(path: Path, layout: JournalLayout) -> Journal:
     with beside(path) as skeleton:
         slots = layout.create(skeleton)
         size = skeleton.stat().st_size
-    journal = Journal(path, slots)
+    journal = Journal(path, slots, layout.computed)
     good, length, told = False, 0, 0
     try:
         journal.lock()
@@ -476,15 +549,15 @@ def _slot(dataset: Any) -> Slot:
 class MarksTask:
     """Checks that all records of a complete journal still fit their marks, as a task for an executor.
 
-    A chunk returns the number of its blocks that do not.
+    A chunk returns the number of its blocks that do not, and nothing of its points.
     """
 
     def __init__(self, journal: Journal) -> None:
         self._journal, self._stretches = journal, journal.stretches()
         self.n_chunks = len(self._stretches)
 
-    def run(self, chunk: int) -> int:
-        return len(self._journal.undone(*self._stretches[chunk]))
+    def run(self, chunk: int) -> tuple[int, dict[str, int]]:
+        return len(self._journal.undone(*self._stretches[chunk])), {}
 
 
 class JournalTask:

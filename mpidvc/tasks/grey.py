@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
 from mpidvc.images.source import refuse_labels_only
 
-__all__ = ["Windows", "grey_levels", "region_windows", "with_limits"]
+__all__ = ["Places", "Windows", "grey_levels", "region_windows", "with_limits"]
 
 #: Windows that are compared: at most, and at least however large they are.
 MOST_WINDOWS, FEWEST_WINDOWS = 64, 12
@@ -36,13 +36,21 @@ PER_AXIS, PER_AXIS_2D, REGION_VOXELS = 4, 8, 8000
 FARTHEST = 2.0**40
 
 
+class Places(Protocol):
+    """Positions of n points that are made when they are wanted."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Ints, /) -> Array: ...
+
+
 @dataclass(frozen=True)
 class Windows:
     """The windows that a run compares, of which a fixed sample is looked at.
 
     Attributes
     ----------
-    positions : (n, 3) float64
+    positions : (n, 3) float64 array, or `Places`
         Their centres in image 1, voxels; fractions are dropped.
     guess : callable
         Phi (k, 4, 4) that k of them start from, given their indices: image 2 is looked at where its displacement leads.
@@ -56,7 +64,7 @@ class Windows:
         Whether each is registered by itself.
     """
 
-    positions: Array
+    positions: Array | Places
     guess: Callable[[Ints], Array]
     hws: Triple
     min_coverage: float = 0.0
@@ -81,7 +89,7 @@ def with_limits(image: Image) -> Image:
         return image
     blocks = region_windows(image.shape, (0, 0, 0), np.eye(4))
     sample = []
-    for node in blocks.positions.astype(np.int64):
+    for node in blocks.positions[np.arange(len(blocks.positions))].astype(np.int64):
         grey, data = _cut(image, node, blocks.hws)
         values = grey[data]
         sample.append(values[:: max(1, values.size // WINDOW_VOXELS)])

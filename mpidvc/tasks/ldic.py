@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mpidvc.arrays import Array, Float32Array, Records, Triple
 from mpidvc.core.boxes import Scratch
-from mpidvc.core.grid import Chunks, brick_edge, chunk_points
+from mpidvc.core.grid import brick_edge
 from mpidvc.core.phase_correlation import shifts_between
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.core.starts import best_neighbours, kept_table, predicted
@@ -33,7 +33,7 @@ from mpidvc.tasks.boxes import (
 )
 from mpidvc.tasks.points import Points, record_of, rows_as_records
 
-__all__ = ["RECORD", "LdicSettings", "LdicTask", "brick", "make_chunks", "records_of"]
+__all__ = ["RECORD", "LdicSettings", "LdicTask", "brick", "records_of"]
 
 Samples = Float32Array | None
 
@@ -82,18 +82,11 @@ class LdicSettings:
     spacing: tuple[float, float, float] | None = None
 
 
-def make_chunks(
-    positions: Array, spacing: npt.ArrayLike, settings: LdicSettings, two_d: bool, regular: bool = True
-) -> Chunks:
-    """Divide points into the chunks of a run with these settings.
+def brick(n_points: int, spacing: npt.ArrayLike, settings: LdicSettings, two_d: bool, regular: bool = True) -> Array:
+    """Edges (voxels) of the bricks whose points share boxes.
 
     `spacing` is the typical distance of points, `regular` says whether they are nodes of a grid.
     """
-    return chunk_points(positions, brick(len(positions), spacing, settings, two_d, regular))
-
-
-def brick(n_points: int, spacing: npt.ArrayLike, settings: LdicSettings, two_d: bool, regular: bool = True) -> Array:
-    """Edges (voxels) of the bricks whose points share boxes; parameters as in `make_chunks`."""
     hws, margin = np.array(settings.hws), np.array(settings.margin)
     frame = 2 * hws + 1 + 2 * margin + 2 * around_samples(settings.registration.order)
     if two_d:

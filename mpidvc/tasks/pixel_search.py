@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mpidvc.arrays import Array, Float32Array, Ints, Records
 from mpidvc.core.boxes import TAPS, Scratch
-from mpidvc.core.grid import Chunks, brick_edge, chunk_points
+from mpidvc.core.grid import brick_edge
 from mpidvc.core.pixel_search import RESULT, SearchSettings, applied_gradients, cut_window, pad_of, warp_window
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
@@ -18,7 +18,7 @@ from mpidvc.tasks.boxes import read_float_box
 from mpidvc.tasks.ldic import LARGEST_BOX, NEAR
 from mpidvc.tasks.points import Points, record_of
 
-__all__ = ["RECORD", "PixelSearch", "PixelSearchTask", "brick", "make_chunks"]
+__all__ = ["RECORD", "PixelSearch", "PixelSearchTask", "brick"]
 
 Map = npt.NDArray[np.uint8] | None
 
@@ -29,18 +29,11 @@ CC, RETURN_STATUS, ERROR = (RESULT.index(name) for name in ("pixelSearchCC", "re
 COVERAGE, AT_LIMIT = RESULT.index("coverage"), RESULT.index("atLimit")
 
 
-def make_chunks(
-    positions: Array, spacing: npt.ArrayLike, settings: SearchSettings, two_d: bool, regular: bool = True
-) -> Chunks:
-    """Divide points into the chunks of a run with these settings.
+def brick(n_points: int, spacing: npt.ArrayLike, settings: SearchSettings, two_d: bool, regular: bool = True) -> Array:
+    """Edges (voxels) of the bricks whose points share boxes.
 
     `spacing` is the typical distance of points, `regular` says whether they are nodes of a grid.
     """
-    return chunk_points(positions, brick(len(positions), spacing, settings, two_d, regular))
-
-
-def brick(n_points: int, spacing: npt.ArrayLike, settings: SearchSettings, two_d: bool, regular: bool = True) -> Array:
-    """Edges (voxels) of the bricks whose points share boxes; parameters as in `make_chunks`."""
     low, high = np.array(settings.low), np.array(settings.high)
     frame = 2 * np.array(settings.hws) + 1 + np.maximum(high - low, 2 * (pad_of(settings.hws) + TAPS))
     if two_d:

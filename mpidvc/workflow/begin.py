@@ -146,8 +146,9 @@ def _open(executor: Executor, console: Console, output: Output, stem: Path, work
         records=work.record,
         order=work.order,
         starts=work.starts,
-        positions=work.positions,
+        positions=lambda rows: work.nodes[rows],
         inputs=work.inputs,
+        computed=work.computed,
     )
     with contextlib.ExitStack() as undo:
         journal: Journal | None = None

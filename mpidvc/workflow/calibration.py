@@ -181,7 +181,7 @@ class Sampling(Measurement):
             spent += seconds
             points += len(records)
             statuses.append(records["result"][:, column])
-        total = spent / max(points, 1) * len(self.work.measured)
+        total = spent / max(points, 1) * self.work.n_measured
         values, counts = np.unique(np.concatenate([np.zeros(0), *statuses]), return_counts=True)
         found = {f"{value:g}": int(count) for value, count in zip(values, counts, strict=True)}
         self.cost = Cost(total, chunks, tuple(sample), points, found)

@@ -23,6 +23,7 @@ import numpy as np
 
 from mpidvc.atomic import replacing
 from mpidvc.cli.command import Command
+from mpidvc.core.texture import sample_of
 from mpidvc.errors import UserError
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import InlineExecutor
@@ -286,7 +287,7 @@ def _window_warnings(plan: PointwisePlan[Any]) -> Iterator[str]:
     settings = getattr(part, "settings", None) or getattr(plan, "settings", None)
     if settings is None or plan.nodes.layout.layout == "labels" or not hasattr(settings, "grey_low"):
         return
-    texture = texture_of(part.images.image1, part.images.mask1, plan.nodes.positions, settings)
+    texture = texture_of(part.images.image1, part.images.mask1, plan.nodes[sample_of(len(plan.nodes))], settings)
     told = texture.warning()
     if told is not None:
         yield told

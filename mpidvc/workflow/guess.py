@@ -11,7 +11,7 @@ import numpy as np
 from mpidvc.arrays import Array, Ints, Triple, is_two_d
 from mpidvc.cli.options import as_given
 from mpidvc.core import deformation
-from mpidvc.core.grid import make_grid
+from mpidvc.core.grid import grid_dims
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import FieldLayout
 from mpidvc.fields.phifield import PhiField
@@ -21,11 +21,38 @@ from mpidvc.tasks.memory import PointSet
 from mpidvc.workflow.determines import checksum
 from mpidvc.workflow.inputs import FARTHEST
 
-__all__ = ["Guess", "Nodes", "grid_nodes", "nodes_to_measure", "read_guess", "status_threshold"]
+__all__ = ["Guess", "Nodes", "Start", "grid_nodes", "nodes_to_measure", "read_guess", "status_threshold"]
 
 
 #: Remedy for a guess of other images.
 REMEDY = "give a guess of these images, or -pfb if it is of another binning"
+
+
+@dataclass(frozen=True)
+class Start:
+    """What nodes start from where it follows from their positions: a registration, or the identity.
+
+    Attributes
+    ----------
+    phi : (4, 4) float64
+        Of the registration; the displacements of the nodes follow it.
+    centre : (3,) float64
+        The point that it is about (z, y, x; voxels).
+    F : (3, 3) float64
+        F of the nodes.
+    """
+
+    phi: Array
+    centre: Array
+    F: Array
+
+    def at(self, positions: Array) -> Array:
+        """First Phi (k, 4, 4) of nodes at these positions (k, 3)."""
+        phi = np.zeros((len(positions), 4, 4))
+        phi[:, 3, 3] = 1
+        phi[:, :3, :3] = self.F
+        phi[:, :3, 3] = deformation.apply(self.phi, self.centre, positions)
+        return phi
 
 
 @dataclass(frozen=True)
@@ -69,27 +96,34 @@ class Guess:
             return None
         return checksum(given.positions, given.phi, *(given.columns[name] for name in sorted(given.columns)))
 
+    def start(self, stored_f: str) -> Start | None:
+        """What nodes start from; None if every node has a guess of its own. `stored_f` as in `at`."""
+        if self.field is not None:
+            return None
+        if self.registration is None:
+            return Start(np.eye(4), np.zeros(3), np.eye(3))
+        given, F = self.registration, np.eye(3)
+        if stored_f != "no":
+            F = given.F[0] if stored_f == "all" else deformation.polar(given.F[0])[0]
+        return Start(given.phi[0], given.positions[0], F)
+
     def at(self, rows: Ints, positions: Array, stored_f: str = "no") -> Array:
         """First Phi (k, 4, 4) of these rows of the nodes: not of all at once, since there may be many.
 
         Parameters
         ----------
         rows : (k,) int64
-        positions : (n, 3) float64
-            Of all nodes.
+        positions : (k, 3) float64
+            Of these nodes.
         stored_f : {"all", "rigid", "no"}
             Part of the registration's F that the nodes start with; displacements always follow its whole Phi. A field
             is taken as it is.
         """
-        if self.field is not None:
+        start = self.start(stored_f)
+        if start is None:
+            assert self.field is not None
             return self.field.phi[rows]
-        phi = np.tile(np.eye(4), (len(rows), 1, 1))
-        if self.registration is not None:
-            given = self.registration
-            if stored_f != "no":
-                phi[:, :3, :3] = given.F[0] if stored_f == "all" else deformation.polar(given.F[0])[0]
-            phi[:, :3, 3] = deformation.apply(given.phi[0], given.positions[0], positions[rows])
-        return phi
+        return start.at(positions)
 
     def announce(self, console: Console, shape: Triple, tif: bool) -> None:
         """Print what the registration says; warn of a field that seems to be one of other images.
@@ -184,7 +218,7 @@ def status_threshold(field: PhiField, asked: int | None, console: Console) -> in
 
 @dataclass(frozen=True)
 class Nodes:
-    """The nodes of a grid, or the points of a field; their positions are made when they are wanted.
+    """The nodes of a grid, or the points of a field; their positions are made when they are wanted: ``nodes[rows]``.
 
     Attributes
     ----------
@@ -193,7 +227,7 @@ class Nodes:
     distance : tuple of 3 floats
         Typical distance of neighbouring nodes along each axis, voxels.
     given : (n, 3) float64 or None
-        Positions of the points of a field; None for a grid.
+        Positions of the points of a field; None for a regular grid.
     """
 
     layout: FieldLayout
@@ -211,17 +245,21 @@ class Nodes:
     def __len__(self) -> int:
         return self.layout.n
 
-    @cached_property
-    def positions(self) -> Array:
-        """Positions (n, 3) in voxels."""
+    def __getitem__(self, rows: Ints) -> Array:
+        """Positions (k, 3) of these rows, voxels."""
         if self.given is not None:
-            return self.given
+            return self.given[rows]
         origin, dims, spacing = self.layout.origin, self.layout.dims, self.layout.spacing
         assert origin is not None
         assert dims is not None
         assert spacing is not None
-        axes = [start + step * np.arange(n) for start, step, n in zip(origin, spacing, dims, strict=True)]
-        return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+        index = np.unravel_index(np.asarray(rows), dims)
+        return np.stack([o + s * i for o, s, i in zip(origin, spacing, index, strict=True)], axis=-1)
+
+    @cached_property
+    def positions(self) -> Array:
+        """Positions (n, 3) in voxels."""
+        return self[np.arange(len(self))] if self.given is None else self.given
 
     @property
     def regular(self) -> bool:
@@ -248,14 +286,14 @@ def grid_nodes(shape: Triple, spacing: Triple | None) -> Nodes:
     """
     if spacing is None:
         raise UserError("the distance of the nodes is missing: give -ns or -ns3, or a field by -pf")
-    positions, dims = make_grid(shape, spacing)
-    if len(positions) == 0:
+    origin, dims = grid_dims(shape, spacing)
+    if min(dims) < 1:
         sizes = " × ".join(map(str, shape))
         raise UserError(
             f"{as_given('-ns', spacing)}: leaves no node inside an image of {sizes} voxels; make it smaller"
         )
     z, y, x = spacing
-    return Nodes(FieldLayout.of_grid(positions[0], dims, spacing, ()), (float(z), float(y), float(x)))
+    return Nodes(FieldLayout.of_grid(origin, dims, spacing, ()), (float(z), float(y), float(x)))
 
 
 def nodes_to_measure(command: str, guess: Guess, shape: Triple, spacing: Triple | None) -> Nodes:
@@ -283,7 +321,11 @@ def nodes_to_measure(command: str, guess: Guess, shape: Triple, spacing: Triple 
                 f"{as_given('-ns', spacing)}: the nodes of {guess.name} are "
                 f"{' '.join(f'{s:g}' for s in own)} apart; drop -ns or pass the field to another grid first"
             )
-    return Nodes(replace(FieldLayout.of(field), columns=()), _typical_distance(field, is_two_d(shape)), field.positions)
+    layout, distance = replace(FieldLayout.of(field), columns=()), _typical_distance(field, is_two_d(shape))
+    grid = Nodes(layout, distance)
+    if layout.dims is not None and layout.regular and np.array_equal(grid.positions, field.positions):
+        return grid
+    return Nodes(layout, distance, field.positions)
 
 
 def _of_other_images(given: PhiField, shape: Triple) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mpidvc.arrays import Records
+from mpidvc.core.texture import sample_of
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console, Progress
 from mpidvc.runtime.executor import Executor, Task
@@ -111,7 +112,8 @@ class Measurement:
         self.console.print(f"{line} for {self.left} {points}{processes}")
         if windows is not None:
             with self.stages.stage("texture"):
-                warn_of_texture(self.console, images, self.work.positions[np.sort(self.work.measured)], windows)
+                rows = self.work.measured_at(sample_of(self.work.n_measured))
+                warn_of_texture(self.console, images, self.work.nodes[rows], windows)
 
     @contextlib.contextmanager
     def measuring(self, what: str) -> Iterator[StopRequest]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, results_path
 from mpidvc.workflow.plan import KernelPlan
 from mpidvc.workflow.stages import Stages
+from mpidvc.workflow.summary import count_statuses
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles, note_stale, write, written_files
 
@@ -132,7 +133,7 @@ class RoadPlan(KernelPlan, Generic[PartT]):
         )
 
     def _sampled(self, part: PartT, work: Work, budget: float) -> Cost:
-        each = self.estimated_seconds / max(len(self.parts) * len(work.measured), 1)
+        each = self.estimated_seconds / max(len(self.parts) * work.n_measured, 1)
         # a part of a block will do where a block would take longer than all of them should
         whole = each == 0 or work.layout.layout == "labels"
         sampling = Sampling(work, budget, 2**62 if whole else max(8, int(budget / FEWEST / each)))
@@ -151,8 +152,13 @@ class RoadPlan(KernelPlan, Generic[PartT]):
         return found, len(self.nodes) * (INPUT.itemsize + work.record.itemsize + 8 * 4)
 
     @abstractmethod
-    def summarise(self, part: PartT, work: Work, results: ResultsFile, console: Console) -> int:
-        """Print how many points came to which end; return the exit status; on rank 0."""
+    def summarise(
+        self, part: PartT, work: Work, results: ResultsFile, statuses: Mapping[str, int], console: Console
+    ) -> int:
+        """Print how many points came to which end; return the exit status; on rank 0.
+
+        `statuses` are the numbers of points by return status: ``"2"``, ``"-1"``.
+        """
 
     def runs(self: P, executor: Executor, console: Console, stages: Stages) -> Iterator[tuple[P, PartT]]:
         """The parts in their order, each with the plan that it is measured by; on every rank.
@@ -178,10 +184,11 @@ class RoadPlan(KernelPlan, Generic[PartT]):
         done, ended = [], []
         for plan, part in self.runs(executor, console, stages):
             status = 0
-            files, work = plan._run(part, executor, console, stages)
+            files, work, statuses = plan._run(part, executor, console, stages)
             if work is not None:
-                with ResultsFile(files.path) as results:
-                    status = plan.summarise(part, work, results, console)
+                with stages.stage("summary"), ResultsFile(files.path) as results:
+                    statuses = statuses or count_statuses(results.column("returnStatus"))
+                    status = plan.summarise(part, work, results, statuses, console)
                 points += len(work.order)
             ended.append(Ended(part, status, files.path))
             with stages.stage("write"):
@@ -196,18 +203,21 @@ class RoadPlan(KernelPlan, Generic[PartT]):
         stages.report(points)
         return self.outcome(ended)
 
-    def _run(self, part: PartT, executor: Executor, console: Console, stages: Stages) -> tuple[RunFiles, Work | None]:
-        """Measure what is not in the results file of a part yet, and finish it."""
+    def _run(
+        self, part: PartT, executor: Executor, console: Console, stages: Stages
+    ) -> tuple[RunFiles, Work | None, Mapping[str, int]]:
+        """Measure what is not in the results file of a part yet, and finish it; return what rank 0 knows then."""
         with stages.stage("layout"):
             files, work = begin(executor, console, self.output, part.stem, lambda: self.work(part))
         self.looked(part)
+        statuses: Mapping[str, int] = {}
         if files.journal is not None:
             with closing(executor, files):
                 measurement = Measurement(executor, console, stages, self.output, files, work)
                 with self.at_hand(part, executor, console, stages) as ready:
                     self.measure(ready, measurement)
-                finish(executor, files, measurement)
-        return files, work
+                statuses = finish(executor, files, measurement)
+        return files, work, statuses
 
     def looked(self, part: PartT) -> None:
         """Drop what was only needed to look at a part before its measurement."""

@@ -6,31 +6,44 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mpidvc.runtime.simulation import Case, Costs, extended
 from mpidvc.tasks.memory import ROWS
+from mpidvc.workflow.summary import MOST_JUDGED
 
 __all__ = [
     "BANDWIDTH",
     "CHUNK_POINTS",
+    "CLUSTER",
     "COSTS",
     "FILE_ALL",
     "FILE_CLIENT",
     "FILE_LATENCY",
+    "FINGERPRINT",
     "LATENCY",
+    "NEAR",
     "READ",
     "RECORD_BYTES",
     "SIZES",
+    "FileSystem",
+    "Whole",
     "alone",
     "costs_of",
     "kept",
+    "ordered_bytes",
     "ordering",
     "reports",
     "seconds_of_chunks",
     "sharing",
+    "starting",
+    "summing",
+    "text_bytes",
+    "whole",
 ]
 
 #: The measured costs.
@@ -40,6 +53,8 @@ LATENCY, BANDWIDTH = 2e-6, 1e10
 FILE_LATENCY, FILE_CLIENT, FILE_ALL = 0.5e-3, 1e9, 2e10
 #: Points of the largest chunk, bytes of the record of a point, and seconds of a chunk of air, whose boxes are read.
 CHUNK_POINTS, RECORD_BYTES, READ = 512, 144, 1e-3
+#: Bytes of two large images that go into their fingerprints: 16 bits of 2**26 voxels each.
+FINGERPRINT = 2 * 2 * 2**26
 #: Chunks in an assignment when the costs of reports are measured.
 SIZES = (1, 8)
 #: Chunks of a simulation at most, unless that leaves a rank less than so many; a longer run is prolonged.
@@ -91,29 +106,134 @@ def costs_of(measured: dict[str, Any], driver: str, rank0: tuple[float, float, f
     )
 
 
-def alone(measured: dict[str, Any], n: int, n_points: float) -> float:
-    """Seconds of rank 0 alone before and after the work, with `posix`."""
-    points, start = measured["points"], measured["start"]
+@dataclass(frozen=True)
+class FileSystem:
+    """A file system: seconds of a call, and bytes per second of a client and of all clients together."""
+
+    latency: float
+    client: float
+    all: float
+
+
+#: The shared file system of a cluster, as assumed; and one whose calls cost what the processor spends on them.
+CLUSTER, NEAR = FileSystem(FILE_LATENCY, FILE_CLIENT, FILE_ALL), FileSystem(0.0, math.inf, FILE_ALL)
+
+
+def starting(measured: dict[str, Any], n: int, n_points: float) -> float:
+    """Seconds of rank 0 alone until the first chunk is handed out, and for the short messages of a whole run."""
+    start, points = measured["start"], measured["points"]
     send, message, _ = reports(measured, "posix")
-    return float(
-        n_points * (points["lay out"] + points["summary"]) + n * (start["sent"] * send + start["got"] * message)
-    )
+    looking = points["fingerprint"] + FINGERPRINT / FILE_CLIENT
+    files = points["files"] + points["chunk"] * n_points / CHUNK_POINTS
+    return float(looking + files + n * (start["sent"] * send + start["got"] * message))
 
 
-def sharing(measured: dict[str, Any], ranks: int, n_points: float) -> float:
-    """Seconds to write the TSV by so many ranks, which share it in large blocks and write each of them twice."""
-    points = measured["points"]
-    return float(
-        points["TSV"] * max(n_points / ranks, min(n_points, ROWS)) + n_points * points["bytes of the TSV"] / FILE_ALL
-    )
+def summing(measured: dict[str, Any], n_points: float) -> float:
+    """Seconds of rank 0 alone to judge a result."""
+    return float(measured["points"]["summary"] * min(n_points, MOST_JUDGED))
 
 
-def ordering(measured: dict[str, Any], ranks: int, n_points: float) -> float:
+def alone(measured: dict[str, Any], n: int, n_points: float) -> float:
+    """Seconds of rank 0 alone before and after the work."""
+    return starting(measured, n, n_points) + summing(measured, n_points)
+
+
+def ordering(measured: dict[str, Any], ranks: int, n_points: float, files: FileSystem = NEAR) -> float:
     """Seconds to write the grid-ordered datasets by so many ranks."""
     points = measured["points"]
-    bytes_moved = n_points * (points["bytes of the journal"] + points["bytes of the finished file"])
-    # rows are shared out in large blocks
-    return float(points["grid order"] * max(n_points / ranks, min(n_points, ROWS)) + bytes_moved / FILE_ALL)
+    calls = points["calls of the grid order"]
+    return _shared(ranks, n_points, points["grid order"], ordered_bytes(measured), calls, files)
+
+
+def sharing(measured: dict[str, Any], ranks: int, n_points: float, files: FileSystem = NEAR) -> float:
+    """Seconds to write the TSV by so many ranks, which read every row twice: for its length, and to write it."""
+    points = measured["points"]
+    return _shared(ranks, n_points, points["TSV"], text_bytes(measured), points["calls of the TSV"], files)
+
+
+def ordered_bytes(measured: dict[str, Any]) -> float:
+    """Bytes of a point that are read and written for the grid-ordered datasets."""
+    return float(RECORD_BYTES + measured["points"]["bytes of the finished file"])
+
+
+def text_bytes(measured: dict[str, Any]) -> float:
+    """Bytes of a point that are read and written for the TSV."""
+    points = measured["points"]
+    return float(2 * points["bytes of the finished file"] + points["bytes of the TSV"])
+
+
+def _shared(ranks: int, n_points: float, cpu: float, moved: float, calls: float, files: FileSystem) -> float:
+    """Seconds of a map over pieces of a field: by processors and clients, or by the file system as a whole.
+
+    `cpu`, `moved`: seconds and bytes of a point; `calls`: of a point, too.
+    """
+    each = cpu + moved / files.client + calls * files.latency
+    pieces, rows = max(1, math.ceil(n_points / ROWS)), min(n_points, ROWS)
+    if ranks == 1:
+        return each * n_points + n_points * moved / files.all
+    ours = seconds_of_chunks(each * n_points, pieces, (1.0,), ranks)
+    return max(ours, n_points * moved / files.all + each * rows)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole run: seconds of its stages, and what bounds it.
+
+    Attributes
+    ----------
+    stages : dict of str to float
+    work : float
+        Seconds of work for each rank.
+    files : float
+        Seconds in which the file system can move the bytes that are read and written after the points are measured.
+    """
+
+    stages: dict[str, float]
+    work: float
+    files: float
+
+    @property
+    def efficiency(self) -> float:
+        return self.work / sum(self.stages.values())
+
+    @property
+    def bound(self) -> float:
+        """Efficiency if nothing took time but the work and these bytes."""
+        return self.work / (self.work + self.files)
+
+
+def whole(
+    measured: dict[str, Any],
+    ranks: int,
+    work: float,
+    points_per_second: float,
+    measuring: float,
+    files: FileSystem = CLUSTER,
+) -> Whole:
+    """A run from start to end, but for the start of Python.
+
+    Parameters
+    ----------
+    measured : dict
+    ranks : int
+    work : float
+        Seconds of work for each rank.
+    points_per_second : float
+        Of a rank.
+    measuring : float
+        Seconds until all points are measured, from a simulation.
+    files : FileSystem
+    """
+    n_points = ranks * work * points_per_second
+    stages = {
+        "start": starting(measured, ranks, n_points),
+        "points": measuring,
+        "grid order": ordering(measured, ranks, n_points, files),
+        "summary": summing(measured, n_points),
+        "TSV": sharing(measured, ranks, n_points, files),
+    }
+    moved = n_points * (ordered_bytes(measured) + text_bytes(measured))
+    return Whole(stages, work, max(moved / files.all, moved / ranks / files.client))
 
 
 @cache

@@ -21,8 +21,8 @@ TIMINGS = "MPIDVC_TIMINGS"
 
 
 class Stages:
-    """Wall times of the stages of a run, the CPU time of its main stage on every rank, and, summed over the ranks, the
-    time of the journal's calls.
+    """Wall times of the stages of a run on rank 0, their CPU times on every rank, and, summed over the ranks, the time
+    of the journal's calls.
 
     Parameters
     ----------
@@ -35,19 +35,19 @@ class Stages:
         self._file = executor.broadcast(os.environ.get(TIMINGS))
         self._wanted = self._file is not None
         self._stages = {"startup": _age_of_process()}
-        self._cpu = np.zeros(executor.size)
+        self._spent = {"startup": time.process_time()}
+        self._main: set[str] = set()
         self._journal = 0.0
 
     @contextmanager
     def stage(self, name: str, count_cpu: bool = False) -> Iterator[None]:
-        """Time the block that follows; stages of the same name add up."""
+        """Time the block that follows; stages of the same name add up. `count_cpu`: it belongs to the main work."""
         start, cpu = time.perf_counter(), time.process_time()
         yield
         self._stages[name] = self._stages.get(name, 0.0) + time.perf_counter() - start
-        if count_cpu and self._wanted:
-            mine = np.zeros(self._executor.size)
-            mine[self._executor.rank] = time.process_time() - cpu
-            self._cpu += sum_over_ranks(self._executor, mine)
+        self._spent[name] = self._spent.get(name, 0.0) + time.process_time() - cpu
+        if count_cpu:
+            self._main.add(name)
 
     def journal(self, seconds: float) -> None:
         """Add the seconds that this rank spent in the journal's calls; by every rank."""
@@ -55,11 +55,18 @@ class Stages:
             self._journal += float(sum_over_ranks(self._executor, [seconds])[0])
 
     def report(self, points: int) -> None:
-        """Write the times, if the environment asks for them."""
-        if self._wanted and self._executor.rank == 0:
-            cpu = self._cpu.tolist()
-            told = {"stages": self._stages, "points_cpu": sum(cpu), "ranks_cpu": cpu, "journal": self._journal}
-            told["points"] = points
+        """Write the times, if the environment asks for them; on every rank."""
+        if not self._wanted:
+            return
+        cpu = {}
+        for name in self._executor.broadcast(list(self._spent)):
+            mine = np.zeros(self._executor.size)
+            mine[self._executor.rank] = self._spent.get(name, 0.0)
+            cpu[name] = sum_over_ranks(self._executor, mine)
+        if self._executor.rank == 0:
+            main = sum((cpu[name] for name in self._main), np.zeros(self._executor.size)).tolist()
+            told = {"stages": self._stages, "points_cpu": sum(main), "ranks_cpu": main, "journal": self._journal}
+            told |= {"cpu": {name: spent.tolist() for name, spent in cpu.items()}, "points": points}
             Path(str(self._file)).write_text(json.dumps(told) + "\n", encoding="utf-8")
 
 

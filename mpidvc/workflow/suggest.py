@@ -223,7 +223,7 @@ def registration_settings(
     half = min(PILOT, largest_window(image1.shape))
     windows = Windows(
         positions=nodes,
-        guess=lambda rows: guess.at(rows, nodes, "all"),
+        guess=lambda rows: guess.at(rows, nodes[rows], "all"),
         hws=(0 if image1.two_d else half, half, half),
     )
     choice = choose_criterion("auto", grey_levels(ImagePair(image1, other), windows))

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mpidvc.arrays import Array
 from mpidvc.core.statuses import CORRELATION, Status
+from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.runtime.console import Console
 
-__all__ = ["show_statuses"]
+__all__ = ["MOST_JUDGED", "count_statuses", "show_statuses", "spread", "values_at"]
 
+#: Most rows that are judged, and pieces that they are from where a field has more.
+MOST_JUDGED, PIECES = 2**21, 256
 #: Statuses of windows that were skipped, as background.
 BACKGROUND = (-5, -7)
+
+
+def count_statuses(values: Array) -> dict[str, int]:
+    """Number of points by return status: ``"2"``, ``"-1"``."""
+    found, counts = np.unique(values, return_counts=True)
+    return {f"{value:g}": int(count) for value, count in zip(found, counts, strict=True)}
+
+
+def spread(n: int) -> list[tuple[int, int]]:
+    """Ranges of n rows that stand for all: all of them, or pieces of equal distance where they are too many."""
+    if n <= MOST_JUDGED:
+        return [(0, n)]
+    size = MOST_JUDGED // PIECES
+    return [(start, start + size) for start in np.linspace(0, n - size, PIECES).astype(np.int64).tolist()]
+
+
+def values_at(results: ResultsFile, ranges: Sequence[tuple[int, int]], *names: str) -> list[Array]:
+    """Columns of these ranges of rows."""
+    return [np.concatenate([results.column(name, *one) for one in ranges]) for name in names]
 
 
 def show_statuses(
     console: Console,
     title: str,
-    values: Array,
+    counts: Mapping[str, int],
     statuses: Mapping[int, Status] = CORRELATION,
     points: str = "Points",
 ) -> None:
@@ -29,24 +51,24 @@ def show_statuses(
     ----------
     console : Console
     title : str
-    values : (n,) float64
-        Return statuses of all points.
+    counts : mapping of str to int
+        Number of points by return status, as `count_statuses` gives it.
     statuses : mapping of int to Status
         Meanings of the numbers.
     points : str
         Title of the column that counts them.
     """
-    foreground = int(np.sum(~np.isin(values, BACKGROUND)))
+    foreground = sum(counts.values()) - sum(counts.get(f"{value}", 0) for value in BACKGROUND)
 
     def share(count: int) -> str:
         return f"{100 * count / foreground:.1f}%" if foreground else "-"
 
     rows = []
     for value, status in statuses.items():
-        count = int(np.sum(values == value))
+        count = counts.get(f"{value}", 0)
         if count or value in (2, 1, -5):
             rows.append([f"RS={value:+d}", count, "" if value in BACKGROUND else share(count), status.meaning])
-    other = int(np.sum(~np.isin(values, list(statuses))))
+    other = sum(counts.values()) - sum(counts.get(f"{value}", 0) for value in statuses)
     if other:
         rows.append(["other", other, share(other), "kept from the file of -pf as they are"])
     console.table(title, ["Status", points, "Percent of non-background", "Meaning"], rows)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from mpidvc.arrays import Array, Triple
-from mpidvc.core.failures import WEAK, describe_place, sample
+from mpidvc.core.failures import WEAK, Mask, describe_place, sample
 from mpidvc.core.outliers import error_outliers
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
+from mpidvc.workflow.summary import count_statuses
 
 __all__ = ["NOT_COMPARED", "Judgement", "judge", "judge_correlation", "judge_labels", "note_outliers"]
 
@@ -39,6 +40,7 @@ def judge_correlation(
     status: Array,
     hws: Triple,
     settings: RegistrationSettings,
+    statuses: Mapping[str, int] | None = None,
 ) -> int:
     """Say where a correlation failed and what helps, where much of it failed.
 
@@ -47,12 +49,14 @@ def judge_correlation(
     console : Console
     images : ImagePair
     positions : (n, 3) float64
-        Points that this run has measured, voxels.
+        Points that this run has measured, voxels; some that stand for them where there are many.
     status : (n,) float64
         Their return statuses.
     hws : 3 ints
         Half-window size, voxels.
     settings : RegistrationSettings
+    statuses : mapping of str to int, optional
+        Number of all points by return status; of those that are given otherwise.
 
     Returns
     -------
@@ -63,7 +67,14 @@ def judge_correlation(
     """
 
     found = judge(
-        images.image1.shape, images.image1, positions, status, hws, settings.max_iterations, settings.criterion
+        images.image1.shape,
+        images.image1,
+        positions,
+        status,
+        hws,
+        settings.max_iterations,
+        settings.criterion,
+        statuses=statuses,
     )
     return _tell(console, found)
 
@@ -149,6 +160,7 @@ def judge(
     max_iterations: int,
     criterion: str,
     labels: bool = False,
+    statuses: Mapping[str, int] | None = None,
 ) -> Judgement:
     """The verdict on the points of a correlation, as of `judge_correlation` and `judge_labels`.
 
@@ -168,22 +180,26 @@ def judge(
     criterion : {"ssd", "znssd"}
     labels : bool
         Whether the points are labels.
+    statuses : mapping of str to int, optional
+        As of `judge_correlation`.
     """
     kind = _LABELS if labels else _WINDOWS
     if len(status) == 0:
         return Judgement(0)
-    compared = ~np.isin(status, NOT_COMPARED)
-    n = int(compared.sum())
+    ended = count_statuses(status) if statuses is None else statuses
+    counts = Counter({int(float(value)): ended[value] for value in ended if not np.isnan(float(value))})
+    n = sum(ended.values()) - sum(counts.pop(value, 0) for value in NOT_COMPARED)
     if n == 0:
         told = f"all {kind.points} were skipped: see {kind.skipping}, and whether the guess leads out of image 2"
         return Judgement(1, told)
-    good = (status == 2) | ((status == 1) & (max_iterations < DEFAULT_ITERATIONS))
-    failed = compared & ~good
-    converged = 1 - failed.sum() / n
+    accepted = (2, 1) if max_iterations < DEFAULT_ITERATIONS else (2,)
+    n_good = sum(counts.pop(value, 0) for value in accepted)
+    converged = n_good / n
     trusted = converged >= LEAST_CONVERGED
-    if failed.sum() < MUCH * n:
+    if n - n_good < MUCH * n:
         return Judgement(0)
-    counts = Counter(status[failed].astype(int).tolist())
+    compared, good = ~np.isin(status, NOT_COMPARED), np.isin(status, accepted)
+    failed: Mask = compared & ~good
     listed = ", ".join(f"RS={value:+d}: {count}" for value, count in counts.most_common())
     place = describe_place(positions[compared], failed[compared], shape, hws)
     weak = kind.texture and image is not None and _weak(image, positions, failed, compared & good, hws)
@@ -204,16 +220,25 @@ def _tell(console: Console, found: Judgement) -> int:
     return found.status
 
 
-def note_outliers(console: Console, status: Array, error: Array, zncc: Array, points: str = "windows") -> None:
+def note_outliers(
+    console: Console,
+    status: Array,
+    error: Array,
+    zncc: Array,
+    points: str = "windows",
+    of: Mapping[str, int] | None = None,
+) -> None:
     """Warn of converged windows whose error the others do not explain: they may have converged to a wrong place.
 
     Parameters
     ----------
     console : Console
     status, error, zncc : (n,) float64
-        Columns of the points that this run has measured.
+        Columns of the points that this run has measured; of some that stand for them where there are many.
     points : str
         What the points are called.
+    of : mapping of str to int, optional
+        Number of all points by return status; of those that are given otherwise.
     """
     converged = status == 2
     if not converged.any():
@@ -222,9 +247,12 @@ def note_outliers(console: Console, status: Array, error: Array, zncc: Array, po
     doubtful = ~(zncc[converged] >= MATCHED)
     count = int((error_outliers(error[converged], zncc[converged]) & doubtful).sum())
     if count:
-        n = int(converged.sum())
+        n = looked_at = int(converged.sum())
+        if of is not None:
+            n = of.get("2", 0)
+        told = f"{count} of {n}" if n == looked_at else f"about {round(count * n / looked_at)} of {n}"
         console.warn(
-            f"{count} of {n} {points} that converged have an error far above that of the others, and may be wrong: "
+            f"{told} {points} that converged have an error far above that of the others, and may be wrong: "
             "look at error, and at zncc in the results file (.h5); a better first guess (-pf) helps"
         )
 
@@ -274,12 +302,12 @@ def _advice(found: _Failures, criterion: str) -> list[str]:
     return lines
 
 
-def _weak(image: Image, positions: Array, failed: Array, good: Array, hws: Triple) -> bool:
+def _weak(image: Image, positions: Array, failed: Mask, good: Mask, hws: Triple) -> bool:
     """Whether the windows that failed have clearly less contrast than those that converged, by a sample of both."""
     found = []
     for chosen in (failed, good):
         deviations = []
-        for node in positions[sample(np.asarray(chosen, bool))].astype(np.int64):
+        for node in positions[sample(chosen)].astype(np.int64):
             part, _ = image.read_box(tuple(node - np.array(hws)), tuple(node + np.array(hws) + 1))
             values = part[np.isfinite(part)] if part.dtype.kind == "f" else part
             if values.size:

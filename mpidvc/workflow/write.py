@@ -17,11 +17,11 @@ from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, Rows, rows_of
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tiff import write_field_tiffs
-from mpidvc.fields.tsv import column_names, format_rows, header, tsv_table, write_tsv_parts
+from mpidvc.fields.tsv import column_names, format_rows, header, length_of_rows, tsv_table
 from mpidvc.fields.vtk import write_grid_vtk, write_points_vtk
 from mpidvc.rowfile import RowFile, reserve
 from mpidvc.runtime.console import Console
-from mpidvc.runtime.executor import Executor
+from mpidvc.runtime.executor import Executor, InlineExecutor
 from mpidvc.tasks.memory import ROWS
 from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.files import RunFiles
@@ -29,6 +29,8 @@ from mpidvc.workflow.output import Output
 
 __all__ = ["FieldFiles", "TextRows", "note_stale", "write", "written_files"]
 
+#: Rows that are formatted at once.
+AT_ONCE = 8192
 #: Bytes of a number in text, on average.
 NUMBER = 11
 
@@ -178,25 +180,31 @@ def note_stale(console: Console, output: Output, stem: Path, kind: FieldFiles) -
 def _write_text(executor: Executor, console: Console, files: RunFiles, family: str | Sequence[str]) -> None:
     """Write the TSV file, by all ranks where they may write it at the same time."""
     path = files.stem.with_name(f"{files.stem.name}.tsv")
-    source = files.finished
-    if source is not None and executor.size > 1 and files.driver != "gather":
+    together = files.finished is not None and files.driver != "gather"
+    if together or executor.rank == 0:
+        # what was finished before, or what other hosts may not see yet, is written by rank 0
+        working = executor if together else InlineExecutor()
+        source = files.finished or _opened(files.path)
         source.path = files.path
         with contextlib.ExitStack() as stack:
-            temporary = on_leader(executor, lambda: stack.enter_context(replacing(path)))
-            _write_text_together(executor, source, files.layout, temporary, family)
-    elif executor.rank == 0:
-        with ResultsFile(files.path) as file:
-            layout = file.layout
-            ranges = [(start, min(start + ROWS, layout.n)) for start in range(0, layout.n, ROWS)]
-            parts = (_as_field(file.rows(start, stop)) for start, stop in ranges)
-            write_tsv_parts(path, parts, family, layout.layout == "labels")
+            temporary = on_leader(working, lambda: stack.enter_context(replacing(path)))
+            _write_text_together(working, source, files.layout, temporary, family)
+        if files.finished is None:
+            source.close()
     console.print(f"Written: {path}")
+
+
+def _opened(path: Path) -> RowFile:
+    """The rows of a finished file."""
+    with ResultsFile(path) as file:
+        slots = {name: file.slot(name) for name in file.layout.datasets}
+    return RowFile(path, {name: slot for name, slot in slots.items() if slot is not None})
 
 
 def _write_text_together(
     executor: Executor, source: RowFile, layout: FieldLayout, path: Path, family: str | Sequence[str]
 ) -> None:
-    """Format twice: for the lengths, which give the place of every part in the file, and to write."""
+    """Count the bytes of every part first, which gives its place in the file; then format and write."""
     names = column_names(family, layout.layout == "labels")
     lengths = np.zeros(-(-layout.n // ROWS), np.int64)
 
@@ -224,7 +232,7 @@ def _write_text_together(
 
 
 class TextRows:
-    """Formats the rows of a finished file, part by part; returns the length, and writes if it has a file.
+    """The text of the rows of a finished file, part by part: its length, or it is written if there is a file.
 
     Parameters
     ----------
@@ -251,14 +259,21 @@ class TextRows:
         self.n_chunks = -(-layout.n // ROWS)
 
     def run(self, chunk: int) -> Any:
-        start, stop = chunk * ROWS, min((chunk + 1) * ROWS, self._layout.n)
-        values = {name: self._source.read(name, start, stop) for name in self._source.slots}
-        text = format_rows(tsv_table(_as_field(rows_of(self._layout, values)), self._names, first=start))
-        if self._target is not None and self._starts is not None:
-            self._target.write_at(int(self._starts[chunk]), text)
+        done = 0
+        for start in range(chunk * ROWS, min((chunk + 1) * ROWS, self._layout.n), AT_ONCE):
+            stop = min(start + AT_ONCE, (chunk + 1) * ROWS, self._layout.n)
+            values = {name: self._source.read(name, start, stop) for name in self._source.slots}
+            table = tsv_table(_as_field(rows_of(self._layout, values)), self._names, first=start)
+            if self._target is None or self._starts is None:
+                done += length_of_rows(table)
+            else:
+                text = format_rows(table)
+                self._target.write_at(int(self._starts[chunk]) + done, text)
+                done += len(text)
+        if self._target is not None:
             # safe before rank 0 lets the file take its place
             self._target.sync()
-        return len(text)
+        return done
 
 
 def _as_field(rows: Rows) -> PhiField:

@@ -41,7 +41,7 @@ def journal(path: Path, statuses: list[float], block: int, done: list[int], comm
         records=RECORD,
         order=np.arange(n),
         starts=starts,
-        positions=np.zeros((n, 3)),
+        positions=lambda rows: np.zeros((len(rows), 3)),
         inputs=lambda rows: np.zeros(len(rows), [("phi", "f8", (3, 4))]),
     )
     made = journals.create_journal(path, layout)

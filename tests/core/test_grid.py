@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpidvc.core import grid
-from mpidvc.core.grid import MOST_POINTS, brick_edge, chunk_points, make_grid
+from mpidvc.core.grid import MOST_POINTS, brick_edge, chunk_points, grid_order, make_grid
 
 
 @pytest.mark.parametrize(
@@ -147,3 +147,37 @@ def test_boxes_of_few_scattered_points_stay_small(n):
     chunks = chunk_points(positions, brick_edge(n, spacing, frame, 16_000_000, regular=False))
     extents = [np.ptp(positions[chunks.points(k)], axis=0) + frame for k in range(len(chunks))]
     assert max(map(np.prod, extents)) <= 16_000_000 * 1.01
+
+
+@pytest.mark.parametrize("dims", [(1, 1, 1), (7, 5, 9), (1, 23, 47), (16, 8, 24), (17, 9, 1), (1, 1, 40), (3, 40, 2)])
+@pytest.mark.parametrize("per", [(1, 1, 1), (8, 8, 8), (1, 22, 22), (3, 2, 5)])
+def test_computed_order_is_the_sorted_one(dims: tuple[int, int, int], per: tuple[int, int, int]) -> None:
+    spacing = np.array([4.0, 3.0, 5.0])
+    positions = np.stack(np.meshgrid(*map(np.arange, dims), indexing="ij"), axis=-1).reshape(-1, 3) * spacing + 7
+    edge = np.array(per) * spacing
+    sorted_ones = chunk_points(positions, edge)
+    order = grid_order(dims, spacing, edge)
+    assert order is not None
+    n = len(order)
+    assert order[:].tolist() == sorted_ones.order.tolist()
+    assert order.starts.tolist() == sorted_ones.start.tolist()
+    for start, stop in ((0, n), (n // 3, n // 2), (n, n)):
+        assert order[start:stop].tolist() == sorted_ones.order[start:stop].tolist()
+        assert np.argsort(sorted_ones.order)[start:stop].tolist() == order.places(start, stop).tolist()
+    for most in (1, 30, 200, 10**6):
+        found = order.pieces(most)
+        pieces = [found[k] for k in range(len(found))]
+        assert [piece[0] for piece in pieces[1:]] == [piece[1] for piece in pieces[:-1]]
+        assert (pieces[0][0], pieces[-1][1]) == (0, len(order.starts) - 1)
+        for first, end, ranges in pieces:
+            rows = np.concatenate([np.arange(*each) for each in ranges])
+            assert rows.tolist() == sorted(order[order.starts[first] : order.starts[end]].tolist())
+            assert len(rows) <= most or end - first == 1
+
+
+@pytest.mark.parametrize(
+    ("spacing", "edge"), [((4, 4, 4), (32, 32, 30)), ((0.4, 0.4, 0.4), (4, 4, 4)), ((4, 4, 4), (40, 40, 40))]
+)
+def test_uneven_bricks_are_not_computed(spacing: tuple[float, ...], edge: tuple[float, ...]) -> None:
+    """Bricks that cut the grid unevenly, nodes closer than the slack, and more nodes than a chunk may have."""
+    assert grid_order((20, 20, 20), spacing, edge) is None

@@ -17,6 +17,9 @@ VALUES = {
     "exact ties": (2 * RANDOM.integers(0, 2**30, 20_000) + 1) / 2.0**8,
     "exact ties of %e": (2 * RANDOM.integers(10**7, 10**8, 20_000) + 1) / 2.0 ** RANDOM.integers(38, 60, 20_000),
     "powers of ten": np.concatenate([POWERS, np.nextafter(POWERS, 0), np.nextafter(POWERS, np.inf)]),
+    "about one digit more": np.concatenate(
+        [(10.0**k - 5e-8) * (1 + np.arange(-4, 5) * 2.0**-52) for k in range(-3, 14)]
+    ),
     "powers of two": 2.0 ** np.arange(-1074, 1024),
     "counters": np.arange(3000.0),
     "special": np.array(
@@ -51,6 +54,8 @@ def test_equals_python(kind):
     lines = text.format_rows(np.ascontiguousarray(values[:, None])).decode("ascii").split("\n")
     assert lines.pop() == ""
     assert lines == [expected(value) for value in values.tolist()]
+    lengths = [text.rows_length(values[k : k + 1, None]) for k in range(len(values))]
+    assert lengths == [len(line) + 1 for line in lines]
 
 
 def test_layout():
@@ -58,6 +63,8 @@ def test_layout():
     assert text.format_rows(table) == b"1.0000000\t-0.0000000\tnan\ninf\t-inf\t-1.0000000e-05\n"
     assert text.format_rows(table[:1], b", ", b"    ") == b"    1.0000000, -0.0000000, nan\n"
     assert text.format_rows(np.zeros((0, 3))) == b""
+    assert text.rows_length(table) == len(text.format_rows(table))
+    assert text.rows_length(table[:0]) == 0
     assert text.format_rows(np.zeros((3, 0))) == b""
 
 

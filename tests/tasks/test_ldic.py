@@ -13,12 +13,12 @@ import pytest
 from scipy import ndimage
 
 from mpidvc.core.analytic import AnalyticPair
-from mpidvc.core.grid import make_grid
+from mpidvc.core.grid import chunk_points, make_grid
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.images.image import ArrayImage
 from mpidvc.images.pair import ImagePair
 from mpidvc.tasks import ldic
-from mpidvc.tasks.ldic import NEAR, LdicSettings, LdicTask, make_chunks
+from mpidvc.tasks.ldic import NEAR, LdicSettings, LdicTask, brick
 from tests.kernels.oracle import DIMENSIONS, ORDERS, Outcome, Pair, Run, agree, expected_outcome, moving, moving_phi
 from tests.tasks.given import Given, Watched, phi_of, run_all
 
@@ -390,7 +390,7 @@ def test_boxes_stay_below_their_limit(two_d, order, monkeypatch):
     settings = settings_of(two_d, order, max_iterations=0)
     positions, _ = make_grid(shape, (4, 4, 4))
     for regular in (True, False):
-        chunks = make_chunks(positions, (4, 4, 4), settings, two_d, regular)
+        chunks = chunk_points(positions, brick(len(positions), (4, 4, 4), settings, two_d, regular))
         given = Given(positions, phi_of(np.zeros((len(positions), 3))), [chunks.points(k) for k in range(len(chunks))])
         images = ImagePair(Watched(noise), Watched(noise))
         task = LdicTask(images, given, settings)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpidvc.core.grid import make_grid
+from mpidvc.core.grid import chunk_points, make_grid
 from mpidvc.core.pixel_search import LabelSearchSettings, SearchSettings
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.images.image import ArrayImage
@@ -71,7 +71,7 @@ def test_ldic(dtype: str, order: int, two_d: bool, masked: bool, spread: float) 
     settings = LdicSettings(RegistrationSettings(order=order, max_iterations=0), hws, margin)
     positions, _ = make_grid(images.image1.shape, (10, 10, 10))
     displacements = np.linspace(0, spread, len(positions))[:, None] * [not two_d, 1, 1]
-    chunk = middle(ldic.make_chunks(positions, (10, 10, 10), settings, two_d))
+    chunk = middle(chunk_points(positions, ldic.brick(len(positions), (10, 10, 10), settings, two_d)))
     displacements[chunk] = np.linspace(0, spread, len(chunk))[:, None] * [not two_d, 1, 1]
     said = memory.ldic_bytes(
         images, PointSet(len(positions), (10, 10, 10), True, displacements, np.zeros((3, 3))), settings
@@ -110,7 +110,7 @@ def test_search(dtype: str, masked: bool, two_d: bool, deformed: bool) -> None:
     gradient[1, 2] = 0.02 * deformed
     phi = phi_of(np.zeros((len(positions), 3)))
     phi[:, :3, :3] += gradient
-    chunk = middle(pixel_search.make_chunks(positions, (12, 12, 12), settings, two_d))
+    chunk = middle(chunk_points(positions, pixel_search.brick(len(positions), (12, 12, 12), settings, two_d)))
     said = memory.search_bytes(images, PointSet(len(positions), (12, 12, 12), True, None, gradient), settings)
     task = PixelSearchTask(images, Given(positions, phi, [chunk]), settings)
     taken = peak(lambda: task.run(0))

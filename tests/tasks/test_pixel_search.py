@@ -9,14 +9,14 @@ import pytest
 from scipy import ndimage
 
 from mpidvc.core import deformation
-from mpidvc.core.grid import make_grid
+from mpidvc.core.grid import chunk_points, make_grid
 from mpidvc.core.pixel_search import RESULT, SearchSettings, pad_of
 from mpidvc.images.image import ArrayImage
 from mpidvc.images.pair import ImagePair
 from mpidvc.kernels.pixel_search import choose_method
 from mpidvc.tasks import pixel_search
 from mpidvc.tasks.ldic import NEAR
-from mpidvc.tasks.pixel_search import PixelSearch, PixelSearchTask, make_chunks
+from mpidvc.tasks.pixel_search import PixelSearch, PixelSearchTask, brick
 from tests.kernels.oracle import DIMENSIONS, search_oracle
 from tests.tasks.given import Given, Watched, phi_of, run_all
 
@@ -377,7 +377,7 @@ def test_boxes_stay_below_their_limit(two_d, monkeypatch):
     guess = phi_of(np.zeros((len(positions), 3)))
     guess[:, 1:3, 1:3] = deformation.rotation_matrix((3, 0, 0))[1:, 1:]
     for regular in (True, False):
-        chunks = make_chunks(positions, (4, 4, 4), settings, two_d, regular)
+        chunks = chunk_points(positions, brick(len(positions), (4, 4, 4), settings, two_d, regular))
         given = Given(positions, guess, [chunks.points(k) for k in range(len(chunks))])
         images = ImagePair(Watched(noise), Watched(noise))
         task = PixelSearchTask(images, given, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,7 +39,7 @@ from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, series_stems
 from mpidvc.workflow.registration import describe_criterion, registration_options, registration_settings
 from mpidvc.workflow.series import SeriesPart, SeriesPlan
-from mpidvc.workflow.summary import show_statuses
+from mpidvc.workflow.summary import count_statuses, show_statuses
 from mpidvc.workflow.verdict import judge_labels, note_outliers
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles
@@ -190,7 +191,7 @@ class Plan(SeriesPlan[Pair]):
             order=part.chunks.order,
             starts=part.chunks.start,
         )
-        start = guess.at(np.array([0]), self.nodes.positions, self.stored_f)[0]
+        start = guess.at(np.array([0]), self.nodes[np.array([0])], self.stored_f)[0]
         work.keep(np.array([0]), lambda rows: background(start))
         work.keep(part.labels.missing, lambda rows: missing(len(rows), settings.dilate))
         kept = np.setdiff1d(part.labels.numbers, part.chunks.order)
@@ -215,7 +216,9 @@ class Plan(SeriesPlan[Pair]):
             (task, together(part.labels, part.chunks, part.settings)),
         )
 
-    def summarise(self, part: Pair, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(
+        self, part: Pair, work: Work, results: ResultsFile, statuses: Mapping[str, int], console: Console
+    ) -> int:
         status, error = results.column("returnStatus"), results.column("error")
         measured, settings = np.sort(work.measured), part.settings.registration
         if self.debug:
@@ -224,7 +227,7 @@ class Plan(SeriesPlan[Pair]):
                 console.print(
                     f"label {label}: rs={status[label]:+.0f} it={iterations[label]:.0f} error={error[label]:.4g}"
                 )
-        show_statuses(console, "Discrete DIC summary", status[1:], LABELS, "Labels")
+        show_statuses(console, "Discrete DIC summary", count_statuses(status[1:]), LABELS, "Labels")
         note_outliers(console, status[measured], error[measured], results.column("zncc")[measured], "labels")
         return judge_labels(console, part.images, part.labels.centre[measured], status[measured], self.hws, settings)
 
@@ -234,7 +237,7 @@ def _settings(args: argparse.Namespace, images: ImagePair, labels: Labels, guess
     centres: Array = labels.centre[labels.numbers]
 
     def guesses(rows: Ints) -> Array:
-        return guess.at(labels.numbers[rows], labels.centre, args.apply_F)
+        return guess.at(labels.numbers[rows], labels.centre[labels.numbers[rows]], args.apply_F)
 
     # whole windows: grains that move would leave a mask of image 1
     whole = images._replace(mask1=None)

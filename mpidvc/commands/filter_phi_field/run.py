@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -151,7 +152,9 @@ class Plan(FieldPlan):
         task = FilterTask(source, settings, flags, starts[starts <= len(source.field)], self.motion)
         measurement.run(task, "filterPhiField", lambda last: f"rs={last['returnStatus']:+.0f}")
 
-    def summarise(self, part: FieldPart, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(
+        self, part: FieldPart, work: Work, results: ResultsFile, statuses: Mapping[str, int], console: Console
+    ) -> int:
         correction = results.column("correction")
         # nodes that are left as they are, or are background, have no correction
         self.draw(part, (MAGNITUDE, *(["outlier"] if self.settings.outliers else []), "correction"), console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from mpidvc.images.pair import ImagePair
 from mpidvc.kernels.correlation import RESULT
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.grey import Windows, grey_levels
-from mpidvc.tasks.ldic import RECORD, LdicSettings, LdicTask, make_chunks, records_of
+from mpidvc.tasks.ldic import RECORD, LdicSettings, LdicTask, brick, records_of
 from mpidvc.tasks.memory import ldic_bytes, looking_bytes
 from mpidvc.tasks.ranks import Team
 from mpidvc.workflow import inputs
@@ -29,9 +30,9 @@ from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, series_stems
 from mpidvc.workflow.registration import describe_criterion, registration_options, registration_settings
 from mpidvc.workflow.series import SeriesPart, SeriesPlan
-from mpidvc.workflow.summary import show_statuses
+from mpidvc.workflow.summary import count_statuses, show_statuses, spread, values_at
 from mpidvc.workflow.verdict import judge_correlation, note_outliers
-from mpidvc.workflow.work import Work
+from mpidvc.workflow.work import Work, in_bricks
 from mpidvc.workflow.write import FieldFiles
 
 __all__ = ["Pair", "Plan"]
@@ -140,11 +141,13 @@ class Plan(SeriesPlan[Pair]):
 
     def work(self, part: Pair) -> Work:
         nodes, guess, settings = self.nodes, self.guess, part.settings
-        keep = np.zeros(len(nodes), bool)
+        again, kept = None, np.zeros(0, np.int64)
         if self.skip and guess.field is not None:
             keep = ~np.isin(guess.field["returnStatus"], AGAIN)
-        again, kept = np.flatnonzero(~keep), np.flatnonzero(keep)
-        chunks = make_chunks(nodes.positions[again], nodes.distance, settings, part.images.two_d, nodes.regular)
+            again, kept = np.flatnonzero(~keep), np.flatnonzero(keep)
+        n = len(nodes) - len(kept)
+        edge = brick(n, nodes.distance, settings, part.images.two_d, nodes.regular)
+        order, starts = in_bricks(nodes, edge, again)
         determines = {
             "command": "ldic",
             **fingerprints(part.images, second_mask=False),
@@ -167,8 +170,8 @@ class Plan(SeriesPlan[Pair]):
             record=RECORD,
             guess=guess,
             stored_f=self.stored_f,
-            order=again[chunks.order],
-            starts=chunks.start,
+            order=order,
+            starts=starts,
         )
         work.keep(kept, lambda rows: records_of(guess.field, rows))
         return work
@@ -188,20 +191,28 @@ class Plan(SeriesPlan[Pair]):
             ),
         )
 
-    def summarise(self, part: Pair, work: Work, results: ResultsFile, console: Console) -> int:
-        status = results.column("returnStatus")
-        show_statuses(console, "Local DIC summary", status)
-        rows, settings = work.measured, part.settings.registration
-        error, zncc = (results.column(name)[rows] for name in ("error", "zncc"))
-        note_outliers(console, status[rows], error, zncc)
-        return judge_correlation(console, part.images, work.positions[rows], status[rows], self.hws, settings)
+    def summarise(
+        self, part: Pair, work: Work, results: ResultsFile, statuses: Mapping[str, int], console: Console
+    ) -> int:
+        show_statuses(console, "Local DIC summary", statuses)
+        ranges = [(0, len(self.nodes))] if work.n_kept else spread(len(self.nodes))
+        rows = np.concatenate([np.arange(*each) for each in ranges])
+        columns = values_at(results, ranges, "returnStatus", "error", "zncc")
+        if work.n_kept:
+            rows = work.measured
+            columns = [values[rows] for values in columns]
+            statuses = count_statuses(columns[0])
+        status, error, zncc = columns
+        note_outliers(console, status, error, zncc, of=statuses)
+        settings = part.settings.registration
+        return judge_correlation(console, part.images, self.nodes[rows], status, self.hws, settings, statuses)
 
 
 def _settings(args: argparse.Namespace, images: ImagePair, nodes: Nodes, guess: Guess, hws: Triple) -> dict[str, Any]:
     """Settings of a pair, with the criterion that its grey levels call for, and the line about this."""
     windows = Windows(
-        positions=nodes.positions,
-        guess=lambda rows: guess.at(rows, nodes.positions, args.apply_F),
+        positions=nodes,
+        guess=lambda rows: guess.at(rows, nodes[rows], args.apply_F),
         hws=hws,
         min_coverage=args.mask_coverage,
         grey_low=args.grey_low_threshold,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from mpidvc.workflow.guess import Guess, Nodes, read_guess
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, field_stem
 from mpidvc.workflow.plot import MAGNITUDE, check_plot
-from mpidvc.workflow.summary import show_statuses
+from mpidvc.workflow.summary import count_statuses, show_statuses
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles
 
@@ -201,7 +202,7 @@ class Plan(FieldPlan):
             kept = self.kept
             work.keep(np.arange(n), lambda rows: kept[rows])
         elif labels:
-            start = self.guess.at(np.array([0]), work.positions, self.stored_f)
+            start = self.guess.at(np.array([0]), work.nodes[np.array([0])], self.stored_f)
             work.keep(np.array([0]), lambda rows: records_of(start, np.zeros(1)))
             work.keep(
                 self.missing,
@@ -215,11 +216,15 @@ class Plan(FieldPlan):
             task = PassingTask(part.source, measurement.journal, self.settings)
         measurement.run(task, "passPhiField", lambda last: f"rs={last['returnStatus']:+.0f}")
 
-    def summarise(self, part: FieldPart, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(
+        self, part: FieldPart, work: Work, results: ResultsFile, statuses: Mapping[str, int], console: Console
+    ) -> int:
         status = results.column("returnStatus")
         if work.nodes.layout.layout == "labels":
             status = status[1:]
-        show_statuses(console, "Result of passPhiField", status, CORRELATION if self.kept is not None else PASSED)
+        show_statuses(
+            console, "Result of passPhiField", count_statuses(status), CORRELATION if self.kept is not None else PASSED
+        )
         self.draw(part, (MAGNITUDE, "returnStatus"), console)
         if self.settings is not None and not (status == 1).any():
             console.warn("no point has a neighbour in the field: see -nr, -nn, -cps, -pfb")

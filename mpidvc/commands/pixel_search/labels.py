@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,7 +88,7 @@ class LabelPlan(PointwisePlan[ChunkedPart]):
         there = labels.numbers
         F = None
         if guess.registration is not None or guess.field is not None:
-            F = guess.at(there, labels.centre, args.apply_F)[:, :3, :3]
+            F = guess.at(there, labels.centre[there], args.apply_F)[:, :3, :3]
         low, high = search_boxes(labels, there, settings, F)
         size = high - low
         refuse_huge_labels(numbers.path, there, size, settings)
@@ -126,11 +127,11 @@ class LabelPlan(PointwisePlan[ChunkedPart]):
             order=part.chunks.order,
             starts=part.chunks.start,
         )
-        start = guess.at(np.array([0]), nodes.positions, settings.apply_f)[0]
+        start = guess.at(np.array([0]), nodes[np.array([0])], settings.apply_f)[0]
         work.keep(np.array([0]), lambda rows: background(start))
         work.keep(
             part.labels.missing,
-            lambda rows: missing(len(rows), guess.at(rows, nodes.positions, settings.apply_f)),
+            lambda rows: missing(len(rows), guess.at(rows, nodes[rows], settings.apply_f)),
         )
         return work
 
@@ -142,7 +143,9 @@ class LabelPlan(PointwisePlan[ChunkedPart]):
             lambda last: f"NCC={last['pixelSearchCC']:.5f} rs={last['returnStatus']:+.0f}",
         )
 
-    def summarise(self, part: ChunkedPart, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(
+        self, part: ChunkedPart, work: Work, results: ResultsFile, statuses: Mapping[str, int], console: Console
+    ) -> int:
         # row 0 is no label
         status, at_limit = results.column("returnStatus")[1:], results.column("atLimit")[1:]
         show_search(console, status, at_limit, self.settings, LABEL_SEARCH, "Labels")

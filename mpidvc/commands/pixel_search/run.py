@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from mpidvc.core.statuses import SEARCH
 from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.memory import search_bytes
-from mpidvc.tasks.pixel_search import RECORD, PixelSearchTask, make_chunks
+from mpidvc.tasks.pixel_search import RECORD, PixelSearchTask, brick
 from mpidvc.tasks.ranks import Team
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.guess import nodes_to_measure, read_guess
@@ -24,7 +25,7 @@ from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, pair_stem
 from mpidvc.workflow.pointwise import Part, PointwisePlan
 from mpidvc.workflow.search import FILES, LESS, search_options, search_settings, seconds_of_point, show_search
-from mpidvc.workflow.work import Work
+from mpidvc.workflow.work import Work, in_bricks
 
 __all__ = ["Plan"]
 
@@ -79,7 +80,8 @@ class Plan(PointwisePlan[Part]):
 
     def work(self, part: Part) -> Work:
         nodes, settings = self.nodes, self.settings
-        chunks = make_chunks(nodes.positions, nodes.distance, settings, part.images.two_d, nodes.regular)
+        edge = brick(len(nodes), nodes.distance, settings, part.images.two_d, nodes.regular)
+        order, starts = in_bricks(nodes, edge)
         determines = search_options("pixelSearch", part.images, settings)
         determines |= {"first guess (-pf)": self.guess.digest, "-ns": self.spacing}
         return Work(
@@ -89,8 +91,8 @@ class Plan(PointwisePlan[Part]):
             record=RECORD,
             guess=self.guess,
             stored_f=settings.apply_f,
-            order=chunks.order,
-            starts=chunks.start,
+            order=order,
+            starts=starts,
         )
 
     def measure(self, part: Part, measurement: Measurement) -> None:
@@ -101,7 +103,9 @@ class Plan(PointwisePlan[Part]):
             lambda last: f"NCC={last['pixelSearchCC']:.5f} rs={last['returnStatus']:+.0f}",
         )
 
-    def summarise(self, part: Part, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(
+        self, part: Part, work: Work, results: ResultsFile, statuses: Mapping[str, int], console: Console
+    ) -> int:
         status, at_limit = results.column("returnStatus"), results.column("atLimit")
         show_search(console, status, at_limit, self.settings, SEARCH, "Points")
         if np.all(status < 0):

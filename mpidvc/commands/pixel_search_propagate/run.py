@@ -63,7 +63,7 @@ class Plan(Travel[Part]):
         if args.start is not None and two_d and (args.start[0] != 0 or args.start[3] != 0):
             shown = " ".join(map(str, args.start))
             raise UserError(f"-sp {shown}: the images are 2D; Z and its displacement have to be 0")
-        start = [*nodes.positions[0], 0, 0, 0] if args.start is None else args.start
+        start = [*nodes[np.array([0])][0], 0, 0, 0] if args.start is None else args.start
         radius, distance = args.radius, args.weighting_distance
         if radius is None:
             radius = float(np.mean(hws[axes]) + np.mean(settings.high[axes]))

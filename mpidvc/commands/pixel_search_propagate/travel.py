@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -179,7 +180,9 @@ class Travel(PointwisePlan[PartT], Generic[PartT]):
 
         sampling.sample(run, batches, lambda chunk: len(range(chunk, len(rows), batches)))
 
-    def summarise(self, part: PartT, work: Work, results: ResultsFile, console: Console) -> int:
+    def summarise(
+        self, part: PartT, work: Work, results: ResultsFile, statuses: Mapping[str, int], console: Console
+    ) -> int:
         status, cc, at_limit = (results.column(name) for name in ("returnStatus", "pixelSearchCC", "atLimit"))
         # the background is no label
         counted = status != 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -146,11 +147,12 @@ class Plan(FieldPlan):
         task = StrainTask(part.source, measurement.journal, self.settings)
         measurement.run(task, "regularStrain", lambda last: f"rs={last['returnStatus']:+.0f}")
 
-    def summarise(self, part: FieldPart, work: Work, results: ResultsFile, console: Console) -> int:
-        status = results.column("returnStatus")
-        show_statuses(console, f"Result of regularStrain ({self.settings.mode})", status, STRAIN, "Strains")
+    def summarise(
+        self, part: FieldPart, work: Work, results: ResultsFile, statuses: Mapping[str, int], console: Console
+    ) -> int:
+        show_statuses(console, f"Result of regularStrain ({self.settings.mode})", statuses, STRAIN, "Strains")
         self.draw(part, column_names(self.settings.components), console)
-        if not (status == 2).any():
+        if "2" not in statuses:
             console.warn(
                 "there is no strain anywhere: see -rst, -nomaskBad, and -r, within which neighbours have to be"
             )
