@@ -35,6 +35,12 @@ const double UNIT32 = 1.0 / 16777216.0;        // half a unit in the last place 
 const double UNIT64 = 1.0 / 9007199254740992.0;
 const double LEAST32 = 1.401298464324817e-45;  // the smallest number in single precision: products are rounded to it
 
+// Error of a sum of values that were rounded once, each: relative to the norm.
+const double ONCE = 4 * UNIT32;
+
+// Points in a row that are not screened after one where that was of no use.
+enum { NEXT_DOOR = 5 };
+
 // With more candidates than this to evaluate, those of one grey level are told apart first, which costs as much.
 enum { MANY = 32 };
 
@@ -873,7 +879,7 @@ template <bool ZERO_MEAN>
 MPIDVC_NOINLINE void rate_whole(const Point &p, const Work &w, const float *given, const Errors &errors, Int first,
                                 Int count) {
     const double n = p.n, root_n = sqrt(p.n), root_aa = sqrt(p.aa), c1 = p.c1, c2 = p.c2, a = p.a, aa = p.aa;
-    const double one = 4 * UNIT32, of_box = UNIT32 * chain_of_box(p.e), e_a = one * root_n * root_aa;
+    const double of_box = UNIT32 * chain_of_box(p.e), e_a = ONCE * root_n * root_aa;
     const double relative = errors.relative * root_aa, absolute = errors.absolute + n * LEAST32, left = errors.left;
     const float *__restrict const ab = given + first, *__restrict const b = w.b + first;
     const float *__restrict const bb = w.bb + first, *__restrict const rest = (left > 0 ? w.rest : w.bb) + first;
@@ -883,7 +889,7 @@ MPIDVC_NOINLINE void rate_whole(const Point &p, const Work &w, const float *give
         q.n = n, q.a = a, q.aa = aa, q.ab = ab[i], q.b = b[i], q.bb = bb[i];
         q.root_bb = sqrt(q.bb);
         q.e_ab = relative * q.root_bb + absolute + left * sqrt((double)rest[i] + n * 32 * LEAST32);
-        q.e_a = e_a, q.e_aa = one * aa + n * LEAST32;
+        q.e_a = e_a, q.e_aa = ONCE * aa + n * LEAST32;
         q.e_b = of_box * root_n * q.root_bb, q.e_bb = of_box * q.bb + n * LEAST32;
         rate<ZERO_MEAN>(q, c1, c2, &cc[i], &bound[i]);
     }
@@ -925,11 +931,11 @@ void rate_masked(const mpidvc_search &s, const Point &p, const Work &w, const fl
         q.bb = box_b ? w.bb[i] : fabs((double)given[MPIDVC_BB][i]);
         // each plane's values are rounded once; sums of correlations are rounded all along their chain
         const double bb = p.masked1 ? q.bb + fft_error(MPIDVC_BB) : q.bb;
-        const double aa = p.masked2 ? q.aa + fft_error(MPIDVC_AA) : q.aa, one = 4 * UNIT32;
-        const double g1 = box_b ? gamma_of_box : fft ? one : gamma, g2 = fft ? one : p.masked2 ? gamma : one;
+        const double aa = p.masked2 ? q.aa + fft_error(MPIDVC_AA) : q.aa;
+        const double g1 = box_b ? gamma_of_box : fft ? ONCE : gamma, g2 = fft ? ONCE : p.masked2 ? gamma : ONCE;
         const double root = sqrt(bb);
         q.root_bb = p.masked1 ? sqrt(q.bb) : root;
-        q.e_ab = (fft ? one : gamma) * root_aa * root + fft_error(MPIDVC_AB) + p.n * LEAST32;
+        q.e_ab = (fft ? ONCE : gamma) * root_aa * root + fft_error(MPIDVC_AB) + p.n * LEAST32;
         q.e_a = g2 * sqrt(p.n * p.aa) + (p.masked2 ? fft_error(MPIDVC_A) : 0.0);
         q.e_aa = g2 * aa + (p.masked2 ? fft_error(MPIDVC_AA) : 0.0) + p.n * LEAST32;
         q.e_b = g1 * root_n * root + (p.masked1 ? fft_error(MPIDVC_B) : 0.0);
@@ -1033,7 +1039,7 @@ void choose(mpidvc_search &s, Int k, const Work &w, const Point &p, const float 
             double sum, norm1, norm2;
             moments(w.planes1[MPIDVC_VALUE], p.e.n1[0] * p.e.plane1, &sum, &norm1);
             moments(w.planes2[MPIDVC_VALUE], p.e.n2[0] * p.e.plane2, &sum, &norm2);
-            errors = Errors{4 * UNIT32, noise * sqrt(norm1) * sqrt(norm2), 0};
+            errors = Errors{ONCE, noise * sqrt(norm1) * sqrt(norm2), 0};
         }
         rate_whole(p, w, zero_mean, given[MPIDVC_AB], errors, 0, w.offsets);
     }
@@ -1081,13 +1087,15 @@ void choose(mpidvc_search &s, Int k, const Work &w, const Point &p, const float 
 int search(mpidvc_search *s) {
     Work w;
     if (!make_work(*s, true, w)) return -1;
+    Int unscreened = 0;  // points still to come
     for (Int k = 0; k < s->count; k++) {
         Point p;
         if (!prepare(*s, k, w, p)) {
             nothing_found(*s, k);
             continue;
         }
-        const bool screened = s->screen && !p.masked1 && !p.masked2;
+        const bool whole = s->screen && !p.masked1 && !p.masked2, screened = whole && unscreened == 0;
+        if (whole && !screened) unscreened--;
         if (!screened && (double)w.offsets > s->most_sums) {
             s->left[k] = 1;
             continue;
@@ -1096,7 +1104,10 @@ int search(mpidvc_search *s) {
             if (p.needed >> i & 1)
                 correlate(p.e, w.planes1[OF1[i]], w.planes2[OF2[i]], w.block, w.sums[i], steps_of(w));
         if (!screened) s->summed += w.offsets;
+        const Int before = s->summed;
         choose(*s, k, w, p, w.sums, 0.0, screened);
+        // where blocks left most, as in noise, they will not do better next door; the way changes no answer
+        if (screened && (s->left[k] || 2 * (s->summed - before) > w.offsets)) unscreened = NEXT_DOOR;
     }
     free(w.memory);
     return 0;
