@@ -1,7 +1,7 @@
 """Pixel search kernels: the Cython side of ``window_search.cpp``.
 
-Small ranges are correlated directly, large ones by FFT. In between, sums over blocks of voxels leave out candidates that
-cannot win. All give the same answer, because every candidate that may be the best is evaluated again in double
+Small ranges are correlated directly, large ones by FFT. In between, sums over blocks of voxels leave out candidates
+that cannot win. All give the same answer, because every candidate that may be the best is evaluated again in double
 precision. Arrays are (z, y, x); a 2D image is one plane.
 """
 
@@ -116,7 +116,8 @@ def costs(hws, low, high):
 def choose_method(hws, low, high):
     """Return the cheapest way for these half-window sizes and ranges (3 ints each).
 
-    Where ``screened`` leaves too much of a point, or voxels are masked, the cheaper of ``direct`` and ``fft`` takes over.
+    Where ``screened`` leaves too much of a point, or voxels are masked, the cheaper one of ``direct`` and ``fft`` takes
+    over.
     """
     direct, fft = costs(hws, low, high)
     # sums over blocks that leave too much are lost
