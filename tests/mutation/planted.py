@@ -17,7 +17,11 @@ FAULTS = [
         "*bound = certain ? e_top * scale * (1 + 0.6 * x) * (1 + 0.6 * y) + 0.6 * fabs(value) * (x + y) : INFINITY;",
         "*bound = certain ? 0.01 * (e_top * scale + 0.6 * fabs(value) * (x + y)) : INFINITY;",
     ),
-    ("cython_ext/window_search.cpp", "ONCE = 4 * UNIT32;", "ONCE = 0 * UNIT32;"),
+    (
+        "cython_ext/window_search.cpp",
+        "double of_box = UNIT32 * chain_of_box(p.e)",
+        "double of_box = 0 * UNIT32 * chain_of_box(p.e)",
+    ),
     (
         "cython_ext/window_search.cpp",
         "noise * sqrt(norm1) * sqrt(norm2), 0}",
