@@ -25,7 +25,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 
@@ -38,6 +38,16 @@ sys.path.insert(0, str(REPOSITORY))
 from mpidvc.core.analytic import AnalyticPair  # noqa: E402
 
 HWS = 10
+#: Products of a point of the first search, of all voxels and of blocks of two along each axis; bytes of its windows.
+PRODUCTS, BLOCK_PRODUCTS = (9**3 * n**3 for n in (2 * HWS + 1, HWS + 1))
+WINDOW_BYTES = 4 * ((2 * HWS + 1) ** 3 + (2 * HWS + 9) ** 3)
+CYCLES = PRODUCTS / 32e3, BLOCK_PRODUCTS / 11 * 16 / 32e3
+SEARCH_LIMITS = f"""A point at ±4 takes {PRODUCTS / 1e6:.2f} million products over all voxels, or
+{BLOCK_PRODUCTS / 1e6:.2f} million over blocks of two voxels along each axis, which leave few candidates. At two
+multiply-adds of 16 lanes per cycle these are {CYCLES[0]:.0f} and {CYCLES[1]:.0f} thousand cycles (rows of blocks fill
+11 of 16 lanes). Both windows are {WINDOW_BYTES / 1e3:.0f} kB in float32, more than the nearest cache holds."""
+#: Pixel searches: bits of grey levels, range, and node spacing in spacings of the other runs.
+SEARCHES = ((16, 4, 1), (8, 4, 1), (16, 12, 3))
 TEXT_OF_PAIR = "rotation 2°, strain up to 1 %, translation (1.3, −0.7, 2.4), sinusoid of 0.3 px with wavelength 200 px"
 
 
@@ -243,6 +253,7 @@ class SearchRow:
     """One program doing one pixel search."""
 
     program: str
+    bits: int  # of grey levels
     reach: int
     ranks: int
     wall: float
@@ -258,11 +269,12 @@ class SearchRow:
         return 1e6 * self.points_cpu / self.points
 
 
-def run_search(program, reach, ranks, pair, files, ns, startup_cpu, times=3, budget=20.0):
+def run_search(program, bits, reach, ranks, pair, files, ns, startup_cpu, times=3, budget=20.0):
     work = files["work"]
-    stem = f"{program.name}-search{reach}"
+    stem = f"{program.name}-search{bits}-{reach}"
     out = work / "out" / f"{stem}-pixelSearch.tsv"
-    values = {"im1": files["im1"], "im2": files["im2"], "folder": out.parent, "stem": stem, "reach": reach}
+    values = {"im1": files[f"im1-{bits}"], "im2": files[f"im2-{bits}"]}
+    values |= {"folder": out.parent, "stem": stem, "reach": reach}
     values |= {"ns": ns, "hws": HWS, "np": ranks}
     out.unlink(missing_ok=True)
     m = best_of([part.format(**values) for part in program.search], work, times, budget)
@@ -275,7 +287,7 @@ def run_search(program, reach, ranks, pair, files, ns, startup_cpu, times=3, bud
     close = np.abs(found - truth)[inside].max(axis=1) < 1
     cpu = m.timings.get("points_cpu", m.cpu - startup_cpu)
     print(f"{stem} np {ranks}: {m.wall:.2f} s wall, {m.cpu:.2f} s CPU, {m.memory:.0f} MB", flush=True)
-    return SearchRow(program.name, reach, ranks, m.wall, m.cpu, m.memory, len(column), cpu, float(close.mean()))
+    return SearchRow(program.name, bits, reach, ranks, m.wall, m.cpu, m.memory, len(column), cpu, float(close.mean()))
 
 
 # ---- report
@@ -386,13 +398,18 @@ def scaling_table(rows):
 
 
 def search_table(rows):
-    spam = {r.reach: r for r in rows if r.program == "spam"}
-    columns = {"program": "program", "range": lambda r: f"±{r.reach}", "ranks": "ranks", "points": "points"}
+    spam = {(r.bits, r.reach): r for r in rows if r.program == "spam"}
+    columns = {"program": "program", "bits": "bits", "range": lambda r: f"±{r.reach}"}
+    columns |= {"ranks": "ranks", "points": "points"}
     columns |= {"wall s": "wall", "CPU s": "cpu", "peak MB": "memory", "CPU µs/point": "microseconds"}
-    columns["times as fast as spam, per core"] = lambda r: spam[r.reach].microseconds / r.microseconds
-    before = {(r.reach, r.ranks): r.microseconds for r in rows if r.program == "before"}
+    columns["times as fast as spam, per core"] = lambda r: spam[r.bits, r.reach].microseconds / r.microseconds
+    before = {(r.bits, r.reach, r.ranks): r.microseconds for r in rows if r.program == "before"}
     if before:
-        columns["times `before`"] = lambda r: before[r.reach, r.ranks] / r.microseconds if r.program != "spam" else None
+
+        def against_before(r):
+            return before[r.bits, r.reach, r.ranks] / r.microseconds if r.program != "spam" else None
+
+        columns["times `before`"] = against_before
     columns["within one voxel of the truth"] = lambda r: f"{100 * r.within_one:.1f} %"
     return table(rows, columns)
 
@@ -440,10 +457,12 @@ within a window: that part of the error is common to all programs.
     text += f"""
 ## Pixel search
 
-Windows of {2 * HWS + 1}³ voxels, no first guess. CPU per point as above; last column: of nodes whose windows lie inside
-both images and whose true displacement is inside the range.
+Windows of {2 * HWS + 1}³ voxels, no first guess, of the pair and of the same with 8 bits. CPU per point as above; last
+column: of nodes whose windows lie inside both images and whose true displacement is inside the range.
 
 {search_table(searches)}
+
+{SEARCH_LIMITS}
 """
     if long_rows:
         text += f"""
@@ -468,9 +487,13 @@ def main():
         old.unlink()
     n, ns, long_ns = (120, 20, 4) if options.quick else (300, 20, 5)
     pair = AnalyticPair((n, n, n), seed=300)
-    files = {"work": work, "im1": work / f"im1-{n}.tif", "im2": work / f"im2-{n}.tif"}
-    for name, image in (("im1", pair.image1), ("im2", pair.image2)):
-        tifffile.imwrite(files[name], image(), photometric="minisblack", metadata={"axes": "ZYX"})
+    files = {"work": work}
+    for bits, dtype in ((8, np.uint8), (16, np.uint16)):
+        images = replace(pair, dtype=dtype)
+        for name, image in (("im1", images.image1), ("im2", images.image2)):
+            files[f"{name}-{bits}"] = work / f"{name}-{n}-{bits}.tif"
+            tifffile.imwrite(files[f"{name}-{bits}"], image(), photometric="minisblack", metadata={"axes": "ZYX"})
+    files |= {name: files[f"{name}-16"] for name in ("im1", "im2")}
 
     spam = find_spam(options.spam, work)
     programs = [
@@ -501,9 +524,9 @@ def main():
             rows += [run(program, "reg", order, ranks, *job) for order in (1, 3) for ranks in program.reg_ranks]
         rows += [run(program, "ldic", order, ranks, *job) for order in (1, 3) for ranks in (1, 2)]
         if program.search:
-            for reach, step in ((4, ns), (12, 3 * ns)):
+            for bits, reach, step in SEARCHES:
                 for ranks in program.reg_ranks:
-                    searches.append(run_search(program, reach, ranks, pair, files, step, startup_cpu))
+                    searches.append(run_search(program, bits, reach, ranks, pair, files, step * ns, startup_cpu))
         if program.name == "mpidvc":
             job = (pair, files, long_ns, startup_cpu)
             long_rows = [run(program, "ldic", 3, ranks, *job, budget=np.inf) for ranks in (1, 2)]

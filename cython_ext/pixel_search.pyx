@@ -1,7 +1,8 @@
 """Pixel search kernels: the Cython side of ``window_search.cpp``.
 
-Small ranges are correlated directly, large ones by FFT. Both give the same answer, because every candidate that may be
-the best is evaluated again in double precision. Arrays are (z, y, x); a 2D image is one plane.
+Small ranges are correlated directly, large ones by FFT. In between, sums over blocks of voxels leave out candidates
+that cannot win. All give the same answer, because every candidate that may be the best is evaluated again in double
+precision. Arrays are (z, y, x); a 2D image is one plane.
 """
 
 from libc.stdint cimport int64_t, uint8_t
@@ -45,6 +46,9 @@ cdef extern from "window_search.hpp" nogil:
         double base1
         double base2
         double min_overlap
+        int screen
+        double most_sums
+        uint8_t* left
         int64_t count
         const int64_t* centre1
         const int64_t* centre2
@@ -52,6 +56,7 @@ cdef extern from "window_search.hpp" nogil:
         double* cc
         double* error
         int64_t evaluated
+        int64_t summed
 
     struct mpidvc_planes:
         int64_t n1[3]
@@ -68,8 +73,8 @@ cdef extern from "window_search.hpp" nogil:
 
 __all__ = ["METHODS", "choose_method", "memory_of", "search_points", "search_window"]
 
-#: Ways to correlate; ``auto`` takes the cheaper one by :func:`choose_method`.
-METHODS = ("auto", "direct", "fft")
+#: Ways to correlate; ``auto`` takes the cheapest one by :func:`choose_method`.
+METHODS = ("auto", "direct", "screened", "fft")
 #: Planes of the two windows whose correlation is sum k (see ``window_search.hpp``).
 cdef tuple PLANES_OF = ((0, 0), (1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
 
@@ -78,6 +83,9 @@ cdef tuple PLANES_OF = ((0, 0), (1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
 cdef double NS_PRODUCT = 0.03
 cdef double NS_FFT = 1.3
 cdef double NS_POINT = 100e3
+# Sums over blocks take a sixth of the products, with what is made for them; below this number they are not worth it.
+cdef double BLOCKS = 6
+cdef double FEW = 3e5
 
 
 def fft_length(int n):
@@ -93,16 +101,29 @@ def fft_length(int n):
         length += 1
 
 
-def choose_method(hws, low, high):
-    """Return the cheaper way, ``direct`` or ``fft``, for these half-window sizes and ranges (3 ints each)."""
-    products, size, points = 1.0, 1.0, 0.0
+def costs(hws, low, high):
+    """Return the nanoseconds of a point by direct sums and by FFT; parameters as of :func:`choose_method`."""
+    products, size, doublings = 1.0, 1.0, 0.0
     for h, a, b in zip(hws, low, high, strict=True):
         width, offsets = 2 * int(h) + 1, int(b) - int(a) + 1
         products *= width * offsets
         length = fft_length(width + offsets - 1)
         size *= length
-        points += np.log2(length)
-    return "direct" if NS_PRODUCT * products <= NS_FFT * size * points + NS_POINT else "fft"
+        doublings += np.log2(length)
+    return NS_PRODUCT * products, NS_FFT * size * doublings + NS_POINT
+
+
+def choose_method(hws, low, high):
+    """Return the cheapest way for these half-window sizes and ranges (3 ints each).
+
+    Where ``screened`` leaves too much of a point, or voxels are masked, the cheaper one of ``direct`` and ``fft`` takes
+    over.
+    """
+    direct, fft = costs(hws, low, high)
+    # sums over blocks that leave too much are lost
+    if direct > NS_PRODUCT * FEW and (direct <= fft or 2 * direct <= BLOCKS * fft):
+        return "screened"
+    return "direct" if direct <= fft else "fft"
 
 
 def memory_of(hws, low, high):
@@ -162,15 +183,16 @@ def search_points(const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1]
         ``sum((a - b)**2) / sum(a)`` there, infinite if there is none.
     min_overlap : float
         Least fraction of the usable voxels of window 1 that a candidate has to compare.
-    method : {"auto", "direct", "fft"}
+    method : {"auto", "direct", "screened", "fft"}
         For tests: the answer is the same.
     bases : 2 floats
         Constants that were taken off the grey levels of image 1 and 2. CC and error are those of the images.
 
     Returns
     -------
-    evaluated : int
-        Number of candidates of all points that were evaluated in double precision.
+    evaluated, summed : int
+        Number of candidates of all points that were evaluated in double precision, and of those whose products were
+        summed directly over all voxels.
 
     Raises
     ------
@@ -184,7 +206,7 @@ def search_points(const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1]
     if method not in METHODS:
         raise ValueError(f"method {method!r}: only {', '.join(METHODS)} exist")
     if n == 0:
-        return 0
+        return 0, 0
     if (centre2.shape[0] != n or offset.shape[0] != n or cc.shape[0] != n or error.shape[0] != n
             or centre1.shape[1] != 3 or centre2.shape[1] != 3 or offset.shape[1] != 3):
         raise ValueError("arrays of points must be (n, 3) and (n,)")
@@ -213,15 +235,27 @@ def search_points(const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1]
     job.offset = &offset[0, 0]
     job.cc = &cc[0]
     job.error = &error[0]
-    job.evaluated = 0
-    if (choose_method(hws, low, high) if method == "auto" else method) == "direct":
+    job.evaluated = job.summed = 0
+    left = np.zeros(n, np.uint8)
+    cdef uint8_t[::1] left_memory = left
+    job.left = &left_memory[0]
+    job.most_sums = float("inf")
+    if method == "auto":
+        method = choose_method(hws, low, high)
+        direct, fft = costs(hws, low, high)
+        if method == "screened" and direct > fft:
+            job.most_sums = np.prod([job.high[a] - job.low[a] + 1.0 for a in range(3)]) * fft / direct
+    job.screen = method == "screened"
+    if method == "fft":
+        left[:] = 1
+    else:
         with nogil:
             failed = table.search(&job)
         if failed:
             raise MemoryError("no memory for a search")
-    else:
-        by_fft(table, &job)
-    return job.evaluated
+    if left.any():
+        by_fft(table, &job, np.flatnonzero(left))
+    return job.evaluated, job.summed
 
 
 def search_window(window1, usable1, const float[:, :, ::1] box2 not None, const uint8_t[:, :, ::1] usable2, low, high,
@@ -251,8 +285,8 @@ def search_window(window1, usable1, const float[:, :, ::1] box2 not None, const 
     return offset[0], float(cc[0]), float(error[0])
 
 
-cdef int by_fft(const mpidvc_search_kernels* table, mpidvc_search* job) except -1:
-    """Search every point by FFT: the sums of all its offsets at once, in float32."""
+cdef int by_fft(const mpidvc_search_kernels* table, mpidvc_search* job, which) except -1:
+    """Search some points by FFT: the sums of all offsets at once, in float32."""
     cdef mpidvc_planes point
     cdef const float* sums[MPIDVC_SUMS_OF_SEARCH]
     cdef float[::1] memory
@@ -270,7 +304,7 @@ cdef int by_fft(const mpidvc_search_kernels* table, mpidvc_search* job) except -
         point.planes1[i] = &memory[0]
         memory = planes2[i]
         point.planes2[i] = &memory[0]
-    for k in range(job.count):
+    for k in which:
         with nogil:
             failed = table.planes(job, k, &point)
         if failed:

@@ -18,11 +18,16 @@ struct mpidvc_search {
     int zero_mean;
     double base1, base2;     // constants that were taken off the boxes; CC and error are those of the whole grey levels
     double min_overlap;      // a candidate compares at least this fraction of the usable voxels of window 1
+    int screen;              // whether sums over blocks leave out candidates that cannot win, where nothing is masked
+    double most_sums;        // points that need direct sums at more offsets than this are left undecided
+    uint8_t *left;           // (count), out: 1 for these; others are not written
     int64_t count;
     const int64_t *centre1, *centre2;  // (count, 3)
     int64_t *offset;         // (count, 3), out: best offset
     double *cc, *error;      // (count), out
-    int64_t evaluated;       // out: candidates of all points that were evaluated in double precision; added to
+    // Out, added to: candidates of all points that were evaluated in double precision, and direct sums of products
+    // over all voxels.
+    int64_t evaluated, summed;
 };
 
 // Sums over a window that change from candidate to candidate, as correlations of two planes each.

@@ -30,7 +30,7 @@ def search_points(
     min_overlap: float = 0.0,
     method: str = "auto",
     bases: tuple[float, float] = ...,
-) -> None: ...
+) -> tuple[int, int]: ...
 def search_window(
     window1: _Floats,
     usable1: _Map,

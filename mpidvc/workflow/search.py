@@ -60,8 +60,9 @@ LESS = "smaller windows or ranges (-hws, -sr)"
 LABEL_LESS = "a smaller range (-sr)"
 #: Bytes for one search above which a range is refused.
 MOST_MEMORY = 8e9
-#: Rough CPU seconds per compared pair of voxels by direct sums, and per point and voxel searched by FFT.
-COST_DIRECT, COST_FFT = 3e-11, 4e-8
+#: Rough CPU seconds per compared pair of voxels by direct sums and by those over blocks, and per point and voxel
+#: searched by FFT.
+COST_DIRECT, COST_SCREENED, COST_FFT = 3e-11, 5e-12, 4e-8
 
 
 def _range(ends: list[int], two_d: bool, wider: int = 0) -> tuple[Triple, Triple]:
@@ -102,9 +103,10 @@ def seconds_of_point(settings: SearchSettings) -> float:
     """Rough CPU seconds of a point."""
     widths = np.array(settings.hws) * 2.0 + 1
     offsets = np.array(settings.high) - np.array(settings.low) + 1.0
-    if choose_method(settings.hws, settings.low, settings.high) == "direct":
-        return float(np.prod(widths * offsets)) * COST_DIRECT + 5e-5
-    return float(np.prod(widths + offsets - 1)) * COST_FFT
+    method = choose_method(settings.hws, settings.low, settings.high)
+    if method == "fft":
+        return float(np.prod(widths + offsets - 1)) * COST_FFT
+    return float(np.prod(widths * offsets)) * (COST_SCREENED if method == "screened" else COST_DIRECT) + 5e-5
 
 
 def search_options(command: str, images: ImagePair, settings: SearchSettings) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from mpidvc.kernels import pixel_search
 from tests.kernels.oracle import search_oracle
 
-PATHS = ("direct", "fft")
+PATHS = ("direct", "screened", "fft")
 
 
 def texture(shape, seed, smooth=1.5):
@@ -42,13 +42,14 @@ def cut(array, centre, hws, low=(0, 0, 0), high=(0, 0, 0)):
 
 
 def check(box1, usable1, box2, usable2, hws, low, high, zero_mean, centre1, centre2, min_overlap=0.0):
-    """Both paths against the oracle at every point; the offsets."""
+    """All paths against the oracle at every point; the offsets."""
     found = {}
     for path in PATHS:
         args = (box1, usable1, box2, usable2, hws, low, high, zero_mean, centre1, centre2)
         found[path] = search(*args, min_overlap=min_overlap, method=path)
-    for direct, fft in zip(found["direct"], found["fft"], strict=True):
-        np.testing.assert_array_equal(direct, fft)
+    for path in PATHS:
+        for direct, other in zip(found["direct"], found[path], strict=True):
+            np.testing.assert_array_equal(direct, other)
     offset, cc, error = found["direct"]
     for k, (c1, c2) in enumerate(zip(centre1, centre2, strict=True)):
         true, errors = search_oracle(
@@ -242,11 +243,13 @@ def test_near_ties_in_the_dark_beside_a_bright_part(zero_mean, isa):
     """An FFT has the errors of all that it transforms: here the bright part's are larger than the dark one's ties."""
     hws, low, high = (4, 4, 4), (-6, -6, -6), (6, 6, 6)
     centre = np.array([[12, 12, 12]])
-    for seed in range(4):
+    for seed in range(8):
         random = np.random.default_rng(seed)
         tile = np.tile(random.normal(size=(3, 4, 2)), (9, 7, 13))[:25, :25, :25]
         one, two = (tile + 1e-5 * random.normal(size=tile.shape) for _ in range(2))
-        two[:, :, 20:] = 1e4 * random.normal(size=(25, 25, 5))
+        # of any mean, or of none: then the bounds of the dark part depend on no constant
+        bright = random.normal(size=(25, 25, 5)) if seed % 2 else random.normal(size=(25, 25, 1)) * [1, -1, 1, -1, 0]
+        two[:, :, 20:] = 1e4 * bright
         for path in PATHS:
             offsets, _, _ = search(one, None, two, None, hws, low, high, zero_mean, centre, centre, method=path)
             assert loss(one, two, hws, low, high, zero_mean, centre[0], offsets[0]) <= LAST_DIGITS
@@ -384,13 +387,132 @@ def test_windows_without_a_cc_are_not_evaluated(zero_mean, method):
         search_range = (10,) * 3, (-8,) * 3, (8,) * 3
         return pixel_search.search_points(
             first, None, second, None, *search_range, zero_mean, centre, centre, *out, method=method
-        )
+        )[0]
 
     # 1734 candidates of `empty` are zeros throughout: their bounds are infinite, as are all of the last two pairs
     assert 1 <= evaluated(one, two) <= 3
     assert 1 <= evaluated(one, empty) <= 3
     assert evaluated(one, nothing) == 0
     assert evaluated(nothing, two) == 0
+
+
+def counts(one, two, hws, reach, centres, **more):
+    """Numbers of candidates evaluated in double precision, and summed over all voxels; and the answers."""
+    answers = np.zeros((len(centres), 3), np.int64), np.zeros(len(centres)), np.zeros(len(centres))
+    boxes = [np.ascontiguousarray(box, np.float32) for box in (one, two)]
+    low, high = [[sign * n for n in reach] for sign in (-1, 1)]
+    args = boxes[0], None, boxes[1], None, hws, low, high, False, centres, centres, *answers
+    return *pixel_search.search_points(*args, **more), *answers
+
+
+def test_blocks_leave_most_candidates_out(isa):
+    """Of a texture that is smoother than voxels few candidates get sums over all voxels, of white noise all."""
+    smooth = pair("16-bit offset", (36, 36, 36))
+    noise = np.random.default_rng(0).normal(size=(2, 36, 36, 36))
+    centres, hws, reach = np.array([[17, 17, 17], [18, 18, 18]]), (9, 10, 11), (4, 3, 5)
+    offsets = len(centres) * 9 * 7 * 11
+    for (one, two), least, most in ((smooth, 2, 0.05 * offsets), (noise, 0.5 * offsets, offsets + 2)):
+        assert counts(one, two, hws, reach, centres, method="direct")[1] == offsets
+        assert least <= counts(one, two, hws, reach, centres)[1] <= most
+
+
+def test_noise_is_not_compared_by_blocks_each_time(isa):
+    """Unlike noise: blocks exclude nothing, which costs one sum more; after that five points do without them."""
+    one, two = np.random.default_rng(6).normal(100, 20, size=(2, 36, 36, 36))
+    centres, hws, reach = np.full((8, 3), 17), (9, 9, 9), (3, 3, 3)
+    direct = counts(one, two, hws, reach, centres, method="direct")
+    auto = counts(one, two, hws, reach, centres)
+    assert (direct[1], auto[1]) == (8 * 7**3, 8 * 7**3 + 2)
+    np.testing.assert_array_equal(auto[2], direct[2])
+
+
+def test_points_that_blocks_do_not_decide_go_by_fft(isa):
+    """Of a large range: those of white noise; the other ones do not."""
+    one = 100 * texture((60, 60, 140), 3)
+    two = np.roll(one, (3, -5, 7), (0, 1, 2)) + np.random.default_rng(1).normal(size=one.shape)
+    one[:, :, 70:], two[:, :, 70:] = np.random.default_rng(2).normal(size=(2, 60, 60, 70))
+    centres, hws, reach = np.array([[29, 29, 29], [30, 29, 30], [29, 29, 110]]), (9, 9, 9), (18, 18, 18)
+    costs = {path: counts(one, two, hws, reach, centres, method=path) for path in ("auto", *PATHS)}
+    for path in PATHS:
+        for auto, other in zip(costs["auto"][2:], costs[path][2:], strict=True):
+            np.testing.assert_array_equal(auto, other)
+    assert costs["auto"][2][:2].tolist() == [[3, -5, 7]] * 2
+    # the sums of the last point are nearly all
+    assert costs["screened"][1] > 37**3 / 2
+    assert 2 <= costs["auto"][1] < 0.02 * 37**3
+
+
+@pytest.mark.parametrize("hws", [(5, 5, 5), (4, 6, 7), (0, 15, 14)])
+def test_what_blocks_do_not_see(hws, isa):
+    """The best candidate has little in common with the means of blocks, and the second one little else.
+
+    Means A and rest r of the same norm: CC of s A + r is (s + 1) / sqrt(2 (s^2 + 1)), of which r gives a part that is
+    the bound, but for a few percent: a constant is taken off, and the last blocks are cut. A + 0.45 r is just below.
+    """
+    random = np.random.default_rng(9)
+    shape = tuple(2 * h + 1 for h in hws)
+    blocks = tuple(2 if n > 1 else 1 for n in shape)
+    padded = tuple(-(-n // 2) * 2 if n > 1 else 1 for n in shape)
+    ones = np.zeros(padded)
+    ones[tuple(slice(n) for n in shape)] = 1
+
+    def means(values):
+        """Means of blocks of whole voxels of the window, zeros where the window has a part of a block."""
+        z, y, x = (n // b for n, b in zip(padded, blocks, strict=True))
+        split = (values * ones).reshape(z, blocks[0], y, blocks[1], x, blocks[2])
+        out = np.broadcast_to(split.mean(axis=(1, 3, 5), keepdims=True), split.shape).reshape(padded)
+        whole = np.broadcast_to(ones.reshape(split.shape).min(axis=(1, 3, 5), keepdims=True), split.shape).reshape(
+            padded
+        )
+        return out * whole
+
+    mean = means(random.normal(size=padded))
+    mean -= means(np.full(padded, mean[mean != 0].mean()))
+    rest = random.normal(size=padded) * (mean != 0)
+    rest -= means(rest)
+    mean, rest = (v[tuple(slice(n) for n in shape)] / np.linalg.norm(v) for v in (mean, rest))
+    s = 0.45
+    high = (1 if shape[0] > 1 else 0, 1, shape[2] + 2)
+    for place in np.ndindex(1 + high[0], 2, 2):
+        two = np.zeros(tuple(n + h for n, h in zip(shape, high, strict=True)))
+        best, second = (
+            tuple(slice(p, p + n) for p, n in zip(at, shape, strict=True))
+            for at in (place, (*place[:2], place[2] + shape[2]))
+        )
+        two[best] += s * mean + rest
+        two[second] += mean + (s - 0.002) * rest
+        centre = np.array([hws])
+        args = ((mean + rest) * 1000, None, two * 500, None, hws, (0, 0, 0), high, False, centre, centre)
+        assert check(*args).tolist() == [list(place)]
+
+
+@pytest.mark.parametrize("zero_mean", [False, True])
+@pytest.mark.parametrize("most", [255, 65535])
+@pytest.mark.parametrize("hws", [(0, 100, 90), (9, 8, 10), (0, 3, 200)])
+def test_grey_levels_at_the_ends_of_their_range(hws, most, zero_mean, isa):
+    """Images of 0 and the largest grey level only, and of the largest one but for few voxels: sums beyond 32 bits."""
+    random = np.random.default_rng(3)
+    reach = tuple(min(h, 2) for h in hws)
+    size = tuple(2 * (h + r) + 1 for h, r in zip(hws, reach, strict=True))
+    low, high = [[sign * n for n in reach] for sign in (-1, 1)]
+    centre = np.array([[h + r for h, r in zip(hws, reach, strict=True)]])
+    for share in (0.5, 0.001, 0.999):
+        one = np.where(random.random(size) < share, most, 0)
+        two = np.roll(one, (-min(1, hws[0]), 1, -2), (0, 1, 2))
+        check(one, None, two, None, hws, low, high, zero_mean, centre, centre)
+        two = np.where(random.random(size) < share, most, 0)
+        check(one, None, two, None, hws, low, high, zero_mean, centre, centre)
+
+
+@pytest.mark.parametrize("hws", [(0, 200, 200), (20, 20, 20), (0, 1, 150), (30, 2, 2)])
+def test_large_windows(hws, isa):
+    reach = tuple(min(h, 1) for h in hws)
+    size = tuple(2 * (h + r) + 1 for h, r in zip(hws, reach, strict=True))
+    one = np.rint(30000 + 5000 * texture(size, 4))
+    two = np.roll(one, (0, 1, -1), (0, 1, 2)) + np.rint(np.random.default_rng(5).normal(0, 200, size))
+    low, high = [[sign * n for n in reach] for sign in (-1, 1)]
+    centre = np.array([[h + r for h, r in zip(hws, reach, strict=True)]])
+    assert check(one, None, two, None, hws, low, high, True, centre, centre).tolist() == [[0, 1, -1]]
 
 
 def test_empty_surroundings():
@@ -478,6 +600,8 @@ def test_wrong_arguments():
 
 
 def test_method_follows_from_sizes():
-    assert pixel_search.choose_method((10,) * 3, (-4,) * 3, (4,) * 3) == "direct"
-    assert pixel_search.choose_method((10,) * 3, (-12,) * 3, (12,) * 3) == "fft"
+    assert pixel_search.choose_method((10,) * 3, (-4,) * 3, (4,) * 3) == "screened"
+    assert pixel_search.choose_method((10,) * 3, (-12,) * 3, (12,) * 3) == "screened"
+    assert pixel_search.choose_method((10,) * 3, (-40,) * 3, (40,) * 3) == "fft"
     assert pixel_search.choose_method((0, 10, 10), (0, -4, -4), (0, 4, 4)) == "direct"
+    assert pixel_search.choose_method((0, 40, 40), (0, -20, -20), (0, 20, 20)) == "screened"

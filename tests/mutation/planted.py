@@ -14,14 +14,18 @@ __all__ = ["planted"]
 FAULTS = [
     (
         "cython_ext/window_search.cpp",
-        "*bound = 1.2 * e_top * scale + 0.6 * fabs(*cc) * (e_va * vb + e_vb * va) * (scale * scale);",
-        "*bound = 0.01 * (1.2 * e_top * scale + 0.6 * fabs(*cc) * (e_va * vb + e_vb * va) * (scale * scale));",
+        "*bound = certain ? e_top * scale * (1 + 0.6 * x) * (1 + 0.6 * y) + 0.6 * fabs(value) * (x + y) : INFINITY;",
+        "*bound = certain ? 0.01 * (e_top * scale + 0.6 * fabs(value) * (x + y)) : INFINITY;",
     ),
-    ("cython_ext/window_search.cpp", "one = 4 * UNIT32;", "one = 0 * UNIT32;"),
     (
         "cython_ext/window_search.cpp",
-        "return fft ? noise * norm1[OF1[sum]] * norm2[OF2[sum]] : 0.0;",
-        "return 0.0;",
+        "double of_box = UNIT32 * chain_of_box(p.e)",
+        "double of_box = 0 * UNIT32 * chain_of_box(p.e)",
+    ),
+    (
+        "cython_ext/window_search.cpp",
+        "noise * sqrt(norm1) * sqrt(norm2), 0}",
+        "0, 0}",
     ),
     (
         "cython_ext/gauss_newton/window.hpp",

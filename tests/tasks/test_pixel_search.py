@@ -218,10 +218,10 @@ def test_grey_thresholds():
         assert status(PixelSearch(images_of(one, two), settings).search(node, phi_of([MOTION]))) == found
 
 
-def test_large_ranges_go_by_fft():
+def test_large_ranges_go_over_blocks():
     one, two = pair()
     settings = SearchSettings((8, 8, 8), (-9, -9, -9), (9, 9, 9))
-    assert choose_method(settings.hws, settings.low, settings.high) == "fft"
+    assert choose_method(settings.hws, settings.low, settings.high) == "screened"
     nodes, phi = crowd(count=2)
     check(images_of(one, two), settings, nodes, phi)
 
