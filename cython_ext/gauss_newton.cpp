@@ -4,7 +4,8 @@
 // A = sum r G X, M = sum (G X)(G X)^T, Phi <- Phi (I + M^-1 A).
 //
 // The parts, each in a header of its own: sampler (interpolation of image 2), window (image 1), moments (sums without
-// the residual), reading (window and moments from a box), passes (sums with the residual), algebra (the small system), spline (prefilter). Here: blocks, points and warps.
+// the residual), reading (window and moments from a box), passes (sums with the residual), algebra (the small system),
+// slopes (gradients of image 2), errors (random errors of a result), spline (prefilter). Here: blocks, points and warps.
 //
 // Everything has internal linkage but the table at the end, and nothing of the C++ library is used: see
 // instruction_set.hpp.
@@ -15,10 +16,12 @@
 #include <string.h>
 
 #include "gauss_newton/algebra.hpp"
+#include "gauss_newton/errors.hpp"
 #include "gauss_newton/moments.hpp"
 #include "gauss_newton/passes.hpp"
 #include "gauss_newton/reading.hpp"
 #include "gauss_newton/sampler.hpp"
+#include "gauss_newton/slopes.hpp"
 #include "gauss_newton/spline.hpp"
 #include "gauss_newton/window.hpp"
 #include "instruction_set.hpp"
@@ -32,7 +35,7 @@ int block_sums(const mpidvc_block *block, double *sums) {
     const mpidvc_settings &set = *block->settings;
     memset(sums, 0, sizeof(double) * MPIDVC_SUMS);
     Window win = {};
-    if (!allocate(win, block->n, set)) return -1;
+    if (!allocate(win, block->n, set, 0)) return -1;
     const Int index[3] = {block->index0, block->index_y, block->index_z};
     int failed = read_window(win, block->box1, block->sampled1, block->low1, set, block->level, index, sums);
     if (!failed) {
@@ -110,9 +113,11 @@ int update(const mpidvc_settings &set, const double delta[12], double F[9], doub
     return sound ? 0 : -4;
 }
 
-// Registers one window, from the guess (F, t) to the result in its place. -1 where memory is short.
+// Registers one window, from the guess (F, t) to the result in its place, and its random errors (null: none), which are
+// about `place`. -1 where memory is short.
 int register_window(const mpidvc_points &points, Window &win, const Int centre1[3], const double low2[3],
-                    const double high2[3], double F[9], double t[3], Outcome &out) {
+                    const double high2[3], double F[9], double t[3], Outcome &out, const double *place,
+                    double *errors) {
     const mpidvc_settings &set = *points.settings;
     double sums[MPIDVC_SUMS] = {0};
     Int low1[3], index[3];
@@ -227,7 +232,10 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
         out.status = 2;
     else if (out.status == 0)
         out.status = 1;
-    return 0;
+    if (out.status != 2 || !errors) return 0;
+    const float *now = set.update_gradient || !whole ? win.now : win.weighted ? win.w : 0;
+    return random_errors(points, win, s, low1, index, now, sums + MPIDVC_M, sums[MPIDVC_N], mean_square * sums[MPIDVC_N],
+                         gain, F, place, errors);
 }
 
 int correlate(const mpidvc_points *points) {
@@ -235,11 +243,13 @@ int correlate(const mpidvc_points *points) {
     Int whole[3];
     for (int a = 0; a < 3; a++) whole[a] = 2 * points->hws[a] + 1;
     Window win = {};
-    if (!allocate(win, points->n, set)) return -1;
+    if (!allocate(win, points->n, set, points->noise)) return -1;
     int failed = 0;
     for (Int k = 0; k < points->count && !failed; k++) {
         const Int *centre = points->centre1 + 3 * k;
         double *phi = points->phi + 12 * k, *result = points->result + 6 * k;
+        double *const errors = points->noise ? points->errors + MPIDVC_ERRORS * k : 0;
+        for (int i = 0; i < MPIDVC_ERRORS && errors; i++) errors[i] = NAN;
         Int low[3];
         for (int a = 0; a < 3; a++) low[a] = centre[a] - points->hws[a];
         const double covered = points->covered ? mean_of(points->covered, points->box1, low, whole) : 1.0;
@@ -260,7 +270,8 @@ int correlate(const mpidvc_points *points) {
             t[i] = phi[4 * i + 3];
         }
         Outcome out = {};
-        failed = register_window(*points, win, centre, points->low2 + 3 * k, points->high2 + 3 * k, F, t, out);
+        failed = register_window(*points, win, centre, points->low2 + 3 * k, points->high2 + 3 * k, F, t, out,
+                                 points->place ? points->place + 3 * k : 0, errors);
         for (int i = 0; i < 3; i++) {
             for (int j = 0; j < 3; j++) phi[4 * i + j] = F[3 * i + j];
             phi[4 * i + 3] = t[i];

@@ -18,6 +18,9 @@ struct Window {
     float *warped, *warped_weight;      // update_gradient: window 2 with a frame of gradient_reach
     float *residual;                    // update_gradient
     float *hz, *hy, *hx;                // Gaussian gradients: central differences beside them, for M
+    float *k[3];                        // errors: gradients of image 2, as image 1 sees them
+    float *around;                      // errors: a gradient with a frame of the noise's reach, which is 0
+    Int around_pitch, *lag;             // and the distance in it from the lag -reach to each of the noise's
     Int frame[3], frame_pitch;          // of `warped`
     float *row;                         // a row of values, and one of weights behind it
     bool weighted;                      // some w are 0
@@ -30,8 +33,9 @@ struct Window {
 // Voxels around the compared ones that gradients need; one more where Shift-DVC takes them beside the voxels.
 MPIDVC_INLINE Int frame_of(const mpidvc_settings &set) { return set.gradient_reach + (set.shift ? 1 : 0); }
 
-// Memory of a window of n voxels, to be given back by free(win.memory). False where memory is short.
-bool allocate(Window &win, const Int n[3], const mpidvc_settings &set) {
+// Memory of a window of n voxels, to be given back by free(win.memory); noise: of a window with random errors, or null.
+// False where memory is short.
+bool allocate(Window &win, const Int n[3], const mpidvc_settings &set, const mpidvc_noise *noise) {
     memcpy(win.n, n, sizeof win.n);
     win.pitch = (n[2] + 7) / 8 * 8;
     win.rows = n[0] * n[1];
@@ -41,19 +45,33 @@ bool allocate(Window &win, const Int n[3], const mpidvc_settings &set) {
     win.frame_pitch = (win.frame[2] + 7) / 8 * 8;
     const Int frame = win.frame[0] * win.frame[1] * win.frame_pitch + 64;
     const Int line = larger(win.pitch, win.frame_pitch) + 64;
-    const Int floats = (set.gauss ? 10 : 7) * size + 2 * frame + 2 * line;
-    win.memory = calloc(1, sizeof(Int) * 5 * win.rows + sizeof(float) * floats);
+    const Int lags = noise ? noise->count : 0;
+    Int around = 0;
+    if (lags > 1) {
+        win.around_pitch = n[2] + 2 * noise->reach[2];
+        around = (n[0] + 2 * noise->reach[0]) * (n[1] + 2 * noise->reach[1]) * win.around_pitch + 64;
+    }
+    const Int floats = (7 + (set.gauss ? 3 : 0) + (noise ? 3 : 0)) * size + 2 * frame + 2 * line + around;
+    win.memory = calloc(1, sizeof(Int) * (5 * win.rows + lags) + sizeof(float) * floats);
     if (!win.memory) return false;
     win.first = (Int *)win.memory, win.last = win.first + win.rows;
     win.kept_from = win.last + win.rows, win.kept_to = win.kept_from + win.rows, win.kept = win.kept_to + win.rows;
-    float *p = (float *)(win.kept + win.rows);
+    win.lag = win.kept + win.rows;
+    for (Int k = 0; k < lags && around; k++) {
+        const int64_t *lag = noise->lag + 3 * k, *r = noise->reach;
+        win.lag[k] = ((lag[0] + r[0]) * (n[1] + 2 * r[1]) + lag[1] + r[1]) * win.around_pitch + lag[2] + r[2];
+    }
+    float *p = (float *)(win.lag + lags);
     win.f = p, win.gz = p + size, win.gy = p + 2 * size, win.gx = p + 3 * size, win.w = p + 4 * size;
     win.now = p + 5 * size;
     win.warped = p + 6 * size, win.warped_weight = win.warped + frame;
     win.row = win.warped_weight + frame;
     win.residual = win.row + 2 * line;
     win.hz = win.hy = win.hx = 0;
-    if (set.gauss) win.hz = win.residual + size, win.hy = win.hz + size, win.hx = win.hy + size;
+    p = win.residual + size;
+    if (set.gauss) win.hz = p, win.hy = p + size, win.hx = p + 2 * size, p += 3 * size;
+    for (int a = 0; a < 3 && noise; a++) win.k[a] = p, p += size;
+    win.around = p;
     return true;
 }
 
