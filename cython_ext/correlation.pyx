@@ -169,8 +169,8 @@ __all__ = [
 
 #: Columns of the results of :func:`correlate_points`.
 RESULT = ("error", "iterations", "returnStatus", "deltaPhiNorm", "coverage", "zncc")
-#: Columns of the random errors of :func:`correlate_points`: standard deviations of the displacement and of F, and of the
-#: residual.
+#: Columns of the random errors of :func:`correlate_points`: standard deviations of the displacement and of F, and of
+#: the residual.
 ERRORS = ("sigmaZdisp", "sigmaYdisp", "sigmaXdisp", "sigmaFzz", "sigmaFzy", "sigmaFzx", "sigmaFyz", "sigmaFyy",
           "sigmaFyx", "sigmaFxz", "sigmaFxy", "sigmaFxx", "noise")
 #: Length of the vector that :func:`block_sums` fills.
