@@ -32,6 +32,7 @@ __all__ = [
     "LAGS",
     "Noise",
     "Prediction",
+    "Sample",
     "axis_correlation",
     "composed",
     "correlated_sums",
@@ -39,8 +40,12 @@ __all__ = [
     "interpolated",
     "kappas",
     "lag_sums",
+    "noise_of_residual",
+    "passed",
+    "pool",
     "predict",
     "residual_of",
+    "residual_of_noise",
     "residual_variance",
     "rigid_part",
     "trimmed",
@@ -288,6 +293,104 @@ def residual_of(covariance: npt.ArrayLike, order: int) -> Array:
     """Autocovariance of the residual of two images with independent noises of this autocovariance each."""
     R = np.asarray(covariance, np.float64)
     return R + interpolated(R, order)
+
+
+#: Period of the spectra of autocovariances, voxels: more than twice their largest lag.
+_PERIOD = 32
+
+
+def passed(order: int, places: npt.ArrayLike, two_d: bool) -> Array:
+    """Spectrum by which an interpolation multiplies that of white noise, mean of some places.
+
+    Parameters
+    ----------
+    order : {1, 3}
+    places : (n, 3)
+        Sub-voxel displacements (fractions count); nan: all of them alike.
+    two_d : bool
+
+    Returns
+    -------
+    (32, 32, 32) float64
+        (1, 32, 32) in 2D.
+    """
+    k = 2 * np.pi * np.fft.fftfreq(_PERIOD)
+    everywhere = _bspline(3, k) if order == 1 else _bspline(7, k) / _bspline(3, k) ** 2
+    t = np.mod(np.atleast_2d(np.asarray(places, np.float64)), 1.0)
+    total = np.zeros((1 if two_d else _PERIOD, _PERIOD, _PERIOD))
+    for place in t:
+        lines = []
+        for a in range(3):
+            if two_d and a == 0:
+                lines.append(np.ones(1))
+                continue
+            u = float(place[a])
+            if np.isnan(u):
+                lines.append(everywhere)
+                continue
+            if order == 1:
+                taps = {0: 1 - u, 1: u}
+            else:
+                v = 1 - u
+                taps = {-1: v**3, 0: u * u * (3 * u - 6) + 4, 1: v * v * (3 * v - 6) + 4, 2: u**3}
+            response = sum((w * np.exp(1j * k * at) for at, w in taps.items()), np.zeros(len(k), complex))
+            line = np.abs(response) ** 2
+            lines.append(line if order == 1 else line / (6 * _bspline(3, k)) ** 2)
+        total += reduce(np.multiply.outer, lines)
+    return total / len(t)
+
+
+def _filter(covariance: npt.ArrayLike, factor: Array) -> Array:
+    """An autocovariance whose spectrum is multiplied by a factor."""
+    R = np.asarray(covariance, np.float64)
+    at = np.ix_(*(np.arange(n) - n // 2 for n in R.shape))
+    whole = np.zeros(factor.shape)
+    whole[at] = R
+    return np.asarray(np.fft.ifftn(np.fft.fftn(whole) * factor).real[at])
+
+
+def residual_of_noise(covariance: npt.ArrayLike, spectrum: Array) -> Array:
+    """Autocovariance of the residual of two images with this noise each, of which one has `passed` an interpolation."""
+    return _filter(covariance, 1 + spectrum)
+
+
+def noise_of_residual(covariance: npt.ArrayLike, spectrum: Array) -> Array:
+    """Autocovariance of the noise of one image; the inverse of `residual_of_noise`."""
+    return _filter(covariance, 1 / (1 + spectrum))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Residual and gradients of a window that has converged.
+
+    Attributes
+    ----------
+    covariance : (2 l + 1, …) float64
+        Autocovariance of the residual.
+    gamma : (3, 2 l + 1, …) float64
+        Autocorrelations of the gradients along z, y, x.
+    place : (3,) float64
+        Displacement; nan where places differ much over the window.
+    """
+
+    covariance: Array
+    gamma: Array
+    place: Array
+
+
+def pool(samples: list[Sample]) -> tuple[Array, Array, Array]:
+    """Covariance of the residual, autocorrelations of the gradients, and places of windows that stand for all.
+
+    Windows whose residual has more than twice the median variance are left out: the model does not fit there. All
+    others count alike, whatever their variance.
+    """
+    middle = _middle(samples[0].covariance.shape)
+    variances = np.array([float(one.covariance[middle]) for one in samples])
+    kept = [one for one, v in zip(samples, variances, strict=True) if 0 < v <= 2 * np.median(variances)] or samples
+    rho = np.mean([one.covariance / max(float(one.covariance[middle]), 1e-300) for one in kept], axis=0)
+    variance = np.mean([float(one.covariance[middle]) for one in kept])
+    gamma = np.mean([one.gamma for one in kept], axis=0)
+    return np.asarray(variance * rho), np.asarray(gamma), np.stack([one.place for one in kept])
 
 
 @dataclass(frozen=True)

@@ -15,22 +15,26 @@ from mpidvc.arrays import Array, Float32Array, Records, Triple
 from mpidvc.core.boxes import Scratch
 from mpidvc.core.grid import Chunks, brick_edge, chunk_points
 from mpidvc.core.registration import RegistrationSettings
+from mpidvc.core.uncertainty import Noise
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.pair import ImagePair
 from mpidvc.kernels import correlation
 from mpidvc.tasks.boxes import Ints, Map, around_samples, read_reference_box, read_sampled_box
 from mpidvc.tasks.points import Points, record_of, rows_as_records
 
-__all__ = ["RECORD", "LdicSettings", "LdicTask", "brick", "make_chunks", "records_of"]
+__all__ = ["LdicSettings", "LdicTask", "brick", "columns_of", "make_chunks", "records_of"]
 
 Samples = Float32Array | None
 
-#: Result of a point: Phi, and a number for each of `correlation.RESULT`.
-RECORD = record_of(correlation.RESULT)
 #: Most voxels of a box of image 2 that points share.
 LARGEST_BOX = 16_000_000
 #: Points whose rounded guess is farther than this (voxels) from the chunk's median get boxes of their own.
 NEAR = 16
+
+
+def columns_of(errors: bool) -> tuple[str, ...]:
+    """Numbers of a point besides Phi, with random errors or without."""
+    return (*correlation.RESULT, *(correlation.ERRORS if errors else ()))
 
 
 @dataclass(frozen=True)
@@ -88,16 +92,19 @@ class LdicTask:
     points : Points
         Points in image 1, at whole voxels (fractions are dropped); a guess that is not finite gives return status -7.
     settings : LdicSettings
+    noise : Noise, optional
+        Asks for the random errors.
     """
-
-    dtype = RECORD
 
     def __init__(
         self,
         images: ImagePair,
         points: Points,
         settings: LdicSettings,
+        noise: Noise | None = None,
     ) -> None:
+        self.dtype = record_of(columns_of(noise is not None))
+        self._noise = None if noise is None else correlation.Noise(noise.rho, noise.kappa, noise.variance)
         self.images = images
         self.points, self.settings = points, settings
         self.n_chunks = points.n_blocks
@@ -108,11 +115,13 @@ class LdicTask:
     def run(self, chunk: int) -> Records:
         """Records of the chunk's points, in the chunk's order."""
         inputs = self.points.inputs(chunk)
-        records = np.zeros(len(inputs), RECORD)
+        records = np.zeros(len(inputs), self.dtype)
         guess = inputs["phi"]
         finite = np.asarray(np.isfinite(guess).all(axis=(1, 2)))
         records["phi"] = np.where(finite[:, None, None], guess, np.eye(4)[:3])
-        records["result"] = [np.inf, 0, -7, np.inf, 0, np.nan]
+        n = len(correlation.RESULT)
+        records["result"][:, :n] = [np.inf, 0, -7, np.inf, 0, np.nan]
+        records["result"][:, n:] = np.nan
         usable = np.nonzero(finite)[0]
         if len(usable):
             nodes = inputs["position"][usable].astype(np.int64)
@@ -146,7 +155,8 @@ class LdicTask:
         box2, valid2, origin2 = read_sampled_box(self.images.image2, box_low, box_high, order, self._scratch[1])
         box1, (usable, covered, real), sampled1, origin1 = self._reference_box(nodes)
         phi = np.ascontiguousarray(records["phi"].reshape(len(nodes), 12))
-        result = np.ascontiguousarray(records["result"])
+        n = len(correlation.RESULT)
+        result, errors = (np.ascontiguousarray(part) for part in np.split(records["result"], [n], axis=1))
         correlation.correlate_points(
             self._kernel_settings,
             box1,
@@ -167,9 +177,11 @@ class LdicTask:
             settings.min_coverage,
             settings.grey_low,
             settings.grey_high,
+            noise=self._noise,
+            errors=errors,
         )
         records["phi"] = phi.reshape(-1, 3, 4)
-        records["result"] = result
+        records["result"] = np.concatenate([result, errors], axis=1)
         return records
 
     def _reference_box(self, nodes: Ints) -> tuple[Float32Array, tuple[Map, Map, Map], Samples, Ints]:
@@ -188,9 +200,9 @@ class LdicTask:
         return box, maps, sampled1, start
 
 
-def records_of(field: PhiField | None, rows: Ints) -> Records:
-    """Records (`RECORD`) of rows of a field as they are.
+def records_of(field: PhiField | None, rows: Ints, errors: bool = False) -> Records:
+    """Records of rows of a field as they are, with random errors or without.
 
-    Columns of the text files that the field does not have are 0, as in spam; coverage and zncc are nan.
+    Columns of the text files that the field does not have are 0, as in spam; all others are nan.
     """
-    return rows_as_records(field, rows, correlation.RESULT)
+    return rows_as_records(field, rows, columns_of(errors))

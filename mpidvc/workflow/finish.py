@@ -76,6 +76,8 @@ def _verify(executor: Executor, journal: Journal, alone: Executor | None) -> Non
 
 
 def _publish(files: RunFiles, target: RowFile, measurement: Measurement) -> None:
+    for name, values in measurement.noise.items():
+        target.write(name, 0, values)
     target.sync(always=True)
     target.close()
     part = part_of(files.path)

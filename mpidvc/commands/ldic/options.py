@@ -22,6 +22,8 @@ examples:
       a long series: every state starts from the result of the one before, and the reference changes where it has to
   mpidvc ldic series.toml -ns 20 -hws 10 --warm-start
       the states that series.toml lists, with options of their own: [[state]] image = "day2.tif" margin = 10
+  mpidvc ldic im1.tif im2.tif -ns 20 -hws 10 -o 3 --sigma --noise-from im1-im1again-ldic.h5
+      with the random error of every displacement; the noise is that of two scans of the same state
   mpiexec -n 64 mpidvc ldic im1.tif im2.tif -ns 10 -hws 10
       on the hosts that the launcher chooses
 """
@@ -68,6 +70,7 @@ def add_options(parser: Parser) -> None:
     how = parser.add_argument_group("correlation")
     options.add_correlation(how, min_delta_phi=1e-3)
     options.add_criterion(parser, how)
+    options.add_sigma(parser)
     options.add_field_run(parser)
 
 
@@ -83,6 +86,7 @@ def check(args: argparse.Namespace) -> list[str]:
     options.check_grid(args)
     if args.skip and args.phi_file is None:
         raise UserError("-skp needs the field that it continues (-pf)")
+    options.check_sigma(args)
     options.check_outputs(args)
     notes = options.check_series(args, len(args.images))
     if args.series_incremental and args.mask1 is not None:

@@ -15,13 +15,15 @@ from mpidvc.core.grey import choose_criterion
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.images.pair import ImagePair
-from mpidvc.kernels.correlation import RESULT
+from mpidvc.kernels.correlation import ERRORS
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.grey import Windows, grey_levels
-from mpidvc.tasks.ldic import RECORD, LdicSettings, LdicTask, make_chunks, records_of
+from mpidvc.tasks.ldic import LdicSettings, LdicTask, columns_of, make_chunks, records_of
 from mpidvc.tasks.memory import ldic_bytes, looking_bytes
+from mpidvc.tasks.noise import WindowNoise, lags_of
+from mpidvc.tasks.points import record_of
 from mpidvc.tasks.ranks import Team
-from mpidvc.workflow import inputs
+from mpidvc.workflow import inputs, uncertainty
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.determines import fingerprints
 from mpidvc.workflow.guess import Guess, Nodes, nodes_to_measure, read_guess
@@ -30,6 +32,7 @@ from mpidvc.workflow.output import Output, check_results, series_stems
 from mpidvc.workflow.registration import describe_criterion, registration_options, registration_settings
 from mpidvc.workflow.series import SeriesPart, SeriesPlan
 from mpidvc.workflow.summary import show_statuses
+from mpidvc.workflow.uncertainty import NoiseSource
 from mpidvc.workflow.verdict import judge_correlation, note_outliers
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles
@@ -64,13 +67,19 @@ class Plan(SeriesPlan[Pair]):
         Whether good nodes of the first guess are kept.
     spacing : 3 ints or None
         Node spacing as asked for, voxels.
+    noise : NoiseSource or None
+        For the random errors.
     """
-
-    files = FieldFiles("LDIC", {name: name for name in SHOWN}, SHOWN)
 
     stored_f: str
     skip: bool
     spacing: Triple | None
+    noise: NoiseSource | None
+
+    @property
+    def files(self) -> FieldFiles:
+        shown = SHOWN if self.noise is None else (*SHOWN, *uncertainty.SHOWN)
+        return FieldFiles("LDIC", {name: name for name in shown}, shown if self.noise is None else (*SHOWN, *ERRORS))
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
@@ -116,6 +125,7 @@ class Plan(SeriesPlan[Pair]):
             stored_f=args.apply_F,
             skip=args.skip,
             spacing=spacing,
+            noise=uncertainty.read_source(args, opened[0].image1),
             estimated_seconds=len(pairs) * len(nodes) * cost,
             image_mode=image_mode(args),
             memory=args.memory,
@@ -157,19 +167,23 @@ class Plan(SeriesPlan[Pair]):
             "-mc": settings.min_coverage,
             "-glt": settings.grey_low,
             "-ght": settings.grey_high,
+            **(self.noise.determines if self.noise is not None else {}),
             **registration_options(settings.registration),
         }
+        columns = columns_of(self.noise is not None)
         work = Work(
             determines=determines,
             nodes=nodes,
-            columns=RESULT,
-            record=RECORD,
+            columns=columns,
+            record=record_of(columns),
             guess=guess,
             stored_f=self.stored_f,
             order=again[chunks.order],
             starts=chunks.start,
+            attributes={} if self.noise is None else {"noise": self.noise.told},
+            lags=None if self.noise is None else lags_of(part.images.two_d),
         )
-        work.keep(kept, lambda rows: records_of(guess.field, rows))
+        work.keep(kept, lambda rows: records_of(guess.field, rows, self.noise is not None))
         return work
 
     def measure(self, part: Pair, measurement: Measurement) -> None:
@@ -178,9 +192,15 @@ class Plan(SeriesPlan[Pair]):
             measurement.console.tell(part.criterion)
             if self.skip:
                 measurement.console.print(f"-skp: {measurement.work.n_kept} nodes are kept as they are in the file")
-        measurement.start("Starting Local DIC", part.images, part.settings)
+        images, points, settings = part.images, measurement.journal, part.settings
+        noise = None
+        if self.noise is not None:
+            task = WindowNoise(images, points, settings)
+            order = settings.registration.order
+            noise = uncertainty.measure_noise(measurement, self.noise, task, images.image1, order)
+        measurement.start("Starting Local DIC", images, settings)
         measurement.run(
-            LdicTask(part.images, measurement.journal, part.settings),
+            LdicTask(images, points, settings, noise),
             "ldic",
             lambda last: (
                 f"it={last['iterations']:02.0f} dPhiNorm={last['deltaPhiNorm']:.3e} rs={last['returnStatus']:+.0f}"
@@ -193,6 +213,9 @@ class Plan(SeriesPlan[Pair]):
         rows, settings = work.measured, part.settings.registration
         error, zncc = (results.column(name)[rows] for name in ("error", "zncc"))
         note_outliers(console, status[rows], error, zncc)
+        if self.noise is not None:
+            errors = [results.column(name) for name in uncertainty.SHOWN]
+            uncertainty.show_errors(console, status, errors, part.images.two_d)
         return judge_correlation(console, part.images, work.positions[rows], status[rows], self.hws, settings)
 
 
@@ -206,6 +229,8 @@ def _settings(args: argparse.Namespace, images: ImagePair, nodes: Nodes, guess: 
         grey_low=args.grey_low_threshold,
         grey_high=args.grey_high_threshold,
     )
+    if args.sigma and args.shift:
+        raise UserError("-shift --sigma: samples between the voxels have another noise; drop one of them")
     choice = choose_criterion(args.criterion, grey_levels(images, windows))
     # beyond the image there is nothing to compare
     z, y, x = (min(m, n) for m, n in zip(args.margin, images.image1.shape, strict=True))
