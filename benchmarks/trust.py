@@ -4,8 +4,8 @@
     python benchmarks/trust.py --only 1.6 --orders 3 --csv z.csv
 
 A texture of the correlation s has the spectrum exp(-k² s² / 2). Image 2 is that texture under a linear field of 1 %
-strain, from a spline of degree five on a grid of twice the voxels, whose error is below 1e-4 of the texture. Both images
-get noise of their own. An error is the difference from the same run without noise, less its mean: the bias of an
+strain, from a spline of degree five on a grid of twice the voxels, whose error is below 1e-4 of the texture. Both
+images get noise of their own. An error is the difference from the same run without noise, less its mean: the bias of an
 interpolation differs from node to node and is no noise. It is told besides, against the truth. z = error / sigma has to
 have a deviation of 1. The formula for white noise, s² M⁻¹, stands beside.
 """
@@ -172,11 +172,9 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, help="write the numbers there, too")
     args = parser.parse_args()
     rows = []
-    print(
-        "| texture | noise | order | nodes | observed error of u | std(z) of u | of F | \\|z\\| > 3 | white-noise formula |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
-    print("", end="", flush=True)
+    titles = ("texture", "noise", "order", "nodes", "observed error of u", "std(z) of u", "of F", "\\|z\\| > 3")
+    print(f"| {' | '.join(titles)} | white-noise formula |")
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for s in args.only:
         first, second = texture(args.size, s)
         for order in args.orders:
