@@ -365,6 +365,8 @@ def check_sigma(args: argparse.Namespace) -> None:
         require(value is None or args.sigma, option, value, "tells the noise for --sigma; add --sigma, or drop it")
     if args.noise_from is not None and args.noise_mask is not None:
         raise UserError("--noise-from --noise-mask: the noise comes from one of them; drop the other")
+    if args.sigma and vars(args).get("shift"):
+        raise UserError("-shift --sigma: samples between the voxels have another noise; drop one of them")
 
 
 def add_output(

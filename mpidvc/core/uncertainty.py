@@ -41,6 +41,7 @@ __all__ = [
     "kappas",
     "lag_sums",
     "noise_of_residual",
+    "own_share",
     "passed",
     "pool",
     "predict",
@@ -80,15 +81,27 @@ class Noise:
     variance: float = float("nan")
 
     @classmethod
-    def of(cls, covariance: npt.ArrayLike, gamma: npt.ArrayLike, known: bool = False) -> Noise:
+    def of(
+        cls, covariance: npt.ArrayLike, gamma: npt.ArrayLike, own: npt.ArrayLike | None = None, known: bool = False
+    ) -> Noise:
         """Noise with this autocovariance of the residual, and these autocorrelations of the gradients (3, …).
 
-        `known`: the variance holds for all windows, and is not that of their residuals.
+        Parameters
+        ----------
+        covariance, gamma : (2 l + 1, …), (3, 2 l + 1, …)
+        own : (3,), optional
+            `own_share` of image 1, which kappa lacks.
+        known : bool
+            Whether the variance holds for all windows, and is not that of their residuals.
         """
         R = np.asarray(covariance, np.float64)
         variance = float(R[_middle(R.shape)])
         rho = trimmed(R / variance) if variance > 0 else trimmed(_delta(R.shape))
-        return cls(rho, kappas(rho, gamma), variance if known else float("nan"))
+        kappa = kappas(rho, gamma)
+        if own is not None:
+            # where the residual holds more than noise, the share is too large
+            kappa = np.maximum(kappa - np.asarray(own), kappa / 2)
+        return cls(rho, kappa, variance if known else float("nan"))
 
 
 def _middle(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -155,6 +168,35 @@ def kappas(rho: npt.ArrayLike, gamma: npt.ArrayLike) -> Array:
     sums: Array = (np.asarray(rho)[None] * np.asarray(gamma)).sum(axis=(1, 2, 3))
     # noise whose correlations nearly cancel (the ramp of a reconstruction) must not make a variance vanish
     return np.maximum(sums, 0.1)
+
+
+def own_share(noise: npt.ArrayLike, variance: float, power: npt.ArrayLike) -> Array:
+    """Part (3,) of kappa that image 1's noise has with its own gradient, and that is no error.
+
+    Image 1's noise e is in the residual and, as central differences, in the gradient; but the sum over a window of
+    ``e(x) (e(x + 1) - e(x - 1))`` is nothing but its ends. It matters where texture is coarse and noise strong.
+
+    Parameters
+    ----------
+    noise : (2 l + 1, …)
+        Autocovariance of image 1's noise.
+    variance : float
+        Of the residual.
+    power : (3,)
+        Mean square of the gradients along z, y, x, noise included.
+    """
+    R = np.asarray(noise, np.float64)
+    found = np.zeros(3)
+    for a in range(3):
+        if R.shape[a] == 1 or not (variance > 0 and np.asarray(power)[a] > 0):
+            continue
+        padded = np.pad(R, [(2, 2) if b == a else (0, 0) for b in range(3)])
+        ahead, behind = (
+            padded[tuple(slice(k, k + n) if b == a else slice(None) for b, n in enumerate(R.shape))] for k in (4, 0)
+        )
+        slopes = R / 2 - (ahead + behind) / 4
+        found[a] = (R * slopes).sum() / (variance * np.asarray(power)[a])
+    return found
 
 
 def residual_variance(squares: float, voxels: float, kappa: npt.ArrayLike, two_d: bool = False) -> float:
@@ -369,17 +411,21 @@ class Sample:
         Autocovariance of the residual.
     gamma : (3, 2 l + 1, …) float64
         Autocorrelations of the gradients along z, y, x.
+    power : (3,) float64
+        Their mean squares.
     place : (3,) float64
         Displacement; nan where places differ much over the window.
     """
 
     covariance: Array
     gamma: Array
+    power: Array
     place: Array
 
 
-def pool(samples: list[Sample]) -> tuple[Array, Array, Array]:
-    """Covariance of the residual, autocorrelations of the gradients, and places of windows that stand for all.
+def pool(samples: list[Sample]) -> tuple[Array, Array, Array, Array]:
+    """Covariance of the residual, autocorrelations and power of the gradients, and places of windows that stand for
+    all.
 
     Windows whose residual has more than twice the median variance are left out: the model does not fit there. All
     others count alike, whatever their variance.
@@ -390,7 +436,9 @@ def pool(samples: list[Sample]) -> tuple[Array, Array, Array]:
     rho = np.mean([one.covariance / max(float(one.covariance[middle]), 1e-300) for one in kept], axis=0)
     variance = np.mean([float(one.covariance[middle]) for one in kept])
     gamma = np.mean([one.gamma for one in kept], axis=0)
-    return np.asarray(variance * rho), np.asarray(gamma), np.stack([one.place for one in kept])
+    # harmonic: shares are means of quotients by it
+    power = 1 / np.mean([1 / np.maximum(one.power, 1e-300) for one in kept], axis=0)
+    return np.asarray(variance * rho), np.asarray(gamma), np.asarray(power), np.stack([one.place for one in kept])
 
 
 @dataclass(frozen=True)
@@ -478,18 +526,19 @@ def predict(
         for c in axes:
             A[4 * a : 4 * a + 4, 4 * c : 4 * c + 4] -= _common(ours[a], theirs[c], R) * XX
     total = residual_of(R, order)
+    variance = float(total[_middle(total.shape)])
     if kappa is None:
         gamma = np.zeros((3, *R.shape))
         for a in axes:
             products, pairs = lag_sums(G[a], lags=max(R.shape) // 2)
             gamma[a] = products / np.maximum(pairs, 1) / max(float((G[a] ** 2).mean()), 1e-300)
-        found = Noise.of(total, gamma)
+        found = Noise.of(total, gamma, own_share(R, variance, (G**2).mean(axis=(1, 2, 3))))
     else:
-        found = Noise(trimmed(total / total[_middle(total.shape)]), np.asarray(kappa, np.float64))
+        found = Noise(trimmed(total / variance), np.asarray(kappa, np.float64))
     if not all(M[4 * a + 3, 4 * a + 3] > 0 for a in axes):
         return Prediction(np.full(3, np.nan), np.full((3, 3), np.nan))
     try:
-        C = covariance(A, M, found, float(total[_middle(total.shape)]))
+        C = covariance(A, M, found, variance)
     except np.linalg.LinAlgError:
         return Prediction(np.full(3, np.nan), np.full((3, 3), np.nan))
     sigma = np.sqrt(np.diag(rigid_part(C) if rigid else C)).reshape(3, 4)

@@ -144,7 +144,7 @@ def sample_of_window(
         gain = float(np.sqrt(spread1 / spread2))
         bias = mean1 - gain * mean2
     products, pairs = lag_sums((f - gain * g - bias) * weights, weights)
-    gamma = np.zeros((3, *products.shape))
+    gamma, power = np.zeros((3, *products.shape)), np.zeros(3)
     middle = tuple(k // 2 for k in products.shape)
     for a in range(1 if images.two_d else 0, 3):
         ahead, behind = (
@@ -155,10 +155,10 @@ def sample_of_window(
         found = sums / np.maximum(pairs, 1)
         if not found[middle] > 0:
             return None
-        gamma[a] = found / found[middle]
+        gamma[a], power[a] = found / found[middle], found[middle]
     place = phi[:, 3].copy()
     place[(np.abs(phi[:, :3] - np.eye(3)) * (n - 1) / 2).sum(axis=1) > STEADY] = np.nan
-    return Sample(products / np.maximum(pairs, 1), gamma, place)
+    return Sample(products / np.maximum(pairs, 1), gamma, power, place)
 
 
 def _deformed(image: Image, order: int, centre: Array, n: Ints, phi: Array) -> Array:

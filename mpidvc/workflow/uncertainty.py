@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mpidvc.arrays import Array
-from mpidvc.core.uncertainty import Noise, Sample, noise_of_residual, passed, pool, residual_of_noise
+from mpidvc.core.uncertainty import Noise, Sample, noise_of_residual, own_share, passed, pool, residual_of_noise
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import NOISE, ResultsFile
 from mpidvc.images.fingerprint import fingerprint
@@ -166,9 +166,9 @@ def _decide(
         console.warn("no window that tells the noise has converged: it is taken for white, and sigma may be too small")
         white = np.zeros(lags)
         white[tuple(n // 2 for n in lags)] = 1
-        covariance, gamma, places = white, np.stack([white] * 3), np.full((1, 3), np.nan)
+        covariance, gamma, power, places = white, np.stack([white] * 3), np.zeros(3), np.full((1, 3), np.nan)
     else:
-        covariance, gamma, places = pool(windows)
+        covariance, gamma, power, places = pool(windows)
         if len(windows) < FEWEST and single is None:
             console.warn(
                 f"only {len(windows)} windows tell the noise: sigma is uncertain; --noise-from or --noise-mask help"
@@ -178,7 +178,8 @@ def _decide(
         covariance = residual_of_noise(single, spectrum)
     else:
         single = noise_of_residual(covariance, spectrum)
-    noise = Noise.of(covariance, gamma, known=source.covariance is not None or source.mask is not None)
+    own = own_share(single, float(covariance[tuple(n // 2 for n in lags)]), power)
+    noise = Noise.of(covariance, gamma, own, known=source.covariance is not None or source.mask is not None)
     if not windows and source.covariance is None and source.mask is None:
         # the windows' own variance, and no correlation
         single = covariance = np.full(lags, np.nan)

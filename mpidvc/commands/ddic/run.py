@@ -123,6 +123,7 @@ class Plan(SeriesPlan[Pair]):
         numbers = {i: open_labels(states[i].labels, opened[sources.index(i)].image1) for i in sorted(set(sources))}
         if args.skip and (guess.field is None or "returnStatus" not in guess.field):
             raise UserError(f"-skp: {guess.name} has no return statuses of labels; give the field that is continued")
+        noise = uncertainty.read_source(args, first)
         names = [states[i].image for i in sources], [state.image for state in states[1:]]
         stems, output = series_stems(args, "ddic", *names, states[0].labels), Output.of(args)
         for stem in stems:
@@ -164,7 +165,7 @@ class Plan(SeriesPlan[Pair]):
             stored_f=args.apply_F,
             skip=args.skip,
             debug=args.debug,
-            noise=uncertainty.read_source(args, first),
+            noise=noise,
             estimated_seconds=voxels * COST[args.interpolation_order],
             image_mode=image_mode(args),
             memory=args.memory,

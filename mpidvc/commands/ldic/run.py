@@ -10,7 +10,7 @@ import numpy as np
 
 from mpidvc.arrays import Triple
 from mpidvc.cli.manifest import with_own
-from mpidvc.cli.options import image_mode
+from mpidvc.cli.options import check_sigma, image_mode
 from mpidvc.core.grey import choose_criterion
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import ResultsFile
@@ -96,6 +96,7 @@ class Plan(SeriesPlan[Pair]):
         if args.skip and guess.field is not None and "returnStatus" not in guess.field:
             raise UserError(f"-skp: {guess.name} has no column returnStatus to choose the nodes by; drop -skp")
         nodes = nodes_to_measure("ldic", guess, shape, spacing)
+        noise = uncertainty.read_source(args, opened[0].image1)
         output = Output.of(args)
         stems = series_stems(args, "ldic", firsts, seconds)
         for stem in stems:
@@ -125,7 +126,7 @@ class Plan(SeriesPlan[Pair]):
             stored_f=args.apply_F,
             skip=args.skip,
             spacing=spacing,
-            noise=uncertainty.read_source(args, opened[0].image1),
+            noise=noise,
             estimated_seconds=len(pairs) * len(nodes) * cost,
             image_mode=image_mode(args),
             memory=args.memory,
@@ -229,8 +230,8 @@ def _settings(args: argparse.Namespace, images: ImagePair, nodes: Nodes, guess: 
         grey_low=args.grey_low_threshold,
         grey_high=args.grey_high_threshold,
     )
-    if args.sigma and args.shift:
-        raise UserError("-shift --sigma: samples between the voxels have another noise; drop one of them")
+    # a state of a manifest may have a -shift of its own
+    check_sigma(args)
     choice = choose_criterion(args.criterion, grey_levels(images, windows))
     # beyond the image there is nothing to compare
     z, y, x = (min(m, n) for m, n in zip(args.margin, images.image1.shape, strict=True))
