@@ -74,9 +74,42 @@ bool is_box(const Window &win, const float *w) {
     return count == (high[0] - low[0] + 1) * (high[1] - low[1] + 1) * (high[2] - low[2] + 1);
 }
 
-// Of a window with so many voxels the rows (z, y) whose neighbours are summed: all of a small one, else every fourth, which
-// tell B to some per cent and save three quarters of the time.
-bool sums_row(Int z, Int y, double voxels) { return voxels < 2500 || (2 * z + y) % 4 == 0; }
+// Of large windows only some rows (z, y) are looked at: every second one tells A to a per cent, every fourth one B to some.
+MPIDVC_INLINE bool looked_at(Int z, Int y, double voxels, int step) {
+    return voxels < 2500 || (step == 2 ? (z + y) % 2 : (2 * z + y) % 4) == 0;
+}
+
+// The number of all compared voxels over that of those in rows that are looked at.
+double share_of_rows(const Window &win, const float *now, double voxels, int step) {
+    double some = 0;
+    for (Int z = 0; z < win.n[0]; z++)
+        for (Int y = 0; y < win.n[1]; y++) {
+            if (!looked_at(z, y, voxels, step)) continue;
+            if (!now) {
+                some += (double)win.n[2];
+                continue;
+            }
+            Wide row = {};
+            for (Int x = 0; x < win.n[2]; x += WIDE)
+                row += first_lanes<WIDE>(load<WIDE>(now + (z * win.n[1] + y) * win.pitch + x), win.n[2] - x);
+            some += total(row);
+        }
+    return voxels / fmax(some, 1.0);
+}
+
+// K of the rows that are looked at, else 0.
+template <int O, int D>
+void slopes_of_region(const Sampler &s, const float T[9], double voxels, float *const K[3], Int pitch) {
+    for (Int z = 0; z < s.n[0]; z++)
+        for (Int y = 0; y < s.n[1]; y++) {
+            const Int o = (z * s.n[1] + y) * pitch;
+            float *const out[3] = {K[0] + o, K[1] + o, K[2] + o};
+            if (looked_at(z, y, voxels, 2))
+                slopes_of_row<O, D>(s, z, y, T, out);
+            else
+                for (int a = 0; a < 3; a++) memset(out[a], 0, sizeof(float) * (size_t)s.n[2]);
+        }
+}
 
 // out = rho * in in these rows, the sum over all lags of a gradient that is 0 where nothing is compared; else 0.
 void correlate_noise(const Window &win, const mpidvc_noise &noise, double voxels, const float *in, float *out) {
@@ -88,7 +121,7 @@ void correlate_noise(const Window &win, const mpidvc_noise &noise, double voxels
                    sizeof(float) * (size_t)n[2]);
     for (Int z = 0; z < n[0]; z++)
         for (Int y = 0; y < n[1]; y++) {
-            if (!sums_row(z, y, voxels)) {
+            if (!looked_at(z, y, voxels, 4)) {
                 memset(out + (z * n[1] + y) * win.pitch, 0, sizeof(float) * (size_t)n[2]);
                 continue;
             }
@@ -146,10 +179,14 @@ int random_errors(const mpidvc_points &points, Window &win, const Sampler &s, co
     float *const *const K = win.k;
     pair.hz = K[0], pair.hy = K[1], pair.hx = K[2];
     if (set.order == 1)
-        set.two_d ? slopes_of_region<1, 2>(s, T, K, win.pitch) : slopes_of_region<1, 3>(s, T, K, win.pitch);
+        set.two_d ? slopes_of_region<1, 2>(s, T, voxels, K, win.pitch)
+                  : slopes_of_region<1, 3>(s, T, voxels, K, win.pitch);
     else
-        set.two_d ? slopes_of_region<3, 2>(s, T, K, win.pitch) : slopes_of_region<3, 3>(s, T, K, win.pitch);
+        set.two_d ? slopes_of_region<3, 2>(s, T, voxels, K, win.pitch)
+                  : slopes_of_region<3, 3>(s, T, voxels, K, win.pitch);
     gradient_products(pair, now, mixed);
+    const double rows = share_of_rows(win, now, voxels, 2);
+    for (int i = 0; i < 60; i++) mixed[i] *= rows;
     matrix_of(mixed, A);
     for (int u = 0; u < 12; u++)
         if (!set.two_d || (u >= 4 && u % 4 != 0)) unknown[m++] = u;
@@ -167,12 +204,8 @@ int random_errors(const mpidvc_points &points, Window &win, const Sampler &s, co
         const float *const G[3] = {win.gz, win.gy, win.gx};
         for (int a = set.two_d; a < 3; a++) correlate_noise(win, noise, voxels, G[a], K[a]);
         gradient_products(pair, 0, mixed);
-        Wide some = {};
-        for (Int z = 0; z < win.n[0]; z++)
-            for (Int y = 0; y < win.n[1]; y++)
-                for (Int x = 0; x < win.n[2] && sums_row(z, y, voxels); x += WIDE)
-                    some += first_lanes<WIDE>(load<WIDE>(now + (z * win.n[1] + y) * win.pitch + x), win.n[2] - x);
-        for (int i = 0; i < 60; i++) mixed[i] *= voxels / fmax(total(some), 1.0);
+        const double whole = share_of_rows(win, now, voxels, 4);
+        for (int i = 0; i < 60; i++) mixed[i] *= whole;
         matrix_of(mixed, B);
     } else {
         double root[3];

@@ -140,37 +140,31 @@ template <int O, int D> bool slope_at(const Sampler &s, const double p[3], float
     return true;
 }
 
-// K of a whole region: T applied to the gradients, 0 where samples are not data. Rows are `pitch` apart, and FULL floats
-// behind the last are overwritten.
+// K of a row: T applied to the gradients, 0 where samples are not data. FULL floats behind the row are overwritten.
 template <int O, int D>
-void slopes_of_region(const Sampler &s, const float T[9], float *const K[3], Int pitch) {
+void slopes_of_row(const Sampler &s, Int z, Int y, const float T[9], float *const out[3]) {
     const bool groups = !s.valid && !s.shift && !s.wild && s.lanes;
-    for (Int z = 0; z < s.n[0]; z++)
-        for (Int y = 0; y < s.n[1]; y++) {
-            const Int o = (z * s.n[1] + y) * pitch;
-            float *const out[3] = {K[0] + o, K[1] + o, K[2] + o};
-            Int from = 0, to = 0;
-            if (groups) ends_of_row<D>(s, z, y, &from, &to);
-            for (int a = 0; a < 3; a++)
-                for (Int x = 0; x < smaller(from, s.n[2]); x++) out[a][x] = 0.f;
-            Int x = from, at[3];
-            for (int a = 0; a < 3; a++) at[a] = s.base[a] + z * s.along_z[a] + y * s.along_y[a];
-            while (x < to) {
-                const int lanes = lanes_for(to - x, s.lanes);
-                x = lanes == FULL   ? slopes_of_group<FULL, O, D>(s, at, x, to, T, out)
-                    : lanes == WIDE ? slopes_of_group<WIDE, O, D>(s, at, x, to, T, out)
-                                    : slopes_of_group<QUAD, O, D>(s, at, x, to, T, out);
-            }
-            for (x = larger(to, 0); x < s.n[2]; x++) {
-                double p[3];
-                float g[3] = {0, 0, 0};
-                if (!groups) {
-                    position<O, D>(s, z, y, x, p);
-                    slope_at<O, D>(s, p, g);
-                }
-                for (int k = 0; k < 3; k++) out[k][x] = g[0] * T[k] + g[1] * T[3 + k] + g[2] * T[6 + k];
-            }
+    Int from = 0, to = 0;
+    if (groups) ends_of_row<D>(s, z, y, &from, &to);
+    for (int a = 0; a < 3; a++)
+        for (Int x = 0; x < smaller(from, s.n[2]); x++) out[a][x] = 0.f;
+    Int x = from, at[3];
+    for (int a = 0; a < 3; a++) at[a] = s.base[a] + z * s.along_z[a] + y * s.along_y[a];
+    while (x < to) {
+        const int lanes = lanes_for(to - x, s.lanes);
+        x = lanes == FULL   ? slopes_of_group<FULL, O, D>(s, at, x, to, T, out)
+            : lanes == WIDE ? slopes_of_group<WIDE, O, D>(s, at, x, to, T, out)
+                            : slopes_of_group<QUAD, O, D>(s, at, x, to, T, out);
+    }
+    for (x = larger(to, 0); x < s.n[2]; x++) {
+        double p[3];
+        float g[3] = {0, 0, 0};
+        if (!groups) {
+            position<O, D>(s, z, y, x, p);
+            slope_at<O, D>(s, p, g);
         }
+        for (int k = 0; k < 3; k++) out[k][x] = g[0] * T[k] + g[1] * T[3 + k] + g[2] * T[6 + k];
+    }
 }
 
 }  // namespace

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ __all__ = [
     "FRAME",
     "LAGS",
     "Noise",
+    "Pooled",
     "Prediction",
     "Sample",
     "axis_correlation",
@@ -38,8 +40,10 @@ __all__ = [
     "correlated_sums",
     "covariance",
     "interpolated",
+    "interpolation_bias",
     "kappas",
     "lag_sums",
+    "line_spectra",
     "noise_of_residual",
     "own_share",
     "passed",
@@ -341,6 +345,72 @@ def residual_of(covariance: npt.ArrayLike, order: int) -> Array:
 _PERIOD = 32
 
 
+def _interpolation(order: int, t: float) -> tuple[dict[int, float], dict[int, float]]:
+    """Weights of the values around, and their derivatives, at a distance t from the voxel before (spline: 6 times)."""
+    if order == 1:
+        return {0: 1 - t, 1: t}, {0: -1.0, 1: 1.0}
+    u = 1 - t
+    values = {-1: u**3, 0: t * t * (3 * t - 6) + 4, 1: u * u * (3 * u - 6) + 4, 2: t**3}
+    return values, {-1: -3 * u * u, 0: t * (9 * t - 12), 1: -u * (9 * u - 12), 2: 3 * t * t}
+
+
+#: Length of the transforms of lines of a window.
+_LINE = 64
+
+
+def line_spectra(window: npt.ArrayLike) -> Array:
+    """Power spectra (3, 33) of the lines of a window along z, y, x, with a Hann window; nan along z in 2D."""
+    f = np.asarray(window, np.float64)
+    f = f - f.mean()
+    found = np.full((3, _LINE // 2 + 1), np.nan)
+    for a, n in enumerate(f.shape):
+        if n > 1:
+            taper = np.hanning(n + 2)[1:-1]
+            lines = np.moveaxis(f, a, -1).reshape(-1, n) * (taper / np.sqrt((taper**2).sum()))
+            found[a] = (np.abs(np.fft.rfft(lines, max(_LINE, n), axis=1)) ** 2).mean(axis=0)[: _LINE // 2 + 1]
+    return found
+
+
+def interpolation_bias(spectra: npt.ArrayLike, noise: npt.ArrayLike, order: int) -> Array:
+    """Largest error (3,) of a displacement along z, y, x that an interpolation makes in wide windows, voxels.
+
+    It is a wave in the sub-voxel displacement t, ``Σ G (f - I_t f) / Σ G K`` with the interpolation I_t of the texture
+    moved by t, its derivative K and central differences G (Schreier, Braasch and Sutton 2000, doi 10.1117/1.1314593):
+    here in the frequencies of image 1 less its noise.
+
+    Parameters
+    ----------
+    spectra : (3, 33)
+        `line_spectra` of image 1, mean of windows.
+    noise : (2 l + 1, …)
+        Autocovariance of its noise.
+    order : {1, 3}
+    """
+    R, middle = np.asarray(noise, np.float64), _middle(np.asarray(noise).shape)
+    k = 2 * np.pi * np.fft.rfftfreq(_LINE)
+    found = np.full(3, np.nan)
+    for a in range(3):
+        power = np.asarray(spectra, np.float64)[a]
+        if not np.isfinite(power).all():
+            continue
+        first, second = (m for b, m in enumerate(middle) if b != a)
+        line = np.moveaxis(R, a, 0)[:, first, second]
+        lags = np.arange(len(line)) - middle[a]
+        S = np.maximum(power - (line[:, None] * np.cos(lags[:, None] * k)).sum(axis=0), 0)
+        gradient = -1j * np.sin(k)
+        biases = []
+        for t in np.arange(1, 10) / 20:
+            values, slopes = (
+                sum((w * np.exp(1j * k * at) for at, w in taps.items()), 0j) for taps in _interpolation(order, t)
+            )
+            moved = np.exp(-1j * k * t) / (1 if order == 1 else 6 * _bspline(3, k))
+            error, slope = gradient * (1 - values * moved), gradient * slopes * moved
+            below = float((S * slope.real).sum())
+            biases.append(abs(float((S * error.real).sum())) / below if below > 0 else np.nan)
+        found[a] = np.max(biases)
+    return found
+
+
 def passed(order: int, places: npt.ArrayLike, two_d: bool) -> Array:
     """Spectrum by which an interpolation multiplies that of white noise, mean of some places.
 
@@ -370,14 +440,9 @@ def passed(order: int, places: npt.ArrayLike, two_d: bool) -> Array:
             if np.isnan(u):
                 lines.append(everywhere)
                 continue
-            if order == 1:
-                taps = {0: 1 - u, 1: u}
-            else:
-                v = 1 - u
-                taps = {-1: v**3, 0: u * u * (3 * u - 6) + 4, 1: v * v * (3 * v - 6) + 4, 2: u**3}
+            taps, _ = _interpolation(order, u)
             response = sum((w * np.exp(1j * k * at) for at, w in taps.items()), np.zeros(len(k), complex))
-            line = np.abs(response) ** 2
-            lines.append(line if order == 1 else line / (6 * _bspline(3, k)) ** 2)
+            lines.append(np.abs(response) ** 2 / (1 if order == 1 else (6 * _bspline(3, k)) ** 2))
         total += reduce(np.multiply.outer, lines)
     return total / len(t)
 
@@ -415,17 +480,29 @@ class Sample:
         Their mean squares.
     place : (3,) float64
         Displacement; nan where places differ much over the window.
+    spectra : (3, 33) float64
+        `line_spectra` of image 1; nan where the window is not whole.
     """
 
     covariance: Array
     gamma: Array
     power: Array
     place: Array
+    spectra: Array
 
 
-def pool(samples: list[Sample]) -> tuple[Array, Array, Array, Array]:
-    """Covariance of the residual, autocorrelations and power of the gradients, and places of windows that stand for
-    all.
+class Pooled(NamedTuple):
+    """Windows that stand for all: means of `Sample`, and the places of each."""
+
+    covariance: Array
+    gamma: Array
+    power: Array
+    places: Array
+    spectra: Array
+
+
+def pool(samples: list[Sample]) -> Pooled:
+    """The means of windows.
 
     Windows whose residual has more than twice the median variance are left out: the model does not fit there. All
     others count alike, whatever their variance.
@@ -438,7 +515,10 @@ def pool(samples: list[Sample]) -> tuple[Array, Array, Array, Array]:
     gamma = np.mean([one.gamma for one in kept], axis=0)
     # harmonic: shares are means of quotients by it
     power = 1 / np.mean([1 / np.maximum(one.power, 1e-300) for one in kept], axis=0)
-    return np.asarray(variance * rho), np.asarray(gamma), np.asarray(power), np.stack([one.place for one in kept])
+    whole = [one.spectra for one in kept if np.isfinite(one.spectra[2]).all()]
+    spectra = np.mean(whole, axis=0) if whole else np.full_like(kept[0].spectra, np.nan)
+    places = np.stack([one.place for one in kept])
+    return Pooled(np.asarray(variance * rho), np.asarray(gamma), np.asarray(power), places, np.asarray(spectra))
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ GHOSTS = {
 #: Datasets of every field besides its columns, and the shape of a row.
 OWN = {"positions": (3,), "displacement": (3,), "F": (9,)}
 #: Datasets of the noise of a pair of images: the shape of the first two is that of `FieldLayout.lags`.
-NOISE = {name: f"{HOME}/{name}" for name in ("noiseCovariance", "residualCovariance", "kappa")}
+NOISE = {name: f"{HOME}/{name}" for name in ("noiseCovariance", "residualCovariance", "kappa", "interpolationBias")}
 #: Attributes of our group that the layout determines.
 OWN_ATTRIBUTES = {
     "format",
@@ -226,7 +226,7 @@ class FieldLayout:
         """Paths of the datasets of the noise, and their shapes."""
         if self.lags is None:
             return {}
-        return {path: (3,) if name == "kappa" else self.lags for name, path in NOISE.items()}
+        return {path: self.lags if name.endswith("Covariance") else (3,) for name, path in NOISE.items()}
 
     def dtype(self, path: str) -> str:
         """Type of a dataset that rows are written to."""

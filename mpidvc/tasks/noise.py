@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mpidvc.arrays import Array, Float32Array, Ints, Records, Triple
 from mpidvc.core.boxes import data_voxels
 from mpidvc.core.registration import RegistrationSettings
-from mpidvc.core.uncertainty import LAGS, Sample, lag_sums
+from mpidvc.core.uncertainty import LAGS, Sample, lag_sums, line_spectra
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
 from mpidvc.kernels import correlation
@@ -158,7 +158,8 @@ def sample_of_window(
         gamma[a], power[a] = found / found[middle], found[middle]
     place = phi[:, 3].copy()
     place[(np.abs(phi[:, :3] - np.eye(3)) * (n - 1) / 2).sum(axis=1) > STEADY] = np.nan
-    return Sample(products / np.maximum(pairs, 1), gamma, power, place)
+    spectra = line_spectra(f) if weights.all() else np.full((3, 33), np.nan)
+    return Sample(products / np.maximum(pairs, 1), gamma, power, place, spectra)
 
 
 def _deformed(image: Image, order: int, centre: Array, n: Ints, phi: Array) -> Array:

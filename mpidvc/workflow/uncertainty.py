@@ -10,7 +10,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from mpidvc.arrays import Array
-from mpidvc.core.uncertainty import Noise, Sample, noise_of_residual, own_share, passed, pool, residual_of_noise
+from mpidvc.core.uncertainty import (
+    Noise,
+    Pooled,
+    Sample,
+    interpolation_bias,
+    noise_of_residual,
+    own_share,
+    passed,
+    pool,
+    residual_of_noise,
+)
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import NOISE, ResultsFile
 from mpidvc.images.fingerprint import fingerprint
@@ -166,20 +176,23 @@ def _decide(
         console.warn("no window that tells the noise has converged: it is taken for white, and sigma may be too small")
         white = np.zeros(lags)
         white[tuple(n // 2 for n in lags)] = 1
-        covariance, gamma, power, places = white, np.stack([white] * 3), np.zeros(3), np.full((1, 3), np.nan)
+        unknown = np.full((1, 3), np.nan)
+        pooled = Pooled(white, np.stack([white] * 3), np.zeros(3), unknown, np.full((3, 33), np.nan))
     else:
-        covariance, gamma, power, places = pool(windows)
+        pooled = pool(windows)
         if len(windows) < FEWEST and single is None:
             console.warn(
                 f"only {len(windows)} windows tell the noise: sigma is uncertain; --noise-from or --noise-mask help"
             )
-    spectrum = passed(order, places, image.two_d)
+    covariance = pooled.covariance
+    spectrum = passed(order, pooled.places, image.two_d)
     if single is not None:
         covariance = residual_of_noise(single, spectrum)
     else:
         single = noise_of_residual(covariance, spectrum)
-    own = own_share(single, float(covariance[tuple(n // 2 for n in lags)]), power)
-    noise = Noise.of(covariance, gamma, own, known=source.covariance is not None or source.mask is not None)
+    own = own_share(single, float(covariance[tuple(n // 2 for n in lags)]), pooled.power)
+    noise = Noise.of(covariance, pooled.gamma, own, known=source.covariance is not None or source.mask is not None)
+    bias = interpolation_bias(pooled.spectra, single, order)
     if not windows and source.covariance is None and source.mask is None:
         # the windows' own variance, and no correlation
         single = covariance = np.full(lags, np.nan)
@@ -189,31 +202,48 @@ def _decide(
         f"Noise {source.told}, {len(windows)} windows: residual ± {deviation:.4g} grey levels; "
         f"{' '.join(f'{k:.2f}' for k in counted)} voxels count as one along {'y x' if image.two_d else 'z y x'}"
     )
-    arrays = {"noiseCovariance": single, "residualCovariance": covariance, "kappa": noise.kappa}
+    arrays = {
+        "noiseCovariance": single,
+        "residualCovariance": covariance,
+        "kappa": noise.kappa,
+        "interpolationBias": bias,
+    }
     return noise, {NOISE[name]: np.asarray(values) for name, values in arrays.items()}
 
 
-def show_errors(console: Console, status: Array, errors: Sequence[Array], two_d: bool) -> None:
-    """Print median and 95 % point of the random errors of the displacement.
+def show_errors(console: Console, results: ResultsFile, order: int, two_d: bool) -> None:
+    """Print median and 95 % point of the random errors of the displacement, and the bias of the interpolation.
 
     Parameters
     ----------
     console : Console
-    status : (n,)
-        Return statuses.
-    errors : 3 arrays (n,)
-        Along z, y, x, voxels.
+    results : ResultsFile
+        Of a run with random errors.
+    order : {1, 3}
+        Of the interpolation.
     two_d : bool
     """
-    good = status == 2
+    good = results.column("returnStatus") == 2
     axes = ("y", "x") if two_d else ("z", "y", "x")
-    told = []
-    for axis, values in zip(axes, errors[-len(axes) :], strict=True):
+    told, medians = [], []
+    for axis, name in zip(axes, SHOWN[-len(axes) :], strict=True):
+        values = results.column(name)
         known = values[good & np.isfinite(values)]
         if len(known):
             middle, high = np.quantile(known, [0.5, 0.95])
             told.append(f"{axis} {middle:.2g} ({high:.2g})")
-    if told:
-        console.print(
-            f"Random error of the displacement, 1 sigma, median (95 % of the points below): {', '.join(told)} voxels"
+            medians.append(float(middle))
+    if not told:
+        return
+    console.print(
+        f"Random error of the displacement, 1 sigma, median (95 % of the points below): {', '.join(told)} voxels"
+    )
+    noise = results.noise()
+    bias = np.nanmax(noise["interpolationBias"], initial=0.0) if noise is not None else 0.0
+    if bias > 0:
+        console.print(f"Besides, the interpolation (-o {order}) errs by up to {bias:.2g} voxel")
+    if bias > max(medians) and order == 1:
+        console.warn(
+            f"linear interpolation errs by up to {bias:.2g} voxel on this texture, more than the random error "
+            f"({max(medians):.2g}): take a cubic spline (-o 3)"
         )

@@ -55,6 +55,23 @@ def test_linear_errors_are_not_too_small(clean: Any) -> None:
     assert 0.6 < one.truth < 1.3
 
 
+def test_linear_interpolation_of_fine_texture_warns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = trust.texture(SMALL[0], 1.0)
+    for k, values in enumerate((first, second)):
+        tifffile.imwrite(tmp_path / f"{k}.tif", trust.image(values + 0.1 * trust.noise(SMALL[0], "white", k)))
+    pair = [str(tmp_path / f"{k}.tif") for k in (0, 1)]
+    told = {}
+    for order in ("1", "3"):
+        more = ["-ns", "20", "-hws", "10", "-o", order, "--sigma", "-od", str(tmp_path / order), "-np", "1"]
+        assert main(["ldic", *pair, *more]) == 0
+        shown = capsys.readouterr()
+        told[order] = float(shown.out.partition(f"(-o {order}) errs by up to ")[2].split()[0])
+        assert ("take a cubic spline (-o 3)" in shown.out + shown.err) == (order == "1")
+    # the amplitudes of waves whose root mean squares are 0.0144 and 0.0021 voxel (benchmarks/trust.py)
+    assert told["1"] == pytest.approx(0.0144 * 2**0.5, rel=0.2)
+    assert told["3"] == pytest.approx(0.0021 * 2**0.5, rel=0.35)
+
+
 def test_errors_in_two_dimensions() -> None:
     pair = AnalyticPair((1, 260, 280), seed=4, rotation=(0.5, 0, 0), amplitude=0.1)
     one, two = pair.image1()[0].astype(float), pair.image2()[0].astype(float)

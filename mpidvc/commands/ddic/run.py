@@ -259,8 +259,7 @@ class Plan(SeriesPlan[Pair]):
         show_statuses(console, "Discrete DIC summary", status[1:], LABELS, "Labels")
         note_outliers(console, status[measured], error[measured], results.column("zncc")[measured], "labels")
         if self.noise is not None:
-            sigma = [results.column(name) for name in uncertainty.SHOWN]
-            uncertainty.show_errors(console, status, sigma, part.images.two_d)
+            uncertainty.show_errors(console, results, settings.order, part.images.two_d)
         return judge_labels(console, part.images, part.labels.centre[measured], status[measured], self.hws, settings)
 
 

@@ -215,8 +215,7 @@ class Plan(SeriesPlan[Pair]):
         error, zncc = (results.column(name)[rows] for name in ("error", "zncc"))
         note_outliers(console, status[rows], error, zncc)
         if self.noise is not None:
-            errors = [results.column(name) for name in uncertainty.SHOWN]
-            uncertainty.show_errors(console, status, errors, part.images.two_d)
+            uncertainty.show_errors(console, results, settings.order, part.images.two_d)
         return judge_correlation(console, part.images, work.positions[rows], status[rows], self.hws, settings)
 
 
