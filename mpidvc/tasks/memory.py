@@ -15,6 +15,7 @@ from mpidvc.core.boxes import TAPS
 from mpidvc.core.labels import Labels
 from mpidvc.core.pixel_search import LabelSearchSettings, SearchSettings, pad_of
 from mpidvc.core.registration import RegistrationSettings
+from mpidvc.core.uncertainty import LAGS
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
 from mpidvc.images.source import Source
@@ -31,6 +32,7 @@ from mpidvc.tasks.warp import planes_of_slab
 __all__ = [
     "HDF5_ALONE",
     "LIBRARIES",
+    "NOISE_RANK0",
     "POINT_RANK0",
     "PointSet",
     "ddic_bytes",
@@ -60,6 +62,8 @@ FLOAT = 4.5
 MAPS = 6.0
 #: Bytes of these maps that are left when the points are registered.
 KEPT_MAPS = 3.0
+#: Bytes that rank 0 needs for the windows that tell the noise.
+NOISE_RANK0 = 25_000_000
 #: Bytes that rank 0 needs to look at grey levels, and at the texture for every voxel of a window; it looks before it
 #: measures.
 GREY, TEXTURE = 15_000_000, 60
@@ -132,14 +136,18 @@ def _work(
     return int((FLOAT + more) * n1 + FLOAT * n2 + max(making1, making2, KEPT_MAPS * n1 + n2 + kernel))
 
 
-def _kernel(voxels: float, settings: RegistrationSettings, reach: int) -> float:
-    """Bytes of the kernel's scratch for a window or block: see `allocate` and `gradients` in gauss_newton.cpp."""
+def _kernel(voxels: float, settings: RegistrationSettings, reach: int, errors: bool = False) -> float:
+    """Bytes of the kernel's scratch for a window or block: see `allocate` and `gradients` in gauss_newton.cpp.
+
+    `errors`: with random errors, whose noise reaches as far as `LAGS`.
+    """
     width = max(voxels, 1.0) ** (1 / 3)
     framed = voxels * (1 + 2 * (reach + 1) / width) ** 3
     floats = (10 if settings.sigma is not None else 7) * (voxels * 1.1 + 64)
     floats += 2 * framed if settings.update_gradient else 0.0
     floats += 3 * framed if settings.shift else 0.0
     floats += 5 * framed if settings.sigma is not None else 0.0
+    floats += 3 * (voxels * 1.1 + 64) + voxels * (1 + 2 * LAGS / width) ** 3 if errors else 0.0
     return 4 * floats
 
 
@@ -167,8 +175,8 @@ class PointSet:
     gradient: Array
 
 
-def ldic_bytes(images: ImagePair, points: PointSet, settings: LdicSettings) -> int:
-    """Bytes of the largest chunk of an ldic."""
+def ldic_bytes(images: ImagePair, points: PointSet, settings: LdicSettings, errors: bool = False) -> int:
+    """Bytes of the largest chunk of an ldic, with random errors or without."""
     two_d = images.two_d
     spacing, regular = points.spacing, points.regular
     registration = settings.registration
@@ -188,12 +196,14 @@ def ldic_bytes(images: ImagePair, points: PointSet, settings: LdicSettings) -> i
     if two_d:
         box1[0] = box2[0] = 1
     window = float(np.prod(2 * hws + 1))
-    kernel = _kernel(window, registration, registration.for_kernels(two_d).gradient_reach)
+    kernel = _kernel(window, registration, registration.for_kernels(two_d).gradient_reach, errors)
     shift = FLOAT if registration.shift else 0.0
     return _work(images, box1, box2, shift, kernel)
 
 
-def ddic_bytes(images: ImagePair, labels: Labels, numbers: Ints, settings: DdicSettings, gradient: Array) -> int:
+def ddic_bytes(
+    images: ImagePair, labels: Labels, numbers: Ints, settings: DdicSettings, gradient: Array, errors: bool = False
+) -> int:
     """Bytes of the largest label of a ddic, and of the table of all labels.
 
     Parameters
@@ -206,6 +216,8 @@ def ddic_bytes(images: ImagePair, labels: Labels, numbers: Ints, settings: DdicS
     settings : DdicSettings
     gradient : (3, 3)
         F - I of a registration that is the guess, else 0.
+    errors : bool
+        Whether there are random errors.
     """
     table = LABEL * len(labels)
     if len(numbers) == 0:
@@ -225,7 +237,7 @@ def ddic_bytes(images: ImagePair, labels: Labels, numbers: Ints, settings: DdicS
             box1[:, 0] = box2[:, 0] = 1
         # a margin beyond the image gives small labels as large a window 2 as large ones
         first, second, compared = (int(np.argmax(np.prod(box, axis=1))) for box in (box1, box2, size[small]))
-        window = _kernel(float(np.prod(size[small][compared] + 1)), registration, kernel.gradient_reach)
+        window = _kernel(float(np.prod(size[small][compared] + 1)), registration, kernel.gradient_reach, errors)
         # the mask of the label, in its window and in the box
         most = max(most, _work(images, box1[first], box2[second], 3.0, window))
     return table + most

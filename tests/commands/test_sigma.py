@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,37 @@ def test_labels_have_errors() -> None:
         assert (field["sigmaFzz"][good] < 0.1 * field["sigmaFzy"][good]).all()
     # 90 labels
     assert np.concatenate(z).std(axis=0) == pytest.approx(1, abs=0.25)
+
+
+needs_data = pytest.mark.skipif("MPIDVC_DATA" not in os.environ, reason="needs data")
+DATA = Path(os.environ.get("MPIDVC_DATA", ""))
+
+
+@needs_data
+@pytest.mark.parametrize("hws", [11, 21])
+def test_sample_14_of_the_dic_challenge(hws: int) -> None:
+    """Images that were made with a displacement along x and with noise: that along y is 0."""
+    folder = DATA / "2d" / "dic_challenge_14"
+    pair = [str(folder / f"Sample14_{name}.tif") for name in ("Reference", "L3_Amp0.1b")]
+    found = mpidvc.ldic(pair, node_spacing=24, half_window_size=hws, interpolation_order=3, processes=1, sigma=True)
+    good = (found["returnStatus"] == 2) & (found["coverage"] == 1)
+    assert good.sum() > 1500
+    v = found["Ydisp"][good]
+    assert ((v - v.mean()) / found["sigmaYdisp"][good]).std() == pytest.approx(1, abs=0.2)
+
+
+@needs_data
+@pytest.mark.parametrize("kind", ["white", "tomogram"])
+def test_sandstone_with_made_noise(kind: str) -> None:
+    """A scan with two noises: what differs from 0 is their error."""
+    stone = tifffile.imread(DATA / "3d" / "v4_sandstone" / "V4_crop200_Intact.tif")[20:104, 20:104, 20:104]
+    noisy = [stone + 0.2 * stone.std() * trust.noise(84, kind, seed) for seed in (1, 2)]
+    found = mpidvc.ldic(noisy, node_spacing=10, half_window_size=11, interpolation_order=3, processes=1, sigma=True)
+    good = (found["returnStatus"] == 2) & (found["coverage"] == 1)
+    assert good.sum() > 200
+    z = found.displacements[good] / np.stack([found[name] for name in ERRORS[:3]], axis=-1)[good]
+    # 216 windows that overlap: 5 % for all components
+    assert z.std() == pytest.approx(1, abs=0.2)
 
 
 @pytest.fixture(scope="module")

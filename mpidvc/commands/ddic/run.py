@@ -35,7 +35,7 @@ from mpidvc.tasks.ddic import (
     together,
 )
 from mpidvc.tasks.grey import Windows, grey_levels, region_windows
-from mpidvc.tasks.memory import ddic_bytes
+from mpidvc.tasks.memory import NOISE_RANK0, ddic_bytes
 from mpidvc.tasks.noise import lags_of
 from mpidvc.tasks.points import record_of, rows_as_records
 from mpidvc.tasks.ranks import Team, agree_on_instruction_set
@@ -183,7 +183,11 @@ class Plan(SeriesPlan[Pair]):
         return _settings(with_own(self.options, part.own), part.images, part.labels, guess)
 
     def chunk_bytes(self, part: Pair) -> int:
-        return ddic_bytes(part.images, part.labels, part.chunks.order, part.settings, self.guess.gradient)
+        errors, gradient = self.noise is not None, self.guess.gradient
+        return ddic_bytes(part.images, part.labels, part.chunks.order, part.settings, gradient, errors)
+
+    def rank0_bytes(self) -> int:
+        return super().rank0_bytes() + (NOISE_RANK0 if self.noise is not None else 0)
 
     def work(self, part: Pair) -> Work:
         settings, guess = part.settings, self.guess

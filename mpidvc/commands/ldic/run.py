@@ -19,7 +19,7 @@ from mpidvc.kernels.correlation import ERRORS
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.grey import Windows, grey_levels
 from mpidvc.tasks.ldic import LdicSettings, LdicTask, columns_of, make_chunks, records_of
-from mpidvc.tasks.memory import ldic_bytes, looking_bytes
+from mpidvc.tasks.memory import NOISE_RANK0, ldic_bytes, looking_bytes
 from mpidvc.tasks.noise import WindowNoise, lags_of
 from mpidvc.tasks.points import record_of
 from mpidvc.tasks.ranks import Team
@@ -144,7 +144,10 @@ class Plan(SeriesPlan[Pair]):
 
     def chunk_bytes(self, part: Pair) -> int:
         points = (self.nodes.point_set(self.guess), *self.later_points())
-        return max(ldic_bytes(part.images, one, part.settings) for one in points)
+        return max(ldic_bytes(part.images, one, part.settings, self.noise is not None) for one in points)
+
+    def rank0_bytes(self) -> int:
+        return super().rank0_bytes() + (NOISE_RANK0 if self.noise is not None else 0)
 
     def looking_bytes(self) -> int:
         return looking_bytes(self.hws)

@@ -156,7 +156,7 @@ class Plan(FieldPlan):
     def summarise(self, part: FieldPart, work: Work, results: ResultsFile, console: Console) -> int:
         status = results.column("returnStatus")
         show_statuses(console, f"Result of regularStrain ({self.settings.mode})", status, STRAIN, "Strains")
-        self.draw(part, column_names(self.settings.components), console)
+        self.draw(part, (*column_names(self.settings.components), *self.settings.sigma), console)
         if not (status == 2).any():
             console.warn(
                 "there is no strain anywhere: see -rst, -nomaskBad, and -r, within which neighbours have to be"
