@@ -131,15 +131,19 @@ cdef extern from "gauss_newton.hpp" nogil:
         float* out
         int64_t pitch_y
         int64_t pitch_z
+        int64_t factor[3]
+        float low
+        float high
 
     struct mpidvc_kernels:
         const char* name
         int lanes
-        void (*convert)(const mpidvc_grey*) noexcept nogil
+        int (*convert)(const mpidvc_grey*) noexcept nogil
+        int (*bin_mean)(const mpidvc_grey*) noexcept nogil
         int (*prefilter)(float*, int64_t, int64_t, const int64_t*, const int64_t*, const int64_t*,
                          const int64_t*) noexcept nogil
         int (*correlate)(const mpidvc_points*) noexcept nogil
-        int (*block_sums)(const mpidvc_block*, double*) noexcept nogil
+        int (*block_sums)(const mpidvc_block*, double*, double*) noexcept nogil
         int (*warp)(const mpidvc_warp*) noexcept nogil
 
 __all__ = [
@@ -156,6 +160,7 @@ __all__ = [
     "SMALLEST_VOLUME",
     "SUMS",
     "Settings",
+    "bin_mean",
     "block_sums",
     "correlate_points",
     "empty_box",
@@ -212,17 +217,47 @@ def empty_box(shape):
 ctypedef fused Grey:
     const uint8_t
     const uint16_t
+    const float
 
 
-def to_float(Grey[:, :, :] part not None, float[:, :, :] out not None):
+cdef bint fill_grey(mpidvc_grey* grey, Grey[:, :, :] part, float[:, :, :] out, factor) except *:
+    """Grey levels in the kernels' form; whether there are any."""
+    cdef int a
+    for a in range(3):
+        grey.factor[a] = factor[a]
+        grey.shape[a] = out.shape[a]
+        if grey.factor[a] < 1 or part.shape[a] != out.shape[a] * grey.factor[a]:
+            raise ValueError("the shapes of grey levels and of floats do not belong together")
+    if out.shape[0] == 0 or out.shape[1] == 0 or out.shape[2] == 0:
+        return False
+    grey.bytes = sizeof(part[0, 0, 0])
+    if (part.shape[2] > 1 and part.strides[2] != grey.bytes) or (out.shape[2] > 1 and out.strides[2] != sizeof(float)):
+        raise ValueError("rows must be contiguous")
+    grey.data = &part[0, 0, 0]
+    grey.step_y = part.strides[1]
+    grey.step_z = part.strides[0]
+    grey.out = &out[0, 0, 0]
+    grey.pitch_y = out.strides[1] // <int>sizeof(float)
+    grey.pitch_z = out.strides[0] // <int>sizeof(float)
+    return True
+
+
+def to_float(Grey[:, :, :] part not None, float[:, :, :] out not None, double low=-INFINITY, double high=INFINITY):
     """Convert grey levels, several times as fast as numpy does.
 
     Parameters
     ----------
-    part : (z, y, x) uint8 or uint16
+    part : (z, y, x) uint8, uint16 or float32
         With contiguous rows.
     out : (z, y, x) float32, out
         The same, and of the same shape.
+    low, high : float
+        Limits of what is data, for float32.
+
+    Returns
+    -------
+    bool
+        Whether all are data.
 
     Raises
     ------
@@ -231,24 +266,40 @@ def to_float(Grey[:, :, :] part not None, float[:, :, :] out not None):
     """
     cdef mpidvc_grey grey
     cdef const mpidvc_kernels* table = kernels()
-    cdef int a
-    for a in range(3):
-        if part.shape[a] != out.shape[a]:
-            raise ValueError("grey levels and floats must have the same shape")
-        if part.shape[a] == 0:
-            return
-        grey.shape[a] = part.shape[a]
-    grey.bytes = sizeof(Grey)
-    if part.shape[2] > 1 and (part.strides[2] != grey.bytes or out.strides[2] != sizeof(float)):
-        raise ValueError("rows must be contiguous")
-    grey.data = &part[0, 0, 0]
-    grey.step_y = part.strides[1]
-    grey.step_z = part.strides[0]
-    grey.out = &out[0, 0, 0]
-    grey.pitch_y = out.strides[1] // <int>sizeof(float)
-    grey.pitch_z = out.strides[0] // <int>sizeof(float)
-    with nogil:
-        table.convert(&grey)
+    cdef int data = True
+    grey.low = <float>low
+    grey.high = <float>high
+    if fill_grey(&grey, part, out, (1, 1, 1)):
+        with nogil:
+            data = table.convert(&grey)
+    return bool(data)
+
+
+def bin_mean(Grey[:, :, :] part not None, factor, float[:, :, :] out not None):
+    """Compute block means, added up in single precision; a bin that holds a nan is nan.
+
+    Parameters
+    ----------
+    part : (fz z, fy y, fx x) uint8, uint16 or float32
+        With contiguous rows.
+    factor : 3 ints
+        Voxels of a bin along each axis: fz, fy, fx.
+    out : (z, y, x) float32, out
+        With contiguous rows.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not belong together, or rows are not contiguous.
+    """
+    cdef mpidvc_grey grey
+    cdef const mpidvc_kernels* table = kernels()
+    cdef int failed
+    if fill_grey(&grey, part, out, factor):
+        with nogil:
+            failed = table.bin_mean(&grey)
+        if failed:
+            raise MemoryError("no memory for a row of the image")
 
 
 cdef class Settings:
@@ -582,7 +633,7 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
 def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1] usable,
                const float[:, :, ::1] sampled1, const float[:, :, ::1] box2 not None,
                const uint8_t[:, :, ::1] valid2, low1, n, F, centre2, low2, high2, double level, double gain,
-               double bias, index=(0, 0, 0)):
+               double bias, index=(0, 0, 0), double[::1] whole=None):
     """Compute the sums of one registration pass over a block of image 1.
 
     Parameters
@@ -604,6 +655,9 @@ def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None,
     gain, bias : float
     index : 3 ints
         Shift-DVC: flattened index of the first voxel in its image, and of steps along y and z.
+    whole : (SUMS,) float64, optional, in and out
+        Sums of image 1 alone over all voxels of the block that may be compared, from an earlier call for the same
+        block, settings and level; where the first is nan they are made. The result is the same to the last bit.
 
     Returns
     -------
@@ -622,6 +676,9 @@ def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None,
     cdef mpidvc_settings with_levels = settings.c
     out = np.zeros(MPIDVC_SUMS)
     cdef double[::1] sums = out
+    cdef double[::1] kept = np.full(MPIDVC_SUMS, np.nan) if whole is None else whole
+    if kept.shape[0] != MPIDVC_SUMS:
+        raise ValueError("the sums of image 1 must be as many as those of a pass")
     fill_box(&block.box1, box1, usable)
     fill_box(&block.box2, box2, valid2)
     if settings.c.shift and sampled1 is None:
@@ -648,7 +705,7 @@ def block_sums(Settings settings not None, const float[:, :, ::1] box1 not None,
     block.level = level
     block.index0, block.index_y, block.index_z = index
     with nogil:
-        failed = table.block_sums(&block, &sums[0])
+        failed = table.block_sums(&block, &kept[0], &sums[0])
     if failed:
         raise MemoryError("no memory for a block")
     return out

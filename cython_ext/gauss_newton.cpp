@@ -5,7 +5,8 @@
 //
 // The parts, each in a header of its own: sampler (interpolation of image 2), window (image 1), moments (sums without
 // the residual), reading (window and moments from a box), passes (sums with the residual), algebra (the small system),
-// slopes (gradients of image 2), errors (random errors of a result), spline (prefilter). Here: blocks, points and warps.
+// slopes (gradients of image 2), errors (random errors of a result), spline (prefilter). Here: blocks, points, warps and
+// grey levels.
 //
 // Everything has internal linkage but the table at the end, and nothing of the C++ library is used: see
 // instruction_set.hpp.
@@ -31,25 +32,110 @@ namespace {
 
 // ----------------------------------------------------------------------------------------------- blocks of an image
 
-int block_sums(const mpidvc_block *block, double *sums) {
-    const mpidvc_settings &set = *block->settings;
-    memset(sums, 0, sizeof(double) * MPIDVC_SUMS);
-    Window win = {};
-    if (!allocate(win, block->n, set, 0)) return -1;
-    const Int index[3] = {block->index0, block->index_y, block->index_z};
-    int failed = read_window(win, block->box1, block->sampled1, block->low1, set, block->level, index, sums);
-    if (!failed) {
-        Sampler s = sampler_of(block->box2, win.n, block->low2, block->high2);
-        s.shift = set.shift != 0;
-        s.index0 = index[0], s.index_y = index[1], s.index_z = index[2];
-        double compared = sums[MPIDVC_N];
-        bool changed;
-        failed = any_pass(win, s, set, block->F, block->centre2, set.gain, set.bias - block->level, true, sums,
-                          &compared, &changed);
-        if (!failed && !set.update_gradient && compared != sums[MPIDVC_N])
-            window_sums(win, win.now, set.znssd, sums);
+// Sums of a block whose image 1 stays in its box: gradients are central differences there.
+struct BoxedBlock {
+    const mpidvc_settings &set;
+    Window win;
+    const float *src;
+    Int py, pz;
+    float level;
+};
+
+// Whether the sums of image 1 alone are there; else they become 0, to be made.
+bool known_sums(double *whole) {
+    const bool known = whole[MPIDVC_N] == whole[MPIDVC_N];
+    if (!known) memset(whole, 0, sizeof(double) * MPIDVC_SUMS);
+    return known;
+}
+
+// N, F, FF, M, for znssd C and D, over the voxels with weight w (null: all 1), `voxels` in number.
+template <bool W, int D> void reference_sums(const BoxedBlock &block, const float *w, Int voxels, double *sums) {
+    sums[MPIDVC_N] = (double)voxels, sums[MPIDVC_F] = sums[MPIDVC_FF] = 0;
+    const FreshGradients<W, D, false> gradients = {block.win, block.src, w, block.py, block.pz, block.level};
+    products_of(block.win, gradients, sums + MPIDVC_M, sums + MPIDVC_F, sums + MPIDVC_FF);
+    if (!block.set.znssd) return;
+    // sum f0 G X is that of a residual, too: the one of a black image 2
+    const FromBox<D> one = {block.src, block.py, block.pz, block.level};
+    double like[MPIDVC_SUMS];
+    add_columns<W, true>(block.win, one, Zeros{}, w, FULL, 1.f, 0.f, like);
+    memcpy(sums + MPIDVC_C, like + MPIDVC_A, 12 * sizeof(double));
+    add_columns<W, true>(block.win, Ones<D>{one}, Zeros{}, w, FULL, 1.f, 0.f, like);
+    memcpy(sums + MPIDVC_D, like + MPIDVC_A, 12 * sizeof(double));
+}
+
+// The sums of a pass from those of image 1 alone (`whole`), which it makes where they are unknown. -1 where memory is
+// short.
+template <int O, int D> int boxed_sums(const mpidvc_block &job, BoxedBlock &block, double *whole, double *sums) {
+    Window &win = block.win;
+    const uint8_t *const map = job.box1.valid ? job.box1.valid + (block.src - job.box1.data) : 0;
+    const Int all = win.rows * win.n[2], voxels = map ? count_of(map, block.py, block.pz, win.n) : all;
+    win.weighted = voxels != all;
+    Sampler s = sampler_of(job.box2, win.n, job.low2, job.high2);
+    plan<O, D>(s, job.F, job.centre2);
+    const bool careful = !s.all_inside || !s.slow;
+    if (careful || win.weighted) {
+        if (!allocate_weights(win)) return -1;
+        if (win.weighted) read_weights(win, map, block.py, block.pz);
+        forget(win);
+        find_ends(win);
     }
-    free(win.memory);
+    const float *const w = win.weighted ? win.w : 0;
+    if (!known_sums(whole))
+        w ? reference_sums<true, D>(block, w, voxels, whole) : reference_sums<false, D>(block, w, voxels, whole);
+    memcpy(sums, whole, sizeof(double) * MPIDVC_SUMS);
+    const FromBox<D> one = {block.src, block.py, block.pz, block.level};
+    const Interpolated<O, D> values = {s, {}};
+    const float gain = (float)block.set.gain, bias = (float)(block.set.bias - job.level);
+    if (careful) {
+        bool changed;
+        const Int compared = (Int)careful_pass<O, D>(win, one, s, gain, bias, sums, &changed);
+        if (compared != voxels) reference_sums<true, D>(block, win.now, compared, sums);
+    } else if (w) {
+        add_columns<true, true>(win, one, values, w, s.lanes, s.unit * gain, bias, sums);
+    } else {
+        add_columns<false, true>(win, one, values, w, s.lanes, s.unit * gain, bias, sums);
+    }
+    return 0;
+}
+
+// The same where image 1 has to be read first.
+int read_sums(const mpidvc_block &job, Window &win, double *whole, double *sums) {
+    const mpidvc_settings &set = *job.settings;
+    if (!allocate(win, set)) return -1;
+    const Int index[3] = {job.index0, job.index_y, job.index_z};
+    const bool known = !set.update_gradient && known_sums(whole);
+    memset(sums, 0, sizeof(double) * MPIDVC_SUMS);
+    if (known) memcpy(sums, whole, sizeof(double) * MPIDVC_SUMS);
+    if (read_window(win, job.box1, job.sampled1, job.low1, set, job.level, index, known, sums)) return -1;
+    if (!set.update_gradient) memcpy(whole, sums, sizeof(double) * MPIDVC_SUMS);
+    Sampler s = sampler_of(job.box2, win.n, job.low2, job.high2);
+    s.shift = set.shift != 0;
+    s.index0 = index[0], s.index_y = index[1], s.index_z = index[2];
+    double compared = sums[MPIDVC_N];
+    bool changed;
+    if (any_pass(win, s, set, job.F, job.centre2, set.gain, set.bias - job.level, true, sums, &compared, &changed))
+        return -1;
+    if (!set.update_gradient && compared != sums[MPIDVC_N]) window_sums(win, win.now, set.znssd, sums);
+    return 0;
+}
+
+int block_sums(const mpidvc_block *job, double *whole, double *sums) {
+    const mpidvc_settings &set = *job->settings;
+    Window win = window_of(job->n);
+    int failed;
+    if (set.shift || set.gauss || set.update_gradient) {
+        failed = read_sums(*job, win, whole, sums);
+        free(win.memory);
+        return failed;
+    }
+    const Int py = job->box1.pitch_y, pz = job->box1.pitch_z;
+    const float *src = job->box1.data + job->low1[0] * pz + job->low1[1] * py + job->low1[2];
+    BoxedBlock block = {set, win, src, py, pz, (float)job->level};
+    if (set.order == 1)
+        failed = set.two_d ? boxed_sums<1, 2>(*job, block, whole, sums) : boxed_sums<1, 3>(*job, block, whole, sums);
+    else
+        failed = set.two_d ? boxed_sums<3, 2>(*job, block, whole, sums) : boxed_sums<3, 3>(*job, block, whole, sums);
+    free(block.win.memory);
     return failed;
 }
 
@@ -130,7 +216,7 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
     const Int wy = 2 * points.hws[1] + 1, wx = 2 * points.hws[2] + 1;
     index[1] = wx, index[2] = wx * wy;
     index[0] = (set.two_d ? 0 : index[2]) + index[1] + 1;
-    if (read_window(win, points.box1, points.sampled1, low1, set, NAN, index, sums)) return -1;
+    if (read_window(win, points.box1, points.sampled1, low1, set, NAN, index, false, sums)) return -1;
     const double comparable = sums[MPIDVC_N], all = (double)(win.n[0] * win.n[1] * win.n[2]);
     const double least = points.min_coverage < MPIDVC_LEAST_COVERAGE ? points.min_coverage : MPIDVC_LEAST_COVERAGE;
     const double enough = least * comparable;
@@ -242,8 +328,11 @@ int correlate(const mpidvc_points *points) {
     const mpidvc_settings &set = *points->settings;
     Int whole[3];
     for (int a = 0; a < 3; a++) whole[a] = 2 * points->hws[a] + 1;
-    Window win = {};
-    if (!allocate(win, points->n, set, points->noise)) return -1;
+    Window win = window_of(points->n);
+    if (!allocate(win, set) || (points->noise && !allocate_errors(win, *points->noise))) {
+        free(win.memory);
+        return -1;
+    }
     int failed = 0;
     for (Int k = 0; k < points->count && !failed; k++) {
         const Int *centre = points->centre1 + 3 * k;
@@ -281,6 +370,7 @@ int correlate(const mpidvc_points *points) {
                                out.zncc};
         memcpy(result, row, sizeof row);
     }
+    free(win.errors);
     free(win.memory);
     return failed;
 }
@@ -320,8 +410,10 @@ int warp(const mpidvc_warp *job) {
 // ------------------------------------------------------------------------------------------------------- grey levels
 
 // The rows of a box are short pieces of the image's: the processor does not foresee the next one, and would wait for
-// memory most of the time.
-template <class Grey> void convert_rows(const mpidvc_grey &grey) {
+// memory most of the time. Returns whether all values lie between the limits (CHECK).
+template <class Grey, bool CHECK> int convert_rows(const mpidvc_grey &grey) {
+    const float low = grey.low, high = grey.high;
+    int data = 1;
     const Int ahead = 12, ny = grey.shape[1], rows = grey.shape[0] * ny, bytes = (Int)sizeof(Grey) * grey.shape[2];
     for (Int r = 0; r < rows; r++) {
         const Int z = r / ny, y = r % ny;
@@ -334,14 +426,71 @@ template <class Grey> void convert_rows(const mpidvc_grey &grey) {
         }
         float *to = grey.out + z * grey.pitch_z + y * grey.pitch_y;
         for (Int x = 0; x < grey.shape[2]; x++) to[x] = (float)from[x];
+        if (CHECK)
+            for (Int x = 0; x < grey.shape[2]; x++) data &= (to[x] >= low) & (to[x] <= high);
     }
+    return data;
 }
 
-void convert(const mpidvc_grey *grey) {
-    grey->bytes == 1 ? convert_rows<uint8_t>(*grey) : convert_rows<uint16_t>(*grey);
+int convert(const mpidvc_grey *grey) {
+    if (grey->bytes == 1) return convert_rows<uint8_t, false>(*grey);
+    return grey->bytes == 2 ? convert_rows<uint16_t, false>(*grey) : convert_rows<float, true>(*grey);
 }
 
-const mpidvc_kernels TABLE = {MPIDVC_TEXT(MPIDVC_ISA), FULL, convert, prefilter, correlate, block_sums, warp};
+// The sums of neighbouring pairs of n values.
+MPIDVC_NOINLINE void add_pairs(const float *__restrict from, Int n, float *__restrict to) {
+    for (Int x = 0; x < n / 2; x++) to[x] = from[2 * x] + from[2 * x + 1];
+}
+
+// Means of bins: the rows of a bin are added up first, two at a time, then its voxels along x, in single precision.
+template <class Grey> int bin_rows(const mpidvc_grey &grey) {
+    const Int *f = grey.factor, width = grey.shape[2] * f[2];
+    const float count = (float)(f[0] * f[1] * f[2]);
+    const char *const first = (const char *)grey.data;
+    float *sums = (float *)malloc(2 * sizeof(float) * width);
+    if (!sums) return -1;
+    for (Int z = 0; z < grey.shape[0]; z++)
+        for (Int y = 0; y < grey.shape[1]; y++) {
+            float *now = sums, *next = sums + width;
+            for (Int k = 0; k < f[0]; k++)
+                for (Int j = 0; j < f[1]; j += 2) {
+                    const char *row = first + (z * f[0] + k) * grey.step_z + (y * f[1] + j) * grey.step_y;
+                    const bool two = j + 1 < f[1];
+                    const Grey *a = (const Grey *)row, *b = (const Grey *)(two ? row + grey.step_y : row);
+                    if (y + 1 < grey.shape[1])
+                        for (Int i = 0; i < width * (Int)sizeof(Grey); i += 64) {
+                            MPIDVC_PREFETCH(row + f[1] * grey.step_y + i);
+                            if (two) MPIDVC_PREFETCH(row + (f[1] + 1) * grey.step_y + i);
+                        }
+                    const float weight = two ? 1.f : 0.5f;
+                    if (k == 0 && j == 0)
+                        for (Int x = 0; x < width; x++) now[x] = ((float)a[x] + (float)b[x]) * weight;
+                    else
+                        for (Int x = 0; x < width; x++) now[x] += ((float)a[x] + (float)b[x]) * weight;
+                }
+            Int each = f[2];
+            for (Int n = width; each % 2 == 0; each /= 2, n /= 2) {
+                add_pairs(now, n, next);
+                float *const swap = now;
+                now = next, next = swap;
+            }
+            float *to = grey.out + z * grey.pitch_z + y * grey.pitch_y;
+            for (Int x = 0; x < grey.shape[2]; x++) {
+                float sum = now[x * each];
+                for (Int k = 1; k < each; k++) sum += now[x * each + k];
+                to[x] = sum / count;
+            }
+        }
+    free(sums);
+    return 0;
+}
+
+int bin_mean(const mpidvc_grey *grey) {
+    if (grey->bytes == 1) return bin_rows<uint8_t>(*grey);
+    return grey->bytes == 2 ? bin_rows<uint16_t>(*grey) : bin_rows<float>(*grey);
+}
+
+const mpidvc_kernels TABLE = {MPIDVC_TEXT(MPIDVC_ISA), FULL, convert, bin_mean, prefilter, correlate, block_sums, warp};
 
 }  // namespace
 

@@ -127,22 +127,27 @@ struct mpidvc_warp {
 // Grey levels of an image, to become floats. Rows are contiguous on both sides.
 struct mpidvc_grey {
     const void *data;
-    int bytes;               // of an unsigned integer: 1 or 2
-    int64_t shape[3];
+    int bytes;               // of an unsigned integer: 1 or 2; of a float: 4
+    int64_t shape[3];        // of `out`
     int64_t step_y, step_z;  // in bytes
     float *out;
     int64_t pitch_y, pitch_z;
+    int64_t factor[3];       // of bin_mean: voxels of a bin
+    float low, high;         // of convert: the limits of what is data, for floats
 };
 
 // Functions return 0, or -1 where memory is short.
 struct mpidvc_kernels {
     const char *name;
     int lanes;
-    void (*convert)(const mpidvc_grey *);
+    int (*convert)(const mpidvc_grey *);   // whether all are data
+    int (*bin_mean)(const mpidvc_grey *);
     int (*prefilter)(float *data, int64_t pitch_y, int64_t pitch_z, const int64_t low[3], const int64_t high[3],
                      const int64_t needed_low[3], const int64_t needed_high[3]);
     int (*correlate)(const mpidvc_points *);
-    int (*block_sums)(const mpidvc_block *, double *sums);
+    // whole: N, F, FF, C, D and M of all comparable voxels, which do not depend on the mapping; made where N is NaN. With
+    // update_gradient there are none.
+    int (*block_sums)(const mpidvc_block *, double *whole, double *sums);
     int (*warp)(const mpidvc_warp *);
 };
 

@@ -51,6 +51,7 @@ cdef extern from "window_search.hpp" nogil:
         int64_t* offset
         double* cc
         double* error
+        int64_t evaluated
 
     struct mpidvc_planes:
         int64_t n1[3]
@@ -61,9 +62,9 @@ cdef extern from "window_search.hpp" nogil:
 
     struct mpidvc_search_kernels:
         const char* name
-        int (*search)(const mpidvc_search*) noexcept nogil
+        int (*search)(mpidvc_search*) noexcept nogil
         int (*planes)(const mpidvc_search*, int64_t, mpidvc_planes*) noexcept nogil
-        int (*choose)(const mpidvc_search*, int64_t, const float**, double) noexcept nogil
+        int (*choose)(mpidvc_search*, int64_t, const float**, double) noexcept nogil
 
 __all__ = ["METHODS", "choose_method", "memory_of", "search_points", "search_window"]
 
@@ -166,6 +167,11 @@ def search_points(const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1]
     bases : 2 floats
         Constants that were taken off the grey levels of image 1 and 2. CC and error are those of the images.
 
+    Returns
+    -------
+    evaluated : int
+        Number of candidates of all points that were evaluated in double precision.
+
     Raises
     ------
     ValueError
@@ -178,7 +184,7 @@ def search_points(const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1]
     if method not in METHODS:
         raise ValueError(f"method {method!r}: only {', '.join(METHODS)} exist")
     if n == 0:
-        return
+        return 0
     if (centre2.shape[0] != n or offset.shape[0] != n or cc.shape[0] != n or error.shape[0] != n
             or centre1.shape[1] != 3 or centre2.shape[1] != 3 or offset.shape[1] != 3):
         raise ValueError("arrays of points must be (n, 3) and (n,)")
@@ -207,13 +213,15 @@ def search_points(const float[:, :, ::1] box1 not None, const uint8_t[:, :, ::1]
     job.offset = &offset[0, 0]
     job.cc = &cc[0]
     job.error = &error[0]
+    job.evaluated = 0
     if (choose_method(hws, low, high) if method == "auto" else method) == "direct":
         with nogil:
             failed = table.search(&job)
         if failed:
             raise MemoryError("no memory for a search")
-        return
-    by_fft(table, &job)
+    else:
+        by_fft(table, &job)
+    return job.evaluated
 
 
 def search_window(window1, usable1, const float[:, :, ::1] box2 not None, const uint8_t[:, :, ::1] usable2, low, high,

@@ -621,7 +621,7 @@ MPIDVC_INLINE void rate(const Estimate &s, const Point &p, bool zero_mean, doubl
 }
 
 // Finishes point k from the float32 sums of all offsets: evaluates again every candidate that may be the best.
-void choose(const mpidvc_search &s, Int k, const Work &w, const Point &p, const float *const given[], double noise) {
+void choose(mpidvc_search &s, Int k, const Work &w, const Point &p, const float *const given[], double noise) {
     const bool fft = noise > 0;
     const double gamma = UNIT32 * chain(p.e), gamma_of_box = UNIT32 * chain_of_box(p.e), least = s.min_overlap * p.n;
     double norm1[MPIDVC_PLANES] = {}, norm2[MPIDVC_PLANES] = {};
@@ -696,6 +696,7 @@ void choose(const mpidvc_search &s, Int k, const Work &w, const Point &p, const 
         if (pair.usable2) pair.usable2 += step;
         Sums sums;
         const double cc = exact_cc(pair, s.zero_mean != 0, s.base1, s.base2, sums);
+        s.evaluated++;
         if (cc > best) best = cc, where = i, at_best = sums;
     }
     if (where < 0) return nothing_found(s, k);
@@ -706,7 +707,7 @@ void choose(const mpidvc_search &s, Int k, const Work &w, const Point &p, const 
     s.error[k] = at_best.a != 0 ? at_best.dd / at_best.a : INFINITY;
 }
 
-int search(const mpidvc_search *s) {
+int search(mpidvc_search *s) {
     Work w;
     if (!make_work(*s, true, w)) return -1;
     for (Int k = 0; k < s->count; k++) {
@@ -745,7 +746,7 @@ int planes(const mpidvc_search *s, Int k, mpidvc_planes *out) {
     return 0;
 }
 
-int choose_from(const mpidvc_search *s, Int k, const float *const sums[MPIDVC_SUMS_OF_SEARCH], double noise) {
+int choose_from(mpidvc_search *s, Int k, const float *const sums[MPIDVC_SUMS_OF_SEARCH], double noise) {
     Work w;
     if (!make_work(*s, false, w)) return -1;
     Point p;

@@ -22,6 +22,7 @@ struct mpidvc_search {
     const int64_t *centre1, *centre2;  // (count, 3)
     int64_t *offset;         // (count, 3), out: best offset
     double *cc, *error;      // (count), out
+    int64_t evaluated;       // out: candidates of all points that were evaluated in double precision; added to
 };
 
 // Sums over a window that change from candidate to candidate, as correlations of two planes each.
@@ -48,12 +49,12 @@ struct mpidvc_planes {
 struct mpidvc_search_kernels {
     const char *name;
     // All functions return 0, or -1 where memory is short. This one searches all points with direct sums.
-    int (*search)(const mpidvc_search *);
+    int (*search)(mpidvc_search *);
     // Fills the planes of point k; `needed` is 0 if nothing can be found there.
     int (*planes)(const mpidvc_search *, int64_t k, mpidvc_planes *);
     // Finishes point k from its sums (contiguous, one value per offset; null if not needed). `noise`: the error of a
     // sum is at most this times the norms of the two planes that were correlated.
-    int (*choose)(const mpidvc_search *, int64_t k, const float *const sums[MPIDVC_SUMS_OF_SEARCH], double noise);
+    int (*choose)(mpidvc_search *, int64_t k, const float *const sums[MPIDVC_SUMS_OF_SEARCH], double noise);
 };
 
 extern "C" {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -169,6 +170,19 @@ def rock() -> None:
     save(made, "workflow-3d.png")
 
 
+def sandstone() -> None:
+    """The pictures that the lines of the tutorial make."""
+    folder = real("3d/v4_sandstone")
+    for number, state in enumerate(("Intact", "Deformed"), 1):
+        shutil.copyfile(folder / f"V4_bin2_{state}.tif", f"sandstone{number}.tif")
+    text = (IMAGES.parent / "tutorial-sandstone.md").read_text(encoding="utf-8")
+    for block in re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        for line in re.findall(r"^mpidvc (.+)$", block, re.MULTILINE):
+            run(*line.split())
+    for name in ("displacement", "strain"):
+        shutil.copyfile(f"{name}.png", IMAGES / f"tutorial-{name}.png")
+
+
 def plate() -> None:
     """A plate with a hole in tension: the same line without and with a first guess (2D)."""
     folder = real("2d/dic_challenge_12")
@@ -275,6 +289,57 @@ def fields() -> None:
     for panel, name in zip(made.subplots(1, 3), ("GLyy", "GLxx", "GLyx"), strict=True):
         show(panel, 100 * strain[name], f"{name}, %", 10, cmap="RdBu_r", vmin=-1, vmax=1)
     save(made, "field-strain.png")
+
+
+def gauges() -> None:
+    """Gauges on the plate in its twelve states, and the plate's deformation without its motion (2D)."""
+    folder = real("2d/dic_challenge_12")
+    frames = [str(folder / f"oht_cfrp_{k:02d}.tiff") for k in range(12)]
+    run("ldic", *frames, "-od", ".", "-ns", "20", "-hws", "14", "-o", "3", "-glt", "30", "--warm-start")
+    states = [f"oht_cfrp_00-oht_cfrp_{k:02d}-ldic.h5" for k in range(1, 12)]
+    beside, far = ((490, 100), (590, 100)), ((180, 200), (380, 200))
+    box = ((160, 80), (400, 320))
+    lines = [*places(*beside), *places(*far)]
+    run("gauge", *states, "--extensometer", *lines, "--box", *places(*box), "--tsv", "gauge.tsv")
+    readings = [line.split("\t") for line in Path("gauge.tsv").read_text(encoding="utf-8").splitlines()[1:]]
+    made = figure(11, 4)
+    axes = made.subplots(1, 5, width_ratios=[1, 2.2, 1, 1, 1])
+    show(axes[0], tifffile.imread(frames[0]), "frame 0", colours=False, cmap="gray")
+    names = {"extensometer 1": ("strain", "beside the hole"), "extensometer 2": ("strain", "far from it")}
+    names["box 1"] = ("GLyy", "mean GLyy of the box")
+    for k, (gauge, (quantity, told)) in enumerate(names.items()):
+        found = [row for row in readings if row[2] == gauge and row[5] == quantity]
+        values, errors = (np.array([100 * float(row[column]) for row in found]) for column in (6, 7))
+        axes[1].errorbar(range(1, 12), values, 2 * errors, fmt="o-", ms=3, capsize=2, color=f"C{k + 1}", label=told)
+        if quantity == "strain":
+            ends = (beside, far)[k]
+            axes[0].plot([x for _, x in ends], [y for y, _ in ends], "o-", color=f"C{k + 1}", ms=3)
+    (top, left), (bottom, right) = box
+    axes[0].add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color="C3"))
+    axes[1].set(xlabel="frame", title="strain along y, %, and two standard errors")
+    axes[1].title.set_fontsize(10)
+    axes[1].legend(fontsize=8)
+    run("filterPhiField", "-pf", states[-1], "--remove-motion", "rigid", "-od", ".")
+    for panel, name, title in (
+        (axes[2], states[-1], "y displacement"),
+        (axes[3], f"{states[-1][:-3]}-filtered.h5", "without the\nrigid motion"),
+    ):
+        field = read(name)
+        show(panel, np.where(field["returnStatus"] == 2, field["displacement"][..., 1], np.nan), title, 20)
+    run("filterPhiField", "-pf", states[-1], "--remove-motion", "affine", "-od", ".", "-pre", "affine")
+    field = read("affine-filtered.h5")
+    show(
+        axes[4],
+        np.where(field["returnStatus"] == 2, field["displacement"][..., 1], np.nan),
+        "without the\naffine one",
+        20,
+    )
+    save(made, "gauge.png")
+
+
+def places(*points: tuple[int, int]) -> list[str]:
+    """Words of a command line for points y, x of a 2D image."""
+    return [str(number) for y, x in points for number in (0, y, x)]
 
 
 def series() -> None:
@@ -422,12 +487,14 @@ MADE: dict[str, Callable[[], None]] = {
     "sure": sure,
     "residual": residual,
     "rock": rock,
+    "sandstone": sandstone,
     "plate": plate,
     "fields": fields,
+    "gauges": gauges,
     "series": series,
     "eye": eye,
 }
-REAL = ("rock", "plate", "fields")
+REAL = ("rock", "sandstone", "plate", "fields", "gauges")
 
 
 def make(names: list[str]) -> None:

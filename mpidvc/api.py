@@ -96,7 +96,7 @@ def function(name: str) -> Callable[..., Any] | None:
     return run
 
 
-def call(name: str, options: Mapping[str, Any], executor: Executor, console: Console) -> Any:
+def call(name: str, options: Mapping[str, Any], executor: Executor, console: Console) -> Result:
     """Run a command as a part of another one; every rank calls it.
 
     Parameters
@@ -111,8 +111,8 @@ def call(name: str, options: Mapping[str, Any], executor: Executor, console: Con
 
     Returns
     -------
-    PhiField, list of PhiField, or other
-        The result, on every rank.
+    Result
+        On every rank; without the warnings.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def call(name: str, options: Mapping[str, Any], executor: Executor, console: Con
     from mpidvc.runtime.console import Console
 
     with contextlib.ExitStack() as stack:
-        return _Call(COMMANDS[name], options, executor, stack).on(executor, lambda: (Console(silent=True), console))[0]
+        return _Call(COMMANDS[name], options, executor, stack).on(executor, lambda: (Console(silent=True), console))
 
 
 class Result(NamedTuple):
@@ -134,12 +134,15 @@ class Result(NamedTuple):
         As the function of the command returns it.
     files : tuple of Path
         Files with the result, which other commands read; the most precise one first. None without ``out_dir``.
+    status : int
+        Exit status: 0, or 1 if the result is not one to trust.
     warnings : list of str
         In the words of the command line; in a job on rank 0 only.
     """
 
     value: Any
     files: tuple[Path, ...]
+    status: int
     warnings: list[str]
 
 
@@ -173,10 +176,8 @@ def perform(command: Command, options: Mapping[str, Any]) -> Result:
             opened.warnings = warned
             return opened
 
-        value, files = (
-            prepared.here(console()) if ranks is None else prepared.on(ranks, lambda: (one := console(), one))
-        )
-        return Result(value, files, warned)
+        found = prepared.here(console()) if ranks is None else prepared.on(ranks, lambda: (one := console(), one))
+        return found._replace(warnings=warned)
 
 
 class _Call:
@@ -214,8 +215,8 @@ class _Call:
         #: Whether the results file is removed after it has been read.
         self._drop = False
 
-    def on(self, ranks: Executor, consoles: Callable[[], tuple[Console, Console]]) -> tuple[Any, tuple[Path, ...]]:
-        """Run on the ranks of a job; return the result and its files on each of them.
+    def on(self, ranks: Executor, consoles: Callable[[], tuple[Console, Console]]) -> Result:
+        """Run on the ranks of a job; return the result on each of them.
 
         Parameters
         ----------
@@ -234,8 +235,8 @@ class _Call:
         outcome = execute_on(ranks, prepare)
         return on_leader(ranks, lambda: self._value(outcome))
 
-    def here(self, console: Console) -> tuple[Any, tuple[Path, ...]]:
-        """Run in this process, or in ranks that are started where they pay; return the result and its files."""
+    def here(self, console: Console) -> Result:
+        """Run in this process, or in ranks that are started where they pay; return the result."""
         from mpidvc.cli.execution import execute_here
         from mpidvc.runtime.console import QUIET
         from mpidvc.runtime.terminal import TERMINAL
@@ -272,7 +273,7 @@ class _Call:
         if "tsv" in args:
             args.tsv = False
 
-    def _value(self, outcome: Outcome) -> tuple[Any, tuple[Path, ...]]:
+    def _value(self, outcome: Outcome) -> Result:
         """The result, with fields for the paths of results files, and the files that are left."""
         from mpidvc.runtime.exit_status import STOPPED
 
@@ -286,7 +287,7 @@ class _Call:
             raise RuntimeError(f"mpidvc {self._command.name} ended with exit status {outcome.status}")
         files = outcome.files if self._writes else ()
         if not (isinstance(value, list) and value and all(isinstance(one, Path) for one in value)):
-            return value, files
+            return Result(value, files, outcome.status, [])
         from mpidvc.fields.hdf5 import read_hdf5
         from mpidvc.runtime.runlog import path_of
 
@@ -294,7 +295,8 @@ class _Call:
         for path in value if self._drop else ():
             path.unlink(missing_ok=True)
             path_of(path).unlink(missing_ok=True)
-        return fields[0] if len(fields) == 1 else fields, tuple(path for path in files if path.exists())
+        left = tuple(path for path in files if path.exists())
+        return Result(fields[0] if len(fields) == 1 else fields, left, outcome.status, [])
 
 
 def _for_no_folder(parser: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -327,11 +329,18 @@ def _texts(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, 
             texts[option] = [f"stack{k}" for k in range(len(value))]
         elif option == keywords.STACKS:
             texts[option] = [_uri(one) for one in ([value] if isinstance(value, str | Path) else value)]
-        elif option in ("images", "more") and not isinstance(value, str | Path) and hasattr(value, "__iter__"):
+        elif option in keywords.SEVERAL and not isinstance(value, str | Path) and _is_sequence(value):
             texts[option] = [text(option, k, one) for k, one in enumerate(value)]
+        elif option == "fields":
+            texts[option] = [text(option, 0, value)]
         else:
             texts[option] = text(option, None, value)
     return texts, objects
+
+
+def _is_sequence(value: Any) -> bool:
+    # a field alone counts as a sequence of one by its class, but cannot be looped over
+    return getattr(value, "__iter__", None) is not None
 
 
 def _uri(value: Any) -> str:
@@ -348,6 +357,8 @@ def _label(option: str, index: int | None) -> str:
     """Name of an image or field in memory: that of a file, in the names of the files written."""
     if index is None:
         return option
+    if option in keywords.FIELDS:
+        return f"field{index + 1}"
     # "more" follows image 2
     return f"im{index + (3 if option == 'more' else 1)}"
 

@@ -4,7 +4,8 @@ Every ``sh`` and ``python`` block of README.md and docs/*.md is run, page by pag
 
 * ``im1.tif``, ``im2.tif``, ``im3.tif``: a small volume in three states, and ``mask.tif``, of their shape;
 * ``labels1.tif``: labels of the volume in its first state;
-* ``photo1.tif``, ``photo2.tif``: a small 2D image in two states.
+* ``photo1.tif``, ``photo2.tif``: a small 2D image in two states;
+* ``sandstone1.tif``, ``sandstone2.tif``: a larger volume in two states, in the place of the tutorial's sandstone.
 
 A comment in the line before a block is its exception: ``<!-- not run: REASON -->``, or ``<!-- NAME -->`` for a block
 that ``.ci/run`` runs by that name.
@@ -12,6 +13,7 @@ that ``.ci/run`` runs by that name.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -23,10 +25,12 @@ import numpy as np
 import pytest
 import tifffile
 
+import mpidvc
 from mpidvc.core.analytic import AnalyticPair
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 #: How a language is run.
 RUNNERS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-W", "error", "-c"]}
 #: Beginnings of lines that are code, whatever their block is called.
@@ -96,6 +100,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photo = AnalyticPair((1, 180, 200), 2, (1.0, 0, 0), (0, -0.004, 0.01), (0, -1.4, 2.2), amplitude=0.0)
     for number, plane in enumerate((photo.image1(), photo.image2()), 1):
         tifffile.imwrite(folder / f"photo{number}.tif", plane[0], photometric="minisblack")
+    rock = AnalyticPair((125, 126, 127), 3, (0.5, 0, 0), (0.003, 0.003, 0.003), (0.1, -1.1, -1.1), amplitude=0.3)
+    # brighter than the air around the sandstone
+    for number, (volume, scale) in enumerate(((rock.image1(), 0.1), (rock.image2(), 0.05)), 1):
+        grey = (10_000 + scale * volume.astype(np.float64)).astype(np.uint16)
+        tifffile.imwrite(folder / f"sandstone{number}.tif", grey, photometric="minisblack")
     return folder
 
 
@@ -103,13 +112,19 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_code_runs_as_it_stands_there(page: Path, images: Path, tmp_path: Path) -> None:
     for image in images.iterdir():
         (tmp_path / image.name).write_bytes(image.read_bytes())
+    run_code(page, tmp_path)
+
+
+def run_code(page: Path, folder: Path) -> str:
+    """Run the code of a page in a folder; return what it prints."""
+    printed = ""
     environment = {name: value for name, value in os.environ.items() if "DISPLAY" not in name}
-    environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment |= {"XDG_CACHE_HOME": str(folder / "cache")}
     environment |= {"MPLBACKEND": "Agg", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for block in filter(runs_here, blocks_of(page)):
         done = subprocess.run(
             [*RUNNERS[block.language], block.text],
-            cwd=tmp_path,
+            cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -119,6 +134,51 @@ def test_code_runs_as_it_stands_there(page: Path, images: Path, tmp_path: Path) 
             check=False,
         )
         assert done.returncode == 0, f"{block.place} ends with {done.returncode}:\n{block.text}\n\n{done.stdout}"
+        printed += done.stdout
+    return printed
+
+
+def test_the_sandstone_is_what_the_tutorial_says(tmp_path: Path) -> None:
+    """Its lines on the images that it names give the numbers that it tells."""
+    if "MPIDVC_DATA" not in os.environ:
+        pytest.skip("needs data")
+    page = DOCS / "tutorial-sandstone.md"
+    text = page.read_text(encoding="utf-8")
+    for number, name in enumerate(("Intact", "Deformed"), 1):
+        given = Path(os.environ["MPIDVC_DATA"], "3d", "v4_sandstone", f"V4_bin2_{name}.tif")
+        voxels = tifffile.imread(given)
+        assert f'"{name}": "{hashlib.sha256(voxels.tobytes()).hexdigest()}"' in text
+        (tmp_path / f"sandstone{number}.tif").write_bytes(given.read_bytes())
+    printed = run_code(page, tmp_path)
+    assert "znssd (grey levels" in printed
+    # what the page tells, in its words and in those of the program
+    for told, found in (
+        ("(0.05, −1.13, −1.13)", r"Translations \(px\) +z: 0\.05\d+ +y: -1\.1[23]\d+ +x: -1\.13\d+"),
+        ("13 552 nodes", r"Local DIC for 13552 nodes"),
+        ("98.5 %", r"RS=\+2 .* 98\.[45]%"),
+        ("3988", r"RS=-5 .* 3988 "),
+    ):
+        assert told in text
+        assert re.search(found, printed), found
+    strains = [float(value) for value in re.findall(r"GL(?:zz|yy|xx) +│ (0\.\d+)", printed)]
+    assert len(strains) == 3
+    # "All axes are longer by 0.3 to 0.4 %"
+    assert 0.0030 < min(strains) < max(strains) < 0.0040
+
+
+def test_pictures_are_in_the_gallery() -> None:
+    shown = set(re.findall(r"\(images/([\w.-]+)\)", (DOCS / "gallery.md").read_text(encoding="utf-8")))
+    assert shown == {path.name for path in (DOCS / "images").iterdir()}
+
+
+def test_the_index_leads_to_every_page() -> None:
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    linked = {name.removeprefix("../") for name in re.findall(r"\]\(([^)]+\.md)\)", index)}
+    assert linked == {path.name for path in PAGES if path.name != "index.md"} | {"CHANGELOG.md"}
+
+
+def test_the_citation_is_of_this_version() -> None:
+    assert f"\nversion: {mpidvc.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

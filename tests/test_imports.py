@@ -19,7 +19,7 @@ SOURCES = PACKAGE.parent / "cython_ext"
 ROOMS = [
     ["mpidvc.__main__"],
     ["mpidvc.main"],
-    ["mpidvc.commands.demo", "mpidvc.ewoks"],  # users of the API
+    ["mpidvc.commands.demo", "mpidvc.commands.run", "mpidvc.ewoks"],  # users of the API
     ["mpidvc.api"],
     ["mpidvc.commands.*"],  # every command is a room of its own
     ["mpidvc.commands"],  # the table of commands

@@ -37,7 +37,7 @@ MPIDVC_INLINE void fold(Products &column, float dx, double *products, double *f,
 template <bool W> struct StoredGradients {
     const Window &win;
     const float *w;
-    enum { CROSS = 0, LEVELS = 0 };
+    enum { CROSS = 0, LEVELS = 0, SKIPS = 1 };
     template <int L>
     MPIDVC_METHOD void group(Int, Int, Int, Int o, typename Lanes<L>::F *g, typename Lanes<L>::F *,
                              typename Lanes<L>::F &) const {
@@ -52,7 +52,7 @@ template <bool W> struct StoredGradients {
 template <bool W> struct CrossedGradients {
     const Window &win;
     const float *w;
-    enum { CROSS = 1, LEVELS = 0 };
+    enum { CROSS = 1, LEVELS = 0, SKIPS = 1 };
     template <int L>
     MPIDVC_METHOD void group(Int z, Int y, Int x, Int o, typename Lanes<L>::F *g, typename Lanes<L>::F *h,
                              typename Lanes<L>::F &f) const {
@@ -60,14 +60,14 @@ template <bool W> struct CrossedGradients {
         h[0] = load<L>(win.hz + o), h[1] = load<L>(win.hy + o), h[2] = load<L>(win.hx + o);
     }
 };
-// Central differences of a box, which are stored in the window on the way, as are grey levels less `level`: one pass
+// Central differences of a box, and grey levels less `level`; STORE: they are stored in the window on the way, one pass
 // over the memory for all of it. src: the first voxel of the window.
-template <bool W, int D> struct FreshGradients {
+template <bool W, int D, bool STORE> struct FreshGradients {
     const Window &win;
     const float *src, *w;
     Int py, pz;
     float level;
-    enum { CROSS = 0, LEVELS = 1 };
+    enum { CROSS = 0, LEVELS = 1, SKIPS = W && !STORE };
     template <int L>
     MPIDVC_METHOD void group(Int z, Int y, Int x, Int o, typename Lanes<L>::F *g, typename Lanes<L>::F *,
                              typename Lanes<L>::F &f) const {
@@ -83,6 +83,7 @@ template <bool W, int D> struct FreshGradients {
             const typename Lanes<L>::F v = load<L>(w + o);
             g[0] *= v, g[1] *= v, g[2] *= v, f *= v;
         }
+        if (!STORE) return;
         store<L>(win.f + o, f);
         if (D == 3) store<L>(win.gz + o, g[0]);
         store<L>(win.gy + o, g[1]), store<L>(win.gx + o, g[2]);
@@ -100,7 +101,7 @@ MPIDVC_NOINLINE void add_products(const Window &win, const Source &source, Int z
     Int line = z * win.n[1] + from, o = line * win.pitch + x;
     for (Int y = from; y < to; y++, line++, o += win.pitch) {
         // a source that stores has to see every group
-        if (Source::LEVELS || (x < win.last[line] && x + L > win.first[line])) {
+        if (!Source::SKIPS || (x < win.last[line] && x + L > win.first[line])) {
             V g[3], h[3], f = {};
             source.template group<L>(z, y, x, o, g, h, f);
             if (!Source::LEVELS)

@@ -43,13 +43,60 @@ struct Stored {
     void begin(Int, Int, Int, Int, Int) {}
     template <int L> MPIDVC_METHOD typename Lanes<L>::F group(Int, Int o) const { return load<L>(value + o); }
 };
+struct Zeros {
+    enum { FIRST = 0 };
+    void begin(Int, Int, Int, Int, Int) {}
+    template <int L> MPIDVC_METHOD typename Lanes<L>::F group(Int, Int) const { return typename Lanes<L>::F{}; }
+};
 
-// Adds the residuals of the group from voxel x on, in the rows [from, to) of a plane. Moments are summed per lane, and weighted once: by x
-// and z at the end, and by y as sums of running sums (a row counts once for every row from there to the last). w: weights
-// of the voxels, 0 or 1; null: all 1.
-template <int L, bool W, bool MOMENTS, class Values>
-MPIDVC_NOINLINE void add_column(const Window &win, Values &values, const float *w, Int z, Int from, Int to, Int x,
-                                float unit, float bias, Sums &sums) {
+// Where a pass gets f0 and its gradient: from the window's arrays.
+struct FromWindow {
+    const Window &win;
+    template <int L> MPIDVC_METHOD typename Lanes<L>::F level(Int, Int, Int, Int o) const { return load<L>(win.f + o); }
+    template <int L> MPIDVC_METHOD void gradient(Int, Int, Int, Int o, typename Lanes<L>::F *g) const {
+        g[0] = load<L>(win.gz + o), g[1] = load<L>(win.gy + o), g[2] = load<L>(win.gx + o);
+    }
+    enum { MARGIN = 0 };  // behind the voxels of a row are zeros
+    static MPIDVC_METHOD float scale() { return 1.f; }
+};
+// From a box, by central differences: for passes that are rare, so that storing gradients would cost more than they do.
+template <int D> struct FromBox {
+    const float *src;  // the first voxel of the window
+    Int py, pz;
+    float minus;
+    template <int L> MPIDVC_METHOD typename Lanes<L>::F level(Int z, Int y, Int x, Int) const {
+        return load<L>(src + z * pz + y * py + x) - minus;
+    }
+    // To be multiplied by scale().
+    template <int L> MPIDVC_METHOD void gradient(Int z, Int y, Int x, Int, typename Lanes<L>::F *g) const {
+        const float *p = src + z * pz + y * py + x;
+        g[0] = typename Lanes<L>::F{};
+        if (D == 3) g[0] = load<L>(p + pz) - load<L>(p - pz);
+        g[1] = load<L>(p + py) - load<L>(p - py);
+        g[2] = load<L>(p + 1) - load<L>(p - 1);
+    }
+    enum { MARGIN = 1 };  // behind the voxels of a row, and of the box, is anything
+    static MPIDVC_METHOD float scale() { return 0.5f; }
+};
+// The same with f0 = 1.
+template <int D> struct Ones {
+    FromBox<D> box;
+    template <int L> MPIDVC_METHOD typename Lanes<L>::F level(Int, Int, Int, Int) const {
+        return typename Lanes<L>::F{} + 1.f;
+    }
+    template <int L> MPIDVC_METHOD void gradient(Int z, Int y, Int x, Int o, typename Lanes<L>::F *g) const {
+        box.template gradient<L>(z, y, x, o, g);
+    }
+    enum { MARGIN = 1 };
+    static MPIDVC_METHOD float scale() { return FromBox<D>::scale(); }
+};
+
+// Adds the residuals of the group from voxel x on, in the rows [from, to) of a plane. Moments are summed per lane, and
+// weighted once: by x and z at the end, and by y as sums of running sums (a row counts once for every row from there to
+// the last). w: weights of the voxels, 0 or 1; null: all 1.
+template <int L, bool W, bool MOMENTS, class Reference, class Values>
+MPIDVC_NOINLINE void add_column(const Window &win, const Reference &one, Values &values, const float *w, Int z,
+                                Int from, Int to, Int x, float unit, float bias, Sums &sums) {
     typedef typename Lanes<L>::F V;
     const Int left = win.n[2] - x;
     values.begin(z, from, x, smaller(left, L), to - from);
@@ -61,15 +108,17 @@ MPIDVC_NOINLINE void add_column(const Window &win, Values &values, const float *
     Int line = z * win.n[1] + from, o = line * win.pitch + x;
     for (Int y = from; y < to; y++, line++, o += win.pitch) {
         if (!W || (x < win.last[line] && x + L > win.first[line])) {
-            const V f = load<L>(win.f + o);
+            const V f = one.template level<L>(z, y, x, o);
             const V value = Values::FIRST ? ready[y - from] : values.template group<L>(y - from, o);
             V r = first_lanes<L>(f - (value * unit + bias), left);
             if (W) r *= load<L>(w + o);
             rr += r * r, rs += r, fr += f * r;
             if (MOMENTS) {
-                sum[0] += r * load<L>(win.gz + o);
-                sum[1] += r * load<L>(win.gy + o);
-                sum[2] += r * load<L>(win.gx + o);
+                V g[3];
+                one.template gradient<L>(z, y, x, o, g);
+                if (Reference::MARGIN && left < L)
+                    for (int i = 0; i < 3; i++) g[i] = first_lanes<L>(g[i], left);
+                for (int i = 0; i < 3; i++) sum[i] += r * g[i];
             }
         }
         if (MOMENTS)
@@ -81,6 +130,7 @@ MPIDVC_NOINLINE void add_column(const Window &win, Values &values, const float *
     const V dx = ramp<L>() + ((float)x - 0.5f * (float)(win.n[2] - 1));
     const float dz = (float)z - 0.5f * (float)(win.n[0] - 1), end = (float)to - 0.5f * (float)(win.n[1] - 1);
     for (int i = 0; i < 3; i++) {
+        sum[i] *= Reference::scale(), running[i] *= Reference::scale();
         sums.moment[i][0] += Whole::of(sum[i] * dz);
         sums.moment[i][1] += Whole::of(sum[i] * end - running[i]);
         sums.moment[i][2] += Whole::of(sum[i] * dx);
@@ -90,9 +140,9 @@ MPIDVC_NOINLINE void add_column(const Window &win, Values &values, const float *
 
 // R, RR, FR and (MOMENTS) A of the sums, column by column of groups of at most so many lanes. W: voxels have the
 // weights w.
-template <bool W, bool MOMENTS, class Values>
-void add_columns(const Window &win, Values values, const float *w, int lanes, float unit, float bias,
-                 double *sums) {
+template <bool W, bool MOMENTS, class Reference, class Values>
+void add_columns(const Window &win, const Reference &one, Values values, const float *w, int lanes, float unit,
+                 float bias, double *sums) {
     const Int *n = win.n, planes = larger(1, FOLD / (n[1] * n[2]));
     Sums acc = {};
     for (int i = MPIDVC_R; i <= MPIDVC_FR; i++) sums[i] = 0;
@@ -102,11 +152,11 @@ void add_columns(const Window &win, Values values, const float *w, int lanes, fl
             for (Int x = 0, to = smaller(from + PIECE, n[1]); x < n[2];) {
                 const int now = lanes_for(n[2] - x, lanes);
                 if (now == FULL)
-                    add_column<FULL, W, MOMENTS>(win, values, w, z, from, to, x, unit, bias, acc);
+                    add_column<FULL, W, MOMENTS>(win, one, values, w, z, from, to, x, unit, bias, acc);
                 else if (now == WIDE)
-                    add_column<WIDE, W, MOMENTS>(win, values, w, z, from, to, x, unit, bias, acc);
+                    add_column<WIDE, W, MOMENTS>(win, one, values, w, z, from, to, x, unit, bias, acc);
                 else
-                    add_column<QUAD, W, MOMENTS>(win, values, w, z, from, to, x, unit, bias, acc);
+                    add_column<QUAD, W, MOMENTS>(win, one, values, w, z, from, to, x, unit, bias, acc);
                 x += now;
             }
         if (z + 1 == n[0] || (z + 1) % planes == 0) fold(acc, sums);
@@ -115,8 +165,9 @@ void add_columns(const Window &win, Values values, const float *w, int lanes, fl
 
 // The same where samples may be no data or move fast along a row: they are stored first. Fills win.now, the weights of
 // this pass, and returns their sum; `changed`: some differ from those that were there before.
-template <int O, int D>
-double careful_pass(const Window &win, const Sampler &s, float gain, float bias, double *sums, bool *changed) {
+template <int O, int D, class Reference>
+double careful_pass(const Window &win, const Reference &one, const Sampler &s, float gain, float bias, double *sums,
+                    bool *changed) {
     const Int *n = win.n;
     float *const weight = win.row;
     const bool plain = !s.valid && !s.shift && !s.wild;  // the data of a row are neighbours
@@ -147,7 +198,7 @@ double careful_pass(const Window &win, const Sampler &s, float gain, float bias,
             count += (double)win.kept[line];
         }
     *changed = differ;
-    add_columns<true, true>(win, Stored{win.residual}, win.now, FULL, s.unit * gain, bias, sums);
+    add_columns<true, true>(win, one, Stored{win.residual}, win.now, FULL, s.unit * gain, bias, sums);
     return count;
 }
 
@@ -240,15 +291,16 @@ int one_pass(Window &win, Sampler &s, const mpidvc_settings &set, const double F
     if (set.update_gradient) return pass_updating_gradient<O, D>(win, s, set, (float)gain, (float)bias, sums, compared);
     const float a = (float)gain, b = (float)bias;
     *changed = false;
+    const FromWindow one = {win};
     const Interpolated<O, D> values = {s, {}};
     if (!s.all_inside || !s.slow) {
-        *compared = careful_pass<O, D>(win, s, a, b, sums, changed);
+        *compared = careful_pass<O, D>(win, one, s, a, b, sums, changed);
     } else if (win.weighted) {
-        moments ? add_columns<true, true>(win, values, win.w, s.lanes, s.unit * a, b, sums)
-                : add_columns<true, false>(win, values, win.w, s.lanes, s.unit * a, b, sums);
+        moments ? add_columns<true, true>(win, one, values, win.w, s.lanes, s.unit * a, b, sums)
+                : add_columns<true, false>(win, one, values, win.w, s.lanes, s.unit * a, b, sums);
     } else {
-        moments ? add_columns<false, true>(win, values, 0, s.lanes, s.unit * a, b, sums)
-                : add_columns<false, false>(win, values, 0, s.lanes, s.unit * a, b, sums);
+        moments ? add_columns<false, true>(win, one, values, 0, s.lanes, s.unit * a, b, sums)
+                : add_columns<false, false>(win, one, values, 0, s.lanes, s.unit * a, b, sums);
     }
     return 0;
 }

@@ -29,9 +29,9 @@ double mean_level(const float *src, Int py, Int pz, const Int n[3], const float 
 }
 
 // Reads window 1: f0 = f - level (level NaN: the window's own mean), gradients, weights; N, F and FF of the sums, and
-// without update_gradient M, for znssd C and D, too. -1 where memory is short.
+// without update_gradient M, for znssd C and D, too, unless these are known. -1 where memory is short.
 int read_window(Window &win, const mpidvc_box &box, const float *sampled, const Int low[3], const mpidvc_settings &set,
-                double level, const Int index[3], double *sums) {
+                double level, const Int index[3], bool known, double *sums) {
     const Int *n = win.n, pitch = win.pitch, py = box.pitch_y, pz = box.pitch_z;
     const Int origin = low[0] * pz + low[1] * py + low[2];
     const float *src = box.data + origin;
@@ -51,17 +51,9 @@ int read_window(Window &win, const mpidvc_box &box, const float *sampled, const 
         sample_mapped(s, set, identity, centre, win.f, win.w, pitch);
     }
     if (box.valid) {
-        const uint8_t *const valid = box.valid + origin;
-        voxels = 0;
-        for (Int z = 0; z < n[0]; z++)
-            for (Int y = 0; y < n[1]; y++) voxels += count_of(valid + z * pz + y * py, n[2]);
+        voxels = count_of(box.valid + origin, py, pz, n);
         win.weighted = voxels != n[0] * n[1] * n[2];
-        for (Int z = 0; z < n[0] && win.weighted; z++)
-            for (Int y = 0; y < n[1]; y++) {
-                const uint8_t *v = valid + z * pz + y * py;
-                float *w = win.w + (z * n[1] + y) * pitch;
-                for (Int x = 0; x < n[2]; x++) w[x] = v[x] ? 1.f : 0.f;
-            }
+        if (win.weighted) read_weights(win, box.valid + origin, py, pz);
     }
     forget(win);
     find_ends(win);
@@ -75,11 +67,11 @@ int read_window(Window &win, const mpidvc_box &box, const float *sampled, const 
         double *const M = sums + MPIDVC_M, *const F = sums + MPIDVC_F, *const FF = sums + MPIDVC_FF;
         const float minus = (float)level;
         if (set.two_d)
-            w ? products_of(win, FreshGradients<true, 2>{win, src, w, py, pz, minus}, M, F, FF)
-              : products_of(win, FreshGradients<false, 2>{win, src, w, py, pz, minus}, M, F, FF);
+            w ? products_of(win, FreshGradients<true, 2, true>{win, src, w, py, pz, minus}, M, F, FF)
+              : products_of(win, FreshGradients<false, 2, true>{win, src, w, py, pz, minus}, M, F, FF);
         else
-            w ? products_of(win, FreshGradients<true, 3>{win, src, w, py, pz, minus}, M, F, FF)
-              : products_of(win, FreshGradients<false, 3>{win, src, w, py, pz, minus}, M, F, FF);
+            w ? products_of(win, FreshGradients<true, 3, true>{win, src, w, py, pz, minus}, M, F, FF)
+              : products_of(win, FreshGradients<false, 3, true>{win, src, w, py, pz, minus}, M, F, FF);
         if (set.znssd) grey_moments(win, 0, sums);
         return 0;
     }
@@ -102,7 +94,7 @@ int read_window(Window &win, const mpidvc_box &box, const float *sampled, const 
         return -1;
     if (win.hz) central_differences(src, py, pz, n, set.two_d, win.hz, win.hy, win.hx, pitch);
     if (w) apply_weights(win, w);
-    gradient_sums(win, 0, set.znssd, sums);
+    if (!known) gradient_sums(win, 0, set.znssd, sums);
     return 0;
 }
 

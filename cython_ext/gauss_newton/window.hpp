@@ -27,51 +27,90 @@ struct Window {
     Int *kept_from, *kept_to, *kept;    // rows of `now`: voxels [from, to) of w, and their number; from -1: otherwise
     Int *first, *last;                  // voxels [first, last) of a row beyond which all w are 0; by whole groups
     double level;
-    void *memory;
+    void *memory, *errors;
 };
 
 // Voxels around the compared ones that gradients need; one more where Shift-DVC takes them beside the voxels.
 MPIDVC_INLINE Int frame_of(const mpidvc_settings &set) { return set.gradient_reach + (set.shift ? 1 : 0); }
 
-// Memory of a window of n voxels, to be given back by free(win.memory); noise: of a window with random errors, or null.
-// False where memory is short.
-bool allocate(Window &win, const Int n[3], const mpidvc_settings &set, const mpidvc_noise *noise) {
+// A window of n voxels, without memory.
+Window window_of(const Int n[3]) {
+    Window win = {};
     memcpy(win.n, n, sizeof win.n);
     win.pitch = (n[2] + 7) / 8 * 8;
     win.rows = n[0] * n[1];
+    return win;
+}
+
+// Gives a window its rows, and memory of so many arrays of its size and of so many floats more. These are 0, of the
+// arrays only what is behind the voxels of a row: they are large, and filled anyway. Returns the first; null where
+// memory is short. To be given back by free(win.memory).
+float *allocate_floats(Window &win, int arrays, Int more) {
     const Int size = win.rows * win.pitch + 64;
+    win.memory = malloc(sizeof(Int) * 5 * win.rows + sizeof(float) * (arrays * size + more));
+    if (!win.memory) return 0;
+    win.first = (Int *)win.memory, win.last = win.first + win.rows;
+    win.kept_from = win.last + win.rows, win.kept_to = win.kept_from + win.rows, win.kept = win.kept_to + win.rows;
+    float *const first = (float *)(win.kept + win.rows);
+    for (int k = 0; k < arrays; k++) {
+        float *const p = first + k * size;
+        for (Int r = 0; r < win.rows; r++)
+            for (Int x = win.n[2]; x < win.pitch; x++) p[r * win.pitch + x] = 0.f;
+        memset(p + size - 64, 0, sizeof(float) * 64);
+    }
+    memset(first + arrays * size, 0, sizeof(float) * more);
+    return first;
+}
+
+// Memory for weights and samples alone, where grey levels and gradients stay in a box. False where memory is short.
+bool allocate_weights(Window &win) {
+    const Int size = win.rows * win.pitch + 64;
+    float *p = allocate_floats(win, 3, win.pitch + 64);
+    if (!p) return false;
+    win.w = p, win.now = p + size, win.residual = p + 2 * size, win.row = p + 3 * size;
+    return true;
+}
+
+// Memory for all of it. False where memory is short.
+bool allocate(Window &win, const mpidvc_settings &set) {
+    const Int *n = win.n, size = win.rows * win.pitch + 64;
     for (int a = 0; a < 3; a++)
         win.frame[a] = set.update_gradient ? n[a] + (set.two_d && a == 0 ? 0 : 2 * frame_of(set)) : 0;
     win.frame_pitch = (win.frame[2] + 7) / 8 * 8;
     const Int frame = win.frame[0] * win.frame[1] * win.frame_pitch + 64;
     const Int line = larger(win.pitch, win.frame_pitch) + 64;
-    const Int lags = noise ? noise->count : 0;
-    Int around = 0;
-    if (lags > 1) {
-        win.around_pitch = n[2] + 2 * noise->reach[2];
-        around = (n[0] + 2 * noise->reach[0]) * (n[1] + 2 * noise->reach[1]) * win.around_pitch + 64;
+    const int arrays = set.gauss ? 10 : 7;
+    float *p = allocate_floats(win, arrays, 2 * frame + 2 * line);
+    if (!p) return false;
+    win.f = p, win.gz = p + size, win.gy = p + 2 * size, win.gx = p + 3 * size, win.w = p + 4 * size;
+    win.now = p + 5 * size, win.residual = p + 6 * size;
+    win.hz = win.hy = win.hx = 0;
+    if (set.gauss) win.hz = p + 7 * size, win.hy = p + 8 * size, win.hx = p + 9 * size;
+    win.warped = p + arrays * size, win.warped_weight = win.warped + frame;
+    win.row = win.warped_weight + frame;
+    if (set.two_d) {  // no gradient along z
+        memset(win.gz, 0, sizeof(float) * size);
+        if (win.hz) memset(win.hz, 0, sizeof(float) * size);
     }
-    const Int floats = (7 + (set.gauss ? 3 : 0) + (noise ? 3 : 0)) * size + 2 * frame + 2 * line + around;
-    win.memory = calloc(1, sizeof(Int) * (5 * win.rows + lags) + sizeof(float) * floats);
-    if (!win.memory) return false;
-    win.first = (Int *)win.memory, win.last = win.first + win.rows;
-    win.kept_from = win.last + win.rows, win.kept_to = win.kept_from + win.rows, win.kept = win.kept_to + win.rows;
-    win.lag = win.kept + win.rows;
-    for (Int k = 0; k < lags && around; k++) {
-        const int64_t *lag = noise->lag + 3 * k, *r = noise->reach;
+    return true;
+}
+
+// Memory for random errors with this noise, all of it 0; to be given back by free(win.errors). False where it is short.
+bool allocate_errors(Window &win, const mpidvc_noise &noise) {
+    const Int *n = win.n, size = win.rows * win.pitch + 64, lags = noise.count;
+    const int64_t *r = noise.reach;
+    win.around_pitch = n[2] + 2 * r[2];
+    const Int around = lags > 1 ? (n[0] + 2 * r[0]) * (n[1] + 2 * r[1]) * win.around_pitch + 64 : 0;
+    win.errors = calloc(1, sizeof(Int) * lags + sizeof(float) * (3 * size + around));
+    if (!win.errors) return false;
+    win.lag = (Int *)win.errors;
+    for (Int k = 0; k < lags; k++) {
+        const int64_t *lag = noise.lag + 3 * k;
         win.lag[k] = ((lag[0] + r[0]) * (n[1] + 2 * r[1]) + lag[1] + r[1]) * win.around_pitch + lag[2] + r[2];
     }
-    float *p = (float *)(win.lag + lags);
-    win.f = p, win.gz = p + size, win.gy = p + 2 * size, win.gx = p + 3 * size, win.w = p + 4 * size;
-    win.now = p + 5 * size;
-    win.warped = p + 6 * size, win.warped_weight = win.warped + frame;
-    win.row = win.warped_weight + frame;
-    win.residual = win.row + 2 * line;
-    win.hz = win.hy = win.hx = 0;
-    p = win.residual + size;
-    if (set.gauss) win.hz = p, win.hy = p + size, win.hx = p + 2 * size, p += 3 * size;
-    for (int a = 0; a < 3 && noise; a++) win.k[a] = p, p += size;
-    win.around = p;
+    float *const p = (float *)(win.lag + lags);
+    for (int a = 0; a < 3; a++) win.k[a] = p + a * size;
+    win.around = p + 3 * size;
     return true;
 }
 
@@ -89,6 +128,14 @@ void central_differences(const float *src, Int py, Int pz, const Int n[3], bool 
         }
 }
 
+// A row times a weight, added to another one, or in its place.
+MPIDVC_INLINE void add_row(const float *__restrict from, float weight, Int n, bool first, float *__restrict to) {
+    if (first)
+        for (Int x = 0; x < n; x++) to[x] = weight * from[x];
+    else
+        for (Int x = 0; x < n; x++) to[x] += weight * from[x];
+}
+
 // Gradients by the settings' method: central differences, or separable Gaussian derivatives (a frame of `reach`).
 int gradients(const float *src, Int py, Int pz, const Int n[3], const mpidvc_settings &set, float *gz, float *gy,
               float *gx, Int pitch) {
@@ -96,44 +143,34 @@ int gradients(const float *src, Int py, Int pz, const Int n[3], const mpidvc_set
         central_differences(src, py, pz, n, set.two_d, gz, gy, gx, pitch);
         return 0;
     }
-    const Int reach = set.gradient_reach, ny = n[1] + 2 * reach, nx = n[2] + 2 * reach;
-    const Int full = n[0] * ny * nx, half = n[0] * n[1] * nx;
-    float *p = (float *)calloc(1, sizeof(float) * (2 * full + 3 * half));
+    // a plane at a time: smoothed along z and y
+    const Int reach = set.gradient_reach, taps = 2 * reach + 1, ny = n[1] + 2 * reach, nx = n[2] + 2 * reach;
+    float *p = (float *)malloc(sizeof(float) * (2 * ny + 3) * nx);
     if (!p) return -1;
-    float *smooth_z = p, *slope_z = p + full, *a = slope_z + full, *b = a + half, *c = b + half;
+    float *smooth_z = p, *slope_z = p + ny * nx, *a = slope_z + ny * nx, *b = a + nx, *c = b + nx;
     const float *first = src - (set.two_d ? 0 : reach * pz) - reach * py - reach;
-    for (Int z = 0; z < n[0]; z++)
-        for (Int y = 0; y < ny; y++) {
-            float *s = smooth_z + (z * ny + y) * nx, *d = slope_z + (z * ny + y) * nx;
-            for (Int k = 0; k < (set.two_d ? 1 : 2 * reach + 1); k++) {
+    for (Int z = 0; z < n[0]; z++) {
+        for (Int y = 0; y < ny; y++)
+            for (Int k = 0; k < (set.two_d ? 1 : taps); k++) {
                 const float *q = first + (z + k) * pz + y * py;
-                const float ws = set.two_d ? 1.f : (float)set.gauss[k];
-                const float wd = set.two_d ? 0.f : (float)set.gauss_derivative[k];
-                for (Int x = 0; x < nx; x++) s[x] += ws * q[x];
-                for (Int x = 0; x < nx; x++) d[x] += wd * q[x];
+                add_row(q, set.two_d ? 1.f : (float)set.gauss[k], nx, k == 0, smooth_z + y * nx);
+                add_row(q, set.two_d ? 0.f : (float)set.gauss_derivative[k], nx, k == 0, slope_z + y * nx);
             }
-        }
-    for (Int z = 0; z < n[0]; z++)
         for (Int y = 0; y < n[1]; y++) {
-            const Int o = (z * n[1] + y) * nx;
-            for (Int k = 0; k <= 2 * reach; k++) {
-                const float *s = smooth_z + (z * ny + y + k) * nx, *d = slope_z + (z * ny + y + k) * nx;
-                const float ws = (float)set.gauss[k], wd = (float)set.gauss_derivative[k];
-                for (Int x = 0; x < nx; x++) a[o + x] += ws * d[x];
-                for (Int x = 0; x < nx; x++) b[o + x] += wd * s[x];
-                for (Int x = 0; x < nx; x++) c[o + x] += ws * s[x];
+            for (Int k = 0; k < taps; k++) {
+                const float *s = smooth_z + (y + k) * nx, *d = slope_z + (y + k) * nx;
+                add_row(d, (float)set.gauss[k], nx, k == 0, a);
+                add_row(s, (float)set.gauss_derivative[k], nx, k == 0, b);
+                add_row(s, (float)set.gauss[k], nx, k == 0, c);
+            }
+            const Int o = (z * n[1] + y) * pitch;
+            for (Int k = 0; k < taps; k++) {
+                add_row(a + k, (float)set.gauss[k], n[2], k == 0, gz + o);
+                add_row(b + k, (float)set.gauss[k], n[2], k == 0, gy + o);
+                add_row(c + k, (float)set.gauss_derivative[k], n[2], k == 0, gx + o);
             }
         }
-    for (Int r = 0; r < n[0] * n[1]; r++)
-        for (Int x = 0; x < n[2]; x++) {
-            float s = 0.f, t = 0.f, u = 0.f;
-            for (Int k = 0; k <= 2 * reach; k++) {
-                s += (float)set.gauss[k] * a[r * nx + x + k];
-                t += (float)set.gauss[k] * b[r * nx + x + k];
-                u += (float)set.gauss_derivative[k] * c[r * nx + x + k];
-            }
-            gz[r * pitch + x] = s, gy[r * pitch + x] = t, gx[r * pitch + x] = u;
-        }
+    }
     free(p);
     return 0;
 }
@@ -205,6 +242,24 @@ MPIDVC_INLINE Int count_of(const uint8_t *map, Int n) {
         sum += some;
     }
     return sum;
+}
+
+// The same of a part of a box.
+Int count_of(const uint8_t *map, Int py, Int pz, const Int n[3]) {
+    Int sum = 0;
+    for (Int z = 0; z < n[0]; z++)
+        for (Int y = 0; y < n[1]; y++) sum += count_of(map + z * pz + y * py, n[2]);
+    return sum;
+}
+
+// The weights of window 1 from a map of the voxels that may be compared.
+void read_weights(Window &win, const uint8_t *map, Int py, Int pz) {
+    for (Int z = 0; z < win.n[0]; z++)
+        for (Int y = 0; y < win.n[1]; y++) {
+            const uint8_t *v = map + z * pz + y * py;
+            float *w = win.w + (z * win.n[1] + y) * win.pitch;
+            for (Int x = 0; x < win.n[2]; x++) w[x] = v[x] ? 1.f : 0.f;
+        }
 }
 
 // Says that the rows of `now` have to be filled anew.

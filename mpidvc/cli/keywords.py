@@ -13,15 +13,19 @@ from typing import Any
 from mpidvc.cli.parser import Parser, Triple
 from mpidvc.errors import UserError
 
-__all__ = ["FIELDS", "IMAGES", "STACKS", "describe", "output_names", "signature", "spoken", "words"]
+__all__ = ["FIELDS", "IMAGES", "SEVERAL", "STACKS", "describe", "output_names", "signature", "spoken", "words"]
 
 #: Parameters that are images, and those that are fields.
-IMAGES, FIELDS = ("images", "im1", "lab1", "im2", "more", "mask1", "mask2", "labels1"), ("phi_file",)
+IMAGES = ("images", "im1", "lab1", "im2", "more", "mask1", "mask2", "labels1", "repeat", "noise_mask")
+FIELDS = ("phi_file", "fields")
+#: Those of them that are several.
+SEVERAL = ("images", "more", "fields")
 #: The parameter that is several stacks of images.
 STACKS = "stacks"
 #: Descriptions that differ from the help of the command line.
 _IN_PYTHON = {
     "stacks": "stacks of equally many images, by their names, or as a list of URIs",
+    "fields": "fields, or files written by previous commands (.h5 or .tsv), in the order of time",
     "images": "two or more images, in the order of time",
     "phi_file": "first guess: a field, or a file written by a previous command (.h5 or .tsv)",
     "out_dir": "folder for the files of the command, made if missing (default: nothing is written)",
@@ -97,7 +101,7 @@ def words(parser: Parser, values: Mapping[str, Any]) -> list[str]:
             options += [action.option_strings[0]] if bool(value) == action.const else []
             continue
         several = isinstance(value, Iterable) and not isinstance(value, str | os.PathLike)
-        texts = [str(one) for one in (value if several else [value])]
+        texts = [str(one) for one in (_flat(value) if several else [value])]
         if isinstance(action, Triple) and several:
             # the option with one number where one says it all
             action, texts = (action, texts[:1]) if len({*texts}) == 1 and len(texts) == 3 else (others[0], texts)
@@ -111,6 +115,12 @@ def words(parser: Parser, values: Mapping[str, Any]) -> list[str]:
         else:
             options += [action.option_strings[0], *texts]
     return [*arguments, *options, *rest]
+
+
+def _flat(values: Iterable[Any]) -> Iterable[Any]:
+    """The members of sequences of sequences, as of two points, one after the other."""
+    for one in values:
+        yield from _flat(one) if isinstance(one, list | tuple) else [one]
 
 
 def spoken(parser: Parser, text: str) -> str:
@@ -149,7 +159,7 @@ def _kind(action: argparse.Action) -> str:
     if action.dest in IMAGES:
         return "sequence of paths or (z, y, x) arrays" if action.nargs in ("+", "*") else "path or (z, y, x) array"
     if action.dest in FIELDS:
-        return "path or PhiField"
+        return "sequence of paths or PhiFields" if action.nargs == "+" else "path or PhiField"
     if action.dest == STACKS:
         return "dict of URIs or (n, y, x) arrays, or sequence of URIs"
     if isinstance(action, argparse._StoreConstAction):

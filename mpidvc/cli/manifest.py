@@ -13,20 +13,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mpidvc.cli.options import check_common
-from mpidvc.cli.parser import Parser, UsageError
+from mpidvc.cli.parser import Parser
+from mpidvc.cli.toml import option_of, option_value, read_toml, spellings
 from mpidvc.errors import UserError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = ["State", "is_manifest", "read_manifest", "with_own"]
 
@@ -85,12 +80,7 @@ def read_manifest(
     UserError
         If the file cannot be read, or is no manifest.
     """
-    try:
-        told = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give the manifest of a series") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is no TOML file ({error}); mend it") from None
+    told = read_toml(path, "the manifest of a series")
     strange = next((name for name in told if name != "state"), None)
     if strange is not None:
         raise UserError(f"{path}: has {strange}; only [[state]] may stand there, options go to the command line")
@@ -118,14 +108,13 @@ def _state(
                 raise UserError(f'{where}: {key} = {value!r} is no path; write {key} = "…"')
             files[key] = str(Path(path).parent / value)
             continue
-        option = next((f"{dashes}{key}" for dashes in ("--", "-") if parser.has(f"{dashes}{key}")), None)
-        action = parser._option_string_actions.get(option or "")
-        if option is None or action is None or action.dest not in may_differ:
-            there = ", ".join(_spellings(parser, may_differ, labels))
+        option, action = option_of(parser, key)
+        if action is None or action.dest not in may_differ:
+            there = ", ".join(["image", *(["labels"] if labels else []), *spellings(parser, may_differ)])
             raise UserError(f"{where}: {key} is none of what a state may have: {there}")
         if number == 1:
             raise UserError(f"{where}: {key}: the first state is not measured; give it to another one")
-        own[action.dest] = _value(f"{where}: {key} = {value!r}", parser, option, action, value)
+        own[action.dest] = option_value(f"{where}: {key} = {value!r}", parser, option, action, value)
     if "image" not in files:
         raise UserError(f'{where}: has no image; write image = "…"')
     try:
@@ -133,30 +122,3 @@ def _state(
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     return State(files["image"], files.get("labels"), own)
-
-
-def _spellings(parser: Parser, may_differ: Collection[str], labels: bool) -> list[str]:
-    """The keys of a state, an option by its longest spelling."""
-    longest: dict[str, str] = {}
-    for spelling, action in parser._option_string_actions.items():
-        if action.dest in may_differ:
-            longest[action.dest] = max(longest.get(action.dest, ""), spelling.lstrip("-"), key=len)
-    return ["image", *(["labels"] if labels else []), *sorted(longest.values())]
-
-
-def _value(where: str, parser: Parser, option: str, action: argparse.Action, value: Any) -> Any:
-    """The value of an option, as the command line would give it."""
-    if isinstance(value, bool):
-        if action.nargs != 0 or not value:
-            raise UserError(f"{where}: " + ("is no value of it" if action.nargs != 0 else "leave it out instead"))
-        words = [option]
-    elif action.nargs == 0:
-        raise UserError(f"{where}: write true")
-    else:
-        texts = [str(one) for one in (value if isinstance(value, list) else [value])]
-        words = [f"{option}={texts[0]}"] if len(texts) == 1 else [option, *texts]
-    try:
-        return getattr(parser.parse_args(["one", "two", "three", *words]), action.dest)
-    except UsageError as error:
-        told = str(error).partition(" (see ")[0]
-        raise UserError(f"{where}: {told}") from None

@@ -6,7 +6,8 @@ from mpidvc.cli.command import Command
 
 __all__ = ["COMMANDS"]
 
-_EYE, _CORRELATION, _FIELDS, _RUNS, _FIRST_STEPS = "By eye", "Correlation", "Fields", "Runs", "First steps"
+_EYE, _CORRELATION, _FIELDS, _PICTURES = "By eye", "Correlation", "Fields", "Pictures"
+_RUNS, _FIRST_STEPS = "Runs", "First steps"
 
 #: By name, in the order of the help.
 COMMANDS = {
@@ -76,11 +77,53 @@ COMMANDS = {
             _FIELDS,
         ),
         Command(
+            "gauge",
+            "mpidvc.commands.gauge",
+            "virtual extensometers, and means over regions, of a field or a series of them",
+            _FIELDS,
+            "list of Reading: state, file, gauge, points, independent, quantity, value, error",
+        ),
+        Command(
             "deformImage",
             "mpidvc.commands.deform_image",
             "deform an image by a registration or a field; compare it with another one",
             _FIELDS,
             "Deformed: the files written, and the statistics of the residual",
+        ),
+        Command(
+            "run",
+            "mpidvc.commands.run",
+            "from two scans to strain, residual and report: all steps, one after the other",
+            _RUNS,
+            "PhiField, or a list with one for each pair of a series",
+        ),
+        Command(
+            "suggest",
+            "mpidvc.commands.suggest",
+            "say which window and node spacing to take, by texture, noise and field",
+            _RUNS,
+            "Suggestion",
+        ),
+        Command(
+            "study",
+            "mpidvc.commands.study",
+            "measure the errors of windows of several sizes, on a repeat scan or on virtual states",
+            _RUNS,
+            "Study",
+        ),
+        Command(
+            "plot",
+            "mpidvc.commands.plot",
+            "draw slices of a result: displacement, strain, statuses; compare two results",
+            _PICTURES,
+            "Path of the picture",
+        ),
+        Command(
+            "report",
+            "mpidvc.commands.report",
+            "judge a result in a page (HTML) with pictures and all numbers, and in JSON",
+            _PICTURES,
+            "dict: the numbers of the report",
         ),
         Command(
             "plan",

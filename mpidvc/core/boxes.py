@@ -12,7 +12,7 @@ from mpidvc.arrays import Float32Array, Triple
 from mpidvc.core.grey import ANY_VALUE, Limits
 from mpidvc.kernels import correlation
 
-__all__ = ["HALO", "TAPS", "Scratch", "Slices", "data_voxels", "float_box", "gradient_voxels", "spline_box"]
+__all__ = ["COMPILED", "HALO", "TAPS", "Scratch", "Slices", "data_voxels", "float_box", "gradient_voxels", "spline_box"]
 
 Slices = tuple[slice, slice, slice]
 
@@ -20,6 +20,8 @@ Slices = tuple[slice, slice, slice]
 TAPS = correlation.FRAME
 #: Further voxels read around a box before the spline prefilter, whose memory fades by a factor of 0.27 per voxel.
 HALO = 10
+#: Dtypes whose conversion to float32, and whose means, are compiled.
+COMPILED = (np.uint8, np.uint16, np.float32)
 
 
 class Scratch:
@@ -82,18 +84,19 @@ def float_box(
         box = scratch.box(shape)
         if not whole:
             box.fill(0)
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and so no data
-        if base:
-            np.subtract(part, base, out=box[inside], dtype=np.float64, casting="same_kind")
-        elif part.dtype in (np.uint8, np.uint16) and part.strides[-1] == part.itemsize:
-            correlation.to_float(part, box[inside])
-        else:
-            box[inside] = part
+    view, all_data = box[inside], False
+    if part.dtype in COMPILED and part.strides[-1] == part.itemsize and not base:
+        all_data = correlation.to_float(part, view, *limits)
+    else:
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and so no data
+            if base:
+                np.subtract(part, base, out=view, dtype=np.float64, casting="same_kind")
+            else:
+                view[...] = part
     real = None
-    if part.dtype.kind == "f" and part.size:
+    if part.dtype.kind == "f" and part.size and not all_data:
         data = data_voxels(part, limits)
         if not data.all():
-            view = box[inside]
             real = np.zeros(shape, np.uint8)
             real[inside] = data
             view[~data] = view[data].mean() if data.any() else 0.0

@@ -574,6 +574,8 @@ class Refinement:
         """Return the refined motion, in voxels of this level."""
         im1, data1, im2, data2 = self._level
         two_d = is_two_d(im1.shape)
+        box1 = correlation.empty_box(im1.shape)
+        box1[...] = im1
         box, begin, end, centre = _framed(im2)
         valid = None
         if data2 is not None:
@@ -603,7 +605,7 @@ class Refinement:
             phi = solver.phi
             place = (centre + phi[:3, 3]).tolist()
             sums = correlation.block_sums(
-                kernel, im1, usable, None, box, valid, low, n, phi[:3, :3], place, begin, end,
+                kernel, box1, usable, None, box, valid, low, n, phi[:3, :3], place, begin, end,
                 settings.level, solver.gain, solver.bias,
             )  # fmt: skip
             if sums[0] < LEAST_OVERLAP * voxels:

@@ -16,9 +16,21 @@ from numpy.typing import NDArray
 
 from mpidvc.arrays import Array, Ints, Triple
 from mpidvc.core.deformation import rotation_vector
+from mpidvc.core.neighbourhood import neighbour_lists
 from mpidvc.kernels import strain as kernels
+from mpidvc.kernels.neighbours import Points
 
-__all__ = ["COMPONENTS", "Component", "cell_gradients", "column_names", "components", "corner_nodes", "fit_gradients"]
+__all__ = [
+    "COMPONENTS",
+    "Component",
+    "along_z",
+    "cell_gradients",
+    "column_names",
+    "components",
+    "corner_nodes",
+    "fit_gradients",
+    "gradients_around",
+]
 
 
 class Decomposed(NamedTuple):
@@ -156,6 +168,11 @@ COMPONENTS = {
 def column_names(names: Sequence[str]) -> tuple[str, ...]:
     """Names of the columns of components, in the order of these."""
     return tuple(itertools.chain.from_iterable(COMPONENTS[name].columns for name in names))
+
+
+def along_z(column: str) -> bool:
+    """Whether a column is of the z axis; the only rotation in a plane is about it."""
+    return column not in ("rz", "vol", "dev", "volss", "devss") and "z" in (column[1:] if column[0] == "z" else column)
 
 
 def components(F: Array, names: Sequence[str], two_d: bool) -> tuple[Array, NDArray[np.bool_]]:
@@ -299,3 +316,40 @@ def fit_gradients(
     """
     gradient, displacement, _ = kernels.fit_gradients(centres, positions, displacements, start, found, two_d)
     return gradient + np.eye(3), displacement
+
+
+def gradients_around(
+    points: Points,
+    centres: Array,
+    radius: float,
+    usable: NDArray[np.bool_],
+    positions: Array,
+    displacements: Array,
+    two_d: bool,
+) -> tuple[Array, Array]:
+    """Deformation gradients at places by `fit_gradients` to the points within a radius, in batches that fit in memory.
+
+    Parameters
+    ----------
+    points : Points
+        Search of neighbours among the points.
+    centres : (n, 3) float64
+        The places, z, y, x in voxels.
+    radius : float
+        Voxels.
+    usable : (m,) bool
+        Points that take part.
+    positions, displacements : (m, 3) float64
+        Of the points, in voxels.
+    two_d : bool
+
+    Returns
+    -------
+    F : (n, 3, 3) float64
+    displacement : (n, 3) float64
+        As of `fit_gradients`.
+    """
+    F, displacement = np.empty((len(centres), 3, 3)), np.empty((len(centres), 3))
+    for which, start, found in neighbour_lists(points, centres, radius, None, usable):
+        F[which], displacement[which] = fit_gradients(centres[which], start, found, positions, displacements, two_d)
+    return F, displacement

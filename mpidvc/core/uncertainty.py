@@ -36,6 +36,7 @@ __all__ = [
     "Prediction",
     "Sample",
     "axis_correlation",
+    "both_gradients",
     "composed",
     "correlated_sums",
     "covariance",
@@ -53,6 +54,7 @@ __all__ = [
     "residual_of_noise",
     "residual_variance",
     "rigid_part",
+    "shared_noise",
     "trimmed",
 ]
 
@@ -567,6 +569,36 @@ def _filtered(window: Array, taps: Array) -> Array:
     return out
 
 
+def both_gradients(window: npt.ArrayLike, order: int) -> tuple[Array, Array]:
+    """Gradients (3, z, y, x) of image 1 and, were it image 2, of its interpolation; 0 along z in 2D.
+
+    `window` has `FRAME` voxels more at each side, as that of `predict`.
+    """
+    f = np.asarray(window, np.float64)
+    two_d = f.shape[0] == 1
+    f = f - f.mean()
+    inner = tuple(n if n == 1 else n - 2 * FRAME for n in f.shape)
+    G, K = np.zeros((3, *inner)), np.zeros((3, *inner))
+    for a in (1, 2) if two_d else (0, 1, 2):
+        G[a], K[a] = _filtered(f, _taps(a, None, two_d)), _filtered(f, _taps(a, order, two_d))
+    return G, K
+
+
+def shared_noise(noise: npt.ArrayLike, order: int) -> Array:
+    """Mean products (3, 3) of what the filters of `both_gradients` make of the noise of one image.
+
+    `noise` is its autocovariance, as that of `predict`.
+    """
+    R = np.asarray(noise, np.float64)
+    two_d = R.shape[0] == 1
+    axes = (1, 2) if two_d else (0, 1, 2)
+    shared = np.zeros((3, 3))
+    for a in axes:
+        for c in axes:
+            shared[a, c] = _common(_taps(a, None, two_d), _taps(c, order, two_d), R)
+    return shared
+
+
 def predict(
     window: npt.ArrayLike, noise: npt.ArrayLike, order: int, rigid: bool = False, kappa: npt.ArrayLike | None = None
 ) -> Prediction:
@@ -590,21 +622,14 @@ def predict(
     f, R = np.asarray(window, np.float64), np.asarray(noise, np.float64)
     two_d = f.shape[0] == 1
     axes = (1, 2) if two_d else (0, 1, 2)
-    f = f - f.mean()
-    ours, theirs = ({a: _taps(a, which, two_d) for a in axes} for which in (None, order))
-    inner = next(iter(_filtered(f, taps) for taps in ours.values())).shape
-    G, K = np.zeros((3, *inner)), np.zeros((3, *inner))
-    for a in axes:
-        G[a], K[a] = _filtered(f, ours[a]), _filtered(f, theirs[a])
+    G, K = both_gradients(f, order)
+    inner = G.shape[1:]
     X = np.ones((4, *inner))
     X[:3] = np.indices(inner) - (np.array(inner)[:, None, None, None] - 1) / 2
     J, Jk = ((g[:, None] * X[None]).reshape(12, -1) for g in (G, K))
     M, A = J @ J.T, J @ Jk.T
     # the gradients of the real pair have independent noises: what both filters make of image 1's is taken off A
-    XX = X.reshape(4, -1) @ X.reshape(4, -1).T
-    for a in axes:
-        for c in axes:
-            A[4 * a : 4 * a + 4, 4 * c : 4 * c + 4] -= _common(ours[a], theirs[c], R) * XX
+    A -= np.kron(shared_noise(R, order), X.reshape(4, -1) @ X.reshape(4, -1).T)
     total = residual_of(R, order)
     variance = float(total[_middle(total.shape)])
     if kappa is None:

@@ -89,5 +89,7 @@ class BinnedImage:
         return tile
 
     def _mean(self, part: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-        data = data_voxels(part, self._image.limits)
-        return bin_mean(part if data.all() else np.where(data, part, np.nan), self.factor, self.dtype)
+        if part.dtype.kind == "f":
+            data = data_voxels(part, self._image.limits)
+            part = part if data.all() else np.where(data, part, np.nan)
+        return bin_mean(part, self.factor, self.dtype)

@@ -64,6 +64,9 @@ class Motion(Protocol):
     def nbytes(self) -> int:
         """Bytes of its arrays."""
 
+    def for_workers(self) -> Motion:
+        """The same without its arrays, for ranks that get them by `shared`."""
+
     def shared(self, executor: Executor) -> Motion:
         """The same on every rank, its arrays once per node; collective."""
 
@@ -90,6 +93,9 @@ class WholeMotion:
     tile: int = TILE
     nbytes: int = 0
 
+    def for_workers(self) -> WholeMotion:
+        return self
+
     def shared(self, executor: Executor) -> WholeMotion:
         return self
 
@@ -99,13 +105,20 @@ class WholeMotion:
 
 
 class _ArraysMotion:
-    """A motion of large arrays; a copy, or what other ranks get, is without them."""
+    """A motion of large arrays."""
 
     def __init__(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
         self._arrays: dict[str, npt.NDArray[Any]] | None = arrays
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_points"} | {"_arrays": None}
+        # the search is made of the arrays
+        return {name: value for name, value in self.__dict__.items() if name != "_points"}
+
+    def for_workers(self: M) -> M:
+        """The same without its arrays, which the other ranks get by `shared`."""
+        motion = copy(self)
+        motion._arrays = None
+        return motion
 
     @property
     def arrays(self) -> dict[str, npt.NDArray[Any]]:

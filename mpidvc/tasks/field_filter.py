@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mpidvc.arrays import Array, Ints, Records
 from mpidvc.core import deformation, local_fit, outliers
+from mpidvc.core.motion import CommonMotion, remove_motion
 from mpidvc.core.neighbourhood import neighbour_lists
 from mpidvc.fields.phifield import PhiField
 from mpidvc.kernels import field as kernels
@@ -224,18 +225,31 @@ class FilterTask:
     flags : Flags
     starts : (n_chunks + 1,) int64
         Row of the field at which each chunk begins.
+    motion : CommonMotion, optional
+        What is taken off the points that take part, after everything else.
     """
 
     dtype = RECORD
 
-    def __init__(self, source: Source, settings: FilterSettings, flags: Flags, starts: Ints) -> None:
+    def __init__(
+        self, source: Source, settings: FilterSettings, flags: Flags, starts: Ints, motion: CommonMotion | None = None
+    ) -> None:
         self._source, self._field = source, source.field
-        self._settings, self._flags, self._starts = settings, flags, starts
+        self._settings, self._flags, self._starts, self._motion = settings, flags, starts, motion
         self._good = flags.sound & ~flags.selected
         self.n_chunks = len(starts) - 1
 
     def run(self, chunk: int) -> Records:
         rows = np.arange(self._starts[chunk], self._starts[chunk + 1])
+        records = self._filtered(rows)
+        if self._motion is not None:
+            moved = np.nonzero(self._flags.present[rows])[0]
+            phi = np.tile(np.eye(4), (len(moved), 1, 1))
+            phi[:, :3] = records["phi"][moved]
+            records["phi"][moved] = remove_motion(phi, self._field.positions[rows[moved]], self._motion)[:, :3]
+        return records
+
+    def _filtered(self, rows: Ints) -> Records:
         field, settings, flags = self._field, self._settings, self._flags
         records = kept(field, rows)
         records["result"][:, -2] = flags.outlier[rows]

@@ -26,7 +26,7 @@ from mpidvc.tasks.ddic import DdicSettings
 from mpidvc.tasks.deform import Motion
 from mpidvc.tasks.label_search import AROUND
 from mpidvc.tasks.ldic import NEAR, LdicSettings
-from mpidvc.tasks.registration import BLOCK, BLOCK_2D
+from mpidvc.tasks.registration import KEPT, block_of
 from mpidvc.tasks.warp import planes_of_slab
 
 __all__ = [
@@ -56,6 +56,8 @@ LIBRARIES, HDF5, HDF5_ALONE = 12_000_000, 30_000_000, 18_000_000
 POINT_RANK0 = 400
 #: Bytes of a label in the table of them, and in the chunks.
 LABEL = 100
+#: Bytes of the sums of a registration's block that are kept.
+SUMS = 1100
 #: Bytes of scratch memory per voxel: float32, and an eighth more.
 FLOAT = 4.5
 #: Bytes of the maps per voxel while they are made: exists, usable, covered, mask, and a copy of two of them.
@@ -136,19 +138,27 @@ def _work(
     return int((FLOAT + more) * n1 + FLOAT * n2 + max(making1, making2, KEPT_MAPS * n1 + n2 + kernel))
 
 
-def _kernel(voxels: float, settings: RegistrationSettings, reach: int, errors: bool = False) -> float:
-    """Bytes of the kernel's scratch for a window or block: see `allocate` and `gradients` in gauss_newton.cpp.
+def _kernel(n: Array, settings: RegistrationSettings, reach: int, boxed: bool = False, errors: bool = False) -> float:
+    """Bytes of the kernel's scratch for a window, or a block, of this shape: see ``gauss_newton/window.hpp``.
 
-    `errors`: with random errors, whose noise reaches as far as `LAGS`.
+    `boxed`: for a block whose grey levels and gradients stay in its box, unless the settings forbid it. `errors`: with
+    random errors, whose noise reaches as far as `LAGS`.
     """
-    width = max(voxels, 1.0) ** (1 / 3)
-    framed = voxels * (1 + 2 * (reach + 1) / width) ** 3
-    floats = (10 if settings.sigma is not None else 7) * (voxels * 1.1 + 64)
-    floats += 2 * framed if settings.update_gradient else 0.0
-    floats += 3 * framed if settings.shift else 0.0
-    floats += 5 * framed if settings.sigma is not None else 0.0
-    floats += 3 * (voxels * 1.1 + 64) + voxels * (1 + 2 * LAGS / width) ** 3 if errors else 0.0
-    return 4 * floats
+    own = settings.sigma is not None or settings.shift or settings.update_gradient
+    arrays = 10 if settings.sigma is not None else 3 if boxed and not own else 7
+    framed = n + 2 * (reach + settings.shift)
+    floats = arrays * _floats(n) + 2 * (framed[2] + 72)
+    floats += 2 * _floats(framed) if settings.update_gradient else 0.0
+    floats += 3 * _floats(n + 2) if settings.shift else 0.0
+    # a plane at a time
+    floats += (2 * framed[1] + 3) * framed[2] if settings.sigma is not None else 0.0
+    floats += 3 * _floats(n) + _floats(n + 2 * LAGS) if errors else 0.0
+    return float(4 * floats + 40 * n[0] * n[1])
+
+
+def _floats(n: Array) -> float:
+    """Floats of an array of the kernel's: rows are whole groups of eight."""
+    return float(n[0] * n[1] * (n[2] + 7) + 64)
 
 
 @dataclass(frozen=True)
@@ -195,8 +205,8 @@ def ldic_bytes(images: ImagePair, points: PointSet, settings: LdicSettings, erro
     box2 = np.minimum(box2, np.array(images.image2.shape) + 2 * TAPS)
     if two_d:
         box1[0] = box2[0] = 1
-    window = float(np.prod(2 * hws + 1))
-    kernel = _kernel(window, registration, registration.for_kernels(two_d).gradient_reach, errors)
+    reach = registration.for_kernels(two_d).gradient_reach
+    kernel = _kernel(2 * hws + 1.0, registration, reach, errors=errors)
     shift = FLOAT if registration.shift else 0.0
     return _work(images, box1, box2, shift, kernel)
 
@@ -237,7 +247,7 @@ def ddic_bytes(
             box1[:, 0] = box2[:, 0] = 1
         # a margin beyond the image gives small labels as large a window 2 as large ones
         first, second, compared = (int(np.argmax(np.prod(box, axis=1))) for box in (box1, box2, size[small]))
-        window = _kernel(float(np.prod(size[small][compared] + 1)), registration, kernel.gradient_reach, errors)
+        window = _kernel(size[small][compared] + 1, registration, kernel.gradient_reach, errors=errors)
         # the mask of the label, in its window and in the box
         most = max(most, _work(images, box1[first], box2[second], 3.0, window))
     return table + most
@@ -295,22 +305,24 @@ def label_search_bytes(
 
 
 def registration_bytes(images: ImagePair, settings: RegistrationSettings, gradient: Array, end: int = 1) -> int:
-    """Bytes of a block of a registration, whose F may differ from the guess's by up to 0.15 (a rotation by 9 degrees).
+    """Bytes of a block of a registration, and of what is kept of all of them.
 
+    F may differ from the guess's by up to 0.15 (a rotation by 9 degrees).
     `end` is the binning of its last level.
     """
     two_d = images.two_d
     factor = (1 if two_d else end, end, end)
     shape1, shape2 = (np.array(binned_shape(image.shape, factor)) for image in (images.image1, images.image2))
-    block = np.minimum((BLOCK_2D if two_d else BLOCK)[settings.order], shape1).astype(np.float64)
+    block = np.minimum(block_of(settings, two_d), shape1).astype(np.float64)
+    kept = min(int(np.prod(np.ceil(shape1 / block))) * SUMS, int(1.5 * KEPT))
     kernel, around = settings.for_kernels(two_d), around_samples(settings.order)
     box1 = block + 2 * (kernel.gradient_reach + (around if settings.shift else 0))
     box2 = (np.abs(gradient + np.eye(3)) + 0.15) @ (block + 2 * kernel.gradient_reach + 2) + 2 * around + 1
     box2 = np.minimum(box2, shape2 + 2 * TAPS)
     if two_d:
         box1[0] = box2[0] = 1
-    scratch = _kernel(float(np.prod(block)), settings, kernel.gradient_reach)
-    return _work(images, box1, box2, FLOAT if settings.shift else 0.0, scratch)
+    scratch = _kernel(block, settings, kernel.gradient_reach, boxed=True)
+    return kept + _work(images, box1, box2, FLOAT if settings.shift else 0.0, scratch)
 
 
 def tile_bytes(image: Image, first: int, mask: bool) -> int:

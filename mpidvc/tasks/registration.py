@@ -20,19 +20,22 @@ from mpidvc.core.registration import BlockSums, GaussNewton, RegistrationSetting
 from mpidvc.errors import UserError
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
-from mpidvc.images.source import CACHE
+from mpidvc.images.source import CACHE, Decoded
 from mpidvc.kernels import correlation
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.binned import BinnedImage
 from mpidvc.tasks.boxes import Ints, Map, around_samples, read_reference_box, read_sampled_box
 
-__all__ = ["LevelSettings", "RegistrationResult", "RegistrationTask", "mask_centre", "register_multiscale"]
+__all__ = ["LevelSettings", "RegistrationResult", "RegistrationTask", "block_of", "mask_centre", "register_multiscale"]
 
 
-#: Compared voxels of a block; larger for a spline, whose boxes need a halo.
-BLOCK = {1: (32, 64, 128), 3: (64, 64, 128)}
-BLOCK_2D = {1: (1, 256, 512), 3: (1, 256, 512)}
+#: Compared voxels of a block, and of one whose gradients are stored: in a smaller block what surrounds it counts for
+#: more, a larger one leaves the cache.
+BLOCK, STORED_BLOCK, BLOCK_2D = (64, 64, 128), (32, 64, 128), (1, 256, 512)
 
+
+#: Bytes that a rank keeps, at most, of the sums of image 1 alone, which are the same in every pass over a block.
+KEPT = 64 * 2**20
 
 #: Fewest voxels to compare along an axis: on the last level, and on coarser levels, which are left out with fewer.
 FEWEST_VOXELS, FEWEST_COARSE = 3, 6
@@ -50,6 +53,17 @@ class Pass(NamedTuple):
     bias: float
 
 
+def block_of(settings: RegistrationSettings, two_d: bool) -> Triple:
+    """Compared voxels of a block."""
+    stored = settings.sigma is not None or settings.shift or settings.update_gradient
+    return BLOCK_2D if two_d else STORED_BLOCK if stored else BLOCK
+
+
+def _not_yet(chunk: int) -> Array:
+    """Sums of image 1 alone, to be made by the kernel."""
+    return np.full(correlation.SUMS, np.nan)
+
+
 class RegistrationTask:
     """Sums of one Gauss–Newton pass over an image, block by block.
 
@@ -62,22 +76,21 @@ class RegistrationTask:
         Voxels at every face of image 1 that are not compared.
     """
 
-    def __init__(
-        self,
-        images: ImagePair,
-        settings: RegistrationSettings,
-        margin: Triple,
-    ) -> None:
+    def __init__(self, images: ImagePair, settings: RegistrationSettings, margin: Triple) -> None:
         self.images = images
         self.settings = settings
         self._two_d = images.two_d
         self._kernel_settings = settings.for_kernels(self._two_d)
+        # samples beside the block's voxels: the frame of gradients of -ug, and a quarter of a voxel of Shift-DVC
+        beside = settings.update_gradient or settings.shift
+        self._around2 = self._kernel_settings.gradient_reach + 1 if beside else 0
         self._scratch = (Scratch(), Scratch())
+        self._whole = Decoded(KEPT)
         shape = images.image1.shape
         self.centre = (np.array(shape) - 1) / 2
         self._low = np.array(margin)
         self._high = np.array(shape) - self._low
-        self._block = np.array((BLOCK_2D if self._two_d else BLOCK)[settings.order])
+        self._block = np.array(block_of(settings, self._two_d))
         self._counts = -(-(self._high - self._low) // self._block)
         self.n_chunks = int(np.prod(self._counts))
 
@@ -89,8 +102,7 @@ class RegistrationTask:
         offset = low + (n - 1) / 2 - self.centre
         target = self.centre + F @ offset + t
         shape2 = np.array(self.images.image2.shape)
-        # with the frame of gradients of -ug, and a quarter of a voxel of Shift-DVC
-        reach = np.abs(F) @ ((n - 1) / 2 + self._kernel_settings.gradient_reach + 1)
+        reach = np.abs(F) @ ((n - 1) / 2 + self._around2)
         first = np.maximum(np.floor(target - reach), 0)
         last = np.minimum(np.ceil(target + reach), shape2 - 1)
         if self._two_d:
@@ -122,6 +134,7 @@ class RegistrationTask:
             argument.gain,
             argument.bias + argument.gain * base2 - base1,
             index,
+            self._whole.get(chunk, _not_yet),
         )
         return BlockSums.of(sums).moved(offset).packed()
 

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpidvc.arrays import Array, Records, Triple
-from mpidvc.core.neighbourhood import neighbour_lists
 from mpidvc.core.strain import (
     cell_gradients,
     column_names,
     component_errors,
     components,
     corner_nodes,
-    fit_gradients,
+    gradients_around,
 )
 from mpidvc.kernels.correlation import ERRORS
 from mpidvc.tasks.points import Points, record_of
@@ -119,10 +118,14 @@ class StrainTask:
             return cell_gradients(corners, field.positions, field.displacements)
         F, displacement = np.full((len(inputs), 3, 3), np.nan), np.full((len(inputs), 3), np.nan)
         counts = np.isfinite(phi[:, :, 3]).all(axis=1)
-        centres = np.ascontiguousarray(inputs["position"][counts])
-        rows = np.flatnonzero(counts)
-        for which, start, found in neighbour_lists(source.points, centres, settings.radius, None, self._usable):
-            F[rows[which]], displacement[rows[which]] = fit_gradients(
-                centres[which], start, found, field.positions, field.displacements, settings.two_d
-            )
+        assert self._usable is not None
+        F[counts], displacement[counts] = gradients_around(
+            source.points,
+            np.ascontiguousarray(inputs["position"][counts]),
+            settings.radius,
+            self._usable,
+            field.positions,
+            field.displacements,
+            settings.two_d,
+        )
         return F, displacement

@@ -9,6 +9,9 @@ import math
 import os
 import platform
 import re
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -34,10 +37,10 @@ from mpidvc.workflow.pointwise import PointwisePlan
 from mpidvc.workflow.road import RoadPlan
 from mpidvc.workflow.scaling import FILE_CLIENT, alone, kept, ordering, seconds_of_chunks, sharing
 
-__all__ = ["Estimate", "cache_folder", "estimate"]
+__all__ = ["Estimate", "NotEstimatedError", "cache_folder", "estimate"]
 
-#: Seconds until a process has loaded its libraries, and until a launcher has started ranks.
-START, LAUNCH = 0.4, 1.0
+#: Seconds until a launcher has started ranks.
+LAUNCH = 1.0
 #: Numbers of ranks that are looked at to find how many make sense.
 RANKS = (1, 4, 16, 64, 256, 1024)
 #: Least efficiency of a number of ranks that makes sense.
@@ -46,6 +49,10 @@ SENSIBLE = 0.5
 LARGE_SHARE = 0.5
 #: Features of the texture that should fit into the edge of a window (iDICs: A Good Practices Guide for DIC, 2018).
 FEWEST_GRAINS = 3
+
+
+class NotEstimatedError(UserError):
+    """A command that is not estimated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,12 +165,12 @@ def estimate(
     args = command.parse(list(argv[1:]))
     console = Console(silent=True)
     if not issubclass(command.plan, KernelPlan):
-        raise UserError(f"{command.name}: is not estimated; only commands on pairs of images and on fields are")
+        raise NotEstimatedError(f"{command.name}: is not estimated; only commands on pairs of images and on fields are")
     begun = time.process_time()
     plan = command.plan.prepare(args, console, Team(InlineExecutor()))
     assert isinstance(plan, KernelPlan)
     outputs, scratch = plan.written()
-    fixed = START + time.process_time() - begun
+    fixed = _start(command) + time.process_time() - begun
     # the kernels of the run itself
     plan.configure(InlineExecutor())
     cost = _cost(plan, argv, calibration, remember)
@@ -188,6 +195,14 @@ def estimate(
         warnings=tuple(dict.fromkeys(warnings)),
         plan=plan,
     )
+
+
+def _start(command: Command) -> float:
+    """CPU seconds of a process that loads the libraries of a command, and does nothing."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", f"import {command.plan.__module__}"], check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 # ---- the cache

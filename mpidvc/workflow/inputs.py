@@ -16,7 +16,7 @@ from mpidvc.images.pair import ImagePair
 from mpidvc.images.source import refuse_labels_only
 from mpidvc.tasks.grey import with_limits
 
-__all__ = ["FARTHEST", "by", "open_pair", "open_search_pair", "read_points", "window_sizes"]
+__all__ = ["FARTHEST", "by", "open_like", "open_pair", "open_search_pair", "read_points", "window_sizes"]
 
 #: Coordinates beyond any image, which would overflow the integers of a window.
 FARTHEST = 2.0**40
@@ -78,6 +78,38 @@ def open_mask(path: str | None, image: Image, number: int = 1) -> Image | None:
             f"the shape of image {number}"
         )
     return mask
+
+
+def open_like(image1: Image, path: str | Image | None, what: str, grey: bool = True) -> Image | None:
+    """Open another image of the shape of image 1; None if there is none.
+
+    Parameters
+    ----------
+    image1 : Image
+    path : str, Image or None
+    what : str
+        What it is, in messages.
+    grey : bool
+        Whether it holds grey levels, and not a mask.
+
+    Raises
+    ------
+    UserError
+        If it cannot be opened or has another shape.
+    """
+    if path is None:
+        return None
+    other = open_image(path, what)
+    if grey:
+        other = with_limits(other)
+    else:
+        refuse_labels_only(other.dtype, f"{what} {other.path}")
+    if other.shape != image1.shape:
+        raise UserError(
+            f"{what} {other.path}: has {by(other.shape)} voxels but {image1.path} has {by(image1.shape)}; it needs the "
+            "same shape"
+        )
+    return other
 
 
 def read_points(option: str, path: str) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
 
-__all__ = ["judge_correlation", "judge_labels", "note_outliers"]
+__all__ = ["NOT_COMPARED", "Judgement", "judge", "judge_correlation", "judge_labels", "note_outliers"]
 
 #: Default of -it.
 DEFAULT_ITERATIONS = 50
@@ -62,10 +62,10 @@ def judge_correlation(
         1 also if all were skipped.
     """
 
-    def advice(found: _Failures) -> list[str]:
-        return _advice(found, settings.criterion)
-
-    return _judge(console, images, positions, status, hws, settings, _WINDOWS, advice)
+    found = judge(
+        images.image1.shape, images.image1, positions, status, hws, settings.max_iterations, settings.criterion
+    )
+    return _tell(console, found)
 
 
 def judge_labels(
@@ -95,7 +95,27 @@ def judge_labels(
     int
         Exit status, as in `judge_correlation`.
     """
-    return _judge(console, images, centres, status, size, settings, _LABELS, _advice_on_labels)
+    image = images.image1
+    found = judge(image.shape, None, centres, status, size, settings.max_iterations, settings.criterion, labels=True)
+    return _tell(console, found)
+
+
+class Judgement(NamedTuple):
+    """A verdict.
+
+    Attributes
+    ----------
+    status : int
+        Exit status: 0 for a result to trust, else 1.
+    warning : str
+        Where much of it failed; "" otherwise.
+    advice : list of str
+        What helps, the most likely first.
+    """
+
+    status: int
+    warning: str = ""
+    advice: Sequence[str] = ()
 
 
 class _Kind(NamedTuple):
@@ -120,41 +140,68 @@ class _Failures(NamedTuple):
     place: str
 
 
-def _judge(
-    console: Console,
-    images: ImagePair,
+def judge(
+    shape: Triple,
+    image: Image | None,
     positions: Array,
     status: Array,
     hws: Triple,
-    settings: RegistrationSettings,
-    kind: _Kind,
-    advice: Callable[[_Failures], list[str]],
-) -> int:
-    """The verdict on points of any kind."""
+    max_iterations: int,
+    criterion: str,
+    labels: bool = False,
+) -> Judgement:
+    """The verdict on the points of a correlation, as of `judge_correlation` and `judge_labels`.
+
+    Parameters
+    ----------
+    shape : 3 ints
+        Of image 1.
+    image : Image or None
+        Image 1, whose texture is looked at; None: it is not.
+    positions : (n, 3) float64
+        Points that were measured, voxels.
+    status : (n,) float64
+        Their return statuses.
+    hws : 3 ints
+        Half-window size, or half the size of a typical label, voxels.
+    max_iterations : int
+    criterion : {"ssd", "znssd"}
+    labels : bool
+        Whether the points are labels.
+    """
+    kind = _LABELS if labels else _WINDOWS
     if len(status) == 0:
-        return 0
+        return Judgement(0)
     compared = ~np.isin(status, NOT_COMPARED)
     n = int(compared.sum())
     if n == 0:
-        console.warn(f"all {kind.points} were skipped: see {kind.skipping}, and whether the guess leads out of image 2")
-        return 1
-    good = (status == 2) | ((status == 1) & (settings.max_iterations < DEFAULT_ITERATIONS))
+        told = f"all {kind.points} were skipped: see {kind.skipping}, and whether the guess leads out of image 2"
+        return Judgement(1, told)
+    good = (status == 2) | ((status == 1) & (max_iterations < DEFAULT_ITERATIONS))
     failed = compared & ~good
     converged = 1 - failed.sum() / n
     trusted = converged >= LEAST_CONVERGED
     if failed.sum() < MUCH * n:
-        return 0
+        return Judgement(0)
     counts = Counter(status[failed].astype(int).tolist())
     listed = ", ".join(f"RS={value:+d}: {count}" for value, count in counts.most_common())
-    place = describe_place(positions[compared], failed[compared], images.image1.shape, hws)
-    weak = kind.texture and _weak(images.image1, positions, failed, compared & good, hws)
+    place = describe_place(positions[compared], failed[compared], shape, hws)
+    weak = kind.texture and image is not None and _weak(image, positions, failed, compared & good, hws)
     texture = ", where image 1 has little texture" if weak else ""
     distrust = "" if trusted else ": the result is not one to trust"
     told = f"{100 * converged:.1f}% of {n} compared {kind.points} converged{distrust}"
-    console.warn(f"{told}; the others ({listed}) are {place}{texture}")
-    for line in advice(_Failures(counts, n, converged, weak, place)):
+    found = _Failures(counts, n, converged, weak, place)
+    advice = _advice_on_labels(found) if labels else _advice(found, criterion)
+    return Judgement(0 if trusted else 1, f"{told}; the others ({listed}) are {place}{texture}", advice)
+
+
+def _tell(console: Console, found: Judgement) -> int:
+    """Print a verdict; return its exit status."""
+    if found.warning:
+        console.warn(found.warning)
+    for line in found.advice:
         console.note(line)
-    return 0 if trusted else 1
+    return found.status
 
 
 def note_outliers(console: Console, status: Array, error: Array, zncc: Array, points: str = "windows") -> None:

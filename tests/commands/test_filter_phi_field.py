@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
 
+from mpidvc.core.deformation import rotation_matrix
 from mpidvc.fields.hdf5 import read_hdf5, write_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import read_tsv, write_tsv
@@ -207,3 +210,70 @@ def test_2d_has_no_z_files(tmp_path):
         "flat-filtered-LQC-Ydisp.tif",
     ]
     assert "ORIGIN -5.0 -5.0 0.0" in (tmp_path / "flat-filtered-LQC.vtk").read_text()
+
+
+def drifted(path, seed=3, **more):
+    """A field that was turned, moved and magnified as a whole after it was bent a little; what it was before."""
+    random = np.random.default_rng(seed)
+    dims = (7, 8, 9)
+    nodes = 10.0 * (1 + np.stack(np.unravel_index(np.arange(504), dims), axis=1))
+    own = np.tile(np.eye(4), (504, 1, 1))
+    own[:, :3, 3] = random.normal(0, 0.002, (504, 3))
+    turned = 1.003 * rotation_matrix((1, -2, 0.5))
+    phi = own.copy()
+    phi[:, :3, :3] = turned @ own[:, :3, :3]
+    phi[:, :3, 3] = (nodes + own[:, :3, 3]) @ turned.T + (4, 5, -6) - nodes
+    status = np.where(random.random(504) < 0.1, -1.0, 2.0)
+    status[:9] = -5
+    phi[status == -1, :3, 3] += 30
+    # converged to a wrong place, too
+    phi[random.random(504) < 0.1, :3, 3] -= 20
+    phi[:9] = np.eye(4)
+    columns = {"returnStatus": status} | {name: np.ones(504) for name in ("error", "deltaPhiNorm", "iterations")}
+    write_hdf5(path, PhiField(nodes, phi, columns, "grid", dims, (10.0, 10.0, 10.0)), **more)
+    return own, phi, status
+
+
+def test_the_motion_of_the_whole_is_removed_and_kept(tmp_path, capsys):
+    own, phi, status = drifted(tmp_path / "d.h5")
+    run(tmp_path, "--remove-motion", "similarity", field=tmp_path / "d.h5")
+    said = capsys.readouterr().out
+    found = read_hdf5(tmp_path / "d-filtered.h5")
+    right = (status == 2) & (np.linalg.norm(phi[:, :3, 3], axis=1) < 25)
+    # 400 points with noise of 0.002: their motion is known to 0.0001 at their middle, and twice that at corners
+    np.testing.assert_allclose(found.phi[right], own[right], atol=5e-4)
+    np.testing.assert_array_equal(found.phi[:9], phi[:9])
+    np.testing.assert_array_equal(found["returnStatus"], status)
+    with h5py.File(tmp_path / "d-filtered.h5") as file:
+        (removed,) = json.loads(file["mpidvc"].attrs["removed_motion"])
+    assert removed["kind"] == "similarity"
+    # what was removed, put back, gives the field as it was
+    back = np.array(removed["phi"])
+    places = found.positions + found.displacements - removed["centre"]
+    again = places @ back[:3, :3].T + back[:3, 3] + removed["centre"] - found.positions
+    np.testing.assert_allclose(again[9:], phi[9:, :3, 3], atol=1e-9)
+    np.testing.assert_allclose(back[:3, :3], 1.003 * rotation_matrix((1, -2, 0.5)), atol=2e-5)
+    assert "Removed motion (similarity)" in said
+    assert "stretch 1.0030" in said
+    # a second one is kept beside the first
+    run(tmp_path, "--remove-motion", "rigid", "-srs", "-cint", field=tmp_path / "d-filtered.h5")
+    with h5py.File(tmp_path / "d-filtered-filtered.h5") as file:
+        assert [one["kind"] for one in json.loads(file["mpidvc"].attrs["removed_motion"])] == ["similarity", "rigid"]
+
+
+def test_the_motion_is_removed_after_the_correction(tmp_path):
+    own, _, status = drifted(tmp_path / "d.h5")
+    run(tmp_path, "--remove-motion", "similarity", "-srs", "--outliers", "-clqf", field=tmp_path / "d.h5")
+    found = read_hdf5(tmp_path / "d-filtered-LQC.h5")
+    corrected = found["correction"] > 0
+    assert corrected[status == -1].all()
+    # a quadratic fit to noise of 0.002 at a corner of the grid is off by several times that
+    np.testing.assert_allclose(found.displacements[corrected], own[corrected, :3, 3], atol=0.03)
+
+
+def test_points_without_a_motion_are_refused(tmp_path, capsys):
+    layer = PhiField.from_positions(np.array([(5.0, y, x) for y in (0.0, 9.0, 18.0) for x in (0.0, 9.0, 18.0)]))
+    write_hdf5(tmp_path / "layer.h5", layer)
+    run(tmp_path / "out", "--remove-motion", "affine", field=tmp_path / "layer.h5", status=2)
+    assert "--remove-motion affine: the 9 good points" in capsys.readouterr().err
+    run(tmp_path / "out", "--remove-motion", "rigid", field=tmp_path / "layer.h5")

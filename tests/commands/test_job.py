@@ -62,7 +62,7 @@ def test_scripts_are_shell(scheduler: str, folder: Path, capsys: pytest.CaptureF
     assert lines
     assert all("@" not in line.replace("me@site.org", "").replace("B:USR1@120", "") for line in lines)
     assert text.rstrip().count("\nstep ldic ") == 1
-    assert "results=(a-b-ldic.h5)\nfiles=(a-b-ldic.tsv)\nstep ldic a.tif b.tif -ns 12 -hws 6 --resume" in text
+    assert "results=(a-b-ldic.h5)\nfiles=(a-b-ldic.tsv)\nwatched=\nstep ldic a.tif b.tif -ns 12 -hws 6 --resume" in text
     # nothing is made beside the images
     assert {path.name for path in folder.iterdir()} <= {"a.tif", "b.tif", "cache"}
 
@@ -170,6 +170,32 @@ def test_steps_run_in_order(folder: Path, capsys: pytest.CaptureFixture[str], en
     assert {name: ours[name] for name in outputs(folder / "alone")} == outputs(folder / "alone")
 
 
+def test_a_run_of_all_steps(folder: Path, capsys: pytest.CaptureFixture[str], environment: dict[str, str]) -> None:
+    """Steps of a step are its progress: a job that is stopped again and again, but gets on, is not given up."""
+    (folder / "recipe.toml").write_text(
+        "pixelSearch = false\nregularStrain = false\ndeformImage = false\n[ldic]\nnode-spacing = 12\n"
+        "half-window-size = 6\n"
+    )
+    run = ["run", "a.tif", "b.tif", "--recipe", "recipe.toml", "-od", "out"]
+    text = script(capsys, "workstation", "--ranks-per-node", "1", "--", *run)
+    checked(text)
+    (folder / "run.sh").write_text(text)
+    done = subprocess.run(["bash", "run.sh"], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "out" / "filterPhiField" / "a-b-ldic-filtered.h5").exists()
+    # a run that is stopped before every step, each time a step further
+    gets_on = _fake(folder, *[85] * 9).replace("watched=\n", f"watched={folder}/steps\n")
+    (folder / "steps").mkdir()
+    for k in range(5):
+        (folder / "steps" / "steps.json").write_text('"status": 0\n' * k)
+        assert subprocess.run(["bash"], input=gets_on, capture_output=True, text=True, check=False).returncode == 99
+    ends = [
+        subprocess.run(["bash"], input=gets_on, capture_output=True, text=True, check=False).returncode
+        for _ in range(3)
+    ]
+    assert ends == [99, 99, 85]
+
+
 def _fake(folder: Path, *statuses: int) -> str:
     """A script of two steps in which a fake of mpidvc ends with these exit statuses, and leaves no files."""
     (folder / "statuses").write_text("\n".join(map(str, statuses)) + "\n")
@@ -183,7 +209,7 @@ def _fake(folder: Path, *statuses: int) -> str:
         "folder": str(folder), "state": ".state", "modules": None, "variables": None, "python": str(program),
         "per_node": "", "local": "''", "prefix": "/", "launch": '"${program[@]}"', "after": "", "timer": None,
         "limit_signals": "USR1 USR2", "cancel_signals": "INT TERM HUP",
-        "steps": "results=(x.h5)\nfiles=()\nstep one\nstep two",
+        "steps": "results=(x.h5)\nfiles=()\nwatched=\nstep one\nstep two",
     }  # fmt: skip
     return "#!/bin/bash\nrequeue() { echo requeued; exit 99; }\n" + render("body.sh", values)
 

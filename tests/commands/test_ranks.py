@@ -69,6 +69,7 @@ CASES = {
     "ddic-sigma": "ddic @a.tif @labels.tif @b.tif -o 3 --sigma",
     "ddic-2d": "ddic @f.tif @flatlabels.tif @g.tif -o 3 -ld -1",
     "filter": "filterPhiField -pf @waves.tsv -slqc --outliers -cint -nn 27 -vtk -tif",
+    "filter-motion": "filterPhiField -pf @waves.tsv --remove-motion affine --outliers -cint",
     "deform": "deformImage @a.tif -pf @field.tsv -o 3 -mf2 @mask.tif --residual @dark.tif",
     "deform-mesh-h5": "deformImage @a.tif -pf @field.tsv -tet -a -1 --h5",
 }
@@ -201,6 +202,16 @@ def test_same_bytes_on_ranks(n: int, mpiexec: Job, images: Path, serial: Path, t
         same(tmp_path / name, serial / name)
     # only one rank speaks
     assert done.stdout.count("Registration converged") == sum(name.startswith("reg") for name in CASES)
+
+
+@pytest.mark.parametrize("name", ["ldic", "ddic", "filter-motion", "deform", "deform-mesh-h5"])
+def test_same_bytes_on_ranks_that_the_command_starts(
+    name: str, command: Job, launcher: object, images: Path, serial: Path, tmp_path: Path
+) -> None:
+    """Its plan is made before they are, and travels to them with all that it holds."""
+    done = command(*words(name, images, tmp_path / name), "-np", "2")
+    assert done.returncode == 0, done.stderr
+    same(tmp_path / name, serial / name)
 
 
 @pytest.mark.parametrize("driver", ["posix", "gather", "mpio"])

@@ -34,6 +34,7 @@ TASKS = {
     "PassPhiField": "passPhiField",
     "Preeval": "preeval",
     "FilterPhiField": "filterPhiField",
+    "Gauge": "gauge",
     "RegularStrain": "regularStrain",
 }
 

@@ -260,9 +260,10 @@ def check_block(
     gain: float = 1.0,
     bias: float = 0.0,
     index: tuple[int, int, int] | None = None,
+    whole: np.ndarray | None = None,
     **settings: Any,
 ) -> Window:
-    """Compare all sums of one pass; returns the oracle's arrays."""
+    """Compare all sums of one pass, with what is kept of image 1 in `whole`; returns the oracle's arrays."""
     window = pair.window(low1, n, F, centre2, gain, bias, settings.get("update_gradient", False), index)
     sums = correlation.block_sums(
         pair.settings(znssd=True, shift=index is not None, **settings),
@@ -281,6 +282,7 @@ def check_block(
         gain,
         bias,
         index or (0, 0, 0),
+        whole,
     )
     expected, size = window.sums(LEVEL), window.sums(LEVEL, absolute=True)
     assert sums[0] == expected[0]

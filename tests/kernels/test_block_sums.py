@@ -204,6 +204,57 @@ def test_shifted_samples_with_updated_gradients(isa, order, two_d, sigma, bounde
         assert window.data.any()
 
 
+KEPT = {"plain": {}, "gaussian": {"sigma": 1.0}, "updated": {"update_gradient": True}, "shifted": {"shifted": True}}
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", KEPT)
+@DIMENSIONS
+@ORDERS
+def test_sums_that_are_kept(isa, order, two_d, kind, masked):
+    """Passes over one block whose voxels fall out on one side, as many on the other, nowhere, and again.
+
+    Sums of image 1 go with the set of compared voxels, not with its number.
+    """
+    settings = dict(KEPT[kind])
+    sigma, index = settings.pop("sigma", None), (17, 17, 153) if settings.pop("shifted", False) else None
+    usable = None
+    if masked:
+        usable = np.random.default_rng(7).random(pair_of(two_d, order).im1.shape) < 0.8
+        usable &= usable[:, :, ::-1]
+    pair = pair_of(two_d, order, sigma=sigma, usable=usable)
+    n = (1 if two_d else 5, 6, 24)
+    low1 = np.where([two_d, False, False], 0, 10)
+    low1[2] = (pair.im1.shape[2] - n[2]) // 2
+    middle = (np.array(pair.im2.shape) - 1) / 2
+    whole, data, edge = np.full(correlation.SUMS, np.nan), [], middle[2] - (n[2] - 1) / 2 + 5.4
+    for along_x in (edge, -edge, 0.43, edge, -edge, 0.43):
+        centre2 = middle + np.array([0 if two_d else 0.31, -0.17, along_x])
+        data.append(check_block(pair, low1, n, np.eye(3), centre2, 1.02, -1.5, index, whole, **settings).data)
+    assert 0 < data[0].sum() == data[1].sum() < data[2].sum()
+    assert (data[0] != data[1]).any()
+
+
+@DIMENSIONS
+@ORDERS
+def test_nothing_behind_a_box_counts(isa, order, two_d):
+    """What is read behind the last row, by groups of lanes that end there, may be anything."""
+    pair = pair_of(two_d, order)
+    for name in ("box1", "box2"):
+        box = getattr(pair, name)
+        memory = np.full(box.size + correlation.PADDING, np.nan, np.float32)
+        pair.__dict__[name] = memory[: box.size].reshape(box.shape)
+        pair.__dict__[name][...] = box
+    shape = np.array(pair.im1.shape)
+    for nx in (1, 5, 11, 20):
+        n = np.array([1 if two_d else 4, 6, nx])
+        # the last rows of image 1, with their gradients, and of image 2
+        low1 = np.where([two_d, False, False], 0, shape - n - 1)
+        centre2 = np.array(pair.im2.shape) - 1 - (n - 1) / 2
+        assert check_block(pair, low1, n, np.eye(3), centre2, 1.02, -1.5).data.all()
+        check_block(pair, low1, n, np.eye(3), centre2 + np.array([0, 0, 0.6]), 1.02, -1.5)
+
+
 def test_taps_stay_inside_the_frame(isa):
     """Where samples end at a voxel, the next voxels are read with weight 0: they must exist, but not count."""
     frame = correlation.FRAME

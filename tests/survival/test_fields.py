@@ -20,6 +20,7 @@ LINES = {
     "pass": "passPhiField -pf @field.tsv -ns 9 -im1shape 240 240 200 -nn 8 -F rigid",
     "filter": "filterPhiField -pf @field.tsv -slqc --outliers -clqf -nr 15",
     "median": "filterPhiField -pf @field.tsv -fm",
+    "motion": "filterPhiField -pf @field.tsv --remove-motion similarity",
     "strain": "regularStrain @field.tsv -comp vol dev Up",
     "strain-geers": "regularStrain @field.tsv -g -r 1 -rst 1 -comp GL",
 }

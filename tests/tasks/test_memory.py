@@ -26,7 +26,7 @@ from mpidvc.tasks.labels import measure_labels
 from mpidvc.tasks.ldic import NEAR, LdicSettings, LdicTask
 from mpidvc.tasks.memory import PointSet
 from mpidvc.tasks.pixel_search import PixelSearchTask
-from mpidvc.tasks.registration import BLOCK, Pass, RegistrationTask
+from mpidvc.tasks.registration import Pass, RegistrationTask, block_of
 from tests.tasks.given import Given, Watched, phi_of, scattered
 
 SHAPE, FLAT = (90, 120, 200), (1, 500, 600)
@@ -210,16 +210,19 @@ def test_registration(masked: bool, more: dict[str, Any]) -> None:
     assert taken <= said
 
 
-def scratch_of(n: tuple[int, int, int], update_gradient: bool, shift: bool, reach: int) -> int:
+def scratch_of(n: tuple[int, int, int], update_gradient: bool, shift: bool, reach: int, boxed: bool) -> int:
     """Bytes of the kernel's arrays for n compared voxels, counted one by one (``gauss_newton/window.hpp``, in 3D)."""
 
     def rows(shape: list[int]) -> int:
         return shape[0] * shape[1] * (-(-shape[2] // 8) * 8) + 64
 
     def gaussian(shape: list[int]) -> int:
-        z, y, x = shape
-        return 2 * z * (y + 2 * reach) * (x + 2 * reach) + 3 * z * y * (x + 2 * reach) if reach > 1 else 0
+        """Two smoothed planes, and three rows."""
+        _, y, x = shape
+        return (2 * (y + 2 * reach) + 3) * (x + 2 * reach) if reach > 1 else 0
 
+    if boxed and not update_gradient and not shift and reach == 1:
+        return 4 * 3 * rows(list(n))  # two weights, residual
     # grey levels, three gradients, two weights, residual; three more gradients beside Gaussian ones
     floats = (7 if reach == 1 else 10) * rows(list(n))
     if update_gradient:
@@ -240,12 +243,12 @@ def test_scratch_of_the_kernel(update_gradient: bool, shift: bool, sigma: float 
     settings = RegistrationSettings(update_gradient=update_gradient, shift=shift, sigma=sigma)
     reach = settings.for_kernels(False).gradient_reach
     assert reach == (1 if sigma is None else 4 * sigma)
-    for block in BLOCK.values():
-        needed = scratch_of(block, update_gradient, shift, reach)
-        assert needed <= memory._kernel(float(np.prod(block)), settings, reach) <= 1.5 * needed
+    block = block_of(settings, False)
+    needed = scratch_of(block, update_gradient, shift, reach, True)
+    assert needed <= memory._kernel(np.array(block, float), settings, reach, boxed=True) <= 1.5 * needed
     for hws in (5, 10, 15):
-        needed = scratch_of((2 * hws - 1,) * 3, update_gradient, shift, reach)
-        assert needed <= memory._kernel(float(2 * hws + 1) ** 3, settings, reach)
+        needed = scratch_of((2 * hws - 1,) * 3, update_gradient, shift, reach, False)
+        assert needed <= memory._kernel(np.full(3, 2.0 * hws + 1), settings, reach)
 
 
 @pytest.mark.parametrize(("dtype", "two_d"), [("uint8", False), ("float32", False), ("uint16", True)])

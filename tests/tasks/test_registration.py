@@ -27,8 +27,9 @@ PHI_2D = deformation.compute_phi((0, -1.2, 0.4), (2, 0, 0), np.diag([1, 0.98, 1.
 @pytest.fixture
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks along every axis, the last ones smaller than the others."""
-    monkeypatch.setattr(registration, "BLOCK", {1: (8, 9, 13), 3: (7, 20, 11)})
-    monkeypatch.setattr(registration, "BLOCK_2D", {1: (1, 17, 23), 3: (1, 40, 13)})
+    monkeypatch.setattr(registration, "BLOCK", (8, 9, 13))
+    monkeypatch.setattr(registration, "STORED_BLOCK", (7, 20, 11))
+    monkeypatch.setattr(registration, "BLOCK_2D", (1, 17, 23))
 
 
 def images_of(pair: Pair, mask: np.ndarray | None = None) -> ImagePair:
@@ -132,14 +133,64 @@ def test_blocks_of_images_less_their_bases(two_d, kind):
     np.testing.assert_array_less(np.abs(total - expected), 4e-6 * size + 1e-9)
 
 
-@pytest.mark.parametrize("order", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("masked", [False, True])
 @DIMENSIONS
-def test_size_of_blocks(two_d, order):
+def test_passes_compare_other_voxels(two_d, masked, kind, monkeypatch):
+    """As many voxels fall out at one side as at the other before, none, and the first ones again.
+
+    Each pass against its own float64 sums, and against a task that has kept nothing.
+    """
+    settings = RegistrationSettings(**{"criterion": "znssd", "level": LEVEL} | KINDS[kind])
+    shape = FLAT if two_d else SHAPE
+    im1, im2 = texture(1, shape), texture(2, shape)
+    mask = None
+    if masked:
+        mask = np.ones(shape, np.uint8)
+        mask[:, 12:16, 10:30] = 0
+        # symmetric along x, so that as many are masked at either side
+        mask &= mask[:, :, ::-1]
+    images, margin = images_of(Pair(im1, im2), mask), (0 if two_d else 4, 5, 4)
+    gain, bias = (1.0, 0.0) if kind == "ssd" else (1.1, -8.0)
+    task = RegistrationTask(images, settings, margin)
+    monkeypatch.setattr(registration, "KEPT", 0)
+    forgetful = RegistrationTask(images, settings, margin)
+    usable = usable_of(im1, mask, settings)
+    whole = Pair(im1, im2, settings.order, settings.sigma, usable=usable)
+    n = np.array(shape) - 2 * np.array(margin)
+    index = None
+    if settings.shift:
+        index = ((margin[0] * shape[1] + margin[1]) * shape[2] + margin[2], shape[2], shape[1] * shape[2])
+    compared = []
+    for shift in (6.4, -6.4, 0.0, 6.4, -6.4):
+        phi = deformation.compute_phi((0, 0, shift))
+        argument = Pass(phi, gain, bias)
+        parts = [task.run_sum(chunk, argument) for chunk in range(task.n_chunks)]
+        for chunk, part in enumerate(parts):
+            np.testing.assert_array_equal(part, forgetful.run_sum(chunk, argument))
+        centre = (np.array(shape) - 1) / 2 + phi[:3, 3]
+        window = whole.window(margin, n, phi[:3, :3], centre, gain, bias, settings.update_gradient, index)
+        expected, size = (BlockSums.of(window.sums(LEVEL, absolute)).packed() for absolute in (False, True))
+        if kind == "ssd":
+            expected[18:42] = 0  # nobody asks for them
+        total = sum(parts)
+        assert total[0] == expected[0]
+        np.testing.assert_array_less(np.abs(total - expected), 4e-6 * size + 1e-9)
+        compared.append(window.data)
+    assert compared[0].sum() == compared[1].sum() < compared[2].sum()
+    assert (compared[0] != compared[1]).any()
+
+
+@pytest.mark.parametrize("update_gradient", [False, True])
+@DIMENSIONS
+def test_size_of_blocks(two_d, update_gradient):
     """Blocks cover the image less its margin once, in the order of their first voxels."""
     shape = (1, 600, 1100) if two_d else (80, 130, 300)
     image = ArrayImage(np.broadcast_to(np.uint8(7), shape))
-    task = RegistrationTask(ImagePair(image, image), RegistrationSettings(order=order), (0 if two_d else 3, 4, 5))
-    block = {(False, 1): (32, 64, 128), (False, 3): (64, 64, 128)}.get((two_d, order), (1, 256, 512))
+    task = RegistrationTask(
+        ImagePair(image, image), RegistrationSettings(update_gradient=update_gradient), (0 if two_d else 3, 4, 5)
+    )
+    block = (1, 256, 512) if two_d else (32 if update_gradient else 64, 64, 128)
     compared = [n - 2 * m for n, m in zip(shape, (0 if two_d else 3, 4, 5), strict=True)]
     assert task.n_chunks == np.prod([-(-n // b) for n, b in zip(compared, block, strict=True)])
 

@@ -174,6 +174,9 @@ class Plan(CorrelationPlan):
         total = sum(sample) / len(sample) / task.planes * nz
         return Cost(total, chunks, (total / chunks,))
 
+    def for_workers(self) -> Plan:
+        return replace(super().for_workers(), motion=self.motion.for_workers())
+
     def written(self) -> tuple[list[tuple[Path, int]], int]:
         n = math.prod(self.image.shape)
         found = [(self.target, n * self.image.dtype.itemsize)]

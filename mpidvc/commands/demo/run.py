@@ -62,7 +62,7 @@ class Plan(command.Plan):
             start = time.perf_counter()
             # an earlier demo may have been interrupted in the middle of its last command
             again = {"overwrite": True} if line is lines[-1] else {}
-            field = api.call(name, options | again | {"out_dir": self.folder}, executor, console)
+            field = api.call(name, options | again | {"out_dir": self.folder}, executor, console).value
             seconds = time.perf_counter() - start
             if not field.good.any():
                 return Outcome(1)

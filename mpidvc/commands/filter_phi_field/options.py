@@ -23,6 +23,8 @@ examples:
       outliers are only marked, in the column outlier of the results file
   mpidvc filterPhiField -pf im1-im2-ldic.tsv -fm -fmr 2
       every node gets the median of the 5 x 5 x 5 nodes around it
+  mpidvc filterPhiField -pf im1-im2-ldic.h5 --remove-motion similarity
+      the motion that most points share, with a drift of the magnification, is taken off
 """
 
 #: Ways of telling and of correcting bad points, by their options: of several given the first counts.
@@ -148,6 +150,15 @@ def add_options(parser: Parser) -> None:
         default=1,
         help="for -fm: the nodes around are a cube of 2 NODES + 1 nodes (default: %(default)s)",
     )
+    parser.add_own_argument(
+        "--remove-motion",
+        group=parser.add_argument_group("motion of the whole"),
+        dest="remove_motion",
+        choices=("rigid", "similarity", "affine"),
+        help="fit one motion to the good points (translation and rotation; with a uniform stretch; or any F), which "
+        "outliers do not mislead, and take it off every point, after everything else: Phi becomes Phi0^-1 Phi. Phi0 is "
+        "printed, and kept in the results file (.h5)",
+    )
     output = options.add_field_run(parser, no_tsv="-noTSV", source="-pf")
     options.add_plot(parser, output, "displacements and corrections", "matplotlib, and a grid")
 
@@ -182,8 +193,10 @@ def check(args: argparse.Namespace) -> list[str]:
             raise UserError("-F rigid: there is no median of rotations; -fm takes -F all or -F no")
         if corrections:
             notes.append(f"{corrections[0]}: nothing is selected, the field is only smoothed")
-    elif not chosen and not args.outliers:
-        raise UserError("nothing to do: say which points are bad (-srs, -scc, -slqc, --outliers), or smooth by -fm")
+    elif not chosen and not args.outliers and args.remove_motion is None:
+        raise UserError(
+            "nothing to do: say which points are bad (-srs, -scc, -slqc, --outliers), smooth by -fm, or --remove-motion"
+        )
     elif selections and not corrections:
         raise UserError(f"{selections[0]}: points are selected, but not corrected; add -cint or -clqf")
     elif corrections and not selections and not args.outliers:

@@ -13,6 +13,7 @@ from mpidvc.arrays import Array, Ints
 from mpidvc.commands.filter_phi_field.options import CORRECTIONS, SELECTIONS, given_of
 from mpidvc.core import outliers
 from mpidvc.core.local_fit import fewest_points
+from mpidvc.core.motion import CommonMotion, fit_motion
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import FieldLayout, ResultsFile
 from mpidvc.fields.phifield import PhiField
@@ -25,6 +26,7 @@ from mpidvc.workflow.field_plan import FieldPart, FieldPlan
 from mpidvc.workflow.gauge import WINDOW, correlation_window
 from mpidvc.workflow.guess import Nodes, read_guess
 from mpidvc.workflow.measurement import Measurement
+from mpidvc.workflow.motion import REMOVED, as_removed, removed_motions, show_motion
 from mpidvc.workflow.output import Output, check_results, field_stem
 from mpidvc.workflow.plot import MAGNITUDE, check_plot
 from mpidvc.workflow.work import Work
@@ -52,7 +54,10 @@ class Plan(FieldPlan):
     digest : str
         Of the field.
     attributes : dict of str
-        Texts for the results file: the correlation window of the field, where it stays that of a point.
+        Texts for the results file: the correlation window of the field, where it stays that of a point, and the motions
+        that were removed from it.
+    motion : CommonMotion or None
+        Of the whole, to be removed.
     """
 
     point_bytes = 130
@@ -63,6 +68,7 @@ class Plan(FieldPlan):
     rows: Ints
     digest: str
     attributes: dict[str, str]
+    motion: CommonMotion | None = None
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
@@ -84,11 +90,19 @@ class Plan(FieldPlan):
             raise UserError(f"{name}: holds no point with a position; give another field")
         points = field if len(rows) == len(field) else _taken(field, rows)
         settings = _settings(args, field, points, name)
+        motion = None if args.remove_motion is None else _motion(args.remove_motion, points, settings, name)
         check_plot(args.plot, field.dims is not None)
         announce(console, "filterPhiField", args)
         # a median is one of many windows
         same = guess.bin_ratio == 1 and not settings.median
         window = correlation_window(guess.name) if same else None
+        attributes = {} if window is None else {WINDOW: json.dumps(window)}
+        removed = removed_motions(guess.name, guess.bin_ratio)
+        if motion is not None:
+            show_motion(console, motion)
+            removed.append(as_removed(motion))
+        if removed:
+            attributes[REMOVED] = json.dumps(removed)
         z, y, x = field.spacing or (0.0, 0.0, 0.0)
         return (LabelPlan if labels else cls)(
             parts=[FieldPart(stem=stem, given=points, search=settings.searches(points))],
@@ -101,7 +115,8 @@ class Plan(FieldPlan):
             rows=rows,
             digest=str(guess.digest),
             plot=args.plot,
-            attributes={} if window is None else {WINDOW: json.dumps(window)},
+            attributes=attributes,
+            motion=motion,
             estimated_seconds=len(rows) * SECONDS,
         )
 
@@ -111,8 +126,11 @@ class Plan(FieldPlan):
     def work(self, part: FieldPart) -> Work:
         whole = self.whole
         assert whole is not None
+        determines = {"command": "filterPhiField", "-pf": self.digest, **asdict(self.settings)}
+        if self.motion is not None:
+            determines["--remove-motion"] = as_removed(self.motion)
         work = Work(
-            determines={"command": "filterPhiField", "-pf": self.digest, **asdict(self.settings)},
+            determines=determines,
             nodes=self.nodes,
             columns=RESULT,
             record=RECORD,
@@ -131,7 +149,7 @@ class Plan(FieldPlan):
         if measurement.work is not None:
             _show_selection(measurement.console, flags, settings)
         starts = measurement.journal.starts
-        task = FilterTask(source, settings, flags, starts[starts <= len(source.field)])
+        task = FilterTask(source, settings, flags, starts[starts <= len(source.field)], self.motion)
         measurement.run(task, "filterPhiField", lambda last: f"rs={last['returnStatus']:+.0f}")
 
     def summarise(self, part: FieldPart, work: Work, results: ResultsFile, console: Console) -> int:
@@ -212,6 +230,27 @@ def _settings(args: argparse.Namespace, field: PhiField, points: PhiField, name:
         if not flags.selected.any() and not settings.outliers:
             raise UserError(f"{selection[0]}: no point of {name[4:]} has {limit}; use the field as it is")
     return settings
+
+
+def _motion(kind: Any, points: PhiField, settings: FilterSettings, name: str) -> CommonMotion:
+    """The motion of the good points that are not selected.
+
+    Raises
+    ------
+    UserError
+        If there are too few.
+    """
+    flags = Flags.of(points, settings)
+    good = flags.sound & ~flags.selected
+    if (good & points.good).any():
+        good &= points.good
+    motion = fit_motion(points.positions[good], points.displacements[good], kind, not points.positions[:, 0].any())
+    if motion is None:
+        raise UserError(
+            f"--remove-motion {kind}: the {good.sum()} good points of {name[4:]} are too few or lie on a line or in a "
+            "plane, and determine no such motion; try a simpler one"
+        )
+    return motion
 
 
 def _show_selection(console: Console, flags: Flags, settings: FilterSettings) -> None:

@@ -26,7 +26,7 @@ from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.launch import Mpiexec
 from mpidvc.runtime.memory import parse_size
 from mpidvc.tasks.ranks import Team
-from mpidvc.workflow.estimate import SENSIBLE, Estimate, estimate
+from mpidvc.workflow.estimate import SENSIBLE, Estimate, NotEstimatedError, estimate
 
 __all__ = ["Plan"]
 
@@ -53,7 +53,7 @@ class _Step:
     ----------
     words : list of str
     expected : Estimate or None
-        None if it works on files of an earlier step that are not there yet.
+        None if it works on files of an earlier step that are not there yet, or its command is not estimated.
     """
 
     words: list[str]
@@ -137,6 +137,10 @@ def _expect(steps: Sequence[list[str]], console: Console) -> list[_Step]:
         expected: Estimate | None
         try:
             expected = estimate(words, COMMANDS)
+        except NotEstimatedError:
+            # the estimate has parsed it
+            expected = None
+            console.note(f"{words[0]}: is not estimated: --time should leave it enough", sys.stderr)
         except UserError:
             reduced = _without(words, made)
             if not made.intersection(_files(words[1:])):
@@ -304,7 +308,10 @@ def _step(step: _Step) -> str:
     outputs = [] if step.expected is None else [_shown(path) for path, _ in step.expected.outputs]
     results = [path for path in outputs if path.endswith(".h5")]
     files = [path for path in outputs if not path.endswith(".h5")]
-    return f"results=({shlex.join(results)})\nfiles=({shlex.join(files)})\nstep {shlex.join(words)}"
+    args = COMMANDS[words[0]].parse(words[1:])
+    watched = shlex.quote(args.out_dir) if words[0] == "run" else ""
+    lists = f"results=({shlex.join(results)})\nfiles=({shlex.join(files)})\nwatched={watched}"
+    return f"{lists}\nstep {shlex.join(words)}"
 
 
 def _shown(path: Path) -> str:

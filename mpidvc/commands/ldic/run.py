@@ -42,7 +42,7 @@ __all__ = ["Pair", "Plan"]
 #: Statuses of nodes that -skp correlates again.
 AGAIN = (1, -1, -2, -3)
 #: Rough CPU seconds per compared voxel of a point, by interpolation order: five iterations.
-COST = {1: 1.0e-8, 3: 3.0e-8}
+COST = {1: 8.0e-9, 3: 2.0e-8}
 #: Columns that TIFF and VTK files show beside the displacements.
 SHOWN = ("error", "iterations", "returnStatus", "deltaPhiNorm")
 

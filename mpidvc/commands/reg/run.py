@@ -53,7 +53,7 @@ from mpidvc.workflow.stages import Stages
 __all__ = ["Plan"]
 
 #: Rough CPU seconds per voxel: some iterations on every level.
-COST = {1: 4.0e-8, 3: 1.2e-7}
+COST = {1: 1.0e-8, 3: 4.0e-8}
 #: CPU seconds of a coarse search in 2D and in 3D; the images do not count.
 SEARCH_2D, SEARCH = 1.5, 12.0
 #: Bytes that a coarse search takes on every rank, and again on rank 0: some 100³ voxels of both images, and copies.
@@ -167,7 +167,9 @@ class Plan(CorrelationPlan):
             history=args.journal,
             graph=args.graph,
             criterion=describe_criterion(choice),
-            estimated_seconds=math.prod(image1.shape) * COST[args.interpolation_order] / args.bin_end**3
+            estimated_seconds=math.prod(image1.shape)
+            * COST[args.interpolation_order]
+            / args.bin_end ** (2 if image1.two_d else 3)
             + (0.0 if not args.coarse else SEARCH_2D if image1.two_d else SEARCH),
             image_mode=image_mode(args),
             memory=args.memory,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mpidvc.arrays import Array
 from mpidvc.commands.regular_strain.options import RADIUS
 from mpidvc.core.statuses import STRAIN
-from mpidvc.core.strain import COMPONENTS, column_names
+from mpidvc.core.strain import COMPONENTS, along_z, column_names
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import FieldLayout, ResultsFile
 from mpidvc.fields.phifield import PhiField
@@ -23,7 +23,7 @@ from mpidvc.tasks.ranks import Team
 from mpidvc.tasks.strain import BLOCK, StrainSettings, StrainTask
 from mpidvc.workflow.announce import announce
 from mpidvc.workflow.field_plan import FieldPart, FieldPlan
-from mpidvc.workflow.gauge import correlation_window
+from mpidvc.workflow.gauge import STRAIN_GAUGE, correlation_window
 from mpidvc.workflow.guess import Guess, Nodes, read_guess, status_threshold
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, field_stem
@@ -64,7 +64,7 @@ class Plan(FieldPlan):
         settings = self.settings
         parts = [COMPONENTS[name] for name in settings.components]
         # in a plane there is nothing along z but the rotation about it
-        tif = [column for column in column_names(settings.components) if not (settings.two_d and _along_z(column))]
+        tif = [column for column in column_names(settings.components) if not (settings.two_d and along_z(column))]
         return FieldFiles(
             (*COLUMNS["STRAIN"], *column_names(settings.components)),
             tif={f"{column}-{settings.mode}": column for column in tif},
@@ -146,7 +146,7 @@ class Plan(FieldPlan):
             guess=self.guess,
             order=np.arange(n),
             starts=np.append(np.arange(0, n, BLOCK), n),
-            attributes={"virtual_strain_gauge": self.gauge},
+            attributes={STRAIN_GAUGE: self.gauge},
         )
 
     def measure(self, part: FieldPart, measurement: Measurement) -> None:
@@ -163,11 +163,6 @@ class Plan(FieldPlan):
             )
             return 1
         return 0
-
-
-def _along_z(column: str) -> bool:
-    """Whether a column is of the z axis; the only rotation in a plane is about it."""
-    return column not in ("rz", "vol", "dev", "volss", "devss") and "z" in (column[1:] if column[0] == "z" else column)
 
 
 def _is_flat(field: PhiField) -> bool:

@@ -1,0 +1,1 @@
+"""``mpidvc run``: from scans to a report."""

@@ -1,0 +1,319 @@
+"""The run of ``mpidvc run``: the plan, and the road from step to step."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mpidvc import api
+from mpidvc.atomic import replacing
+from mpidvc.cli import command
+from mpidvc.cli.command import Outcome
+from mpidvc.cli.keywords import signature, words
+from mpidvc.commands import COMMANDS
+from mpidvc.commands.run.choice import complete, without_images
+from mpidvc.commands.run.recipe import STEPS, Recipe, read_recipe
+from mpidvc.errors import UserError
+from mpidvc.fields.read import read_field
+from mpidvc.images.image import open_image
+from mpidvc.runtime.console import Console
+from mpidvc.runtime.executor import Executor
+from mpidvc.runtime.stop import Stopped, keep
+from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader
+from mpidvc.workflow.inputs import open_mask, open_pair
+from mpidvc.workflow.output import base_name, make_folder, output_folder
+from mpidvc.workflow.record import Done, Record, key_of
+
+if TYPE_CHECKING:
+    from mpidvc.tasks.ranks import Team
+
+__all__ = ["Plan"]
+
+#: CPU seconds per voxel of an image: whether ranks pay.
+SECONDS = 1e-6
+#: Return statuses of points that the filter corrects.
+BAD = (1, -1, -2, -3, -4)
+#: Options that change no result, and are passed on to every step.
+RUNNING = ("lazy", "image_mode", "memory", "all_settings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(command.Plan):
+    """Scans to be measured, and how.
+
+    Attributes
+    ----------
+    images : tuple of str
+    mask1, labels1 : str or None
+    folder : Path
+    recipe : Recipe
+        As given, with what needs no image to be chosen.
+    two_d : bool
+    keep_going : bool
+    running : dict
+        Options that are passed on to every step.
+    again : str
+        The command line that goes on.
+    """
+
+    images: tuple[str, ...]
+    mask1: str | None
+    labels1: str | None
+    folder: Path
+    recipe: Recipe
+    two_d: bool
+    keep_going: bool
+    running: dict[str, Any]
+    again: str
+
+    @classmethod
+    def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
+        given = read_recipe(args.recipe) if args.recipe else Recipe()
+        first = open_image(args.images[0])
+        for path in args.images[1:]:
+            open_pair(args.images[0], path, args.mask1)
+        if args.labels1 is not None:
+            open_mask(args.labels1, first)
+        folder = output_folder(argparse.Namespace(out_dir=args.out_dir, prefix=None), args.out_dir)
+        return cls(
+            images=tuple(args.images),
+            mask1=args.mask1,
+            labels1=args.labels1,
+            folder=folder,
+            recipe=without_images(given, labels=args.labels1 is not None),
+            two_d=first.two_d,
+            keep_going=args.keep_going,
+            running={name: getattr(args, name) for name in RUNNING},
+            again=args.command_line,
+            estimated_seconds=SECONDS * float(np.prod(first.shape)) * (len(args.images) - 1),
+        )
+
+    def configure(self, executor: Executor) -> None:
+        # the same one in every step: it determines the results
+        agree_on_instruction_set(executor)
+
+    def execute(self, executor: Executor, console: Console) -> Outcome:
+        on_leader(executor, lambda: make_folder(self.folder))
+        road = _Road(self, executor, console)
+        try:
+            road.follow()
+        except Stopped:
+            console.note(f"finished steps are kept: the same line goes on: {self.again}")
+            raise
+        except _DistrustError as reason:
+            console.warn(f"stopped after {reason}: its result is not one to trust, see above; or add --keep-going")
+        except UserError as error:
+            if not road.distrusted:
+                raise
+            # what was kept going ends where nothing is left to go on with
+            console.warn(str(error))
+        return Outcome(1 if road.distrusted else 0, road.results, tuple(road.results))
+
+
+class _DistrustError(Exception):
+    """A step whose result is not one to trust."""
+
+
+class _Road:
+    """The steps, each from the results of those before; every rank follows it.
+
+    Parameters
+    ----------
+    plan : Plan
+    executor : Executor
+    console : Console
+
+    Attributes
+    ----------
+    distrusted : bool
+        Whether a step had a result that is not one to trust.
+    results : list of Path
+        Results files of the measurement, one for each pair; the last ones that were made.
+    """
+
+    def __init__(self, plan: Plan, executor: Executor, console: Console) -> None:
+        self._plan, self._executor, self._console = plan, executor, console
+        self._record = Record(plan.folder)
+        self._recipe = plan.recipe
+        self.distrusted = False
+        #: Whether a step was done, and not only found finished.
+        self._measured = False
+        self.results: list[Path] = []
+
+    def follow(self) -> None:
+        """Do all steps that are not done yet."""
+        plan = self._plan
+        self._write_recipe()
+        first, second = plan.images[:2]
+        guess = self._registration(first, second)
+        name = "ddic" if plan.labels1 else "ldic"
+        if plan.labels1:
+            pair: dict[str, Any] = {"im1": first, "lab1": plan.labels1, "im2": second, "more": list(plan.images[2:])}
+        else:
+            guess = self._search(first, second, guess)
+            pair = {"images": list(plan.images), **self._masked("ldic")}
+        if len(plan.images) > 2:
+            pair["warm_start"] = True
+        found = self._step(name, {**pair, "phi_file": guess})
+        self.results = [path for path in found if path.suffix == ".h5"]
+        self.results = [
+            self._improved(name, path, image) for path, image in zip(self.results, plan.images[1:], strict=True)
+        ]
+        for path, image in zip(self.results, plan.images[1:], strict=True):
+            if not plan.labels1 and not self._recipe.left_out("regularStrain"):
+                self._step("regularStrain", {"phi_file": path}, path.stem)
+            if not self._recipe.left_out("deformImage"):
+                options = {
+                    "im1": first,
+                    "phi_file": path,
+                    "im2": image,
+                    "prefix": f"{base_name(first)}-{base_name(image)}",
+                }
+                self._step("deformImage", options, path.stem)
+        self._report()
+
+    def _report(self) -> None:
+        """Judge the results in a page."""
+        folder, executor = self._plan.folder, self._executor
+        self._console.print(f"\n$ {shlex.join(['mpidvc', 'report', str(folder)])}")
+        pages = [folder / "report.html", folder / "report.json"]
+        if on_leader(executor, lambda: not self._measured and all(page.exists() for page in pages)):
+            self._console.print("finished before")
+        elif on_leader(executor, lambda: importlib.util.find_spec("matplotlib") is None):
+            self._console.note("no report: matplotlib is not installed (pip install matplotlib)")
+        else:
+            api.call("report", {"result": folder}, executor, self._console)
+
+    def _masked(self, name: str) -> dict[str, Any]:
+        return {"mask1": self._plan.mask1} if "mask1" in signature(COMMANDS[name].parser()).parameters else {}
+
+    def _registration(self, first: str, second: str) -> Path | None:
+        """The motion of the whole, with a coarse search where blind registration fails."""
+        if self._recipe.left_out("reg"):
+            return None
+        options = {"im1": first, "im2": second, **self._masked("reg")}
+        if self._recipe.asked("reg") and self._recipe.options("reg"):
+            return self._step("reg", options)[0]
+        files, status = self._try("reg", options)
+        if status != 0:
+            self._console.note("blind registration fails: all rotations and translations are tried")
+            self._recipe.steps["reg"] = {"coarse": True}
+            self._write_recipe()
+            files = self._step("reg", options)
+        return files[0]
+
+    def _search(self, first: str, second: str, guess: Path | None) -> Path | None:
+        """The first guess: the registration, or a field where one motion is not enough."""
+        self._choose(first, second, guess)
+        if self._recipe.left_out("pixelSearch"):
+            return guess
+        options = {"im1": first, "im2": second, "phi_file": guess, **self._masked("pixelSearch")}
+        found = self._step("pixelSearch", options)
+        filtered = self._step("filterSearch", {"phi_file": found[0]})
+        spacing = self._recipe.options("ldic")["node_spacing"]
+        passed = self._step("passPhiField", {"phi_file": filtered[0], "image1": first, "node_spacing": spacing})
+        return passed[0]
+
+    def _choose(self, first: str, second: str, guess: Path | None) -> None:
+        """Choose windows, spacing and first guess where the recipe is silent."""
+        own = self._recipe.options("ldic")
+        if {"node_spacing", "half_window_size"} <= own.keys() and "pixelSearch" in self._recipe.steps:
+            return
+        given = {"im1": first, "im2": second, "phi_file": guess}
+        line = words(COMMANDS["suggest"].parser(), given)
+        self._console.print(f"\n$ {shlex.join(['mpidvc', 'suggest', *line])}")
+        found = api.call("suggest", given, self._executor, self._console).value
+        self._recipe = complete(self._recipe, found, self._plan.two_d)
+        self._write_recipe()
+
+    def _improved(self, name: str, path: Path, image: str) -> Path:
+        """The field without its bad points: marked, corrected from their neighbours, and measured again."""
+        if self._recipe.left_out("filterPhiField"):
+            return path
+        plan, again = self._plan, f"{name}Again"
+        # the filter refuses a field without bad points, unless it looks for outliers
+        if not self._recipe.options("filterPhiField").get("outliers") and not on_leader(
+            self._executor, lambda: bool(np.isin(read_field(path)["returnStatus"], BAD).any())
+        ):
+            return path
+        filtered = self._step("filterPhiField", {"phi_file": path}, path.stem)[0]
+        if self._recipe.left_out(again):
+            return filtered
+        corrected = on_leader(self._executor, lambda: int((read_field(filtered)["returnStatus"] == 1).sum()))
+        if not corrected:
+            return filtered
+        self._console.note(f"points corrected from their neighbours: {corrected}; they are measured again")
+        if plan.labels1:
+            pair: dict[str, Any] = {"im1": plan.images[0], "lab1": plan.labels1, "im2": image}
+        else:
+            pair = {"images": [plan.images[0], image], **self._masked("ldic")}
+        # as in the first measurement, from their corrected guess
+        self._recipe.steps.setdefault(again, self._recipe.options(name))
+        return self._step(again, {**pair, "phi_file": filtered, "skip": True}, filtered.stem, judged=False)[0]
+
+    def _step(self, step: str, options: dict[str, Any], state: str = "", judged: bool = True) -> tuple[Path, ...]:
+        """Do a step, unless it is done.
+
+        Parameters
+        ----------
+        step : str
+        options : dict
+            Besides those of the recipe.
+        state : str
+            For which result of a series.
+        judged : bool
+            Whether the run ends where the result is not one to trust.
+
+        Raises
+        ------
+        _DistrustError
+            If the result is not one to trust, and this ends the run.
+        """
+        files, status = self._try(step, options, state)
+        if status != 0 and judged:
+            self.distrusted = True
+            if not self._plan.keep_going:
+                raise _DistrustError(step)
+        return files
+
+    def _try(self, step: str, options: dict[str, Any], state: str = "") -> tuple[tuple[Path, ...], int]:
+        """Do a step, unless it is done; return its files and exit status."""
+        plan, console, executor = self._plan, self._console, self._executor
+        name = STEPS[step]
+        parser = COMMANDS[name].parser()
+        known = signature(parser).parameters
+        determining = {**options, **self._recipe.options(step)}
+        given = {**determining, "out_dir": plan.folder / step}
+        shown = shlex.join(["mpidvc", name, *words(parser, given)])
+        title = f"{step} {state}".strip()
+        console.print(f"\n$ {shown}")
+        key, done, begun = on_leader(executor, lambda: self._before(title, [name, *words(parser, determining)]))
+        if done is not None:
+            console.print("finished before")
+            return done.files, done.status
+        self._measured = True
+        if executor.rank == 0:
+            self._record.begin(title, key, shown)
+        keep(f"finished steps are kept: the same line goes on: {plan.again}")
+        how = {**{one: value for one, value in plan.running.items() if one in known}}
+        if "resume" in known:
+            how["resume" if begun else "overwrite"] = True
+        found = api.call(name, {**given, **how}, executor, console)
+        if executor.rank == 0:
+            self._record.end(title, Done(found.status, found.files))
+        return found.files, found.status
+
+    def _before(self, title: str, line: list[str]) -> tuple[str, Done | None, bool]:
+        key = key_of(line)
+        return key, self._record.done(title, key), self._record.begun(title, key)
+
+    def _write_recipe(self) -> None:
+        if self._executor.rank == 0:
+            with replacing(self._plan.folder / "recipe.toml") as made:
+                Path(made).write_text(self._recipe.text(), encoding="utf-8")

@@ -1,0 +1,108 @@
+"""Gauges against closed forms, and their standard errors against made fields whose windows share voxels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mpidvc.core.gauges import correlated, extension, region
+
+F = np.array([[1.02, 0.001, -0.002], [0.003, 0.99, 0.004], [0.0, -0.005, 1.01]])
+GREEN_LAGRANGE = (F.T @ F - np.eye(3)) / 2
+UPPER = np.triu_indices(3)
+
+
+def grid(dims: tuple[int, int, int], step: float) -> np.ndarray:
+    return step * (1.0 + np.stack(np.unravel_index(np.arange(np.prod(dims)), dims), axis=1))
+
+
+def brute(positions: np.ndarray, window: tuple[int, int, int]) -> np.ndarray:
+    """The matrix of correlations: shared voxels of every pair of windows over those of one."""
+    apart = np.abs(positions[:, None] - positions)
+    return np.prod(np.maximum(np.array(window) - apart, 0) / window, axis=2)
+
+
+def test_correlations_are_shared_voxels() -> None:
+    random = np.random.default_rng(1)
+    window = (9, 15, 21)
+    nodes = grid((4, 5, 6), 7.0)[random.random(120) < 0.8]
+    weights = random.normal(size=(len(nodes), 3))
+    places = tuple(np.unique(nodes[:, k]) for k in range(3))
+    expected = brute(nodes, window) @ weights
+    np.testing.assert_allclose(correlated(nodes, weights, window, places), expected, atol=1e-12)
+    np.testing.assert_allclose(correlated(nodes, weights, window), expected, atol=1e-12)
+    np.testing.assert_array_equal(correlated(nodes, weights, None), weights)
+
+
+def test_an_affine_field_is_read_exactly() -> None:
+    positions = grid((5, 6, 7), 10.0)
+    moves = positions @ (F - np.eye(3)).T + (1, 2, 3)
+    found = region(positions, moves, (21, 21, 21))
+    np.testing.assert_allclose(found.means, moves.mean(axis=0), atol=1e-12)
+    np.testing.assert_allclose(found.strain, GREEN_LAGRANGE[UPPER], atol=1e-13)
+    np.testing.assert_allclose([*found.errors, *found.strain_errors], 0, atol=1e-12)
+    ends = np.array([(12.0, 15.0, 15.0), (47.0, 33.0, 62.0)])
+    arm = ends[1] - ends[0]
+    expected = np.linalg.norm(F @ arm) / np.linalg.norm(arm) - 1
+    read = extension(positions, moves, ends, 15.0, (21, 21, 21))
+    assert read.strain == pytest.approx(expected, abs=1e-13)
+    assert read.elongation == pytest.approx(expected * np.linalg.norm(arm), abs=1e-11)
+    assert read.strain_error < 1e-12
+
+
+def test_what_points_do_not_tell_is_nan() -> None:
+    layer = grid((1, 6, 7), 10.0)
+    found = region(layer, layer @ (F - np.eye(3)).T, (21, 21, 21))
+    assert np.isnan(found.strain[:3]).all()
+    np.testing.assert_allclose(found.strain[3:], GREEN_LAGRANGE[UPPER][3:], atol=1e-13)
+    single = region(layer[:1], np.ones((1, 3)), (21, 21, 21))
+    np.testing.assert_array_equal(single.means, 1)
+    assert np.isnan([*single.errors, *single.strain]).all()
+    ends = np.array([(10.0, 10.0, 10.0), (10.0, 60.0, 10.0)])
+    assert np.isnan(extension(layer, layer, ends, 4.0, None)[1:]).all()
+
+
+def noise(random: np.random.Generator, dims: tuple[int, int, int], step: int, width: int) -> np.ndarray:
+    """Displacements (n, 3) at nodes: means of white noise over windows, by sums of the voxels."""
+    shape = [step * (n - 1) + width for n in dims]
+    made = []
+    for _ in range(3):
+        sums = random.normal(size=shape)
+        for axis in range(3):
+            total = np.cumsum(np.insert(sums, 0, 0, axis=axis), axis=axis)
+            first = step * np.arange(dims[axis])
+            sums = np.take(total, first + width, axis) - np.take(total, first, axis)
+        made.append(sums.ravel() / width**1.5)
+    return np.stack(made, axis=1)
+
+
+@pytest.mark.parametrize(("step", "width"), [(6, 13), (6, 6), (5, 4)], ids=["shared", "touching", "apart"])
+def test_standard_errors_are_those_of_many_made_fields(step: int, width: int) -> None:
+    dims, times = (6, 7, 8), 200
+    positions = grid(dims, float(step))
+    random = np.random.default_rng(5)
+    ends = np.array([(1.5, 2.0, 2.0), (4.5, 5.0, 6.0)]) * step + step
+    window = (width, width, width)
+    truth = positions @ (F - np.eye(3)).T
+    # few points: what the linear function takes of their noise counts
+    part = (positions <= step * np.array([3, 3, 4])).all(axis=1)
+    readings, told = [], []
+    for _ in range(times):
+        moves = truth + 0.02 * noise(random, dims, step, width)
+        one, two = region(positions[part], moves[part], window), extension(positions, moves, ends, 1.5 * step, window)
+        readings.append([*one.means, *one.strain, two.strain])
+        told.append([*one.errors, *one.strain_errors, two.strain_error])
+    found, expected = np.std(readings, axis=0), np.sqrt(np.mean(np.square(told), axis=0))
+    # the deviation of 200 readings is known to 5 %, the mean variance to less: 4 of these
+    np.testing.assert_allclose(expected, found, rtol=0.2)
+    # together, over ten numbers, which are partly dependent
+    assert np.mean(expected / found) == pytest.approx(1, abs=0.07)
+
+
+def test_shared_windows_are_fewer_independent_points() -> None:
+    positions = grid((6, 6, 6), 5.0)
+    moves = np.random.default_rng(2).normal(size=(216, 3))
+    assert region(positions, moves, None).independent == pytest.approx(216)
+    assert region(positions, moves, (5, 5, 5)).independent == pytest.approx(216)
+    R = brute(positions, (20, 20, 20))
+    assert region(positions, moves, (20, 20, 20)).independent == pytest.approx(216**2 / R.sum())

@@ -1,0 +1,96 @@
+"""The choice of a window, for fields and noises in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from mpidvc.core.window_choice import Bias, best, damped_wavelength, power_law, smallest
+
+SIZES = [5, 6, 8, 10, 13, 16, 20, 25]
+
+
+@pytest.mark.parametrize("hws", [6, 12, 25])
+def test_wave_that_is_damped_by_a_tenth(hws: int) -> None:
+    """The mean of a cosine over the 2 H - 1 voxels of a window about its crest."""
+    x = np.arange(-(hws - 1), hws)
+    assert np.cos(2 * np.pi * x / damped_wavelength(hws)).mean() == pytest.approx(0.9, abs=2e-3)
+    assert damped_wavelength(hws) == pytest.approx(8.0 * (hws - 0.5), rel=0.01)
+
+
+def nested(n: int, sizes: list[int], deviation: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Errors of windows of which each holds the smaller ones: what is added is independent of what was known."""
+    rng = np.random.default_rng(seed)
+    variance = deviation**2
+    error = rng.normal(size=(n, 3)) * np.sqrt(variance[-1])
+    errors = [error]
+    for k in range(len(sizes) - 2, -1, -1):
+        error = error + rng.normal(size=(n, 3)) * np.sqrt(variance[k] - variance[k + 1])
+        errors.append(error)
+    return np.stack(errors[::-1], axis=1)
+
+
+@pytest.mark.parametrize(("wavelength", "amplitude"), [(60.0, 0.7), (150.0, 1.0), (400.0, 2.0), (35.0, 0.3)])
+def test_bias_of_a_wave(wavelength: float, amplitude: float) -> None:
+    """A wave along each axis: the mean over a window leaves sin(k q) / (k q) of it, brute force over its voxels."""
+    rng = np.random.default_rng(1)
+    centres = rng.uniform(0, 1000, (216, 3))
+    sizes = np.array(SIZES)
+    deviation = 0.4 * (2 * sizes - 1.0) ** -1.5
+    u = nested(216, SIZES, deviation)
+    truth = amplitude * np.sqrt(2) * np.sin(2 * np.pi * centres / wavelength)
+    for k, hws in enumerate(SIZES):
+        x = np.arange(-(hws - 1), hws)
+        waves = np.sin(2 * np.pi * (centres[:, :, None] + x) / wavelength)
+        u[:, k] += amplitude * np.sqrt(2) * waves.mean(axis=2)
+    found = Bias.of(SIZES, u, np.repeat(deviation[:, None], 3, axis=1))
+    error = np.sqrt(((u - truth[:, None]) ** 2).mean(axis=(0, 2)))
+    guessed = np.sqrt(deviation**2 + found.at(SIZES) ** 2)
+    # the best window by the estimate is as good as the best one
+    chosen = SIZES.index(best(SIZES, guessed))
+    assert error[chosen] <= 1.1 * error.min()
+    small = sizes < wavelength / 6
+    np.testing.assert_allclose(guessed[small], error[small], rtol=0.25)
+
+
+def test_no_bias_of_noise_alone() -> None:
+    deviation = 0.4 * (2 * np.array(SIZES) - 1.0) ** -1.5
+    u = nested(216, SIZES, deviation)
+    found = Bias.of(SIZES, u, np.repeat(deviation[:, None], 3, axis=1))
+    assert (found.at(SIZES) < 0.35 * deviation).all()
+
+
+def test_mistakes_do_not_count() -> None:
+    deviation = 0.4 * (2 * np.array(SIZES) - 1.0) ** -1.5
+    u = nested(216, SIZES, deviation)
+    u[5, 0] += 4
+    u[9, 1] = np.nan
+    found = Bias.of(SIZES, u, np.repeat(deviation[:, None], 3, axis=1))
+    assert (found.at(SIZES) < 0.35 * deviation).all()
+
+
+def test_nothing_measured() -> None:
+    assert Bias.of([5, 6], np.full((10, 2, 3), np.nan), np.zeros((2, 3))).at([5, 20]).tolist() == [0, 0]
+
+
+def test_smallest() -> None:
+    assert smallest([5, 6, 7], [0.3, 0.2, 0.1], 0.2) == 6
+    assert smallest([5, 6, 7], [0.3, 0.2, 0.1], 0.3) == 5
+    assert smallest([5, 6, 7], [0.3, 0.2, 0.1], 0.05) is None
+    # one that is met by chance is not the first
+    assert smallest([5, 6, 7, 8], [0.1, 0.3, 0.1, 0.1], 0.2) == 7
+    assert smallest([5, 6], [np.nan, 0.1], 0.2) == 6
+
+
+def test_best() -> None:
+    assert best([5, 6, 7], [0.3, math.nan, 0.4]) == 5
+
+
+def test_power_law() -> None:
+    hws = np.array([5, 9, 15])
+    factor, exponent = power_law(hws, 0.7 * (2 * hws - 1.0) ** -1.5)
+    assert (factor, exponent) == (pytest.approx(0.7), pytest.approx(-1.5))
+    assert power_law([5, 9, 15, 20], [0.7 / 9, math.nan, 0.7 / 29, 0])[1] == pytest.approx(-1)
+    assert all(map(math.isnan, power_law([5, 6], [1, math.nan])))
