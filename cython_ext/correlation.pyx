@@ -5,7 +5,7 @@ processor has, for these and all other kernels. Arrays are (z, y, x); a 2D image
 memory per point.
 """
 
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, NAN
 from libc.stdint cimport int64_t, uint8_t, uint16_t
 
 import numpy as np
@@ -37,6 +37,7 @@ cdef extern from "gauss_newton.hpp" nogil:
         MPIDVC_FRAME
         MPIDVC_PADDING
         MPIDVC_SUMS
+        MPIDVC_ERRORS
 
     struct mpidvc_box:
         const float* data
@@ -77,6 +78,14 @@ cdef extern from "gauss_newton.hpp" nogil:
         double high2[3]
         double level
 
+    struct mpidvc_noise:
+        int64_t reach[3]
+        int64_t count
+        const int64_t* lag
+        const float* rho
+        double kappa[3]
+        double variance
+
     struct mpidvc_points:
         mpidvc_box box1
         mpidvc_box box2
@@ -106,6 +115,9 @@ cdef extern from "gauss_newton.hpp" nogil:
         double low_at_hand[3]
         double high_at_hand[3]
         const double* least
+        const mpidvc_noise* noise
+        const double* place
+        double* errors
 
     struct mpidvc_warp:
         mpidvc_box box
@@ -144,12 +156,14 @@ cdef extern from "gauss_newton.hpp" nogil:
         int (*warp)(const mpidvc_warp*) noexcept nogil
 
 __all__ = [
+    "ERRORS",
     "FRAME",
     "GROWTH",
     "INSTRUCTION_SETS",
     "LARGEST_VOLUME",
     "LEAST_PIVOT",
     "NOT_YET",
+    "Noise",
     "PADDING",
     "RESULT",
     "SMALLEST_VOLUME",
@@ -169,6 +183,10 @@ __all__ = [
 
 #: Columns of the results of :func:`correlate_points`.
 RESULT = ("error", "iterations", "returnStatus", "deltaPhiNorm", "coverage", "zncc")
+#: Columns of the random errors of :func:`correlate_points`: standard deviations of the displacement and of F, and of
+#: the residual.
+ERRORS = ("sigmaZdisp", "sigmaYdisp", "sigmaXdisp", "sigmaFzz", "sigmaFzy", "sigmaFzx", "sigmaFyz", "sigmaFyy",
+          "sigmaFyx", "sigmaFxz", "sigmaFxy", "sigmaFxx", "noise")
 #: Length of the vector that :func:`block_sums` fills.
 SUMS = MPIDVC_SUMS
 #: Voxels that a box must have around all samples: taps of their interpolation may touch them.
@@ -369,6 +387,39 @@ cdef class Settings:
         return self.c.gradient_reach
 
 
+cdef class Noise:
+    """The noise of residuals in the kernels' form; see :class:`mpidvc.core.uncertainty.Noise`.
+
+    Parameters
+    ----------
+    rho : (2 l + 1, 2 m + 1, 2 n + 1) float64
+        Autocorrelation.
+    kappa : 3 floats
+    variance : float
+        Grey levels of image 1, squared; nan: each window's own.
+    """
+
+    cdef mpidvc_noise c
+    cdef object arrays
+
+    def __init__(self, rho, kappa, double variance=NAN):
+        cdef int64_t[:, ::1] lag
+        cdef float[::1] values
+        cdef int a
+        rho = np.asarray(rho, np.float64)
+        some = np.argwhere(rho) - np.array(rho.shape) // 2
+        self.arrays = np.ascontiguousarray(some, np.int64), np.ascontiguousarray(rho[rho != 0], np.float32)
+        lag, values = self.arrays
+        self.c.count = lag.shape[0]
+        if self.c.count:
+            self.c.lag = &lag[0, 0]
+            self.c.rho = &values[0]
+        for a in range(3):
+            self.c.reach[a] = np.abs(some[:, a]).max(initial=0)
+            self.c.kappa[a] = kappa[a]
+        self.c.variance = variance
+
+
 cdef const uint8_t* voxel_map(const uint8_t[:, :, ::1] voxels, const float[:, :, ::1] box) except? NULL:
     """The first element of a box's map of voxels; NULL if there is no map."""
     if voxels is None:
@@ -469,7 +520,8 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
                      double[:, ::1] result not None, double min_coverage=0.0, double grey_low=-INFINITY,
                      double grey_high=INFINITY, compared=None, uint8_t[::1] left=None, const int64_t[:, ::1] near=None,
                      margin=(0, 0, 0), image2=None, at_hand=None, const double[::1] least=None,
-                     int64_t[::1] began=None):
+                     int64_t[::1] began=None, Noise noise=None, double[:, ::1] errors=None,
+                     const double[:, ::1] place=None):
     """Register the windows of many points that share two boxes.
 
     The method is Gauss–Newton on ``f(x) = g(Phi x)``; see ``gauss_newton.cpp``.
@@ -519,6 +571,12 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
         A point whose ZNCC at its start is not above this is left there, with status 0.
     began : (n,) int64, optional, in and out
         The neighbour that each point has started from, -1 where it was the guess; skipped points are left out.
+    noise : Noise, optional
+        Asks for the random errors.
+    errors : (n, 13) float64, out
+        With `noise`: columns :data:`ERRORS`; nan unless the return status is 2.
+    place : (n, 3) float64, optional
+        Where the displacement has its error, from the middle of the compared voxels; default: there.
 
     Raises
     ------
@@ -573,6 +631,18 @@ def correlate_points(Settings settings not None, const float[:, :, ::1] box1 not
     points.high2 = &high2[0, 0]
     points.phi = &phi[0, 0]
     points.result = &result[0, 0]
+    points.noise = NULL
+    points.place = NULL
+    points.errors = NULL
+    if noise is not None:
+        if errors is None or errors.shape[0] != n or errors.shape[1] != MPIDVC_ERRORS:
+            raise ValueError("the random errors must be (n, 13)")
+        if place is not None and (place.shape[0] != n or place.shape[1] != 3):
+            raise ValueError("places must be (n, 3)")
+        points.noise = &noise.c
+        points.errors = &errors[0, 0]
+        if place is not None:
+            points.place = &place[0, 0]
     points.left = NULL
     if left is not None:
         if left.shape[0] != n:

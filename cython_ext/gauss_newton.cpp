@@ -5,7 +5,8 @@
 //
 // The parts, each in a header of its own: sampler (interpolation of image 2), window (image 1), moments (sums without
 // the residual), reading (window and moments from a box), passes (sums with the residual), algebra (the small system),
-// spline (prefilter). Here: blocks, points, warps and grey levels.
+// slopes (gradients of image 2), errors (random errors of a result), spline (prefilter). Here: blocks, points, warps and
+// grey levels.
 //
 // Everything has internal linkage but the table at the end, and nothing of the C++ library is used: see
 // instruction_set.hpp.
@@ -16,10 +17,12 @@
 #include <string.h>
 
 #include "gauss_newton/algebra.hpp"
+#include "gauss_newton/errors.hpp"
 #include "gauss_newton/moments.hpp"
 #include "gauss_newton/passes.hpp"
 #include "gauss_newton/reading.hpp"
 #include "gauss_newton/sampler.hpp"
+#include "gauss_newton/slopes.hpp"
 #include "gauss_newton/spline.hpp"
 #include "gauss_newton/window.hpp"
 #include "instruction_set.hpp"
@@ -227,9 +230,10 @@ int correlation_at(const Start &start, Window &win, Sampler s, const mpidvc_sett
 }
 
 // Registers one window, from its start, or from the other one (unless null) where that correlates better, to the result
-// in the place of the start; not unless the ZNCC at the start is above a limit (null: none). -1 where memory is short.
+// in the place of the start; not unless the ZNCC at the start is above a limit (null: none). The random errors (null:
+// none) are about `place`. -1 where memory is short.
 int register_window(const mpidvc_points &points, Window &win, const Int centre1[3], Start &start, const Start *other,
-                    const double *above, Outcome &out) {
+                    const double *above, Outcome &out, const double *place, double *errors) {
     const mpidvc_settings &set = *points.settings;
     double *const F = start.F, *const t = start.t;
     double sums[MPIDVC_SUMS] = {0};
@@ -354,7 +358,10 @@ int register_window(const mpidvc_points &points, Window &win, const Int centre1[
         out.status = 2;
     else if (out.status == 0)
         out.status = 1;
-    return 0;
+    if (out.status != 2 || !errors) return 0;
+    const float *now = set.update_gradient || !whole ? win.now : win.weighted ? win.w : 0;
+    return random_errors(points, win, s, low1, index, now, sums + MPIDVC_M, sums[MPIDVC_N], mean_square * sums[MPIDVC_N],
+                         gain, F, place, errors);
 }
 
 // The start of a point from the neighbour before it that has converged with the best ZNCC, by that neighbour's own Phi;
@@ -405,11 +412,16 @@ int correlate(const mpidvc_points *points) {
     Int whole[3];
     for (int a = 0; a < 3; a++) whole[a] = 2 * points->hws[a] + 1;
     Window win = window_of(points->n);
-    if (!allocate(win, set)) return -1;
+    if (!allocate(win, set) || (points->noise && !allocate_errors(win, *points->noise))) {
+        free(win.memory);
+        return -1;
+    }
     int failed = 0;
     for (Int k = 0; k < points->count && !failed; k++) {
         const Int *centre = points->centre1 + 3 * k;
         double *phi = points->phi + 12 * k, *result = points->result + 6 * k;
+        double *const errors = points->noise ? points->errors + MPIDVC_ERRORS * k : 0;
+        for (int i = 0; i < MPIDVC_ERRORS && errors; i++) errors[i] = NAN;
         Int low[3];
         for (int a = 0; a < 3; a++) low[a] = centre[a] - points->hws[a];
         const double covered = points->covered ? mean_of(points->covered, points->box1, low, whole) : 1.0;
@@ -435,7 +447,8 @@ int correlate(const mpidvc_points *points) {
         if (compare && same_start(*points, start, near)) start = near, compare = false;
         Outcome out = {};
         failed = register_window(*points, win, centre, start, compare ? &near : 0,
-                                 points->least ? points->least + k : 0, out);
+                                 points->least ? points->least + k : 0, out,
+                                 points->place ? points->place + 3 * k : 0, errors);
         for (int i = 0; i < 3; i++) {
             for (int j = 0; j < 3; j++) phi[4 * i + j] = start.F[3 * i + j];
             phi[4 * i + 3] = start.t[i];
@@ -446,6 +459,7 @@ int correlate(const mpidvc_points *points) {
                                out.zncc};
         memcpy(result, row, sizeof row);
     }
+    free(win.errors);
     free(win.memory);
     return failed;
 }

@@ -82,6 +82,17 @@ struct mpidvc_block {
     double level;
 };
 
+// Noise of the residual between the boxes: its correlations not 0, and what they make of gradients along z, y, x.
+struct mpidvc_noise {
+    int64_t reach[3], count;
+    const int64_t *lag;   // (count, 3), none beyond reach
+    const float *rho;
+    double kappa[3];
+    double variance;      // of the residual; nan: each window's own
+};
+
+enum { MPIDVC_ERRORS = 13 };  // standard deviations of a window: of t, of F row by row, and of the residual
+
 // The windows around many points that share two boxes.
 struct mpidvc_points {
     mpidvc_box box1, box2;
@@ -110,6 +121,9 @@ struct mpidvc_points {
     double low_at_hand[3], high_at_hand[3];  // first and last voxel of box 2 that has its frame, and its coefficients
     const double *least;     // (count,): a point whose ZNCC is not above this at its start is left as it is, with status
                              // 0; or null
+    const mpidvc_noise *noise;  // for the random errors, or null
+    const double *place;     // (count, 3): where t has its error, from the middle of the compared voxels; null: there
+    double *errors;          // (count, MPIDVC_ERRORS): nan unless returnStatus is 2
 };
 
 // A block of an image that is sampled under a linear mapping.

@@ -398,6 +398,44 @@ def ranking() -> None:
     shutil.copyfile("ranking.png", IMAGES / "ranking.png")
 
 
+def sure() -> None:
+    """Random errors against the size of the window: predicted, observed, and of the formula for white noise."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+    import trust
+
+    n, spacing, sizes = 96, 12, (5, 7, 10, 15)
+    first, second = trust.texture(n, 1.6)
+    made = figure(8, 3.4)
+    panels = made.subplots(1, 2, sharey=True)
+    for axes, (kind, title) in zip(panels, (("white", "white noise"), ("correlated", "correlated noise")), strict=True):
+        rows = []
+        for hws in sizes:
+            clean = trust.run(trust.image(first), trust.image(second), 3, spacing, hws)
+            im1, im2 = (
+                trust.image(image + 0.1 * trust.noise(n, kind, seed)) for image, seed in ((first, 11), (second, 12))
+            )
+            found = trust.run(im1, im2, 3, spacing, hws, sigma=True)
+            inner = ((found.positions > hws + 3) & (found.positions < n - hws - 3)).all(axis=1)
+            good = inner & (found["returnStatus"] == 2) & (clean["returnStatus"] == 2)
+            errors = (found.displacements - clean.displacements)[good]
+            sigma = [np.median(found[name][good]) for _, name in trust.DISPLACEMENTS]
+            naive = trust.naive_errors(im1, found.positions[good][:60], hws, found["noise"][good][:60])
+            rows.append((np.mean(sigma), errors.std(), np.median(naive)))
+        predicted, observed, naively = np.array(rows).T
+        voxels = [2 * hws - 1 for hws in sizes]
+        axes.plot(voxels, predicted, "-", color="tab:blue", label="predicted (--sigma)")
+        axes.plot(voxels, observed, "o", color="black", ms=5, label="observed")
+        axes.plot(voxels, naively, "--", color="tab:red", label="formula for white noise")
+        axes.set(xscale="log", yscale="log", xlabel="voxels compared per axis", title=title)
+        axes.set_xticks(voxels, [str(v) for v in voxels], minor=False)
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("random error of u, voxels")
+    panels[0].set_yticks([0.001, 0.003, 0.01, 0.03, 0.1], ["0.001", "0.003", "0.01", "0.03", "0.1"])
+    panels[0].legend(fontsize=8)
+    save(made, "how-sure.png")
+
+
 def eye() -> None:
     """The window of ereg on a packing of grains: as it begins, and when both images lie upon each other."""
     os.environ["QT_QPA_PLATFORM"] = "offscreen"
@@ -457,6 +495,7 @@ MADE: dict[str, Callable[[], None]] = {
     "grid": grid,
     "windows": windows,
     "ranking": ranking,
+    "sure": sure,
     "residual": residual,
     "rock": rock,
     "sandstone": sandstone,

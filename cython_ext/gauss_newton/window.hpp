@@ -18,13 +18,16 @@ struct Window {
     float *warped, *warped_weight;      // update_gradient: window 2 with a frame of gradient_reach
     float *residual;                    // update_gradient
     float *hz, *hy, *hx;                // Gaussian gradients: central differences beside them, for M
+    float *k[3];                        // errors: gradients of image 2, as image 1 sees them
+    float *around;                      // errors: a gradient with a frame of the noise's reach, which is 0
+    Int around_pitch, *lag;             // and the distance in it from the lag -reach to each of the noise's
     Int frame[3], frame_pitch;          // of `warped`
     float *row;                         // a row of values, and one of weights behind it
     bool weighted;                      // some w are 0
     Int *kept_from, *kept_to, *kept;    // rows of `now`: voxels [from, to) of w, and their number; from -1: otherwise
     Int *first, *last;                  // voxels [first, last) of a row beyond which all w are 0; by whole groups
     double level;
-    void *memory;
+    void *memory, *errors;
 };
 
 // Voxels around the compared ones that gradients need; one more where Shift-DVC takes them beside the voxels.
@@ -89,6 +92,25 @@ bool allocate(Window &win, const mpidvc_settings &set) {
         memset(win.gz, 0, sizeof(float) * size);
         if (win.hz) memset(win.hz, 0, sizeof(float) * size);
     }
+    return true;
+}
+
+// Memory for random errors with this noise, all of it 0; to be given back by free(win.errors). False where it is short.
+bool allocate_errors(Window &win, const mpidvc_noise &noise) {
+    const Int *n = win.n, size = win.rows * win.pitch + 64, lags = noise.count;
+    const int64_t *r = noise.reach;
+    win.around_pitch = n[2] + 2 * r[2];
+    const Int around = lags > 1 ? (n[0] + 2 * r[0]) * (n[1] + 2 * r[1]) * win.around_pitch + 64 : 0;
+    win.errors = calloc(1, sizeof(Int) * lags + sizeof(float) * (3 * size + around));
+    if (!win.errors) return false;
+    win.lag = (Int *)win.errors;
+    for (Int k = 0; k < lags; k++) {
+        const int64_t *lag = noise.lag + 3 * k;
+        win.lag[k] = ((lag[0] + r[0]) * (n[1] + 2 * r[1]) + lag[1] + r[1]) * win.around_pitch + lag[2] + r[2];
+    }
+    float *const p = (float *)(win.lag + lags);
+    for (int a = 0; a < 3; a++) win.k[a] = p + a * size;
+    win.around = p + 3 * size;
     return true;
 }
 

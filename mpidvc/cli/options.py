@@ -30,6 +30,7 @@ __all__ = [
     "add_search_range",
     "add_searched_labels",
     "add_series",
+    "add_sigma",
     "add_stored_f",
     "add_verbose",
     "add_voxel_size",
@@ -39,6 +40,7 @@ __all__ = [
     "check_grid",
     "check_outputs",
     "check_series",
+    "check_sigma",
     "image_mode",
     "neighbour_notes",
     "power_of_two",
@@ -323,6 +325,48 @@ def add_criterion(parser: Parser, group: Group) -> None:
         help="what is minimised: ssd compares grey levels, znssd allows for another brightness and contrast, auto "
         "takes ssd if mean and standard deviation of both images agree (default: %(default)s)",
     )
+
+
+def add_sigma(parser: Parser) -> None:
+    """Add our ``--sigma``, ``--noise-from``, ``--noise-mask``: `sigma`, `noise_from`, `noise_mask`."""
+    group = parser.add_argument_group("random errors")
+    parser.add_own_argument(
+        "--sigma",
+        group=group,
+        action="store_true",
+        help="measure one standard deviation of the displacement and of F of every point that converges, for the noise "
+        "of the images: columns sigmaZdisp ... sigmaFxx (voxels; random part only) and noise (grey levels) in the "
+        "results file",
+    )
+    parser.add_own_argument(
+        "--noise-from",
+        group=group,
+        metavar="FILE",
+        help="the noise is that of this results file (.h5): of mpidvc ldic --sigma for two scans of the same state. It "
+        "is better than the residual of the run itself, which holds what the windows cannot follow, too",
+    )
+    parser.add_own_argument(
+        "--noise-mask",
+        group=group,
+        metavar="FILE",
+        help="the noise is that of image 1 where this mask, of its shape, is not 0: a uniform region, as air",
+    )
+
+
+def check_sigma(args: argparse.Namespace) -> None:
+    """Check that a source of the noise is used, and that there is one.
+
+    Raises
+    ------
+    UserError
+        If not.
+    """
+    for option, value in (("--noise-from", args.noise_from), ("--noise-mask", args.noise_mask)):
+        require(value is None or args.sigma, option, value, "tells the noise for --sigma; add --sigma, or drop it")
+    if args.noise_from is not None and args.noise_mask is not None:
+        raise UserError("--noise-from --noise-mask: the noise comes from one of them; drop the other")
+    if args.sigma and vars(args).get("shift"):
+        raise UserError("-shift --sigma: samples between the voxels have another noise; drop one of them")
 
 
 def add_output(

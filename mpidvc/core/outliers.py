@@ -64,12 +64,17 @@ def error_outliers(error: npt.ArrayLike, zncc: npt.ArrayLike | None = None) -> n
     return found
 
 
-def default_test(F: Array) -> tuple[float, float]:
+def default_test(F: Array, errors: npt.ArrayLike | None = None) -> tuple[float, float]:
     """Epsilon (voxels) and threshold of the normalised median test for a field with these F (n, 3, 3).
 
     Where every F is the identity, as after a pixel search, neighbours tell nothing of gradients, and displacements are
-    integers.
+    integers. Where the random errors of the displacements (n, 3) are known, epsilon is three times their median, and at
+    least 0.01 voxel; errors are nan where they are not known.
     """
+    known = np.zeros(0) if errors is None else np.max(np.asarray(errors, np.float64), axis=1)
+    known = known[np.isfinite(known)]
+    if len(known):
+        return max(3 * float(np.median(known)), 0.01), 6.0
     return (0.5, 2.0) if np.array_equal(F, np.broadcast_to(np.eye(3), F.shape)) else (0.03, 4.0)
 
 

@@ -207,6 +207,35 @@ def components(F: Array, names: Sequence[str], two_d: bool) -> tuple[Array, NDAr
     return np.concatenate([np.zeros((len(F), 0)), *parts], axis=1), exists
 
 
+def component_errors(F: Array, errors: Array, names: Sequence[str], two_d: bool) -> Array:
+    """Standard deviations of components of strain from those of F.
+
+    Parameters
+    ----------
+    F : (n, 3, 3) float64
+    errors : (n, 3, 3) float64
+        1 standard deviation of F's components, taken for independent; nan where they are not known.
+    names, two_d
+        As of `components`.
+
+    Returns
+    -------
+    (n, k) float64
+        A column for each of `column_names`, to first order: half the change between F with its component one deviation
+        up and one down. A norm (dev, devss) near 0 is not linear, and its error less than this tells.
+    """
+    total = np.zeros((len(F), len(column_names(names))))
+    for i in range(3):
+        for j in range(3):
+            if two_d and 0 in (i, j):
+                continue
+            step = np.zeros_like(F)
+            step[:, i, j] = errors[:, i, j]
+            change = components(F + step, names, two_d)[0] - components(F - step, names, two_d)[0]
+            total += change**2 / 4
+    return np.asarray(np.sqrt(total))
+
+
 def corner_nodes(cells: Ints, dims: Triple) -> Ints:
     """Nodes at the corners of the cells of a grid.
 

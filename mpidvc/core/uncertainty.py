@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,17 +32,26 @@ __all__ = [
     "FRAME",
     "LAGS",
     "Noise",
+    "Pooled",
     "Prediction",
+    "Sample",
     "axis_correlation",
     "both_gradients",
     "composed",
     "correlated_sums",
     "covariance",
     "interpolated",
+    "interpolation_bias",
     "kappas",
     "lag_sums",
+    "line_spectra",
+    "noise_of_residual",
+    "own_share",
+    "passed",
+    "pool",
     "predict",
     "residual_of",
+    "residual_of_noise",
     "residual_variance",
     "rigid_part",
     "shared_noise",
@@ -77,15 +87,27 @@ class Noise:
     variance: float = float("nan")
 
     @classmethod
-    def of(cls, covariance: npt.ArrayLike, gamma: npt.ArrayLike, known: bool = False) -> Noise:
+    def of(
+        cls, covariance: npt.ArrayLike, gamma: npt.ArrayLike, own: npt.ArrayLike | None = None, known: bool = False
+    ) -> Noise:
         """Noise with this autocovariance of the residual, and these autocorrelations of the gradients (3, …).
 
-        `known`: the variance holds for all windows, and is not that of their residuals.
+        Parameters
+        ----------
+        covariance, gamma : (2 l + 1, …), (3, 2 l + 1, …)
+        own : (3,), optional
+            `own_share` of image 1, which kappa lacks.
+        known : bool
+            Whether the variance holds for all windows, and is not that of their residuals.
         """
         R = np.asarray(covariance, np.float64)
         variance = float(R[_middle(R.shape)])
         rho = trimmed(R / variance) if variance > 0 else trimmed(_delta(R.shape))
-        return cls(rho, kappas(rho, gamma), variance if known else float("nan"))
+        kappa = kappas(rho, gamma)
+        if own is not None:
+            # where the residual holds more than noise, the share is too large
+            kappa = np.maximum(kappa - np.asarray(own), kappa / 2)
+        return cls(rho, kappa, variance if known else float("nan"))
 
 
 def _middle(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -152,6 +174,35 @@ def kappas(rho: npt.ArrayLike, gamma: npt.ArrayLike) -> Array:
     sums: Array = (np.asarray(rho)[None] * np.asarray(gamma)).sum(axis=(1, 2, 3))
     # noise whose correlations nearly cancel (the ramp of a reconstruction) must not make a variance vanish
     return np.maximum(sums, 0.1)
+
+
+def own_share(noise: npt.ArrayLike, variance: float, power: npt.ArrayLike) -> Array:
+    """Part (3,) of kappa that image 1's noise has with its own gradient, and that is no error.
+
+    Image 1's noise e is in the residual and, as central differences, in the gradient; but the sum over a window of
+    ``e(x) (e(x + 1) - e(x - 1))`` is nothing but its ends. It matters where texture is coarse and noise strong.
+
+    Parameters
+    ----------
+    noise : (2 l + 1, …)
+        Autocovariance of image 1's noise.
+    variance : float
+        Of the residual.
+    power : (3,)
+        Mean square of the gradients along z, y, x, noise included.
+    """
+    R = np.asarray(noise, np.float64)
+    found = np.zeros(3)
+    for a in range(3):
+        if R.shape[a] == 1 or not (variance > 0 and np.asarray(power)[a] > 0):
+            continue
+        padded = np.pad(R, [(2, 2) if b == a else (0, 0) for b in range(3)])
+        ahead, behind = (
+            padded[tuple(slice(k, k + n) if b == a else slice(None) for b, n in enumerate(R.shape))] for k in (4, 0)
+        )
+        slopes = R / 2 - (ahead + behind) / 4
+        found[a] = (R * slopes).sum() / (variance * np.asarray(power)[a])
+    return found
 
 
 def residual_variance(squares: float, voxels: float, kappa: npt.ArrayLike, two_d: bool = False) -> float:
@@ -292,6 +343,186 @@ def residual_of(covariance: npt.ArrayLike, order: int) -> Array:
     return R + interpolated(R, order)
 
 
+#: Period of the spectra of autocovariances, voxels: more than twice their largest lag.
+_PERIOD = 32
+
+
+def _interpolation(order: int, t: float) -> tuple[dict[int, float], dict[int, float]]:
+    """Weights of the values around, and their derivatives, at a distance t from the voxel before (spline: 6 times)."""
+    if order == 1:
+        return {0: 1 - t, 1: t}, {0: -1.0, 1: 1.0}
+    u = 1 - t
+    values = {-1: u**3, 0: t * t * (3 * t - 6) + 4, 1: u * u * (3 * u - 6) + 4, 2: t**3}
+    return values, {-1: -3 * u * u, 0: t * (9 * t - 12), 1: -u * (9 * u - 12), 2: 3 * t * t}
+
+
+#: Length of the transforms of lines of a window.
+_LINE = 64
+
+
+def line_spectra(window: npt.ArrayLike) -> Array:
+    """Power spectra (3, 33) of the lines of a window along z, y, x, with a Hann window; nan along z in 2D."""
+    f = np.asarray(window, np.float64)
+    f = f - f.mean()
+    found = np.full((3, _LINE // 2 + 1), np.nan)
+    for a, n in enumerate(f.shape):
+        if n > 1:
+            taper = np.hanning(n + 2)[1:-1]
+            lines = np.moveaxis(f, a, -1).reshape(-1, n) * (taper / np.sqrt((taper**2).sum()))
+            found[a] = (np.abs(np.fft.rfft(lines, max(_LINE, n), axis=1)) ** 2).mean(axis=0)[: _LINE // 2 + 1]
+    return found
+
+
+def interpolation_bias(spectra: npt.ArrayLike, noise: npt.ArrayLike, order: int) -> Array:
+    """Largest error (3,) of a displacement along z, y, x that an interpolation makes in wide windows, voxels.
+
+    It is a wave in the sub-voxel displacement t, ``Σ G (f - I_t f) / Σ G K`` with the interpolation I_t of the texture
+    moved by t, its derivative K and central differences G (Schreier, Braasch and Sutton 2000, doi 10.1117/1.1314593):
+    here in the frequencies of image 1 less its noise.
+
+    Parameters
+    ----------
+    spectra : (3, 33)
+        `line_spectra` of image 1, mean of windows.
+    noise : (2 l + 1, …)
+        Autocovariance of its noise.
+    order : {1, 3}
+    """
+    R, middle = np.asarray(noise, np.float64), _middle(np.asarray(noise).shape)
+    k = 2 * np.pi * np.fft.rfftfreq(_LINE)
+    found = np.full(3, np.nan)
+    for a in range(3):
+        power = np.asarray(spectra, np.float64)[a]
+        if not np.isfinite(power).all():
+            continue
+        first, second = (m for b, m in enumerate(middle) if b != a)
+        line = np.moveaxis(R, a, 0)[:, first, second]
+        lags = np.arange(len(line)) - middle[a]
+        S = np.maximum(power - (line[:, None] * np.cos(lags[:, None] * k)).sum(axis=0), 0)
+        gradient = -1j * np.sin(k)
+        biases = []
+        for t in np.arange(1, 10) / 20:
+            values, slopes = (
+                sum((w * np.exp(1j * k * at) for at, w in taps.items()), 0j) for taps in _interpolation(order, t)
+            )
+            moved = np.exp(-1j * k * t) / (1 if order == 1 else 6 * _bspline(3, k))
+            error, slope = gradient * (1 - values * moved), gradient * slopes * moved
+            below = float((S * slope.real).sum())
+            biases.append(abs(float((S * error.real).sum())) / below if below > 0 else np.nan)
+        found[a] = np.max(biases)
+    return found
+
+
+def passed(order: int, places: npt.ArrayLike, two_d: bool) -> Array:
+    """Spectrum by which an interpolation multiplies that of white noise, mean of some places.
+
+    Parameters
+    ----------
+    order : {1, 3}
+    places : (n, 3)
+        Sub-voxel displacements (fractions count); nan: all of them alike.
+    two_d : bool
+
+    Returns
+    -------
+    (32, 32, 32) float64
+        (1, 32, 32) in 2D.
+    """
+    k = 2 * np.pi * np.fft.fftfreq(_PERIOD)
+    everywhere = _bspline(3, k) if order == 1 else _bspline(7, k) / _bspline(3, k) ** 2
+    t = np.mod(np.atleast_2d(np.asarray(places, np.float64)), 1.0)
+    total = np.zeros((1 if two_d else _PERIOD, _PERIOD, _PERIOD))
+    for place in t:
+        lines = []
+        for a in range(3):
+            if two_d and a == 0:
+                lines.append(np.ones(1))
+                continue
+            u = float(place[a])
+            if np.isnan(u):
+                lines.append(everywhere)
+                continue
+            taps, _ = _interpolation(order, u)
+            response = sum((w * np.exp(1j * k * at) for at, w in taps.items()), np.zeros(len(k), complex))
+            lines.append(np.abs(response) ** 2 / (1 if order == 1 else (6 * _bspline(3, k)) ** 2))
+        total += reduce(np.multiply.outer, lines)
+    return total / len(t)
+
+
+def _filter(covariance: npt.ArrayLike, factor: Array) -> Array:
+    """An autocovariance whose spectrum is multiplied by a factor."""
+    R = np.asarray(covariance, np.float64)
+    at = np.ix_(*(np.arange(n) - n // 2 for n in R.shape))
+    whole = np.zeros(factor.shape)
+    whole[at] = R
+    return np.asarray(np.fft.ifftn(np.fft.fftn(whole) * factor).real[at])
+
+
+def residual_of_noise(covariance: npt.ArrayLike, spectrum: Array) -> Array:
+    """Autocovariance of the residual of two images with this noise each, of which one has `passed` an interpolation."""
+    return _filter(covariance, 1 + spectrum)
+
+
+def noise_of_residual(covariance: npt.ArrayLike, spectrum: Array) -> Array:
+    """Autocovariance of the noise of one image; the inverse of `residual_of_noise`."""
+    return _filter(covariance, 1 / (1 + spectrum))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Residual and gradients of a window that has converged.
+
+    Attributes
+    ----------
+    covariance : (2 l + 1, …) float64
+        Autocovariance of the residual.
+    gamma : (3, 2 l + 1, …) float64
+        Autocorrelations of the gradients along z, y, x.
+    power : (3,) float64
+        Their mean squares.
+    place : (3,) float64
+        Displacement; nan where places differ much over the window.
+    spectra : (3, 33) float64
+        `line_spectra` of image 1; nan where the window is not whole.
+    """
+
+    covariance: Array
+    gamma: Array
+    power: Array
+    place: Array
+    spectra: Array
+
+
+class Pooled(NamedTuple):
+    """Windows that stand for all: means of `Sample`, and the places of each."""
+
+    covariance: Array
+    gamma: Array
+    power: Array
+    places: Array
+    spectra: Array
+
+
+def pool(samples: list[Sample]) -> Pooled:
+    """The means of windows.
+
+    Windows whose residual has more than twice the median variance are left out: the model does not fit there. All
+    others count alike, whatever their variance.
+    """
+    middle = _middle(samples[0].covariance.shape)
+    variances = np.array([float(one.covariance[middle]) for one in samples])
+    kept = [one for one, v in zip(samples, variances, strict=True) if 0 < v <= 2 * np.median(variances)] or samples
+    rho = np.mean([one.covariance / max(float(one.covariance[middle]), 1e-300) for one in kept], axis=0)
+    variance = np.mean([float(one.covariance[middle]) for one in kept])
+    gamma = np.mean([one.gamma for one in kept], axis=0)
+    # harmonic: shares are means of quotients by it
+    power = 1 / np.mean([1 / np.maximum(one.power, 1e-300) for one in kept], axis=0)
+    whole = [one.spectra for one in kept if np.isfinite(one.spectra[2]).all()]
+    spectra = np.mean(whole, axis=0) if whole else np.full_like(kept[0].spectra, np.nan)
+    places = np.stack([one.place for one in kept])
+    return Pooled(np.asarray(variance * rho), np.asarray(gamma), np.asarray(power), places, np.asarray(spectra))
+
+
 @dataclass(frozen=True)
 class Prediction:
     """Random errors that a window will have.
@@ -400,18 +631,19 @@ def predict(
     # the gradients of the real pair have independent noises: what both filters make of image 1's is taken off A
     A -= np.kron(shared_noise(R, order), X.reshape(4, -1) @ X.reshape(4, -1).T)
     total = residual_of(R, order)
+    variance = float(total[_middle(total.shape)])
     if kappa is None:
         gamma = np.zeros((3, *R.shape))
         for a in axes:
             products, pairs = lag_sums(G[a], lags=max(R.shape) // 2)
             gamma[a] = products / np.maximum(pairs, 1) / max(float((G[a] ** 2).mean()), 1e-300)
-        found = Noise.of(total, gamma)
+        found = Noise.of(total, gamma, own_share(R, variance, (G**2).mean(axis=(1, 2, 3))))
     else:
-        found = Noise(trimmed(total / total[_middle(total.shape)]), np.asarray(kappa, np.float64))
+        found = Noise(trimmed(total / variance), np.asarray(kappa, np.float64))
     if not all(M[4 * a + 3, 4 * a + 3] > 0 for a in axes):
         return Prediction(np.full(3, np.nan), np.full((3, 3), np.nan))
     try:
-        C = covariance(A, M, found, float(total[_middle(total.shape)]))
+        C = covariance(A, M, found, variance)
     except np.linalg.LinAlgError:
         return Prediction(np.full(3, np.nan), np.full((3, 3), np.nan))
     sigma = np.sqrt(np.diag(rigid_part(C) if rigid else C)).reshape(3, 4)

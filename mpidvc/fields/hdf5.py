@@ -39,6 +39,7 @@ from mpidvc.rowfile import (
 
 __all__ = [
     "FORMAT",
+    "NOISE",
     "FieldLayout",
     "ResultsFile",
     "Rows",
@@ -65,6 +66,8 @@ GHOSTS = {
 }
 #: Datasets of every field besides its columns, and the shape of a row.
 OWN = {"positions": (3,), "displacement": (3,), "F": (9,)}
+#: Datasets of the noise of a pair of images: the shape of the first two is that of `FieldLayout.lags`.
+NOISE = {name: f"{HOME}/{name}" for name in ("noiseCovariance", "residualCovariance", "kappa", "interpolationBias")}
 #: Attributes of our group that the layout determines.
 OWN_ATTRIBUTES = {
     "format",
@@ -108,6 +111,8 @@ class FieldLayout:
     unit : str
     attributes : dict of str
         Texts that go with the field: the command, its settings, fingerprints …
+    lags : 3 ints, optional
+        Shape of the autocovariances of the noise, if the file holds them.
 
     Raises
     ------
@@ -125,6 +130,7 @@ class FieldLayout:
     voxel_size: float = 1.0
     unit: str = "voxel"
     attributes: dict[str, str] = field(default_factory=dict)
+    lags: Triple | None = None
 
     def __post_init__(self) -> None:
         if self.layout not in get_args(Layout) or (self.layout == "registration" and self.n != 1):
@@ -139,7 +145,7 @@ class FieldLayout:
         if len(set(self.columns)) != len(self.columns):
             raise ValueError(f"a column is there twice: {self.columns}")
         for name in self.columns:
-            if name in ("", ".", "journal", *OWN) or "/" in name or "\0" in name:
+            if name in ("", ".", "journal", *OWN, *NOISE) or "/" in name or "\0" in name:
                 raise ValueError(f"no column can be named {name!r}")
         if taken := OWN_ATTRIBUTES & self.attributes.keys():
             raise ValueError(f"attributes of the format's own: {taken}")
@@ -214,6 +220,13 @@ class FieldLayout:
             paths[POINTS] = (3,)
         paths[GHOSTS[self.is_image][0]] = ()
         return paths
+
+    @property
+    def noise(self) -> dict[str, tuple[int, ...]]:
+        """Paths of the datasets of the noise, and their shapes."""
+        if self.lags is None:
+            return {}
+        return {path: self.lags if name.endswith("Covariance") else (3,) for name, path in NOISE.items()}
 
     def dtype(self, path: str) -> str:
         """Type of a dataset that rows are written to."""
@@ -306,7 +319,7 @@ def check_results_file(path: str | os.PathLike[str], layout: FieldLayout) -> Non
 def least_bytes(layout: FieldLayout) -> int:
     """Least size in bytes of a complete file."""
     row = sum(np.dtype(layout.dtype(name)).itemsize * math.prod(shape) for name, shape in layout.datasets.items())
-    rows = layout.n * (row + 16 * (not layout.is_image))
+    rows = layout.n * (row + 16 * (not layout.is_image)) + sum(8 * math.prod(shape) for shape in layout.noise.values())
     return rows + METADATA + sum(4 * len(text) for text in layout.attributes.values())
 
 
@@ -317,6 +330,7 @@ def _create(path: Path, layout: FieldLayout) -> tuple[dict[str, Slot], list[tupl
             name: create_dataset(file, name, layout.shape, layout.dtype(name), row)
             for name, row in layout.datasets.items()
         }
+        slots |= {name: create_dataset(file, name, shape, "<f8") for name, shape in layout.noise.items()}
         _describe(file[HOME], layout)
         return slots, _add_vtk(file, layout)
 
@@ -540,7 +554,10 @@ class ResultsFile:
             attributes={
                 name: text for name, text in told.items() if isinstance(text, str) and name not in OWN_ATTRIBUTES
             },
+            lags=None if (found := own.get("noiseCovariance")) is None else _lags(found),
         )
+        for path, shape in layout.noise.items():
+            _check_dataset(own, path.rpartition("/")[2], shape, self._bytes)
         for name, row_shape in {**OWN, **dict.fromkeys(columns, ())}.items():
             _check_dataset(own, name, (*layout.shape, *row_shape), self._bytes)
         return layout
@@ -595,6 +612,22 @@ class ResultsFile:
         """
         return np.asarray(self._read(GHOSTS[self.layout.is_image][0], 0, self.layout.n) != 0)
 
+    def noise(self) -> dict[str, Array] | None:
+        """Read the noise of the images: datasets of `NOISE`, by name; None if the file holds none.
+
+        Raises
+        ------
+        UserError
+            If it cannot be read.
+        """
+        if self.layout.lags is None:
+            return None
+        try:
+            return {name: np.asarray(self._file[path][()], np.float64) for name, path in NOISE.items()}
+        except DAMAGE as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"field {self._path}: its noise cannot be read ({reason}); run its command again") from None
+
     def column(self, name: str, start: int = 0, stop: int | None = None) -> Array:
         """Read rows [start, stop) of one column; all rows if not given.
 
@@ -630,6 +663,14 @@ def _triple(name: str, values: Any) -> tuple[Any, Any, Any]:
         raise ValueError(f"{name} are not above 0: {values!r}")
     first, second, third = (int(value) if counts else float(value) for value in array)
     return first, second, third
+
+
+def _lags(dataset: Any) -> Triple:
+    """Shape of an autocovariance: odd numbers, few of them."""
+    shape = tuple(int(n) for n in dataset.shape)
+    if len(shape) != 3 or any(n % 2 == 0 or n > 31 for n in shape):
+        raise ValueError(f"the noise has the shape {shape}")
+    return shape[0], shape[1], shape[2]
 
 
 def _check_dataset(own: Any, name: str, shape: tuple[int, ...], file_bytes: int) -> None:

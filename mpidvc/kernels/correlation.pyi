@@ -12,6 +12,7 @@ _Matrix = Sequence[Sequence[float]] | NDArray[np.floating[Any]]
 
 INSTRUCTION_SETS: Final[tuple[str, ...]]
 RESULT: Final[tuple[str, ...]]
+ERRORS: Final[tuple[str, ...]]
 SUMS: Final[int]
 FRAME: Final[int]
 PADDING: Final[int]
@@ -45,6 +46,11 @@ class Settings:
     @property
     def gradient_reach(self) -> int: ...
 
+class Noise:
+    def __init__(
+        self, rho: NDArray[np.float64], kappa: Sequence[float] | NDArray[np.float64], variance: float = ...
+    ) -> None: ...
+
 def to_float(part: NDArray[np.generic], out: _Floats, low: float = ..., high: float = ...) -> bool: ...
 def bin_mean(part: NDArray[np.generic], factor: _Voxel, out: _Floats) -> None: ...
 def prefilter(box: _Floats, low: _Voxel, high: _Voxel, needed: tuple[_Voxel, _Voxel] | None = None) -> None: ...
@@ -75,6 +81,9 @@ def correlate_points(
     at_hand: tuple[_Triple, _Triple] | None = None,
     least: NDArray[np.float64] | None = None,
     began: NDArray[np.int64] | None = None,
+    noise: Noise | None = None,
+    errors: NDArray[np.float64] | None = None,
+    place: NDArray[np.float64] | None = None,
 ) -> None: ...
 def block_sums(
     settings: Settings,

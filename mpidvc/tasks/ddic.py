@@ -19,6 +19,7 @@ from mpidvc.core.grey import ANY_VALUE
 from mpidvc.core.grid import Chunks
 from mpidvc.core.labels import Labels
 from mpidvc.core.registration import RegistrationSettings
+from mpidvc.core.uncertainty import Noise, Sample
 from mpidvc.errors import UserError
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
@@ -28,15 +29,24 @@ from mpidvc.kernels import correlation
 from mpidvc.runtime.executor import Executor, InlineExecutor
 from mpidvc.tasks.boxes import around_samples, read_reference_box, read_sampled_box
 from mpidvc.tasks.labels import chunk_labels, read_label_mask
+from mpidvc.tasks.noise import PILOTS, sample_of_window
 from mpidvc.tasks.points import Points, record_of
 from mpidvc.tasks.registration import LevelSettings, register_multiscale
 
-__all__ = ["COLUMNS", "RECORD", "DdicSettings", "DdicTask", "background", "make_chunks", "missing", "together"]
+__all__ = [
+    "COLUMNS",
+    "DdicSettings",
+    "DdicTask",
+    "LabelNoise",
+    "background",
+    "columns_of",
+    "make_chunks",
+    "missing",
+    "together",
+]
 
 #: Numbers of a label besides Phi.
 COLUMNS = (*correlation.RESULT, "LabelDilate")
-#: Result of a label: Phi about its centre of mass, and a number for each of `COLUMNS`.
-RECORD = record_of(COLUMNS)
 
 Box = tuple[Ints, Ints]
 
@@ -45,8 +55,15 @@ _STATUS, _COVERAGE = COLUMNS.index("returnStatus"), COLUMNS.index("coverage")
 _LEAST_COVERAGE = 0.5
 #: Labels whose window has more voxels are registered by all ranks together.
 TOGETHER = 2_000_000
+#: Voxels of a label that tells the correlations of the noise, and fewest of these; else the largest labels tell them.
+LEAST_VOXELS, FEWEST_LARGE = 21**3, 20
 #: Voxels around the guess in which most labels stay, and the share of window 2 below which it is read first.
 NEAR, LESS = 3, 0.7
+
+
+def columns_of(errors: bool) -> tuple[str, ...]:
+    """Numbers of a label besides Phi, which is about its centre of mass, with random errors or without."""
+    return (*COLUMNS, *(correlation.ERRORS if errors else ()))
 
 
 @dataclass(frozen=True)
@@ -107,20 +124,22 @@ def together(labels: Labels, chunks: Chunks, settings: DdicSettings) -> list[int
     return [k for k in range(len(chunks)) if large[chunks.start[k]]]
 
 
-def background(phi: Array) -> Records:
-    """Record of row 0, the background, with the guess applied to it."""
-    record = np.zeros(1, RECORD)
+def background(phi: Array, errors: bool = False) -> Records:
+    """Record of row 0, the background, with the guess applied to it; with random errors or without."""
+    record = np.zeros(1, record_of(columns_of(errors)))
+    record["result"][0, len(COLUMNS) :] = np.nan
     record["phi"][0] = phi[:3]
     record["result"][0, [_COVERAGE, COLUMNS.index("zncc")]] = np.nan
     return record
 
 
-def missing(n: int, dilate: int) -> Records:
-    """Records of missing labels."""
-    records = np.zeros(n, RECORD)
+def missing(n: int, dilate: int, errors: bool = False) -> Records:
+    """Records of missing labels; with random errors or without."""
+    records = np.zeros(n, record_of(columns_of(errors)))
     records["phi"] = np.eye(4)[:3]
     records["phi"][:, :, 3] = np.nan
-    records["result"] = [np.inf, 0, -7, np.inf, 0, np.nan, dilate]
+    records["result"][:, : len(COLUMNS)] = [np.inf, 0, -7, np.inf, 0, np.nan, dilate]
+    records["result"][:, len(COLUMNS) :] = np.nan
     return records
 
 
@@ -186,17 +205,26 @@ class DdicTask:
         Centres of mass and first guesses, in the order of the chunks; a guess that is not finite gives return
         status -7.
     settings : DdicSettings
+    noise : Noise, optional
+        Asks for the random errors; labels that are registered by parts have none.
     """
 
-    dtype = RECORD
-
     def __init__(
-        self, images: ImagePair, labels: Labels, chunks: Chunks, points: Points, settings: DdicSettings
+        self,
+        images: ImagePair,
+        labels: Labels,
+        chunks: Chunks,
+        points: Points,
+        settings: DdicSettings,
+        noise: Noise | None = None,
     ) -> None:
+        self.dtype = record_of(columns_of(noise is not None))
+        self._noise = None if noise is None else correlation.Noise(noise.rho, noise.kappa, noise.variance)
         assert images.mask1 is not None
         self.images, self.labels, self.chunks, self.points, self.settings = images, labels, chunks, points, settings
         self.n_chunks = len(chunks)
-        self._numbers: Image = images.mask1
+        #: The image of the labels.
+        self.numbers: Image = images.mask1
         self._kernel_settings = settings.registration.for_kernels(images.two_d, images.image1.base, images.image2.base)
         self._scratch = (Scratch(), Scratch())
 
@@ -208,20 +236,29 @@ class DdicTask:
         """Record of a chunk's only label, registered block by block by all ranks; every rank calls it."""
         return self._measure(self.chunks.points(chunk), self.points.inputs(chunk), executor)
 
+    def register(self, numbers: Ints, inputs: Records) -> Records:
+        """Records of some labels, of which `inputs` are the points."""
+        return self._measure(numbers, inputs)
+
     def _measure(self, numbers: Ints, inputs: Records, executor: Executor | None = None) -> Records:
         """Records of labels; with an executor by sums over blocks."""
-        records = missing(len(numbers), self.settings.dilate)
+        records = missing(len(numbers), self.settings.dilate, self._noise is not None)
         known = np.isfinite(inputs["phi"]).all(axis=(1, 2)) & np.isfinite(inputs["position"]).all(axis=1)
-        phi, result = self._register(numbers[known], inputs[known], executor)
+        phi, result, errors = self._register(numbers[known], inputs[known], executor)
         records["result"][known, _STATUS] = -5
         rows = np.flatnonzero(known)[result[:, _STATUS] != -5]
         measured = result[:, _STATUS] != -5
         records["phi"][rows] = phi[measured, :3]
-        records["result"][rows, :-1] = result[measured]
+        n = len(COLUMNS)
+        records["result"][rows, : n - 1] = result[measured]
+        if self._noise is not None:
+            records["result"][rows, n:] = errors[measured]
         return records
 
-    def _register(self, numbers: Ints, inputs: Records, executor: Executor | None) -> tuple[Array, Array]:
-        """Phi (n, 4, 4) of labels about their centres of mass, and their results; status -5 where there is none."""
+    def _register(self, numbers: Ints, inputs: Records, executor: Executor | None) -> tuple[Array, Array, Array]:
+        """Phi (n, 4, 4) of labels about their centres of mass, their results, status -5 where there is none, and their
+        random errors.
+        """
         settings, labels, centre = self.settings, self.labels, inputs["position"]
         guess = np.zeros((len(numbers), 4, 4))
         guess[:, :3], guess[:, 3, 3] = inputs["phi"], 1.0
@@ -231,21 +268,23 @@ class DdicTask:
         phi = windows.start.copy() if in_memory else guess
         result = np.zeros((len(numbers), len(correlation.RESULT)))
         result[:, _STATUS] = -5
+        errors = np.full((len(numbers), len(correlation.ERRORS)), np.nan)
         dilate, keep_others = settings.dilate, settings.keep_others
         for k in np.flatnonzero((windows.low2 < windows.high2).all(axis=1)).tolist():
             label = int(numbers[k])
             volume, mask = 0, None
             if executor is not None:
-                part = LabelPart(self._numbers, labels, label, windows.low[k], windows.high[k], settings)
+                part = LabelPart(self.numbers, labels, label, windows.low[k], windows.high[k], settings)
                 volume = int(executor.reduce(MaskVolume(part), None)[0])
             else:
                 read, stop = windows.read[k].tolist(), windows.stop[k].tolist()
-                mask = read_label_mask(self._numbers, labels, label, read, stop, dilate, keep_others)
+                mask = read_label_mask(self.numbers, labels, label, read, stop, dilate, keep_others)
                 volume = int(np.count_nonzero(mask))
             if volume <= settings.volume_threshold:
                 continue
             if in_memory and mask is not None:
-                self._register_window(windows, k, mask, phi[k, :3], result[k : k + 1])
+                place = (centre[k] - windows.middle[k])[None]
+                self._register_window(windows, k, mask, phi[k, :3], result[k : k + 1], errors[k : k + 1], place)
                 # of the mask, not of the box
                 result[k, _COVERAGE] *= float(np.prod(windows.high[k] - windows.low[k])) / volume
             else:
@@ -258,7 +297,7 @@ class DdicTask:
                     guess[k],
                 )
                 result[k, _COVERAGE] /= volume
-        return deformation.move_centre(phi, windows.middle, centre) if in_memory else phi, result
+        return deformation.move_centre(phi, windows.middle, centre) if in_memory else phi, result, errors
 
     def _windows(self, numbers: Ints, guess: Array, centre: Array) -> Windows:
         """Windows of labels with guesses (n, 4, 4) about their centres of mass."""
@@ -290,7 +329,14 @@ class DdicTask:
         )
 
     def _register_window(
-        self, windows: Windows, k: int, mask: npt.NDArray[np.uint8], phi: Array, result: Array
+        self,
+        windows: Windows,
+        k: int,
+        mask: npt.NDArray[np.uint8],
+        phi: Array,
+        result: Array,
+        errors: Array,
+        place: Array,
     ) -> None:
         """Register a label from one window in memory.
 
@@ -304,6 +350,9 @@ class DdicTask:
         phi : (3, 4) float64, out
             About the middle of window 1.
         result : (1, 6) float64, out
+        errors : (1, 13) float64, out
+        place : (1, 3) float64
+            Where the displacement has its error, from the middle of window 1.
         """
         images, registration = self.images, self.settings.registration
         origin1, around = windows.read[k], windows.around[k]
@@ -343,6 +392,9 @@ class DdicTask:
                 _LEAST_COVERAGE,
                 compared=windows.high[k] - windows.low[k],
                 left=left,
+                noise=self._noise,
+                errors=errors,
+                place=place,
             )
             if not left[0]:
                 break
@@ -358,7 +410,7 @@ class DdicTask:
         cut = ImagePair(
             ImagePart(images.image1, low, high),
             ImagePart(images.image2, low + shift, high + shift, box2),
-            LabelPart(self._numbers, self.labels, label, low, high, settings),
+            LabelPart(self.numbers, self.labels, label, low, high, settings),
         )
         own = low + (high - low - 1) / 2
         start = deformation.move_centre(guess, centre, own)
@@ -375,6 +427,52 @@ class DdicTask:
         norm = state.delta_phi_norm
         result = np.array([state.error, state.iterations, state.status, norm, state.compared, state.zncc])
         return deformation.move_centre(phi, own, centre), result
+
+
+class LabelNoise:
+    """Samples of the residual of a ddic, from its largest labels.
+
+    Parameters
+    ----------
+    images, labels, chunks, points, settings
+        As of `DdicTask`.
+    """
+
+    def __init__(
+        self, images: ImagePair, labels: Labels, chunks: Chunks, points: Points, settings: DdicSettings
+    ) -> None:
+        self._images, self._labels, self._chunks, self._points = images, labels, chunks, points
+        self._settings = settings
+        self._task = DdicTask(images, labels, chunks, points, settings)
+        low, high = labels.mask_boxes(chunks.order, settings.dilate)
+        voxels = np.where(np.prod(high - low, axis=1) <= TOGETHER, labels.volume[chunks.order], 0)
+        # of the large ones any will do
+        large = np.flatnonzero(voxels >= LEAST_VOXELS)
+        if len(large) < FEWEST_LARGE:
+            large = np.sort(np.argsort(-voxels, kind="stable")[:PILOTS])
+        self._places = np.unique(large[np.linspace(0, len(large) - 1, min(len(large), PILOTS)).astype(np.int64)])
+        self.n_chunks = len(self._places)
+
+    def run(self, chunk: int) -> Sample | None:
+        """The sample of a label; None where it has not converged."""
+        place = int(self._places[chunk])
+        block = int(np.searchsorted(self._chunks.start, place, side="right")) - 1
+        first = place - int(self._chunks.start[block])
+        inputs = self._points.inputs(block)[first : first + 1]
+        number = self._chunks.order[place : place + 1]
+        record = self._task.register(number, inputs)
+        if record["result"][0, _STATUS] != 2:
+            return None
+        settings, labels, images = self._settings, self._labels, self._images
+        low, high = (ends[0] for ends in labels.mask_boxes(number, settings.dilate))
+        mask = read_label_mask(
+            self._task.numbers, labels, int(number[0]), low, high, settings.dilate, settings.keep_others
+        )
+        phi = np.eye(4)
+        phi[:3] = record["phi"][0]
+        middle = low + (high - low - 1) / 2
+        about = deformation.move_centre(phi[None], inputs["position"], middle[None])[0, :3]
+        return sample_of_window(images, settings.registration, low, high - low, about, mask)
 
 
 class MaskVolume:

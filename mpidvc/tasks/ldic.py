@@ -19,6 +19,7 @@ from mpidvc.core.grid import brick_edge
 from mpidvc.core.phase_correlation import shifts_between
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.core.starts import best_neighbours, kept_table, predicted
+from mpidvc.core.uncertainty import Noise
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
@@ -33,12 +34,10 @@ from mpidvc.tasks.boxes import (
 )
 from mpidvc.tasks.points import Points, record_of, rows_as_records
 
-__all__ = ["RECORD", "LdicSettings", "LdicTask", "brick", "records_of"]
+__all__ = ["LdicSettings", "LdicTask", "brick", "columns_of", "records_of"]
 
 Samples = Float32Array | None
 
-#: Result of a point: Phi, and a number for each of `correlation.RESULT`.
-RECORD = record_of(correlation.RESULT)
 #: Most voxels of a box of image 2 that points share.
 LARGEST_BOX = 16_000_000
 #: Points whose rounded guess is farther than this (voxels) from the chunk's median get boxes of their own.
@@ -51,6 +50,11 @@ POOR = 0.8
 LEAST_ZNCC, LOST = 0.7, 1 / 3
 #: Most voxels of the box that is searched, and motions that are tried: so many peaks of each of two correlations.
 SEARCHED_BOX, PEAKS = 2_000_000, 2
+
+
+def columns_of(errors: bool) -> tuple[str, ...]:
+    """Numbers of a point besides Phi, with random errors or without."""
+    return (*correlation.RESULT, *(correlation.ERRORS if errors else ()))
 
 
 @dataclass(frozen=True)
@@ -105,16 +109,19 @@ class LdicTask:
     points : Points
         Points in image 1, at whole voxels (fractions are dropped); a guess that is not finite gives return status -7.
     settings : LdicSettings
+    noise : Noise, optional
+        Asks for the random errors.
     """
-
-    dtype = RECORD
 
     def __init__(
         self,
         images: ImagePair,
         points: Points,
         settings: LdicSettings,
+        noise: Noise | None = None,
     ) -> None:
+        self.dtype = record_of(columns_of(noise is not None))
+        self._noise = None if noise is None else correlation.Noise(noise.rho, noise.kappa, noise.variance)
         self.images = images
         self.points, self.settings = points, settings
         self.n_chunks = points.n_blocks
@@ -125,10 +132,12 @@ class LdicTask:
     def run(self, chunk: int) -> Records:
         """Records of the chunk's points, in the chunk's order."""
         inputs = self.points.inputs(chunk)
-        records = np.zeros(len(inputs), RECORD)
+        records = np.zeros(len(inputs), self.dtype)
         guess = inputs["phi"]
         finite = np.asarray(np.isfinite(guess).all(axis=(1, 2)))
-        records["result"] = [np.inf, 0, -7, np.inf, 0, np.nan]
+        n = len(correlation.RESULT)
+        records["result"][:, :n] = [np.inf, 0, -7, np.inf, 0, np.nan]
+        records["result"][:, n:] = np.nan
         usable = np.nonzero(finite)[0]
         if len(usable):
             nodes = inputs["position"][usable].astype(np.int64)
@@ -234,7 +243,7 @@ class LdicTask:
         `began` gets the neighbours that points have started from, -1 for their guess. Points whose ZNCC at their start
         is not above `least` are left there with status 0.
         """
-        records = np.zeros(len(nodes), RECORD)
+        records = np.zeros(len(nodes), self.dtype)
         records["phi"] = guess
         # a guess beyond any image must not overflow the integers of its window
         rounded = np.clip(np.rint(guess[:, :, 3]), -(2.0**40), 2.0**40).astype(np.int64)
@@ -277,7 +286,8 @@ class LdicTask:
         box2, valid2, origin2 = read_sampled_box(self.images.image2, box_low, box_high, order, self._scratch[1])
         box1, (usable, covered, real), sampled1, origin1 = self._reference_box(nodes)
         phi = np.ascontiguousarray(records["phi"].reshape(len(nodes), 12))
-        result = np.ascontiguousarray(records["result"])
+        n = len(correlation.RESULT)
+        result, errors = (np.ascontiguousarray(part) for part in np.split(records["result"], [n], axis=1))
         correlation.correlate_points(
             self._kernel_settings,
             box1,
@@ -304,9 +314,11 @@ class LdicTask:
             at_hand=(box_low - origin2, box_high - origin2),
             least=least,
             began=began,
+            noise=self._noise,
+            errors=errors,
         )
         records["phi"] = phi.reshape(-1, 3, 4)
-        records["result"] = result
+        records["result"] = np.concatenate([result, errors], axis=1)
         return records
 
     def _reference_box(self, nodes: Ints) -> tuple[Float32Array, tuple[Map, Map, Map], Samples, Ints]:
@@ -342,9 +354,9 @@ def _take_better(records: Records, who: Ints, again: Records) -> None:
     records[who[better]] = again[better]
 
 
-def records_of(field: PhiField | None, rows: Ints) -> Records:
-    """Records (`RECORD`) of rows of a field as they are.
+def records_of(field: PhiField | None, rows: Ints, errors: bool = False) -> Records:
+    """Records of rows of a field as they are, with random errors or without.
 
-    Columns of the text files that the field does not have are 0, as in spam; coverage and zncc are nan.
+    Columns of the text files that the field does not have are 0, as in spam; all others are nan.
     """
-    return rows_as_records(field, rows, correlation.RESULT)
+    return rows_as_records(field, rows, columns_of(errors))

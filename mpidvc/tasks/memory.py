@@ -15,6 +15,7 @@ from mpidvc.core.boxes import TAPS
 from mpidvc.core.labels import Labels
 from mpidvc.core.pixel_search import LabelSearchSettings, SearchSettings, pad_of
 from mpidvc.core.registration import RegistrationSettings
+from mpidvc.core.uncertainty import LAGS
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
 from mpidvc.images.source import Source
@@ -31,6 +32,7 @@ from mpidvc.tasks.warp import planes_of_slab
 __all__ = [
     "HDF5_ALONE",
     "LIBRARIES",
+    "NOISE_RANK0",
     "POINT_RANK0",
     "PointSet",
     "ddic_bytes",
@@ -64,6 +66,8 @@ MAPS = 6.0
 KEPT_MAPS = 3.0
 #: Bytes per voxel of a box whose displacement as a whole is searched: two copies, and their transforms.
 SEARCH = 40
+#: Bytes that rank 0 needs for the windows that tell the noise.
+NOISE_RANK0 = 25_000_000
 #: Bytes that rank 0 needs to look at grey levels, and at the texture for every voxel of a window; it looks before it
 #: measures.
 GREY, TEXTURE = 15_000_000, 60
@@ -136,10 +140,11 @@ def _work(
     return int((FLOAT + more) * n1 + FLOAT * n2 + max(making1, making2, KEPT_MAPS * n1 + n2 + kernel))
 
 
-def _kernel(n: Array, settings: RegistrationSettings, reach: int, boxed: bool = False) -> float:
+def _kernel(n: Array, settings: RegistrationSettings, reach: int, boxed: bool = False, errors: bool = False) -> float:
     """Bytes of the kernel's scratch for a window, or a block, of this shape: see ``gauss_newton/window.hpp``.
 
-    `boxed`: for a block whose grey levels and gradients stay in its box, unless the settings forbid it.
+    `boxed`: for a block whose grey levels and gradients stay in its box, unless the settings forbid it. `errors`: with
+    random errors, whose noise reaches as far as `LAGS`.
     """
     own = settings.sigma is not None or settings.shift or settings.update_gradient
     arrays = 10 if settings.sigma is not None else 3 if boxed and not own else 7
@@ -149,6 +154,7 @@ def _kernel(n: Array, settings: RegistrationSettings, reach: int, boxed: bool = 
     floats += 3 * _floats(n + 2) if settings.shift else 0.0
     # a plane at a time
     floats += (2 * framed[1] + 3) * framed[2] if settings.sigma is not None else 0.0
+    floats += 3 * _floats(n) + _floats(n + 2 * LAGS) if errors else 0.0
     return float(4 * floats + 40 * n[0] * n[1])
 
 
@@ -181,8 +187,8 @@ class PointSet:
     gradient: Array
 
 
-def ldic_bytes(images: ImagePair, points: PointSet, settings: LdicSettings) -> int:
-    """Bytes of the largest chunk of an ldic."""
+def ldic_bytes(images: ImagePair, points: PointSet, settings: LdicSettings, errors: bool = False) -> int:
+    """Bytes of the largest chunk of an ldic, with random errors or without."""
     two_d = images.two_d
     spacing, regular = points.spacing, points.regular
     registration = settings.registration
@@ -201,12 +207,15 @@ def ldic_bytes(images: ImagePair, points: PointSet, settings: LdicSettings) -> i
     if two_d:
         box1[0] = box2[0] = 1
     searched = 0.0 if settings.spacing is None else min(float(np.prod(extent + 2 * hws + 1)), ldic.SEARCHED_BOX)
-    kernel = _kernel(2 * hws + 1.0, registration, registration.for_kernels(two_d).gradient_reach)
+    reach = registration.for_kernels(two_d).gradient_reach
+    kernel = _kernel(2 * hws + 1.0, registration, reach, errors=errors)
     shift = FLOAT if registration.shift else 0.0
     return _work(images, box1, box2, shift, kernel) + int(SEARCH * searched)
 
 
-def ddic_bytes(images: ImagePair, labels: Labels, numbers: Ints, settings: DdicSettings, gradient: Array) -> int:
+def ddic_bytes(
+    images: ImagePair, labels: Labels, numbers: Ints, settings: DdicSettings, gradient: Array, errors: bool = False
+) -> int:
     """Bytes of the largest label of a ddic, and of the table of all labels.
 
     Parameters
@@ -219,6 +228,8 @@ def ddic_bytes(images: ImagePair, labels: Labels, numbers: Ints, settings: DdicS
     settings : DdicSettings
     gradient : (3, 3)
         F - I of a registration that is the guess, else 0.
+    errors : bool
+        Whether there are random errors.
     """
     table = LABEL * len(labels)
     if len(numbers) == 0:
@@ -238,7 +249,7 @@ def ddic_bytes(images: ImagePair, labels: Labels, numbers: Ints, settings: DdicS
             box1[:, 0] = box2[:, 0] = 1
         # a margin beyond the image gives small labels as large a window 2 as large ones
         first, second, compared = (int(np.argmax(np.prod(box, axis=1))) for box in (box1, box2, size[small]))
-        window = _kernel(size[small][compared] + 1, registration, kernel.gradient_reach)
+        window = _kernel(size[small][compared] + 1, registration, kernel.gradient_reach, errors=errors)
         # the mask of the label, in its window and in the box
         most = max(most, _work(images, box1[first], box2[second], 3.0, window))
     return table + most

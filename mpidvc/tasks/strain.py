@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpidvc.arrays import Array, Records, Triple
-from mpidvc.core.strain import cell_gradients, column_names, components, corner_nodes, gradients_around
+from mpidvc.core.strain import (
+    cell_gradients,
+    column_names,
+    component_errors,
+    components,
+    corner_nodes,
+    gradients_around,
+)
+from mpidvc.kernels.correlation import ERRORS
 from mpidvc.tasks.points import Points, record_of
 from mpidvc.tasks.source import Source
 
@@ -33,6 +41,8 @@ class StrainSettings:
         Nodes of the grid of the field along z, y, x; of Q8 and Q4 only.
     radius : float
         How far neighbours are away, voxels; of Geers only.
+    errors : bool
+        Whether components get their random errors; of raw only.
     """
 
     mode: str
@@ -40,11 +50,17 @@ class StrainSettings:
     two_d: bool
     dims: Triple = (0, 0, 0)
     radius: float = 0.0
+    errors: bool = False
+
+    @property
+    def sigma(self) -> tuple[str, ...]:
+        """Names of the columns of random errors."""
+        return tuple(f"sigma{name}" for name in column_names(self.components)) if self.errors else ()
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the numbers of a point; its return status is 2 if it has a strain, and otherwise -5."""
-        return (*column_names(self.components), "returnStatus")
+        return (*column_names(self.components), *self.sigma, "returnStatus")
 
 
 class StrainTask:
@@ -53,7 +69,8 @@ class StrainTask:
     Parameters
     ----------
     source : Source or None
-        For Geers, Q8 and Q4 the points, with a displacement of nan where they do not count; for raw None.
+        For Geers, Q8 and Q4 the points, with a displacement of nan where they do not count; for raw with errors the
+        points with these, else None.
     points : Points
         The points in blocks; their Phi is nan where they do not count (Geers, raw).
     settings : StrainSettings
@@ -79,14 +96,20 @@ class StrainTask:
         records = np.zeros(len(F), self.dtype)
         records["phi"][:, :, :3] = F
         records["phi"][:, :, 3] = displacement
-        records["result"][:, :-1] = values
+        n = values.shape[1]
+        records["result"][:, :n] = values
+        if self._settings.errors and self._source is not None:
+            rows = slice(chunk * BLOCK, chunk * BLOCK + len(F))
+            columns = [self._source.field.columns[name][rows] for name in ERRORS[3:12]]
+            errors = np.stack(columns, axis=-1).reshape(-1, 3, 3)
+            records["result"][:, n:-1] = component_errors(F, errors, self._settings.components, self._settings.two_d)
         records["result"][:, -1] = np.where(exists, 2, -5)
         return records
 
     def _gradients(self, chunk: int, inputs: Records) -> tuple[Array, Array]:
         settings, source = self._settings, self._source
         phi: Any = inputs["phi"]
-        if source is None:
+        if settings.mode == "raw" or source is None:
             return phi[:, :, :3], phi[:, :, 3]
         field = source.field
         if settings.mode != "Geers":

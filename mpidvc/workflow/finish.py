@@ -75,6 +75,8 @@ def finish(executor: Executor, files: RunFiles, measurement: Measurement) -> Cou
 
 
 def _publish(files: RunFiles, target: RowFile, measurement: Measurement, statuses: Counter[str]) -> None:
+    for name, values in measurement.noise.items():
+        target.write(name, 0, values)
     target.sync(always=True)
     target.close()
     part = part_of(files.path)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mpidvc.arrays import Records
 from mpidvc.core.texture import sample_of
@@ -56,7 +58,11 @@ class Measurement:
     journal : Journal
     done, total : int
         Points, on rank 0.
+    noise : dict of arrays
+        Datasets of the finished file that are known now, by their paths; on rank 0.
     """
+
+    noise: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
     def __init__(
         self, executor: Executor, console: Console, stages: Stages, output: Output, files: RunFiles, work: Work | None

@@ -23,6 +23,7 @@ from mpidvc.fields.hdf5 import FieldLayout, read_hdf5, write_hdf5
 from mpidvc.fields.phifield import PHI, PhiField
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
+from mpidvc.kernels.correlation import ERRORS
 from mpidvc.runtime.console import Console, duration
 from mpidvc.runtime.executor import Executor, InlineExecutor
 from mpidvc.tasks.ldic import NEAR
@@ -374,6 +375,9 @@ class _Follower:
         status = found.columns["returnStatus"]
         phi[np.isin(status, NOT_COMPARED), :3, :3] = np.eye(3)
         columns = found.columns | {"returnStatus": np.where((status == 2) & ~self._base.measured, 1.0, status)}
+        if self.reference:
+            # the noise of the reference is in both parts, and cancels as far as the same voxels are compared
+            columns |= {name: np.full(len(phi), np.nan) for name in ERRORS if name in columns}
         layout = start.layout
         return PhiField(start.positions, phi, columns, layout.layout, layout.dims, layout.spacing)
 

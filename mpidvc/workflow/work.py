@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpidvc.arrays import Array, Ints, Records
+from mpidvc.arrays import Array, Ints, Records, Triple
 from mpidvc.core.grid import GridOrder, chunk_points, grid_order
 from mpidvc.fields.hdf5 import FieldLayout
 from mpidvc.tasks.memory import ROWS
@@ -76,6 +76,8 @@ class Work:
         Records of blocks that are not to be measured, the last ones, by block.
     attributes : dict of str
         Further texts for the results file.
+    lags : 3 ints, optional
+        As in `FieldLayout`.
     """
 
     determines: dict[str, Any]
@@ -88,6 +90,7 @@ class Work:
     starts: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     kept: dict[int, Records] = field(default_factory=dict)
     attributes: dict[str, str] = field(default_factory=dict)
+    lags: Triple | None = None
 
     def __post_init__(self) -> None:
         if len(self.starts) == 0:
@@ -97,7 +100,7 @@ class Work:
     @property
     def layout(self) -> FieldLayout:
         """Layout of the finished file, without attributes."""
-        return replace(self.nodes.layout, columns=tuple(self.columns))
+        return replace(self.nodes.layout, columns=tuple(self.columns), lags=self.lags)
 
     @property
     def positions(self) -> Array:

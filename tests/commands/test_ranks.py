@@ -45,6 +45,8 @@ CASES = {
     "ldic-znssd-mask": "ldic @a.tif @dark.tif -ns 8 -hws 6 -mf1 @mask.tif -mc 0.4 -vtk",
     "ldic-series": "ldic @a.tif @b.tif @dark.tif -ns 10 -hws 6 -sei -tif",
     "ldic-update": "ldic @a.tif @b.tif @aged.tif -ns 14 -hws 8 --update-reference",
+    "ldic-sigma": "ldic @a.tif @b.tif -ns 10 -hws 6 -o 3 --sigma -vtk -tif",
+    "ldic-sigma-mask": "ldic @a.tif @dark.tif -ns 12 -hws 6 -mf1 @mask.tif --sigma --noise-mask @mask.tif",
     "ldic-compressed": "ldic @zipped.tif @b.tif -ns 12 -hws 6",
     "ldic-neighbours": "ldic @a.tif @dark.tif -ns 8 -hws 6 -mf1 @mask.tif --start-from neighbours",
     # chunks that find no point from their guess, and points that are tried again
@@ -68,6 +70,7 @@ CASES = {
     "strain-geers": "regularStrain @field.tsv -g -comp Up H r -nomask",
     "strain-raw": "regularStrain -pf @field.tsv -raw -comp e",
     "ddic-large": "ddic @a.tif @mixed.tif @b.tif",
+    "ddic-sigma": "ddic @a.tif @labels.tif @b.tif -o 3 --sigma",
     "ddic-2d": "ddic @f.tif @flatlabels.tif @g.tif -o 3 -ld -1",
     "filter": "filterPhiField -pf @waves.tsv -slqc --outliers -cint -nn 27 -vtk -tif",
     "filter-motion": "filterPhiField -pf @waves.tsv --remove-motion affine --outliers -cint",

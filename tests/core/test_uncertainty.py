@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from mpidvc.core import uncertainty
-from mpidvc.core.uncertainty import FRAME, Noise, predict
+from mpidvc.core.uncertainty import FRAME, Noise, Sample, predict
 
 Array = NDArray[np.float64]
 
@@ -160,6 +160,91 @@ def test_composition_turns_the_errors() -> None:
         step[:3] += column.reshape(3, 4)
         changes.append((phi @ step - phi)[:3].ravel())
     assert uncertainty.composed(half @ half.T, F) == pytest.approx(np.array(changes).T @ np.array(changes), rel=1e-9)
+
+
+def test_the_noise_in_a_gradient_and_in_the_residual_is_one() -> None:
+    """Coarse texture and strong noise: variances of Σ G r over many noises, against kappa s² Σ G²."""
+    random = np.random.default_rng(12)
+    s, level, n = 0.5, 0.4, 21
+    cut = (slice(8, 8 + n),) * 3
+    tex = ndimage.gaussian_filter(random.normal(size=(n + 16,) * 3), 3.0)
+    tex *= 1 / tex.std()
+    squares, sums, gamma, power = np.zeros(3), [], np.zeros((3, 13, 13, 13)), np.zeros(3)
+    for _ in range(400):
+        e, other = (ndimage.gaussian_filter(random.normal(size=tex.shape), s) for _ in range(2))
+        e, other = level * e / e.std(), level * other / other.std()
+        G = np.stack(np.gradient(tex + e))[(slice(None), *cut)]
+        r = (e - other)[cut]
+        sums.append((G * r).sum(axis=(1, 2, 3)))
+        squares += (G**2).sum(axis=(1, 2, 3)) / 400
+        if len(sums) <= 40:
+            lags = np.stack([np.divide(*uncertainty.lag_sums(g)) for g in G])
+            gamma += lags / lags[:, 6, 6, 6][:, None, None, None] / 40
+            power += lags[:, 6, 6, 6] / 40
+    found = np.var(sums, axis=0) / squares / (2 * level**2)
+    # of a filter that is sampled coarsely
+    made = ndimage.gaussian_filter(random.normal(size=(60, 60, 60)), s)
+    R = np.divide(*uncertainty.lag_sums(made / made.std())) * level**2
+    own = uncertainty.own_share(R, 2 * level**2, power)
+    # 3 x 400 draws: 4 %
+    assert Noise.of(2 * R, gamma, own).kappa.mean() == pytest.approx(found.mean(), rel=0.12)
+    # without it the error would be a fifth too large
+    assert Noise.of(2 * R, gamma).kappa.mean() > 1.25 * found.mean()
+
+
+def test_noise_of_a_residual_is_that_of_one_image() -> None:
+    """The two ways are inverse; at whole voxels an interpolation passes all noise, half way a linear one averages."""
+    R = 2.0 * gaussian(0.7)
+    for places in (np.zeros((1, 3)), np.full((1, 3), np.nan), np.array([[0.3, -0.2, 0.5], [0.1, 0.9, 0.0]])):
+        for order in (1, 3):
+            spectrum = uncertainty.passed(order, places, False)
+            residual = uncertainty.residual_of_noise(R, spectrum)
+            # correlations beyond the largest lag are cut off
+            assert uncertainty.noise_of_residual(residual, spectrum) == pytest.approx(R, abs=0.02)
+    assert uncertainty.residual_of_noise(R, uncertainty.passed(3, np.zeros((1, 3)), False)) == pytest.approx(2 * R)
+    half = uncertainty.residual_of_noise(gaussian(0), uncertainty.passed(1, np.full((1, 3), 0.5), False))
+    assert half[6, 6, 6:9] == pytest.approx([1 + 0.5**3, 0.5**2 * 0.25, 0])
+    everywhere = uncertainty.residual_of_noise(R, uncertainty.passed(1, np.full((1, 3), np.nan), False))
+    assert everywhere == pytest.approx(uncertainty.residual_of(R, 1), abs=1e-6)
+
+
+def test_bias_of_an_interpolation() -> None:
+    """Lines of a texture moved by sums of sines, and the displacement that least squares find with interpolation."""
+    random = np.random.default_rng(14)
+    n, s, level = 4096, 1.0, 0.2
+    k = 2 * np.pi * np.fft.rfftfreq(n)
+    spectrum = np.fft.rfft(random.normal(size=n)) * np.exp(-(k**2) * s * s / 2)
+    line = np.fft.irfft(spectrum, n)
+    scale = 1 / line.std()
+    G = (np.roll(line, -1) - np.roll(line, 1)) / 2 * scale
+    found = {1: 0.0, 3: 0.0}
+    for t in np.arange(1, 10) / 20:
+        moved = np.fft.irfft(spectrum * np.exp(-1j * k * t), n) * scale
+        for order in found:
+            at = np.arange(n) + t
+            value = ndimage.map_coordinates(moved, [at], order=order, mode="grid-wrap")
+            slope = (ndimage.map_coordinates(moved, [at + 1e-4], order=order, mode="grid-wrap") - value) / 1e-4
+            found[order] = max(found[order], abs((G * (line * scale - value)).sum() / (G * slope).sum()))
+    windows = (line * scale + level * random.normal(size=n)).reshape(-1, 32)
+    spectra = uncertainty.line_spectra(windows[None])[2]
+    told = {o: uncertainty.interpolation_bias(np.stack([spectra] * 3), level**2 * gaussian(0), o)[2] for o in found}
+    # 128 lines of 32 voxels tell a spectrum to a tenth
+    assert told[1] == pytest.approx(found[1], rel=0.15)
+    assert told[3] == pytest.approx(found[3], rel=0.3)
+    assert found[1] > 5 * found[3] > 0.005
+
+
+def test_windows_that_the_model_does_not_fit_do_not_count() -> None:
+    white, place = gaussian(0), np.zeros(3)
+    spectra = np.ones((3, 33))
+    good = [Sample(level * white, np.stack([white] * 3), np.ones(3), place, spectra) for level in (1.0, 1.5, 2.0)]
+    bad = Sample(50 * gaussian(2), np.stack([gaussian(2)] * 3), np.ones(3), place, np.nan * spectra)
+    covariance, gamma, power, places, spectra = uncertainty.pool([*good, bad])
+    assert spectra == pytest.approx(np.ones((3, 33)))
+    assert covariance == pytest.approx(1.5 * white)
+    assert gamma == pytest.approx(np.stack([white] * 3))
+    assert power == pytest.approx(np.ones(3))
+    assert len(places) == 3
 
 
 @pytest.mark.parametrize("order", [1, 3])

@@ -90,7 +90,7 @@ def test_ldic_from_neighbours(dtype: str, order: int, two_d: bool) -> None:
     registration = RegistrationSettings(order=order, max_iterations=1)
     settings = LdicSettings(registration, hws, margin, spacing=(10.0, 10.0, 10.0))
     positions, _ = make_grid(images.image1.shape, (10, 10, 10))
-    chunk = middle(ldic.make_chunks(positions, (10, 10, 10), settings, two_d))
+    chunk = middle(chunk_points(positions, ldic.brick(len(positions), (10, 10, 10), settings, two_d)))
     points = PointSet(len(positions), (10, 10, 10), True, None, np.zeros((3, 3)))
     task = LdicTask(images, Given(positions, phi_of(np.zeros_like(positions)), [chunk]), settings)
     task.run(0)

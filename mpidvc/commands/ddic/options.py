@@ -111,6 +111,7 @@ def add_options(parser: Parser) -> None:
         help="binning of the first level at which a label is correlated, a power of two (default: %(default)s)",
     )
     options.add_criterion(parser, how)
+    options.add_sigma(parser)
     output = parser.add_argument_group("output")
     options.add_output(output, fields=False, folder="the labels")
     options.add_results(parser, parser.add_argument_group("results file"))
@@ -126,6 +127,7 @@ def add_options(parser: Parser) -> None:
 def check(args: argparse.Namespace) -> list[str]:
     """Check the options without their files; return notes for the user."""
     options.check_common(args)
+    options.check_sigma(args)
     args.states = None
     if is_manifest(args.im1):
         if args.lab1 is not None:

@@ -22,15 +22,26 @@ from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.pair import ImagePair
+from mpidvc.kernels.correlation import ERRORS
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
-from mpidvc.tasks.ddic import COLUMNS, RECORD, DdicSettings, DdicTask, background, make_chunks, missing, together
+from mpidvc.tasks.ddic import (
+    DdicSettings,
+    DdicTask,
+    LabelNoise,
+    background,
+    columns_of,
+    make_chunks,
+    missing,
+    together,
+)
 from mpidvc.tasks.grey import Windows, grey_levels, region_windows
-from mpidvc.tasks.memory import ddic_bytes
-from mpidvc.tasks.points import rows_as_records
+from mpidvc.tasks.memory import NOISE_RANK0, ddic_bytes
+from mpidvc.tasks.noise import lags_of
+from mpidvc.tasks.points import record_of, rows_as_records
 from mpidvc.tasks.ranks import Team, agree_on_instruction_set
 from mpidvc.tasks.registration import LevelSettings, RegistrationResult, register_multiscale
-from mpidvc.workflow import inputs
+from mpidvc.workflow import inputs, uncertainty
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.determines import fingerprints
 from mpidvc.workflow.guess import Guess, Nodes, read_guess
@@ -40,6 +51,7 @@ from mpidvc.workflow.output import Output, check_results, series_stems
 from mpidvc.workflow.registration import describe_criterion, registration_options, registration_settings
 from mpidvc.workflow.series import SeriesPart, SeriesPlan
 from mpidvc.workflow.summary import count_statuses, show_statuses
+from mpidvc.workflow.uncertainty import NoiseSource
 from mpidvc.workflow.verdict import judge_labels, note_outliers
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles
@@ -82,14 +94,21 @@ class Plan(SeriesPlan[Pair]):
         Whether converged labels of the first guess are kept.
     debug : bool
         Whether the result of every label is printed.
+    noise : NoiseSource or None
+        For the random errors.
     """
 
-    files = FieldFiles("DDIC", vtk=("returnStatus",), magnitude=True)
     less = "a smaller margin (-m)"
 
     stored_f: str
     skip: bool
     debug: bool
+    noise: NoiseSource | None
+
+    @property
+    def files(self) -> FieldFiles:
+        errors = () if self.noise is None else ERRORS
+        return FieldFiles("DDIC", vtk=("returnStatus", *errors), magnitude=True)
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
@@ -105,6 +124,7 @@ class Plan(SeriesPlan[Pair]):
         numbers = {i: open_labels(states[i].labels, opened[sources.index(i)].image1) for i in sorted(set(sources))}
         if args.skip and (guess.field is None or "returnStatus" not in guess.field):
             raise UserError(f"-skp: {guess.name} has no return statuses of labels; give the field that is continued")
+        noise = uncertainty.read_source(args, first)
         names = [states[i].image for i in sources], [state.image for state in states[1:]]
         stems, output = series_stems(args, "ddic", *names, states[0].labels), Output.of(args)
         for stem in stems:
@@ -146,6 +166,7 @@ class Plan(SeriesPlan[Pair]):
             stored_f=args.apply_F,
             skip=args.skip,
             debug=args.debug,
+            noise=noise,
             estimated_seconds=voxels * COST[args.interpolation_order],
             image_mode=image_mode(args),
             memory=args.memory,
@@ -163,7 +184,11 @@ class Plan(SeriesPlan[Pair]):
         return _settings(with_own(self.options, part.own), part.images, part.labels, guess)
 
     def chunk_bytes(self, part: Pair) -> int:
-        return ddic_bytes(part.images, part.labels, part.chunks.order, part.settings, self.guess.gradient)
+        errors, gradient = self.noise is not None, self.guess.gradient
+        return ddic_bytes(part.images, part.labels, part.chunks.order, part.settings, gradient, errors)
+
+    def rank0_bytes(self) -> int:
+        return super().rank0_bytes() + (NOISE_RANK0 if self.noise is not None else 0)
 
     def work(self, part: Pair) -> Work:
         settings, guess = part.settings, self.guess
@@ -181,21 +206,27 @@ class Plan(SeriesPlan[Pair]):
             **registration_options(settings.registration),
         }
         determines["labels"] = determines.pop("mask (-mf1)")
+        errors = self.noise is not None
+        if self.noise is not None:
+            determines |= self.noise.determines
+        columns = columns_of(errors)
         work = Work(
             determines=determines,
             nodes=self.nodes,
-            columns=COLUMNS,
-            record=RECORD,
+            columns=columns,
+            record=record_of(columns),
             guess=guess,
             stored_f=self.stored_f,
             order=part.chunks.order,
             starts=part.chunks.start,
+            attributes={} if self.noise is None else {"noise": self.noise.told},
+            lags=None if self.noise is None else lags_of(part.images.two_d),
         )
         start = guess.at(np.array([0]), self.nodes[np.array([0])], self.stored_f)[0]
-        work.keep(np.array([0]), lambda rows: background(start))
-        work.keep(part.labels.missing, lambda rows: missing(len(rows), settings.dilate))
+        work.keep(np.array([0]), lambda rows: background(start, errors))
+        work.keep(part.labels.missing, lambda rows: missing(len(rows), settings.dilate, errors))
         kept = np.setdiff1d(part.labels.numbers, part.chunks.order)
-        work.keep(kept, lambda rows: rows_as_records(guess.field, rows, COLUMNS))
+        work.keep(kept, lambda rows: rows_as_records(guess.field, rows, columns))
         return work
 
     def measure(self, part: Pair, measurement: Measurement) -> None:
@@ -205,7 +236,12 @@ class Plan(SeriesPlan[Pair]):
             kept = len(part.labels.numbers) - len(part.chunks.order)
             if self.skip:
                 console.print(f"-skp: {kept} labels are kept as they are in the file")
-        task = DdicTask(part.images, part.labels, part.chunks, measurement.journal, part.settings)
+        given = part.images, part.labels, part.chunks, measurement.journal, part.settings
+        noise = None
+        if self.noise is not None:
+            order = part.settings.registration.order
+            noise = uncertainty.measure_noise(measurement, self.noise, LabelNoise(*given), part.images.image1, order)
+        task = DdicTask(*given, noise)
         measurement.start("Starting Discrete DIC", part.images, points="labels")
         measurement.run(
             task,
@@ -229,6 +265,8 @@ class Plan(SeriesPlan[Pair]):
                 )
         show_statuses(console, "Discrete DIC summary", count_statuses(status[1:]), LABELS, "Labels")
         note_outliers(console, status[measured], error[measured], results.column("zncc")[measured], "labels")
+        if self.noise is not None:
+            uncertainty.show_errors(console, results, settings.order, part.images.two_d)
         return judge_labels(console, part.images, part.labels.centre[measured], status[measured], self.hws, settings)
 
 

@@ -96,7 +96,8 @@ def add_options(parser: Parser) -> None:
         dest="outlier_epsilon",
         metavar="VOXELS",
         type=float,
-        help="for --outliers: deviation that is always allowed for (default: 0.03, or 0.5 if every F is the identity)",
+        help="for --outliers: deviation that is always allowed for (default: 0.03, or 0.5 if every F is the identity; "
+        "of a field from ldic --sigma three times the median sigma, and at least 0.01)",
     )
     parser.add_own_argument(
         "--outlier-threshold",
@@ -105,7 +106,7 @@ def add_options(parser: Parser) -> None:
         metavar="RATIO",
         type=float,
         help="for --outliers: a point deviates by more than this many times the median deviation of its neighbours "
-        "and epsilon (default: 4, or 2 if every F is the identity)",
+        "and epsilon (default: 4, or 2 if every F is the identity; 6 of a field from ldic --sigma)",
     )
     how = parser.add_argument_group("what is done to them")
     how.add_argument(

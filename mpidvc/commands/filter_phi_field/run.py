@@ -18,6 +18,7 @@ from mpidvc.core.motion import CommonMotion, fit_motion
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import FieldLayout, ResultsFile
 from mpidvc.fields.phifield import PhiField
+from mpidvc.kernels.correlation import ERRORS
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.field_filter import BLOCK, RECORD, RESULT, FilterSettings, FilterTask, Flags, kept, select
 from mpidvc.tasks.ranks import Team
@@ -189,7 +190,10 @@ def _settings(args: argparse.Namespace, field: PhiField, points: PhiField, name:
         if field.dims is None:
             raise UserError(f"{name}: has no grid, whose medians -fm takes; correct its points by -cint or -clqf")
         correction = []
-    epsilon, threshold = outliers.default_test(points.F)
+    asked = args.outlier_epsilon is not None or args.outlier_threshold is not None
+    known = not asked and all(name in points.columns for name in ERRORS[:3])
+    errors = np.stack([points.columns[name] for name in ERRORS[:3]], axis=-1) if known else None
+    epsilon, threshold = outliers.default_test(points.F, errors)
     radius, number = args.neighbourhood_radius, args.number_of_neighbours
     if radius is not None:
         number = None

@@ -24,6 +24,8 @@ examples:
       the states that series.toml lists, with options of their own: [[state]] image = "day2.tif" margin = 10
   mpidvc ldic im1.tif im2.tif -ns 10 -hws 10 --start-from neighbours
       without a first guess, or with a poor one: nodes start from neighbours that have converged
+  mpidvc ldic im1.tif im2.tif -ns 20 -hws 10 -o 3 --sigma --noise-from im1-im1again-ldic.h5
+      with the random error of every displacement; the noise is that of two scans of the same state
   mpiexec -n 64 mpidvc ldic im1.tif im2.tif -ns 10 -hws 10
       on the hosts that the launcher chooses
 """
@@ -81,6 +83,7 @@ def add_options(parser: Parser) -> None:
     how = parser.add_argument_group("correlation")
     options.add_correlation(how, min_delta_phi=1e-3)
     options.add_criterion(parser, how)
+    options.add_sigma(parser)
     options.add_field_run(parser)
 
 
@@ -96,6 +99,7 @@ def check(args: argparse.Namespace) -> list[str]:
     options.check_grid(args)
     if args.skip and args.phi_file is None:
         raise UserError("-skp needs the field that it continues (-pf)")
+    options.check_sigma(args)
     options.check_outputs(args)
     notes = options.check_series(args, len(args.images))
     if args.series_incremental and args.mask1 is not None:

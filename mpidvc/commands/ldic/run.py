@@ -11,18 +11,20 @@ import numpy as np
 
 from mpidvc.arrays import Triple
 from mpidvc.cli.manifest import with_own
-from mpidvc.cli.options import image_mode
+from mpidvc.cli.options import check_sigma, image_mode
 from mpidvc.core.grey import choose_criterion
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.images.pair import ImagePair
-from mpidvc.kernels.correlation import RESULT
+from mpidvc.kernels.correlation import ERRORS
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.grey import Windows, grey_levels
-from mpidvc.tasks.ldic import RECORD, LdicSettings, LdicTask, brick, records_of
-from mpidvc.tasks.memory import ldic_bytes, looking_bytes
+from mpidvc.tasks.ldic import LdicSettings, LdicTask, brick, columns_of, records_of
+from mpidvc.tasks.memory import NOISE_RANK0, ldic_bytes, looking_bytes
+from mpidvc.tasks.noise import WindowNoise, lags_of
+from mpidvc.tasks.points import record_of
 from mpidvc.tasks.ranks import Team
-from mpidvc.workflow import inputs
+from mpidvc.workflow import inputs, uncertainty
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.determines import fingerprints
 from mpidvc.workflow.guess import Guess, Nodes, nodes_to_measure, read_guess
@@ -31,6 +33,7 @@ from mpidvc.workflow.output import Output, check_results, series_stems
 from mpidvc.workflow.registration import describe_criterion, registration_options, registration_settings
 from mpidvc.workflow.series import SeriesPart, SeriesPlan
 from mpidvc.workflow.summary import count_statuses, show_statuses, spread, values_at
+from mpidvc.workflow.uncertainty import NoiseSource
 from mpidvc.workflow.verdict import judge_correlation, note_outliers
 from mpidvc.workflow.work import Work, in_bricks
 from mpidvc.workflow.write import FieldFiles
@@ -65,13 +68,19 @@ class Plan(SeriesPlan[Pair]):
         Whether good nodes of the first guess are kept.
     spacing : 3 ints or None
         Node spacing as asked for, voxels.
+    noise : NoiseSource or None
+        For the random errors.
     """
-
-    files = FieldFiles("LDIC", {name: name for name in SHOWN}, SHOWN)
 
     stored_f: str
     skip: bool
     spacing: Triple | None
+    noise: NoiseSource | None
+
+    @property
+    def files(self) -> FieldFiles:
+        shown = SHOWN if self.noise is None else (*SHOWN, *uncertainty.SHOWN)
+        return FieldFiles("LDIC", {name: name for name in shown}, shown if self.noise is None else (*SHOWN, *ERRORS))
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
@@ -88,6 +97,7 @@ class Plan(SeriesPlan[Pair]):
         if args.skip and guess.field is not None and "returnStatus" not in guess.field:
             raise UserError(f"-skp: {guess.name} has no column returnStatus to choose the nodes by; drop -skp")
         nodes = nodes_to_measure("ldic", guess, shape, spacing)
+        noise = uncertainty.read_source(args, opened[0].image1)
         output = Output.of(args)
         stems = series_stems(args, "ldic", firsts, seconds)
         for stem in stems:
@@ -117,6 +127,7 @@ class Plan(SeriesPlan[Pair]):
             stored_f=args.apply_F,
             skip=args.skip,
             spacing=spacing,
+            noise=noise,
             estimated_seconds=len(pairs) * len(nodes) * cost,
             image_mode=image_mode(args),
             memory=args.memory,
@@ -134,7 +145,10 @@ class Plan(SeriesPlan[Pair]):
 
     def chunk_bytes(self, part: Pair) -> int:
         points = (self.nodes.point_set(self.guess), *self.later_points())
-        return max(ldic_bytes(part.images, one, part.settings) for one in points)
+        return max(ldic_bytes(part.images, one, part.settings, self.noise is not None) for one in points)
+
+    def rank0_bytes(self) -> int:
+        return super().rank0_bytes() + (NOISE_RANK0 if self.noise is not None else 0)
 
     def looking_bytes(self) -> int:
         return looking_bytes(self.hws)
@@ -161,19 +175,23 @@ class Plan(SeriesPlan[Pair]):
             "-mc": settings.min_coverage,
             "-glt": settings.grey_low,
             "-ght": settings.grey_high,
+            **(self.noise.determines if self.noise is not None else {}),
             **registration_options(settings.registration),
         }
+        columns = columns_of(self.noise is not None)
         work = Work(
             determines=determines,
             nodes=nodes,
-            columns=RESULT,
-            record=RECORD,
+            columns=columns,
+            record=record_of(columns),
             guess=guess,
             stored_f=self.stored_f,
             order=order,
             starts=starts,
+            attributes={} if self.noise is None else {"noise": self.noise.told},
+            lags=None if self.noise is None else lags_of(part.images.two_d),
         )
-        work.keep(kept, lambda rows: records_of(guess.field, rows))
+        work.keep(kept, lambda rows: records_of(guess.field, rows, self.noise is not None))
         return work
 
     def measure(self, part: Pair, measurement: Measurement) -> None:
@@ -182,9 +200,15 @@ class Plan(SeriesPlan[Pair]):
             measurement.console.tell(part.criterion)
             if self.skip:
                 measurement.console.print(f"-skp: {measurement.work.n_kept} nodes are kept as they are in the file")
-        measurement.start("Starting Local DIC", part.images, part.settings)
+        images, points, settings = part.images, measurement.journal, part.settings
+        noise = None
+        if self.noise is not None:
+            task = WindowNoise(images, points, settings)
+            order = settings.registration.order
+            noise = uncertainty.measure_noise(measurement, self.noise, task, images.image1, order)
+        measurement.start("Starting Local DIC", images, settings)
         measurement.run(
-            LdicTask(part.images, measurement.journal, part.settings),
+            LdicTask(images, points, settings, noise),
             "ldic",
             lambda last: (
                 f"it={last['iterations']:02.0f} dPhiNorm={last['deltaPhiNorm']:.3e} rs={last['returnStatus']:+.0f}"
@@ -205,6 +229,8 @@ class Plan(SeriesPlan[Pair]):
         status, error, zncc = columns
         note_outliers(console, status, error, zncc, of=statuses)
         settings = part.settings.registration
+        if self.noise is not None:
+            uncertainty.show_errors(console, results, settings.order, part.images.two_d)
         return judge_correlation(console, part.images, self.nodes[rows], status, self.hws, settings, statuses)
 
 
@@ -218,6 +244,8 @@ def _settings(args: argparse.Namespace, images: ImagePair, nodes: Nodes, guess: 
         grey_low=args.grey_low_threshold,
         grey_high=args.grey_high_threshold,
     )
+    # a state of a manifest may have a -shift of its own
+    check_sigma(args)
     choice = choose_criterion(args.criterion, grey_levels(images, windows))
     # beyond the image there is nothing to compare
     z, y, x = (min(m, n) for m, n in zip(args.margin, images.image1.shape, strict=True))

@@ -18,6 +18,7 @@ from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import FieldLayout, ResultsFile
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import COLUMNS
+from mpidvc.kernels.correlation import ERRORS
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.ranks import Team
 from mpidvc.tasks.strain import BLOCK, StrainSettings, StrainTask
@@ -68,7 +69,7 @@ class Plan(FieldPlan):
         return FieldFiles(
             (*COLUMNS["STRAIN"], *column_names(settings.components)),
             tif={f"{column}-{settings.mode}": column for column in tif},
-            vtk=("returnStatus",),
+            vtk=("returnStatus", *settings.sigma),
             displacements=False,
             groups={part.name: part.columns for part in parts},
             keep_nan=self.vtk_nan,
@@ -97,7 +98,12 @@ class Plan(FieldPlan):
         nodes, size = _strain_points(field, mode)
         gauge = _gauge(guess.name, field, mode, radius, two_d)
         console.print(f"Virtual strain gauge: {gauge}")
+        errors = all(name in field.columns for name in ERRORS[:12])
         given = None if mode == "raw" else masked
+        if mode == "raw" and errors:
+            given = replace(field, columns={name: field.columns[name] for name in ERRORS[3:12]})
+        elif errors:
+            console.note("the random errors of strains are told for -raw only: windows that overlap share their noise")
         if mode == "Geers" and field.layout == "labels":
             # the missing ones have no position
             given = PhiField(field.positions[good], field.phi[good])
@@ -113,6 +119,7 @@ class Plan(FieldPlan):
                 two_d=two_d,
                 dims=field.dims or (0, 0, 0),
                 radius=radius,
+                errors=errors and mode == "raw",
             ),
             determines={
                 "command": "regularStrain",
@@ -151,7 +158,7 @@ class Plan(FieldPlan):
         self, part: FieldPart, work: Work, results: ResultsFile, statuses: Mapping[str, int], console: Console
     ) -> int:
         show_statuses(console, f"Result of regularStrain ({self.settings.mode})", statuses, STRAIN, "Strains")
-        self.draw(part, column_names(self.settings.components), console)
+        self.draw(part, (*column_names(self.settings.components), *self.settings.sigma), console)
         if "2" not in statuses:
             console.warn(
                 "there is no strain anywhere: see -rst, -nomaskBad, and -r, within which neighbours have to be"

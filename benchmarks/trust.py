@@ -1,0 +1,210 @@
+"""Random errors that ldic --sigma tells, against those that are there.
+
+    python benchmarks/trust.py > table.md                         # 3 textures, 4 noises, 2 orders
+    python benchmarks/trust.py --only 1.6 --orders 3 --csv z.csv
+
+A texture of the correlation s has the spectrum exp(-k² s² / 2). Image 2 is that texture under a linear field of 1 %
+strain, from a spline of degree five on a grid of twice the voxels, whose error is below 1e-4 of the texture. Both
+images get noise of their own. An error is the difference from the same run without noise, less its mean: the bias of an
+interpolation differs from node to node and is no noise. It is told besides, against the truth. z = error / sigma has to
+have a deviation of 1. The formula for white noise, s² M⁻¹, stands beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+import mpidvc
+
+Array = NDArray[Any]
+
+TEXTURES = (1.0, 1.6, 3.0)
+#: Kind and deviation, in deviations of the texture.
+NOISES = (("white", 0.1), ("white", 0.3), ("correlated", 0.1), ("tomogram", 0.2))
+FIELD = np.eye(3) + np.array([[0.010, 0.003, 0.0], [0.0, -0.004, 0.002], [0.001, 0.0, 0.005]])
+SHIFT = np.array([0.37, -0.28, 0.45])
+#: Grey levels: mean and deviation of the texture.
+MEAN, CONTRAST = 20000.0, 4000.0
+#: Names of the displacements' and F's components, and of their errors.
+DISPLACEMENTS = [(f"{a}disp", f"sigma{a}disp") for a in "ZYX"]
+GRADIENTS = [(f"F{a}{b}", f"sigmaF{a}{b}") for a in "zyx" for b in "zyx"]
+
+
+def wave_numbers(n: int) -> tuple[Array, Array, Array]:
+    k, last = 2 * np.pi * np.fft.fftfreq(n), 2 * np.pi * np.fft.rfftfreq(n)
+    return k[:, None, None], k[None, :, None], last[None, None, :]
+
+
+def made(n: int, seed: int, factor: Array) -> Array:
+    """Noise of unit deviation with this amplitude spectrum."""
+    white = np.random.default_rng(seed).standard_normal((n, n, n))
+    values = np.fft.irfftn(np.fft.rfftn(white) * factor, (n, n, n), (0, 1, 2))
+    return np.asarray(values / values.std())
+
+
+@lru_cache(maxsize=1)
+def texture(n: int, s: float) -> tuple[Array, Array]:
+    """A texture in both states."""
+    kz, ky, kx = wave_numbers(n)
+    whole = np.fft.rfftn(made(n, 1, np.exp(-(kz**2 + ky**2 + kx**2) * s * s / 2)))
+    first = np.fft.irfftn(whole, (n, n, n), (0, 1, 2))
+    # twice the voxels along every axis: zeros beyond the highest wave number
+    fine = np.zeros((2 * n, 2 * n, n + 1), complex)
+    half = n // 2
+    for z in (slice(0, half), slice(-half, None)):
+        for y in (slice(0, half), slice(-half, None)):
+            fine[z, y, : half + 1] = whole[z, y]
+    fine = np.fft.irfftn(8 * fine, (2 * n, 2 * n, 2 * n), (0, 1, 2))
+    centre = (n - 1) / 2
+    x = np.indices((n, n, n)).reshape(3, -1) - centre
+    back = np.linalg.inv(FIELD) @ (x - SHIFT[:, None]) + centre
+    second = ndimage.map_coordinates(fine, 2 * back, order=5, mode="grid-wrap").reshape(n, n, n)
+    return first, second
+
+
+def noise(n: int, kind: str, seed: int) -> Array:
+    kz, ky, kx = wave_numbers(n)
+    if kind == "white":
+        return np.random.default_rng(seed).standard_normal((n, n, n))
+    if kind == "correlated":
+        return made(n, seed, np.exp(-(kz**2 + ky**2 + kx**2) / 2))
+    # as filtered backprojection leaves it: the ramp in the plane with a window, some blur along the axis
+    kr = np.sqrt(ky**2 + kx**2)
+    return made(n, seed, np.sqrt(kr) * np.cos(np.clip(kr, 0, np.pi) / 2) * np.exp(-(kz**2) * 0.25 / 2))
+
+
+def image(values: Array) -> Array:
+    return np.clip(np.rint(MEAN + CONTRAST * values), 0, 65535).astype(np.uint16)
+
+
+class Outcome(NamedTuple):
+    """Of one texture, noise and order; ranges over components."""
+
+    texture: float
+    noise: str
+    level: float
+    order: int
+    nodes: int
+    observed: float
+    u: tuple[float, float]
+    F: tuple[float, float]
+    beyond: float
+    naive: float
+    bias: float
+    truth: float
+
+
+def run(im1: Array, im2: Array, order: int, spacing: int, hws: int, **more: Any) -> Any:
+    return mpidvc.ldic(
+        [im1, im2], node_spacing=spacing, half_window_size=hws, interpolation_order=order, processes=1, **more
+    )
+
+
+def naive_errors(im1: Array, positions: Array, hws: int, level: Array) -> Array:
+    """The formula for white noise: s² M⁻¹ with the gradient of image 1 alone."""
+    f = im1.astype(np.float64)
+    G = np.stack([(np.roll(f, -1, a) - np.roll(f, 1, a)) / 2 for a in range(3)])
+    n = 2 * hws - 1
+    X = np.ones((4, n, n, n))
+    X[:3] = np.indices((n, n, n)) - (n - 1) / 2
+    found = []
+    for position, s in zip(positions.astype(int), level, strict=True):
+        window = tuple(slice(p - hws + 1, p + hws) for p in position)
+        J = (G[(slice(None), *window)][:, None] * X[None]).reshape(12, -1)
+        found.append(s * np.sqrt(np.diag(np.linalg.inv(J @ J.T)))[[3, 7, 11]])
+    return np.array(found)
+
+
+def judge(s: float, kind: str, level: float, order: int, n: int, spacing: int, hws: int, clean: Any) -> Outcome:
+    """Measure one case; `clean`: the field without noise."""
+    first, second = texture(n, s)
+    im1 = image(first + level * noise(n, kind, 11))
+    im2 = image(second + level * noise(n, kind, 12))
+    field = run(im1, im2, order, spacing, hws, sigma=True)
+    # windows that lie wholly inside
+    inner = ((field.positions >= hws + 3) & (field.positions < n - hws - 3)).all(axis=1)
+    good = inner & (field["returnStatus"] == 2) & (clean["returnStatus"] == 2)
+    truth = (field.positions - (n - 1) / 2) @ (FIELD - np.eye(3)).T + SHIFT
+
+    def z_of(names: list[tuple[str, str]]) -> Array:
+        columns = []
+        for name, sigma in names:
+            error = (field[name] - clean[name])[good]
+            columns.append((error - error.mean()) / field[sigma][good])
+        return np.stack(columns, axis=-1)
+
+    zu, zf = z_of(DISPLACEMENTS), z_of(GRADIENTS)
+    errors = np.stack([field[name] - clean[name] for name, _ in DISPLACEMENTS], axis=-1)[good]
+    off = np.stack([clean[name] for name, _ in DISPLACEMENTS], axis=-1)[good] - truth[good]
+    whole = np.stack([field[name] for name, _ in DISPLACEMENTS], axis=-1)[good] - truth[good]
+    sigma = np.stack([field[name] for _, name in DISPLACEMENTS], axis=-1)[good]
+    some = np.flatnonzero(good)[:: max(1, int(good.sum()) // 150)]
+    naive = naive_errors(im1, field.positions[some], hws, field["noise"][some])
+    return Outcome(
+        *(s, kind, level, order, int(good.sum())),
+        float(errors.std(axis=0).mean()),
+        (float(zu.std(axis=0).min()), float(zu.std(axis=0).max())),
+        (float(zf.std(axis=0).min()), float(zf.std(axis=0).max())),
+        float((np.abs(np.concatenate([zu, zf], axis=1)) > 3).mean()),
+        float((errors.std(axis=0) / naive.mean(axis=0)).mean()),
+        float(np.sqrt((off**2).mean())),
+        float(((whole - whole.mean(axis=0)) / sigma).std()),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Calibration of the random errors of ldic.")
+    parser.add_argument("--size", type=int, default=128, help="voxels per axis (default: %(default)s)")
+    parser.add_argument("--spacing", type=int, default=9)
+    parser.add_argument("--hws", type=int, default=10)
+    parser.add_argument("--only", type=float, nargs="*", default=TEXTURES, help="textures")
+    parser.add_argument("--orders", type=int, nargs="*", default=(1, 3))
+    parser.add_argument("--csv", type=Path, help="write the numbers there, too")
+    args = parser.parse_args()
+    rows = []
+    titles = ("texture", "noise", "order", "nodes", "observed error of u", "std(z) of u", "of F", "\\|z\\| > 3")
+    print(f"| {' | '.join(titles)} | white-noise formula |")
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    for s in args.only:
+        first, second = texture(args.size, s)
+        for order in args.orders:
+            clean = run(image(first), image(second), order, args.spacing, args.hws)
+            for kind, level in NOISES:
+                begun = time.process_time()
+                one = judge(s, kind, level, order, args.size, args.spacing, args.hws, clean)
+                rows.append(one)
+                print(
+                    f"| {one.texture:g} | {kind} {level:g} | {order} | {one.nodes} | {one.observed:.4f} "
+                    f"| {one.u[0]:.2f}…{one.u[1]:.2f} | {one.F[0]:.2f}…{one.F[1]:.2f} | {100 * one.beyond:.2f} % "
+                    f"| {one.naive:.2f} |",
+                    flush=True,
+                )
+                print(f"{time.process_time() - begun:.1f} s", file=sys.stderr)
+    print()
+    print("| texture | order | bias of u without noise | std(z) against the truth |")
+    print("|---|---|---|---|")
+    for s in args.only:
+        for order in args.orders:
+            here = [one for one in rows if (one.texture, one.order) == (s, order)]
+            against = [one.truth for one in here]
+            print(f"| {s:g} | {order} | {here[0].bias:.4f} | {min(against):.2f}…{max(against):.2f} |")
+    if args.csv:
+        with args.csv.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(Outcome._fields)
+            for one in rows:
+                writer.writerow([f"{v[0]}:{v[1]}" if isinstance(v, tuple) else v for v in one])
+
+
+if __name__ == "__main__":
+    main()
