@@ -325,10 +325,10 @@ def test_a_series(tmp_path: Path) -> None:
 
 def test_a_study(tmp_path: Path) -> None:
     write_hdf5(tmp_path / "im-ldic.h5", field(), attributes=LDIC)
-    (tmp_path / "im-study.tsv").write_text("hws\tsigmaZ\n3\t0.1\n6\t0.03\n")
+    (tmp_path / "study.csv").write_text("hws,nodes,sigmaZ\n3,200,0.1\n6,200,0.03\n")
     assert report(tmp_path / "im-ldic.h5") == 0
     facts, page = check(tmp_path / "im-ldic-report.html")
-    assert facts["study"]["rows"] == [[3.0, 0.1], [6.0, 0.03]]
+    assert facts["study"]["rows"] == [[3.0, 200.0, 0.1], [6.0, 200.0, 0.03]]
     assert "Noise against window" in page.text
 
 
@@ -519,3 +519,17 @@ def test_from_python(tmp_path: Path) -> None:
     write_hdf5(tmp_path / "r.h5", field((4, 5, 6)), attributes=LDIC)
     facts = mpidvc.report(tmp_path / "r.h5")
     assert facts == json.loads((tmp_path / "r-report.json").read_text())
+
+
+def test_ranks_make_the_same_bytes(tmp_path: Path, mpiexec: Any) -> None:
+    """And a mistake is one line."""
+    write_hdf5(tmp_path / "r.h5", field((4, 5, 6)), attributes=LDIC)
+    assert report(tmp_path / "r.h5", "-o", tmp_path / "one.html") == 0
+    done = mpiexec(2, "-m", "mpidvc", "report", str(tmp_path / "r.h5"), "-o", str(tmp_path / "two.html"), timeout=300)
+    assert done.returncode == 0, done.stderr
+    for end in ("html", "json"):
+        assert (tmp_path / f"one.{end}").read_bytes() == (tmp_path / f"two.{end}").read_bytes()
+    done = mpiexec(2, "-m", "mpidvc", "report", str(tmp_path / "no.h5"))
+    assert done.returncode == 2
+    assert "no.h5: does not exist" in done.stderr
+    assert "Traceback" not in done.stderr
