@@ -150,9 +150,9 @@ def _strain(path: Path) -> Step | None:
 def _tables(folder: Path, stem: str | None) -> tuple[Table | None, Table | None]:
     """The tables of a series and of a study in a folder; of a single result those that it is a part of."""
     series = study = None
-    # of a run of all steps the table of the last one that has a table
-    steps = [folder / step for step in reversed(done_in(folder))] if stem is None else []
-    for path in [path for place in (folder, *steps) for path in _natural(place.glob(f"*{SERIES}"))]:
+    # those of folders in a folder follow
+    places = ("*", "*/*") if stem is None else ("*",)
+    for path in [path for place in places for path in _natural(folder.glob(f"{place}{SERIES}"))]:
         table = _read(path)
         if table is not None and series is None and (stem is None or _is_state(table, stem)):
             series = table
