@@ -12,6 +12,7 @@ import io
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ import tifffile
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from scipy.ndimage import map_coordinates
 
 from mpidvc.core import deformation
 from mpidvc.core.analytic import AnalyticPair
@@ -44,6 +46,14 @@ def run(*arguments: str, may_fail: bool = False) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         status = main([*arguments, "-np", "1"])
     if status > may_fail:
+        raise SystemExit(f"mpidvc {' '.join(arguments)}: exit status {status}, no picture")
+
+
+def run_alone(*arguments: str) -> None:
+    """Run a command that has no number of processes."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        status = main([*arguments])
+    if status:
         raise SystemExit(f"mpidvc {' '.join(arguments)}: exit status {status}, no picture")
 
 
@@ -436,6 +446,44 @@ def sure() -> None:
     save(made, "how-sure.png")
 
 
+def block() -> None:
+    """Correlate a block with a band across y and z, in which it is sheared along x: block-ldic.h5."""
+    one = AnalyticPair((64, 120, 100), seed=9).image1().astype(np.float32)
+    z, y, x = np.indices(one.shape, np.float32)
+    # nothing depends on x: what moves along it comes from there
+    moved = 1.6 * np.tanh(((y - 60) * np.cos(0.5) + (z - 32) * np.sin(0.5)) / 6)
+    two = map_coordinates(one, [z, y, x - moved], order=3, mode="nearest")
+    for name, image in (("im1", one), ("im2", two)):
+        tifffile.imwrite(f"{name}.tif", np.rint(image).astype(np.uint16), photometric="minisblack")
+    run("ldic", "im1.tif", "im2.tif", "-ns", "4", "-hws", "5", "-o", "3", "-pre", "block")
+
+
+def slices() -> None:
+    """Pictures of mpidvc plot: slices of a sheared block, and arrows over the volume of the demonstration."""
+    block()
+    run_alone("plot", "block-ldic.h5", "--component", "Xdisp", "dev", "returnStatus", "-o", str(IMAGES / "plot.png"))
+    run("demo", ".")
+    line = ["plot", "im1-im2-ldic.h5", "--quiver", "nonrigid", "--slice", "z=60"]
+    run_alone(*line, "-o", str(IMAGES / "plot-quiver.png"))
+
+
+def page() -> None:
+    """The first screen of a report, as Chromium shows it."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        print("page: left as it is, there is no chromium")
+        return
+    block()
+    run_alone("report", "block-ldic.h5")
+    window = ["--headless=new", "--no-sandbox", "--hide-scrollbars", "--window-size=900,1000"]
+    shot = f"--screenshot={IMAGES / 'report.png'}"
+    done = subprocess.run(
+        [browser, *window, shot, f"file://{Path.cwd()}/block-ldic-report.html"], capture_output=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"page: {browser} ended with {done.returncode}")
+
+
 def eye() -> None:
     """The window of ereg on a packing of grains: as it begins, and when both images lie upon each other."""
     os.environ["QT_QPA_PLATFORM"] = "offscreen"
@@ -503,6 +551,8 @@ MADE: dict[str, Callable[[], None]] = {
     "fields": fields,
     "gauges": gauges,
     "series": series,
+    "slices": slices,
+    "page": page,
     "eye": eye,
 }
 REAL = ("rock", "sandstone", "plate", "fields", "gauges")

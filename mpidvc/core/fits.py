@@ -1,4 +1,8 @@
-"""Fits of one motion to the displacements of many points: a rigid one, and an affine one."""
+"""Fits of one motion to the displacements of many points in the least squares: a rigid one, and an affine one.
+
+In closed form, for pictures and reports of fields of any size; `mpidvc.core.motion` has the fit that withstands wrong
+points, by which motions are removed from a field.
+"""
 
 from __future__ import annotations
 

@@ -67,9 +67,12 @@ def texts_of(path: str) -> Mapping[str, str]:
 
 
 def made_with(texts: Mapping[str, str]) -> dict[str, Any]:
-    """The settings that a results file was made with (`Work.determines`), from its texts."""
-    found: dict[str, Any] = json.loads(texts.get("determines", "{}"))
-    return found
+    """The settings that a results file was made with (`Work.determines`), from its texts; none if they are damaged."""
+    try:
+        found = json.loads(texts.get("determines", "{}"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def version() -> dict[str, str]:

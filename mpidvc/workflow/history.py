@@ -73,11 +73,7 @@ def open_step(path: str | Path) -> Step:
     """
     place = Path(path)
     texts = texts_of(str(place))
-    try:
-        settings = made_with(texts)
-    except ValueError:
-        settings = {}
-    return Step(place, texts, settings if isinstance(settings, dict) else {}, read_log(path_of(place)))
+    return Step(place, texts, made_with(texts), read_log(path_of(place)))
 
 
 def _options(step: Step, commands: Mapping[str, Command]) -> Any:

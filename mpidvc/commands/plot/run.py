@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +54,15 @@ class Plan(command.Plan):
 
     Attributes
     ----------
-    args : Namespace
-        The options, on rank 0.
+    picture : _Picture or None
+        What is drawn, on rank 0.
     output : str
     """
 
     #: It only looks.
     timed = False
 
-    args: Any
+    picture: _Picture | None
     output: str
 
     @classmethod
@@ -72,16 +72,15 @@ class Plan(command.Plan):
             raise UserError("--output: is missing; a field in memory has no name, give that of the picture")
         output = output or str(Path(args.phi_file).with_suffix(".png"))
         check_picture("--output", output)
-        return cls(args=args, output=output)
+        return cls(picture=_Picture(args, console), output=output)
 
     def for_workers(self) -> Plan:
-        return Plan(args=None, output=self.output)
+        return replace(self, picture=None)
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
-        if executor.rank != 0:
+        if self.picture is None:
             return Outcome(0)
-        picture = _Picture(self.args, console)
-        save(self.output, draw(picture.rows(), picture.notes()))
+        save(self.output, draw(self.picture.rows, self.picture.notes()))
         console.print(f"Written: {self.output}")
         return Outcome(0, Path(self.output), (Path(self.output),))
 
@@ -103,6 +102,8 @@ class _Picture:
             raise UserError(f"--slice {' '.join(args.slice)}: the result is 2D; drop it")
         self.planes = planes_of(self.given.field, places)
         self.points = np.concatenate([plane.points.ravel() for plane in self.planes])
+        #: From the top.
+        self.rows = self._all_rows()
 
     def _open(self, given: str | PhiField) -> Quantities:
         if isinstance(given, PhiField):
@@ -127,8 +128,7 @@ class _Picture:
             texts.append(f"displacements and strains of the {n} of {len(self.given.field)} points that are good")
         return "; ".join(texts)
 
-    def rows(self) -> list[Row]:
-        """The rows, from the top."""
+    def _all_rows(self) -> list[Row]:
         if self.args.compare is not None:
             return self._compared()
         image = self._image()

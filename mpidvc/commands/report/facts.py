@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,7 +94,7 @@ def collect(gathered: Gathered, commands: Mapping[str, Command], given_images: S
         _measure(material, gathered, phi_field)
     facts["motion"] = _motion(phi_field, good)
     facts["images"] = [
-        {"name": image.path, "shape": list(image.shape), "dtype": image.dtype.name} for image in images or ()
+        {"name": _name(image, main), "shape": list(image.shape), "dtype": image.dtype.name} for image in images or ()
     ]
     if images is not None:
         material.residual = _residual(images, phi_field, good, main)
@@ -333,6 +335,12 @@ def _images(main: Step, commands: Mapping[str, Command], given: Sequence[str] | 
     if one.shape != two.shape:
         raise UserError(f"--images {' '.join(given)}: differ in shape, {one.shape} and {two.shape}")
     return one, two
+
+
+def _name(image: Image, main: Step) -> str:
+    """Name of an image: from the folder of the result on, if it lies there."""
+    folder = f"{main.path.parent.resolve()}{os.sep}"
+    return str(Path(image.path).resolve()).removeprefix(folder) if "::" not in image.path else image.path
 
 
 def _residual(images: tuple[Image, Image], phi_field: PhiField, good: Any, main: Step) -> Compared | None:

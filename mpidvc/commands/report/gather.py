@@ -25,8 +25,8 @@ ORDER = (
     "regularStrain",
     "",
 )
-#: Ends of the names of the tables of a series, and of a study of window sizes; most bytes and rows of one.
-SERIES, STUDY, LONGEST, MOST_ROWS = "-series.tsv", "-study.tsv", 2**24, 10_000
+#: Ends of the names of the tables of a series, and of mpidvc study; most bytes and rows of one.
+SERIES, STUDY, LONGEST, MOST_ROWS = "-series.tsv", "study.csv", 2**24, 10_000
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _folder(folder: Path) -> Gathered:
     if not found:
         # without results files, text files are all there is
         for path in _natural(folder.glob("*.tsv")):
-            if path.name.endswith((SERIES, STUDY)):
+            if path.name.endswith(SERIES):
                 continue
             step = open_step(path)
             try:
@@ -150,13 +150,15 @@ def _strain(path: Path) -> Step | None:
 def _tables(folder: Path, stem: str | None) -> tuple[Table | None, Table | None]:
     """The tables of a series and of a study in a folder; of a single result those that it is a part of."""
     series = study = None
-    for path in _natural(folder.glob(f"*{SERIES}")):
+    # those of folders in a folder follow
+    places = ("*", "*/*") if stem is None else ("*",)
+    for path in [path for place in places for path in _natural(folder.glob(f"{place}{SERIES}"))]:
         table = _read(path)
         if table is not None and series is None and (stem is None or _is_state(table, stem)):
             series = table
     for path in _natural(folder.glob(f"*{STUDY}")):
         if stem is None or stem.startswith(path.name.removesuffix(STUDY)):
-            study = study or _read(path)
+            study = study or _read(path, ",")
     return series, study
 
 
@@ -168,12 +170,12 @@ def _is_state(table: Table, stem: str) -> bool:
     return any(f"{row[of]}-{row[at]}-" in f"{stem}-" for row in table.rows)
 
 
-def _read(path: Path) -> Table | None:
+def _read(path: Path, separator: str = "\t") -> Table | None:
     """A table; None if it is none."""
     try:
         if not path.is_file() or path.stat().st_size > LONGEST:
             return None
-        lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line]
+        lines = [line.split(separator) for line in path.read_text(encoding="utf-8").splitlines() if line]
     except (OSError, UnicodeDecodeError):
         return None
     columns, cells = (lines[0], lines[1 : 1 + MOST_ROWS]) if lines else ([], [])

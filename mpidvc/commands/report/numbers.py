@@ -40,4 +40,6 @@ def shown(facts: Mapping[str, Any], number: Number) -> str:
     if number.form.endswith("g") and abs(value) < LEAST:
         # 0 but for rounding
         return "0"
-    return format(value, ".4g" if number.form.endswith("f") and abs(value) >= MOST else number.form)
+    told = format(value, ".4g" if number.form.endswith("f") and abs(value) >= MOST else number.form)
+    # no minus before a 0
+    return told if any(digit in told for digit in "123456789") else told.removeprefix("-")

@@ -131,18 +131,22 @@ class _Page:
     def _text(self, text: Text) -> str:
         return "".join(escape(part) if isinstance(part, str) else self._n(*part) for part in text)
 
-    def _table(self, head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", texts: int = 1) -> str:
-        """A table of cells that are HTML; the first `texts` columns hold texts, the others numbers."""
+    def _table(self, head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
+        """A table of cells that are HTML; those that begin with a number stand on the right."""
         if not rows:
             return ""
 
-        def line(cells: Sequence[str], tag: str) -> str:
-            kinds = ["" if k < texts else ' class="n"' for k in range(len(cells))]
-            return "<tr>" + "".join(f"<{tag}{k}>{c}</{tag}>" for k, c in zip(kinds, cells, strict=True)) + "</tr>"
+        def line(cells: Sequence[str], kinds: Sequence[bool], tag: str) -> str:
+            told = zip(cells, kinds, strict=True)
+            number = ' class="n"'
+            return "<tr>" + "".join(f"<{tag}{number if n else ''}>{c}</{tag}>" for c, n in told) + "</tr>"
+
+        def numbers(row: Sequence[str]) -> list[bool]:
+            return [cell.startswith(("<data", "–")) for cell in row]
 
         told = f"<caption>{escape(caption)}</caption>" if caption else ""
-        body = "".join(line(row, "td") for row in rows)
-        top = f"<thead>{line([escape(name) for name in head], 'th')}</thead>" if head else ""
+        body = "".join(line(row, numbers(row), "td") for row in rows)
+        top = f"<thead>{line([escape(name) for name in head], numbers(rows[0]), 'th')}</thead>" if head else ""
         return f'<div class="wide"><table>{told}{top}<tbody>{body}</tbody></table></div>\n'
 
     def _shown(self, section: str) -> str:
@@ -202,7 +206,7 @@ class _Page:
             ]
             for k, image in enumerate(facts["images"])
         ]
-        told = self._table(["", "file", "voxels (z y x)"], rows, texts=2)
+        told = self._table(["", "file", "voxels (z y x)"], rows)
         residual = facts["residual"]
         if residual is not None and "after" in residual:
             numbers = [
@@ -231,7 +235,7 @@ class _Page:
             meaning = escape(row["meaning"] or "unknown")
             value, count = self._n(f"statuses/{k}/value", "+d"), self._n(f"statuses/{k}/count", "d")
             rows.append([value, meaning, bar, count, self._n(f"statuses/{k}/share", ".1%")])
-        told = self._table(["return status", "meaning", "", "points", "share"], rows, texts=3)
+        told = self._table(["return status", "meaning", "", "points", "share"], rows)
         told += self._quantities(("zncc", "pixelSearchCC", "error", "iterations"))
         return told + self._shown("convergence")
 
@@ -325,7 +329,7 @@ class _Page:
         for i, row in enumerate(table["rows"][:MOST_ROWS]):
             cells = enumerate(row)
             rows.append([escape(c) if isinstance(c, str) else self._n(f"{name}/rows/{i}/{k}", ".6g") for k, c in cells])
-        told = self._table(table["columns"], rows, table["file"], texts=0)
+        told = self._table(table["columns"], rows, table["file"])
         if len(table["rows"]) > MOST_ROWS:
             told += f'<p class="soft">The first {MOST_ROWS} rows; the JSON file has all.</p>'
         return self._shown(name) + told
@@ -350,7 +354,7 @@ class _Page:
                 rows.append([f"run: {name}", _setting(value) if isinstance(value, list) else self._n(path, "g")])
             if rows:
                 about = f"{step['command']}: {step['file']}" if step["command"] else step["file"]
-                table = self._table([], [[a, f'<div class="long">{b}</div>'] for a, b in rows], texts=2)
+                table = self._table([], [[a, f'<div class="long">{b}</div>'] for a, b in rows])
                 told += f"<details><summary>Parameters of {escape(about)}</summary>{table}</details>"
             else:
                 told += f"<p>From {escape(step['file'])}, which tells no parameters.</p>"
@@ -363,7 +367,7 @@ class _Page:
             ]
             for k, one in enumerate(facts["files"])
         ]
-        told += self._table(["file", "command", "points", "good"], rows, texts=2)
+        told += self._table(["file", "command", "points", "good"], rows)
         told += "".join(f"<p>Not read: {escape(line)}</p>" for line in facts["refused"])
         version = escape(facts["version"])
         return told + (

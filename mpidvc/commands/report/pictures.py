@@ -205,11 +205,9 @@ def _study(table: Mapping[str, Any] | None) -> list[Picture]:
     if table is None:
         return []
     columns = _columns(table)
-    hws = next((columns[name] for name in ("hws", "half-window size", "-hws") if name in columns), None)
-    if hws is None:
-        return []
-    lines = {name: values for name, values in columns.items() if name.startswith("sigma")}
-    if not lines:
+    hws = columns.get("hws")
+    lines = _some(columns, {f"sigma{axis}": axis.lower() for axis in "ZYX"})
+    if hws is None or not lines:
         return []
 
     def plot(panel: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from mpidvc.atomic import replacing
 from mpidvc.cli import command
 from mpidvc.cli.command import Outcome
 from mpidvc.commands import COMMANDS
-from mpidvc.commands.report.facts import collect
+from mpidvc.commands.report.facts import Material, collect
 from mpidvc.commands.report.gather import gather
 from mpidvc.commands.report.page import make_page
 from mpidvc.commands.report.pictures import make_pictures
@@ -33,16 +33,15 @@ class Plan(command.Plan):
 
     Attributes
     ----------
-    result : str
-    images : list of str or None
+    material : Material or None
+        What the page is made of, on rank 0.
     output : Path
     """
 
     #: It only looks.
     timed = False
 
-    result: str
-    images: list[str] | None
+    material: Material | None
     output: Path
 
     @classmethod
@@ -53,14 +52,18 @@ class Plan(command.Plan):
         output = given / "report.html" if given.is_dir() else given.with_name(f"{given.stem}-report.html")
         output = Path(args.output) if args.output is not None else output
         check_picture("--output", str(output))
-        return cls(result=args.result, images=args.images, output=output)
-
-    def execute(self, executor: Executor, console: Console) -> Outcome:
-        if executor.rank != 0:
-            return Outcome(0)
         # numbers of a result may be absurd, and their squares no numbers
         with np.errstate(over="ignore", invalid="ignore"):
-            material = collect(gather(self.result), COMMANDS, self.images)
+            return cls(material=collect(gather(args.result), COMMANDS, args.images), output=output)
+
+    def for_workers(self) -> Plan:
+        return replace(self, material=None)
+
+    def execute(self, executor: Executor, console: Console) -> Outcome:
+        material = self.material
+        if material is None:
+            return Outcome(0)
+        with np.errstate(over="ignore", invalid="ignore"):
             page = make_page(material, make_pictures(material))
         numbers = self.output.with_suffix(".json")
         _write(numbers, json.dumps(material.facts, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
