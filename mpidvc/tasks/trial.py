@@ -63,7 +63,7 @@ FEWEST = 2
 #: Share of an image's voxels that are decoded at most, where the groups do not cover it anyway, and voxels that always
 #: are.
 SHARE, ALWAYS = 0.045, 20_000_000
-#: Largest lag (voxels) along an axis at which the texture is looked at, edge (voxels) of the blocks whose mean grey
+#: Largest lag (voxels) along an axis at which the texture is looked at; edge (voxels) of the blocks whose mean grey
 #: levels tell air from material, and voxels of a group that enter a histogram.
 LONGEST, BLOCK, SAMPLE = 36, 9, 4096
 #: Columns of a registration.
@@ -304,9 +304,11 @@ class Look:
 
     Attributes
     ----------
-    lines, line_pairs : (3, LONGEST + 1) float64
-        `core.grey_texture.line_sums` of the box.
-    mean, deviation : float
+    lines : (k, 3, LONGEST + 1) float64
+        `core.grey_texture.line_sums` of the largest windows at the nodes; nan where a voxel is no data.
+    line_pairs : (3, LONGEST + 1) float64
+        Of each of them.
+    mean : float
         Of the box.
     sample : (SAMPLE,)
         Grey levels.
@@ -325,7 +327,6 @@ class Look:
     lines: Array
     line_pairs: Array
     mean: float
-    deviation: float
     sample: npt.NDArray[np.generic]
     blocks: Array
     means: Array
@@ -378,9 +379,8 @@ class TrialTask:
         nodes = group.nodes - low
         values = local.array
         usable = data_voxels(values, local.limits)
-        whole = bool(usable.all())
         inner = values[usable]
-        lines, line_pairs = line_sums(values, LONGEST, None if whole else usable)
+        lines, line_pairs = np.full((len(nodes), 3, LONGEST + 1), np.nan), np.zeros((3, LONGEST + 1))
         lags = 2 * LAGS + 1
         shape = (lags if flat[0] else 1, lags, lags)
         gradients, pairs = np.zeros((3, *shape)), np.zeros(shape)
@@ -392,6 +392,7 @@ class TrialTask:
             if min(s.start for s in window) < 0 or not usable[window].all():
                 continue
             sums[k], G = nested_sums(values[window], self._order)
+            lines[k], line_pairs = line_sums(values[window], LONGEST)
             cut = _around(np.array(G.shape[1:]) // 2, pilot)
             for axis in range(3):
                 found = lag_sums(G[axis][cut])
@@ -402,7 +403,6 @@ class TrialTask:
             lines=lines,
             line_pairs=line_pairs,
             mean=float(inner.mean(dtype=np.float64)) if inner.size else math.nan,
-            deviation=float(inner.std(dtype=np.float64)) if inner.size else math.nan,
             sample=inner[:: max(1, inner.size // SAMPLE)],
             blocks=_block_means(np.where(usable, values, np.nan)),
             means=means,
