@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,10 @@ def test_bias_of_linear_interpolation(folder: Path) -> None:
     """On fine texture linear interpolation is off by some hundredths of a voxel, a cubic spline by some thousandths."""
     bias = {}
     for order in (1, 3):
-        found = mpidvc.study(str(folder / "fine.tif"), noise=0.2, sizes=[8], interpolation_order=order, processes=1)
+        # the bias differs from node to node, which looks like noise
+        told = pytest.warns(UserWarning, match="larger than the predicted one") if order == 1 else nullcontext()
+        with told:
+            found = mpidvc.study(str(folder / "fine.tif"), noise=0.2, sizes=[8], interpolation_order=order, processes=1)
         bias[order] = max(found.rows[0].bias)
     assert bias[3] < 0.005
     assert bias[1] > 3 * bias[3]
