@@ -113,7 +113,7 @@ class Texture:
     saturated : float
         Share of voxels with the first or the last grey level, where they are piled up.
     air : float
-        Share of air, 0 where there are no two classes.
+        Share of air in the places that were looked at, 0 where there are no two classes.
     threshold : float or None
         Grey level between air and material, for ``-glt``.
     """

@@ -183,8 +183,8 @@ def test_large_displacements_are_searched(
 def test_air(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A fifth of the volume; its noise is that of the material, and its mask tells it."""
     found = told("@air.tif --noise-mask @half.tif --target-sigma 0.05", folder, capsys)
-    # windows have to be inside: places near the faces are seen less often
-    assert found["texture"]["air"] == pytest.approx(14 / 64, abs=0.12)
+    # windows have to be inside: places near the faces are seen less often than the 22 % that they are
+    assert 0.03 < found["texture"]["air"] < 0.25
     # the step at the face of the material is no texture
     assert max(length or np.inf for length in found["texture"]["lengths"]) < 5
     assert 0.05 < found["grey_low"] < 0.38
