@@ -51,9 +51,9 @@ TARGET = 0.01
 FEATURES, PERIODS = 3, 1.5
 #: Least share of air that windows are skipped for.
 LEAST_AIR = 0.01
-#: Windows whose grey levels vary more than this times the median show more than the texture; and the share of saturated
-#: voxels that is warned of.
-LARGEST_VARIANCE, LEAST_SATURATED = 3.0, 1e-3
+#: Variance of the grey levels of a window, over the median, above which it shows the face of a specimen; and the share
+#: of saturated voxels that is warned of.
+LARGEST_VARIANCE, LEAST_SATURATED = 1.3, 1e-3
 #: Displacement (voxels) from the guess up to which a correlation finds its way without a search.
 NEAR = 2.0
 #: CPU seconds per compared voxel of a point, and per point, where nothing was measured.
@@ -346,8 +346,10 @@ class _Conclusion:
             self._used &= np.concatenate([look.means for look in looks]) > threshold
         if not (variances[self._used] > 0).any():
             raise UserError(f"{self._inputs.image1.path}: has no texture where it was looked at; check the image")
-        # windows at the face of a specimen show a step, and no texture
-        plain = self._used & (variances <= LARGEST_VARIANCE * np.median(variances[self._used]))
+        plain = self._used
+        if threshold is not None:
+            # windows at the face of a specimen show a step, and no texture
+            plain = plain & (variances <= LARGEST_VARIANCE * np.median(variances[self._used]))
         products = lines[plain].sum(axis=0)
         lengths, periods = [], []
         for axis in (1, 2) if self._two_d else (0, 1, 2):
