@@ -407,7 +407,7 @@ def study() -> None:
     shutil.copyfile("study.png", IMAGES / "study.png")
 
 
-def gauge() -> None:
+def gauge_size() -> None:
     """Amplitude that gauges leave of a wave of strain: in closed form, over voxels."""
     hws = 13
     n = 2 * hws - 1
@@ -441,7 +441,7 @@ def gauge() -> None:
     axes.set_xlabel("wavelength / gauge")
     axes.set_ylabel("amplitude left")
     axes.legend(fontsize=8)
-    save(made, "gauge.png")
+    save(made, "gauge-size.png")
 
 
 def eye() -> None:
@@ -504,7 +504,7 @@ MADE: dict[str, Callable[[], None]] = {
     "windows": windows,
     "ranking": ranking,
     "study": study,
-    "gauge": gauge,
+    "gauge-size": gauge_size,
     "residual": residual,
     "rock": rock,
     "sandstone": sandstone,
