@@ -62,7 +62,7 @@ GROUPS, GROUPS_2D, NODES, NODES_2D, APART = 3, 5, 2, 3, 12
 FEWEST = 2
 #: Share of an image's voxels that are decoded at most, where the groups do not cover it anyway, and voxels that always
 #: are.
-SHARE, ALWAYS = 0.045, 20_000_000
+SHARE, ALWAYS = 0.045, 40_000_000
 #: Largest lag (voxels) along an axis at which the texture is looked at; edge (voxels) of the blocks whose mean grey
 #: levels tell air from material, and voxels of a group that enter a histogram.
 LONGEST, BLOCK, SAMPLE = 36, 9, 4096
@@ -119,9 +119,11 @@ def groups_of(shape: Triple, hws: int, grain: Triple = (1, 1, 1)) -> list[Group]
     edge = 2 * np.array([0 if two_d and axis == 0 else _reach2(hws, 3) for axis in range(3)]) + APART * (nodes - 1) + 1
     pieces = np.where(np.array(grain) > 1, edge // np.array(grain) + 2, edge)
     decoded = np.prod(np.minimum(pieces * np.array(grain), shape))
-    while counts.sum() > 1 + 2 * FEWEST and np.prod(counts) * decoded > most:
-        # along z first: planes are often decoded as a whole
-        axis = int(np.argmax(counts - np.where(np.arange(3) == 0, 1, FEWEST) + np.array([0.5, 0.25, 0])))
+    least = np.array([1, FEWEST, FEWEST])
+    # planes that are decoded as a whole are read once more for every layer of groups
+    ease = np.array([9.0, 0.25, 0.5]) if grain[0] < grain[1] else np.array([0.0, 0.25, 0.5])
+    while (counts > least).any() and np.prod(counts) * decoded > most:
+        axis = int(np.argmax(np.where(counts > least, counts + ease, 0)))
         counts[axis] -= 1
     axes = []
     for axis in range(3):
