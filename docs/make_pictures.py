@@ -484,6 +484,52 @@ def page() -> None:
         raise SystemExit(f"page: {browser} ended with {done.returncode}")
 
 
+def study() -> None:
+    """Errors of windows on virtual states of a made volume."""
+    pair = AnalyticPair((150, 150, 150), seed=1, dtype=np.float32, mean=0.4, contrast=0.1, noise=0.01)
+    tifffile.imwrite("im1.tif", pair.image1(), photometric="minisblack")
+    sizes = ("5", "6", "8", "10", "13", "16", "20")
+    run("study", "im1.tif", "--noise", "0.01", "-hws", *sizes, "--plot", "study.png")
+    shutil.copyfile("study.png", IMAGES / "study.png")
+
+
+def gauge_size() -> None:
+    """Amplitude that gauges leave of a wave of strain: in closed form, over voxels."""
+    hws = 13
+    n = 2 * hws - 1
+    x = np.arange(-(hws - 1), hws)
+
+    def mean(k: float) -> float:
+        """What a window leaves of a wave of displacement with this wave number."""
+        return float(np.cos(k * x).mean())
+
+    def slope(k: float) -> float:
+        """What the F of a window leaves of a wave of strain: the slope of a line through sin(k x) / k."""
+        return float((x * np.sin(k * x) / k).sum() / (x**2).sum())
+
+    def by_nodes(k: float, count: int) -> float:
+        """What the line through the displacements of some nodes leaves of it; they are half a window apart."""
+        places = hws * (np.arange(count) - (count - 1) / 2)
+        return mean(k) * float((places * np.sin(k * places) / k).sum() / (places**2).sum())
+
+    made = figure(5.5, 3.4)
+    axes = made.subplots()
+    ratios = np.geomspace(0.5, 8, 200)
+    for count, title in ((1, "F of a window"), (2, "two nodes"), (5, "five nodes")):
+        size = (count - 1) * hws + n
+        waves = [2 * np.pi / (ratio * size) for ratio in ratios]
+        left = [slope(k) if count == 1 else by_nodes(k, count) for k in waves]
+        axes.semilogx(ratios, left, label=f"{title}: gauge of {size} voxels")
+    axes.axhline(0.9, color="0.6", linewidth=0.8, linestyle=":")
+    axes.axhline(0, color="0.6", linewidth=0.8)
+    axes.set_xticks((0.5, 1, 2, 4, 8), ("½", "1", "2", "4", "8"))
+    axes.minorticks_off()
+    axes.set_xlabel("wavelength / gauge")
+    axes.set_ylabel("amplitude left")
+    axes.legend(fontsize=8)
+    save(made, "gauge-size.png")
+
+
 def eye() -> None:
     """The window of ereg on a packing of grains: as it begins, and when both images lie upon each other."""
     os.environ["QT_QPA_PLATFORM"] = "offscreen"
@@ -544,6 +590,8 @@ MADE: dict[str, Callable[[], None]] = {
     "windows": windows,
     "ranking": ranking,
     "sure": sure,
+    "study": study,
+    "gauge-size": gauge_size,
     "residual": residual,
     "rock": rock,
     "sandstone": sandstone,

@@ -62,8 +62,8 @@ GROUPS, GROUPS_2D, NODES, NODES_2D, APART = 3, 5, 2, 3, 12
 FEWEST = 2
 #: Share of an image's voxels that are decoded at most, where the groups do not cover it anyway, and voxels that always
 #: are.
-SHARE, ALWAYS = 0.045, 20_000_000
-#: Largest lag (voxels) along an axis at which the texture is looked at, edge (voxels) of the blocks whose mean grey
+SHARE, ALWAYS = 0.045, 40_000_000
+#: Largest lag (voxels) along an axis at which the texture is looked at; edge (voxels) of the blocks whose mean grey
 #: levels tell air from material, and voxels of a group that enter a histogram.
 LONGEST, BLOCK, SAMPLE = 36, 9, 4096
 #: Columns of a registration.
@@ -119,9 +119,11 @@ def groups_of(shape: Triple, hws: int, grain: Triple = (1, 1, 1)) -> list[Group]
     edge = 2 * np.array([0 if two_d and axis == 0 else _reach2(hws, 3) for axis in range(3)]) + APART * (nodes - 1) + 1
     pieces = np.where(np.array(grain) > 1, edge // np.array(grain) + 2, edge)
     decoded = np.prod(np.minimum(pieces * np.array(grain), shape))
-    while counts.sum() > 1 + 2 * FEWEST and np.prod(counts) * decoded > most:
-        # along z first: planes are often decoded as a whole
-        axis = int(np.argmax(counts - np.where(np.arange(3) == 0, 1, FEWEST) + np.array([0.5, 0.25, 0])))
+    least = np.array([1, FEWEST, FEWEST])
+    # planes that are decoded as a whole are read once more for every layer of groups
+    ease = np.array([9.0, 0.25, 0.5]) if grain[0] < grain[1] else np.array([0.0, 0.25, 0.5])
+    while (counts > least).any() and np.prod(counts) * decoded > most:
+        axis = int(np.argmax(np.where(counts > least, counts + ease, 0)))
         counts[axis] -= 1
     axes = []
     for axis in range(3):
@@ -304,9 +306,11 @@ class Look:
 
     Attributes
     ----------
-    lines, line_pairs : (3, LONGEST + 1) float64
-        `core.grey_texture.line_sums` of the box.
-    mean, deviation : float
+    lines : (k, 3, LONGEST + 1) float64
+        `core.grey_texture.line_sums` of the largest windows at the nodes; nan where a voxel is no data.
+    line_pairs : (3, LONGEST + 1) float64
+        Of each of them.
+    mean : float
         Of the box.
     sample : (SAMPLE,)
         Grey levels.
@@ -325,7 +329,6 @@ class Look:
     lines: Array
     line_pairs: Array
     mean: float
-    deviation: float
     sample: npt.NDArray[np.generic]
     blocks: Array
     means: Array
@@ -378,9 +381,8 @@ class TrialTask:
         nodes = group.nodes - low
         values = local.array
         usable = data_voxels(values, local.limits)
-        whole = bool(usable.all())
         inner = values[usable]
-        lines, line_pairs = line_sums(values, LONGEST, None if whole else usable)
+        lines, line_pairs = np.full((len(nodes), 3, LONGEST + 1), np.nan), np.zeros((3, LONGEST + 1))
         lags = 2 * LAGS + 1
         shape = (lags if flat[0] else 1, lags, lags)
         gradients, pairs = np.zeros((3, *shape)), np.zeros(shape)
@@ -392,6 +394,7 @@ class TrialTask:
             if min(s.start for s in window) < 0 or not usable[window].all():
                 continue
             sums[k], G = nested_sums(values[window], self._order)
+            lines[k], line_pairs = line_sums(values[window], LONGEST)
             cut = _around(np.array(G.shape[1:]) // 2, pilot)
             for axis in range(3):
                 found = lag_sums(G[axis][cut])
@@ -402,7 +405,6 @@ class TrialTask:
             lines=lines,
             line_pairs=line_pairs,
             mean=float(inner.mean(dtype=np.float64)) if inner.size else math.nan,
-            deviation=float(inner.std(dtype=np.float64)) if inner.size else math.nan,
             sample=inner[:: max(1, inner.size // SAMPLE)],
             blocks=_block_means(np.where(usable, values, np.nan)),
             means=means,

@@ -24,7 +24,7 @@ from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.launch import available_cpus
 from mpidvc.tasks.grey import Windows, grey_levels
 from mpidvc.tasks.ranks import on_leader
-from mpidvc.tasks.trial import MARGIN, PILOT, SMALLEST, Group, Look, TrialTask, groups_of, largest_window
+from mpidvc.tasks.trial import MARGIN, PILOT, SEARCH, SMALLEST, Group, Look, TrialTask, groups_of, largest_window
 from mpidvc.workflow.guess import Guess
 from mpidvc.workflow.inputs import by
 from mpidvc.workflow.output import base_name, folder_of
@@ -51,6 +51,9 @@ TARGET = 0.01
 FEATURES, PERIODS = 3, 1.5
 #: Least share of air that windows are skipped for.
 LEAST_AIR = 0.01
+#: Variance of the grey levels of a window, over the median, above which it shows the face of a specimen; and the share
+#: of saturated voxels that is warned of.
+LARGEST_VARIANCE, LEAST_SATURATED = 1.3, 1e-3
 #: Displacement (voxels) from the guess up to which a correlation finds its way without a search.
 NEAR = 2.0
 #: CPU seconds per compared voxel of a point, and per point, where nothing was measured.
@@ -110,7 +113,7 @@ class Texture:
     saturated : float
         Share of voxels with the first or the last grey level, where they are piled up.
     air : float
-        Share of air, 0 where there are no two classes.
+        Share of air in the places that were looked at, 0 where there are no two classes.
     threshold : float or None
         Grey level between air and material, for ``-glt``.
     """
@@ -301,11 +304,6 @@ class _Conclusion:
         self._second = None if inputs.image2 is None else int(inputs.repeat is not None)
         self._warnings: list[str] = []
         self.texture = self._texture()
-        means = np.concatenate([look.means for look in looks])
-        self._used = np.isfinite(means)
-        if self.texture.threshold is not None:
-            with np.errstate(invalid="ignore"):
-                self._used &= means > self.texture.threshold
 
     def suggestion(self) -> Suggestion:
         """The suggestion."""
@@ -335,36 +333,49 @@ class _Conclusion:
 
     def _texture(self) -> Texture:
         looks = self._looks
-        products = np.asarray(sum(look.lines for look in looks))
-        pairs = np.asarray(sum(look.line_pairs for look in looks))
+        if not len(blocks := np.concatenate([look.blocks for look in looks])):
+            raise UserError(f"{self._inputs.image1.path}: has no grey levels where it was looked at; check the image")
+        classes = otsu(blocks)
+        air = classes.two and classes.share >= LEAST_AIR
+        threshold = float(f"{classes.threshold:.4g}") if air else None
+        lines = np.concatenate([look.lines for look in looks])
+        pairs = np.max([look.line_pairs for look in looks], axis=0)
+        variances = lines[:, -1, 0] / max(float(pairs[-1, 0]), 1.0)
+        self._used = np.isfinite(variances)
+        if threshold is not None:
+            self._used &= np.concatenate([look.means for look in looks]) > threshold
+        if not (variances[self._used] > 0).any():
+            raise UserError(f"{self._inputs.image1.path}: has no texture where it was looked at; check the image")
+        plain = self._used
+        if threshold is not None:
+            # windows at the face of a specimen show a step, and no texture
+            plain = plain & (variances <= LARGEST_VARIANCE * np.median(variances[self._used]))
+        products = lines[plain].sum(axis=0)
         lengths, periods = [], []
         for axis in (1, 2) if self._two_d else (0, 1, 2):
             covariance = products[axis] / np.maximum(pairs[axis], 1)
-            rho = covariance[pairs[axis] > 0] / covariance[0] if covariance[0] > 0 else np.zeros(1)
+            rho = covariance[pairs[axis] > 0] / covariance[0]
             lengths.append(correlation_length(rho))
             period = period_of(rho)
             periods.append(None if math.isnan(period) else period)
-        deviations = np.array([look.deviation for look in looks])
-        if not np.nanmax(deviations) > 0:
-            raise UserError(f"{self._inputs.image1.path}: has no texture where it was looked at; check the image")
-        sample = np.concatenate([look.sample for look in looks])
-        classes = otsu(np.concatenate([look.blocks for look in looks]))
-        air = classes.two and classes.share >= LEAST_AIR
-        saturated = saturated_share(sample)
-        if saturated > 0.001:
+        bricks = np.split(np.where(plain, variances, np.nan), len(looks))
+        contrasts = [math.sqrt(float(np.nanmedian(brick))) for brick in bricks if np.isfinite(brick).any()]
+        saturated = saturated_share(np.concatenate([look.sample for look in looks]))
+        if saturated > LEAST_SATURATED:
             self._warnings.append(
                 f"{100 * saturated:.1f} % of the voxels are saturated: their texture is cut off, which the predicted "
                 "errors do not know"
             )
+        means = np.array([look.mean for look in looks])
         return Texture(
             lengths=tuple(lengths),
             periods=tuple(periods),
-            mean=float(np.nanmean([look.mean for look in looks])),
-            contrast=float(np.nanmedian(deviations)),
-            contrasts=tuple(deviations.tolist()),
+            mean=float(means[np.isfinite(means)].mean()),
+            contrast=float(np.median(contrasts)),
+            contrasts=tuple(contrasts),
             saturated=saturated,
             air=classes.share if air else 0.0,
-            threshold=float(f"{classes.threshold:.4g}") if air else None,
+            threshold=threshold,
         )
 
     def _noise(self) -> Noise | None:
@@ -515,11 +526,13 @@ class _Conclusion:
         if self._second is None:
             return None
         registered = [look.registered[self._second] for look in self._looks]
-        lost = sum(one.lost for one in registered)
-        if lost > len(registered) / 4:
+        used = np.split(self._used, len(registered))
+        asked = [(one, rows) for one, rows in zip(registered, used, strict=True) if rows.any()]
+        lost = sum(one.lost or not np.isfinite(one.squares[rows]).any() for one, rows in asked)
+        if lost > len(asked) / 4:
             self._warnings.append(
-                f"{self._inputs.names[1]} has moved farther from image 1 than it was searched in {lost} of "
-                f"{len(registered)} places: register the images first (mpidvc reg), and give the result by -pf"
+                f"{self._inputs.names[1]} was not found within {SEARCH} voxels of the first guess in {lost} of "
+                f"{len(asked)} places: register the images first (mpidvc reg), and give the result by -pf"
             )
         nodes = np.concatenate([group.nodes for group in self._groups]).astype(np.float64)
         guess = _at(self._inputs.guess, nodes)[:, :3, 3]
@@ -529,7 +542,7 @@ class _Conclusion:
         moved = moved[np.isfinite(moved).all(axis=1)]
         if not len(moved) or np.quantile(np.abs(moved).max(axis=1), 0.99) <= NEAR:
             return None
-        low, high = np.floor(moved.min(axis=0)) - MARGIN, np.ceil(moved.max(axis=0)) + MARGIN
+        low, high = np.rint(moved.min(axis=0)) - MARGIN, np.rint(moved.max(axis=0)) + MARGIN
         if self._two_d:
             low[0] = high[0] = 0
         return tuple(int(v) for pair in zip(low, high, strict=True) for v in pair)

@@ -52,10 +52,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tifffile.imwrite(path / "flat.tif", np.full((64, 64, 64), 7, np.uint8))
     tifffile.imwrite(path / "small.tif", noisy(image1[:20], 5))
     half = np.zeros(SHAPE, np.uint8)
-    half[:, :, 40:] = 1
+    half[:, :, 50:] = 1
     tifffile.imwrite(path / "half.tif", half)
     air = noisy(image1, 1)
-    air[:, :, 40:] = np.random.default_rng(6).normal(0.02, NOISE, (64, 64, 24))
+    air[:, :, 50:] = np.random.default_rng(6).normal(0.02, NOISE, (64, 64, 14))
     tifffile.imwrite(path / "air.tif", air)
     return path
 
@@ -181,14 +181,17 @@ def test_large_displacements_are_searched(
 
 
 def test_air(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Three eighths of the volume; its noise is that of the material, and its mask tells it."""
+    """A fifth of the volume; its noise is that of the material, and its mask tells it."""
     found = told("@air.tif --noise-mask @half.tif --target-sigma 0.05", folder, capsys)
-    assert found["texture"]["air"] == pytest.approx(0.375, abs=0.12)
+    # windows have to be inside: places near the faces are seen less often than the 22 % that they are
+    assert 0.03 < found["texture"]["air"] < 0.25
+    # the step at the face of the material is no texture
+    assert max(length or np.inf for length in found["texture"]["lengths"]) < 5
     assert 0.05 < found["grey_low"] < 0.38
     assert f"-glt {found['grey_low']:g}" in found["command"]
     assert found["noise_deviation"] == pytest.approx(NOISE, rel=0.03)
     assert abs(found["noise_correlation"]) < 0.02
-    assert 0 < found["nodes"] < 216
+    assert 0 < found["nodes"] <= 216
 
 
 def test_saturation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -216,17 +219,17 @@ def test_two_dimensions() -> None:
     assert exponent_f == pytest.approx(-2, abs=0.25)
 
 
-def test_guess(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_guess() -> None:
     """A registration leads to displacements that are beyond the search."""
-    moved = np.roll(tifffile.imread(folder / "again.tif"), 14, 2)
-    registration = PhiField(np.array([[31.5, 31.5, 31.5]]), np.eye(4)[None].copy(), {}, layout="registration")
+    whole = AnalyticPair((40, 40, 156), seed=2, dtype=np.float32, mean=0.4, contrast=0.1).image1()
+    first, moved = noisy(whole[:, :, 14:154], 1), noisy(whole[:, :, :140], 2)
+    registration = PhiField(np.array([[19.5, 19.5, 69.5]]), np.eye(4)[None].copy(), {}, layout="registration")
     registration.phi[0, 2, 3] = 14
-    first = tifffile.imread(folder / "im1.tif")
     found = mpidvc.suggest(first, moved, phi_file=registration, target_sigma=0.05, processes=1)
-    assert found.noise_deviation == pytest.approx(NOISE, rel=0.15)
+    assert found.noise_deviation == pytest.approx(NOISE, rel=0.2)
     assert found.search is None
-    with pytest.warns(UserWarning, match=r"has moved farther from image 1 than it was searched in .* phi_file"):
-        mpidvc.suggest(first, moved, processes=1)
+    with pytest.warns(UserWarning, match=r"was not found within 8 voxels of the first guess in .* phi_file"):
+        mpidvc.suggest(first, moved, noise=NOISE, target_sigma=0.05, processes=1)
 
 
 @pytest.mark.parametrize(

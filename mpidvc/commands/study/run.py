@@ -171,5 +171,6 @@ def _show(found: Study, console: Console) -> None:
         told = ", ".join(f"{row.ratio:.2f} at -hws {row.hws}" for row in far)
         console.warn(
             f"the observed random error is larger than the predicted one (by {told}): windows that are too small and "
-            "jump to a wrong place, a repeat scan that has moved otherwise than as a whole, or artefacts such as rings"
+            "jump to a wrong place, a bias of the interpolation that differs from node to node (-o 1), a repeat scan "
+            "that has moved otherwise than as a whole, or artefacts such as rings"
         )

@@ -20,7 +20,7 @@ examples:
       by the noise of a uniform region, for a random error of 1e-3 of each component of F
   mpidvc suggest im1.tif im2.tif --json > suggestion.json
 
-A part of the images is read, and nothing is written. The guide docs/how-sure.md explains the table.
+A part of the images is read, and nothing is written. The guide docs/good-practice.md explains the table.
 """
 
 
