@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from mpidvc.core.analytic import AnalyticPair
-from mpidvc.core.grid import make_grid
+from mpidvc.core.grid import chunk_points, make_grid
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.images.image import ArrayImage
 from mpidvc.images.pair import ImagePair
 from mpidvc.tasks import ldic
-from mpidvc.tasks.ldic import LdicSettings, LdicTask, make_chunks
+from mpidvc.tasks.ldic import LdicSettings, LdicTask, brick
 from tests.jump import Jump
 from tests.tasks.given import Given, phi_of, run_all
 
@@ -60,7 +60,7 @@ def test_a_jump_without_a_guess(jump, images, case):
         registration = replace(registration, **{case: True})
     settings = replace(FLAT, registration=registration)
     nodes, _ = make_grid(images.image1.shape, (1, 12, 12))
-    chunks = make_chunks(nodes, SPACING, settings, two_d=True)
+    chunks = chunk_points(nodes, brick(len(nodes), SPACING, settings, two_d=True))
     divided = [chunks.points(k) for k in range(len(chunks))]
     guess = phi_of(np.zeros_like(nodes))
     clear, truth = jump.clear(nodes, 14), jump.displacement(nodes)
