@@ -15,19 +15,20 @@ from mpidvc.core.motion import CommonMotion, remove_motion
 from mpidvc.core.neighbourhood import neighbour_lists
 from mpidvc.fields.phifield import PhiField
 from mpidvc.kernels import field as kernels
+from mpidvc.kernels.correlation import ERRORS
 from mpidvc.kernels.interpolation import inverse_distance
 from mpidvc.kernels.neighbours import Points
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.points import record_of, rows_as_records
 from mpidvc.tasks.source import Source
 
-__all__ = ["BLOCK", "RECORD", "RESULT", "FilterSettings", "FilterTask", "Flags", "kept", "select"]
+__all__ = ["BLOCK", "RESULT", "FilterSettings", "FilterTask", "Flags", "columns_of", "kept", "select"]
 
 #: Columns of a result: those of a search, whether the point is an outlier (1, 0, or nan where this is not known), and
 #: what was done to it: 0 nothing, 1 the mean, the median or a linear fit of neighbours, 2 a quadratic fit, nan nothing
 #: because its neighbours are too few.
 RESULT = ("pixelSearchCC", "returnStatus", "error", "deltaPhiNorm", "iterations", "outlier", "correction")
-RECORD = record_of(RESULT)
+_OUTLIER, _CORRECTION = RESULT.index("outlier"), RESULT.index("correction")
 #: Numbers of the columns of a corrected point, as in spam.
 CORRECTED = (0.0, 1.0, 100.0, 100.0, 0.0)
 #: Points of a chunk.
@@ -209,10 +210,24 @@ class _Judgement:
         return self._measure(self._rows[chunk * BLOCK : (chunk + 1) * BLOCK]).tobytes()
 
 
-def kept(field: PhiField, rows: Ints) -> Records:
+def columns_of(field: PhiField, same_phi: bool) -> tuple[str, ...]:
+    """Columns of a result: `RESULT`, and those of the field that tell how well its points were measured.
+
+    Parameters
+    ----------
+    field : PhiField
+    same_phi : bool
+        Whether points that are not corrected keep their Phi, and so its random errors.
+    """
+    told = [name for name in ("coverage", "zncc", *(ERRORS if same_phi else ())) if name in field.columns]
+    return (*RESULT, *told)
+
+
+def kept(field: PhiField, rows: Ints, columns: tuple[str, ...] = RESULT) -> Records:
     """Records of rows of a field as they are; nothing is known of outliers, and nothing was done."""
-    columns = {name: field.columns[name] for name in RESULT[: len(CORRECTED)] if name in field.columns}
-    return rows_as_records(replace(field, columns=columns), rows, RESULT)
+    names = [*RESULT[: len(CORRECTED)], *columns[len(RESULT) :]]
+    known = {name: field.columns[name] for name in names if name in field.columns}
+    return rows_as_records(replace(field, columns=known), rows, columns)
 
 
 class FilterTask:
@@ -227,13 +242,20 @@ class FilterTask:
         Row of the field at which each chunk begins.
     motion : CommonMotion, optional
         What is taken off the points that take part, after everything else.
+    columns : tuple of str
+        Of the records: see `columns_of`.
     """
 
-    dtype = RECORD
-
     def __init__(
-        self, source: Source, settings: FilterSettings, flags: Flags, starts: Ints, motion: CommonMotion | None = None
+        self,
+        source: Source,
+        settings: FilterSettings,
+        flags: Flags,
+        starts: Ints,
+        motion: CommonMotion | None = None,
+        columns: tuple[str, ...] = RESULT,
     ) -> None:
+        self.dtype, self._columns = record_of(columns), columns
         self._source, self._field = source, source.field
         self._settings, self._flags, self._starts, self._motion = settings, flags, starts, motion
         self._good = flags.sound & ~flags.selected
@@ -251,8 +273,8 @@ class FilterTask:
 
     def _filtered(self, rows: Ints) -> Records:
         field, settings, flags = self._field, self._settings, self._flags
-        records = kept(field, rows)
-        records["result"][:, -2] = flags.outlier[rows]
+        records = kept(field, rows, self._columns)
+        records["result"][:, _OUTLIER] = flags.outlier[rows]
         if settings.median:
             changed = np.nonzero(flags.present[rows])[0]
             phi, means = self._medians(rows[changed]), np.ones(len(changed))
@@ -265,10 +287,12 @@ class FilterTask:
         else:
             return records
         done = np.isfinite(phi).all(axis=(1, 2))
-        records["result"][changed, -1] = np.where(done, means, np.nan)
+        records["result"][changed, _CORRECTION] = np.where(done, means, np.nan)
         records["phi"][changed[done]] = phi[done]
         made = changed[done & remade]
         records["result"][made, : len(CORRECTED)] = CORRECTED
+        # nothing was measured there
+        records["result"][made, len(RESULT) :] = np.nan
         return records
 
     def _medians(self, rows: Ints) -> Array:

@@ -14,6 +14,7 @@ from mpidvc.core.deformation import rotation_matrix
 from mpidvc.fields.hdf5 import read_hdf5, write_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import read_tsv, write_tsv
+from mpidvc.kernels.correlation import ERRORS
 from mpidvc.main import main
 from tests.reference.make_filter_reference import CASES
 
@@ -73,6 +74,24 @@ def test_hdf5_in_and_a_bin_ratio(tmp_path):
     np.testing.assert_array_equal(twice.positions, 2 * once.positions)
     np.testing.assert_allclose(twice.displacements, 2 * once.displacements, rtol=1e-6)
     np.testing.assert_allclose(twice.F, once.F, rtol=1e-6, atol=1e-9)
+
+
+def test_points_that_stay_keep_what_tells_their_quality(tmp_path):
+    """ZNCC, coverage and random errors: of points that are not corrected; random errors only with their own Phi."""
+    given = read_tsv(FIELD)
+    measured = {name: np.arange(len(given)) + 0.5 * k for k, name in enumerate(("zncc", "coverage", *ERRORS))}
+    write_hdf5(tmp_path / "given.h5", PhiField(given.positions, given.phi, {**given.columns, **measured}))
+    run(tmp_path, "-srs", "-cint", "-pre", "p", field=tmp_path / "given.h5")
+    found = read_hdf5(tmp_path / "p-filtered.h5")
+    corrected = found["correction"] > 0
+    assert 0 < corrected.sum() < len(given) / 2
+    for name, values in measured.items():
+        np.testing.assert_array_equal(found[name], np.where(corrected, np.nan, values))
+    for more in (["-pfb", "2"], ["--remove-motion", "rigid"]):
+        run(tmp_path, "-srs", "-cint", "-pre", "q", "--overwrite", *more, field=tmp_path / "given.h5")
+        columns = read_hdf5(tmp_path / "q-filtered.h5").columns
+        assert {"zncc", "coverage"} <= columns.keys()
+        assert not columns.keys() & {*ERRORS}
 
 
 def labels_file(path, status):

@@ -20,7 +20,8 @@ from mpidvc.fields.hdf5 import FieldLayout, ResultsFile
 from mpidvc.fields.phifield import PhiField
 from mpidvc.kernels.correlation import ERRORS
 from mpidvc.runtime.console import Console
-from mpidvc.tasks.field_filter import BLOCK, RECORD, RESULT, FilterSettings, FilterTask, Flags, kept, select
+from mpidvc.tasks.field_filter import BLOCK, FilterSettings, FilterTask, Flags, columns_of, kept, select
+from mpidvc.tasks.points import record_of
 from mpidvc.tasks.ranks import Team
 from mpidvc.workflow.announce import announce
 from mpidvc.workflow.field_plan import FieldPart, FieldPlan
@@ -54,6 +55,8 @@ class Plan(FieldPlan):
         Rows of the field that are points: all but the background and missing labels; on rank 0.
     digest : str
         Of the field.
+    columns : tuple of str
+        Of the result.
     attributes : dict of str
         Texts for the results file: the correlation window of the field, where it stays that of a point, and the motions
         that were removed from it.
@@ -65,6 +68,7 @@ class Plan(FieldPlan):
     files = FieldFiles("SEARCH", {}, ("returnStatus",))
 
     settings: FilterSettings
+    columns: tuple[str, ...]
     whole: PhiField | None
     rows: Ints
     digest: str
@@ -118,6 +122,7 @@ class Plan(FieldPlan):
             plot=args.plot,
             attributes=attributes,
             motion=motion,
+            columns=columns_of(field, same and motion is None),
             estimated_seconds=len(rows) * SECONDS,
         )
 
@@ -133,13 +138,13 @@ class Plan(FieldPlan):
         work = Work(
             determines=determines,
             nodes=self.nodes,
-            columns=RESULT,
-            record=RECORD,
+            columns=self.columns,
+            record=record_of(self.columns),
             attributes=self.attributes,
             order=self.rows,
             starts=np.append(np.arange(0, len(self.rows), BLOCK), len(self.rows)),
         )
-        work.keep(np.setdiff1d(np.arange(len(whole)), self.rows), lambda rows: kept(whole, rows))
+        work.keep(np.setdiff1d(np.arange(len(whole)), self.rows), lambda rows: kept(whole, rows, self.columns))
         return work
 
     def measure(self, part: FieldPart, measurement: Measurement) -> None:
@@ -150,7 +155,7 @@ class Plan(FieldPlan):
         if measurement.work is not None:
             _show_selection(measurement.console, flags, settings)
         starts = measurement.journal.starts
-        task = FilterTask(source, settings, flags, starts[starts <= len(source.field)], self.motion)
+        task = FilterTask(source, settings, flags, starts[starts <= len(source.field)], self.motion, self.columns)
         measurement.run(task, "filterPhiField", lambda last: f"rs={last['returnStatus']:+.0f}")
 
     def summarise(
