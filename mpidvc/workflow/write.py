@@ -256,13 +256,15 @@ class TextRows:
         starts: Ints | None = None,
     ) -> None:
         self._source, self._layout, self._names, self._target, self._starts = source, layout, names, target, starts
+        # those of the points: the file may have others
+        self._datasets = [name for name in layout.datasets if name in source.slots]
         self.n_chunks = -(-layout.n // ROWS)
 
     def run(self, chunk: int) -> Any:
         done = 0
         for start in range(chunk * ROWS, min((chunk + 1) * ROWS, self._layout.n), AT_ONCE):
             stop = min(start + AT_ONCE, (chunk + 1) * ROWS, self._layout.n)
-            values = {name: self._source.read(name, start, stop) for name in self._source.slots}
+            values = {name: self._source.read(name, start, stop) for name in self._datasets}
             table = tsv_table(_as_field(rows_of(self._layout, values)), self._names, first=start)
             if self._target is None or self._starts is None:
                 done += length_of_rows(table)

@@ -222,6 +222,11 @@ def test_columns(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             np.testing.assert_array_equal(on.column(name), off.column(name))
     texts = [(tmp_path / f"{name}.tsv").read_text() for name in ("a-c-ldic", "off-ldic")]
     assert texts[0] == texts[1]
+    # more points than a dataset of the noise has rows
+    more = ["-ns", "4", "-hws", "4", "-it", "1", "-od", str(tmp_path), "-pre"]
+    for line, prefix in (("a.tif c.tif --sigma", "many"), ("a.tif c.tif", "plain")):
+        assert ldic(images, monkeypatch, line, *more, prefix) in (0, 1)
+    assert (tmp_path / "many-ldic.tsv").read_text() == (tmp_path / "plain-ldic.tsv").read_text()
     assert (tmp_path / "a-c-ldic-sigmaZdisp.tif").exists()
     assert "sigmaFxx" in (tmp_path / "a-c-ldic.vtk").read_text()
 

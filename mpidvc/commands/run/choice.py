@@ -32,7 +32,7 @@ def without_images(given: Recipe, labels: bool) -> Recipe:
     """
     usual: dict[str, dict[str, Any] | bool] = {"reg": {}, "deformImage": {}}
     if labels:
-        usual |= {"ddic": {"interpolation_order": 3}, "filterPhiField": dict(OF_LABELS)}
+        usual |= {"ddic": {"interpolation_order": 3, "sigma": True}, "filterPhiField": dict(OF_LABELS)}
     else:
         strain = {"strain_components": ["vol", "dev", "e"]}
         usual |= {"filterSearch": dict(OF_SEARCH), "filterPhiField": dict(OF_NODES), "regularStrain": strain}
@@ -56,6 +56,7 @@ def complete(given: Recipe, found: Suggestion, two_d: bool) -> Recipe:
             "node_spacing": spacing,
             "half_window_size": window,
             "interpolation_order": found.order,
+            "sigma": True,
             **skipping,
         }
     }

@@ -255,7 +255,9 @@ class _Road:
             pair = {"images": [plan.images[0], image], **self._masked("ldic")}
         # as in the first measurement, from their corrected guess
         self._recipe.steps.setdefault(again, self._recipe.options(name))
-        return self._step(again, {**pair, "phi_file": filtered, "skip": True}, filtered.stem, judged=False)[0]
+        # the noise of few points would be less certain
+        noise = {"noise_from": path} if self._recipe.options(again).get("sigma") else {}
+        return self._step(again, {**pair, "phi_file": filtered, "skip": True, **noise}, filtered.stem, judged=False)[0]
 
     def _step(self, step: str, options: dict[str, Any], state: str = "", judged: bool = True) -> tuple[Path, ...]:
         """Do a step, unless it is done.
