@@ -175,7 +175,7 @@ class Quantities:
             return Quantity(name, TITLES[name], "", "status")
         values = np.asarray(self.field.columns[name], np.float64)
         signed = bool((values < 0).any() and (values > 0).any()) and name not in ("zncc", "error", "pixelSearchCC")
-        unit = "voxels" if name.startswith("sigma") else UNITS.get(name, "")
+        unit = "voxels" if name.startswith("sigma") and name.endswith("disp") else UNITS.get(name, "")
         return Quantity(name, TITLES.get(name, name), unit, "signed" if signed else "amount")
 
     def compute(self, names: Iterable[str], points: Ints | slice = ALL) -> dict[str, Array]:

@@ -148,11 +148,13 @@ def _sentences(facts: Mapping[str, Any], trusted: bool | None, sigmas: Sequence[
                 *(", the mean deviatoric strain ", Number("quantities/dev/mean", ".3%"), ". "),
             ]
         )
-    if sigmas:
+    displaced = [name for name in sigmas if name.endswith("disp")]
+    if displaced:
         told: Text = []
-        for k, name in enumerate(sigmas):
-            told += [", " if k else "", f"{name} ", Number(f"quantities/{name}/median", ".2g")]
-        found.append(["Random errors (median, voxels): ", *told, ". "])
+        for k, name in enumerate(displaced):
+            told += [", " if k else "", Number(f"quantities/{name}/median", ".2g")]
+        along = ", ".join(name.removeprefix("sigma")[0].lower() for name in displaced)
+        found.append(["The random error of the displacement (1 sigma, median) is ", *told, f" voxels ({along}). "])
     found += _band_sentences(facts, axes)
     if facts["residual"] is not None and "after" in facts["residual"]:
         found.append(

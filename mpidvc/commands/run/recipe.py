@@ -33,20 +33,8 @@ AFTER_SEARCH = ("filterSearch", "passPhiField")
 #: Options that the run itself gives: files, folders, and all that changes no result.
 _GIVEN = {
     *("im1", "im2", "lab1", "more", "images", "image1", "labels1", "mask1", "phi_file", "out_dir", "prefix", "h5"),
-    *(
-        "noise_from",
-        "noise_mask",
-        "resume",
-        "overwrite",
-        "skip",
-        "processes",
-        "log",
-        "memory",
-        "image_mode",
-        "lazy",
-        "all_settings",
-        "help",
-    ),
+    *("noise_from", "noise_mask", "skip", "resume", "overwrite", "processes", "log", "memory", "image_mode", "lazy"),
+    *("all_settings", "help"),
 }
 #: The same, of single steps: the grid of the first guess is that of ldic.
 _GIVEN_TO = {"passPhiField": {"node_spacing"}}
