@@ -20,8 +20,8 @@ from mpidvc.commands.report.page import make_page
 from mpidvc.commands.report.pictures import make_pictures
 from mpidvc.errors import UserError
 from mpidvc.runtime.console import Console
-from mpidvc.runtime.executor import Executor
-from mpidvc.tasks.ranks import Team
+from mpidvc.runtime.executor import Executor, InlineExecutor
+from mpidvc.tasks.ranks import Team, agree_on_instruction_set
 from mpidvc.workflow.plot import check_picture
 
 __all__ = ["Plan"]
@@ -46,6 +46,8 @@ class Plan(command.Plan):
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
+        # rank 0 alone interpolates image 2, for the residual
+        agree_on_instruction_set(InlineExecutor())
         given = Path(args.result)
         if not given.exists():
             raise UserError(f"{given}: does not exist; give a result (.h5 or .tsv), or a folder with results")

@@ -16,7 +16,7 @@ from mpidvc.images.image import open_image
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.grey import with_limits
-from mpidvc.tasks.ranks import Team
+from mpidvc.tasks.ranks import Team, agree_on_instruction_set
 from mpidvc.tasks.trial import FRAMED, SMALLEST, groups_of, largest_window
 from mpidvc.workflow.inputs import by, open_like
 from mpidvc.workflow.plot import need_matplotlib
@@ -88,6 +88,9 @@ class Plan(command.Plan):
         groups = len(groups_of(image.shape, sizes[-1], getattr(image, "grain", (1, 1, 1))))
         cost = COST + (COST_OF_STATE * (STEPS - 1 + (args.strain != 0)) if args.virtual else 0)
         return cls(inputs=inputs, json=args.json, csv=args.csv, plot=args.plot, estimated_seconds=groups * cost)
+
+    def configure(self, executor: Executor) -> None:
+        agree_on_instruction_set(executor)
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
         found = study(self.inputs, executor)

@@ -13,7 +13,7 @@ from mpidvc.images.image import open_image
 from mpidvc.runtime.console import Console, duration
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.grey import with_limits
-from mpidvc.tasks.ranks import Team
+from mpidvc.tasks.ranks import Team, agree_on_instruction_set
 from mpidvc.tasks.trial import FRAMED, SMALLEST, groups_of, largest_window
 from mpidvc.workflow.guess import read_guess
 from mpidvc.workflow.inputs import by, open_like
@@ -72,6 +72,9 @@ class Plan(command.Plan):
         pairs = sum(other is not None for other in others)
         groups = len(groups_of(image1.shape, largest, getattr(image1, "grain", (1, 1, 1))))
         return cls(inputs=inputs, json=args.json, estimated_seconds=groups * (COST + pairs * COST_OF_PAIR))
+
+    def configure(self, executor: Executor) -> None:
+        agree_on_instruction_set(executor)
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
         found = suggest(self.inputs, executor)
