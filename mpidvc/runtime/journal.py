@@ -388,8 +388,10 @@ class JournalLayout:
         return slots
 
 
-def create_journal(path: Path, layout: JournalLayout) -> Journal:
+def create_journal(path: Path, layout: JournalLayout, like: Path | None = None) -> Journal:
     """Create a journal with nothing done, and lock it; it takes the place of `path` when it is complete.
+
+    It has the permissions of the file `like`, by default of the one that it replaces.
 
     Raises
     ------
@@ -399,7 +401,7 @@ def create_journal(path: Path, layout: JournalLayout) -> Journal:
     # Not durable: nothing is measured yet, and its rows are forced to the disk as they come.
     with replacing(path, durable=False) as temporary:
         slots = layout.create(temporary)
-        keep_mode(path, temporary)
+        keep_mode(like or path, temporary)
         with temporary.open("r+b") as plain:
             reserve(plain.fileno(), temporary.stat().st_size)
         journal = Journal(temporary, slots, layout.computed)

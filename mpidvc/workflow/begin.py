@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from mpidvc.atomic import keep_mode
 from mpidvc.fields.hdf5 import check_results_file, create_results_file
 from mpidvc.rowfile import RowFile
 from mpidvc.runtime import journal as journals
@@ -160,9 +159,8 @@ def _open(executor: Executor, console: Console, output: Output, stem: Path, work
         undo.callback(part.unlink, missing_ok=True)
         slots = create_results_file(part, layout, path)
         if journal is None:
-            journal = journals.create_journal(place, beginning)
+            journal = journals.create_journal(place, beginning, like=path)
             undo.callback(journal.close)
-            keep_mode(path, place)
         todo = journal.todo()
         kept = np.isin(todo, list(work.kept))
         for block in todo[kept].tolist():

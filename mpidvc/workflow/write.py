@@ -188,7 +188,7 @@ def _write_text(executor: Executor, console: Console, files: RunFiles, family: s
         source.path = files.path
         with contextlib.ExitStack() as stack:
             temporary = on_leader(working, lambda: stack.enter_context(replacing(path)))
-            _write_text_together(working, source, files.layout, temporary, family)
+            _write_text_together(working, source, files.layout, temporary, path, family)
         if files.finished is None:
             source.close()
     console.print(f"Written: {path}")
@@ -202,7 +202,12 @@ def _opened(path: Path) -> RowFile:
 
 
 def _write_text_together(
-    executor: Executor, source: RowFile, layout: FieldLayout, path: Path, family: str | Sequence[str]
+    executor: Executor,
+    source: RowFile,
+    layout: FieldLayout,
+    temporary: Path,
+    path: Path,
+    family: str | Sequence[str],
 ) -> None:
     """Count the bytes of every part first, which gives its place in the file; then format and write."""
     names = column_names(family, layout.layout == "labels")
@@ -217,7 +222,7 @@ def _write_text_together(
         head = header(names)
         starts = len(head) + np.concatenate([[0], np.cumsum(lengths)])
         try:
-            with path.open("wb") as file:
+            with temporary.open("wb") as file:
                 file.write(head)
                 reserve(file.fileno(), int(starts[-1]))
         except OSError as error:
@@ -225,8 +230,10 @@ def _write_text_together(
         return starts
 
     starts = on_leader(executor, begin)
-    target = RowFile(path, {})
+    target = RowFile(temporary, {})
     target.hold()
+    # as the user knows it
+    target.path = path
     executor.map(TextRows(source, layout, names, target, starts), None)
     target.close()
 

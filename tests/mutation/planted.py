@@ -38,7 +38,7 @@ FAULTS = [
         "(np.array(small1.shape) * small1.factor - 1) / 2",
         "(np.array(small1.shape) * small1.factor) / 2",
     ),
-    ("mpidvc/tasks/ldic.py", "np.rint(guess[usable, :3, 3])", "np.floor(guess[usable, :3, 3])"),
+    ("mpidvc/tasks/ldic.py", "np.clip(np.rint(guess[:, :, 3])", "np.clip(np.floor(guess[:, :, 3])"),
     ("mpidvc/tasks/pixel_search.py", "np.rint(guess[chosen, :3, 3])", "np.floor(guess[chosen, :3, 3])"),
 ]
 

@@ -8,7 +8,8 @@ import pytest
 from mpidvc.core import deformation
 from mpidvc.core.grid import GridOrder, chunk_points
 from mpidvc.fields.phifield import PhiField
-from mpidvc.tasks.ldic import RECORD
+from mpidvc.kernels.correlation import RESULT
+from mpidvc.tasks.points import record_of
 from mpidvc.workflow.guess import Guess, Nodes, grid_nodes, nodes_to_measure
 from mpidvc.workflow.work import Work, in_bricks
 
@@ -29,7 +30,7 @@ def work_of(nodes: Nodes, guess: Guess, stored_f: str) -> Work:
         determines={},
         nodes=nodes,
         columns=(),
-        record=RECORD,
+        record=record_of(RESULT),
         guess=guess,
         stored_f=stored_f,
         order=order,
@@ -82,6 +83,6 @@ def test_kept_rows_end_the_computed_order() -> None:
     assert isinstance(work.order, GridOrder)
     n = len(work.order)
     assert work.measured_at(np.array([5, 0])).tolist() == [5, 0]
-    work.keep(np.array([7]), lambda rows: np.zeros(len(rows), RECORD))
+    work.keep(np.array([7]), lambda rows: np.zeros(len(rows), record_of(RESULT)))
     assert work.computed is None
     assert (work.n_measured, work.n_kept, work.measured.tolist()[:2]) == (n, 1, [0, 1])
