@@ -65,6 +65,8 @@ class Needs:
         Bytes that rank 0 needs to look at the images before the work begins, besides their decoded parts.
     tiles : sequence of int
         Bytes of each binned image, which all ranks together keep if there is room.
+    swept : bool
+        Whether every rank has a share of its own of the images, which it goes through again and again.
     less : str
         Things that a user can make smaller, for messages.
     """
@@ -74,6 +76,7 @@ class Needs:
     rank0: int = 0
     looking: int = 0
     tiles: Sequence[int] = ()
+    swept: bool = False
     less: str = "smaller windows (-hws)"
 
 
@@ -227,7 +230,13 @@ def _private(needs: Needs, mode: Mode, sources: Sequence[Source], cache_bytes: i
         # copied before there is any other work
         work = max([work, *map(_fill_bytes, sources)])
     else:
-        kept += sum(source.boxed(cache_bytes).held for source in sources)
+        for source in sources:
+            held = source.boxed(cache_bytes).held
+            if needs.swept:
+                # but one piece that is being decoded, and its result
+                piece = 2 * math.prod(source.grain) * source.dtype.itemsize
+                held = min(held, max(int(1.5 * source.nbytes / ranks), piece))
+            kept += held
     return base_bytes(ranks) + work + kept
 
 

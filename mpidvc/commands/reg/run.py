@@ -191,6 +191,7 @@ class Plan(CorrelationPlan):
             rank0=LIBRARIES + search,
             looking=looking_bytes(None),
             tiles=tiles,
+            swept=self.max_angle is None,
             less="a coarser last level (-be)",
         )
 
