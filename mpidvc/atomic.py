@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mpidvc.errors import UserError
 
-__all__ = ["beside", "keep_mode", "replacing", "sync_folder"]
+__all__ = ["beside", "keep_mode", "remove_abandoned", "replacing", "sync_folder"]
 
 #: Seconds without a change after which the temporary file of another host is taken for that of a killed process.
 ABANDONED = 3600.0
@@ -99,9 +99,8 @@ def beside(path: str | os.PathLike[str]) -> Iterator[Path]:
         If the file cannot be written.
     """
     target = Path(os.path.realpath(path))
-    of_target = f".mpidvc-{zlib.crc32(os.fsencode(target.name)):08x}-"
-    _remove_abandoned(target.parent, of_target)
-    written = target.with_name(f"{of_target}{secrets.token_hex(4)}-{os.getpid()}-{platform.node()[:64]}.tmp")
+    remove_abandoned(target)
+    written = target.with_name(f"{_prefix(target)}{secrets.token_hex(4)}-{os.getpid()}-{platform.node()[:64]}.tmp")
     with _explaining(path):
         try:
             yield written
@@ -117,10 +116,12 @@ def _explaining(path: str | os.PathLike[str]) -> Iterator[None]:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); check the output directory") from error
 
 
-def _remove_abandoned(folder: Path, prefix: str) -> None:
-    """Remove the temporary files of killed processes."""
+def remove_abandoned(target: Path) -> None:
+    """Remove the temporary files of a file that killed processes have left."""
+    target = Path(os.path.realpath(target))
+    prefix = _prefix(target)
     with contextlib.suppress(OSError, ValueError):
-        for path in list(folder.glob(f"{prefix}*.tmp")):
+        for path in list(target.parent.glob(f"{prefix}*.tmp")):
             _, pid, host = path.name[len(prefix) : -len(".tmp")].split("-", 2)
             if host == platform.node()[:64]:
                 gone = int(pid) != os.getpid() and not _runs(int(pid))
@@ -128,6 +129,11 @@ def _remove_abandoned(folder: Path, prefix: str) -> None:
                 gone = time.time() - path.stat().st_mtime > ABANDONED
             if gone:
                 path.unlink(missing_ok=True)
+
+
+def _prefix(target: Path) -> str:
+    """How the names of the temporary files of a file begin."""
+    return f".mpidvc-{zlib.crc32(os.fsencode(target.name)):08x}-"
 
 
 def _runs(pid: int) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mpidvc.atomic import remove_abandoned
 from mpidvc.fields.hdf5 import check_results_file, create_results_file
 from mpidvc.rowfile import RowFile
 from mpidvc.runtime import journal as journals
@@ -20,6 +21,7 @@ from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.filesystems import COHERENT, file_system
 from mpidvc.runtime.journal import Journal, JournalLayout
+from mpidvc.runtime.runlog import path_of
 from mpidvc.runtime.stop import keep
 from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader, sum_over_ranks
 from mpidvc.workflow.determines import plain, refuse_changes, refuse_replacing, version
@@ -132,6 +134,8 @@ def _open(executor: Executor, console: Console, output: Output, stem: Path, work
             if begun == "unfinished" and journals.determines_of(place) == then:
                 # left by a run that was killed when it had just put its results in place
                 place.unlink()
+            # of a run that was killed when all but this was done
+            remove_abandoned(path_of(path))
             console.note(f"{path} is finished: nothing is left to be measured, and it stays as it is")
             return RunFiles(stem, None, np.zeros(0, np.int64), None, layout, "posix")
         if not output.resume:

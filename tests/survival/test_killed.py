@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from mpidvc.atomic import beside
 from mpidvc.runtime.launch import Mpiexec
 from tests.survival.conftest import LINES, Make
 from tests.survival.jobs import LONG, Job, Started, drivers, seeds, state, suspended, wait
@@ -79,3 +82,16 @@ def test_killed_in_every_stage(name: str, moment: str | float, make: Make, oracl
     with suspended(job, moment) as started:
         started.kill_all()
     job.resume(oracle(LINES[name]))
+
+
+def test_what_the_log_of_a_killed_run_left_is_removed(make: Make, oracle: Oracle) -> None:
+    """A run that was killed while it wrote its log for the last time: all else is done."""
+    job = make(LINES["pixelSearch"])
+    assert job.run(1).process.returncode == 0
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    with beside(job.log) as temporary:
+        left = temporary.with_name(temporary.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
+    left.touch()
+    job.resume(oracle(LINES["pixelSearch"]))
+    assert not left.exists()
