@@ -153,6 +153,24 @@ def test_finished_steps_are_not_repeated(scans: Path, capsys: pytest.CaptureFixt
     assert "Zpos" in (scans / "out" / "regularStrain" / "a-b-ldic-filtered-strain-Q8.tsv").read_text()
 
 
+def test_a_report_of_earlier_results_is_made_again(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted when all steps were done anew, and only the page of the run before was there."""
+    assert run("a.tif", "b.tif", "--recipe", "small.toml") == 0
+    (scans / "small.toml").write_text(RECIPE.replace("node-spacing = 8", "node-spacing = 10"))
+    call = api.call
+
+    def interrupted(*given: Any) -> api.Result:
+        if given[0] == "report":
+            raise KeyboardInterrupt
+        return call(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(api, "call", interrupted)
+        assert run("a.tif", "b.tif", "--recipe", "small.toml") == STOPPED
+    assert run("a.tif", "b.tif", "--recipe", "small.toml") == 0
+    assert json.loads((scans / "out" / "report.json").read_text())["result"]["spacing"] == [10, 10, 10]
+
+
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("step", range(len(STEPS)))
 def test_interrupted_in_any_step(
@@ -254,6 +272,8 @@ def test_series_and_labels(scans: Path, capsys: pytest.CaptureFixture[str]) -> N
     labels = np.zeros(PAIR.shape, np.uint16)
     for k, z in enumerate((8, 28)):
         labels[z : z + 14, 10:40, 10:40] = k + 1
+    # 64 bits are for labels alone
+    labels = labels.astype(np.int64)
     save(scans / "labels.tif", labels)
     assert run("a.tif", "b.tif", "-lab1", "labels.tif", out="grains") == 0
     field = read_field("grains/ddic/a-b-ddic.h5")

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,14 @@ class Record:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "steps.json"
-        self._told: dict[str, Any] = {}
+
+    @cached_property
+    def _told(self) -> dict[str, Any]:
+        # read where it is used: on rank 0 alone
         with contextlib.suppress(OSError, ValueError):
             told = json.loads(self._path.read_text(encoding="utf-8"))
-            self._told = told if isinstance(told, dict) else {}
+            return told if isinstance(told, dict) else {}
+        return {}
 
     def done(self, step: str, key: str) -> Done | None:
         """The end of a step, if it has been done as the key says and its files are still the same."""

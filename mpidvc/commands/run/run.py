@@ -27,7 +27,8 @@ from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.stop import Stopped, keep
 from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader
-from mpidvc.workflow.inputs import open_mask, open_pair
+from mpidvc.workflow.inputs import open_pair
+from mpidvc.workflow.labels import open_labels
 from mpidvc.workflow.output import base_name, make_folder, output_folder
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Plan(command.Plan):
         for path in args.images[1:]:
             open_pair(args.images[0], path, args.mask1)
         if args.labels1 is not None:
-            open_mask(args.labels1, first)
+            open_labels(args.labels1, first)
         folder = output_folder(argparse.Namespace(out_dir=args.out_dir, prefix=None), args.out_dir)
         return cls(
             images=tuple(args.images),
@@ -142,8 +143,8 @@ class _Road:
         self._record = Record(plan.folder)
         self._recipe = plan.recipe
         self.distrusted = False
-        #: Whether a step was done, and not only found finished.
-        self._measured = False
+        #: Files of all steps so far.
+        self._made: list[Path] = []
         self.results: list[Path] = []
 
     def follow(self) -> None:
@@ -157,7 +158,7 @@ class _Road:
             pair: dict[str, Any] = {"im1": first, "lab1": plan.labels1, "im2": second, "more": list(plan.images[2:])}
         else:
             guess = self._search(first, second, guess)
-            pair = {"images": list(plan.images), **self._masked("ldic")}
+            pair = {"images": list(plan.images), "mask1": plan.mask1}
         if len(plan.images) > 2:
             pair["warm_start"] = True
         found = self._step(name, {**pair, "phi_file": guess})
@@ -180,24 +181,18 @@ class _Road:
 
     def _report(self) -> None:
         """Judge the results in a page."""
-        folder, executor = self._plan.folder, self._executor
-        self._console.print(f"\n$ {shlex.join(['mpidvc', 'report', str(folder)])}")
-        pages = [folder / "report.html", folder / "report.json"]
-        if on_leader(executor, lambda: not self._measured and all(page.exists() for page in pages)):
-            self._console.print("finished before")
-        elif on_leader(executor, lambda: importlib.util.find_spec("matplotlib") is None):
+        if on_leader(self._executor, lambda: importlib.util.find_spec("matplotlib") is None):
             self._console.note("no report: matplotlib is not installed (pip install matplotlib)")
-        else:
-            api.call("report", {"result": folder}, executor, self._console)
-
-    def _masked(self, name: str) -> dict[str, Any]:
-        return {"mask1": self._plan.mask1} if "mask1" in signature(COMMANDS[name].parser()).parameters else {}
+            return
+        folder = self._plan.folder
+        pages = (folder / "report.html", folder / "report.json")
+        self._call("report", "report", {"result": folder}, ["report", *map(str, self._made)], pages)
 
     def _registration(self, first: str, second: str) -> Path | None:
         """The motion of the whole, with a coarse search where blind registration fails."""
         if self._recipe.left_out("reg"):
             return None
-        options = {"im1": first, "im2": second, **self._masked("reg")}
+        options = {"im1": first, "im2": second, "mask1": self._plan.mask1}
         if self._recipe.asked("reg") and self._recipe.options("reg"):
             return self._step("reg", options)[0]
         files, status = self._try("reg", options)
@@ -213,7 +208,7 @@ class _Road:
         self._choose(first, second, guess)
         if self._recipe.left_out("pixelSearch"):
             return guess
-        options = {"im1": first, "im2": second, "phi_file": guess, **self._masked("pixelSearch")}
+        options = {"im1": first, "im2": second, "phi_file": guess, "mask1": self._plan.mask1}
         found = self._step("pixelSearch", options)
         filtered = self._step("filterSearch", {"phi_file": found[0]})
         spacing = self._recipe.options("ldic")["node_spacing"]
@@ -252,7 +247,7 @@ class _Road:
         if plan.labels1:
             pair: dict[str, Any] = {"im1": plan.images[0], "lab1": plan.labels1, "im2": image}
         else:
-            pair = {"images": [plan.images[0], image], **self._masked("ldic")}
+            pair = {"images": [plan.images[0], image], "mask1": plan.mask1}
         # as in the first measurement, from their corrected guess
         self._recipe.steps.setdefault(again, self._recipe.options(name))
         # the noise of few points would be less certain
@@ -286,30 +281,41 @@ class _Road:
 
     def _try(self, step: str, options: dict[str, Any], state: str = "") -> tuple[tuple[Path, ...], int]:
         """Do a step, unless it is done; return its files and exit status."""
-        plan, console, executor = self._plan, self._console, self._executor
         name = STEPS[step]
+        determining = {**options, **self._recipe.options(step)}
+        line = [name, *words(COMMANDS[name].parser(), determining)]
+        given = {**determining, "out_dir": self._plan.folder / step}
+        done = self._call(f"{step} {state}".strip(), name, given, line)
+        self._made += done.files
+        return done.files, done.status
+
+    def _call(
+        self, title: str, name: str, given: dict[str, Any], determining: list[str], pages: tuple[Path, ...] = ()
+    ) -> Done:
+        """Call a command, unless it has been called with the same words and files that determine its result.
+
+        `pages` are the files of a command without ``-od``.
+        """
+        plan, console, executor = self._plan, self._console, self._executor
         parser = COMMANDS[name].parser()
         known = signature(parser).parameters
-        determining = {**options, **self._recipe.options(step)}
-        given = {**determining, "out_dir": plan.folder / step}
         shown = shlex.join(["mpidvc", name, *words(parser, given)])
-        title = f"{step} {state}".strip()
         console.print(f"\n$ {shown}")
-        key, done, begun = on_leader(executor, lambda: self._before(title, [name, *words(parser, determining)]))
+        key, done, begun = on_leader(executor, lambda: self._before(title, determining))
         if done is not None:
             console.print("finished before")
-            return done.files, done.status
-        self._measured = True
+            return done
         if executor.rank == 0:
             self._record.begin(title, key, shown)
         keep(f"finished steps are kept: the same line goes on: {plan.again}")
-        how = {**{one: value for one, value in plan.running.items() if one in known}}
+        how = {one: value for one, value in plan.running.items() if one in known}
         if "resume" in known:
             how["resume" if begun else "overwrite"] = True
         found = api.call(name, {**given, **how}, executor, console)
+        done = Done(found.status, found.files or pages)
         if executor.rank == 0:
-            self._record.end(title, Done(found.status, found.files))
-        return found.files, found.status
+            self._record.end(title, done)
+        return done
 
     def _before(self, title: str, line: list[str]) -> tuple[str, Done | None, bool]:
         key = key_of(line)
