@@ -353,6 +353,43 @@ def add_sigma(parser: Parser) -> None:
     )
 
 
+def add_known_noise(group: Group) -> None:
+    """Add ``--noise-mask`` and ``--noise``, by which the noise of an image is known: `noise_mask`, `noise`."""
+    group.add_argument(
+        "--noise-mask",
+        metavar="FILE",
+        help="mask of image 1, of its shape: voxels where it is not 0 are of a uniform material, or air",
+    )
+    group.add_argument(
+        "--noise",
+        metavar="GREY",
+        type=float,
+        help="standard deviation of the noise of an image in grey levels, if it is independent from voxel to voxel: "
+        "that of tomograms is not",
+    )
+
+
+def check_known_noise(args: argparse.Namespace) -> bool:
+    """Check that the noise is known from one source at most: ``--repeat``, or those of `add_known_noise`.
+
+    Returns
+    -------
+    bool
+        Whether it is known from one.
+
+    Raises
+    ------
+    UserError
+        If it is known from several, or is none.
+    """
+    require(args.noise is None or 0 < args.noise < math.inf, "--noise", args.noise, "has to be above 0 and finite")
+    given = [name for name in ("repeat", "noise_mask", "noise") if getattr(args, name) is not None]
+    if len(given) > 1:
+        first, second = (f"--{name.replace('_', '-')}" for name in given[:2])
+        raise UserError(f"{first} and {second}: the noise is known from one of them; drop the other")
+    return bool(given)
+
+
 def check_sigma(args: argparse.Namespace) -> None:
     """Check that a source of the noise is used, and that there is one.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from mpidvc.runtime import journal as journals
 __all__ = [
     "Output",
     "base_name",
+    "check_files",
     "check_results",
     "field_stem",
     "folder_of",
@@ -172,6 +173,37 @@ def output_folder(args: argparse.Namespace, default: str) -> Path:
         if within != Path(os.path.normpath(folder)) and not within.is_dir():
             raise UserError(f"-pre {args.prefix}: there is no folder {within}; make it, or use -od")
     return folder
+
+
+def check_files(args: argparse.Namespace, names: Sequence[str], read: Mapping[str, str]) -> None:
+    """Check that files asked for by name can be written, and are others than those that are read, and than each other.
+
+    Parameters
+    ----------
+    args : Namespace
+    names : sequence of str
+        Of the options, without dashes.
+    read : mapping of str to str
+        Files that are read, and what is said of one that is among them.
+
+    Raises
+    ------
+    UserError
+        If not.
+    """
+    taken = {os.path.realpath(path): told for path, told in read.items()}
+    for name in names:
+        path = getattr(args, name)
+        if path is None:
+            continue
+        told, real = f"--{name} {path}", os.path.realpath(path)
+        if Path(real).is_dir():
+            raise UserError(f"{told}: is a folder; give the name of a file")
+        if not Path(real).parent.is_dir():
+            raise UserError(f"{told}: there is no folder {Path(real).parent}; make it")
+        if real in taken:
+            raise UserError(f"{told}: {taken[real]}; give another file")
+        taken[real] = f"is the file of --{name}"
 
 
 def make_folder(folder: Path) -> None:

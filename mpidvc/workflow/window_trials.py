@@ -15,9 +15,20 @@ from mpidvc.core.nested_windows import image_noise, nested_errors, nested_kappas
 from mpidvc.core.uncertainty import LAGS, lag_sums, residual_of, residual_variance, trimmed
 from mpidvc.errors import UserError
 from mpidvc.images.image import Image
-from mpidvc.tasks.trial import Look
+from mpidvc.tasks.trial import FRAMED, SMALLEST, Look, largest_window
+from mpidvc.workflow.inputs import by
 
-__all__ = ["FEWEST", "Errors", "Noise", "ladder", "mask_noise", "noise_of_pair", "predicted", "white_noise"]
+__all__ = [
+    "FEWEST",
+    "Errors",
+    "Noise",
+    "ladder",
+    "largest_fitting",
+    "mask_noise",
+    "noise_of_pair",
+    "predicted",
+    "white_noise",
+]
 
 #: Half-window sizes that are correlated, in 3D and in 2D.
 LADDER, LADDER_2D = (5, 6, 8, 10, 13, 16, 20, 25), (5, 7, 9, 12, 16, 21, 28, 40)
@@ -63,6 +74,23 @@ class Noise:
         middle = tuple(n // 2 for n in self.image.shape)
         beside = [self.image[tuple(m + (k == axis) for k, m in enumerate(middle))] for axis in range(3) if middle[axis]]
         return float(np.mean(beside) / self.image[middle]) if self.image[middle] > 0 else 0.0
+
+
+def largest_fitting(image: Image) -> int:
+    """The largest half-window size that is tried in an image.
+
+    Raises
+    ------
+    UserError
+        If not even the smallest one fits.
+    """
+    largest = largest_window(image.shape)
+    if largest < SMALLEST:
+        raise UserError(
+            f"{image.path}: {by(image.shape)} voxels are too few to try windows in; at least {FRAMED} along each axis "
+            "are needed"
+        )
+    return largest
 
 
 def ladder(largest: int, two_d: bool) -> list[int]:

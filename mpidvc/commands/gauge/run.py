@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +27,7 @@ from mpidvc.tasks.ranks import Team, on_leader
 from mpidvc.workflow.announce import announce
 from mpidvc.workflow.gauge import gauge_window
 from mpidvc.workflow.guess import status_threshold
-from mpidvc.workflow.output import base_name
+from mpidvc.workflow.output import base_name, check_files
 from mpidvc.workflow.plot import need_matplotlib
 
 __all__ = ["Plan", "Reading"]
@@ -78,10 +76,8 @@ class Plan(CommandPlan):
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         if args.plot is not None:
             need_matplotlib("--plot")
-        for name in ("tsv", "plot"):
-            _check_file(f"--{name}", getattr(args, name), args.fields)
-        if args.tsv is not None and args.tsv == args.plot:
-            raise UserError(f"--plot {args.plot}: is the file of --tsv; give another one")
+        read = {name: "is one of the fields" for name in args.fields if isinstance(name, str)}
+        check_files(args, ("tsv", "plot"), read)
         window = args.window and (args.window * 3 if len(args.window) == 1 else args.window)
         announce(console, "gauge", args)
         return cls(
@@ -208,18 +204,6 @@ class Plan(CommandPlan):
 
             draw(self.plot, readings)
             console.print(f"Written: {self.plot}")
-
-
-def _check_file(option: str, path: str | None, read: Sequence[Any]) -> None:
-    """Check that a file can be written, and is none of those that are read."""
-    if path is None:
-        return
-    if Path(path).is_dir():
-        raise UserError(f"{option} {path}: is a folder; give the name of a file")
-    if not Path(path).resolve().parent.is_dir():
-        raise UserError(f"{option} {path}: there is no folder {Path(path).resolve().parent}; make it")
-    if os.path.realpath(path) in [os.path.realpath(one) for one in read if isinstance(one, str)]:
-        raise UserError(f"{option} {path}: is one of the fields; give another file")
 
 
 def _values_at(image: Image, positions: Array, there: NDArray[np.bool_]) -> Array:

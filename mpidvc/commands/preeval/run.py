@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from mpidvc.atomic import replacing
@@ -23,6 +21,7 @@ from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.ranks import Team
 from mpidvc.tasks.stacks import StackTask
 from mpidvc.workflow.announce import announce
+from mpidvc.workflow.output import check_files
 from mpidvc.workflow.plot import need_matplotlib
 
 __all__ = ["Plan", "Ranking"]
@@ -59,7 +58,8 @@ class Plan(CommandPlan):
         words = [one for one in args.stacks if isinstance(one, str)]
         given = [one for one in args.stacks if not isinstance(one, str)] + named(words)
         plan = cls(stacks=[], reference=args.reference or None, json=args.json, tsv=args.tsv, plot=args.plot)
-        _check_files(args, [split_uri(uri)[0] for _, uri in given if isinstance(uri, str)])
+        read = {split_uri(uri)[0]: "is one of the stacks" for _, uri in given if isinstance(uri, str)}
+        check_files(args, ("json", "tsv", "plot"), read)
         known = [name for name, _ in given] + words
         if not args.skip and plan.reference is not None and plan.reference not in known:
             raise UserError(f"--reference {plan.reference}: is none of the stacks {', '.join(n for n, _ in given)}")
@@ -147,23 +147,6 @@ class Plan(CommandPlan):
 
             draw(self.plot, stacks)
             console.print(f"Written: {self.plot}")
-
-
-def _check_files(args: argparse.Namespace, read: Sequence[str]) -> None:
-    """Check that the files asked for can be written, and are others than those that are read."""
-    taken = {os.path.realpath(path): "is one of the stacks" for path in read}
-    for name in ("json", "tsv", "plot"):
-        path = getattr(args, name)
-        if path is None:
-            continue
-        told, real = f"--{name} {path}", os.path.realpath(path)
-        if Path(real).is_dir():
-            raise UserError(f"{told}: is a folder; give the name of a file")
-        if not Path(real).parent.is_dir():
-            raise UserError(f"{told}: there is no folder {Path(real).parent}; make it")
-        if real in taken:
-            raise UserError(f"{told}: {taken[real]}; give another file")
-        taken[real] = f"is the file of --{name}"
 
 
 def _opened(name: str, uri: Any) -> Stack:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 
 from mpidvc.cli import options
 from mpidvc.cli.parser import Parser
@@ -41,17 +40,7 @@ def add_options(parser: Parser) -> None:
         help="a virtual state with this strain besides, for instance 0.01 (default: none)",
     )
     noise = parser.add_argument_group("noise of virtual states (default: that of the repeat scan)")
-    noise.add_argument(
-        "--noise-mask",
-        metavar="FILE",
-        help="mask of image 1, of its shape: voxels where it is not 0 are of a uniform material, or air",
-    )
-    noise.add_argument(
-        "--noise",
-        metavar="GREY",
-        type=float,
-        help="standard deviation of the noise of an image in grey levels, independent from voxel to voxel",
-    )
+    options.add_known_noise(noise)
     windows = parser.add_argument_group("windows")
     windows.add_argument(
         *("-hws", "--half-window-sizes"),
@@ -81,19 +70,12 @@ def add_options(parser: Parser) -> None:
 def check(args: argparse.Namespace) -> list[str]:
     """Check the options without their files; return notes for the user."""
     options.check_common(args)
-    options.require(
-        args.noise is None or 0 < args.noise < math.inf, "--noise", args.noise, "has to be above 0 and finite"
-    )
     options.require(abs(args.strain) <= 0.2, "--strain", args.strain, "has to be between -0.2 and 0.2")
-    given = [name for name in ("repeat", "noise_mask", "noise") if getattr(args, name) is not None]
-    if not given:
+    if not options.check_known_noise(args):
         raise UserError(
             "where the noise is known from is missing: give a second scan of the state (--repeat), a uniform region "
             "(--noise-mask), or --noise"
         )
-    if len(given) > 1:
-        first, second = (f"--{name.replace('_', '-')}" for name in given[:2])
-        raise UserError(f"{first} and {second}: the noise is known from one of them; drop the other")
     if args.repeat is None:
         args.virtual = True
     if args.strain and not args.virtual:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from mpidvc.atomic import replacing
 from mpidvc.cli import command
@@ -17,11 +15,12 @@ from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.grey import with_limits
 from mpidvc.tasks.ranks import Team, agree_on_instruction_set
-from mpidvc.tasks.trial import FRAMED, SMALLEST, groups_of, largest_window
+from mpidvc.tasks.trial import groups_of
 from mpidvc.workflow.inputs import by, open_like
+from mpidvc.workflow.output import check_files
 from mpidvc.workflow.plot import need_matplotlib
 from mpidvc.workflow.study import STEPS, Inputs, Row, Study, rms, study
-from mpidvc.workflow.window_trials import ladder
+from mpidvc.workflow.window_trials import ladder, largest_fitting
 
 __all__ = ["Plan", "Study"]
 
@@ -63,13 +62,10 @@ class Plan(command.Plan):
         image = with_limits(open_image(args.im1))
         repeat = open_like(image, args.repeat, "--repeat")
         mask = open_like(image, args.noise_mask, "--noise-mask", grey=False)
-        _check_files(args)
-        most = largest_window(image.shape)
-        if most < SMALLEST:
-            raise UserError(
-                f"{image.path}: {by(image.shape)} voxels are too few to try windows in; at least {FRAMED} along each "
-                "axis are needed"
-            )
+        named = {"image 1": args.im1, "--repeat": args.repeat, "--noise-mask": args.noise_mask}
+        read = {name: f"is the file of {option}" for option, name in named.items() if isinstance(name, str)}
+        check_files(args, ("csv", "plot"), read)
+        most = largest_fitting(image)
         sizes = tuple(args.sizes or ladder(most, image.two_d))
         if sizes[-1] > most:
             raise UserError(
@@ -113,26 +109,6 @@ class Plan(command.Plan):
                 if name is not None:
                     console.print(f"Written: {name}")
         return Outcome(0, found)
-
-
-def _check_files(args: argparse.Namespace) -> None:
-    """Check that the files asked for can be written, and are others than those that are read."""
-    taken = {}
-    for option, name in (("image 1", args.im1), ("--repeat", args.repeat), ("--noise-mask", args.noise_mask)):
-        if isinstance(name, str):
-            taken[os.path.realpath(name)] = f"is the file of {option}"
-    for name in ("csv", "plot"):
-        path = getattr(args, name)
-        if path is None:
-            continue
-        told, real = f"--{name} {path}", os.path.realpath(path)
-        if Path(real).is_dir():
-            raise UserError(f"{told}: is a folder; give the name of a file")
-        if not Path(real).parent.is_dir():
-            raise UserError(f"{told}: there is no folder {Path(real).parent}; make it")
-        if real in taken:
-            raise UserError(f"{told}: {taken[real]}; give another file")
-        taken[real] = f"is the file of --{name}"
 
 
 def _values(row: Row) -> list[float]:

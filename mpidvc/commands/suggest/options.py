@@ -41,18 +41,7 @@ def add_options(parser: Parser) -> None:
     )
     noise = parser.add_argument_group("where the noise is known from (default: the residual of image 2)")
     noise.add_argument("--repeat", metavar="FILE", help="a second scan of the state of image 1, of its shape: the best")
-    noise.add_argument(
-        "--noise-mask",
-        metavar="FILE",
-        help="mask of image 1, of its shape: voxels where it is not 0 are of a uniform material, or air",
-    )
-    noise.add_argument(
-        "--noise",
-        metavar="GREY",
-        type=float,
-        help="standard deviation of the noise of an image in grey levels, if it is independent from voxel to voxel: "
-        "that of tomograms is not",
-    )
+    options.add_known_noise(noise)
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="print a JSON object")
     run = parser.add_argument_group("running")
@@ -62,19 +51,12 @@ def add_options(parser: Parser) -> None:
 def check(args: argparse.Namespace) -> list[str]:
     """Check the options without their files; return notes for the user."""
     options.check_common(args)
-    for option, value in (
-        ("--target-sigma", args.target_sigma),
-        ("--target-strain", args.target_strain),
-        ("--noise", args.noise),
-    ):
+    for option, value in (("--target-sigma", args.target_sigma), ("--target-strain", args.target_strain)):
         options.require(value is None or 0 < value < math.inf, option, value, "has to be above 0 and finite")
     if args.target_sigma is not None and args.target_strain is not None:
         raise UserError("--target-sigma and --target-strain: a window is chosen by one of them; drop the other")
-    given = [name for name in ("repeat", "noise_mask", "noise") if getattr(args, name) is not None]
-    if len(given) > 1:
-        first, second = (f"--{name.replace('_', '-')}" for name in given[:2])
-        raise UserError(f"{first} and {second}: the noise is known from one of them; drop the other")
-    if args.im2 is None and not given:
+    known = options.check_known_noise(args)
+    if args.im2 is None and not known:
         for option, value in (("--target-sigma", args.target_sigma), ("--target-strain", args.target_strain)):
             options.require(
                 value is None,

@@ -14,10 +14,11 @@ from mpidvc.runtime.console import Console, duration
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.grey import with_limits
 from mpidvc.tasks.ranks import Team, agree_on_instruction_set
-from mpidvc.tasks.trial import FRAMED, SMALLEST, groups_of, largest_window
+from mpidvc.tasks.trial import groups_of
 from mpidvc.workflow.guess import read_guess
-from mpidvc.workflow.inputs import by, open_like
+from mpidvc.workflow.inputs import open_like
 from mpidvc.workflow.suggest import Inputs, Row, Suggestion, suggest
+from mpidvc.workflow.window_trials import largest_fitting
 
 __all__ = ["Plan", "Suggestion"]
 
@@ -48,12 +49,7 @@ class Plan(command.Plan):
         image1 = with_limits(open_image(args.im1))
         others = [open_like(image1, path, what) for path, what in ((args.im2, "image 2"), (args.repeat, "--repeat"))]
         mask = open_like(image1, args.noise_mask, "--noise-mask", grey=False)
-        largest = largest_window(image1.shape)
-        if largest < SMALLEST:
-            raise UserError(
-                f"{image1.path}: {by(image1.shape)} voxels are too few to try windows in; at least {FRAMED} along each "
-                "axis are needed"
-            )
+        largest = largest_fitting(image1)
         guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
         if guess.field is not None:
             raise UserError(f"-pf {guess.name}: is a field; give the registration that mpidvc reg wrote")
