@@ -433,9 +433,10 @@ class RowFile:
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        # Forgotten first: a signal that ends the run may be raised after it is closed, and the run closes its files.
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def descriptor(self) -> int:
         """Descriptor of the file that had the name at the first call, whichever file has it now."""

@@ -1,5 +1,6 @@
 """Files with fixed slots, filled in place."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -56,6 +57,25 @@ def test_rows_are_where_hdf5_finds_them(made: tuple[Path, dict[str, Slot]]) -> N
     first = min(slot.offset for slot in slots.values() if slot.offset)
     assert path.read_bytes()[:first] == head[:first]
     assert rows.seconds > 0
+
+
+def test_a_file_whose_closing_was_interrupted_can_be_closed(
+    made: tuple[Path, dict[str, Slot]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = RowFile(*made)
+    rows.hold()
+    close = os.close
+
+    def interrupted(descriptor: int) -> None:
+        close(descriptor)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rows.close()
+    monkeypatch.undo()
+    rows.close()
+    assert not rows.read("vectors", 0, 1).any()
 
 
 def test_space_is_taken_at_once(tmp_path: Path) -> None:

@@ -82,8 +82,9 @@ class Stream:
 
     def close(self) -> None:
         """Close the file."""
+        handle, self._handle = self._handle, -1  # only once: the number may be another file's by then
         with contextlib.suppress(OSError):
-            os.close(self._handle)
+            os.close(handle)
 
     def chunks(self) -> Iterator[bytes]:
         """All bytes, piece by piece.

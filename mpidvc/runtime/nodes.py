@@ -123,9 +123,9 @@ class NodeGroup:
 
     def close(self) -> None:
         """Free the node's communicator; collective."""
-        if self._node is not None:
-            self._node.Free()
-            self._node = None
+        node, self._node = self._node, None  # a signal may be raised after it is freed, and the node is closed again
+        if node is not None:
+            node.Free()
 
     def agree(self, failure: UserError | None) -> None:
         """Return if no rank of the job has failed.
