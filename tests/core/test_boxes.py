@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mpidvc.core.boxes import HALO, data_voxels, float_box, gradient_voxels, spline_box
+from mpidvc.core.boxes import HALO, Scratch, data_voxels, float_box, gradient_voxels, spline_box
 from mpidvc.kernels import correlation
 
 WHOLE = (slice(0, 4), slice(0, 5), slice(0, 6))
@@ -119,6 +119,15 @@ def test_nothing_inside():
         assert real is not None
         assert not real.any()
         assert not box.any()
+
+
+def test_memory_that_is_used_again():
+    """Whatever came before: larger, smaller, or a little larger than what is there."""
+    scratch = Scratch()
+    for size in (10, 100_000, 112_000, 112_500, 113_000, 50, 400_000):
+        box = scratch.box((1, 2, size))
+        assert box.shape == (1, 2, size)
+        check_padding(box)
 
 
 def test_linear_needs_no_spline():

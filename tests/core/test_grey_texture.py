@@ -98,6 +98,18 @@ def test_saturated_voxels() -> None:
     assert saturated_share(np.zeros(100)) == 0
 
 
+@pytest.mark.parametrize("beside", [(60, 1, 1), (1, 60, 1), (1, 1, 60)])
+def test_an_end_is_compared_with_the_three_levels_beside_it(beside: tuple[int, int, int]) -> None:
+    """Their mean is 20.7: an end of 104 is more than 5 times that, one of 103 is not."""
+    middle = [200, 300, 300, 200]
+    for end, piled in ((103, False), (104, True)):
+        counts = [end, *beside, *middle, 1, 1, 1]
+        share = end / sum(counts) if piled else 0.0
+        levels = np.arange(len(counts))
+        assert saturated_share(np.repeat(levels, counts)) == pytest.approx(share, abs=1e-15)
+        assert saturated_share(np.repeat(-levels, counts)) == pytest.approx(share, abs=1e-15)
+
+
 def test_two_classes() -> None:
     rng = np.random.default_rng(6)
     values = np.concatenate([rng.normal(20, 5, 3000), rng.normal(100, 10, 7000)])

@@ -51,6 +51,12 @@ def test_against_scipy(shape: tuple[int, int, int]) -> None:
     np.testing.assert_array_equal(np.flatnonzero(found.touches_edge), np.setdiff1d(image[edge], 0))
 
 
+def test_labels_are_exact_in_single_precision() -> None:
+    """All of them: label images may hold floating-point numbers."""
+    assert int(np.float32(LARGEST_LABEL)) == LARGEST_LABEL
+    assert np.spacing(np.float32(LARGEST_LABEL)) == 1
+
+
 def test_background_and_missing_numbers() -> None:
     image = np.zeros((4, 5, 6), np.uint8)
     image[1, 2, 3:5] = 2

@@ -39,7 +39,7 @@ CORES = {
 }
 KERNEL_TESTS = {
     "correlation": [
-        *("splines", "warp", "windows", "window_registration", "block_sums", "settings", "instruction_sets"),
+        *("splines", "warp", "windows", "window_registration", "block_sums", "errors", "settings", "instruction_sets"),
         *("../core/test_registration", "../tasks/test_registration", "../tasks/test_ldic"),
     ],
     "pixel_search": ["pixel_search", "../tasks/test_pixel_search"],

@@ -155,6 +155,8 @@ def test_labels_that_are_not_measured() -> None:
     np.testing.assert_array_equal(records["phi"][:, :, :3], np.tile(np.eye(3), (2, 1, 1)))
     named = dict(zip(COLUMNS, records["result"][0].tolist(), strict=True))
     assert (named["returnStatus"], named["iterations"], named["LabelDilate"], named["error"]) == (-7, 0, 1, np.inf)
+    assert (named["deltaPhiNorm"], named["coverage"]) == (np.inf, 0)
+    assert np.isnan(named["zncc"])
 
 
 def test_part_of_image_2_that_is_compared() -> None:

@@ -16,6 +16,7 @@ import pytest
 from mpidvc.core.grid import chunk_points, make_grid
 from mpidvc.core.pixel_search import LabelSearchSettings, SearchSettings
 from mpidvc.core.registration import RegistrationSettings
+from mpidvc.core.uncertainty import LAGS
 from mpidvc.images.image import ArrayImage
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.executor import InlineExecutor
@@ -227,7 +228,9 @@ def test_registration(masked: bool, more: dict[str, Any]) -> None:
     assert taken <= said
 
 
-def scratch_of(n: tuple[int, int, int], update_gradient: bool, shift: bool, reach: int, boxed: bool) -> int:
+def scratch_of(
+    n: tuple[int, int, int], update_gradient: bool, shift: bool, reach: int, boxed: bool, errors: bool = False
+) -> int:
     """Bytes of the kernel's arrays for n compared voxels, counted one by one (``gauss_newton/window.hpp``, in 3D)."""
 
     def rows(shape: list[int]) -> int:
@@ -247,6 +250,9 @@ def scratch_of(n: tuple[int, int, int], update_gradient: bool, shift: bool, reac
     around = [k + 2 for k in n]
     if shift:
         floats += 3 * around[0] * around[1] * around[2]
+    if errors:
+        # gradients of image 2, and one with a frame of the noise's reach
+        floats += 3 * rows(list(n)) + rows([k + 2 * LAGS for k in n])
     return 4 * (floats + gaussian(around if shift else list(n)))
 
 
@@ -265,7 +271,11 @@ def test_scratch_of_the_kernel(update_gradient: bool, shift: bool, sigma: float 
     assert needed <= memory._kernel(np.array(block, float), settings, reach, boxed=True) <= 1.5 * needed
     for hws in (5, 10, 15):
         needed = scratch_of((2 * hws - 1,) * 3, update_gradient, shift, reach, False)
-        assert needed <= memory._kernel(np.full(3, 2.0 * hws + 1), settings, reach)
+        said = memory._kernel(np.full(3, 2.0 * hws + 1), settings, reach)
+        assert needed <= said
+        errors = scratch_of((2 * hws - 1,) * 3, update_gradient, shift, reach, False, errors=True) - needed
+        more = memory._kernel(np.full(3, 2.0 * hws + 1), settings, reach, errors=True) - said
+        assert errors <= more <= 3 * errors
 
 
 @pytest.mark.parametrize(("dtype", "two_d"), [("uint8", False), ("float32", False), ("uint16", True)])

@@ -61,6 +61,12 @@ def test_the_residual_of_a_window() -> None:
     assert found is not None
     expected = 2 * 300**2 * np.exp(-(np.arange(3.0) ** 2) / (4 * SIGMA**2))
     np.testing.assert_allclose(along_x(found.covariance), expected, atol=0.05 * expected[0])
+    # of half of the voxels, in an image of other contrast
+    half = (np.random.default_rng(5).random((31, 31, 31)) < 0.5).astype(np.uint8)
+    pair = ImagePair(pair.image1, ArrayImage((2 * pair.image2.array + 70).astype(np.float32), "other"))
+    found = sample_of_window(pair, RegistrationSettings(order=3, criterion="znssd"), low, n, np.eye(4)[:3], half)
+    assert found is not None
+    np.testing.assert_allclose(along_x(found.covariance), expected, atol=0.08 * expected[0])
     nothing = np.zeros((31, 31, 31), np.uint8)
     assert sample_of_window(pair, RegistrationSettings(order=3), low, n, np.eye(4)[:3], nothing) is None
 

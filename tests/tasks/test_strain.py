@@ -46,6 +46,27 @@ def check(records: Records, exists: Any, F: Array, displacements: Array) -> None
     assert np.isnan(bad["result"][:, :-1]).all()
 
 
+def test_random_errors_of_the_points_themselves() -> None:
+    """Of det F and of (F + Fᵀ) / 2 at F = 1, in closed form: each component of F has an error of its own."""
+    positions = nodes(DIMS)
+    n = len(positions)
+    errors = np.random.default_rng(4).uniform(1e-3, 2e-3, (n, 3, 3))
+    columns = {f"sigmaF{'zyx'[i]}{'zyx'[j]}": errors[:, i, j] for i in range(3) for j in range(3)}
+    phi = phi_of(np.zeros((n, 3)))
+    points = Given(positions, phi, [np.arange(n)])
+    settings = StrainSettings("raw", COMPONENTS, False, errors=True)
+    assert settings.columns[7:] == (*(f"sigma{c}" for c in settings.columns[:7]), "returnStatus")
+    field = PhiField(positions, phi, columns)
+    records = run(StrainTask(Source(field), points, settings), points)["result"]
+    square = errors**2
+    diagonal = square[:, range(3), range(3)]
+    shear = [(square[:, i, j] + square[:, j, i]) / 4 for i, j in ((0, 1), (0, 2), (1, 2))]
+    e = np.stack([diagonal[:, 0], shear[0], shear[1], diagonal[:, 1], shear[2], diagonal[:, 2]], axis=1)
+    np.testing.assert_allclose(records[:, 7], np.sqrt(diagonal.sum(axis=1)), rtol=1e-5)
+    np.testing.assert_allclose(records[:, 8:14], np.sqrt(e), rtol=1e-5)
+    np.testing.assert_array_equal(records[:, 14], 2)
+
+
 def test_columns() -> None:
     settings = StrainSettings("raw", ("r", "vol"), False)
     assert settings.columns == ("rz", "ry", "rx", "vol", "returnStatus")

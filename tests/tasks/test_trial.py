@@ -28,14 +28,26 @@ def test_largest_window(shape: tuple[int, int, int], largest: int) -> None:
 def test_windows_of_all_groups_are_inside(shape: tuple[int, int, int], grain: tuple[int, int, int]) -> None:
     if shape[0] == 1:
         grain = (1, *grain[1:])
+    nodes = nodes_inside(shape, grain)
+    assert len(np.unique(nodes, axis=0)) == len(nodes) >= 8
+
+
+def test_groups_at_the_last_border_of_pieces() -> None:
+    """A border of pieces so near to the edge that a group about it would not fit."""
+    for grain in (16, 32):
+        assert len(nodes_inside((1, 200, 210), (1, grain, grain))) > 100
+
+
+def nodes_inside(shape: tuple[int, int, int], grain: tuple[int, int, int]) -> np.ndarray[Any, Any]:
+    """Nodes of all groups, whose windows have been found to be inside the image."""
     hws = largest_window(shape)
     groups = groups_of(shape, hws, grain)
     nodes = np.concatenate([group.nodes for group in groups])
-    assert len(np.unique(nodes, axis=0)) == len(nodes) >= 8
     flat = np.array([0 if shape[0] == 1 else 1, 1, 1])
     reach = flat * (hws - 1 + FRAME)
     assert (nodes - reach >= 0).all()
     assert (nodes + reach < shape).all()
+    return nodes
 
 
 def test_groups_are_spread() -> None:
