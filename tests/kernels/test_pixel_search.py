@@ -186,7 +186,9 @@ LAST_DIGITS = 2e-15
 
 @pytest.mark.parametrize("zero_mean", [False, True])
 @pytest.mark.parametrize("perturbation", [1e-6, 1e-5, 1e-4, 1e-3])
-@pytest.mark.parametrize("kind", [(0.0, 1.0), (1000.0, 1.0), (30000.0, 250.0), (100.0, 1e-3), (0.0, 1e25)])
+@pytest.mark.parametrize(
+    "kind", [(0.0, 1.0), (1000.0, 1.0), (30000.0, 250.0), (100.0, 1e-3), (0.0, 1e25), (0.0, 1e-25)]
+)
 def test_near_ties(kind, perturbation, zero_mean, isa):
     """A texture that repeats, hardly perturbed: single precision cannot tell which is the best, its bounds say so."""
     level, contrast = kind
