@@ -21,16 +21,20 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 
+from mpidvc.kernels import correlation  # noqa: E402
 from mpidvc.runtime import executor as executors  # noqa: E402
 from mpidvc.runtime import messages, schedule  # noqa: E402
-from mpidvc.runtime.comm import connect, find_launcher  # noqa: E402
+from mpidvc.runtime.comm import connect, find_launcher, install_abort_hook  # noqa: E402
 from mpidvc.runtime.launch import find_mpiexec  # noqa: E402
+from mpidvc.tasks.points import record_of  # noqa: E402
 from mpidvc.workflow.scaling import CHUNK_POINTS as POINTS  # noqa: E402
 from mpidvc.workflow.scaling import FINGERPRINT, SIZES  # noqa: E402
 
 #: Nodes along the edge of the field with which rank 0's own work is timed.
 FIELD_EDGE = 80
 N_REPORTS = 1500
+#: Record of a point of ldic.
+RECORD = record_of(correlation.RESULT)
 
 
 def run_ranks(n: int, *arguments: str, timeout: float = 120) -> str:
@@ -51,15 +55,15 @@ def run_ranks(n: int, *arguments: str, timeout: float = 120) -> str:
 
 
 def _make_executor() -> executors.MPIExecutor:
-    made = executors.make_executor(connect(find_launcher()))
+    communicator = connect(find_launcher())
+    install_abort_hook(communicator)
+    made = executors.make_executor(communicator)
     assert isinstance(made, executors.MPIExecutor)
     return made
 
 
 def _journal(folder: Path, n_blocks: int) -> Any:
-    from mpidvc.kernels import correlation
     from mpidvc.runtime import journal
-    from mpidvc.tasks.ldic import RECORD
     from mpidvc.tasks.points import inputs_of
 
     n = n_blocks * POINTS
@@ -81,8 +85,6 @@ class _Instant:
     """Chunks that take no time and return bytes of records, as those of `JournalTask`."""
 
     def __init__(self, n_chunks: int, rows: int) -> None:
-        from mpidvc.tasks.ldic import RECORD
-
         self.n_chunks = n_chunks
         self._records = np.zeros(rows, RECORD)
 
@@ -207,8 +209,6 @@ class _Sleeping:
     """Chunks that sleep for their time in the simulation."""
 
     def __init__(self, seconds: Any) -> None:
-        from mpidvc.tasks.ldic import RECORD
-
         self._seconds = seconds
         self.n_chunks = len(seconds)
         self._result = np.zeros(1, RECORD).tobytes()
@@ -321,10 +321,8 @@ def per_point(folder: Path) -> dict[str, float]:
     from mpidvc.fields import hdf5
     from mpidvc.fields.phifield import PhiField
     from mpidvc.fields.tsv import column_names
-    from mpidvc.kernels import correlation
     from mpidvc.rowfile import RowFile
     from mpidvc.runtime import journal as journals
-    from mpidvc.tasks.ldic import RECORD
     from mpidvc.tasks.memory import ROWS
     from mpidvc.workflow.finish import OrderedRows
     from mpidvc.workflow.guess import Guess, Nodes

@@ -31,9 +31,13 @@ from mpidvc.tasks.warp import planes_of_slab
 
 __all__ = [
     "HDF5_ALONE",
+    "JUDGED",
     "LIBRARIES",
     "NOISE_RANK0",
     "POINT_RANK0",
+    "READING",
+    "WRITERS",
+    "WRITTEN",
     "PointSet",
     "ddic_bytes",
     "deform_bytes",
@@ -52,8 +56,12 @@ __all__ = [
 ROW, ROWS = 900, 65536
 #: Bytes of the libraries that rank 0 loads to read headers and text, with HDF5 besides, and of HDF5 alone.
 LIBRARIES, HDF5, HDF5_ALONE = 12_000_000, 30_000_000, 18_000_000
-#: Bytes of a point on rank 0: position, guess, place, and columns of the result.
-POINT_RANK0 = 400
+#: Bytes of a point of a field on rank 0: position, Phi, place, and columns.
+POINT_RANK0 = 250
+#: Bytes of a point while rank 0 reads a field, and while it judges a result.
+READING, JUDGED = 130, 130
+#: Bytes of the libraries by which rank 0 writes images and VTK files, and of a point in them.
+WRITERS, WRITTEN = 20_000_000, 20
 #: Bytes of a label in the table of them, and in the chunks.
 LABEL = 100
 #: Bytes of the sums of a registration's block that are kept.

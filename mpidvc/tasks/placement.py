@@ -63,6 +63,8 @@ class Needs:
         Further bytes that rank 0 needs.
     looking : int
         Bytes that rank 0 needs to look at the images before the work begins, besides their decoded parts.
+    ending, ending0 : int
+        Bytes that a rank needs after the work, when the images are closed, and further bytes of rank 0 then.
     tiles : sequence of int
         Bytes of each binned image, which all ranks together keep if there is room.
     swept : bool
@@ -75,6 +77,8 @@ class Needs:
     chunk: int
     rank0: int = 0
     looking: int = 0
+    ending: int = 0
+    ending0: int = 0
     tiles: Sequence[int] = ()
     swept: bool = False
     less: str = "smaller windows (-hws)"
@@ -176,7 +180,8 @@ def least_memory(needs: Needs, mode: Mode, ranks: int) -> tuple[int, int]:
         first = _first(needs, sources, least - base_bytes(ranks))
         node = max(node, ranks * least + first + sum(source.nbytes for source in _whole(sources, mode)))
         rank = max(rank, least + first)
-    return node, rank
+    last, more = _last(needs, ranks)
+    return max(node, ranks * last + more), max(rank, last + more)
 
 
 def _all_sources(needs: Needs) -> list[Source]:
@@ -203,6 +208,9 @@ def _preferences(sources: Iterable[Source], mode: str) -> list[Mode]:
 
 def _placement(needs: Needs, mode: Mode, ranks: int, limit: int, asked: str) -> Placement | None:
     """The placement, None if it does not fit."""
+    last, more = _last(needs, ranks)
+    if ranks * last + more > limit:
+        return None
     found = []
     for images in needs.images or [()]:
         sources = _distinct(images)
@@ -216,7 +224,7 @@ def _placement(needs: Needs, mode: Mode, ranks: int, limit: int, asked: str) -> 
         n_caches = len(needs.tiles) + sum(not source.plain for source in sources if mode != "shared")
         cache_bytes = LEAST_CACHE + min(int(0.9 * room / ranks / max(n_caches, 1)), MOST_CACHE)
         private = _private(needs, mode, sources, cache_bytes, ranks)
-        first = _first(needs, sources, private - base_bytes(ranks))
+        private, first = _throughout(needs, sources, private, ranks)
         found.append(Placement(mode, ranks, cache_bytes, ranks_per_node_asked(), private, first, shared))
     largest = max(found, key=lambda one: ranks * one.private + one.first + one.shared)
     return replace(largest, cache_bytes=min(one.cache_bytes for one in found))
@@ -245,6 +253,18 @@ def _first(needs: Needs, sources: Sequence[Source], work: int) -> int:
     # it looks before it works
     looking = needs.looking + sum(source.held for source in sources)
     return needs.rank0 + max(looking - work, 0)
+
+
+def _last(needs: Needs, ranks: int) -> tuple[int, int]:
+    """Bytes of every rank after the work, and further ones of rank 0."""
+    return base_bytes(ranks) + needs.ending, needs.rank0 + needs.ending0
+
+
+def _throughout(needs: Needs, sources: Sequence[Source], private: int, ranks: int) -> tuple[int, int]:
+    """Most bytes of every rank, which needs `private` for the work, and further ones of rank 0."""
+    last, more = _last(needs, ranks)
+    each = max(private, last)
+    return each, max(private + _first(needs, sources, private - base_bytes(ranks)), last + more) - each
 
 
 def base_bytes(ranks: int) -> int:
@@ -296,7 +316,7 @@ def _advice(needs: Needs, mode: Mode, ranks: int, limit: int, why: str) -> str:
     each, sources = max(
         ((_private(needs, mode, part, LEAST_CACHE, ranks), part) for part in parts), key=lambda one: one[0]
     )
-    first = _first(needs, sources, each - base_bytes(ranks))
+    each, first = _throughout(needs, sources, each, ranks)
     fitting = (limit - first) // each
     need = f"one process needs {size_text(each + first)}"
     if ranks > 1:

@@ -103,9 +103,9 @@ class Estimate:
         fixed = self.fixed_seconds
         if ranks > 1:
             costs = kept()
-            fixed += LAUNCH + alone(costs, ranks, 0.0)
-            for after in (ordering, sharing):
-                fixed += after(costs, ranks, self.points) - after(costs, 1, self.points)
+            fixed += LAUNCH
+            for stage in (alone, ordering, sharing):
+                fixed += stage(costs, ranks, self.points) - stage(costs, 1, self.points)
         return fixed + work
 
     def memory(self, ranks_per_node: int, mode: str | None = None) -> tuple[str, int, int]:
@@ -170,14 +170,18 @@ def estimate(
     begun = time.process_time()
     plan = command.plan.prepare(args, console, Team(InlineExecutor()))
     assert isinstance(plan, KernelPlan)
+    looked = time.process_time()
+    # takes the fingerprints of the images of a part
     outputs, scratch = plan.written()
-    fixed = _start(command) + time.process_time() - begun
+    ended = time.process_time()
+    fixed = _start(command) + ended - begun
     # the kernels of the run itself
     plan.configure(InlineExecutor())
     cost = _cost(plan, argv, calibration, remember)
     points = 0
     if isinstance(plan, RoadPlan):
         points = len(plan.parts) * len(plan.nodes)
+        fixed += (len(plan.parts) - 1) * (ended - looked)
         fixed += alone(kept(), 1, points) + ordering(kept(), 1, points)
         fixed += sharing(kept(), 1, points) if plan.output.tsv else 0.0
     else:

@@ -12,11 +12,12 @@ from mpidvc.arrays import Triple
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
-from mpidvc.tasks.memory import field_bytes, looking_bytes
+from mpidvc.tasks.memory import JUDGED, POINT_RANK0, READING, WRITERS, WRITTEN, field_bytes, looking_bytes
 from mpidvc.tasks.placement import Needs, forget, placed
 from mpidvc.workflow.plan import CorrelationPlan
 from mpidvc.workflow.road import RoadPart, RoadPlan
 from mpidvc.workflow.stages import Stages
+from mpidvc.workflow.summary import MOST_JUDGED
 
 __all__ = ["Part", "PointwisePlan"]
 
@@ -66,14 +67,26 @@ class PointwisePlan(RoadPlan[PartT], CorrelationPlan):
         """Bytes that rank 0 needs before it measures."""
         return looking_bytes(self.hws, grey=False)
 
+    def judging_bytes(self) -> int:
+        """Bytes that rank 0 needs to judge the result."""
+        return JUDGED * min(len(self.nodes), MOST_JUDGED)
+
+    def ending_bytes(self) -> int:
+        """Bytes that rank 0 needs after the work: to judge the result, and to write it in other forms."""
+        written = WRITERS + WRITTEN * len(self.nodes) if self.output.tif or self.output.vtk else 0
+        return self.judging_bytes() + written
+
     def needs(self) -> Needs:
-        finishing, rank0 = field_bytes(len(self.nodes))
-        chunk = max(finishing, *(self.chunk_bytes(part) for part in self.parts))
+        n, field = len(self.nodes), self.guess.field is not None
+        # the nodes of a grid are computed, some at a time
+        finishing, rank0 = field_bytes(n, point=POINT_RANK0 if field or self.nodes.given is not None else 0)
         return Needs(
             [part.images for part in self.parts],
-            chunk,
+            max(self.chunk_bytes(part) for part in self.parts),
             rank0=rank0 + self.rank0_bytes(),
-            looking=self.looking_bytes(),
+            looking=self.looking_bytes() + (READING * n if field else 0),
+            ending=finishing,
+            ending0=max(0, self.ending_bytes() - finishing),
             less=self.less,
         )
 

@@ -119,11 +119,14 @@ class FileSystem:
 CLUSTER, NEAR = FileSystem(FILE_LATENCY, FILE_CLIENT, FILE_ALL), FileSystem(0.0, math.inf, FILE_ALL)
 
 
-def starting(measured: dict[str, Any], n: int, n_points: float) -> float:
-    """Seconds of rank 0 alone until the first chunk is handed out, and for the short messages of a whole run."""
+def starting(measured: dict[str, Any], n: int, n_points: float, looked: float = FINGERPRINT) -> float:
+    """Seconds of rank 0 alone until the first chunk is handed out, and for the short messages of a whole run.
+
+    `looked`: bytes that go into the fingerprints of images.
+    """
     start, points = measured["start"], measured["points"]
     send, message, _ = reports(measured, "posix")
-    looking = points["fingerprint"] + FINGERPRINT / FILE_CLIENT
+    looking = looked * (points["fingerprint"] / FINGERPRINT + 1 / FILE_CLIENT)
     files = points["files"] + points["chunk"] * n_points / CHUNK_POINTS
     return float(looking + files + n * (start["sent"] * send + start["got"] * message))
 
@@ -134,8 +137,8 @@ def summing(measured: dict[str, Any], n_points: float) -> float:
 
 
 def alone(measured: dict[str, Any], n: int, n_points: float) -> float:
-    """Seconds of rank 0 alone before and after the work."""
-    return starting(measured, n, n_points) + summing(measured, n_points)
+    """Seconds of rank 0 alone before and after the work, but for fingerprints."""
+    return starting(measured, n, n_points, 0.0) + summing(measured, n_points)
 
 
 def ordering(measured: dict[str, Any], ranks: int, n_points: float, files: FileSystem = NEAR) -> float:

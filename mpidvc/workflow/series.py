@@ -27,7 +27,7 @@ from mpidvc.kernels.correlation import ERRORS
 from mpidvc.runtime.console import Console, duration
 from mpidvc.runtime.executor import Executor, InlineExecutor
 from mpidvc.tasks.ldic import NEAR
-from mpidvc.tasks.memory import POINT_RANK0, PointSet
+from mpidvc.tasks.memory import PointSet
 from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.files import RunFiles
 from mpidvc.workflow.guess import Guess, Nodes
@@ -42,8 +42,9 @@ __all__ = ["SeriesPart", "SeriesPlan"]
 P = TypeVar("P", bound="SeriesPlan[Any]")
 PartT = TypeVar("PartT", bound="SeriesPart")
 
-#: Fields that rank 0 holds besides that of the state at hand.
-HELD = 3
+#: Bytes of a point that rank 0 holds from state to state, those while it takes a result, and bytes besides: without a
+#: warm start, with it, and where the reference changes.
+HELD, TAKING, TAKEN = (130, 300, 450), (350, 630, 950), 15_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +118,17 @@ class SeriesPlan(PointwisePlan[PartT]):
         spread = np.array([[-NEAR] * 3, [NEAR] * 3], np.float64)
         return [PointSet(len(self.nodes), self.nodes.distance, regular, spread, np.zeros((3, 3)))]
 
+    @property
+    def _way(self) -> int:
+        """Whether rank 0 holds the fields of a series, of one with a warm start, or with a changing reference."""
+        return 2 if self.update_reference else int(self.warm_start)
+
     def rank0_bytes(self) -> int:
-        fields = 0 if len(self.parts) == 1 else 1 + (HELD if self.warm_start else 0)
-        return fields * POINT_RANK0 * len(self.nodes)
+        return HELD[self._way] * len(self.nodes) if len(self.parts) > 1 else 0
+
+    def ending_bytes(self) -> int:
+        taking = TAKEN + TAKING[self._way] * len(self.nodes) if len(self.parts) > 1 else 0
+        return max(super().ending_bytes(), taking)
 
     def written(self) -> tuple[list[tuple[Path, int]], int]:
         if not self._writes_totals:

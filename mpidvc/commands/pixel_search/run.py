@@ -29,6 +29,9 @@ from mpidvc.workflow.work import Work, in_bricks
 
 __all__ = ["Plan"]
 
+#: Bytes of a point while rank 0 counts what was found.
+SHOWN = 30
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(PointwisePlan[Part]):
@@ -74,6 +77,9 @@ class Plan(PointwisePlan[Part]):
             image_mode=image_mode(args),
             memory=args.memory,
         )
+
+    def judging_bytes(self) -> int:
+        return SHOWN * len(self.nodes)
 
     def chunk_bytes(self, part: Part) -> int:
         return search_bytes(part.images, self.nodes.point_set(self.guess), self.settings)
