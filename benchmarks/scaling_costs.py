@@ -117,7 +117,7 @@ def _count_idle_turns(executor: executors.MPIExecutor, spent: dict[str, float]) 
     executor.now, executor.mail.send = beginning, timed_send  # type: ignore[method-assign]
 
 
-def messages_program(folder: str) -> None:
+def messages_program(folder: str, n_reports: str = str(N_REPORTS)) -> None:
     """CPU seconds of rank 0 for each report, by driver and number of chunks in it; times of writing a block."""
     executor = _make_executor()
     schedule.SCHEDULER_ONLY_FROM = 2
@@ -139,7 +139,7 @@ def messages_program(folder: str) -> None:
                     return range(self.handed_out - size, self.handed_out)
 
             executors.Schedule = Even  # type: ignore[misc]
-            n_reports = N_REPORTS if rows < POINTS else N_REPORTS // 5
+            many = int(n_reports) if rows < POINTS else int(n_reports) // 5
 
             def sink(chunk: int, data: Any, rows: int = rows) -> None:
                 # as the sink of a command
@@ -153,11 +153,11 @@ def messages_program(folder: str) -> None:
             executor.map(_Instant(size, rows), chosen)
             spent.update(idle=0.0, send=0.0)
             begun = clock()
-            executor.map(_Instant(n_reports * size, rows), chosen)
+            executor.map(_Instant(many * size, rows), chosen)
             busy = clock() - begun - spent["idle"]
             found[f"{driver} {size}"] = {
-                "report": (busy - spent["send"]) / n_reports,
-                "send": spent["send"] / n_reports,
+                "report": (busy - spent["send"]) / many,
+                "send": spent["send"] / many,
             }
     import h5py
 

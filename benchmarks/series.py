@@ -1,11 +1,14 @@
-"""A series that turns while its texture is replaced little by little: followed with and without a changing reference.
+"""Series of states: a plate followed in one command, killed and resumed; a specimen that turns and changes its texture.
 
-    python benchmarks/series.py                 # 100 states that turn by 60 degrees; some minutes
-    python benchmarks/series.py --states 10 --turn 6 --replaced 0.5
+    python benchmarks/series.py --data DIR --work /tmp/series      # writes docs/benchmarks-series.md; some minutes
+    python benchmarks/series.py --work /tmp/series --states 10 --turn 6 --replaced 0.5 --report /tmp/series.md
 
-Grey levels are sums of waves that turn with the specimen: the motion is exact, nothing is interpolated. Patches of the
-texture are replaced by those of an independent one, more of them in every state: the ZNCC of two states, without their
-motion, is 1 less the share replaced between them.
+`DIR` has the twelve frames of an open-hole plate (DIC Challenge, sample 12) with DICe's gold results in
+`2d/dic_challenge_12`. Without it that part is left out.
+
+The grey levels of the made series are sums of waves that turn with the specimen: the motion is exact, nothing is
+interpolated. Patches of the texture are replaced by those of an independent one, more of them in every state: the ZNCC
+of two states, without their motion, is 1 less the share replaced between them.
 
 Replaced patches are noise for the correlation, whatever the reference: the errors at the changes of the reference add
 up as independent ones do. They fall with the size of the windows and with the wavelengths of the texture.
@@ -13,12 +16,13 @@ up as independent ones do. They fall with the size of the windows and with the w
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
-import tempfile
+import shutil
+import subprocess
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tifffile
@@ -33,6 +37,8 @@ from mpidvc.main import main
 #: Wavelengths of the textures, and of the field that says when a place is replaced; pixels.
 TEXTURE, PATCHES = (4.0, 12.0), (15.0, 40.0)
 WAVES = 400
+#: Frames of the plate, and the options that it is followed with.
+FRAMES, PLATE = 12, "-hws 14 -o 3 --warm-start"
 
 
 class Waves:
@@ -125,37 +131,176 @@ def follow(images: list[str], nodes: Path, hws: int, folder: Path, options: list
     return read_field(folder / f"{first}-{last}-ldic{ending}.h5"), told.getvalue()
 
 
-def compare() -> None:
-    """Print the errors of the last state, found in both ways."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+# ---- a plate, in one command
+
+
+class Plate(NamedTuple):
+    """How the twelve frames were followed.
+
+    Attributes
+    ----------
+    points : int
+    seconds, resumed : float
+        Wall time of the undisturbed run, and of the one that went on after the kill.
+    finished : int
+        States that were finished when it was killed.
+    same : bool
+        Whether all files have the bytes of the undisturbed run.
+    converged : float
+        Share of the points at the last frame.
+    apart : (2,) float64
+        Median of the differences from DICe there, along x and y, pixels.
+    """
+
+    points: int
+    seconds: float
+    resumed: float
+    finished: int
+    same: bool
+    converged: float
+    apart: np.ndarray
+
+
+def follow_plate(data: Path, folder: Path, mpidvc: str) -> Plate:
+    """Follow the plate twice, undisturbed and killed in the middle, and compare it with DICe."""
+    told = np.genfromtxt(data / "dice_gold/DICe_solution_11.txt", delimiter=",", comments="*")[1:, :4]
+    points = np.column_stack([np.zeros(len(told)), told[:, 1], told[:, 0]])
+    nodes = folder / "plate.tsv"
+    write_tsv(nodes, PhiField.from_positions(points, None, {"returnStatus": np.ones(len(points))}), "LDIC")
+    frames = [str(data / f"oht_cfrp_{frame:02d}.tiff") for frame in range(FRAMES)]
+    command = [mpidvc, "ldic", *frames, "-pf", str(nodes), *PLATE.split(), "-np", "1", "-od"]
+    whole, again = folder / "plate", folder / "plate-killed"
+    for old in (whole, again):
+        shutil.rmtree(old, ignore_errors=True)
+
+    def timed(*words: str) -> float:
+        begun = time.monotonic()
+        subprocess.run([*command, *words], check=True, capture_output=True)
+        return time.monotonic() - begun
+
+    seconds = timed(str(whole))
+    process = subprocess.Popen([*command, str(again)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (again / f"oht_cfrp_00-oht_cfrp_{FRAMES // 2:02d}-ldic.tsv").exists():
+        time.sleep(1e-3)
+    process.kill()
+    if process.wait() == 0:
+        raise SystemExit("the run ended before it could be killed")
+    finished = len(list(again.glob("*-ldic.tsv")))
+    resumed = timed(str(again), "--resume")
+    field = read_field(whole / f"oht_cfrp_00-oht_cfrp_{FRAMES - 1:02d}-ldic.h5")
+    good = field["returnStatus"] == 2
+    apart = np.abs(field.displacements[:, :0:-1] - told[:, 2:4])[good]
+    same = contents(whole) == contents(again)
+    return Plate(len(field), seconds, resumed, finished, same, float(good.mean()), np.median(apart, axis=0))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a folder but those that tell how a run went."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.endswith(".run.json")}
+
+
+# ---- the page
+
+
+class Row(NamedTuple):
+    """How the made series was followed: the options, and the errors of the last state."""
+
+    options: str
+    changes: int
+    converged: str
+    median: float
+    rms: float
+    most: float
+    seconds: float
+
+
+def page(about: str, plate: Plate | None, series: Turning, hws: int, nodes: int, rows: str) -> str:
+    """The text of the page."""
+    successive, whole = series.zncc(0, 1), series.zncc(0, series.states - 1)
+    shown = "Not measured."
+    if plate is not None:
+        x, y = plate.apart
+        shown = f"""`mpidvc ldic oht_cfrp_00.tiff … oht_cfrp_{FRAMES - 1}.tiff -pf nodes.tsv {PLATE}`
+follows {plate.points} nodes, those of DICe's gold results, over {FRAMES} frames of an open-hole plate (DIC Challenge,
+sample 12).
+
+* At the last frame {100 * plate.converged:.1f} % of the nodes converged. The medians of their differences from DICe's
+  displacements are {x:.4f} px along x and {y:.4f} px along y.
+* The run takes {plate.seconds:.1f} s on one process. Another one was killed (SIGKILL) when {plate.finished} of
+  {FRAMES - 1} states were finished; `--resume` took {plate.resumed:.1f} s for the rest. Its files have
+  {"the same bytes as" if plate.same else "OTHER BYTES THAN"} those of the undisturbed run."""
+    return f"""# Series
+
+Written by `benchmarks/series.py`: every figure here comes from one run on one machine. Do not edit.
+
+{about}
+
+## A plate in one command
+
+{shown}
+
+## A specimen that turns and changes its texture
+
+{series.states} made states of {series.size} × {series.size} pixels turn by {series.turn:g}°, while
+{100 * series.replaced:g} % of the texture is replaced. Without the motion two successive states have a ZNCC of
+{successive:.3f}, the first and the last one {whole:.3f}. There are {nodes} nodes, and windows of
+{2 * hws - 1} × {2 * hws - 1} pixels. Errors are those of the last state, of the nodes that converged.
+
+{rows}
+"""
+
+
+def run() -> None:
+    """Follow both series, and write the page."""
+    from compare import facts_table, machine, options_for, table
+
+    parser = options_for(__doc__, "benchmarks-series.md", spam=False)
+    parser.add_argument("--data", type=Path, help="directory of the shared data")
     parser.add_argument("--states", type=int, default=100)
     parser.add_argument("--turn", type=float, default=60.0)
     parser.add_argument("--replaced", type=float, default=0.9)
     parser.add_argument("--hws", type=int, default=50)
     parser.add_argument("--within", type=int, default=140)
     given = parser.parse_args()
+    folder, about, rows = given.work, facts_table(machine()), []
+    plate = None
+    if given.data is not None:
+        plate = follow_plate(given.data.resolve() / "2d/dic_challenge_12", folder, given.mpidvc)
+        print(plate, flush=True)
     series = Turning(2 * (given.within + int(1.5 * given.hws)), given.states, given.turn, given.replaced)
-    successive, whole = series.zncc(0, 1), series.zncc(0, given.states - 1)
-    print(
-        f"{given.states} states of {series.size}^2 pixels; ZNCC of the first two {successive:.3f}, of first and last "
-        f"{whole:.3f}; windows of {2 * given.hws - 1}^2 pixels"
-    )
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        images = series.write(folder)
-        series.write_nodes(folder / "nodes.tsv", 20, given.within)
-        for options in (["--warm-start", "--update-reference"], ["--warm-start"]):
-            begun = time.monotonic()
-            field, told = follow(images, folder / "nodes.tsv", given.hws, folder / options[-1][2:], options)
-            share, errors = series.errors(field, series.states - 1)
-            print(
-                f"{' '.join(options):34} {told.count('becomes the reference')} changes; {len(field)} nodes, "
-                f"{100 * share:.1f}% converged; error: median {np.median(errors):.4f}, "
-                f"rms {np.sqrt(np.mean(errors**2)):.4f}, 95% below {np.quantile(errors, 0.95):.4f} voxel; "
-                f"{time.monotonic() - begun:.0f} s",
-                flush=True,
+    images = series.write(folder)
+    series.write_nodes(folder / "nodes.tsv", 20, given.within)
+    for options in (["--warm-start", "--update-reference"], ["--warm-start"]):
+        begun = time.monotonic()
+        out = folder / options[-1][2:]
+        shutil.rmtree(out, ignore_errors=True)
+        field, told = follow(images, folder / "nodes.tsv", given.hws, out, options)
+        share, errors = series.errors(field, series.states - 1)
+        rows.append(
+            Row(
+                f"`{' '.join(options)}`",
+                told.count("becomes the reference"),
+                f"{100 * share:.1f} %",
+                float(np.median(errors)),
+                float(np.sqrt(np.mean(errors**2))),
+                float(np.quantile(errors, 0.95)),
+                time.monotonic() - begun,
             )
+        )
+        print(rows[-1], flush=True)
+    columns = {
+        "options": "options",
+        "changes of the reference": "changes",
+        "converged": "converged",
+        "median error, px": "median",
+        "rms": "rms",
+        "95 % below": "most",
+        "wall s": "seconds",
+    }
+    text = page(about, plate, series, given.hws, len(field), table(rows, columns))
+    given.report.write_text(text, encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":
-    compare()
+    run()

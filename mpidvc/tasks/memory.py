@@ -32,6 +32,7 @@ from mpidvc.tasks.warp import planes_of_slab
 __all__ = [
     "HDF5_ALONE",
     "JUDGED",
+    "JUDGING",
     "LIBRARIES",
     "NOISE_RANK0",
     "POINT_RANK0",
@@ -60,6 +61,8 @@ LIBRARIES, HDF5, HDF5_ALONE = 12_000_000, 30_000_000, 18_000_000
 POINT_RANK0 = 250
 #: Bytes of a point while rank 0 reads a field, and while it judges a result.
 READING, JUDGED = 130, 130
+#: Bytes that rank 0 needs besides to judge and to write a result.
+JUDGING = 15_000_000
 #: Bytes of the libraries by which rank 0 writes images and VTK files, and of a point in them.
 WRITERS, WRITTEN = 20_000_000, 20
 #: Bytes of a label in the table of them, and in the chunks.

@@ -12,7 +12,7 @@ from mpidvc.arrays import Triple
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
-from mpidvc.tasks.memory import JUDGED, POINT_RANK0, READING, WRITERS, WRITTEN, field_bytes, looking_bytes
+from mpidvc.tasks.memory import JUDGED, JUDGING, POINT_RANK0, READING, WRITERS, WRITTEN, field_bytes, looking_bytes
 from mpidvc.tasks.placement import Needs, forget, placed
 from mpidvc.workflow.plan import CorrelationPlan
 from mpidvc.workflow.road import RoadPart, RoadPlan
@@ -74,7 +74,7 @@ class PointwisePlan(RoadPlan[PartT], CorrelationPlan):
     def ending_bytes(self) -> int:
         """Bytes that rank 0 needs after the work: to judge the result, and to write it in other forms."""
         written = WRITERS + WRITTEN * len(self.nodes) if self.output.tif or self.output.vtk else 0
-        return self.judging_bytes() + written
+        return JUDGING + self.judging_bytes() + written
 
     def needs(self) -> Needs:
         n, field = len(self.nodes), self.guess.field is not None

@@ -27,7 +27,7 @@ from mpidvc.kernels.correlation import ERRORS
 from mpidvc.runtime.console import Console, duration
 from mpidvc.runtime.executor import Executor, InlineExecutor
 from mpidvc.tasks.ldic import NEAR
-from mpidvc.tasks.memory import PointSet
+from mpidvc.tasks.memory import JUDGING, PointSet
 from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.files import RunFiles
 from mpidvc.workflow.guess import Guess, Nodes
@@ -42,9 +42,9 @@ __all__ = ["SeriesPart", "SeriesPlan"]
 P = TypeVar("P", bound="SeriesPlan[Any]")
 PartT = TypeVar("PartT", bound="SeriesPart")
 
-#: Bytes of a point that rank 0 holds from state to state, those while it takes a result, and bytes besides: without a
-#: warm start, with it, and where the reference changes.
-HELD, TAKING, TAKEN = (130, 300, 450), (350, 630, 950), 15_000_000
+#: Bytes of a point that rank 0 holds from state to state, and those while it takes a result: without a warm start, with
+#: it, and where the reference changes.
+HELD, TAKING = (130, 300, 450), (350, 630, 950)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +127,8 @@ class SeriesPlan(PointwisePlan[PartT]):
         return HELD[self._way] * len(self.nodes) if len(self.parts) > 1 else 0
 
     def ending_bytes(self) -> int:
-        taking = TAKEN + TAKING[self._way] * len(self.nodes) if len(self.parts) > 1 else 0
-        return max(super().ending_bytes(), taking)
+        taking = TAKING[self._way] * len(self.nodes) if len(self.parts) > 1 else 0
+        return max(super().ending_bytes(), JUDGING + taking)
 
     def written(self) -> tuple[list[tuple[Path, int]], int]:
         if not self._writes_totals:

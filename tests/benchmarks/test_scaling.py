@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mpidvc.runtime.launch import find_mpiexec
 from mpidvc.runtime.schedule import Lease
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import scaling  # noqa: E402
+import scaling_costs  # noqa: E402
 
 from mpidvc.runtime import simulation  # noqa: E402
 from mpidvc.runtime.simulation import Case, Costs, chunk_costs, extended, simulate  # noqa: E402
@@ -147,3 +149,27 @@ def test_the_costs_that_are_kept_are_complete() -> None:
     # what the report claims of the real classes
     books = measured["bookkeeping"]
     assert books["10000"]["median"] < 3 * books["8"]["median"]
+
+
+@pytest.mark.skipif(find_mpiexec() is None, reason="no MPI in this environment")
+def test_the_programs_of_ranks_measure(tmp_path: Path) -> None:
+    told = json.loads(scaling_costs.run_ranks(2, "messages", str(tmp_path), "50"))
+    assert all(0 < part < 1 for found in told["reports"].values() for part in found.values())
+    assert 0 < told["record"]["posix"] < 1
+    assert json.loads(scaling_costs.run_ranks(2, "sleep", "0.2", "0.02", "1"))["seconds"] > 0.1
+
+
+@pytest.mark.skipif(find_mpiexec() is None, reason="no MPI in this environment")
+def test_a_program_that_fails_ends_at_once() -> None:
+    with pytest.raises(SystemExit, match="FileNotFoundError"):
+        scaling_costs.run_ranks(2, "messages", "/nowhere/at/all", timeout=30)
+
+
+def test_costs_of_points_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling_costs, "FIELD_EDGE", 16)
+    found = scaling_costs.per_point(tmp_path)
+    kept = json.loads(scaling.COSTS.read_text())["points"]
+    # times of so few points tell nothing; what is counted does
+    assert set(found) | {"summary"} == set(kept)
+    assert found["bytes of the TSV"] == pytest.approx(kept["bytes of the TSV"], rel=0.05)
+    assert found["TSV"] > 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from scipy import ndimage
 
 from tests import peak_memory
 from tests.conftest import Job
@@ -22,6 +23,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, values in {"one": image, "two": np.roll(image, 1, 2), "mask": (image > 3000).astype(np.uint8)}.items():
         tifffile.imwrite(folder / f"{name}.tif", values, photometric="minisblack")
         tifffile.imwrite(folder / f"{name}z.tif", values, photometric="minisblack", compression="zlib", rowsperstrip=32)
+    flat = ndimage.gaussian_filter(np.random.default_rng(2).normal(30000, 30000, (500, 500)), 1.0).astype(np.uint16)
+    for k in range(3):
+        tifffile.imwrite(folder / f"flat{k}.tif", np.roll(flat, k, 1), photometric="minisblack")
     tifffile.imwrite(folder / "byte.tif", (image >> 8).astype(np.uint8), photometric="minisblack")
     tifffile.imwrite(folder / "float.tif", image.astype(np.float32), photometric="minisblack")
     return folder
@@ -54,6 +58,22 @@ def test_expected_and_measured(mpiexec: Job, images: Path, tmp_path: Path, line:
     assert peaks[1] <= each + more
     assert each <= 1.5 * peaks[0]
     assert each + more <= 1.5 * peaks[1]
+
+
+#: Many points in small images; the second line starts from the field of the first.
+MANY = [
+    "ldic flat0.tif flat1.tif -ns 1 -hws 2 -it 1 -notsv -pre first",
+    "ldic flat0.tif flat1.tif -hws 2 -it 1 -notsv -pre second -pf OUT/first-ldic.h5",
+    "ldic flat0.tif flat1.tif -ns 2 -hws 2 -it 1 -vtk -tif -pre third",
+    "ldic flat0.tif flat1.tif flat2.tif -ns 2 -hws 4 --warm-start -pre warm",
+    "ldic flat0.tif flat1.tif flat2.tif -ns 2 -hws 4 --warm-start --update-reference -pre changing",
+    "pixelSearchPropagate flat0.tif flat1.tif -sp 0 250 250 0 0 1 -ns 5 -hws 3 -sr 0 0 -1 1 -1 1 -pre front",
+]
+
+
+def test_many_points(environment: dict[str, str], images: Path, tmp_path: Path) -> None:
+    for line in MANY:
+        test_one_process(environment, images, tmp_path, line.replace("OUT", str(tmp_path)))
 
 
 @pytest.mark.parametrize("line", LINES)

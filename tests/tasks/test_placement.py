@@ -119,6 +119,19 @@ def test_too_little_memory(large: Image) -> None:
         choose([large], base_bytes(1), fewer=True)
 
 
+def test_memory_after_the_work(large: Image) -> None:
+    """The images are closed then: either the work counts or what comes after it, not both."""
+    images = large.shape[0] * large.shape[1] * large.shape[2] * large.dtype.itemsize
+    small, much = (Needs([[large]], 10 * MB, rank0=5 * MB, ending=ending, ending0=7 * MB) for ending in (0, 500 * MB))
+    assert placement.least_memory(small, "mapped", 2) == (TWO + images, BASE + 15 * MB)
+    assert placement.least_memory(much, "mapped", 2) == (2 * (BASE + 500 * MB) + 12 * MB, BASE + 512 * MB)
+    enough = 2 * (BASE + 500 * MB) + 12 * MB
+    found = decide(much, 2, "auto", str(enough), Said())
+    assert (found.private, found.first) == (BASE + 500 * MB, 12 * MB)
+    with pytest.raises(UserError, match=r"2 processes need 562 MB each and the first 12 MB more"):
+        decide(much, 2, "auto", str(enough - 1), Said())
+
+
 @pytest.mark.parametrize(("total", "passing"), [(BASE + 411 * MB, True), (placement.ALONE, False)])
 def test_memory_that_others_use_at_the_moment(
     large: Image, total: int, passing: bool, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,6 @@ from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import INLINE_BATCH, Executor
-from mpidvc.tasks.memory import POINT_RANK0
 from mpidvc.tasks.propagation import GuidedLabelSearch, GuidedSearch
 from mpidvc.workflow.calibration import Cost, Sampling
 from mpidvc.workflow.journal_feed import JournalFeed
@@ -26,6 +25,9 @@ from mpidvc.workflow.pointwise import Part, PointwisePlan
 from mpidvc.workflow.work import Work
 
 __all__ = ["Start", "Travel"]
+
+#: Bytes of a point on rank 0 while a search propagates: its neighbours, its place among those that wait, and its guess.
+TRAVELLING = 800
 
 #: A front narrower than this many points for each process is worth a note.
 NARROW = 2.0
@@ -124,8 +126,7 @@ class Travel(PointwisePlan[PartT], Generic[PartT]):
             )
 
     def rank0_bytes(self) -> int:
-        # the propagation itself needs about as much as the field
-        return POINT_RANK0 * len(self.nodes)
+        return TRAVELLING * len(self.nodes)
 
     def measure(self, part: PartT, measurement: Measurement) -> None:
         what = "search"
