@@ -56,7 +56,7 @@ __all__ = [
 #: Bytes of a point's row while it goes to the finished file, and rows that go there at once.
 ROW, ROWS = 900, 65536
 #: Bytes of the libraries that rank 0 loads to read headers and text, with HDF5 besides, and of HDF5 alone.
-LIBRARIES, HDF5, HDF5_ALONE = 12_000_000, 30_000_000, 18_000_000
+LIBRARIES, HDF5, HDF5_ALONE = 16_000_000, 37_000_000, 18_000_000
 #: Bytes of a point of a field on rank 0: position, Phi, place, and columns.
 POINT_RANK0 = 250
 #: Bytes of a point while rank 0 reads a field, and while it judges a result.

@@ -40,8 +40,8 @@ from mpidvc.workflow.scaling import FILE_CLIENT, alone, kept, ordering, seconds_
 
 __all__ = ["Estimate", "NotEstimatedError", "cache_folder", "estimate"]
 
-#: Seconds until a launcher has started ranks.
-LAUNCH = 1.0
+#: Seconds until a launcher has started ranks, and these have met.
+LAUNCH = 0.4
 #: Numbers of ranks that are looked at to find how many make sense.
 RANKS = (1, 4, 16, 64, 256, 1024)
 #: Least efficiency of a number of ranks that makes sense.
