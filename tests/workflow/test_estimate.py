@@ -12,6 +12,7 @@ import tifffile
 from mpidvc.commands import COMMANDS
 from mpidvc.tasks.ldic import LdicTask
 from mpidvc.workflow import calibration
+from mpidvc.workflow import estimate as module
 from mpidvc.workflow.estimate import Estimate, cache_folder, estimate
 from mpidvc.workflow.series import HELD
 
@@ -54,6 +55,16 @@ def test_a_series(series: Path) -> None:
     # the table of states is made from the field of each, which rank 0 holds
     assert found.memory(3)[0] == one.memory(3)[0]
     assert found.memory(3)[1] >= one.memory(3)[1] + HELD[0] * one.points
+
+
+def test_time_besides_the_work_is_that_of_these_images(series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fingerprints are taken while the run is planned: those of large images would take 0.4 s."""
+    monkeypatch.setattr(module, "_start", lambda command: 0.0)
+    found = estimate(LINE, COMMANDS)
+    assert 0 < found.fixed_seconds < 0.1
+    # a second rank has to be started, and rank 0 does nothing twice
+    pieces = found.cost.chunks
+    assert found.seconds(2) < found.fixed_seconds + module.LAUNCH + 0.1 + found.work_seconds * (1 / 2 + 2 / pieces)
 
 
 def test_ranks_that_make_sense(series: Path) -> None:
