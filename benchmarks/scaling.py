@@ -526,8 +526,8 @@ machine. Predictions are from pieces of the program run by one process.
 * Measured on {machine["processor"]}, two cores shared with other work, Open MPI, Python {machine["python"]}: CPU time
 of
 rank 0 for reports and assignments in the program's own executor, writing of a chunk's records to a local disk, what
-every point costs before and after the work, points per second, and the messages of a run. Other work only adds to such
-times, by up to a factor of two from one measurement to the next.
+every point costs before and after the work, points per second, and the messages of a run. Each is the least of
+{scaling_costs.TIMES} measurements, as other work only adds to such times.
 
 * Assumed: a network with {seconds(LATENCY)} and {BANDWIDTH / 1e9:g} GB/s; a shared file system with
 {seconds(FILE_LATENCY)} for a call, {FILE_CLIENT / 1e9:g} GB/s for a client and {FILE_ALL / 1e9:g} GB/s in all. 10 000
