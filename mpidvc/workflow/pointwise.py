@@ -77,14 +77,16 @@ class PointwisePlan(RoadPlan[PartT], CorrelationPlan):
         return JUDGING + self.judging_bytes() + written
 
     def needs(self) -> Needs:
-        n, field = len(self.nodes), self.guess.field is not None
+        n, field = len(self.nodes), self.guess.field
         # the nodes of a grid are computed, some at a time
-        finishing, rank0 = field_bytes(n, point=POINT_RANK0 if field or self.nodes.given is not None else 0)
+        finishing, rank0 = field_bytes(n, point=0 if field is None and self.nodes.given is None else POINT_RANK0)
+        if field is not None:
+            rank0 += sum(column.nbytes for column in field.columns.values())
         return Needs(
             [part.images for part in self.parts],
             max(self.chunk_bytes(part) for part in self.parts),
             rank0=rank0 + self.rank0_bytes(),
-            looking=self.looking_bytes() + (READING * n if field else 0),
+            looking=self.looking_bytes() + (0 if field is None else READING * n),
             ending=finishing,
             ending0=max(0, self.ending_bytes() - finishing),
             less=self.less,
