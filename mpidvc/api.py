@@ -283,7 +283,8 @@ class _Call:
         if outcome.status == STOPPED or outcome.status > 128:
             # ranks that were ended by a signal, which came to this process
             raise KeyboardInterrupt
-        if outcome.status not in (0, 1):
+        # that of a run that is looked at may be another one
+        if outcome.status not in (0, 1) and value is None:
             raise RuntimeError(f"mpidvc {self._command.name} ended with exit status {outcome.status}")
         files = outcome.files if self._writes else ()
         if not (isinstance(value, list) and value and all(isinstance(one, Path) for one in value)):

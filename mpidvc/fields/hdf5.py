@@ -40,6 +40,7 @@ from mpidvc.rowfile import (
 __all__ = [
     "FORMAT",
     "NOISE",
+    "VERDICT",
     "FieldLayout",
     "ResultsFile",
     "Rows",
@@ -68,6 +69,8 @@ GHOSTS = {
 OWN = {"positions": (3,), "displacement": (3,), "F": (9,)}
 #: Datasets of the noise of a pair of images: the shape of the first two is that of `FieldLayout.lags`.
 NOISE = {name: f"{HOME}/{name}" for name in ("noiseCovariance", "residualCovariance", "kappa", "interpolationBias")}
+#: Dataset with the exit status of the finished run: 0 for a result to trust, 1 for one that is not.
+VERDICT = f"{HOME}/exitStatus"
 #: Attributes of our group that the layout determines.
 OWN_ATTRIBUTES = {
     "format",
@@ -113,6 +116,8 @@ class FieldLayout:
         Texts that go with the field: the command, its settings, fingerprints …
     lags : 3 ints, optional
         Shape of the autocovariances of the noise, if the file holds them.
+    judged : bool
+        Whether the file holds the exit status of its run.
 
     Raises
     ------
@@ -131,6 +136,7 @@ class FieldLayout:
     unit: str = "voxel"
     attributes: dict[str, str] = field(default_factory=dict)
     lags: Triple | None = None
+    judged: bool = False
 
     def __post_init__(self) -> None:
         if self.layout not in get_args(Layout) or (self.layout == "registration" and self.n != 1):
@@ -145,7 +151,7 @@ class FieldLayout:
         if len(set(self.columns)) != len(self.columns):
             raise ValueError(f"a column is there twice: {self.columns}")
         for name in self.columns:
-            if name in ("", ".", "journal", *OWN, *NOISE) or "/" in name or "\0" in name:
+            if name in ("", ".", "journal", VERDICT.rpartition("/")[2], *OWN, *NOISE) or "/" in name or "\0" in name:
                 raise ValueError(f"no column can be named {name!r}")
         if taken := OWN_ATTRIBUTES & self.attributes.keys():
             raise ValueError(f"attributes of the format's own: {taken}")
@@ -222,11 +228,12 @@ class FieldLayout:
         return paths
 
     @property
-    def noise(self) -> dict[str, tuple[int, ...]]:
-        """Paths of the datasets of the noise, and their shapes."""
-        if self.lags is None:
-            return {}
-        return {path: self.lags if name.endswith("Covariance") else (3,) for name, path in NOISE.items()}
+    def known_at_the_end(self) -> dict[str, tuple[int, ...]]:
+        """Paths of the datasets that are no rows, of the noise and of the verdict, and their shapes."""
+        paths: dict[str, tuple[int, ...]] = {VERDICT: (1,)} if self.judged else {}
+        if self.lags is not None:
+            paths |= {path: self.lags if name.endswith("Covariance") else (3,) for name, path in NOISE.items()}
+        return paths
 
     def dtype(self, path: str) -> str:
         """Type of a dataset that rows are written to."""
@@ -295,7 +302,7 @@ def check_results_file(path: str | os.PathLike[str], layout: FieldLayout) -> Non
     ----------
     path : path-like
     layout : FieldLayout
-        Its attributes, voxel size and unit do not count.
+        Its attributes, voxel size and unit do not count, nor whether it holds the exit status.
 
     Raises
     ------
@@ -307,11 +314,11 @@ def check_results_file(path: str | os.PathLike[str], layout: FieldLayout) -> Non
         try:
             with ResultsFile(path) as file:
                 found = file.layout
-                told = {name: file.slot(name) for name in found.datasets}
+                told = {name: file.slot(name) for name in (*found.datasets, *found.known_at_the_end)}
         except UserError:
             raise UserError(damaged) from None
         slots, _ = _create(skeleton, found)
-    same = replace(found, attributes={}, voxel_size=layout.voxel_size, unit=layout.unit)
+    same = replace(found, attributes={}, voxel_size=layout.voxel_size, unit=layout.unit, judged=layout.judged)
     if same != replace(layout, attributes={}) or told != slots:
         raise UserError(damaged)
 
@@ -319,7 +326,9 @@ def check_results_file(path: str | os.PathLike[str], layout: FieldLayout) -> Non
 def least_bytes(layout: FieldLayout) -> int:
     """Least size in bytes of a complete file."""
     row = sum(np.dtype(layout.dtype(name)).itemsize * math.prod(shape) for name, shape in layout.datasets.items())
-    rows = layout.n * (row + 16 * (not layout.is_image)) + sum(8 * math.prod(shape) for shape in layout.noise.values())
+    rows = layout.n * (row + 16 * (not layout.is_image)) + sum(
+        8 * math.prod(shape) for shape in layout.known_at_the_end.values()
+    )
     return rows + METADATA + sum(4 * len(text) for text in layout.attributes.values())
 
 
@@ -330,7 +339,7 @@ def _create(path: Path, layout: FieldLayout) -> tuple[dict[str, Slot], list[tupl
             name: create_dataset(file, name, layout.shape, layout.dtype(name), row)
             for name, row in layout.datasets.items()
         }
-        slots |= {name: create_dataset(file, name, shape, "<f8") for name, shape in layout.noise.items()}
+        slots |= {name: create_dataset(file, name, shape, "<f8") for name, shape in layout.known_at_the_end.items()}
         _describe(file[HOME], layout)
         return slots, _add_vtk(file, layout)
 
@@ -555,8 +564,9 @@ class ResultsFile:
                 name: text for name, text in told.items() if isinstance(text, str) and name not in OWN_ATTRIBUTES
             },
             lags=None if (found := own.get("noiseCovariance")) is None else _lags(found),
+            judged=VERDICT in self._file,
         )
-        for path, shape in layout.noise.items():
+        for path, shape in layout.known_at_the_end.items():
             _check_dataset(own, path.rpartition("/")[2], shape, self._bytes)
         for name, row_shape in {**OWN, **dict.fromkeys(columns, ())}.items():
             _check_dataset(own, name, (*layout.shape, *row_shape), self._bytes)
@@ -564,7 +574,7 @@ class ResultsFile:
 
     def slot(self, name: str) -> Slot | None:
         """Place of a dataset in the file; None if it cannot be told."""
-        n = len(self.layout.shape)
+        n = len(self.layout.known_at_the_end.get(name, self.layout.shape))
         try:
             dataset = self._file[name]
             return Slot(dataset.id.get_offset() or 0, dataset.dtype, dataset.shape[n:], dataset.shape[:n])
@@ -601,6 +611,34 @@ class ResultsFile:
             If they cannot be read.
         """
         return self._read(f"{HOME}/displacement", 0, self.layout.n)[:, ::-1]
+
+    def exit_status(self) -> int | None:
+        """Read the exit status of the run that made the file; None if the file does not tell.
+
+        Raises
+        ------
+        UserError
+            If it cannot be read.
+        """
+        if not self.layout.judged:
+            return None
+        try:
+            return {0.0: 0, 1.0: 1}.get(float(self._file[VERDICT][0]))
+        except DAMAGE as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"field {self._path}: is damaged ({reason}); run its command again") from None
+
+    def field(self) -> PhiField:
+        """Read the whole field, in voxels and z, y, x.
+
+        Raises
+        ------
+        UserError
+            If its rows cannot be read.
+        """
+        layout = self.layout
+        positions, phi, columns = self.rows(0, layout.n)
+        return PhiField(positions, phi, {**columns}, layout.layout, layout.dims, layout.spacing)
 
     def hidden(self) -> NDArray[np.bool_]:
         """Read which points (n,) have nothing to show.
@@ -715,15 +753,14 @@ def read_hdf5(path: str | os.PathLike[str], bin_ratio: float = 1.0) -> PhiField:
         If the file is missing, damaged, not written by mpidvc, or that of an unfinished run.
     """
     with ResultsFile(path) as file:
-        layout = file.layout
-        positions, phi, columns = file.rows(0, layout.n)
-    spacing = layout.spacing
+        found = file.field()
     if bin_ratio != 1:
-        positions *= bin_ratio
-        phi[:, :3, 3] *= bin_ratio
-        if spacing is not None:
-            spacing = (spacing[0] * bin_ratio, spacing[1] * bin_ratio, spacing[2] * bin_ratio)
-    return PhiField(positions, phi, {**columns}, layout.layout, layout.dims, spacing)
+        found.positions *= bin_ratio
+        found.phi[:, :3, 3] *= bin_ratio
+        if found.spacing is not None:
+            z, y, x = found.spacing
+            found.spacing = (z * bin_ratio, y * bin_ratio, x * bin_ratio)
+    return found
 
 
 def write_hdf5(

@@ -76,7 +76,7 @@ stop() {
 # Runs a step; `results` are its results files, `files` those that it leaves besides. `watched` is the folder of a step
 # that has steps of its own (mpidvc run), which tell its progress.
 step() {
-    local status file finished=yes
+    local status file finished=yes verdict=0
     if grep -qxF -- "$*" "$state/done" 2>/dev/null; then
         echo "finished before: mpidvc $*"
         return
@@ -92,10 +92,13 @@ step() {
     status=$?
     run=""
     # the files decide: launchers may return 0 when all processes were killed
-    for file in ${results[@]+"${results[@]}"}; do "${program[@]}" status -q "$file" 2>/dev/null || finished=no; done
+    for file in ${results[@]+"${results[@]}"}; do
+        "${program[@]}" status -q "$file" 2>/dev/null
+        case $? in 0) ;; 1) verdict=1 ;; *) finished=no ;; esac
+    done
     for file in ${files[@]+"${files[@]}"}; do [ -s "$file" ] || finished=no; done
     case $status in
-        0 | 1) if [ $finished = no ]; then status=75; fi ;;
+        0 | 1) if [ $finished = no ]; then status=75; elif [ $verdict = 1 ]; then status=1; fi ;;
         2 | 70 | 85) ;;
         6 | 11 | 134 | 135 | 136 | 139) ;; # crashed
         *) status=75 ;;                    # killed

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import read_hdf5
+from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.fields.phifield import PhiField
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
@@ -16,7 +16,6 @@ from mpidvc.runtime.memory import memory_limit, size_text
 from mpidvc.tasks.memory import HDF5_ALONE, field_bytes
 from mpidvc.tasks.placement import base_bytes
 from mpidvc.tasks.source import Source, moving_bytes, share_source, source_bytes
-from mpidvc.workflow.output import results_path
 from mpidvc.workflow.plot import plot_slices
 from mpidvc.workflow.road import RoadPart, RoadPlan
 from mpidvc.workflow.stages import Stages
@@ -100,8 +99,8 @@ class FieldPlan(RoadPlan[FieldPart]):
             source = share_source(executor, part.given, part.search)
         yield replace(part, source=source)
 
-    def draw(self, part: FieldPart, columns: Sequence[str], console: Console) -> None:
+    def draw(self, results: ResultsFile, columns: Sequence[str], console: Console) -> None:
         """Draw slices of the columns of the result, if a picture is asked for; on rank 0."""
         if self.plot is not None:
-            plot_slices(self.plot, read_hdf5(results_path(part.stem)), columns)
+            plot_slices(self.plot, results.field(), columns)
             console.print(f"Written: {self.plot}")

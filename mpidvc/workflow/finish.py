@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from mpidvc.arrays import Array
 from mpidvc.atomic import sync_folder
 from mpidvc.errors import ResourceError
-from mpidvc.fields.hdf5 import FieldLayout, dataset_rows
+from mpidvc.fields.hdf5 import VERDICT, FieldLayout, ResultsFile, dataset_rows
 from mpidvc.rowfile import JOURNAL, RowFile
 from mpidvc.runtime.executor import Executor, InlineExecutor
 from mpidvc.runtime.journal import Journal, MarksTask, Pieces
@@ -24,13 +25,26 @@ from mpidvc.workflow.summary import count_statuses
 __all__ = ["OrderedRows", "finish"]
 
 
-def finish(executor: Executor, files: RunFiles, measurement: Measurement) -> Counter[str]:
-    """Write the finished file, and let it take the journal's place; on every rank.
+def finish(
+    executor: Executor,
+    files: RunFiles,
+    measurement: Measurement,
+    judge: Callable[[ResultsFile, Mapping[str, int]], int],
+) -> int:
+    """Write the finished file with its verdict, and let it take the journal's place; on every rank.
+
+    Parameters
+    ----------
+    executor : Executor
+    files : RunFiles
+    measurement : Measurement
+    judge : callable
+        Gives the exit status from the finished file and the number of points by return status (``"2"``); on rank 0.
 
     Returns
     -------
-    Counter
-        Number of points by return status (``"2"``), on rank 0.
+    int
+        The exit status, on every rank.
 
     Raises
     ------
@@ -46,13 +60,18 @@ def finish(executor: Executor, files: RunFiles, measurement: Measurement) -> Cou
         damaged += found[0]
         statuses.update(found[1])
 
-    def publish() -> None:
+    def complete() -> int:
         if damaged:
             raise ResourceError(
                 f"{journal.path}: {damaged} of {journal.n_blocks} pieces do not fit their checksums any more, as the "
                 "disk or the memory has changed them; --resume measures them again"
             )
-        _publish(files, target, measurement, statuses)
+        for name, values in measurement.noise.items():
+            target.write(name, 0, values)
+        target.sync(always=True)
+        # before it is finished: a file never is without its verdict
+        with ResultsFile(target.path) as results:
+            return judge(results, statuses)
 
     measurement.stages.journal(journal.seconds)
     with measurement.stages.stage("finish"):
@@ -67,16 +86,18 @@ def finish(executor: Executor, files: RunFiles, measurement: Measurement) -> Cou
                 (alone or executor).map(MarksTask(journal), sink)
             (alone or executor).map(ordered, sink)
         close_parallel(executor, files, target)
-        on_leader(executor, publish)
+    with measurement.stages.stage("summary"):
+        status = on_leader(executor, complete)
+    with measurement.stages.stage("finish"):
+        on_leader(executor, lambda: _publish(files, target, measurement, statuses, status))
         # frees its space, which the other files may need
         journal.close()
         target.close()
-    return statuses
+    return status
 
 
-def _publish(files: RunFiles, target: RowFile, measurement: Measurement, statuses: Counter[str]) -> None:
-    for name, values in measurement.noise.items():
-        target.write(name, 0, values)
+def _publish(files: RunFiles, target: RowFile, measurement: Measurement, statuses: Counter[str], status: int) -> None:
+    target.write(VERDICT, 0, np.array([status]))
     target.sync(always=True)
     target.close()
     part = part_of(files.path)

@@ -157,7 +157,8 @@ class RoadPlan(KernelPlan, Generic[PartT]):
     ) -> int:
         """Print how many points came to which end; return the exit status; on rank 0.
 
-        `statuses` are the numbers of points by return status: ``"2"``, ``"-1"``.
+        `results` may have another name than the file has in the end. `statuses` are the numbers of points by return
+        status: ``"2"``, ``"-1"``.
         """
 
     def runs(self: P, executor: Executor, console: Console, stages: Stages) -> Iterator[tuple[P, PartT]]:
@@ -183,13 +184,8 @@ class RoadPlan(KernelPlan, Generic[PartT]):
         points = 0
         done, ended = [], []
         for plan, part in self.runs(executor, console, stages):
-            status = 0
-            files, work, statuses = plan._run(part, executor, console, stages)
-            if work is not None:
-                with stages.stage("summary"), ResultsFile(files.path) as results:
-                    statuses = statuses or count_statuses(results.column("returnStatus"))
-                    status = plan.summarise(part, work, results, statuses, console)
-                points += len(work.order)
+            files, n, status = plan._run(part, executor, console, stages)
+            points += n
             ended.append(Ended(part, status, files.path))
             with stages.stage("write"):
                 write(executor, console, self.output, files, self.files, self.half_cell)
@@ -203,21 +199,36 @@ class RoadPlan(KernelPlan, Generic[PartT]):
         stages.report(points)
         return self.outcome(ended)
 
-    def _run(
-        self, part: PartT, executor: Executor, console: Console, stages: Stages
-    ) -> tuple[RunFiles, Work | None, Mapping[str, int]]:
-        """Measure what is not in the results file of a part yet, and finish it; return what rank 0 knows then."""
+    def _run(self, part: PartT, executor: Executor, console: Console, stages: Stages) -> tuple[RunFiles, int, int]:
+        """Measure what is not in the results file of a part yet, finish and judge it.
+
+        Returns
+        -------
+        files : RunFiles
+        points : int
+            Their number, on rank 0.
+        status : int
+            Exit status, on rank 0.
+        """
         with stages.stage("layout"):
             files, work = begin(executor, console, self.output, part.stem, lambda: self.work(part))
         self.looked(part)
-        statuses: Mapping[str, int] = {}
+
+        def judge(results: ResultsFile, statuses: Mapping[str, int]) -> int:
+            assert work is not None
+            return self.summarise(part, work, results, statuses, console)
+
+        points = 0 if work is None else len(work.order)
         if files.journal is not None:
             with closing(executor, files):
                 measurement = Measurement(executor, console, stages, self.output, files, work)
                 with self.at_hand(part, executor, console, stages) as ready:
                     self.measure(ready, measurement)
-                statuses = finish(executor, files, measurement)
-        return files, work, statuses
+                return files, points, finish(executor, files, measurement, judge)
+        if work is None:
+            return files, points, 0
+        with stages.stage("summary"), ResultsFile(files.path) as results:
+            return files, points, judge(results, count_statuses(results.column("returnStatus")))
 
     def looked(self, part: PartT) -> None:
         """Drop what was only needed to look at a part before its measurement."""

@@ -100,7 +100,7 @@ class Work:
     @property
     def layout(self) -> FieldLayout:
         """Layout of the finished file, without attributes."""
-        return replace(self.nodes.layout, columns=tuple(self.columns), lags=self.lags)
+        return replace(self.nodes.layout, columns=tuple(self.columns), lags=self.lags, judged=True)
 
     @property
     def positions(self) -> Array:

@@ -17,6 +17,7 @@ from mpidvc.core.analytic import AnalyticPair
 from mpidvc.errors import UserError
 from mpidvc.fields.read import read_field
 from mpidvc.main import main
+from mpidvc.runtime.exit_status import RETRY
 from mpidvc.runtime.journal import Journal
 from tests.mutants import COUNT, hdf5_fields, mutants, text_fields, trials
 from tests.outputs import outputs
@@ -67,7 +68,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with pytest.raises(KilledError):
             run(folder / "begun")
     status, out, _ = said("status", str(folder / "begun" / f"{STEM}.h5"))
-    assert status == 1
+    assert status == RETRY
     assert " points done (" in out
     assert " 0 of " not in out
     return folder / "begun"
@@ -81,7 +82,7 @@ def by_status(path: str) -> str:
     if status == 2:
         (line,) = err.splitlines()
         raise UserError(line)
-    assert (status, err) == (1, "")
+    assert (status, err) == (RETRY, "")
     (told,) = json.loads(out, parse_constant=pytest.fail)
     assert 0 <= told["done"] <= told["points"]
     return str(told["state"])

@@ -196,12 +196,15 @@ def test_a_run_of_all_steps(folder: Path, capsys: pytest.CaptureFixture[str], en
     assert ends == [99, 99, 85]
 
 
-def _fake(folder: Path, *statuses: int) -> str:
-    """A script of two steps in which a fake of mpidvc ends with these exit statuses, and leaves no files."""
+def _fake(folder: Path, *statuses: int, told: int = 0) -> str:
+    """A script of two steps in which a fake of mpidvc ends with these exit statuses, and leaves no files.
+
+    `told` is the exit status of ``mpidvc status``.
+    """
     (folder / "statuses").write_text("\n".join(map(str, statuses)) + "\n")
     program = folder / "python"
     program.write_text(
-        '#!/bin/bash\ncase "$*" in *leftovers) exit ;; *status*) exit 0 ;; esac\necho "run $*"\n'
+        '#!/bin/bash\ncase "$*" in *leftovers) exit ;; *status*) exit ' + str(told) + ' ;; esac\necho "run $*"\n'
         'first=$(head -n 1 statuses); sed -i 1d statuses; exit "$first"\n'
     )
     program.chmod(0o755)
@@ -212,6 +215,16 @@ def _fake(folder: Path, *statuses: int) -> str:
         "steps": "results=(x.h5)\nfiles=()\nwatched=\nstep one\nstep two",
     }  # fmt: skip
     return "#!/bin/bash\nrequeue() { echo requeued; exit 99; }\n" + render("body.sh", values)
+
+
+@pytest.mark.parametrize(
+    ("launched", "told", "end"), [(0, 0, 0), (0, 1, 1), (1, 1, 1), (0, 75, 99), (1, 75, 99), (0, 2, 99), (85, 1, 99)]
+)
+def test_a_results_file_decides(launched: int, told: int, end: int, tmp_path: Path) -> None:
+    """A launcher may return 0 for processes that were killed; the file tells whether the result is one to trust."""
+    text = _fake(tmp_path, launched, 0, told=told).replace("step two", "")
+    done = subprocess.run(["bash"], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == end, done.stderr
 
 
 @pytest.mark.parametrize(

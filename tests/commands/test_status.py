@@ -22,6 +22,7 @@ from mpidvc.fields.phifield import PhiField
 from mpidvc.main import main
 from mpidvc.rowfile import JOURNAL
 from mpidvc.runtime import journal as journals
+from mpidvc.runtime.exit_status import RETRY, STOPPED
 from mpidvc.runtime.launch import Mpiexec
 from tests.conftest import Job
 
@@ -90,7 +91,7 @@ def test_running(unfinished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert state.state == "running"
     assert state.rate == pytest.approx((4 - 2) / 101, rel=0.05)
     assert state.seconds_left == pytest.approx(6 * 101 / 2, rel=0.05)
-    assert main(["status", str(unfinished)]) == 1
+    assert main(["status", str(unfinished)]) == RETRY
     shown = capsys.readouterr().out
     for text in ("running (ldic)", "4 of 10 points done (40.0%)", "on 4 processes", "left", "RS=-5", "skipped: mask"):
         assert text in shown
@@ -108,7 +109,7 @@ def test_state(unfinished: Path, state: str, silent: float, expected: str) -> No
 
 def test_how_to_go_on(unfinished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_json(unfinished, "stopped", ago=1000)
-    assert main(["status", str(unfinished)]) == 1
+    assert main(["status", str(unfinished)]) == RETRY
     shown = capsys.readouterr().out
     assert "go on: mpidvc ldic 'im 1.tif' im2.tif -ns 10 --resume\n" in shown
     assert "last sign of life: 20" in shown
@@ -126,9 +127,9 @@ def test_how_to_go_on(unfinished: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_without_a_useful_run_json(unfinished: Path, capsys: pytest.CaptureFixture[str], text: str | None) -> None:
     if text is not None:
         unfinished.with_suffix(".run.json").write_text(text)
-    assert main(["status", str(unfinished)]) == 1
+    assert main(["status", str(unfinished)]) == RETRY
     assert "go on: its command (mpidvc ldic ...) again, with --resume" in capsys.readouterr().out
-    assert main(["status", "--json", str(unfinished)]) == 1
+    assert main(["status", "--json", str(unfinished)]) == RETRY
     (told,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert (told["ranks"], told["resumes"], told["rate"], told["lost"]) == (None, None, None, [])
 
@@ -136,7 +137,7 @@ def test_without_a_useful_run_json(unfinished: Path, capsys: pytest.CaptureFixtu
 def test_all_blocks_done_is_not_finished(unfinished: Path) -> None:
     with h5py.File(unfinished, "r+") as file:
         file["mpidvc/journal/marks"][:] = 1
-    assert main(["status", "-q", str(unfinished)]) == 1
+    assert main(["status", "-q", str(unfinished)]) == RETRY
 
 
 def test_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,17 +158,92 @@ def test_statuses_mean_what_they_mean_to_the_command(tmp_path: Path, capsys: pyt
 def test_several_files(unfinished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = unfinished.with_name("b.h5")
     finished(good)
-    assert main(["status", str(good), str(unfinished)]) == 1
+    assert main(["status", str(good), str(unfinished)]) == RETRY
     assert main(["status", str(good), str(good.with_name("none.h5")), str(unfinished)]) == 2
     told = capsys.readouterr()
     assert told.err.count("\n") == 1
     assert "none.h5: does not exist" in told.err
-    assert main(["status", "--json", str(good), str(unfinished)]) == 1
+    assert main(["status", "--json", str(good), str(unfinished)]) == RETRY
     objects = json.loads(capsys.readouterr().out)
     assert [item["state"] for item in objects] == ["finished", "interrupted"]
     assert objects[1]["statuses"] == {"2": 2, "1": 1, "-5": 1}
-    assert main(["status", "-q", str(good), str(unfinished)]) == 1
+    assert main(["status", "-q", str(good), str(unfinished)]) == RETRY
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.fixture
+def strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two images that have nothing in common, in the working folder; the results file of their correlation."""
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("x", "y")):
+        noise = np.random.default_rng(seed).integers(0, 255, (20, 40, 40)).astype(np.uint8)
+        tifffile.imwrite(tmp_path / f"{name}.tif", noise, photometric="minisblack")
+    return tmp_path / "x-y-ldic.h5"
+
+
+def correlate(*options: str) -> int:
+    return main(["ldic", "x.tif", "y.tif", "-ns", "10", "-hws", "5", "-np", "1", *options])
+
+
+def test_verdict_is_the_same_whoever_asks(strangers: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert correlate() == 1
+    assert main(["status", "-q", str(strangers)]) == 1
+    capsys.readouterr()
+    assert main(["status", str(strangers)]) == 1
+    assert "finished (ldic)" in (shown := capsys.readouterr().out)
+    assert "the result is not one to trust: its command with --resume says why" in shown
+    assert main(["status", "--json", str(strangers)]) == 1
+    assert json.loads(capsys.readouterr().out)[0]["trusted"] is False
+    before = strangers.read_bytes()
+    assert correlate("--resume") == 1
+    assert "the result is not one to trust" in capsys.readouterr().err
+    assert strangers.read_bytes() == before
+    # a field of a field: no strain anywhere
+    strain = ["regularStrain", "-pf", str(strangers), "-rst", "1", "-g", "-r", "0.5", "-np", "1"]
+    assert main(strain) == main([*strain, "--resume"]) == 1
+    (result,) = strangers.parent.glob("*strain*.h5")
+    assert state_of_run(str(result)).trusted is False
+    # and one to trust
+    (strangers.parent / "y.tif").write_bytes((strangers.parent / "x.tif").read_bytes())
+    assert correlate("--overwrite") == correlate("--resume") == main(["status", str(strangers)]) == 0
+    assert state_of_run(str(strangers)).trusted
+
+
+def test_verdict_of_a_run_with_random_errors(strangers: Path) -> None:
+    """Its file has datasets that are known at the end only, and is judged again by them."""
+    (strangers.parent / "y.tif").write_bytes((strangers.parent / "x.tif").read_bytes())
+    assert correlate("--sigma") == 0
+    before = strangers.read_bytes()
+    assert correlate("--sigma", "--resume") == 0
+    assert strangers.read_bytes() == before
+
+
+def test_no_finished_file_is_without_a_verdict(strangers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run is ended while it judges."""
+
+    def ended(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mpidvc.commands.ldic.run.judge_correlation", ended)
+        assert correlate() == STOPPED
+    assert main(["status", "-q", str(strangers)]) == RETRY
+    assert correlate("--resume") == main(["status", "-q", str(strangers)]) == 1
+
+
+def test_file_of_before_tells_no_verdict(strangers: Path) -> None:
+    assert correlate() == 1
+    with h5py.File(strangers, "r+") as file:
+        del file["mpidvc/exitStatus"]
+    before = strangers.read_bytes()
+    assert state_of_run(str(strangers)).trusted is None
+    assert main(["status", "-q", str(strangers)]) == 0
+    # it is judged by its rows, and stays as it is
+    assert correlate("--resume") == 1
+    assert strangers.read_bytes() == before
+    with h5py.File(strangers, "r+") as file:
+        file["mpidvc/exitStatus"] = [7.0]
+    assert state_of_run(str(strangers)).trusted is None
 
 
 @pytest.mark.parametrize("kind", ["marks", "starts", "records", "columns", "n_points", "cut", "text", "image"])
@@ -212,7 +288,7 @@ def test_file_is_left_alone_while_it_is_written(unfinished: Path, command: Job, 
             assert (unfinished.read_bytes(), unfinished.stat().st_mtime_ns) == before
         finally:
             writer.communicate(timeout=60)
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == RETRY, done.stderr
     assert "4 of 10 points" in done.stdout
     assert [path.name for path in unfinished.parent.iterdir()] == ["a.h5"]
 
@@ -220,12 +296,12 @@ def test_file_is_left_alone_while_it_is_written(unfinished: Path, command: Job, 
 def test_under_a_launcher_it_speaks_once(unfinished: Path, mpiexec: Job) -> None:
     done = mpiexec(2, "-m", "mpidvc", "status", str(unfinished))
     assert done.stdout.count("4 of 10 points") == 1
-    assert done.returncode == 1
+    assert done.returncode == RETRY
 
 
 def test_lost_processes_are_named(unfinished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_json(unfinished, "running", ago=1, lost=[f"process {k} on node7 was lost" for k in range(8)])
-    assert main(["status", str(unfinished)]) == 1
+    assert main(["status", str(unfinished)]) == RETRY
     shown = capsys.readouterr().out
     assert "process 4 on node7 was lost\n  3 more were lost\n" in shown
 

@@ -163,7 +163,7 @@ class Plan(FieldPlan):
     ) -> int:
         correction = results.column("correction")
         # nodes that are left as they are, or are background, have no correction
-        self.draw(part, (MAGNITUDE, *(["outlier"] if self.settings.outliers else []), "correction"), console)
+        self.draw(results, (MAGNITUDE, *(["outlier"] if self.settings.outliers else []), "correction"), console)
         return _show_corrections(console, correction, self.settings)
 
 

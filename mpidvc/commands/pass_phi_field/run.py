@@ -225,7 +225,7 @@ class Plan(FieldPlan):
         show_statuses(
             console, "Result of passPhiField", count_statuses(status), CORRELATION if self.kept is not None else PASSED
         )
-        self.draw(part, (MAGNITUDE, "returnStatus"), console)
+        self.draw(results, (MAGNITUDE, "returnStatus"), console)
         if self.settings is not None and not (status == 1).any():
             console.warn("no point has a neighbour in the field: see -nr, -nn, -cps, -pfb")
             return 1

@@ -158,7 +158,7 @@ class Plan(FieldPlan):
         self, part: FieldPart, work: Work, results: ResultsFile, statuses: Mapping[str, int], console: Console
     ) -> int:
         show_statuses(console, f"Result of regularStrain ({self.settings.mode})", statuses, STRAIN, "Strains")
-        self.draw(part, (*column_names(self.settings.components), *self.settings.sigma), console)
+        self.draw(results, (*column_names(self.settings.components), *self.settings.sigma), console)
         if "2" not in statuses:
             console.warn(
                 "there is no strain anywhere: see -rst, -nomaskBad, and -r, within which neighbours have to be"

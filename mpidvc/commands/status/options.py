@@ -11,10 +11,11 @@ EXAMPLES = """\
 examples:
   mpidvc status im1-im2-ldic.h5
       also while the run goes on; nothing is written, and no lock is taken
-  mpidvc status -q im1-im2-ldic.h5 || sbatch next-part.sh
+  mpidvc status -q im1-im2-ldic.h5; if [ $? = 75 ]; then sbatch next-part.sh; fi
       in a script: only this exit status decides; that of a launcher may be 0 although a node was lost
 
-The exit status is 0 if all files are finished, 1 if one is not, and 2 if one is missing or no results file.
+The exit status is that of the run: 0 if its result is one to trust, 1 if it is not; 75 if the run is not finished, and
+2 if the file is missing or no results file. Of several files it is the largest one, but 2 before all.
 """
 
 

@@ -25,6 +25,7 @@ from mpidvc.core.statuses import CORRELATION, SEARCH
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import ResultsFile, is_hdf5
 from mpidvc.rowfile import HOME, JOURNAL, read_attributes
+from mpidvc.runtime import exit_status
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.journal import in_use
@@ -72,6 +73,8 @@ class State:
     command_line : str
     folder : str
         Where it was given; "" if that is not known.
+    trusted : bool or None
+        Whether the result of a finished run is one to trust; None if its file does not tell.
     """
 
     file: str
@@ -89,6 +92,14 @@ class State:
     lost: list[str]
     command_line: str
     folder: str
+    trusted: bool | None
+
+    @property
+    def exit_status(self) -> int:
+        """The exit status of a finished run; of one that `--resume` finishes the status to try again."""
+        if self.state != "finished":
+            return exit_status.RETRY
+        return exit_status.UNTRUSTED if self.trusted is False else exit_status.TRUSTED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +140,8 @@ class Plan(command.Plan):
         if self.json:
             console.print(json.dumps([asdict(state) for state in states], indent=2))
         if refused is not None:
-            return Outcome(2, refused)
-        return Outcome(int(any(state.state != "finished" for state in states)), states)
+            return Outcome(exit_status.REFUSED, refused)
+        return Outcome(max(state.exit_status for state in states), states)
 
 
 def state_of_run(path: str, now: float | None = None) -> State:
@@ -150,8 +161,10 @@ def state_of_run(path: str, now: float | None = None) -> State:
     now = time.time() if now is None else now
     told = read_log(path_of(Path(path))) if Path(path).is_file() else Past()
     journal = _read_journal(path)
+    ended: int | None = None
     if journal is None:
         with ResultsFile(path) as file:
+            ended = file.exit_status()
             command, points = file.layout.attributes.get("command", ""), file.layout.n
             found = _column(file) if "returnStatus" in file.layout.columns else ()
             statuses = _count(found)
@@ -192,6 +205,7 @@ def state_of_run(path: str, now: float | None = None) -> State:
         told.lost,
         told.command_line,
         told.folder,
+        None if ended is None else ended == exit_status.TRUSTED,
     )
 
 
@@ -277,6 +291,8 @@ def _show(state: State, console: Console) -> None:
     if state.state == "finished":
         taken = f", {_duration(state.seconds)}{ranks}" if state.seconds is not None else ""
         lines.append(f"  {state.points} points{taken}{_resumed(state)}")
+        if state.trusted is False:
+            lines.append("  the result is not one to trust: its command with --resume says why")
     else:
         lines.append(f"  {state.done} of {state.points} points done ({share}){_resumed(state)}")
     if state.state == "running":
