@@ -18,7 +18,7 @@ from typing import Any
 from mpidvc.runtime.exit_status import STOPPED, of_signal
 from mpidvc.runtime.job import find_job
 
-__all__ = ["Ended", "StopRequest", "Stopped", "describe", "graceful", "handling_signals", "keep"]
+__all__ = ["Ended", "StopRequest", "Stopped", "describe", "goes_on", "graceful", "handling_signals", "keep", "within"]
 
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
@@ -55,21 +55,41 @@ class _State(threading.local):
         That of the `graceful` blocks around the work.
     kept : str or None
         How a run that is ended now can be resumed; None if it cannot.
+    line : str or None
+        The command line that the work is a part of, and that goes on with it; None if it is a command of its own.
     ending : bool
         Whether a signal has ended the work.
     """
 
     request: StopRequest | None = None
     kept: str | None = None
+    line: str | None = None
     ending: bool = False
 
 
 _state = _State()
 
 
-def keep(how_to_resume: str | None) -> None:
-    """Note how a run that is ended from now on can be resumed; None: it cannot."""
-    _state.kept = how_to_resume
+def keep(what: str | None) -> None:
+    """Note what is kept of a run that is ended from now on, which can be resumed then; None: it cannot."""
+    _state.kept = None if what is None else f"{what}; {goes_on()}"
+
+
+@contextlib.contextmanager
+def within(line: str) -> Iterator[None]:
+    """Work that is a part of a longer command line, which goes on with it when it is given again."""
+    before, _state.line = _state.line, line
+    try:
+        yield
+    finally:
+        _state.line = before
+
+
+def goes_on(brief: bool = False) -> str:
+    """In words, what goes on with an interrupted run: its command with ``--resume``, or the line it is a part of."""
+    if _state.line is not None:
+        return "the same line goes on" if brief else f"the same line goes on: {_state.line}"
+    return "--resume goes on" if brief else "the same command with --resume goes on"
 
 
 def describe(number: int) -> tuple[str, int]:

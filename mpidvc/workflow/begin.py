@@ -88,7 +88,7 @@ def begin(
         journal.seconds = 0.0
         if files.driver == "mpio":
             journal.open_parallel(executor.communicator.mpi)  # type: ignore[attr-defined]
-        keep(f"what is measured is in {journal.path}; the same command with --resume goes on")
+        keep(f"what is measured is in {journal.path}")
     return files, work
 
 

@@ -20,7 +20,7 @@ from mpidvc.runtime.console import Console, Progress
 from mpidvc.runtime.executor import Executor, Task
 from mpidvc.runtime.journal import Journal, JournalTask
 from mpidvc.runtime.runlog import RunLog
-from mpidvc.runtime.stop import Stopped, StopRequest, graceful
+from mpidvc.runtime.stop import Stopped, StopRequest, goes_on, graceful
 from mpidvc.tasks.texture import WindowSettings
 from mpidvc.workflow.announce import warn_of_texture
 from mpidvc.workflow.files import RunFiles, close_parallel
@@ -84,7 +84,7 @@ class Measurement:
         if self.files.resumed:
             self.console.tell(f"Going on with {self.journal.path}: {self.done} of {self.total} points are done")
         else:
-            self.console.tell(f"Results go to {self.files.path}; if the run is interrupted, --resume goes on")
+            self.console.tell(f"Results go to {self.files.path}; if the run is interrupted, {goes_on(brief=True)}")
         facts = {
             "command_line": output.command_line,
             "folder": str(Path.cwd()),
@@ -210,7 +210,7 @@ class Measurement:
         if self._progress is not None:
             name = signal.Signals(number).name
             again = "; Ctrl-C again: at once" if number == signal.SIGINT else ""
-            self._progress.at_once(f"{name}: stopping after the points in hand, --resume goes on{again}")
+            self._progress.at_once(f"{name}: stopping after the points in hand, {goes_on(brief=True)}{again}")
 
     def _stopped(self, request: StopRequest) -> None:
         if self._log is not None:
@@ -218,8 +218,7 @@ class Measurement:
         self.console.close_progress()
         name = signal.Signals(request.signal or signal.SIGTERM).name
         self.console.tell(
-            f"Stopped by {name}: {self.done} of {self.total} points are in {self.journal.path}; the same command with "
-            "--resume goes on"
+            f"Stopped by {name}: {self.done} of {self.total} points are in {self.journal.path}; {goes_on()}"
         )
 
     def finished(self, statuses: dict[str, int]) -> None:

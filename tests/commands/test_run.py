@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mpidvc.core.analytic import AnalyticPair
 from mpidvc.fields.read import read_field
 from mpidvc.main import main
 from mpidvc.runtime.exit_status import STOPPED
+from mpidvc.runtime.journal import Journal
 from tests.conftest import Job
 from tests.outputs import outputs
 
@@ -249,18 +251,45 @@ def test_a_bad_result_stops_the_run(scans: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_turned_far(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Blind registration fails, the coarse search does not; the recipe keeps it."""
+    """Blind registration fails, the coarse search does not; the recipe keeps it, and neither is done again."""
     pair = AnalyticPair((1, 150, 160), seed=5, amplitude=0, rotation=(70, 0, 0))
     save(scans / "a.tif", pair.image1())
     save(scans / "b.tif", pair.image2())
     (scans / "small.toml").write_text("regularStrain = false\ndeformImage = false\n" + RECIPE.replace("= 7", "= 14"))
     assert run("a.tif", "b.tif", "--recipe", "small.toml") == 0
-    assert lines_of(capsys.readouterr().out)[1].startswith("reg a.tif b.tif --coarse")
+    lines = lines_of(capsys.readouterr().out)
+    assert lines[1].startswith("reg a.tif b.tif --coarse")
     assert "coarse = true" in (scans / "out" / "recipe.toml").read_text()
     field = read_field("out/ldic/a-b-ldic.h5")
     inner = field.good & (np.abs(field.positions - (0, 74.5, 79.5))[:, 1:] < 25).all(axis=1)
     assert inner.sum() >= 4
     assert np.abs(field.displacements - pair.displacement(field.positions))[inner].max() < 0.01
+    assert run("a.tif", "b.tif", "--recipe", "small.toml") == 0
+    said = capsys.readouterr().out
+    assert lines_of(said) == lines
+    assert said.count("finished before") == len(lines)
+
+
+def test_a_stopped_run_tells_its_own_line(
+    scans: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not that of the step in which it was stopped."""
+    record = Journal.record
+
+    def stopping(journal: Journal, block: int, records: np.ndarray) -> None:
+        record(journal, block, records)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "record", stopping)
+        assert run("a.tif", "b.tif", "--recipe", "small.toml") == STOPPED
+    said = capsys.readouterr()
+    assert "--resume" not in said.out + said.err
+    stopped = re.search(r"^Stopped by SIGUSR1: .*; the same line goes on: mpidvc (.*)$", said.out, re.MULTILINE)
+    assert stopped is not None
+    assert main(shlex.split(stopped[1])) == 0
+    assert "Going on with out/ldic/a-b-ldic.h5: " in capsys.readouterr().out
+    assert results(scans / "out") == results(undisturbed)
 
 
 def test_series_and_labels(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ from mpidvc.fields.read import read_field
 from mpidvc.images.image import open_image
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
-from mpidvc.runtime.stop import Stopped, keep
+from mpidvc.runtime.stop import keep, within
 from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader
 from mpidvc.workflow.inputs import open_pair
 from mpidvc.workflow.labels import open_labels
@@ -103,10 +103,8 @@ class Plan(command.Plan):
         on_leader(executor, lambda: make_folder(self.folder))
         road = _Road(self, executor, console)
         try:
-            road.follow()
-        except Stopped:
-            console.note(f"finished steps are kept: the same line goes on: {self.again}")
-            raise
+            with within(self.again):
+                road.follow()
         except _DistrustError as reason:
             console.warn(f"stopped after {reason}: its result is not one to trust, see above; or add --keep-going")
         except UserError as error:
@@ -196,12 +194,16 @@ class _Road:
         if self._recipe.asked("reg") and self._recipe.options("reg"):
             return self._step("reg", options)[0]
         files, status = self._try("reg", options)
-        if status != 0:
-            self._console.note("blind registration fails: all rotations and translations are tried")
-            self._recipe.steps["reg"] = {"coarse": True}
-            self._write_recipe()
-            files = self._step("reg", options)
-        return files[0]
+        if status == 0:
+            self._made += files
+            return files[0]
+        self._console.note("blind registration fails: all rotations and translations are tried")
+        if self._executor.rank == 0:
+            # that it failed is all that is left of it: the files are those of the next one
+            self._record.end("reg", Done(status, ()))
+        self._recipe.steps["reg"] = {"coarse": True}
+        self._write_recipe()
+        return self._step("reg", options, "coarse")[0]
 
     def _search(self, first: str, second: str, guess: Path | None) -> Path | None:
         """The first guess: the registration, or a field where one motion is not enough."""
@@ -263,7 +265,7 @@ class _Road:
         options : dict
             Besides those of the recipe.
         state : str
-            For which result of a series.
+            For which result of a series, or how.
         judged : bool
             Whether the run ends where the result is not one to trust.
 
@@ -273,6 +275,7 @@ class _Road:
             If the result is not one to trust, and this ends the run.
         """
         files, status = self._try(step, options, state)
+        self._made += files
         if status != 0 and judged:
             self.distrusted = True
             if not self._plan.keep_going:
@@ -286,7 +289,6 @@ class _Road:
         line = [name, *words(COMMANDS[name].parser(), determining)]
         given = {**determining, "out_dir": self._plan.folder / step}
         done = self._call(f"{step} {state}".strip(), name, given, line)
-        self._made += done.files
         return done.files, done.status
 
     def _call(
@@ -307,7 +309,7 @@ class _Road:
             return done
         if executor.rank == 0:
             self._record.begin(title, key, shown)
-        keep(f"finished steps are kept: the same line goes on: {plan.again}")
+        keep("finished steps are kept")
         how = {one: value for one, value in plan.running.items() if one in known}
         if "resume" in known:
             how["resume" if begun else "overwrite"] = True
