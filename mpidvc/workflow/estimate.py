@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -32,7 +31,7 @@ from mpidvc.tasks.placement import Mode
 from mpidvc.tasks.ranks import Team
 from mpidvc.tasks.texture import texture_of
 from mpidvc.workflow.calibration import BUDGET, Cost
-from mpidvc.workflow.determines import version
+from mpidvc.workflow.line import key_of
 from mpidvc.workflow.plan import CorrelationPlan, KernelPlan
 from mpidvc.workflow.pointwise import PointwisePlan
 from mpidvc.workflow.road import RoadPlan
@@ -240,17 +239,8 @@ def _cost(plan: KernelPlan, argv: Sequence[str], calibration: bool, remember: bo
 def _key(argv: Sequence[str]) -> str:
     """Checksum of all that decides the time of a run: this machine, the command line, and the files that it names."""
     processor = re.search(r"^model name\s*: (.*)$", read_text(Path("/proc/cpuinfo")), re.MULTILINE)
-    told: list[Any] = [platform.node(), processor[1] if processor else platform.processor(), version()]
-    for word in argv:
-        if word in ("--resume", "--overwrite"):
-            continue
-        # an option may hold its value: --opt=file; an HDF5 file its dataset
-        file = Path(word.partition("=")[2] or word.partition("::")[0])
-        with contextlib.suppress(OSError, ValueError):
-            state = file.stat()
-            word = f"{word} {file.resolve()} {state.st_size} {state.st_mtime_ns}"
-        told.append(word)
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+    words = [word for word in argv if word not in ("--resume", "--overwrite")]
+    return key_of(words, platform.node(), processor[1] if processor else platform.processor())
 
 
 # ---- warnings

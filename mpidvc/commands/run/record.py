@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mpidvc.atomic import replacing
-from mpidvc.workflow.determines import version
+from mpidvc.workflow.line import state_of
 
-__all__ = ["Done", "Record", "key_of"]
+__all__ = ["Done", "Record"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Record:
         try:
             if told["key"] != key or told["status"] is None:
                 return None
-            if any(_state(Path(file)) != state for file, state in told["files"].items()):
+            if any(state_of(Path(file)) != state for file, state in told["files"].items()):
                 return None
             return Done(int(told["status"]), tuple(Path(file) for file in told["files"]))
         except (TypeError, KeyError, AttributeError, ValueError):
@@ -76,30 +74,9 @@ class Record:
 
     def end(self, step: str, done: Done) -> None:
         """Note that a step has ended."""
-        self._told[step].update(status=done.status, files={str(file): _state(file) for file in done.files})
+        self._told[step].update(status=done.status, files={str(file): state_of(file) for file in done.files})
         self._write()
 
     def _write(self) -> None:
         with replacing(self._path) as made:
             Path(made).write_text(json.dumps(self._told, indent=1) + "\n", encoding="utf-8")
-
-
-def key_of(words: Sequence[str]) -> str:
-    """Checksum of all that determines the result of a command line: words, the files that they name, the version."""
-    told: list[Any] = [version()]
-    for word in words:
-        # an option may hold its value: --opt=file; an HDF5 file its dataset
-        name = (word.partition("=")[2] if word.startswith("-") else word).partition("::")[0]
-        told.append([word, _state(Path(name)) if name else None])
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
-
-
-def _state(path: Path) -> list[Any] | None:
-    """Size and date of a file, and those of the files in a folder; None if there is none."""
-    try:
-        if path.is_dir():
-            return [[one.name, one.stat().st_size, one.stat().st_mtime_ns] for one in sorted(path.iterdir())]
-        state = path.stat()
-    except (OSError, ValueError):
-        return None
-    return [state.st_size, state.st_mtime_ns]

@@ -19,7 +19,7 @@ from mpidvc.cli.keywords import signature, words
 from mpidvc.commands import COMMANDS
 from mpidvc.commands.run.choice import complete, without_images
 from mpidvc.commands.run.recipe import STEPS, Recipe, read_recipe
-from mpidvc.commands.run.record import Done, Record, key_of
+from mpidvc.commands.run.record import Done, Record
 from mpidvc.errors import UserError
 from mpidvc.fields.read import read_field
 from mpidvc.images.image import open_image
@@ -29,6 +29,7 @@ from mpidvc.runtime.stop import keep, within
 from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader
 from mpidvc.workflow.inputs import open_pair
 from mpidvc.workflow.labels import open_labels
+from mpidvc.workflow.line import key_of
 from mpidvc.workflow.output import base_name, make_folder, output_folder
 
 if TYPE_CHECKING:
