@@ -24,13 +24,13 @@ from mpidvc.core.uncertainty import (
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import NOISE, ResultsFile
 from mpidvc.images.fingerprint import fingerprint
-from mpidvc.images.image import Image, open_image
+from mpidvc.images.image import Image
 from mpidvc.kernels.correlation import ERRORS
 from mpidvc.runtime.console import Console
 from mpidvc.tasks.noise import RegionNoise, lags_of
 from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.determines import checksum
-from mpidvc.workflow.inputs import by
+from mpidvc.workflow.inputs import open_like
 from mpidvc.workflow.measurement import Measurement
 
 __all__ = ["SHOWN", "NoiseSource", "measure_noise", "read_source", "show_errors"]
@@ -96,12 +96,8 @@ def read_source(args: argparse.Namespace, image: Image) -> NoiseSource | None:
             f"from {args.noise_from}", {"--sigma": True, "--noise-from": checksum(covariance)}, covariance
         )
     if args.noise_mask is not None:
-        mask = open_image(args.noise_mask, "mask")
-        if mask.shape != image.shape:
-            raise UserError(
-                f"--noise-mask {args.noise_mask}: has {by(mask.shape)} voxels but {image.path} has {by(image.shape)}; "
-                "the mask needs the shape of image 1"
-            )
+        mask = open_like(image, args.noise_mask, "--noise-mask", grey=False)
+        assert mask is not None
         return NoiseSource(
             f"of the region {args.noise_mask}", {"--sigma": True, "--noise-mask": fingerprint(mask)}, mask=mask
         )

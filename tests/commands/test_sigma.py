@@ -294,7 +294,7 @@ def test_the_errors_go_on(
         ("--sigma --noise-from x.h5", ("x.h5", "does not exist")),
         ("--sigma --noise-from a.tif", ("a.tif", "no results file")),
         ("--sigma --noise-from plain-ldic.h5", ("--noise-from plain-ldic.h5", "--sigma")),
-        ("--sigma --noise-mask none.tif", ("none.tif",)),
+        ("--sigma --noise-mask none.tif", ("--noise-mask none.tif: does not exist",)),
         ("--sigma --noise-mask plane.tif", ("--noise-mask plane.tif", "60 × 64")),
         ("--sigma -shift", ("-shift --sigma",)),
     ],
