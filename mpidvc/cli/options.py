@@ -106,10 +106,15 @@ def add_guess(parser: Parser, group: Group, fields: bool = True) -> None:
     )
 
 
-def add_phi_file(parser: Parser, group: Group, meaning: str, ratio: str, **more: Any) -> None:
-    """Add ``-pf`` and ``-pfb``: `phi_file`, `phi_file_bin_ratio`; their help, and more about ``-pf`` for argparse."""
+def add_phi_file(parser: Parser, group: Group, meaning: str, ratio: str | None = None, **more: Any) -> None:
+    """Add ``-pf`` and ``-pfb``: `phi_file`, `phi_file_bin_ratio`; their help, and more about ``-pf`` for argparse.
+
+    Without the help of ``-pfb`` it is not added.
+    """
     action = group.add_argument(*("-pf", "-phiFile"), dest="phi_file", metavar="FILE", help=meaning, **more)
     parser.add_own_spelling(action, "--phiFile")
+    if ratio is None:
+        return
     group.add_argument(
         *("-pfb", "--phiFile-bin-ratio"),
         dest="phi_file_bin_ratio",

@@ -55,15 +55,7 @@ def add_options(parser: Parser) -> None:
         help="the field: a file written by a previous command (.h5 or .tsv), for instance by ldic",
     )
     start = parser.add_argument_group("the field, and which of its points count")
-    action = start.add_argument(
-        *("-pf", "-phiFile"),
-        dest="phi_file",
-        metavar="FILE",
-        action=options.Once,
-        default=argparse.SUPPRESS,
-        help="the field, as an option",
-    )
-    parser.add_own_spelling(action, "--phiFile")
+    options.add_phi_file(parser, start, "the field, as an option", action=options.Once, default=argparse.SUPPRESS)
     start.add_argument(
         "-rst",
         "--return-status-threshold",
