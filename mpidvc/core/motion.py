@@ -1,16 +1,16 @@
-"""The motion that most points of a field share: a robust fit of one Phi, and its removal."""
+"""One motion for all points of a field: a robust fit, that of the least squares, and the removal of a motion."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from mpidvc.arrays import Array
 from mpidvc.core import deformation
 
-__all__ = ["KINDS", "CommonMotion", "Kind", "fit_motion", "remove_motion"]
+__all__ = ["KINDS", "CommonMotion", "Kind", "MotionFit", "fit_all", "fit_motion", "remove_motion"]
 
 Kind = Literal["rigid", "similarity", "affine"]
 KINDS: tuple[Kind, ...] = ("rigid", "similarity", "affine")
@@ -22,6 +22,8 @@ STEPS, NEAR, SMALLEST = 100, 1e-3, 1e-10
 LEAST_SCALE = 1e-6
 #: Tukey's constant: 95 % of the efficiency of least squares on normal residuals.
 TUKEY = 4.685
+#: Points whose second singular value is so small a part of the first are a line.
+LINE = 1e-12
 #: The median length of a normal vector in 3 and in 2 dimensions.
 MEDIAN_LENGTH = {3: 1.5382, 2: 1.1774}
 
@@ -48,6 +50,59 @@ class CommonMotion:
     centre: Array
     share: float
     scatter: float
+
+
+class MotionFit(NamedTuple):
+    """One motion for all points: ``x + u(x) = F (x - centre) + centre + translation``.
+
+    Attributes
+    ----------
+    phi : (4, 4) float64
+        F and translation about `centre`.
+    centre : (3,) float64
+        Mean of the points, voxels.
+    rms : float
+        Root of the mean squared distance between displacements and fit, voxels.
+    """
+
+    phi: Array
+    centre: Array
+    rms: float
+
+    @property
+    def F(self) -> Array:
+        """Deformation gradient (3, 3)."""
+        return self.phi[:3, :3]
+
+    @property
+    def translation(self) -> Array:
+        """Displacement of the centre (3,), voxels."""
+        return self.phi[:3, 3]
+
+    def displacements(self, positions: Array) -> Array:
+        """Displacements (n, 3) of points by the fit, voxels."""
+        return deformation.apply(self.phi, self.centre, positions)
+
+
+def fit_all(positions: Array, displacements: Array, kind: Kind) -> MotionFit:
+    """Fit one Phi to all displacements in the least squares: in closed form, for fields without wrong points.
+
+    Parameters
+    ----------
+    positions, displacements : (n, 3) float64
+        Finite; voxels; n is at least 1. In 2D z is the same for all, and does not move.
+    kind : {"rigid", "similarity", "affine"}
+
+    Notes
+    -----
+    Points in a plane determine a rotation, too; those on a line, or a single one, leave it open: the smallest one is
+    taken. Along directions in which the points do not extend an affine F is the identity.
+    """
+    centre = positions.mean(axis=0)
+    phi = _fitted(positions - centre, displacements, np.ones(len(positions)), kind, False)
+    found = MotionFit(phi, centre, 0.0)
+    left = displacements - found.displacements(positions)
+    return found._replace(rms=float(np.sqrt((left**2).sum(axis=1).mean())))
 
 
 def fit_motion(positions: Array, displacements: Array, kind: Kind, two_d: bool) -> CommonMotion | None:
@@ -108,7 +163,11 @@ def fit_motion(positions: Array, displacements: Array, kind: Kind, two_d: bool) 
 
 
 def _fitted(arms: Array, moves: Array, weights: Array, kind: Kind, two_d: bool) -> Array:
-    """Phi (4, 4) about the origin of `arms` by weighted least squares."""
+    """Phi (4, 4) about the origin of `arms` by weighted least squares.
+
+    Rotations by the singular values of the covariance of both configurations (Kabsch 1976, doi
+    10.1107/S0567739476001873; with the sign, and the stretch, of Umeyama 1991, doi 10.1109/34.88573).
+    """
     w = weights / weights.sum()
     middle, shift = np.einsum("n,ni->i", w, arms), np.einsum("n,ni->i", w, moves)
     a, u = arms - middle, moves - shift
@@ -122,8 +181,11 @@ def _fitted(arms: Array, moves: Array, weights: Array, kind: Kind, two_d: bool) 
         # places in image 2 are a + u
         U, S, V = np.linalg.svd(mixed + spread)
         signs = np.array([1, 1, np.sign(np.linalg.det(U) * np.linalg.det(V))])
-        F = np.asarray((U * signs) @ V, np.float64)
-        if kind == "similarity":
+        if S[1] > LINE * S[0]:
+            F = np.asarray((U * signs) @ V, np.float64)
+        else:
+            F = _turned(V[0], U[:, 0]) if S[0] > 0 else np.eye(3)
+        if kind == "similarity" and S[0] > 0:
             F = F * float((S * signs).sum() / np.trace(spread))
             if two_d:
                 F[0, 0] = 1
@@ -131,6 +193,13 @@ def _fitted(arms: Array, moves: Array, weights: Array, kind: Kind, two_d: bool) 
     phi[:3, :3] = F
     phi[:3, 3] = shift - (F - np.eye(3)) @ middle
     return phi
+
+
+def _turned(start: Array, end: Array) -> Array:
+    """The smallest rotation that takes one direction to another."""
+    axis, cosine = np.cross(start, end), float(np.clip(start @ end, -1, 1))
+    sine = float(np.linalg.norm(axis))
+    return deformation.rotation_matrix(axis / sine * np.rad2deg(np.arctan2(sine, cosine))) if sine > 0 else np.eye(3)
 
 
 def remove_motion(phi: Array, positions: Array, motion: CommonMotion) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpidvc.arrays import Array, Ints
-from mpidvc.core.fits import MotionFit, fit_rigid
+from mpidvc.core.motion import MotionFit, fit_all
 from mpidvc.core.series import NOT_COMPARED
 from mpidvc.core.statuses import CORRELATION, SEARCH, STRAIN, Status
 from mpidvc.core.strain import COMPONENTS, along_z, components, gradients_around
@@ -111,7 +111,7 @@ class Quantities:
         """The rigid motion of the points that are shown; None if there is none."""
         if not self._shown.any():
             return None
-        return fit_rigid(self.field.positions[self._shown], self.field.displacements[self._shown])
+        return fit_all(self.field.positions[self._shown], self.field.displacements[self._shown], "rigid")
 
     @property
     def has_strain(self) -> bool:

@@ -22,7 +22,7 @@ from mpidvc.commands.report.residual import Compared, compare
 from mpidvc.commands.report.verdict import judge_result
 from mpidvc.core import deformation
 from mpidvc.core.bands import Band, find_band
-from mpidvc.core.fits import MotionFit, fit_affine
+from mpidvc.core.motion import MotionFit, fit_all
 from mpidvc.core.strain import components
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
@@ -298,7 +298,7 @@ def _motion(phi_field: PhiField, good: Any) -> dict[str, Any] | None:
         fit = MotionFit(phi_field.phi[0], phi_field.positions[0], 0.0)
         rotation, rigid_rms = deformation.rotation_vector(deformation.polar(fit.F)[0]), None
     else:
-        fit = fit_affine(positions, moved)
+        fit = fit_all(positions, moved, "affine")
         rigid = Quantities(phi_field).rigid
         assert rigid is not None
         rotation, rigid_rms = deformation.rotation_vector(rigid.F), rigid.rms
