@@ -15,7 +15,8 @@ from mpidvc.atomic import replacing
 from mpidvc.cli.command import Outcome
 from mpidvc.cli.options import image_mode
 from mpidvc.core import deformation
-from mpidvc.core.coarse import Candidate, Found
+from mpidvc.core.coarse import Found
+from mpidvc.core.coarse_refinement import Candidate
 from mpidvc.core.grey import Choice, choose_criterion
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.core.statuses import CORRELATION
