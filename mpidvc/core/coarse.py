@@ -23,7 +23,7 @@ from mpidvc.core.coarse_refinement import Candidate, Refinement
 from mpidvc.core.coarse_scan import CHUNK, Scan, binning_of_scan, gradients
 from mpidvc.errors import UserError
 
-__all__ = ["CoarseSearch", "Found", "binning_of", "coarse_search", "in_steps", "search"]
+__all__ = ["CoarseSearch", "Found", "binning_of", "in_steps", "search"]
 
 #: Mean side of the binned images, voxels: the largest that is taken for the refinement, in 2D and in 3D.
 SIDE_2D, SIDE = 240.0, 100.0
@@ -67,14 +67,14 @@ class StepTask(Protocol):
         """Return the result of a chunk."""
 
 
-def coarse_search(
+def search(
     im1: Float32Array,
     im2: Float32Array,
     *,
     max_angle: float = 180.0,
     progress: Callable[[int, int], None] | None = None,
-) -> Array:
-    """Phi between two images, without any guess: rotation, translation and a uniform stretch of some per cent.
+) -> Found:
+    """Motion between two images, without any guess: rotation, translation and a uniform stretch of some per cent.
 
     Parameters
     ----------
@@ -87,25 +87,14 @@ def coarse_search(
 
     Returns
     -------
-    (4, 4) float64
-        Phi about the centre of the image, voxels: good to a fraction of a voxel of the binned image.
+    Found
+        Phi is good to a fraction of a voxel of the binned image.
 
     Raises
     ------
     UserError
         If an image has no texture, or nothing fits.
     """
-    return search(im1, im2, max_angle=max_angle, progress=progress).best.phi
-
-
-def search(
-    im1: Float32Array,
-    im2: Float32Array,
-    *,
-    max_angle: float = 180.0,
-    progress: Callable[[int, int], None] | None = None,
-) -> Found:
-    """As `coarse_search`, with the ZNCC, and with the best one of the other candidates."""
     if im1.shape != im2.shape:
         raise ValueError(f"images of one shape are needed, not {im1.shape} and {im2.shape}")
     factor = binning_of(im1.shape)

@@ -70,10 +70,11 @@ class Progress:
 
 
 class Snapped(NamedTuple):
-    """A new Phi (4, 4) about the centre of the images, and a line about it."""
+    """A new Phi (4, 4) about the centre of the images, a line about it, and whether the user has to look at it."""
 
     phi: Array
     text: str
+    doubtful: bool = False
 
 
 def translate(pair: DisplayPair, phi: Array, progress: Progress) -> Snapped:
@@ -126,12 +127,12 @@ def search(pair: DisplayPair, phi: Array, progress: Progress, max_angle: float =
     UserError
         If an image has no texture, or nothing fits.
     """
-    from mpidvc.core.coarse import coarse_search
+    from mpidvc.core import coarse
 
     progress(None, SEARCHING)
     there = np.eye(4) if max_angle >= ANY_ANGLE else phi
     reduced = pair.reduced(SEARCH_PIXELS if pair.two_d else SEARCH_VOXELS, there)
-    found = coarse_search(
+    found = coarse.search(
         reduced.image1,
         reduced.image2,
         max_angle=max_angle,
@@ -139,9 +140,11 @@ def search(pair: DisplayPair, phi: Array, progress: Progress, max_angle: float =
     )
     progress(None, "the best rotation is compared with the present one")
     # what was found comes after what is there
-    new = deformation.compose(reduced.phi_from(found, pair.centre), there)
+    new = deformation.compose(reduced.phi_from(found.best.phi, pair.centre), there)
     if _score(pair, new) <= _score(pair, phi):
         raise NothingFoundError("no rotation matches better than the present one")
+    if found.doubtful:
+        return Snapped(new, "doubtful: another motion is nearly as good. Look whether the images match", True)
     return Snapped(new, "the best rotation, translation and stretch are set")
 
 

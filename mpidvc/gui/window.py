@@ -492,7 +492,7 @@ class Window(QMainWindow):
 
         def take(found: Snapped) -> None:
             self._move(lambda model: model.set_phi(f"snap: {name}", found.phi))
-            self.say(f"{name}: {found.text}. Φ needs to be saved", "good")
+            self.say(f"{name}: {found.text}. Φ needs to be saved", "bad" if found.doubtful else "good")
 
         self._start(name, lambda progress: function(pair, phi, progress), take)
 

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from mpidvc.core import coarse, deformation
 from mpidvc.core.analytic import AnalyticPair
-from mpidvc.core.coarse import CoarseSearch, coarse_search, search
+from mpidvc.core.coarse import CoarseSearch, search
 from mpidvc.errors import UserError
 
 SOLID = AnalyticPair(
@@ -48,12 +48,12 @@ def test_finds_a_motion(pair: AnalyticPair, air: bool) -> None:
     """By 37° of up to 45°, and in 2D by any angle; shifted, stretched; Phi is a similarity."""
     im1, im2 = in_air(pair) if air else (pair.image1(), pair.image2())
     told: list[tuple[int, int]] = []
-    phi = coarse_search(
+    phi = search(
         im1,
         im2,
         max_angle=45.0 if pair is SOLID else 180.0,
         progress=lambda done, total: told.append((done, total)),
-    )
+    ).best.phi
     assert (phi.shape, phi.dtype) == ((4, 4), np.float64)
     check(phi, pair)
     s = pair._F0[2, 1:] @ pair._F0[2, 1:] if pair is FLAT else np.linalg.det(pair._F0) ** (2 / 3)
@@ -71,7 +71,7 @@ def test_voxels_without_data_do_not_count() -> None:
     # a frame that moves with no one, and holes
     im1[:, :20], im2[:, -20:] = np.nan, np.nan
     im1[:, ::7, ::11] = np.nan
-    check(coarse_search(im1, im2), FLAT)
+    check(search(im1, im2).best.phi, FLAT)
 
 
 def test_binned_images_give_phi_of_the_full_ones() -> None:
@@ -81,7 +81,7 @@ def test_binned_images_give_phi_of_the_full_ones() -> None:
         dtype=np.float32, around=0.7, spacing=12, radii=(10, 18),
     )  # fmt: skip
     assert coarse.binning_of(pair.shape) == (1, 3, 3)
-    check(coarse_search(pair.image1(), pair.image2()), pair)
+    check(search(pair.image1(), pair.image2()).best.phi, pair)
 
 
 def test_the_largest_angle_is_kept() -> None:
@@ -115,18 +115,18 @@ def test_a_body_that_looks_the_same_from_two_sides_is_doubted() -> None:
 def test_what_cannot_be_searched_is_refused() -> None:
     image = FLAT.image1()
     with pytest.raises(UserError, match="finds no texture in image 2"):
-        coarse_search(image, np.full_like(image, 3))
+        search(image, np.full_like(image, 3))
     with pytest.raises(UserError, match="finds no texture in image 1"):
-        coarse_search(np.full_like(image, np.nan), image)
+        search(np.full_like(image, np.nan), image)
     with pytest.raises(ValueError, match="of one shape"):
-        coarse_search(image, image[:, 1:])
+        search(image, image[:, 1:])
     # the means of all bins are the same
     chess = (np.indices((1, 400, 400)).sum(axis=0) % 2).astype(np.float32)
     with pytest.raises(UserError, match="finds no"):
-        coarse_search(chess, chess)
+        search(chess, chess)
     thin = np.random.default_rng(1).random((4, 300, 300)).astype(np.float32)
     with pytest.raises(UserError, match="cannot turn images that are so thin"):
-        coarse_search(thin, thin)
+        search(thin, thin)
 
 
 def test_steps_are_told_before_they_are_run() -> None:
@@ -148,4 +148,4 @@ def test_a_round_body_is_found_by_its_texture() -> None:
         depth = np.minimum(22 - np.abs(arm[..., 0]), 14 - np.hypot(arm[..., 1], arm[..., 2]))
         found.append((image * np.clip(depth / 2 + 0.5, 0, 1)).astype(np.float32))
     # the weak texture holds the angle about the axis less firmly
-    check(coarse_search(*found, max_angle=60.0), pair, 0.5)
+    check(search(*found, max_angle=60.0).best.phi, pair, 0.5)

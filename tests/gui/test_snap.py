@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from mpidvc.core import deformation
+from mpidvc.core.coarse import Found
+from mpidvc.core.coarse_refinement import Candidate
 from mpidvc.core.phase_correlation import shifts_between
 from mpidvc.errors import UserError
 from mpidvc.gui import snap
@@ -104,9 +107,20 @@ def test_search_in_2d(flat: DisplayPair, angle: float, turned: float) -> None:
 
 
 def test_search_that_finds_nothing_better(flat: DisplayPair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mpidvc.core.coarse.coarse_search", lambda one, two, **given: np.eye(4))
+    nothing = Found(Candidate(1.0, 0.9, 1.0, np.eye(4)), None)
+    monkeypatch.setattr("mpidvc.core.coarse.search", lambda one, two, **given: nothing)
     with pytest.raises(NothingFoundError, match="no rotation"):
         snap.search(flat, phi_of(FLAT), Progress(), 30)
+
+
+def test_search_of_what_looks_the_same_from_two_sides_is_doubted() -> None:
+    """A grey rectangle, a bit moved: a half turn is as good as none."""
+    image = np.zeros((1, 100, 100), np.float32)
+    image[:, 30:70, 20:80] = 5
+    image = ndimage.gaussian_filter(image, (0, 1.5, 1.5)).astype(np.float32)
+    found = snap.search(pair_of(image, np.roll(image, (3, 4), (1, 2))), np.eye(4), Progress())
+    assert found.doubtful
+    assert found.text.startswith("doubtful: another motion is nearly as good")
 
 
 def test_failed_registration_changes_nothing() -> None:

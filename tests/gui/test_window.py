@@ -16,8 +16,11 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QCheckBox, QFileDialog, QLineEdit, QPushButton, QSlider
 
 from mpidvc.core import deformation
+from mpidvc.core.coarse import Found
+from mpidvc.core.coarse_refinement import Candidate
 from mpidvc.fields.read import read_field
 from mpidvc.gui import snap
+from mpidvc.gui import window as window_module
 from mpidvc.gui.canvas import Canvas, Place
 from mpidvc.gui.files import OpenedPair, field_of, open_images, save_phi
 from mpidvc.gui.histogram import HistogramBar
@@ -556,13 +559,13 @@ def test_snaps(window: Window, by: str, monkeypatch: pytest.MonkeyPatch) -> None
     model = the_model(window)
     asked = []
 
-    def search(one: np.ndarray, two: np.ndarray, *, max_angle: float, progress: Any) -> np.ndarray:
+    def search(one: np.ndarray, two: np.ndarray, *, max_angle: float, progress: Any) -> Found:
         asked.append(max_angle)
         progress(1, 2)
-        return phi_of(PAIR)
+        return Found(Candidate(9.0, 0.9, 1.0, phi_of(PAIR)), None)
 
     # test_snap.py has the search itself
-    monkeypatch.setattr("mpidvc.core.coarse.coarse_search", search)
+    monkeypatch.setattr("mpidvc.core.coarse.search", search)
     give(window, "snap-angle", "90")
     act = click if by == "button" else key
     for name in ("snap-search", "snap-reg") if by == "button" else ("F6", "F7"):
@@ -582,6 +585,16 @@ def test_snaps(window: Window, by: str, monkeypatch: pytest.MonkeyPatch) -> None
     np.testing.assert_allclose(model.translation, PAIR.translation, atol=1.5)
     click(window, "undo")
     assert model.translation.tolist() == [0, 0, 0]
+
+
+def test_doubtful_search(window: Window, monkeypatch: pytest.MonkeyPatch) -> None:
+    best, second = Candidate(9.0, 0.9, 1.0, phi_of(PAIR)), Candidate(8.9, 0.9, 1.0, np.eye(4))
+    monkeypatch.setattr("mpidvc.core.coarse.search", lambda one, two, **given: Found(best, second))
+    key(window, "F6")
+    wait(window)
+    assert window.message.text().startswith("search: doubtful: another motion is nearly as good. Look whether")
+    assert window_module._COLOURS["bad"] in window.message.styleSheet()
+    np.testing.assert_allclose(the_model(window).phi, phi_of(PAIR), atol=1e-9)
 
 
 def test_snap_that_finds_nothing(window: Window) -> None:
