@@ -242,6 +242,9 @@ def test_a_bad_result_stops_the_run(scans: Path, capsys: pytest.CaptureFixture[s
     assert "blind registration fails: all rotations and translations are tried" in said.out
     assert "stopped after reg: its result is not one to trust" in said.err
     assert not (scans / "out" / "ldic").exists()
+    # the same line again, which does nothing
+    assert run("a.tif", "b.tif", "--recipe", "small.toml") == 1
+    assert capsys.readouterr().out.count("finished before: its result is not one to trust") == 2
     # and where it is kept going, with what it has
     with (scans / "small.toml").open("a") as recipe:
         recipe.write("[reg]\nmax-iterations = 1\n")

@@ -306,7 +306,7 @@ class _Road:
         console.print(f"\n$ {shown}")
         key, done, begun = on_leader(executor, lambda: self._before(title, determining))
         if done is not None:
-            console.print("finished before")
+            console.print("finished before" if done.status == 0 else "finished before: its result is not one to trust")
             return done
         if executor.rank == 0:
             self._record.begin(title, key, shown)
