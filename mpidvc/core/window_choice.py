@@ -20,8 +20,6 @@ __all__ = ["Bias", "best", "damped_wavelength", "power_law", "smallest"]
 NINE_TENTHS = 0.7867
 #: Wavelengths (voxels) that a field is taken to have.
 WAVELENGTHS = np.geomspace(12, 6000, 90)
-#: Differences between two windows that are larger than this times their median are mistakes of a correlation.
-MISTAKE = 6.0
 
 
 def damped_wavelength(hws: float) -> float:
@@ -56,7 +54,7 @@ class Bias:
         return self.amplitude * _smoothed(np.asarray(hws, np.float64), self.wavelength)
 
     @classmethod
-    def of(cls, hws: Sequence[int], displacements: Array, sigma: npt.ArrayLike) -> Bias:
+    def of(cls, hws: Sequence[int], displacements: Array, sigma: npt.ArrayLike, mistake: float) -> Bias:
         """Bias from displacements that windows of several sizes found at the same points.
 
         Of two windows about a point the larger one knows what the smaller one knows, and more: the variance of the
@@ -70,6 +68,10 @@ class Bias:
             nan where there is none, and along z in 2D.
         sigma : (len(hws), 3) float64
             Root mean square over the points of the predicted standard deviations, voxels.
+        mistake : float
+            Displacements (voxels) of two windows that differ by more are of different features of the texture: one of
+            the windows is mistaken, and the difference is no bias. Those that differ by less count however rare they
+            are: a band of localised strain is a small part of a specimen.
         """
         sizes, noise = np.asarray(hws, np.float64), np.asarray(sigma, np.float64) ** 2
         rows = []
@@ -78,9 +80,9 @@ class Bias:
                 square = (displacements[:, i] - displacements[:, j]) ** 2
                 for axis in range(3):
                     values = square[:, axis][np.isfinite(square[:, axis])]
+                    values = values[values <= mistake**2]
                     if len(values) < 8:
                         continue
-                    values = values[values <= MISTAKE**2 * np.median(values)]
                     expected = abs(noise[i, axis] - noise[j, axis])
                     rows.append((i, j, values.mean() - expected, values.mean() * math.sqrt(2 / len(values))))
         if not rows:

@@ -414,7 +414,8 @@ class _Conclusion:
         if self._two_d:
             found[:, :, 0] = np.nan
         sizes = [self._sizes[k] for k in good]
-        return Bias.of(sizes, found[:, good], np.array([errors.mean_square(size, self._used) for size in sizes]))
+        sigma = np.array([errors.mean_square(size, self._used) for size in sizes])
+        return Bias.of(sizes, found[:, good], sigma, self.texture.feature / 2)
 
     def _row(self, hws: int, errors: Errors | None, bias: Bias | None) -> Row:
         half: tuple[float, ...] = (math.nan, math.nan)
