@@ -12,6 +12,7 @@ from mpidvc.runtime.memory import parse_size
 
 __all__ = [
     "Once",
+    "add_adaptive",
     "add_correlation",
     "add_criterion",
     "add_field_run",
@@ -36,6 +37,7 @@ __all__ = [
     "add_voxel_size",
     "add_zero_mean",
     "as_given",
+    "check_adaptive",
     "check_common",
     "check_grid",
     "check_outputs",
@@ -46,6 +48,10 @@ __all__ = [
     "power_of_two",
     "require",
 ]
+
+
+#: Half-window size of the smallest windows that are chosen, where none is given.
+SMALLEST_WINDOW = 5
 
 
 def _truncated(text: str) -> int:
@@ -356,6 +362,54 @@ def add_sigma(parser: Parser) -> None:
         metavar="FILE",
         help="the noise is that of image 1 where this mask, of its shape, is not 0: a uniform region, as air",
     )
+
+
+def add_adaptive(parser: Parser) -> None:
+    """Add our ``--adaptive``, ``--adaptive-from``: `adaptive`, `adaptive_from`."""
+    group = parser.add_argument_group("windows per point")
+    parser.add_own_argument(
+        "--adaptive",
+        group=group,
+        metavar="SIGMA",
+        type=float,
+        help="every node gets the smallest window, from --adaptive-from to -hws, whose predicted random error of the "
+        "displacement is at most SIGMA voxels; where -pf is a field, no window smooths more than SIGMA away of it, and "
+        "this comes first. It turns --sigma on. Columns halfWindowSize, and windowLimit: 0 the error is met, 1 not "
+        "even with the largest window, 2 not because of the curvature of the field",
+    )
+    parser.add_own_argument(
+        "--adaptive-from",
+        group=group,
+        metavar="N",
+        type=int,
+        help=f"half-window size of the smallest window of --adaptive (default: {SMALLEST_WINDOW})",
+    )
+
+
+def check_adaptive(args: argparse.Namespace) -> None:
+    """Check the options of `add_adaptive`, and settle their defaults; ``--adaptive`` turns ``--sigma`` on.
+
+    Raises
+    ------
+    UserError
+        If they contradict others.
+    """
+    target, least = args.adaptive, args.adaptive_from
+    if target is None:
+        require(least is None, "--adaptive-from", least, "is of --adaptive; add it, or drop this")
+        return
+    require(0 < target < math.inf, "--adaptive", target, "has to be above 0 and finite, in voxels")
+    _, *edges = args.half_window_size
+    require(len(set(edges)) == 1, "-hws3", args.half_window_size, "windows of --adaptive are cubes; give -hws")
+    largest = edges[0]
+    args.adaptive_from = least = min(SMALLEST_WINDOW, largest) if least is None else least
+    told = f"has to be from 2 to -hws, which is {largest}: the largest window of --adaptive"
+    require(2 <= least <= largest, "--adaptive-from", least, told)
+    if args.start_from == "neighbours":
+        raise UserError("--adaptive --start-from neighbours: windows of neighbours differ in size; drop one of them")
+    if args.shift:
+        raise UserError("-shift --adaptive: samples between the voxels have another noise; drop one of them")
+    args.sigma = True
 
 
 def add_known_noise(group: Group) -> None:

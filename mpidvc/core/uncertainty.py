@@ -584,10 +584,10 @@ def both_gradients(window: npt.ArrayLike, order: int) -> tuple[Array, Array]:
     return G, K
 
 
-def shared_noise(noise: npt.ArrayLike, order: int) -> Array:
+def shared_noise(noise: npt.ArrayLike, order: int | None) -> Array:
     """Mean products (3, 3) of what the filters of `both_gradients` make of the noise of one image.
 
-    `noise` is its autocovariance, as that of `predict`.
+    `noise` is its autocovariance, as that of `predict`; without an order both are image 1's gradients.
     """
     R = np.asarray(noise, np.float64)
     two_d = R.shape[0] == 1

@@ -24,6 +24,7 @@ from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
 from mpidvc.kernels import correlation
+from mpidvc.tasks.adaptive import AdaptiveSettings, SizeChoice
 from mpidvc.tasks.boxes import (
     Ints,
     Map,
@@ -32,7 +33,7 @@ from mpidvc.tasks.boxes import (
     read_reference_box,
     read_sampled_box,
 )
-from mpidvc.tasks.points import Points, record_of, rows_as_records
+from mpidvc.tasks.points import CHOSEN, Points, record_of, rows_as_records
 
 __all__ = ["LdicSettings", "LdicTask", "brick", "columns_of", "records_of"]
 
@@ -52,9 +53,9 @@ LEAST_ZNCC, LOST = 0.7, 1 / 3
 SEARCHED_BOX, PEAKS = 2_000_000, 2
 
 
-def columns_of(errors: bool) -> tuple[str, ...]:
-    """Numbers of a point besides Phi, with random errors or without."""
-    return (*correlation.RESULT, *(correlation.ERRORS if errors else ()))
+def columns_of(errors: bool, chosen: bool = False) -> tuple[str, ...]:
+    """Numbers of a point besides Phi, with random errors or without, and with a window that was chosen or without."""
+    return (*correlation.RESULT, *(correlation.ERRORS if errors else ()), *(CHOSEN if chosen else ()))
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class LdicSettings:
     ----------
     registration : RegistrationSettings
     hws : 3 ints
-        Half-window size, voxels; ``2 * hws - 1`` voxels per axis are compared. 0 along z in 2D.
+        Half-window size, voxels; ``2 * hws - 1`` voxels per axis are compared. 0 along z in 2D. The largest one, where
+        windows are chosen.
     margin : 3 ints
         Voxels by which window 2 reaches beyond window 1 at each side.
     min_coverage : float
@@ -75,6 +77,8 @@ class LdicSettings:
     spacing : 3 floats, optional
         Typical distance of neighbouring points, voxels: points may start from neighbours that have converged. None:
         they start from their guess.
+    adaptive : AdaptiveSettings, optional
+        Every point has a window of its own; points start from their guess.
     """
 
     registration: RegistrationSettings
@@ -84,6 +88,7 @@ class LdicSettings:
     grey_low: float = -np.inf
     grey_high: float = np.inf
     spacing: tuple[float, float, float] | None = None
+    adaptive: AdaptiveSettings | None = None
 
 
 def brick(n_points: int, spacing: npt.ArrayLike, settings: LdicSettings, two_d: bool, regular: bool = True) -> Array:
@@ -111,6 +116,8 @@ class LdicTask:
     settings : LdicSettings
     noise : Noise, optional
         Asks for the random errors.
+    choice : SizeChoice, optional
+        Chooses the windows.
     """
 
     def __init__(
@@ -119,8 +126,10 @@ class LdicTask:
         points: Points,
         settings: LdicSettings,
         noise: Noise | None = None,
+        choice: SizeChoice | None = None,
     ) -> None:
-        self.dtype = record_of(columns_of(noise is not None))
+        self.dtype = record_of(columns_of(noise is not None, choice is not None))
+        self._choice = choice
         self._noise = None if noise is None else correlation.Noise(noise.rho, noise.kappa, noise.variance)
         self.images = images
         self.points, self.settings = points, settings
@@ -274,6 +283,11 @@ class LdicTask:
         """Register points that share boxes; `records` hold their guess, the rest is that of `_registered`."""
         settings = self.settings
         hws, margin = np.array(settings.hws), np.array(settings.margin)
+        box1, maps, sampled1, origin1 = self._reference_box(nodes)
+        chosen = None
+        if self._choice is not None:
+            chosen = self._choice.choose(box1, maps[0], maps[2], nodes - origin1, nodes)
+            hws = chosen[0][:, None] * (hws > 0)
         last = np.array(self.images.image2.shape) - 1
         low2 = np.maximum(nodes + rounded - hws - margin, 0)
         high2 = np.minimum(nodes + rounded + hws + margin, last)
@@ -284,41 +298,54 @@ class LdicTask:
         box_high = high2[meets].max(axis=0) if meets.any() else np.zeros(3, np.int64)
         order = settings.registration.order
         box2, valid2, origin2 = read_sampled_box(self.images.image2, box_low, box_high, order, self._scratch[1])
-        box1, (usable, covered, real), sampled1, origin1 = self._reference_box(nodes)
         phi = np.ascontiguousarray(records["phi"].reshape(len(nodes), 12))
-        n = len(correlation.RESULT)
-        result, errors = (np.ascontiguousarray(part) for part in np.split(records["result"], [n], axis=1))
-        correlation.correlate_points(
-            self._kernel_settings,
-            box1,
-            usable,
-            covered,
-            real,
-            sampled1,
-            box2,
-            valid2,
-            hws,
-            origin1 - origin2,
-            np.ascontiguousarray(nodes - origin1),
-            # bounds in the wrong order mark a window that misses image 2
-            np.where(meets[:, None], low2 - origin2, 1.0).astype(np.float64),
-            np.where(meets[:, None], high2 - origin2, 0.0).astype(np.float64),
-            phi,
-            result,
-            settings.min_coverage,
-            settings.grey_low,
-            settings.grey_high,
-            near=near,
-            margin=margin,
-            image2=(-origin2, last - origin2),
-            at_hand=(box_low - origin2, box_high - origin2),
-            least=least,
-            began=began,
-            noise=self._noise,
-            errors=errors,
-        )
+        ends = np.cumsum([len(correlation.RESULT), len(correlation.ERRORS) if self._noise is not None else 0])
+        result, errors, window = (np.ascontiguousarray(part) for part in np.split(records["result"], ends, axis=1))
+        centres = np.ascontiguousarray(nodes - origin1)
+        # bounds in the wrong order mark a window that misses image 2
+        low = np.where(meets[:, None], low2 - origin2, 1.0).astype(np.float64)
+        high = np.where(meets[:, None], high2 - origin2, 0.0).astype(np.float64)
+
+        def correlate(rows: Ints | slice, hws: Ints) -> None:
+            """Register the points of these rows, whose windows are of one size."""
+            inputs = phi[rows], result[rows], errors[rows]
+            correlation.correlate_points(
+                self._kernel_settings,
+                box1,
+                *maps,
+                sampled1,
+                box2,
+                valid2,
+                hws,
+                origin1 - origin2,
+                centres[rows],
+                low[rows],
+                high[rows],
+                *inputs[:2],
+                settings.min_coverage,
+                settings.grey_low,
+                settings.grey_high,
+                near=near,
+                margin=margin,
+                image2=(-origin2, last - origin2),
+                at_hand=(box_low - origin2, box_high - origin2),
+                least=least,
+                began=began if chosen is None else None,
+                noise=self._noise,
+                errors=inputs[2],
+            )
+            if not isinstance(rows, slice):
+                phi[rows], result[rows], errors[rows] = inputs
+
+        if chosen is None:
+            correlate(slice(None), hws)
+        else:
+            window[:] = np.stack(chosen, axis=1)
+            for size in np.unique(chosen[0]).tolist():
+                rows = np.flatnonzero(chosen[0] == size)
+                correlate(rows, hws[rows[0]])
         records["phi"] = phi.reshape(-1, 3, 4)
-        records["result"] = np.concatenate([result, errors], axis=1)
+        records["result"] = np.concatenate([result, errors, window], axis=1)
         return records
 
     def _reference_box(self, nodes: Ints) -> tuple[Float32Array, tuple[Map, Map, Map], Samples, Ints]:
@@ -328,6 +355,8 @@ class LdicTask:
         around = np.maximum(np.array(self.settings.hws), np.array(self.settings.hws) - 1 + reach)
         if registration.shift:
             around = around + around_samples(registration.order)  # samples and gradients beside the voxels
+        if self._choice is not None:
+            around = np.maximum(around, self._choice.reach)
         if self._two_d:
             around[0] = 0
         start, stop = nodes.min(axis=0) - around, nodes.max(axis=0) + around + 1
@@ -354,9 +383,9 @@ def _take_better(records: Records, who: Ints, again: Records) -> None:
     records[who[better]] = again[better]
 
 
-def records_of(field: PhiField | None, rows: Ints, errors: bool = False) -> Records:
-    """Records of rows of a field as they are, with random errors or without.
+def records_of(field: PhiField | None, rows: Ints, errors: bool = False, chosen: bool = False) -> Records:
+    """Records of rows of a field as they are; the columns are those of `columns_of`.
 
     Columns of the text files that the field does not have are 0, as in spam; all others are nan.
     """
-    return rows_as_records(field, rows, columns_of(errors))
+    return rows_as_records(field, rows, columns_of(errors, chosen))

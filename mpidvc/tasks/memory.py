@@ -15,7 +15,7 @@ from mpidvc.core.boxes import TAPS
 from mpidvc.core.labels import Labels
 from mpidvc.core.pixel_search import LabelSearchSettings, SearchSettings, pad_of
 from mpidvc.core.registration import RegistrationSettings
-from mpidvc.core.uncertainty import LAGS
+from mpidvc.core.uncertainty import FRAME, LAGS
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
 from mpidvc.images.source import Source
@@ -208,6 +208,8 @@ def ldic_bytes(images: ImagePair, points: PointSet, settings: LdicSettings, erro
     reach = np.maximum(hws, hws - 1 + registration.for_kernels(two_d).gradient_reach)
     if registration.shift:
         reach = reach + around
+    if settings.adaptive is not None:
+        reach = np.maximum(reach, hws - 1 + FRAME)
     box1 = extent + 2 * reach + 1
     spread = spread_of(points.displacements, points.gradient, extent)
     if settings.spacing is not None:
@@ -220,8 +222,11 @@ def ldic_bytes(images: ImagePair, points: PointSet, settings: LdicSettings, erro
     searched = 0.0 if settings.spacing is None else min(float(np.prod(extent + 2 * hws + 1)), ldic.SEARCHED_BOX)
     reach = registration.for_kernels(two_d).gradient_reach
     kernel = _kernel(2 * hws + 1.0, registration, reach, errors=errors)
-    shift = FLOAT if registration.shift else 0.0
-    return _work(images, box1, box2, shift, kernel) + int(SEARCH * searched)
+    more = FLOAT if registration.shift else 0.0
+    if settings.adaptive is not None:
+        # a map, and where the interpolation smooths, the smooth image and three of the same size that make it
+        more += 1 + (4 * FLOAT if registration.order == 1 else 0.0)
+    return _work(images, box1, box2, more, kernel) + int(SEARCH * searched)
 
 
 def ddic_bytes(

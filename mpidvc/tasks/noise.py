@@ -73,12 +73,13 @@ class WindowNoise:
     points : Points
         All points of the run.
     settings : LdicSettings
-        Of the run.
+        Of the run. Where it chooses windows, the smallest ones count.
     """
 
     def __init__(self, images: ImagePair, points: Points, settings: LdicSettings) -> None:
         least = LEAST_HWS[images.two_d]
-        z, y, x = (max(h, least) for h in settings.hws)
+        smallest = settings.hws if settings.adaptive is None else (settings.adaptive.least,) * 3
+        z, y, x = (max(h, least) for h in smallest)
         self._settings = replace(settings, hws=(0 if images.two_d else z, y, x))
         self._pilots = _Pilots(points)
         self._images = images

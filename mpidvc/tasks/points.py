@@ -11,12 +11,14 @@ from mpidvc.arrays import Array, Ints, Records
 from mpidvc.fields.phifield import PhiField
 from mpidvc.kernels.correlation import ERRORS
 
-__all__ = ["INPUT", "Points", "inputs_of", "record_of", "rows_as_records"]
+__all__ = ["CHOSEN", "INPUT", "Points", "inputs_of", "record_of", "rows_as_records"]
 
 #: A point: position in image 1 (z, y, x; voxels) and the first guess of Phi about it, without its last row.
 INPUT = np.dtype([("position", np.float64, (3,)), ("phi", np.float64, (3, 4))])
+#: Columns of a point whose window is chosen: half-window size, and what limits it (`core.adaptive`).
+CHOSEN = ("halfWindowSize", "windowLimit")
 #: Columns that spam's files do not have.
-OWN = {"coverage", "zncc", "outlier", *ERRORS}
+OWN = {"coverage", "zncc", "outlier", *ERRORS, *CHOSEN}
 
 
 def record_of(columns: Sequence[str]) -> np.dtype[Any]:

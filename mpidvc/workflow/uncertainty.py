@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mpidvc.arrays import Array
+from mpidvc.core.adaptive import NoiseFacts
 from mpidvc.core.uncertainty import (
     Noise,
     Pooled,
@@ -104,7 +105,9 @@ def read_source(args: argparse.Namespace, image: Image) -> NoiseSource | None:
     return NoiseSource("from the residual", {"--sigma": True})
 
 
-def measure_noise(measurement: Measurement, source: NoiseSource, task: SampleTask, image: Image, order: int) -> Noise:
+def measure_noise(
+    measurement: Measurement, source: NoiseSource, task: SampleTask, image: Image, order: int
+) -> NoiseFacts:
     """The noise of a run, decided once; on every rank.
 
     Parameters
@@ -141,13 +144,13 @@ def measure_noise(measurement: Measurement, source: NoiseSource, task: SampleTas
         if source.mask is not None:
             executor.map(RegionNoise(image, source.mask), take_brick)
 
-        def decide() -> tuple[Noise, dict[str, Array]]:
+        def decide() -> tuple[NoiseFacts, dict[str, Array]]:
             bricks = [region[k] for k in sorted(region)]
             windows = [samples[k] for k in sorted(samples)]
             return _decide(measurement.console, source, windows, bricks, image, order)
 
-        noise, measurement.noise = on_leader(executor, decide)
-    return noise
+        facts, measurement.noise = on_leader(executor, decide)
+    return facts
 
 
 def _decide(
@@ -157,7 +160,7 @@ def _decide(
     bricks: Sequence[tuple[Array, Array]],
     image: Image,
     order: int,
-) -> tuple[Noise, dict[str, Array]]:
+) -> tuple[NoiseFacts, dict[str, Array]]:
     """The noise, and the datasets that tell it."""
     lags = lags_of(image.two_d)
     single = source.covariance
@@ -204,7 +207,9 @@ def _decide(
         "kappa": noise.kappa,
         "interpolationBias": bias,
     }
-    return noise, {NOISE[name]: np.asarray(values) for name, values in arrays.items()}
+    variance = float(covariance[tuple(n // 2 for n in lags)])
+    facts = NoiseFacts(noise, single, pooled.gamma, own, variance)
+    return facts, {NOISE[name]: np.asarray(values) for name, values in arrays.items()}
 
 
 def show_errors(console: Console, results: ResultsFile, order: int, two_d: bool) -> None:

@@ -240,7 +240,8 @@ class Plan(SeriesPlan[Pair]):
         noise = None
         if self.noise is not None:
             order = part.settings.registration.order
-            noise = uncertainty.measure_noise(measurement, self.noise, LabelNoise(*given), part.images.image1, order)
+            pilots, image1 = LabelNoise(*given), part.images.image1
+            noise = uncertainty.measure_noise(measurement, self.noise, pilots, image1, order).noise
         task = DdicTask(*given, noise)
         measurement.start("Starting Discrete DIC", part.images, points="labels")
         measurement.run(

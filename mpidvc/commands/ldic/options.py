@@ -26,6 +26,8 @@ examples:
       without a first guess, or with a poor one: nodes start from neighbours that have converged
   mpidvc ldic im1.tif im2.tif -ns 20 -hws 10 -o 3 --sigma --noise-from im1-im1again-ldic.h5
       with the random error of every displacement; the noise is that of two scans of the same state
+  mpidvc ldic im1.tif im2.tif -ns 10 -hws 25 -o 3 --adaptive 0.01 -pf im1-im2-ldic.h5
+      a window of its own for every node, of half-window sizes from 5 to 25, with a random error of 0.01 voxel
   mpiexec -n 64 mpidvc ldic im1.tif im2.tif -ns 10 -hws 10
       on the hosts that the launcher chooses
 """
@@ -84,6 +86,7 @@ def add_options(parser: Parser) -> None:
     options.add_correlation(how, min_delta_phi=1e-3)
     options.add_criterion(parser, how)
     options.add_sigma(parser)
+    options.add_adaptive(parser)
     options.add_field_run(parser)
 
 
@@ -99,6 +102,7 @@ def check(args: argparse.Namespace) -> list[str]:
     options.check_grid(args)
     if args.skip and args.phi_file is None:
         raise UserError("-skp needs the field that it continues (-pf)")
+    options.check_adaptive(args)
     options.check_sigma(args)
     options.check_outputs(args)
     notes = options.check_series(args, len(args.images))

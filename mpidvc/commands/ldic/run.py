@@ -11,19 +11,23 @@ import numpy as np
 
 from mpidvc.arrays import Triple
 from mpidvc.cli.manifest import with_own
-from mpidvc.cli.options import check_sigma, image_mode
+from mpidvc.cli.options import as_given, check_sigma, image_mode
+from mpidvc.core.adaptive import CURVATURE, LARGEST
 from mpidvc.core.grey import choose_criterion
-from mpidvc.errors import UserError
+from mpidvc.errors import AgreedError, UserError
 from mpidvc.fields.hdf5 import ResultsFile
+from mpidvc.fields.phifield import PhiField
 from mpidvc.images.pair import ImagePair
 from mpidvc.kernels.correlation import ERRORS
 from mpidvc.runtime.console import Console
+from mpidvc.tasks.adaptive import AdaptiveSettings, SizeChoice
 from mpidvc.tasks.grey import Windows, grey_levels
 from mpidvc.tasks.ldic import LdicSettings, LdicTask, brick, columns_of, records_of
 from mpidvc.tasks.memory import NOISE_RANK0, ldic_bytes, looking_bytes
 from mpidvc.tasks.noise import WindowNoise, lags_of
-from mpidvc.tasks.points import record_of
+from mpidvc.tasks.points import CHOSEN, record_of
 from mpidvc.tasks.ranks import Team
+from mpidvc.tasks.source import share_source, source_bytes
 from mpidvc.workflow import inputs, uncertainty
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.determines import fingerprints
@@ -70,17 +74,21 @@ class Plan(SeriesPlan[Pair]):
         Node spacing as asked for, voxels.
     noise : NoiseSource or None
         For the random errors.
+    adaptive : bool
+        Whether every node has a window of its own.
     """
 
     stored_f: str
     skip: bool
     spacing: Triple | None
     noise: NoiseSource | None
+    adaptive: bool
 
     @property
     def files(self) -> FieldFiles:
-        shown = SHOWN if self.noise is None else (*SHOWN, *uncertainty.SHOWN)
-        return FieldFiles("LDIC", {name: name for name in shown}, shown if self.noise is None else (*SHOWN, *ERRORS))
+        first, errors = (*SHOWN, *(CHOSEN if self.adaptive else ())), self.noise is not None
+        shown = (*first, *(uncertainty.SHOWN if errors else ()))
+        return FieldFiles("LDIC", {name: name for name in shown}, (*first, *(ERRORS if errors else ())))
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
@@ -128,6 +136,7 @@ class Plan(SeriesPlan[Pair]):
             skip=args.skip,
             spacing=spacing,
             noise=noise,
+            adaptive=args.adaptive is not None,
             estimated_seconds=len(pairs) * len(nodes) * cost,
             image_mode=image_mode(args),
             memory=args.memory,
@@ -148,7 +157,9 @@ class Plan(SeriesPlan[Pair]):
         return max(ldic_bytes(part.images, one, part.settings, self.noise is not None) for one in points)
 
     def rank0_bytes(self) -> int:
-        return super().rank0_bytes() + (NOISE_RANK0 if self.noise is not None else 0)
+        field = _trusted(self.guess) if self.adaptive else None
+        shared = 0 if field is None else source_bytes(field)
+        return super().rank0_bytes() + (NOISE_RANK0 if self.noise is not None else 0) + shared
 
     def looking_bytes(self) -> int:
         return looking_bytes(self.hws)
@@ -175,10 +186,14 @@ class Plan(SeriesPlan[Pair]):
             "-mc": settings.min_coverage,
             "-glt": settings.grey_low,
             "-ght": settings.grey_high,
+            **(
+                {} if settings.adaptive is None else {"--adaptive": [settings.adaptive.target, settings.adaptive.least]}
+            ),
             **(self.noise.determines if self.noise is not None else {}),
             **registration_options(settings.registration),
         }
-        columns = columns_of(self.noise is not None)
+        errors, chosen = self.noise is not None, self.adaptive
+        columns = columns_of(errors, chosen)
         work = Work(
             determines=determines,
             nodes=nodes,
@@ -191,7 +206,7 @@ class Plan(SeriesPlan[Pair]):
             attributes={} if self.noise is None else {"noise": self.noise.told},
             lags=None if self.noise is None else lags_of(part.images.two_d),
         )
-        work.keep(kept, lambda rows: records_of(guess.field, rows, self.noise is not None))
+        work.keep(kept, lambda rows: records_of(guess.field, rows, errors, chosen))
         return work
 
     def measure(self, part: Pair, measurement: Measurement) -> None:
@@ -201,14 +216,23 @@ class Plan(SeriesPlan[Pair]):
             if self.skip:
                 measurement.console.print(f"-skp: {measurement.work.n_kept} nodes are kept as they are in the file")
         images, points, settings = part.images, measurement.journal, part.settings
-        noise = None
+        noise = choice = None
         if self.noise is not None:
             task = WindowNoise(images, points, settings)
             order = settings.registration.order
-            noise = uncertainty.measure_noise(measurement, self.noise, task, images.image1, order)
+            facts = uncertainty.measure_noise(measurement, self.noise, task, images.image1, order)
+            noise = facts.noise
+            if settings.adaptive is not None:
+                if np.isnan(facts.variance):
+                    raise AgreedError(
+                        "--adaptive: no window tells the noise, so that none can be chosen; give --noise-from or "
+                        "--noise-mask"
+                    )
+                field = None if measurement.work is None else _trusted(measurement.work.guess)
+                choice = SizeChoice(settings.adaptive, facts, order, share_source(measurement.executor, field))
         measurement.start("Starting Local DIC", images, settings)
         measurement.run(
-            LdicTask(images, points, settings, noise),
+            LdicTask(images, points, settings, noise, choice),
             "ldic",
             lambda last: (
                 f"it={last['iterations']:02.0f} dPhiNorm={last['deltaPhiNorm']:.3e} rs={last['returnStatus']:+.0f}"
@@ -231,7 +255,36 @@ class Plan(SeriesPlan[Pair]):
         settings = part.settings.registration
         if self.noise is not None:
             uncertainty.show_errors(console, results, settings.order, part.images.two_d)
+        if part.settings.adaptive is not None:
+            _show_windows(console, results, part.settings.adaptive)
         return judge_correlation(console, part.images, self.nodes[rows], status, self.hws, settings, statuses)
+
+
+def _trusted(guess: Guess) -> PhiField | None:
+    """Displacements of a first guess whose curvature is to be known: None if it has no field, or no point to trust."""
+    field = guess.field
+    if field is None:
+        return None
+    good = np.isfinite(field.positions).all(axis=1) & field.finite
+    if "returnStatus" in field:
+        good &= field["returnStatus"] >= 1
+    return PhiField(field.positions[good], field.phi[good]) if good.any() else None
+
+
+def _show_windows(console: Console, results: ResultsFile, settings: AdaptiveSettings) -> None:
+    """Print which windows were chosen, and how many nodes have the random error that was asked for."""
+    compared = results.column("returnStatus") > -5
+    sizes, limits = (results.column(name)[compared] for name in CHOSEN)
+    known = np.isfinite(sizes)
+    if not known.any():
+        return
+    low, middle, high = np.quantile(sizes[known], [0, 0.5, 1], method="lower").astype(int).tolist()
+    largest, curved = (100 * np.mean(limits[known] == limit) for limit in (LARGEST, CURVATURE))
+    told = f"Windows: half-window sizes {low} to {high}, median {middle}; {100 - largest - curved:.1f}% of the nodes"
+    console.print(
+        f"{told} have a predicted random error of at most {settings.target:g} voxel, {largest:.1f}% not even with the "
+        f"largest window (-hws {settings.most}), {curved:.1f}% not because of the curvature of the field"
+    )
 
 
 def _settings(args: argparse.Namespace, images: ImagePair, nodes: Nodes, guess: Guess, hws: Triple) -> dict[str, Any]:
@@ -257,5 +310,14 @@ def _settings(args: argparse.Namespace, images: ImagePair, nodes: Nodes, guess: 
         grey_low=windows.grey_low,
         grey_high=windows.grey_high,
         spacing=nodes.distance if args.start_from == "neighbours" else None,
+        adaptive=_adaptive(args, hws, nodes, images.two_d),
     )
     return {"settings": settings, "criterion": describe_criterion(choice)}
+
+
+def _adaptive(args: argparse.Namespace, hws: Triple, nodes: Nodes, two_d: bool) -> AdaptiveSettings | None:
+    if args.adaptive is None:
+        return None
+    if not two_d and hws[0] != hws[1]:
+        raise UserError(f"{as_given('-hws', hws)}: windows of --adaptive are cubes; give -hws")
+    return AdaptiveSettings(args.adaptive, args.adaptive_from, hws[1], max(nodes.distance[two_d:]))
