@@ -40,15 +40,21 @@ DISPLACEMENTS = [(f"{a}disp", f"sigma{a}disp") for a in "ZYX"]
 GRADIENTS = [(f"F{a}{b}", f"sigmaF{a}{b}") for a in "zyx" for b in "zyx"]
 
 
-def wave_numbers(n: int) -> tuple[Array, Array, Array]:
-    k, last = 2 * np.pi * np.fft.fftfreq(n), 2 * np.pi * np.fft.rfftfreq(n)
-    return k[:, None, None], k[None, :, None], last[None, None, :]
+def shape_of(n: int | tuple[int, int, int]) -> tuple[int, int, int]:
+    return (n, n, n) if isinstance(n, int) else n
 
 
-def made(n: int, seed: int, factor: Array) -> Array:
+def wave_numbers(n: int | tuple[int, int, int]) -> tuple[Array, Array, Array]:
+    nz, ny, nx = shape_of(n)
+    z, y, x = (2 * np.pi * each for each in (np.fft.fftfreq(nz), np.fft.fftfreq(ny), np.fft.rfftfreq(nx)))
+    return z[:, None, None], y[None, :, None], x[None, None, :]
+
+
+def made(n: int | tuple[int, int, int], seed: int, factor: Array) -> Array:
     """Noise of unit deviation with this amplitude spectrum."""
-    white = np.random.default_rng(seed).standard_normal((n, n, n))
-    values = np.fft.irfftn(np.fft.rfftn(white) * factor, (n, n, n), (0, 1, 2))
+    shape = shape_of(n)
+    white = np.random.default_rng(seed).standard_normal(shape)
+    values = np.fft.irfftn(np.fft.rfftn(white) * factor, shape, (0, 1, 2))
     return np.asarray(values / values.std())
 
 
@@ -72,10 +78,10 @@ def texture(n: int, s: float) -> tuple[Array, Array]:
     return first, second
 
 
-def noise(n: int, kind: str, seed: int) -> Array:
+def noise(n: int | tuple[int, int, int], kind: str, seed: int) -> Array:
     kz, ky, kx = wave_numbers(n)
     if kind == "white":
-        return np.random.default_rng(seed).standard_normal((n, n, n))
+        return np.random.default_rng(seed).standard_normal(shape_of(n))
     if kind == "correlated":
         return made(n, seed, np.exp(-(kz**2 + ky**2 + kx**2) / 2))
     # as filtered backprojection leaves it: the ramp in the plane with a window, some blur along the axis

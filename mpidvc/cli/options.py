@@ -400,7 +400,7 @@ def check_adaptive(args: argparse.Namespace) -> None:
         return
     require(0 < target < math.inf, "--adaptive", target, "has to be above 0 and finite, in voxels")
     _, *edges = args.half_window_size
-    require(len(set(edges)) == 1, "-hws3", args.half_window_size, "windows of --adaptive are cubes; give -hws")
+    require(len(set(edges)) == 1, "-hws", args.half_window_size, "windows of --adaptive are cubes; give -hws")
     largest = edges[0]
     args.adaptive_from = least = min(SMALLEST_WINDOW, largest) if least is None else least
     told = f"has to be from 2 to -hws, which is {largest}: the largest window of --adaptive"

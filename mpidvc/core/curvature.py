@@ -33,7 +33,7 @@ def curvatures(positions: Array, displacements: Array, at: Array, start: Ints, f
     Returns
     -------
     (m,) float64
-        1/voxel; nan where neighbours are too few, or lie in fewer dimensions than the field.
+        1/voxel; nan where neighbours are too few. Along axes where they do not tell a curvature there is none.
     """
     counts = np.diff(start)
     curved = np.full(len(at), np.nan)
@@ -54,9 +54,9 @@ def curvatures(positions: Array, displacements: Array, at: Array, start: Ints, f
     n = X.shape[1]
     M = np.add.reduceat((X[:, :, None] * X[:, None, :]).reshape(len(X), -1), first, axis=0).reshape(-1, n, n)
     b = np.add.reduceat((X[:, :, None] * u[:, None, :]).reshape(len(X), -1), first, axis=0).reshape(len(M), n, -1)
-    values, vectors = np.linalg.eigh(M)
-    known = values[:, 0] > 1e-8 * values[:, -1]
-    inverse = np.einsum("pik,pk,pjk->pij", vectors, 1 / np.where(known[:, None], values, 1.0), vectors)
+    # what the neighbours do not determine, as along an axis with two layers of them, is linear, or constant
+    least = np.where(np.arange(n) > len(axes), 1e-7, 1e-10)
+    inverse = np.linalg.inv(M + counts[places, None, None] * np.diag(least))
     fit = inverse @ b
     squares = np.add.reduceat((u - np.einsum("pi,pij->pj", X, fit[of])) ** 2, first, axis=0)
     # d²/dx² of c x² is 2 c
@@ -64,7 +64,9 @@ def curvatures(positions: Array, displacements: Array, at: Array, start: Ints, f
     for i in range(len(axes)):
         taps[:, 1 + len(axes) + pairs.index((i, i))] = 2 / unit[:, i] ** 2
     laplacian = np.abs(np.einsum("pi,pij->pj", taps, fit))
-    spread = squares / (counts[places, None] - n) * np.einsum("pi,pij,pj->p", taps, inverse, taps)[:, None]
+    spread = (
+        squares / (counts[places, None] - n) * np.einsum("pi,pij,pj->p", taps, inverse @ M @ inverse, taps)[:, None]
+    )
     laplacian[laplacian <= SIGNIFICANT * np.sqrt(np.maximum(spread, 0))] = 0
-    curved[places] = np.where(known, laplacian.max(axis=1), np.nan)
+    curved[places] = laplacian.max(axis=1)
     return curved

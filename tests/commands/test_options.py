@@ -91,6 +91,8 @@ def test_defaults_of_ldic() -> None:
         "sigma": False,
         "noise_from": None,
         "noise_mask": None,
+        "adaptive": None,
+        "adaptive_from": None,
         "out_dir": None,
         "prefix": None,
         "vtk": False,

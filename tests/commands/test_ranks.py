@@ -47,6 +47,8 @@ CASES = {
     "ldic-update": "ldic @a.tif @b.tif @aged.tif -ns 14 -hws 8 --update-reference",
     "ldic-sigma": "ldic @a.tif @b.tif -ns 10 -hws 6 -o 3 --sigma -vtk -tif",
     "ldic-sigma-mask": "ldic @a.tif @dark.tif -ns 12 -hws 6 -mf1 @mask.tif --sigma --noise-mask @mask.tif",
+    "ldic-adaptive": "ldic @a.tif @b.tif -ns 8 -hws 9 --adaptive 0.02 --adaptive-from 3 -vtk -tif",
+    "ldic-adaptive-field": "ldic @a.tif @dark.tif -pf @field.tsv -hws 9 -o 3 --adaptive 0.004 -mf1 @mask.tif",
     "ldic-compressed": "ldic @zipped.tif @b.tif -ns 12 -hws 6",
     "ldic-neighbours": "ldic @a.tif @dark.tif -ns 8 -hws 6 -mf1 @mask.tif --start-from neighbours",
     # chunks that find no point from their guess, and points that are tried again

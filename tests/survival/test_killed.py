@@ -75,6 +75,15 @@ def test_starts_from_neighbours_are_resumed(make: Make, oracle: Oracle) -> None:
     job.resume(oracle(line), n=3)
 
 
+def test_chosen_windows_are_resumed(make: Make, oracle: Oracle) -> None:
+    """The noise is told by the same windows again, and chooses the same ones."""
+    line = "ldic @a.tif @b.tif -ns 5 -hws 9 --adaptive 0.01 --adaptive-from 4"
+    job = make(line)
+    with suspended(job, 0.5) as started:
+        started.kill_all()
+    job.resume(oracle(line), n=3)
+
+
 @pytest.mark.parametrize("name", LINES if LONG else ["pixelSearch"])
 @pytest.mark.parametrize("moment", ["layout", 0.5, "finish", "write"])
 def test_killed_in_every_stage(name: str, moment: str | float, make: Make, oracle: Oracle) -> None:
