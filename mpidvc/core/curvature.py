@@ -55,7 +55,7 @@ def curvatures(positions: Array, displacements: Array, at: Array, start: Ints, f
     M = np.add.reduceat((X[:, :, None] * X[:, None, :]).reshape(len(X), -1), first, axis=0).reshape(-1, n, n)
     b = np.add.reduceat((X[:, :, None] * u[:, None, :]).reshape(len(X), -1), first, axis=0).reshape(len(M), n, -1)
     # what the neighbours do not determine, as along an axis with two layers of them, is linear, or constant
-    least = np.where(np.arange(n) > len(axes), 1e-7, 1e-10)
+    least = np.where(np.arange(n) > len(axes), 1e-7, 1e-12)
     inverse = np.linalg.inv(M + counts[places, None, None] * np.diag(least))
     fit = inverse @ b
     squares = np.add.reduceat((u - np.einsum("pi,pij->pj", X, fit[of])) ** 2, first, axis=0)
@@ -64,9 +64,8 @@ def curvatures(positions: Array, displacements: Array, at: Array, start: Ints, f
     for i in range(len(axes)):
         taps[:, 1 + len(axes) + pairs.index((i, i))] = 2 / unit[:, i] ** 2
     laplacian = np.abs(np.einsum("pi,pij->pj", taps, fit))
-    spread = (
-        squares / (counts[places, None] - n) * np.einsum("pi,pij,pj->p", taps, inverse @ M @ inverse, taps)[:, None]
-    )
+    shares = np.einsum("pi,pij,pj->p", taps, inverse @ M @ inverse, taps)
+    spread = squares / (counts[places, None] - n) * shares[:, None]
     laplacian[laplacian <= SIGNIFICANT * np.sqrt(np.maximum(spread, 0))] = 0
     curved[places] = laplacian.max(axis=1)
     return curved
