@@ -32,6 +32,7 @@ from mpidvc.core import deformation
 from mpidvc.core.analytic import AnalyticPair
 from mpidvc.core.grains import AnalyticGrains
 from mpidvc.fields.hdf5 import write_hdf5
+from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.read import read_field
 from mpidvc.images.image import open_image
 from mpidvc.main import main
@@ -446,6 +447,37 @@ def sure() -> None:
     save(made, "how-sure.png")
 
 
+def adaptive() -> None:
+    """A volume whose contrast falls along x: random error with one window for all nodes, and with one for each."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+    import adaptive as benchmark
+
+    import mpidvc
+
+    volume = benchmark.Volume((45, 45, 240))
+    images = volume.noisy("white", benchmark.LEVEL, 1)
+    given = {"node_spacing": 6, "interpolation_order": 3, "processes": 1}
+    target, least, most = benchmark.TARGET, benchmark.LEAST, 20
+    fixed = mpidvc.ldic(images, half_window_size=benchmark.FIXED, sigma=True, **given)
+    chosen = mpidvc.ldic(images, half_window_size=most, adaptive=target, adaptive_from=least, **given)
+
+    def layer(field: PhiField, values: np.ndarray) -> np.ndarray:
+        """The plane of nodes in the middle."""
+        return np.where(field["returnStatus"] == 2, values, np.nan).reshape(field.dims)[field.dims[0] // 2]
+
+    def error(field: PhiField) -> np.ndarray:
+        return layer(field, np.max([field[f"sigma{axis}disp"] for axis in "ZYX"], axis=0))
+
+    made = figure(8, 4.2)
+    axes = made.subplots(2, 2)
+    show(axes[0, 0], images[0][22], "image 1", colours=False, cmap="gray")
+    show(axes[0, 1], layer(chosen, chosen["halfWindowSize"]), "half-window size")
+    limits = {"vmin": 0.0, "vmax": 3 * target}
+    show(axes[1, 0], error(fixed), f"sigma, -hws {benchmark.FIXED}", **limits)
+    show(axes[1, 1], error(chosen), f"sigma, --adaptive {target:g} -hws {most}", **limits)
+    save(made, "adaptive.png")
+
+
 def block() -> None:
     """Correlate a block with a band across y and z, in which it is sheared along x: block-ldic.h5."""
     one = AnalyticPair((64, 120, 100), seed=9).image1().astype(np.float32)
@@ -590,6 +622,7 @@ MADE: dict[str, Callable[[], None]] = {
     "windows": windows,
     "ranking": ranking,
     "sure": sure,
+    "adaptive": adaptive,
     "study": study,
     "gauge-size": gauge_size,
     "residual": residual,
