@@ -29,7 +29,7 @@ Array = NDArray[Any]
 #: Voxels of the volume, and of that of the tests.
 LARGE, SMALL = (64, 64, 300), (45, 45, 200)
 #: Kinds of noise, and their deviations in deviations of the texture where its contrast is full.
-NOISES = (("white", 0.05), ("tomogram", 0.03), ("correlated", 0.01))
+NOISES = (("white", 0.05), ("tomogram", 0.03), ("correlated", 0.015))
 #: Deviation of the white noise.
 LEVEL = 0.05
 #: Error that is asked for (voxels), and half-window sizes.

@@ -6,8 +6,13 @@
 #include <vector>
 
 enum {
-    WINDOW_SUMS = 17,  // G_i G_k for ik = zz zy zx yy yx xx, G_i K_k row by row, voxels, and those whose K is known
-    WINDOW_FRAME = 3   // voxels that K reaches
+    // G_i G_k for ik = zz zy zx yy yx xx, G_i K_k row by row, voxels, those whose K is known, and the moments
+    // 1 z y x zz zy zx yy yx xx of G.G about the point
+    WINDOW_SUMS = 27,
+    WINDOW_PLAIN = 17,  // of these the ones that are sums of a number of each voxel
+    WINDOW_LANES = 23,  // those, and 1 z y zz zy yy of G.G
+    WINDOW_ROWS = 9,    // G, K, the weights of a voxel and of its K, G.G
+    WINDOW_FRAME = 3    // voxels that K reaches
 };
 
 struct window_box {
@@ -17,7 +22,7 @@ struct window_box {
     bool two_d;
 };
 
-// G, K and the weights of n voxels of a row: rows of `width` floats, z y x each.
+// What is known of n voxels of a row: WINDOW_ROWS rows of `width` floats.
 static void window_gradients(const window_box &box, int64_t start, int64_t n, int64_t width, float *rows) {
     const int64_t steps[3] = {box.pitch_z, box.pitch_y, 1};
     float *__restrict usable = rows + 6 * width, *__restrict whole = rows + 7 * width;
@@ -41,10 +46,14 @@ static void window_gradients(const window_box &box, int64_t start, int64_t n, in
             K[i] = slope + whole[i] * (steep - slope);
         }
     }
+    float *__restrict square = rows + 8 * width;
+    const float *Gz = rows, *Gy = rows + width, *Gx = rows + 2 * width;
+    for (int64_t i = 0; i < n; i++) square[i] = Gz[i] * Gz[i] + Gy[i] * Gy[i] + Gx[i] * Gx[i];
 }
 
 // Adds the products of the voxels [from, to) of a row to lanes of `width` floats each.
-static void window_products(const float *rows, int64_t from, int64_t to, int64_t width, float *lanes) {
+static void window_products(const float *rows, int64_t from, int64_t to, int64_t width, float z, float y,
+                            float *lanes) {
     if (from >= to) return;
     int k = 0;
     for (int i = 0; i < 3; i++)
@@ -65,16 +74,21 @@ static void window_products(const float *rows, int64_t from, int64_t to, int64_t
         float *__restrict lane = lanes + k++ * width;
         for (int64_t x = from; x < to; x++) lane[x] += a[x];
     }
+    const float *square = rows + 8 * width;
+    for (const float weight : {1.0f, z, y, z * z, z * y, y * y}) {
+        float *__restrict lane = lanes + k++ * width;
+        for (int64_t x = from; x < to; x++) lane[x] += weight * square[x];
+    }
 }
 
 // Sums over the shells at the distances first ... last (the largest along an axis) from each of the centres (indices in
 // the box): out (count, last - first + 1, WINDOW_SUMS). Whether there was memory.
 static bool window_shells(const window_box &box, const int64_t *centres, int64_t count, int64_t first, int64_t last,
                           double *out) {
-    const int64_t width = 2 * last + 1, shells = last - first + 1, size = WINDOW_SUMS * width;
+    const int64_t width = 2 * last + 1, shells = last - first + 1, size = WINDOW_LANES * width;
     std::vector<float> rows, lanes;
     try {
-        rows.resize(8 * width);
+        rows.resize(WINDOW_ROWS * width);
         lanes.resize((shells + 1) * size);
     } catch (const std::bad_alloc &) {
         return false;
@@ -91,25 +105,33 @@ static bool window_shells(const window_box &box, const int64_t *centres, int64_t
                 const int64_t row = middle + z * box.pitch_z + y * box.pitch_y;
                 if (d >= first) {
                     window_gradients(box, row - last, width, width, rows.data());
-                    window_products(rows.data(), last - d, last + d + 1, width, lanes.data() + (d - first) * size);
-                    window_products(rows.data(), 0, last - d, width, beside);
-                    window_products(rows.data(), last + d + 1, width, width, beside);
+                    window_products(rows.data(), last - d, last + d + 1, width, z, y, lanes.data() + (d - first) * size);
+                    window_products(rows.data(), 0, last - d, width, z, y, beside);
+                    window_products(rows.data(), last + d + 1, width, width, z, y, beside);
                     continue;
                 }
                 for (int64_t from : {int64_t(0), last + first}) {
                     window_gradients(box, row - last + from, shells, width, rows.data() + from);
-                    window_products(rows.data(), from, from + shells, width, beside);
+                    window_products(rows.data(), from, from + shells, width, z, y, beside);
                 }
             }
-        double *sums = out + p * shells * WINDOW_SUMS;
-        for (int64_t k = 0; k < shells; k++)
-            for (int q = 0; q < WINDOW_SUMS; q++) {
-                const int64_t d = first + k;
+        for (int64_t k = 0; k < shells; k++) {
+            const int64_t d = first + k;
+            // the sum of a lane, weighted with a power of x
+            const auto total = [&](int q, int power) {
                 const float *lane = lanes.data() + k * size + q * width, *side = beside + q * width;
-                double total = d ? double(side[last - d]) + side[last + d] : 0.0;
-                for (int64_t x = last - d; x <= last + d; x++) total += lane[x];
-                sums[k * WINDOW_SUMS + q] = total;
-            }
+                const auto weight = [&](int64_t x) { return power == 0 ? 1.0 : power == 1 ? double(x) : double(x * x); };
+                double found = d ? weight(-d) * side[last - d] + weight(d) * side[last + d] : 0.0;
+                for (int64_t x = -d; x <= d; x++) found += weight(x) * lane[last + x];
+                return found;
+            };
+            double *sums = out + (p * shells + k) * WINDOW_SUMS;
+            for (int q = 0; q < WINDOW_PLAIN; q++) sums[q] = total(q, 0);
+            enum { ONE = WINDOW_PLAIN, Z, Y, ZZ, ZY, YY };
+            const struct { int lane, power; } moments[] = {{ONE, 0}, {Z, 0},  {Y, 0},  {ONE, 1}, {ZZ, 0},
+                                                           {ZY, 0},  {Z, 1}, {YY, 0}, {Y, 1},   {ONE, 2}};
+            for (int q = 0; q < 10; q++) sums[WINDOW_PLAIN + q] = total(moments[q].lane, moments[q].power);
+        }
     }
     return true;
 }

@@ -22,7 +22,8 @@ cdef extern from "window_sums.hpp" nogil:
 
 __all__ = ["SUMS", "shell_sums"]
 
-#: Sums of a shell: G_i G_k for ik = zz zy zx yy yx xx, G_i K_k row by row, number of voxels, and of those with a K.
+#: Sums of a shell: G_i G_k for ik = zz zy zx yy yx xx, G_i K_k row by row, number of voxels, and of those with a K,
+#: moments 1 z y x zz zy zx yy yx xx of G.G about the point.
 SUMS = WINDOW_SUMS
 
 

@@ -4,9 +4,12 @@ The error of a window follows from image 1 and the noise (`mpidvc.core.uncertain
 
     Cov = s² A⁻¹ D M D A⁻ᵀ,    M = Σ G Gᵀ,    A = Σ G Kᵀ - what image 1's own noise makes of it
 
-(3, 3), with image 1's gradient G and that of its interpolation K. A window of half-window size H, which compares
-2 H - 1 voxels along each axis, gives the mean displacement of its voxels: of a quadratic field H (H - 1) |∇²u| / 6 too
-much.
+(3, 3), with image 1's gradient G and that of its interpolation K. In a window that is cut or uneven the displacement
+depends on F, which is fitted, too: with the weights w = G · G it is the value of a line at 0, whose variance is larger
+by ``1 / (1 - mᵀ S⁻¹ m / Σ w)``, ``m = Σ w x``, ``S = Σ w x xᵀ``.
+
+A window of half-window size H, which compares 2 H - 1 voxels along each axis, gives the mean displacement of its
+voxels: of a quadratic field H (H - 1) |∇²u| / 6 too much.
 """
 
 from __future__ import annotations
@@ -141,5 +144,18 @@ class SizeRule:
         inverse = np.linalg.inv(A)
         DMD = root[..., :, None] * M * root[..., None, :]
         variance = self._variance * np.einsum("...ij,...jk,...ik->...i", inverse, DMD, inverse)
+        variance *= _unevenness(sums[..., 17:], self.two_d)[..., None]
         found = np.sqrt(np.maximum(variance.max(axis=2), 0))
         return np.asarray(np.where(textured, found, np.inf))
+
+
+def _unevenness(moments: Array, two_d: bool) -> Array:
+    """Factor (n, k) of the variance of a displacement by which it depends on F, from moments (n, k, 10) of G · G."""
+    total, m = np.maximum(moments[..., 0], 1e-300), moments[..., 1:4]
+    S = moments[..., [[4, 5, 6], [5, 7, 8], [6, 8, 9]]]
+    if two_d:
+        m, S = m[..., 1:], S[..., 1:, 1:]
+    # where voxels lie in a plane, or a line, nothing depends on what is across it
+    S = S + (1e-9 * np.trace(S, axis1=2, axis2=3)[..., None, None] + 1e-300) * np.eye(S.shape[-1])
+    share = np.einsum("...i,...i->...", m, np.linalg.solve(S, m[..., None])[..., 0]) / total
+    return np.asarray(1 / np.maximum(1 - share, 1e-6))

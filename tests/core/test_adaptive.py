@@ -28,7 +28,7 @@ def facts_of(noise: Array, gradients: Array, order: int, own: float = 0.0) -> No
 @pytest.mark.parametrize("two_d", [False, True])
 @pytest.mark.parametrize("order", [1, 3])
 def test_errors_are_those_of_all_twelve_parameters(two_d: bool, order: int) -> None:
-    """In windows of even texture displacement and F hardly depend on each other, the less the larger they are."""
+    """Of twelve parameters, whose matrices are not only those of an even texture."""
     half = 20 if two_d else 12
     size = 2 * (half + FRAME) + 1
     noise = noise_like((1 if two_d else 13, 13, 13))
@@ -38,12 +38,14 @@ def test_errors_are_those_of_all_twelve_parameters(two_d: bool, order: int) -> N
         sums, gradients = nested_sums(window, order)
         facts = facts_of(noise, gradients, order)
         expected, _ = nested_errors(sums, noise, order, facts.noise.rho, facts.gamma, facts.variance)
-        whole = np.zeros((1, half, 17))
+        whole = np.zeros((1, half, 27))
         whole[0, :, :15] = sums[1:, :, -1]
-        whole[0, :, 15:] = ((2 * np.arange(1, half + 1) + 1.0) ** (2 if two_d else 3))[:, None]
+        whole[0, :, 15:17] = ((2 * np.arange(1, half + 1) + 1.0) ** (2 if two_d else 3))[:, None]
+        # of G . G: 1 z y x zz zy zx yy yx xx
+        whole[0, :, 17:] = sums[1:, [0, 3, 5]].sum(axis=1)[:, [9, 3, 6, 8, 0, 1, 2, 4, 5, 7]]
         found = SizeRule(facts, order, 2, half + 1).sigma(whole, 2)[0]
         ratios.append(found / expected[1:].max(axis=1))
-    # a small window sees a few grains of the texture, which are not even; the twelve parameters tell it, these do not
+    # a small window sees a few grains of the texture, which are not even
     mean = np.mean(ratios, axis=0)
     first = 12 if two_d else 5
     assert (mean[first:] < 1.0).all()
@@ -54,8 +56,8 @@ def test_errors_are_those_of_all_twelve_parameters(two_d: bool, order: int) -> N
 def test_own_noise_is_no_error() -> None:
     """Kappa lacks image 1's share, but not more than half."""
     noise, gradients = noise_like((13, 13, 13)), nested_sums(texture((29, 29, 29)), 3)[1]
-    sums = np.zeros((1, 1, 17))
-    sums[..., [0, 3, 5, 6, 10, 14]], sums[..., 15:] = 1e5, 7**3
+    sums = np.zeros((1, 1, 27))
+    sums[..., [0, 3, 5, 6, 10, 14]], sums[..., 15:17] = 1e5, 7**3
     plain = SizeRule(facts_of(noise, gradients, 3), 3, 4, 4).sigma(sums, 4)
     facts = facts_of(noise, gradients, 3, own=1.0)
     kappa = nested_kappas(facts.noise.rho, facts.gamma, 3)
@@ -68,11 +70,11 @@ def test_own_noise_is_no_error() -> None:
 def test_no_texture_has_no_finite_error() -> None:
     noise, gradients = noise_like((13, 13, 13)), nested_sums(texture((29, 29, 29)), 3)[1]
     rule = SizeRule(facts_of(noise, gradients, 3), 3, 4, 6)
-    empty, line = np.zeros((1, 3, 17)), np.zeros((1, 3, 17))
+    empty, line = np.zeros((1, 3, 27)), np.zeros((1, 3, 27))
     # texture along x alone, and gradients that are all the noise's
     line[..., 5] = line[..., 14] = 1e4
-    ours = np.zeros((1, 3, 17))
-    ours[..., [0, 3, 5, 6, 10, 14]], ours[..., 15:] = 100.0, 1e4
+    ours = np.zeros((1, 3, 27))
+    ours[..., [0, 3, 5, 6, 10, 14]], ours[..., 15:17] = 100.0, 1e4
     for sums in (empty, line, ours):
         assert np.isinf(rule.sigma(sums, 4)).all()
 
@@ -102,3 +104,21 @@ def test_bias_of_a_quadratic_field() -> None:
         assert size == 25 or bias(size + 1) > target
     assert beyond.tolist() == [False, False, False, False, True]
     assert sizes[4] == 5
+
+
+@pytest.mark.parametrize("two_d", [False, True])
+def test_a_window_that_is_cut(two_d: bool) -> None:
+    """A half window fits a line from its side: the variance at its end is four times that in its middle."""
+    noise = noise_like((1 if two_d else 13, 13, 13))
+    gradients = nested_sums(texture((1 if two_d else 29, 29, 29)), 3)[1]
+    n = 201
+    x = np.arange(n)
+    sums = np.zeros((1, 1, 27))
+    sums[..., [0, 3, 5, 6, 10, 14]], sums[..., 15:17] = 1e7, n
+    whole = sums.copy()
+    # moments of voxels of one weight: 0 ... n - 1 along x, and about the point along y and z
+    across = (x - n // 2) ** 2
+    sums[..., 17:] = [n, 0, 0, x.sum(), 0 if two_d else across.sum(), 0, 0, across.sum(), 0, (x**2).sum()]
+    whole[..., 17:] = [n, 0, 0, 0, 0 if two_d else across.sum(), 0, 0, across.sum(), 0, across.sum()]
+    rule = SizeRule(facts_of(noise, gradients, 3), 3, 4, 4)
+    assert rule.sigma(sums, 4) / rule.sigma(whole, 4) == pytest.approx(2, rel=0.01)

@@ -83,7 +83,12 @@ def oracle(f: Array, mask: Array, nodes: Array, facts: NoiseFacts, order: int, t
             kappa = nested_kappas(facts.noise.rho, facts.gamma, H - 1)
             D = np.diag(np.sqrt(np.maximum(kappa - facts.own, kappa / 2))[list(axes)])
             if (np.diag(A) > 0).all():
-                C = facts.variance * np.linalg.inv(A) @ D @ (g @ g.T) @ D @ np.linalg.inv(A).T
+                # the value at the node of a line through all voxels, with the weights of their gradients
+                at = np.stack(np.nonzero(here)) + [[s.start - node[a]] for a, s in enumerate(box)]
+                X = np.concatenate([at[list(axes)], np.ones((1, at.shape[1]))])
+                w = (g**2).sum(axis=0)
+                factor = w.sum() * np.linalg.inv((X * w) @ X.T)[-1, -1]
+                C = factor * facts.variance * np.linalg.inv(A) @ D @ (g @ g.T) @ D @ np.linalg.inv(A).T
                 if np.sqrt(np.diag(C).max()) <= target:
                     chosen = H
                     break
