@@ -12,7 +12,8 @@ enum {
     WINDOW_PLAIN = 17,  // of these the ones that are sums of a number of each voxel
     WINDOW_LANES = 23,  // those, and 1 z y zz zy yy of G.G
     WINDOW_ROWS = 9,    // G, K, the weights of a voxel and of its K, G.G
-    WINDOW_FRAME = 3    // voxels that K reaches
+    WINDOW_FRAME = 3,   // voxels that K reaches
+    WINDOW_ALL = 8      // in 3D shells that are farther away are summed over every second row, which counts twice
 };
 
 struct window_box {
@@ -103,16 +104,19 @@ static bool window_shells(const window_box &box, const int64_t *centres, int64_t
             for (int64_t y = -last; y <= last; y++) {
                 const int64_t d = std::max(z < 0 ? -z : z, y < 0 ? -y : y);
                 const int64_t row = middle + z * box.pitch_z + y * box.pitch_y;
+                const int64_t far = !box.two_d && ((z + y) & 1) ? std::min<int64_t>(last, WINDOW_ALL) : last;
+                if (far < std::max(d, first)) continue;
                 if (d >= first) {
-                    window_gradients(box, row - last, width, width, rows.data());
+                    window_gradients(box, row - far, 2 * far + 1, width, rows.data() + last - far);
                     window_products(rows.data(), last - d, last + d + 1, width, z, y, lanes.data() + (d - first) * size);
-                    window_products(rows.data(), 0, last - d, width, z, y, beside);
-                    window_products(rows.data(), last + d + 1, width, width, z, y, beside);
+                    window_products(rows.data(), last - far, last - d, width, z, y, beside);
+                    window_products(rows.data(), last + d + 1, last + far + 1, width, z, y, beside);
                     continue;
                 }
-                for (int64_t from : {int64_t(0), last + first}) {
-                    window_gradients(box, row - last + from, shells, width, rows.data() + from);
-                    window_products(rows.data(), from, from + shells, width, z, y, beside);
+                const int64_t n = far - first + 1;
+                for (int64_t from : {last - far, last + first}) {
+                    window_gradients(box, row - last + from, n, width, rows.data() + from);
+                    window_products(rows.data(), from, from + n, width, z, y, beside);
                 }
             }
         for (int64_t k = 0; k < shells; k++) {
@@ -123,7 +127,7 @@ static bool window_shells(const window_box &box, const int64_t *centres, int64_t
                 const auto weight = [&](int64_t x) { return power == 0 ? 1.0 : power == 1 ? double(x) : double(x * x); };
                 double found = d ? weight(-d) * side[last - d] + weight(d) * side[last + d] : 0.0;
                 for (int64_t x = -d; x <= d; x++) found += weight(x) * lane[last + x];
-                return found;
+                return !box.two_d && d > WINDOW_ALL ? 2 * found : found;
             };
             double *sums = out + (p * shells + k) * WINDOW_SUMS;
             for (int q = 0; q < WINDOW_PLAIN; q++) sums[q] = total(q, 0);

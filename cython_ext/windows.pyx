@@ -41,7 +41,8 @@ def shell_sums(
 ):
     """Sum products of gradients over shells of voxels around points.
 
-    A shell holds the voxels whose distance from the point, the largest along an axis, is the same. G are central
+    A shell holds the voxels whose distance from the point, the largest along an axis, is the same. Of shells in 3D that
+    are farther than 8 voxels away every second row, that of an even z + y about the point, counts twice. G are central
     differences of `f`, K those over three voxels at either side of `g`.
 
     Parameters
