@@ -17,10 +17,12 @@ from mpidvc.kernels import windows
 from mpidvc.tasks.boxes import Map
 from mpidvc.tasks.source import Source
 
-__all__ = ["AdaptiveSettings", "SizeChoice"]
+__all__ = ["FITS", "SUMS", "AdaptiveSettings", "SizeChoice"]
 
 #: Neighbours of a point that tell the curvature of the field lie within so many node spacings.
 NEIGHBOURS = 2.5
+#: Points whose fits are made at a time, bytes that these take, and bytes of the sums of the points of a chunk.
+PLACES, FITS, SUMS = 32, 8_000_000, 3_000_000
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,12 @@ class SizeChoice:
         found = np.full(len(at), np.nan)
         if self._field is None:
             return found
-        field = self._field.field
-        lists = neighbour_lists(
-            self._field.points, at, NEIGHBOURS * self._settings.spacing, None, None, FEWEST[self._two_d]
-        )
-        for which, start, neighbours in lists:
-            found[which] = curvatures(field.positions, field.displacements, at[which], start, neighbours, self._two_d)
+        field, points = self._field.field, self._field.points
+        radius, fewest = NEIGHBOURS * self._settings.spacing, FEWEST[self._two_d]
+        for first in range(0, len(at), PLACES):
+            some, part = at[first : first + PLACES], found[first : first + PLACES]
+            for which, start, near in neighbour_lists(points, some, radius, None, None, fewest):
+                part[which] = curvatures(field.positions, field.displacements, some[which], start, near, self._two_d)
         return found
 
 

@@ -20,7 +20,7 @@ from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
 from mpidvc.images.source import Source
 from mpidvc.kernels.pixel_search import memory_of
-from mpidvc.tasks import ddic, deform, ldic, pixel_search
+from mpidvc.tasks import adaptive, ddic, deform, ldic, pixel_search
 from mpidvc.tasks.boxes import around_samples
 from mpidvc.tasks.ddic import DdicSettings
 from mpidvc.tasks.deform import Motion
@@ -226,6 +226,7 @@ def ldic_bytes(images: ImagePair, points: PointSet, settings: LdicSettings, erro
     if settings.adaptive is not None:
         # a map, and where the interpolation smooths, the smooth image and three of the same size that make it
         more += 1 + (4 * FLOAT if registration.order == 1 else 0.0)
+        kernel += adaptive.SUMS + (0 if points.displacements is None else adaptive.FITS)
     return _work(images, box1, box2, more, kernel) + int(SEARCH * searched)
 
 

@@ -17,10 +17,12 @@ from mpidvc.core.grid import chunk_points, make_grid
 from mpidvc.core.pixel_search import LabelSearchSettings, SearchSettings
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.core.uncertainty import LAGS
+from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import ArrayImage
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.executor import InlineExecutor
 from mpidvc.tasks import ddic, deform, ldic, memory, pixel_search
+from mpidvc.tasks.adaptive import FITS, SUMS, AdaptiveSettings, SizeChoice
 from mpidvc.tasks.ddic import DdicSettings, DdicTask
 from mpidvc.tasks.deform import DeformTask, Motion, NearestMotion, Residual, WholeMotion
 from mpidvc.tasks.labels import measure_labels
@@ -28,7 +30,9 @@ from mpidvc.tasks.ldic import NEAR, LdicSettings, LdicTask
 from mpidvc.tasks.memory import PointSet
 from mpidvc.tasks.pixel_search import PixelSearchTask
 from mpidvc.tasks.registration import Pass, RegistrationTask, block_of
+from mpidvc.tasks.source import Source
 from tests.tasks.given import Given, Watched, phi_of, scattered
+from tests.tasks.test_adaptive import facts_of
 
 SHAPE, FLAT = (90, 120, 200), (1, 500, 600)
 
@@ -97,6 +101,31 @@ def test_ldic_from_neighbours(dtype: str, order: int, two_d: bool) -> None:
     task.run(0)
     taken = peak(lambda: task.run(0))
     assert taken <= memory.ldic_bytes(images, points, settings) <= 6 * taken
+
+
+@pytest.mark.parametrize("curved", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("order", "two_d"), [(1, False), (3, False), (1, True), (3, True)])
+def test_ldic_with_windows_per_point(order: int, two_d: bool, masked: bool, curved: bool) -> None:
+    """White noise in both images: no window will do, so that every one is as large as they get."""
+    images = images_of("float32", masked, two_d)
+    most = 14 if two_d else 9
+    adaptive = AdaptiveSettings(1e-9, 3, most, 10.0)
+    hws, margin = ((0, most, most), (0, 3, 3)) if two_d else ((most,) * 3, (3, 3, 3))
+    settings = LdicSettings(RegistrationSettings(order=order, max_iterations=0), hws, margin, adaptive=adaptive)
+    positions, _ = make_grid(images.image1.shape, (10, 10, 10))
+    phi = phi_of(np.zeros_like(positions))
+    chunk = middle(chunk_points(positions, ldic.brick(len(positions), (10, 10, 10), settings, two_d)))
+    displacements = np.zeros_like(positions) if curved else None
+    points = PointSet(len(positions), (10, 10, 10), True, displacements, np.zeros((3, 3)))
+    choice = SizeChoice(adaptive, facts_of(two_d, order), order, Source(PhiField(positions, phi)) if curved else None)
+    task = LdicTask(images, Given(positions, phi, [chunk]), settings, None, choice)
+    sizes = []
+    taken = peak(lambda: sizes.append(task.run(0)["result"][:, -2]))
+    assert (sizes[0] == most).all()
+    # sums and fits of the largest chunk are as much as all else of this one
+    slack = SUMS + (FITS if curved else 0)
+    assert taken <= memory.ldic_bytes(images, points, settings) <= 2.5 * taken + slack
 
 
 @pytest.mark.parametrize("deformed", [False, True])
