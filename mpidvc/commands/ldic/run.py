@@ -27,7 +27,7 @@ from mpidvc.tasks.memory import NOISE_RANK0, ldic_bytes, looking_bytes
 from mpidvc.tasks.noise import WindowNoise, lags_of
 from mpidvc.tasks.points import CHOSEN, record_of
 from mpidvc.tasks.ranks import Team
-from mpidvc.tasks.source import share_source, source_bytes
+from mpidvc.tasks.source import TREE, share_source, source_bytes
 from mpidvc.workflow import inputs, uncertainty
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.determines import fingerprints
@@ -48,6 +48,8 @@ __all__ = ["Pair", "Plan"]
 AGAIN = (1, -1, -2, -3)
 #: Rough CPU seconds per compared voxel of a point, by interpolation order: five iterations.
 COST = {1: 8.0e-9, 3: 2.0e-8}
+#: Bytes of the position and Phi of a point.
+FIELD = 19 * 8
 #: Columns that TIFF and VTK files show beside the displacements.
 SHOWN = ("error", "iterations", "returnStatus", "deltaPhiNorm")
 
@@ -159,6 +161,9 @@ class Plan(SeriesPlan[Pair]):
     def rank0_bytes(self) -> int:
         field = _trusted(self.guess) if self.adaptive else None
         shared = 0 if field is None else source_bytes(field)
+        if self.adaptive and self.warm_start:
+            # any later state has a field of all nodes
+            shared = (TREE + FIELD) * len(self.nodes)
         return super().rank0_bytes() + (NOISE_RANK0 if self.noise is not None else 0) + shared
 
     def looking_bytes(self) -> int:
