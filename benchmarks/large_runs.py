@@ -2,11 +2,13 @@
 """Start and end of large runs: their share of the time of real runs of 10⁶ and 10⁷ points on two ranks.
 
     python benchmarks/large_runs.py --work /tmp/large
+    python benchmarks/large_runs.py --work /tmp/large --only 2      # one run; the others as told in the folder
 
 Needs 5 GB of disk, and some minutes of two cores. Small windows are the hardest case: their points cost least.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 import tifffile
 from compare import facts_table, machine, measure, options_for, table
@@ -41,7 +43,6 @@ RUNS = (
 class Told:
     """CPU seconds of the busiest rank in every stage, and the share of all but the points, %; the same of wall time."""
 
-    run: Run
     points: int
     cpu: dict
     memory: float
@@ -63,27 +64,27 @@ def measured(run, work, mpidvc):
     for name in ("tsv", *(["h5", "run.json"] if stem != "small" else [])):
         (work / f"{stem}-ldic.{name}").unlink()
     shares = [100 * (1 - times["points"] / sum(times.values())) for times in (cpu, stages)]
-    return Told(run, points, cpu, found.memory, *shares)
+    return Told(points, cpu, found.memory, *shares)
 
 
 def report(rows, about):
-    """The text of the page."""
+    """The text of the page, of pairs of `Run` and `Told`."""
     columns = {
-        "windows": lambda row: row.run.name,
-        "options": lambda row: f"`{row.run.options}`",
-        "points": lambda row: f"{row.points:,}",
-        "starting s": lambda row: row.cpu["startup"],
-        "layout s": lambda row: row.cpu["layout"],
-        "points s": lambda row: row.cpu["points"],
-        "a point µs": lambda row: 1e6 * RANKS * row.cpu["points"] / row.points,
-        **{f"{name} s": lambda row, name=name: row.cpu[name] for name in AFTER},
-        "outside of the points": lambda row: f"{row.outside:.1f} %",
-        "by wall time": lambda row: f"{row.outside_wall:.1f} %",
-        "peak MB": "memory",
+        "windows": lambda row: row[0].name,
+        "options": lambda row: f"`{row[0].options}`",
+        "points": lambda row: f"{row[1].points:,}",
+        "starting s": lambda row: row[1].cpu["startup"],
+        "layout s": lambda row: row[1].cpu["layout"],
+        "points s": lambda row: row[1].cpu["points"],
+        "a point µs": lambda row: 1e6 * RANKS * row[1].cpu["points"] / row[1].points,
+        **{f"{name} s": lambda row, name=name: row[1].cpu[name] for name in AFTER},
+        "outside of the points": lambda row: f"{row[1].outside:.1f} %",
+        "by wall time": lambda row: f"{row[1].outside_wall:.1f} %",
+        "peak MB": lambda row: row[1].memory,
     }
     return f"""# Start and end of large runs
 
-Written by `benchmarks/large_runs.py`: every figure here comes from one run on one machine. Do not edit.
+Written by `benchmarks/large_runs.py`: every row is one run, all on one machine. Do not edit.
 
 {facts_table(about)}
 
@@ -103,14 +104,17 @@ def main():
     parser = options_for(__doc__, "benchmarks-large-runs.md", spam=False)
     parser.add_argument("--only", type=int, nargs="*", default=range(len(RUNS)), help="numbers of runs, from 0")
     args = parser.parse_args()
-    about, rows = machine(), []
+    about = machine()
     for k in args.only:
-        rows.append(measured(RUNS[k], args.work, args.mpidvc))
-        print(rows[-1], flush=True)
-        args.report.write_text(report(rows, about), encoding="utf-8")
-    too_much = [row for row in rows if row.run.limit is not None and row.outside > row.run.limit]
-    for row in too_much:
-        print(f"{row.run.name}: {row.outside:.1f} % of the time is outside of the points, not {row.run.limit:g} %")
+        told = measured(RUNS[k], args.work, args.mpidvc)
+        print(RUNS[k].name, told, flush=True)
+        (args.work / f"told-{k}.json").write_text(json.dumps(asdict(told)), encoding="utf-8")
+    kept = [(run, args.work / f"told-{k}.json") for k, run in enumerate(RUNS)]
+    rows = [(run, Told(**json.loads(path.read_text(encoding="utf-8")))) for run, path in kept if path.exists()]
+    args.report.write_text(report(rows, about), encoding="utf-8")
+    too_much = [(run, told) for run, told in rows if run.limit is not None and told.outside > run.limit]
+    for run, told in too_much:
+        print(f"{run.name}: {told.outside:.1f} % of the time is outside of the points, not {run.limit:g} %")
     return int(bool(too_much))
 
 
