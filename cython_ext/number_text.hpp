@@ -212,6 +212,8 @@ inline std::size_t length(double value, const Limits &limits) {
         const std::size_t digits = limits.digits[power < 0 ? 0 : power];
         return 9 + static_cast<std::size_t>(bits >> 63) + digits + (size >= limits.least[digits] ? 1 : 0);
     }
+    // a digit, the point, seven digits, and an exponent of two digits
+    if (size < 1e-3 && size > 1e-98) return 13 + static_cast<std::size_t>(std::signbit(value));
     char text[LONGEST];
     return static_cast<std::size_t>(write(text, value) - text);
 }
