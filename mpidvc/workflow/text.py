@@ -24,8 +24,8 @@ from mpidvc.workflow.files import RunFiles
 
 __all__ = ["TextParts", "TextRows", "parts_of", "text_length", "write_text"]
 
-#: Rows that are read or counted at once, and rows whose text stays in the cache while it is formatted.
-AT_ONCE, FORMATTED = 8192, 512
+#: Rows that are formatted at once.
+AT_ONCE = 8192
 
 
 class TextParts(NamedTuple):
@@ -178,12 +178,10 @@ class TextRows:
         if self._target is None or self._parts is None:
             return sum(text_length(self.layout, self.names, values, *rows) for rows, values in self._read(start, stop))
         at, end = (int(place) for place in self._parts.places[chunk : chunk + 2])
-        for (first, last), values in self._read(start, stop):
-            columns = _columns(self.layout, self.names, values, first)
-            for row in range(0, last - first, FORMATTED):
-                text = format_rows([column[row : row + FORMATTED] for column in columns])
-                self._target.write_at(at, text)
-                at += len(text)
+        for (first, _), values in self._read(start, stop):
+            text = format_rows(_columns(self.layout, self.names, values, first))
+            self._target.write_at(at, text)
+            at += len(text)
         if at != end:
             raise ResourceError(
                 f"{self.source.path}: has changed since it was written, by the disk or another program; --overwrite "

@@ -25,7 +25,6 @@ NAMES = COLUMNS["LDIC"]
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text, "ROWS", 30)
     monkeypatch.setattr(text, "AT_ONCE", 7)
-    monkeypatch.setattr(text, "FORMATTED", 3)
 
 
 def field_file(folder: Path) -> tuple[RunFiles, dict[str, np.ndarray]]:
