@@ -84,10 +84,7 @@ def image_noise(residual: npt.ArrayLike, order: int) -> Array:
 
 
 def nested_kappas(rho: npt.ArrayLike, gamma: npt.ArrayLike, half: int) -> Array:
-    """Voxels that count as one in a window, for the gradient along each axis.
-
-    Near the sides of a small window there are no neighbours to be correlated with: of n voxels along an axis, n - l
-    have one at the lag l.
+    """Voxels that count as one in a cube, for each parameter (12,).
 
     Parameters
     ----------
@@ -98,11 +95,8 @@ def nested_kappas(rho: npt.ArrayLike, gamma: npt.ArrayLike, half: int) -> Array:
     half : int
         The window compares 2 half + 1 voxels along each axis.
     """
-    R = np.asarray(rho, np.float64)
-    overlap = np.ones(R.shape)
-    for lag in np.ogrid[tuple(slice(-(n // 2), n // 2 + 1) for n in R.shape)]:
-        overlap = overlap * np.maximum(1 - np.abs(lag) / (2 * half + 1), 0)
-    return kappas(R * overlap, gamma)
+    n = 2 * half + 1
+    return kappas(rho, gamma, (1 if np.shape(rho)[0] == 1 else n, n, n))
 
 
 def nested_errors(

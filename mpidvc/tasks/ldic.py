@@ -85,6 +85,12 @@ class LdicSettings:
     grey_high: float = np.inf
     spacing: tuple[float, float, float] | None = None
 
+    @property
+    def compared(self) -> Triple:
+        """Voxels along z, y, x that are compared."""
+        z, y, x = (max(2 * h - 1, 1) for h in self.hws)
+        return z, y, x
+
 
 def brick(n_points: int, spacing: npt.ArrayLike, settings: LdicSettings, two_d: bool, regular: bool = True) -> Array:
     """Edges (voxels) of the bricks whose points share boxes.

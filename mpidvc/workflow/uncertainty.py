@@ -104,7 +104,14 @@ def read_source(args: argparse.Namespace, image: Image) -> NoiseSource | None:
     return NoiseSource("from the residual", {"--sigma": True})
 
 
-def measure_noise(measurement: Measurement, source: NoiseSource, task: SampleTask, image: Image, order: int) -> Noise:
+def measure_noise(
+    measurement: Measurement,
+    source: NoiseSource,
+    task: SampleTask,
+    image: Image,
+    order: int,
+    window: Sequence[int] | None = None,
+) -> Noise:
     """The noise of a run, decided once; on every rank.
 
     Parameters
@@ -118,6 +125,8 @@ def measure_noise(measurement: Measurement, source: NoiseSource, task: SampleTas
         Image 1.
     order : {1, 3}
         Of the interpolation.
+    window : 3 ints, optional
+        Compared voxels along z, y, x of the windows of this run; None: they are no boxes.
 
     Raises
     ------
@@ -144,7 +153,7 @@ def measure_noise(measurement: Measurement, source: NoiseSource, task: SampleTas
         def decide() -> tuple[Noise, dict[str, Array]]:
             bricks = [region[k] for k in sorted(region)]
             windows = [samples[k] for k in sorted(samples)]
-            return _decide(measurement.console, source, windows, bricks, image, order)
+            return _decide(measurement.console, source, windows, bricks, image, order, window)
 
         noise, measurement.noise = on_leader(executor, decide)
     return noise
@@ -157,6 +166,7 @@ def _decide(
     bricks: Sequence[tuple[Array, Array]],
     image: Image,
     order: int,
+    window: Sequence[int] | None,
 ) -> tuple[Noise, dict[str, Array]]:
     """The noise, and the datasets that tell it."""
     lags = lags_of(image.two_d)
@@ -187,13 +197,15 @@ def _decide(
     else:
         single = noise_of_residual(covariance, spectrum)
     own = own_share(single, float(covariance[tuple(n // 2 for n in lags)]), pooled.power)
-    noise = Noise.of(covariance, pooled.gamma, own, known=source.covariance is not None or source.mask is not None)
+    known = source.covariance is not None or source.mask is not None
+    noise = Noise.of(covariance, pooled.gamma, own, known, window)
     bias = interpolation_bias(pooled.spectra, single, order)
-    if not windows and source.covariance is None and source.mask is None:
+    if not windows and not known:
         # the windows' own variance, and no correlation
         single = covariance = np.full(lags, np.nan)
     deviation = float(np.sqrt(max(float(covariance[tuple(n // 2 for n in lags)]), 0.0)))
-    counted = noise.kappa[1:] if image.two_d else noise.kappa
+    kappa = noise.kappa[3::4]  # of the displacement
+    counted = kappa[1:] if image.two_d else kappa
     console.print(
         f"Noise {source.told}, {len(windows)} windows: residual ± {deviation:.4g} grey levels; "
         f"{' '.join(f'{k:.2f}' for k in counted)} voxels count as one along {'y x' if image.two_d else 'z y x'}"
@@ -201,7 +213,7 @@ def _decide(
     arrays = {
         "noiseCovariance": single,
         "residualCovariance": covariance,
-        "kappa": noise.kappa,
+        "kappa": kappa,
         "interpolationBias": bias,
     }
     return noise, {NOISE[name]: np.asarray(values) for name, values in arrays.items()}

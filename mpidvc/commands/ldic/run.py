@@ -205,7 +205,7 @@ class Plan(SeriesPlan[Pair]):
         if self.noise is not None:
             task = WindowNoise(images, points, settings)
             order = settings.registration.order
-            noise = uncertainty.measure_noise(measurement, self.noise, task, images.image1, order)
+            noise = uncertainty.measure_noise(measurement, self.noise, task, images.image1, order, settings.compared)
         measurement.start("Starting Local DIC", images, settings)
         measurement.run(
             LdicTask(images, points, settings, noise),
