@@ -329,8 +329,8 @@ def per_point(folder: Path) -> dict[str, float]:
     from mpidvc.tasks.memory import ROWS
     from mpidvc.workflow.finish import OrderedRows
     from mpidvc.workflow.guess import Guess, Nodes
+    from mpidvc.workflow.text import TextRows, parts_of
     from mpidvc.workflow.work import Work
-    from mpidvc.workflow.write import TextRows
 
     edge, clock = FIELD_EDGE, time.process_time
     columns = correlation.RESULT
@@ -400,22 +400,21 @@ def per_point(folder: Path) -> dict[str, float]:
             times.append(clock() - begin)
         return min(times) / n, done
 
-    finish = OrderedRows(journal, target, layout)
-    found["grid order"] = timed(finish)[0]
+    names = column_names("LDIC")
+    finish = OrderedRows(journal, target, layout, names)
+    found["grid order"], told = timed(finish)
     # a piece of a large grid is a part of a line of bricks: a range of rows for each of their 64 lines of nodes
     found["calls of the grid order"] = (2 + 64 * len(slots)) / ROWS
     target.close()
-    names = column_names("LDIC")
+    starts = np.concatenate([finish.starts(chunk) for chunk in range(finish.n_chunks)])
+    parts = parts_of(names, starts, np.concatenate([lengths for _, _, lengths in told]), n)
     text = folder / "points.tsv"
     text.touch()
     with _counted_calls() as counts:
-        lengths, told = timed(TextRows(target, layout, names))
-        starts = np.cumsum([0, *told])
-        written, _ = timed(TextRows(target, layout, names, RowFile(text, {}), starts))
-    found["TSV"] = lengths + written
-    # and a call to write for every ten that read
-    found["calls of the TSV"] = counts.total() / TIMES * (1 + 0.5 / len(slots)) / n
-    found["bytes of the TSV"] = int(starts[-1]) / n
+        found["TSV"] = timed(TextRows(target, layout, names, RowFile(text, {}), parts))[0]
+    # and a call to write for all that read the datasets once
+    found["calls of the TSV"] = counts.total() / TIMES * (1 + 1 / len(slots)) / n
+    found["bytes of the TSV"] = int(parts.places[-1]) / n
     some, times = rng.bytes(2**24), []
     for _ in range(TIMES):
         begin = clock()

@@ -2,6 +2,8 @@
 
     python benchmarks/trust.py > table.md                         # 3 textures, 4 noises, 2 orders
     python benchmarks/trust.py --only 1.6 --orders 3 --csv z.csv
+    python benchmarks/trust.py --orders 3 --hws 5 7 9 11 21       # windows of 9 to 41 voxels
+    python benchmarks/trust.py --strain --only 1.6                # errors of strain in dense and in wide grids
 
 A texture of the correlation s has the spectrum exp(-k² s² / 2). Image 2 is that texture under a linear field of 1 %
 strain, from a spline of degree five on a grid of twice the voxels, whose error is below 1e-4 of the texture. Both
@@ -15,8 +17,10 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+import tempfile
 import time
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,9 +65,14 @@ def made(n: int | tuple[int, int, int], seed: int, factor: Array) -> Array:
 @lru_cache(maxsize=1)
 def texture(n: int, s: float) -> tuple[Array, Array]:
     """A texture in both states."""
+    first, second = states(n, s, [(np.eye(3), np.zeros(3)), (FIELD, SHIFT)])
+    return first, second
+
+
+def states(n: int, s: float, fields: list[tuple[Array, Array]]) -> list[Array]:
+    """A texture under linear fields: F about the middle, and a shift."""
     kz, ky, kx = wave_numbers(n)
     whole = np.fft.rfftn(made(n, 1, np.exp(-(kz**2 + ky**2 + kx**2) * s * s / 2)))
-    first = np.fft.irfftn(whole, (n, n, n), (0, 1, 2))
     # twice the voxels along every axis: zeros beyond the highest wave number
     fine = np.zeros((2 * n, 2 * n, n + 1), complex)
     half = n // 2
@@ -71,11 +80,15 @@ def texture(n: int, s: float) -> tuple[Array, Array]:
         for y in (slice(0, half), slice(-half, None)):
             fine[z, y, : half + 1] = whole[z, y]
     fine = np.fft.irfftn(8 * fine, (2 * n, 2 * n, 2 * n), (0, 1, 2))
+    fine = ndimage.spline_filter(fine, 5, mode="grid-wrap")
     centre = (n - 1) / 2
     x = np.indices((n, n, n)).reshape(3, -1) - centre
-    back = np.linalg.inv(FIELD) @ (x - SHIFT[:, None]) + centre
-    second = ndimage.map_coordinates(fine, 2 * back, order=5, mode="grid-wrap").reshape(n, n, n)
-    return first, second
+    found = []
+    for F, shift in fields:
+        back = np.linalg.inv(F) @ (x - shift[:, None]) + centre
+        taken = ndimage.map_coordinates(fine, 2 * back, order=5, mode="grid-wrap", prefilter=False)
+        found.append(taken.reshape(n, n, n))
+    return found
 
 
 def noise(n: int | tuple[int, int, int], kind: str, seed: int) -> Array:
@@ -100,6 +113,7 @@ class Outcome(NamedTuple):
     noise: str
     level: float
     order: int
+    window: int
     nodes: int
     observed: float
     u: tuple[float, float]
@@ -157,7 +171,7 @@ def judge(s: float, kind: str, level: float, order: int, n: int, spacing: int, h
     some = np.flatnonzero(good)[:: max(1, int(good.sum()) // 150)]
     naive = naive_errors(im1, field.positions[some], hws, field["noise"][some])
     return Outcome(
-        *(s, kind, level, order, int(good.sum())),
+        *(s, kind, level, order, 2 * hws - 1, int(good.sum())),
         float(errors.std(axis=0).mean()),
         (float(zu.std(axis=0).min()), float(zu.std(axis=0).max())),
         (float(zf.std(axis=0).min()), float(zf.std(axis=0).max())),
@@ -168,42 +182,78 @@ def judge(s: float, kind: str, level: float, order: int, n: int, spacing: int, h
     )
 
 
+def judge_strain(s: float, n: int, spacing: int, hws: int) -> None:
+    """Print std(z) of small strains and of the change of volume, of all three computations."""
+    first, second = texture(n, s)
+    modes: dict[str, dict[str, Any]] = {"Q8": {}, "Geers": {"geers": True}, "raw": {"raw": True}}
+    names = [*(f"e{pair}" for pair in ("zz", "zy", "zx", "yy", "yx", "xx")), "vol"]
+
+    def strains(folder: str, im1: Array, im2: Array) -> dict[str, Any]:
+        run(im1, im2, 3, spacing, hws, sigma=True, out_dir=folder, prefix="pair", overwrite=True)
+        path = Path(folder) / "pair-ldic.h5"
+        return {
+            mode: mpidvc.regular_strain(path, strain_components=["e", "vol"], processes=1, **options)
+            for mode, options in modes.items()
+        }
+
+    with tempfile.TemporaryDirectory() as folder:
+        clean = strains(folder, image(first), image(second))
+        for kind, level in (NOISES[0], *NOISES[2:]):
+            noisy = strains(
+                folder, image(first + level * noise(n, kind, 11)), image(second + level * noise(n, kind, 12))
+            )
+            cells = [f"{s:g}", f"{kind} {level:g}", f"{2 * hws - 1}³", spacing]
+            for mode, found in noisy.items():
+                away = hws + 3 + (0 if mode == "raw" else spacing)
+                inner = ((found.positions >= away) & (found.positions < n - away)).all(axis=1)
+                good = inner & (found["returnStatus"] == 2) & (clean[mode]["returnStatus"] == 2)
+                z = [((found[name] - clean[mode][name]) / found[f"sigma{name}"])[good].std() for name in names]
+                cells.append(f"{min(z):.2f}…{max(z):.2f}")
+            print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Calibration of the random errors of ldic.")
     parser.add_argument("--size", type=int, default=128, help="voxels per axis (default: %(default)s)")
     parser.add_argument("--spacing", type=int, default=9)
-    parser.add_argument("--hws", type=int, default=10)
+    parser.add_argument("--hws", type=int, nargs="*", default=(10,), help="half windows")
     parser.add_argument("--only", type=float, nargs="*", default=TEXTURES, help="textures")
     parser.add_argument("--orders", type=int, nargs="*", default=(1, 3))
     parser.add_argument("--csv", type=Path, help="write the numbers there, too")
+    parser.add_argument("--strain", action="store_true", help="errors of strain, of some spacings and windows")
     args = parser.parse_args()
+    if args.strain:
+        print("| texture | noise | window | node spacing | std(z) of strain: Q8 | Geers | raw |")
+        print(f"|{'---|' * 7}", flush=True)
+        for s, (spacing, hws) in product(args.only, ((3, 10), (5, 10), (10, 10), (20, 10), (4, 6))):
+            judge_strain(s, args.size, spacing, hws)
+        return
     rows = []
-    titles = ("texture", "noise", "order", "nodes", "observed error of u", "std(z) of u", "of F", "\\|z\\| > 3")
-    print(f"| {' | '.join(titles)} | white-noise formula |")
-    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    titles = ["texture", "noise", "order", "window", "nodes", "observed error of u", "std(z) of u", "of F"]
+    titles += ["\\|z\\| > 3", "white-noise formula"]
+    print(f"| {' | '.join(titles)} |")
+    print(f"|{'---|' * len(titles)}", flush=True)
     for s in args.only:
         first, second = texture(args.size, s)
-        for order in args.orders:
-            clean = run(image(first), image(second), order, args.spacing, args.hws)
+        for order, hws in product(args.orders, args.hws):
+            clean = run(image(first), image(second), order, args.spacing, hws)
             for kind, level in NOISES:
                 begun = time.process_time()
-                one = judge(s, kind, level, order, args.size, args.spacing, args.hws, clean)
+                one = judge(s, kind, level, order, args.size, args.spacing, hws, clean)
                 rows.append(one)
-                print(
-                    f"| {one.texture:g} | {kind} {level:g} | {order} | {one.nodes} | {one.observed:.4f} "
-                    f"| {one.u[0]:.2f}…{one.u[1]:.2f} | {one.F[0]:.2f}…{one.F[1]:.2f} | {100 * one.beyond:.2f} % "
-                    f"| {one.naive:.2f} |",
-                    flush=True,
-                )
+                numbers = [f"{low:.2f}…{high:.2f}" for low, high in (one.u, one.F)]
+                cells = [f"{s:g}", f"{kind} {level:g}", order, f"{one.window}³", one.nodes, f"{one.observed:.4f}"]
+                cells += [*numbers, f"{100 * one.beyond:.2f} %", f"{one.naive:.2f}"]
+                print(f"| {' | '.join(map(str, cells))} |", flush=True)
                 print(f"{time.process_time() - begun:.1f} s", file=sys.stderr)
     print()
-    print("| texture | order | bias of u without noise | std(z) against the truth |")
-    print("|---|---|---|---|")
+    print("| texture | order | window | bias of u without noise | std(z) against the truth |")
+    print("|---|---|---|---|---|")
     for s in args.only:
-        for order in args.orders:
-            here = [one for one in rows if (one.texture, one.order) == (s, order)]
+        for order, hws in product(args.orders, args.hws):
+            here = [one for one in rows if (one.texture, one.order, one.window) == (s, order, 2 * hws - 1)]
             against = [one.truth for one in here]
-            print(f"| {s:g} | {order} | {here[0].bias:.4f} | {min(against):.2f}…{max(against):.2f} |")
+            print(f"| {s:g} | {order} | {2 * hws - 1}³ | {here[0].bias:.4f} | {min(against):.2f}…{max(against):.2f} |")
     if args.csv:
         with args.csv.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)

@@ -83,7 +83,7 @@ cdef extern from "gauss_newton.hpp" nogil:
         int64_t count
         const int64_t* lag
         const float* rho
-        double kappa[3]
+        double kappa[12]
         double variance
 
     struct mpidvc_points:
@@ -394,7 +394,7 @@ cdef class Noise:
     ----------
     rho : (2 l + 1, 2 m + 1, 2 n + 1) float64
         Autocorrelation.
-    kappa : 3 floats
+    kappa : 12 floats
     variance : float
         Grey levels of image 1, squared; nan: each window's own.
     """
@@ -416,6 +416,7 @@ cdef class Noise:
             self.c.rho = &values[0]
         for a in range(3):
             self.c.reach[a] = np.abs(some[:, a]).max(initial=0)
+        for a in range(12):
             self.c.kappa[a] = kappa[a]
         self.c.variance = variance
 

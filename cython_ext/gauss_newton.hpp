@@ -82,12 +82,12 @@ struct mpidvc_block {
     double level;
 };
 
-// Noise of the residual between the boxes: its correlations not 0, and what they make of gradients along z, y, x.
+// Noise of the residual between the boxes: its correlations not 0, and the voxels that count as one for each parameter.
 struct mpidvc_noise {
     int64_t reach[3], count;
     const int64_t *lag;   // (count, 3), none beyond reach
     const float *rho;
-    double kappa[3];
+    double kappa[12];
     double variance;      // of the residual; nan: each window's own
 };
 

@@ -5,10 +5,12 @@
 
 #include <charconv>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #if defined(__cpp_lib_to_chars) && !defined(MPIDVC_NO_TO_CHARS)
 #define MPIDVC_TO_CHARS 1
@@ -210,38 +212,53 @@ inline std::size_t length(double value, const Limits &limits) {
         const std::size_t digits = limits.digits[power < 0 ? 0 : power];
         return 9 + static_cast<std::size_t>(bits >> 63) + digits + (size >= limits.least[digits] ? 1 : 0);
     }
+    // a digit, the point, seven digits, and an exponent of two digits
+    if (size < 1e-3 && size > 1e-98) return 13 + static_cast<std::size_t>(std::signbit(value));
     char text[LONGEST];
     return static_cast<std::size_t>(write(text, value) - text);
 }
 
+// Numbers that are `step` bytes apart.
+struct Column {
+    const char *first;
+    std::ptrdiff_t step;
+
+    double operator[](std::size_t row) const {
+        double value;
+        std::memcpy(&value, first + static_cast<std::ptrdiff_t>(row) * step, sizeof value);
+        return value;
+    }
+};
+
 // Number of bytes of `rows`, without a prefix and with separators of one byte.
-inline std::size_t rows_length(const double *values, std::size_t n, std::size_t columns) {
+inline std::size_t rows_length(const std::vector<Column> &columns, std::size_t n) {
     static const Limits limits;
-    std::size_t total = n * columns;
-    for (std::size_t i = 0; i < n * columns; ++i) total += length(values[i], limits);
+    std::size_t total = n * columns.size();
+    for (const Column &column : columns)
+        for (std::size_t row = 0; row < n; ++row) total += length(column[row], limits);
     return total;
 }
 
-// Rows of `columns` numbers with `separator` between them, each row between `prefix` and a line feed.
-inline std::string rows(const double *values, std::size_t n, std::size_t columns, const std::string &prefix,
+// Rows of numbers, one of each column, with `separator` between them, each row between `prefix` and a line feed.
+inline std::string rows(const std::vector<Column> &columns, std::size_t n, const std::string &prefix,
                         const std::string &separator) {
     std::string text;
     std::size_t used = 0;
     const std::size_t room = prefix.size() + separator.size() + LONGEST + 1;
-    text.resize(n * (columns * (12 + separator.size()) + prefix.size() + 1) + room);
+    text.resize(n * (columns.size() * (12 + separator.size()) + prefix.size() + 1) + room);
     for (std::size_t row = 0; row < n; ++row) {
-        for (std::size_t column = 0; column < columns; ++column) {
+        for (std::size_t k = 0; k < columns.size(); ++k) {
             if (text.size() - used < room) text.resize(text.size() + text.size() / 2 + room);
             char *out = &text[used];
-            if (column && separator.size() == 1) {
+            if (k && separator.size() == 1) {
                 *out++ = separator[0];
             } else {
-                const std::string &before = column ? separator : prefix;
+                const std::string &before = k ? separator : prefix;
                 std::memcpy(out, before.data(), before.size());
                 out += before.size();
             }
-            out = write(out, *values++);
-            if (column + 1 == columns) *out++ = '\n';
+            out = write(out, columns[k][row]);
+            if (k + 1 == columns.size()) *out++ = '\n';
             used = static_cast<std::size_t>(out - text.data());
         }
     }

@@ -1,7 +1,7 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True
 """Deformation gradients: least squares on neighbours, and their stretches and rotations."""
 
-from libc.math cimport fabs, isfinite, sqrt
+from libc.math cimport fabs, fmax, isfinite, sqrt
 from libc.stdint cimport int64_t
 
 import numpy as np
@@ -136,6 +136,32 @@ def polar(gradients):
     return rotation, stretch, stretches, directions
 
 
+cdef double adjugate(double[3][3] scatter, bint flat, double* spread, double[3][3] inverse) noexcept nogil:
+    """Adjugate of a scatter matrix that is scaled by its spreads, and the determinant; 0 where a spread is 0.
+
+    Of points in a plane z = constant the rows along z become those of the identity.
+    """
+    cdef int i, j, first = 1 if flat else 0
+    for i in range(3):
+        spread[i] = sqrt(scatter[i][i])
+        if i >= first and not spread[i] > 0:
+            return 0
+    if flat:
+        spread[0] = 1
+        for i in range(3):
+            scatter[0][i] = scatter[i][0] = i == 0
+    for i in range(3):
+        for j in range(3):
+            scatter[i][j] /= spread[i] * spread[j]
+    for i in range(3):
+        for j in range(3):
+            inverse[i][j] = (
+                scatter[(i + 1) % 3][(j + 1) % 3] * scatter[(i + 2) % 3][(j + 2) % 3]
+                - scatter[(i + 1) % 3][(j + 2) % 3] * scatter[(i + 2) % 3][(j + 1) % 3]
+            )
+    return scatter[0][0] * inverse[0][0] + scatter[0][1] * inverse[0][1] + scatter[0][2] * inverse[0][2]
+
+
 cdef int64_t fit(
     const double *centre,
     const double[:, ::1] positions,
@@ -182,28 +208,12 @@ cdef int64_t fit(
             for j in range(3):
                 scatter[i][j] += d[i] * d[j]
                 mixed[i][j] += d[3 + i] * d[j]
-    for i in range(3):
-        spread[i] = sqrt(scatter[i][i])
-        if i >= first and not spread[i] > 0:
-            return 0
-    if flat:
-        spread[0] = 1
-        for i in range(3):
-            scatter[0][i] = scatter[i][0] = i == 0
-            mixed[i][0] = 0
-    for i in range(3):
-        for j in range(3):
-            scatter[i][j] /= spread[i] * spread[j]
-    for i in range(3):
-        for j in range(3):
-            inverse[i][j] = (
-                scatter[(i + 1) % 3][(j + 1) % 3] * scatter[(i + 2) % 3][(j + 2) % 3]
-                - scatter[(i + 1) % 3][(j + 2) % 3] * scatter[(i + 2) % 3][(j + 1) % 3]
-            )
-    det = scatter[0][0] * inverse[0][0] + scatter[0][1] * inverse[0][1] + scatter[0][2] * inverse[0][2]
+    det = adjugate(scatter, flat, spread, inverse)
     if not det > FLAT:
         return 0
     for i in range(3):
+        if flat:
+            mixed[i][0] = 0
         moved[i] = displacements[base, i] + mean[3 + i]
         for j in range(3):
             gradient[3 * i + j] = 0
@@ -270,3 +280,112 @@ def fit_gradients(centres, positions, displacements, start, found, bint flat):
                     &derivatives[j, 0, 0], &shift[j, 0],
                 )
     return gradient, moved, count
+
+
+cdef void slope_weights(const double* place, const double* mean, double[3][3] inverse, double* weight) noexcept nogil:
+    """What a point's displacement counts in the derivatives of a fit."""
+    cdef int a, b
+    for a in range(3):
+        weight[a] = 0
+        for b in range(3):
+            weight[a] += inverse[a][b] * (place[b] - mean[b])
+
+
+cdef bint fit_errors(
+    const double[:, ::1] x, const double[:, ::1] error, const int64_t* found, int64_t n, const double* window,
+    bint flat, double* out,
+) noexcept nogil:
+    """Standard deviations (3, 3) of the derivatives of a fit; false where there is no fit."""
+    cdef double mean[3]
+    cdef double scatter[3][3]
+    cdef double inverse[3][3]
+    cdef double spread[3]
+    cdef double mine[3]
+    cdef double other[3]
+    cdef double total[9]
+    cdef double det, share
+    cdef int64_t j, k
+    cdef int i, a
+    for i in range(3):
+        mean[i] = 0
+        for a in range(3):
+            scatter[i][a] = inverse[i][a] = total[3 * i + a] = 0
+    if n < (3 if flat else 4):
+        return False
+    for k in range(n):
+        for i in range(3):
+            mean[i] += x[found[k], i] / n
+    for k in range(n):
+        for i in range(3):
+            for a in range(3):
+                scatter[i][a] += (x[found[k], i] - mean[i]) * (x[found[k], a] - mean[a])
+    det = adjugate(scatter, flat, spread, inverse)
+    if not det > FLAT:
+        return False
+    for i in range(3):
+        for a in range(3):
+            inverse[i][a] /= det * spread[i] * spread[a]
+    for j in range(n):
+        slope_weights(&x[found[j], 0], mean, inverse, mine)
+        for k in range(j + 1):
+            share = 1 if j == k else 2
+            for a in range(3):
+                share *= fmax(1 - fabs(x[found[j], a] - x[found[k], a]) / window[a], 0)
+            if share == 0:
+                continue
+            slope_weights(&x[found[k], 0], mean, inverse, other)
+            for i in range(3):
+                for a in range(3):
+                    total[3 * i + a] += share * error[found[j], i] * error[found[k], i] * mine[a] * other[a]
+    for i in range(9):
+        out[i] = sqrt(fmax(total[i], 0)) if total[i] == total[i] else total[i]
+    return True
+
+
+def fit_gradient_errors(positions, errors, start, found, window, bint flat):
+    """Standard deviations of the gradients of `fit_gradients` from those of displacements whose windows overlap.
+
+    Parameters
+    ----------
+    positions : (n, 3) float64
+        Of all points, voxels.
+    errors : (n, 3) float64
+        1 standard deviation of their displacements along z, y, x; nan where it is not known.
+    start, found : (m + 1,) and (start[m],) int64
+        As of `fit_gradients`.
+    window : 3 floats
+        Edges of the windows, voxels: the errors of two points are correlated by the share of their windows that they
+        have in common.
+    flat : bool
+        As of `fit_gradients`.
+
+    Returns
+    -------
+    (m, 3, 3) float64
+        nan where there is no fit, or a point in it whose error is not known.
+
+    Raises
+    ------
+    IndexError
+        If there is no such point.
+    ValueError
+        If the arrays do not fit each other.
+    """
+    cdef const double[:, ::1] x = np.ascontiguousarray(positions, np.float64).reshape(-1, 3)
+    cdef const double[:, ::1] error = np.ascontiguousarray(errors, np.float64).reshape(-1, 3)
+    cdef const int64_t[::1] ends = np.ascontiguousarray(start, np.int64)
+    cdef const int64_t[::1] points = np.ascontiguousarray(found, np.int64)
+    cdef const double[::1] edges = np.ascontiguousarray(window, np.float64).reshape(3)
+    cdef Py_ssize_t m = ends.shape[0] - 1, j
+    if x.shape[0] != error.shape[0]:
+        raise ValueError("positions and errors are not of one length")
+    check_lists(m, ends, points, x.shape[0])
+    sigma = np.full((m, 3, 3), np.nan)
+    if points.shape[0] == 0:
+        return sigma
+    cdef double[:, :, ::1] out = sigma
+    with nogil:
+        for j in range(m):
+            if ends[j] < ends[j + 1]:
+                fit_errors(x, error, &points[ends[j]], ends[j + 1] - ends[j], &edges[0], flat, &out[j, 0, 0])
+    return sigma

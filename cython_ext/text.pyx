@@ -1,42 +1,61 @@
 # cython: boundscheck=False, wraparound=False
-"""Tables of numbers as text."""
+"""Columns of numbers as text."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libcpp.string cimport string
+from libcpp.vector cimport vector
 
 
-cdef extern from "number_text.hpp" nogil:
-    string rows "number_text::rows"(
-        const double *values, size_t n, size_t columns, const string& prefix, const string& separator
-    ) except +
-    size_t length_of "number_text::rows_length"(const double *values, size_t n, size_t columns)
+cdef extern from "number_text.hpp" namespace "number_text" nogil:
+    cppclass Column:
+        const char *first
+        ptrdiff_t step
+
+    string rows(const vector[Column]& columns, size_t n, const string& prefix, const string& separator) except +
+    size_t rows_length(const vector[Column]& columns, size_t n)
 
 
-def rows_length(const double[:, ::1] table):
-    """Number of bytes of a table's text as `format_rows` makes it, at a fraction of the cost.
+cdef size_t places_of(object columns, vector[Column]& found) except? 0:
+    """Places of columns, and their number of rows; the arrays have to stay."""
+    cdef const double[:] values
+    cdef Column place
+    cdef size_t n = 0
+    for column in columns:
+        values = column
+        if found.empty():
+            n = values.shape[0]
+        elif n != <size_t> values.shape[0]:
+            raise ValueError(f"columns of {n} and {values.shape[0]} numbers make no table")
+        place.first = <const char *> &values[0] if n else NULL
+        place.step = values.strides[0]
+        found.push_back(place)
+    return n
+
+
+def columns_length(columns):
+    """Number of bytes of the text of columns as `format_columns` makes it, at a fraction of the cost.
 
     Parameters
     ----------
-    table : (n, k) C-contiguous array of float64
+    columns : sequence of (n,) float64 arrays
 
     Returns
     -------
     int
     """
-    cdef size_t n = table.shape[0], columns = table.shape[1], total
-    if n == 0 or columns == 0:
-        return 0
+    cdef vector[Column] places
+    cdef size_t n = places_of(columns, places), total
     with nogil:
-        total = length_of(&table[0, 0], n, columns)
+        total = rows_length(places, n)
     return total
 
 
-def format_rows(const double[:, ::1] table, bytes separator=b"\t", bytes prefix=b""):
-    """Format a table of numbers, one line per row.
+def format_columns(columns, bytes separator=b"\t", bytes prefix=b""):
+    """Format columns of numbers, one line per row.
 
     Parameters
     ----------
-    table : (n, k) C-contiguous array of float64
+    columns : sequence of (n,) float64 arrays
     separator : bytes
         Between two numbers of a row.
     prefix : bytes
@@ -48,10 +67,11 @@ def format_rows(const double[:, ::1] table, bytes separator=b"\t", bytes prefix=
         Numbers as Python's ``'%.7f'``, or ``'%.7e'`` where 0 < |v| < 1e-3; ``nan``, ``inf``, ``-inf``.
         Every row ends with a line feed.
     """
-    cdef size_t n = table.shape[0], columns = table.shape[1]
+    cdef vector[Column] places
+    cdef size_t n = places_of(columns, places)
     cdef string before = prefix, between = separator, text
-    if n == 0 or columns == 0:
+    if n == 0:
         return b""
     with nogil:
-        text = rows(&table[0, 0], n, columns, before, between)
+        text = rows(places, n, before, between)
     return PyBytes_FromStringAndSize(text.data(), text.size())

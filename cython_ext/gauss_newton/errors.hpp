@@ -57,6 +57,10 @@ bool inverse_of(const double A[144], const double M[144], const int *unknown, in
     return true;
 }
 
+// Part of a window's voxels that the fit may take for D M D to stand for B: beyond, noise is correlated over a good part of
+// the window, where the products of different gradients differ more from one another than kappa tells.
+constexpr double MPIDVC_MOST_TAKEN = 0.2;
+
 // Whether the voxels with weight w are a box: then few of them lack a neighbour.
 bool is_box(const Window &win, const float *w) {
     Int low[3] = {win.n[0], win.n[1], win.n[2]}, high[3] = {-1, -1, -1}, count = 0;
@@ -191,28 +195,33 @@ int random_errors(const mpidvc_points &points, Window &win, const Sampler &s, co
     for (int u = 0; u < 12; u++)
         if (!set.two_d || (u >= 4 && u % 4 != 0)) unknown[m++] = u;
     if (!inverse_of(A, B, unknown, m, W)) return 0;
-    double kappa = 0, least = voxels;
-    for (int i = 0; i < m; i++) kappa += noise.kappa[unknown[i] / 4];
-    least -= kappa;
-    double variance = squares / least;
-    if (noise.variance == noise.variance)
-        variance = 0.5 * (1 + gain * gain) * noise.variance;
-    else if (!(least > 0))
-        return 0;
-    if (now && noise.count > 1 && !is_box(win, now)) {
-        apply_weights(win, now);
+    // the fit takes a part of the residual: each parameter its kappa = B_uu / M_uu
+    double taken = 0;
+    for (int i = 0; i < m; i++) taken += noise.kappa[unknown[i]];
+    if (noise.count > 1 && (taken > MPIDVC_MOST_TAKEN * voxels || (now && !is_box(win, now)))) {
+        if (now) apply_weights(win, now);
         const float *const G[3] = {win.gz, win.gy, win.gx};
         for (int a = set.two_d; a < 3; a++) correlate_noise(win, noise, voxels, G[a], K[a]);
         gradient_products(pair, 0, mixed);
         const double whole = share_of_rows(win, now, voxels, 4);
         for (int i = 0; i < 60; i++) mixed[i] *= whole;
+        double square[12];
+        for (int u = 0; u < 12; u++) square[u] = B[13 * u];
         matrix_of(mixed, B);
+        taken = 0;
+        for (int i = 0; i < m; i++) taken += B[13 * unknown[i]] / square[unknown[i]];
     } else {
-        double root[3];
-        for (int a = 0; a < 3; a++) root[a] = sqrt(noise.kappa[a]);
+        double root[12];
+        for (int u = 0; u < 12; u++) root[u] = sqrt(noise.kappa[u]);
         for (int u = 0; u < 12; u++)
-            for (int v = 0; v < 12; v++) B[12 * u + v] *= root[u / 4] * root[v / 4];
+            for (int v = 0; v < 12; v++) B[12 * u + v] *= root[u] * root[v];
     }
+    const double left = voxels - taken;
+    double variance = squares / left;
+    if (noise.variance == noise.variance)
+        variance = 0.5 * (1 + gain * gain) * noise.variance;
+    else if (!(left > 0))
+        return 0;
     // rows of W: what each parameter gets of the noise; rigid: the skew part of F only
     for (int i = 0; i < 3 && set.rigid; i++)
         for (int j = 0; j <= i; j++)

@@ -14,7 +14,7 @@ voxels: of a quadratic field H (H - 1) |∇²u| / 6 too much.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,10 @@ class NoiseFacts:
     gamma: Array
     own: Array
     variance: float
+
+    def of_windows(self, size: int) -> Noise:
+        """The noise as windows of this half-window size have it: fewer of their voxels have all their neighbours."""
+        return replace(self.noise, kappa=nested_kappas(self.noise.rho, self.gamma, size - 1, self.own))
 
 
 def steps(least: int, most: int, two_d: bool) -> list[tuple[int, int]]:
@@ -110,9 +114,8 @@ class SizeRule:
         self.two_d = facts.image.shape[0] == 1
         self._variance = facts.variance
         self._shared_K, self._shared_G = (shared_noise(facts.image, one) for one in (order, None))
-        kappa = np.stack([nested_kappas(facts.noise.rho, facts.gamma, size - 1) for size in range(least, most + 1)])
-        # as in Noise.of: where the residual holds more than noise, the share is too large
-        self._root = np.sqrt(np.maximum(kappa - facts.own, kappa / 2))
+        # of the displacement
+        self._root = np.sqrt([facts.of_windows(size).kappa[3::4] for size in range(least, most + 1)])
 
     def sigma(self, sums: Array, first: int) -> Array:
         """Largest standard deviation of a component of the displacement, voxels.

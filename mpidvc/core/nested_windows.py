@@ -83,11 +83,8 @@ def image_noise(residual: npt.ArrayLike, order: int) -> Array:
     return found
 
 
-def nested_kappas(rho: npt.ArrayLike, gamma: npt.ArrayLike, half: int) -> Array:
-    """Voxels that count as one in a window, for the gradient along each axis.
-
-    Near the sides of a small window there are no neighbours to be correlated with: of n voxels along an axis, n - l
-    have one at the lag l.
+def nested_kappas(rho: npt.ArrayLike, gamma: npt.ArrayLike, half: int, own: npt.ArrayLike | None = None) -> Array:
+    """Voxels that count as one in a cube, for each parameter (12,).
 
     Parameters
     ----------
@@ -97,12 +94,11 @@ def nested_kappas(rho: npt.ArrayLike, gamma: npt.ArrayLike, half: int) -> Array:
         Autocorrelations of the gradients of image 1.
     half : int
         The window compares 2 half + 1 voxels along each axis.
+    own : (3,), optional
+        As of `kappas`.
     """
-    R = np.asarray(rho, np.float64)
-    overlap = np.ones(R.shape)
-    for lag in np.ogrid[tuple(slice(-(n // 2), n // 2 + 1) for n in R.shape)]:
-        overlap = overlap * np.maximum(1 - np.abs(lag) / (2 * half + 1), 0)
-    return kappas(R * overlap, gamma)
+    n = 2 * half + 1
+    return kappas(rho, gamma, (1 if np.shape(rho)[0] == 1 else n, n, n), own)
 
 
 def nested_errors(

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mpidvc.arrays import Array
+from mpidvc.arrays import Array, Triple
 from mpidvc.core import deformation
 from mpidvc.kernels import neighbours
 
-__all__ = ["Quality", "compose_along", "fill", "quality_of"]
+__all__ = ["Quality", "compose_along", "fill", "quality_of", "shared_no_more"]
 
 #: Statuses of points that were not compared.
 NOT_COMPARED = (0, -5, -7)
@@ -49,6 +49,41 @@ def compose_along(total: Array, step: Array, nodes: Array, positions: Array) -> 
     composed[:, :3, :3] = step[:, :3, :3] @ composed[:, :3, :3]
     composed[:, :3, 3] += moved
     return composed
+
+
+def shared_no_more(offsets: Array, F: Array, window: Triple, kappa: Array) -> Array:
+    """Part of the variance of a step that stays in the total field after its last state has become the reference.
+
+    The noise of that state is in both steps, with opposite signs: it cancels where their windows lie on each other, and
+    stays at their faces. Of the variance of a step it is one half, and both steps leave what they have for themselves.
+
+    Parameters
+    ----------
+    offsets : (n, 3) float64
+        From the material point in the reference to the node that takes it up, voxels.
+    F : (n, 3, 3) float64
+        Of the step that ends there: its window is deformed, that of the next step is not.
+    window : 3 ints
+        Compared voxels along z, y, x.
+    kappa : (3,) float64
+        Voxels of the noise that count as one, for the displacement along z, y, x: faces that lie nearer to each other
+        than noise is correlated have most of it in common.
+
+    Returns
+    -------
+    (n, 12) float64
+        For the displacement along z, y, x, and for F row by row.
+    """
+    n = np.array(window, np.float64)
+    # how far the faces lie apart along each axis, in the mean, and the part of it that noise is not correlated over
+    apart = np.abs(offsets) + np.abs(F - np.eye(3)) @ (n / 4) + np.abs(np.einsum("nii->ni", F) - 1) * n / 4
+    axes = 2 if window[0] == 1 else 3
+    apart /= np.maximum(kappa[-axes:].mean(), 1) ** (1 / axes)
+    common = np.clip(1 - apart / n, 0, 1)
+    # places in the window have a square at its face that is three times the mean
+    ends = np.clip(1 - 3 * apart / n, 0, 1) / np.maximum(common, 1e-9)
+    share = common.prod(axis=1, keepdims=True)
+    return np.concatenate([np.tile(1 - share, (1, 3)), np.tile(1 - share * ends, (1, 3))], axis=1)
 
 
 def fill(positions: Array, phi: Array, good: NDArray[np.bool_]) -> Array:

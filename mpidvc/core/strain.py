@@ -24,6 +24,7 @@ __all__ = [
     "COMPONENTS",
     "Component",
     "along_z",
+    "cell_errors",
     "cell_gradients",
     "column_names",
     "components",
@@ -287,6 +288,34 @@ def cell_gradients(corners: Ints, positions: Array, displacements: Array) -> tup
     return F, displacement
 
 
+def cell_errors(corners: Ints, positions: Array, errors: Array, window: Sequence[float], two_d: bool) -> Array:
+    """Standard deviations of `cell_gradients` from those of the displacements of nodes whose windows overlap.
+
+    Parameters
+    ----------
+    corners, positions
+        As of `cell_gradients`.
+    errors : (m, 3) float64
+        1 standard deviation of the displacements of all nodes, voxels; nan where it is not known.
+    window : 3 floats
+        Edges of the windows of correlation along z, y, x, voxels.
+    two_d : bool
+
+    Returns
+    -------
+    (n, 3, 3) float64
+        nan where the error of a corner is not known.
+
+    Notes
+    -----
+    Errors of two nodes are correlated by the share of their windows that they have in common. At the corners of a cell
+    the mean slope of its edges is the gradient of a linear fit.
+    """
+    found = np.ascontiguousarray(corners.reshape(len(corners), -1))
+    start = np.arange(len(found) + 1) * found.shape[1]
+    return np.asarray(kernels.fit_gradient_errors(positions, errors, start, found.ravel(), window, two_d))
+
+
 def fit_gradients(
     centres: Array, start: Ints, found: Ints, positions: Array, displacements: Array, two_d: bool
 ) -> tuple[Array, Array]:
@@ -326,7 +355,9 @@ def gradients_around(
     positions: Array,
     displacements: Array,
     two_d: bool,
-) -> tuple[Array, Array]:
+    errors: Array | None = None,
+    window: Sequence[float] = (1, 1, 1),
+) -> tuple[Array, Array, Array]:
     """Deformation gradients at places by `fit_gradients` to the points within a radius, in batches that fit in memory.
 
     Parameters
@@ -342,14 +373,21 @@ def gradients_around(
     positions, displacements : (m, 3) float64
         Of the points, in voxels.
     two_d : bool
+    errors, window
+        As of `cell_errors`.
 
     Returns
     -------
     F : (n, 3, 3) float64
     displacement : (n, 3) float64
         As of `fit_gradients`.
+    sigma : (n, 3, 3) float64
+        Standard deviations of F; nan without `errors`, and where that of a point around is not known.
     """
     F, displacement = np.empty((len(centres), 3, 3)), np.empty((len(centres), 3))
+    sigma = np.full((len(centres), 3, 3), np.nan)
     for which, start, found in neighbour_lists(points, centres, radius, None, usable):
         F[which], displacement[which] = fit_gradients(centres[which], start, found, positions, displacements, two_d)
-    return F, displacement
+        if errors is not None:
+            sigma[which] = kernels.fit_gradient_errors(positions, errors, start, found, window, two_d)
+    return F, displacement, sigma

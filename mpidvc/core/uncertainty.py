@@ -9,8 +9,9 @@ and West 1987, doi 10.2307/1913610)
 
 with the variance s² and the autocorrelation rho of the residual. The noises of the images are independent, so that A,
 unlike ``M = Σ J Jᵀ``, has none of it in the mean; and A has the slope that the interpolation really has. In windows
-without holes ``B ≈ D M D``: D has the roots of ``kappa = Σ_l rho(l) gamma(l)``, gamma the autocorrelation of the
-gradient along an axis; N / kappa is the number of voxels that count as independent.
+without holes ``B ≈ D M D``: D has the roots of ``kappa = Σ_l rho(l) gamma(l) omega(l)``, the mean quotient of the
+diagonals of B and M: gamma is the autocorrelation of the gradient along an axis, omega that of X in the window, where
+pairs of voxels are the fewer the farther they are apart. N / kappa is the number of voxels that count as independent.
 
 The twelve parameters are the rows (F_i0, F_i1, F_i2, t_i) of Phi, i = z, y, x. Grey levels are in their own unit, lags
 and displacements in voxels. Images of two dimensions are one plane; their parameters along z are 0.
@@ -18,6 +19,7 @@ and displacements in voxels. Images of two dimensions are one plane; their param
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import NamedTuple
@@ -76,8 +78,8 @@ class Noise:
     ----------
     rho : (2 l + 1, 2 l + 1, 2 l + 1) float64
         Autocorrelation at lags of -l … l voxels; (1, …) in 2D.
-    kappa : (3,) float64
-        Voxels that count as one, for the gradient along each axis.
+    kappa : (12,) float64
+        Voxels that count as one, for each parameter.
     variance : float
         Of the residual, grey levels squared; nan: each window's own.
     """
@@ -88,7 +90,12 @@ class Noise:
 
     @classmethod
     def of(
-        cls, covariance: npt.ArrayLike, gamma: npt.ArrayLike, own: npt.ArrayLike | None = None, known: bool = False
+        cls,
+        covariance: npt.ArrayLike,
+        gamma: npt.ArrayLike,
+        own: npt.ArrayLike | None = None,
+        known: bool = False,
+        window: Sequence[int] | None = None,
     ) -> Noise:
         """Noise with this autocovariance of the residual, and these autocorrelations of the gradients (3, …).
 
@@ -99,15 +106,13 @@ class Noise:
             `own_share` of image 1, which kappa lacks.
         known : bool
             Whether the variance holds for all windows, and is not that of their residuals.
+        window : 3 ints, optional
+            Compared voxels along z, y, x, as that of `kappas`.
         """
         R = np.asarray(covariance, np.float64)
         variance = float(R[_middle(R.shape)])
         rho = trimmed(R / variance) if variance > 0 else trimmed(_delta(R.shape))
-        kappa = kappas(rho, gamma)
-        if own is not None:
-            # where the residual holds more than noise, the share is too large
-            kappa = np.maximum(kappa - np.asarray(own), kappa / 2)
-        return cls(rho, kappa, variance if known else float("nan"))
+        return cls(rho, kappas(rho, gamma, window, own), variance if known else float("nan"))
 
 
 def _middle(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -161,19 +166,49 @@ def trimmed(rho: npt.ArrayLike) -> Array:
     return R
 
 
-def kappas(rho: npt.ArrayLike, gamma: npt.ArrayLike) -> Array:
-    """Voxels that count as one for each axis' gradient, at least 0.1.
+def _pairs(voxels: int, lags: int) -> tuple[Array, Array]:
+    """Σ 1 and Σ x (x + l) over the pairs at lags l of -lags … lags of a line, over those at 0; 1 for a single voxel."""
+    x = np.arange(voxels) - (voxels - 1) / 2
+    kept = [slice(max(voxels - abs(lag), 0)) for lag in range(-lags, lags + 1)]
+    ones = np.array([len(x[k]) for k in kept]) / voxels
+    square = float(x @ x)
+    return ones, np.array([x[k] @ -x[k][::-1] for k in kept]) / square if square > 0 else np.ones(len(kept))
+
+
+def kappas(
+    rho: npt.ArrayLike,
+    gamma: npt.ArrayLike,
+    window: Sequence[int] | None = None,
+    own: npt.ArrayLike | None = None,
+) -> Array:
+    """Voxels that count as one for each parameter (12,), at least 0.1.
 
     Parameters
     ----------
-    rho : (z, y, x)
-        Autocorrelation of the noise.
-    gamma : (3, z, y, x)
+    rho : (2 l + 1, …)
+        Autocorrelation of the noise; 1 along z in 2D.
+    gamma : (3, 2 l + 1, …)
         Autocorrelations of the gradients along z, y, x, at the same lags.
+    window : 3 ints, optional
+        Compared voxels along z, y, x: near the sides of a small window neighbours are missing, and the products of
+        their places in it are smaller than the squares. None: it is wide.
+    own : (3,), optional
+        `own_share` of image 1, which is taken off, at least half of kappa being left.
     """
-    sums: Array = (np.asarray(rho)[None] * np.asarray(gamma)).sum(axis=(1, 2, 3))
+    R = np.asarray(rho, np.float64)
+    weights = np.ones((4, *R.shape))
+    for axis in range(0 if window is None else 3):
+        ones, places = _pairs(window[axis], R.shape[axis] // 2)  # type: ignore[index]
+        shape = [-1 if a == axis else 1 for a in range(3)]
+        for j in range(4):
+            weights[j] *= (places if j == axis else ones).reshape(shape)
+    sums: Array = np.einsum("zyx,izyx,jzyx->ij", R, np.asarray(gamma, np.float64), weights).ravel()
     # noise whose correlations nearly cancel (the ramp of a reconstruction) must not make a variance vanish
-    return np.maximum(sums, 0.1)
+    kappa = np.maximum(sums, 0.1)
+    if own is not None:
+        # where the residual holds more than noise, the share is too large
+        kappa = np.maximum(kappa - np.asarray(own)[AXES], kappa / 2)
+    return np.asarray(kappa)
 
 
 def own_share(noise: npt.ArrayLike, variance: float, power: npt.ArrayLike) -> Array:
@@ -208,10 +243,10 @@ def own_share(noise: npt.ArrayLike, variance: float, power: npt.ArrayLike) -> Ar
 def residual_variance(squares: float, voxels: float, kappa: npt.ArrayLike, two_d: bool = False) -> float:
     """Variance of the noise in a residual from its sum of squares: the fit has taken a part of it off.
 
-    nan where the parameters are as many as the voxels that count.
+    nan where the parameters (of which `kappa` is, (12,)) are as many as the voxels that count.
     """
-    k = np.asarray(kappa, np.float64)
-    left = voxels - (3 * k[1:].sum() if two_d else 4 * k.sum())
+    k = np.asarray(kappa, np.float64).reshape(3, 4)
+    left = voxels - (k[1:, 1:].sum() if two_d else k.sum())
     return float(squares / left) if left > 0 else float("nan")
 
 
@@ -235,7 +270,7 @@ def covariance(
     M = np.asarray(M, np.float64)
     some = np.flatnonzero(np.diag(M) > 0)
     which = np.ix_(some, some)
-    root = np.sqrt(noise.kappa)[AXES]
+    root = np.sqrt(noise.kappa)
     middle = root[:, None] * M * root if B is None else np.asarray(B, np.float64)
     inverse = np.linalg.inv(np.asarray(A, np.float64)[which])
     found = np.zeros((12, 12))
@@ -616,7 +651,7 @@ def predict(
     order : {1, 3}
         Of the interpolation of image 2.
     rigid : bool
-    kappa : (3,), optional
+    kappa : (12,), optional
         Of many windows; else that of this one.
     """
     f, R = np.asarray(window, np.float64), np.asarray(noise, np.float64)
@@ -637,7 +672,7 @@ def predict(
         for a in axes:
             products, pairs = lag_sums(G[a], lags=max(R.shape) // 2)
             gamma[a] = products / np.maximum(pairs, 1) / max(float((G[a] ** 2).mean()), 1e-300)
-        found = Noise.of(total, gamma, own_share(R, variance, (G**2).mean(axis=(1, 2, 3))))
+        found = Noise.of(total, gamma, own_share(R, variance, (G**2).mean(axis=(1, 2, 3))), window=inner)
     else:
         found = Noise(trimmed(total / variance), np.asarray(kappa, np.float64))
     if not all(M[4 * a + 3, 4 * a + 3] > 0 for a in axes):

@@ -88,8 +88,8 @@ OWN_ATTRIBUTES = {
 SCALARS = ("returnStatus", "pixelSearchCC")
 #: Exceptions with which h5py and the checks answer to damaged content.
 DAMAGE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError, OSError)
-#: Rows of a whole field that are written at a time.
-BLOCK = 2**18
+#: Rows of a whole field that are read and written at a time.
+BLOCK = 2**16
 
 
 @dataclass(frozen=True)
@@ -637,7 +637,15 @@ class ResultsFile:
             If its rows cannot be read.
         """
         layout = self.layout
-        positions, phi, columns = self.rows(0, layout.n)
+        positions, phi = np.empty((layout.n, 3)), np.empty((layout.n, 4, 4))
+        columns = {name: np.empty(layout.n) for name in layout.columns}
+        # some at a time: displacements and F are not in memory twice
+        for start in range(0, layout.n, BLOCK):
+            part = slice(start, min(start + BLOCK, layout.n))
+            rows = self.rows(part.start, part.stop)
+            positions[part], phi[part] = rows.positions, rows.phi
+            for name, values in rows.columns.items():
+                columns[name][part] = values
         return PhiField(positions, phi, {**columns}, layout.layout, layout.dims, layout.spacing)
 
     def hidden(self) -> NDArray[np.bool_]:

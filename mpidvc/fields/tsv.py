@@ -27,7 +27,7 @@ __all__ = [
     "length_of_rows",
     "read_tsv",
     "read_tsv_stream",
-    "tsv_table",
+    "tsv_columns",
     "write_tsv",
     "write_tsv_parts",
 ]
@@ -273,10 +273,10 @@ def header(family: str | Sequence[str], first_column: str | None = None) -> byte
     return "\t".join(names).encode() + b"\n"
 
 
-def tsv_table(
+def tsv_columns(
     field: PhiField, family: str | Sequence[str], start: int = 0, stop: int | None = None, first: int = 0
-) -> Array:
-    """Rows of a field as numbers in the order of a file's columns.
+) -> list[Array]:
+    """Rows of a field as the columns of a file, in their order; views of its arrays where there are such.
 
     Parameters
     ----------
@@ -290,33 +290,33 @@ def tsv_table(
 
     Returns
     -------
-    (n, k) float64
+    list of (n,) float64
         ``NodeNumber`` counts from `first`, and is 1 for a registration.
     """
-    names = _names(family)
     rows = range(len(field))[start:stop]
     part = slice(rows.start, rows.stop)
-    table = np.zeros((len(rows), len(names)))
-    for i, name in enumerate(names):
+    found: list[Array] = []
+    for name in _names(family):
         if (key := OLD_NAMES.get(name, name)) in field:
-            table[:, i] = field[key][part]
-        elif name in {"NodeNumber", "Label", "StrainPointNumber"}:
-            single = name == "NodeNumber" and field.layout == "registration"
-            table[:, i] = 1 if single else np.arange(rows.start, rows.stop) + first
-    return table
+            found.append(np.asarray(field[key][part], np.float64))
+        elif name in {"NodeNumber", "Label", "StrainPointNumber"} and field.layout != "registration":
+            found.append(np.arange(rows.start + first, rows.stop + first, dtype=np.float64))
+        else:
+            found.append(np.broadcast_to(float(name == "NodeNumber"), len(rows)))
+    return found
 
 
-def format_rows(table: Array) -> bytes:
-    """Text of an (n, k) table: a line per row, tabs between numbers.
+def format_rows(columns: Sequence[Array]) -> bytes:
+    """Text of columns (n,) of numbers: a line per row, tabs between numbers.
 
     ``'%.7f'``, but ``'%.7e'`` where 0 < |v| < 1e-3, so that small numbers keep their digits; nan, inf, -inf.
     """
-    return text.format_rows(np.ascontiguousarray(table, np.float64))
+    return text.format_columns(columns)
 
 
-def length_of_rows(table: Array) -> int:
+def length_of_rows(columns: Sequence[Array]) -> int:
     """Number of bytes that `format_rows` gives."""
-    return text.rows_length(np.ascontiguousarray(table, np.float64))
+    return text.columns_length(columns)
 
 
 def write_tsv(path: str | Path, field: PhiField, family: str | Sequence[str]) -> None:
@@ -361,16 +361,12 @@ def write_tsv_parts(
     """
     names = column_names(family, labels)
 
-    def tables() -> Iterator[Array]:
-        first = 0
-        for part in parts:
-            yield tsv_table(part, names, first=first)
-            first += len(part)
-
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(header(names))
-        for table in tables():
-            file.write(format_rows(table))
+        first = 0
+        for part in parts:
+            file.write(format_rows(tsv_columns(part, names, first=first)))
+            first += len(part)
 
 
 def _rows_of(field: PhiField, start: int, stop: int) -> PhiField:

@@ -154,7 +154,7 @@ def _write_rows(file: BinaryIO, table: Array, width: int, keep_nan: bool) -> Non
         piece = np.array(table[start : start + PIECE], order="C").reshape(-1, width)
         if not keep_nan:
             piece[~np.isfinite(piece)] = 0.0
-        file.write(text.format_rows(piece, b" ", b"    "))
+        file.write(text.format_columns(piece.T, b" ", b"    "))
 
 
 def _lines(*lines: str) -> bytes:

@@ -317,7 +317,7 @@ class Journal(RowFile):
 
 def _mark(block: int, records: Records) -> int:
     """Checksum of a block's number and records, never 0: equal records of another block have another one."""
-    return zlib.crc32(records.tobytes(), zlib.crc32(struct.pack("<q", block))) or 1
+    return zlib.crc32(records.view(np.uint8).data, zlib.crc32(struct.pack("<q", block))) or 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from mpidvc.core.boxes import gradient_voxels
 from mpidvc.core.curvature import FEWEST, curvatures
 from mpidvc.core.neighbourhood import neighbour_lists
 from mpidvc.core.uncertainty import FRAME
-from mpidvc.kernels import windows
+from mpidvc.kernels import correlation, windows
 from mpidvc.tasks.boxes import Map
 from mpidvc.tasks.source import Source
 
@@ -61,12 +61,21 @@ class SizeChoice:
     def __init__(self, settings: AdaptiveSettings, facts: NoiseFacts, order: int, field: Source | None = None) -> None:
         self._settings, self._order, self._field = settings, order, field
         self._rule = SizeRule(facts, order, settings.least, settings.most)
+        self._facts = facts
+        self._noises: dict[int, correlation.Noise] = {}
         self._two_d = self._rule.two_d
 
     @property
     def reach(self) -> int:
         """Voxels of image 1 around a point that a choice needs."""
         return self._settings.most - 1 + FRAME
+
+    def noise(self, size: int) -> correlation.Noise:
+        """The noise that windows of this half-window size have, for the kernels."""
+        if size not in self._noises:
+            noise = self._facts.of_windows(size)
+            self._noises[size] = correlation.Noise(noise.rho, noise.kappa, noise.variance)
+        return self._noises[size]
 
     def choose(self, box: Float32Array, usable: Map, real: Map, centres: Ints, nodes: Ints) -> tuple[Ints, Ints]:
         """Half-window sizes (n,) of points, and what limits them (n,).

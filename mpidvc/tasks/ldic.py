@@ -90,6 +90,12 @@ class LdicSettings:
     spacing: tuple[float, float, float] | None = None
     adaptive: AdaptiveSettings | None = None
 
+    @property
+    def compared(self) -> Triple:
+        """Voxels along z, y, x that are compared."""
+        z, y, x = (max(2 * h - 1, 1) for h in self.hws)
+        return z, y, x
+
 
 def brick(n_points: int, spacing: npt.ArrayLike, settings: LdicSettings, two_d: bool, regular: bool = True) -> Array:
     """Edges (voxels) of the bricks whose points share boxes.
@@ -306,7 +312,7 @@ class LdicTask:
         low = np.where(meets[:, None], low2 - origin2, 1.0).astype(np.float64)
         high = np.where(meets[:, None], high2 - origin2, 0.0).astype(np.float64)
 
-        def correlate(rows: Ints | slice, hws: Ints) -> None:
+        def correlate(rows: Ints | slice, hws: Ints, noise: correlation.Noise | None) -> None:
             """Register the points of these rows, whose windows are of one size."""
             inputs = phi[rows], result[rows], errors[rows]
             correlation.correlate_points(
@@ -331,19 +337,19 @@ class LdicTask:
                 at_hand=(box_low - origin2, box_high - origin2),
                 least=least,
                 began=began if chosen is None else None,
-                noise=self._noise,
+                noise=noise,
                 errors=inputs[2],
             )
             if not isinstance(rows, slice):
                 phi[rows], result[rows], errors[rows] = inputs
 
-        if chosen is None:
-            correlate(slice(None), hws)
+        if chosen is None or self._choice is None:
+            correlate(slice(None), hws, self._noise)
         else:
             window[:] = np.stack(chosen, axis=1)
             for size in np.unique(chosen[0]).tolist():
                 rows = np.flatnonzero(chosen[0] == size)
-                correlate(rows, hws[rows[0]])
+                correlate(rows, hws[rows[0]], None if self._noise is None else self._choice.noise(size))
         records["phi"] = phi.reshape(-1, 3, 4)
         records["result"] = np.concatenate([result, errors, window], axis=1)
         return records

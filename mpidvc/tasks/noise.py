@@ -94,7 +94,7 @@ class WindowNoise:
         record = self._task.run(chunk)[0]
         if record["result"][correlation.RESULT.index("returnStatus")] != 2:
             return None
-        n = np.maximum(2 * np.array(self._settings.hws) - 1, 1)
+        n = np.array(self._settings.compared)
         node = inputs["position"][0].astype(np.int64)
         return sample_of_window(self._images, self._settings.registration, node - (n - 1) // 2, n, record["phi"])
 

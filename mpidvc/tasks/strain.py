@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from mpidvc.arrays import Array, Records, Triple
 from mpidvc.core.strain import (
+    cell_errors,
     cell_gradients,
     column_names,
     component_errors,
@@ -42,7 +44,9 @@ class StrainSettings:
     radius : float
         How far neighbours are away, voxels; of Geers only.
     errors : bool
-        Whether components get their random errors; of raw only.
+        Whether components get their random errors.
+    window : 3 ints
+        Edges of the windows of correlation along z, y, x, voxels; of the random errors of Geers, Q8 and Q4.
     """
 
     mode: str
@@ -51,6 +55,7 @@ class StrainSettings:
     dims: Triple = (0, 0, 0)
     radius: float = 0.0
     errors: bool = False
+    window: Triple = (1, 1, 1)
 
     @property
     def sigma(self) -> tuple[str, ...]:
@@ -70,7 +75,7 @@ class StrainTask:
     ----------
     source : Source or None
         For Geers, Q8 and Q4 the points, with a displacement of nan where they do not count; for raw with errors the
-        points with these, else None.
+        points, else None. With errors it has the columns of those that are propagated.
     points : Points
         The points in blocks; their Phi is nan where they do not count (Geers, raw).
     settings : StrainSettings
@@ -83,6 +88,8 @@ class StrainTask:
         self._usable: NDArray[np.bool_] | None = None
         if source is not None and settings.mode == "Geers":
             self._usable = np.asarray(np.isfinite(source.field.displacements).all(axis=1))
+        #: Of the displacements, where these are propagated.
+        self._errors = self._columns(ERRORS[:3]) if settings.errors and settings.mode != "raw" else None
 
     @staticmethod
     def record(settings: StrainSettings) -> np.dtype[Any]:
@@ -91,35 +98,44 @@ class StrainTask:
 
     def run(self, chunk: int) -> Records:
         inputs = self._points.inputs(chunk)
-        F, displacement = self._gradients(chunk, inputs)
+        F, displacement, errors = self._gradients(chunk, inputs)
         values, exists = components(F, self._settings.components, self._settings.two_d)
         records = np.zeros(len(F), self.dtype)
         records["phi"][:, :, :3] = F
         records["phi"][:, :, 3] = displacement
         n = values.shape[1]
         records["result"][:, :n] = values
-        if self._settings.errors and self._source is not None:
-            rows = slice(chunk * BLOCK, chunk * BLOCK + len(F))
-            columns = [self._source.field.columns[name][rows] for name in ERRORS[3:12]]
-            errors = np.stack(columns, axis=-1).reshape(-1, 3, 3)
+        if errors is not None:
             records["result"][:, n:-1] = component_errors(F, errors, self._settings.components, self._settings.two_d)
         records["result"][:, -1] = np.where(exists, 2, -5)
         return records
 
-    def _gradients(self, chunk: int, inputs: Records) -> tuple[Array, Array]:
+    def _columns(self, names: Sequence[str], first: int = 0, last: int | None = None) -> Array:
+        """Columns (n, k) of some points."""
+        assert self._source is not None
+        return np.stack([self._source.field.columns[name][first:last] for name in names], axis=-1)
+
+    def _gradients(self, chunk: int, inputs: Records) -> tuple[Array, Array, Array | None]:
+        """F, displacements, and the errors of F where they are asked for."""
         settings, source = self._settings, self._source
         phi: Any = inputs["phi"]
+        first = chunk * BLOCK
+        last = first + len(inputs)
         if settings.mode == "raw" or source is None:
-            return phi[:, :, :3], phi[:, :, 3]
+            known = self._columns(ERRORS[3:12], first, last).reshape(-1, 3, 3) if settings.errors else None
+            return phi[:, :, :3], phi[:, :, 3], known
         field = source.field
         if settings.mode != "Geers":
-            cells = np.arange(chunk * BLOCK, chunk * BLOCK + len(inputs))
-            corners = corner_nodes(cells, settings.dims)
-            return cell_gradients(corners, field.positions, field.displacements)
+            corners = corner_nodes(np.arange(first, last), settings.dims)
+            F, displacement = cell_gradients(corners, field.positions, field.displacements)
+            if self._errors is None:
+                return F, displacement, None
+            return F, displacement, cell_errors(corners, field.positions, self._errors, settings.window, settings.two_d)
         F, displacement = np.full((len(inputs), 3, 3), np.nan), np.full((len(inputs), 3), np.nan)
+        sigma = np.full(F.shape, np.nan)
         counts = np.isfinite(phi[:, :, 3]).all(axis=1)
         assert self._usable is not None
-        F[counts], displacement[counts] = gradients_around(
+        F[counts], displacement[counts], sigma[counts] = gradients_around(
             source.points,
             np.ascontiguousarray(inputs["position"][counts]),
             settings.radius,
@@ -127,5 +143,7 @@ class StrainTask:
             field.positions,
             field.displacements,
             settings.two_d,
+            self._errors,
+            settings.window,
         )
-        return F, displacement
+        return F, displacement, None if self._errors is None else sigma

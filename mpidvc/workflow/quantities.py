@@ -228,7 +228,7 @@ class Quantities:
             F[shown] = field.F[points][shown]
         elif shown.any() and field.dims is not None and field.spacing is not None:
             radius = RADIUS * max(step for n, step in zip(field.dims, field.spacing, strict=True) if n > 1)
-            F[shown], _ = gradients_around(
+            F[shown], _, _ = gradients_around(
                 self._search,
                 np.ascontiguousarray(field.positions[points][shown]),
                 radius,

@@ -149,7 +149,7 @@ def ordering(measured: dict[str, Any], ranks: int, n_points: float, files: FileS
 
 
 def sharing(measured: dict[str, Any], ranks: int, n_points: float, files: FileSystem = NEAR) -> float:
-    """Seconds to write the TSV by so many ranks, which read every row twice: for its length, and to write it."""
+    """Seconds to write the TSV by so many ranks; its length is counted with the grid order."""
     points = measured["points"]
     return _shared(ranks, n_points, points["TSV"], text_bytes(measured), points["calls of the TSV"], files)
 
@@ -162,7 +162,7 @@ def ordered_bytes(measured: dict[str, Any]) -> float:
 def text_bytes(measured: dict[str, Any]) -> float:
     """Bytes of a point that are read and written for the TSV."""
     points = measured["points"]
-    return float(2 * points["bytes of the finished file"] + points["bytes of the TSV"])
+    return float(points["bytes of the finished file"] + points["bytes of the TSV"])
 
 
 def _shared(ranks: int, n_points: float, cpu: float, moved: float, calls: float, files: FileSystem) -> float:
@@ -189,11 +189,14 @@ class Whole:
         Seconds of work for each rank.
     files : float
         Seconds in which the file system can move the bytes that are read and written after the points are measured.
+    records : float
+        The same for the records, which are written while points are measured.
     """
 
     stages: dict[str, float]
     work: float
     files: float
+    records: float
 
     @property
     def efficiency(self) -> float:
@@ -201,8 +204,13 @@ class Whole:
 
     @property
     def bound(self) -> float:
-        """Efficiency if nothing took time but the work and these bytes."""
+        """Efficiency if nothing took time but the work and, after it, these bytes."""
         return self.work / (self.work + self.files)
+
+    @property
+    def bound_overlapped(self) -> float:
+        """Efficiency if all bytes were read and written while points are measured, which nothing surpasses."""
+        return self.work / max(self.work, self.files + self.records)
 
 
 def whole(
@@ -235,8 +243,10 @@ def whole(
         "summary": summing(measured, n_points),
         "TSV": sharing(measured, ranks, n_points, files),
     }
-    moved = n_points * (ordered_bytes(measured) + text_bytes(measured))
-    return Whole(stages, work, max(moved / files.all, moved / ranks / files.client))
+    # of a byte of every point
+    seconds = n_points * max(1 / files.all, 1 / ranks / files.client)
+    after = ordered_bytes(measured) + text_bytes(measured)
+    return Whole(stages, work, seconds * after, seconds * RECORD_BYTES)
 
 
 @cache

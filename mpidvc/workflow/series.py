@@ -17,9 +17,9 @@ import numpy as np
 from mpidvc.arrays import Array
 from mpidvc.atomic import replacing
 from mpidvc.cli.command import Outcome
-from mpidvc.core.series import NOT_COMPARED, Quality, compose_along, fill, quality_of
+from mpidvc.core.series import NOT_COMPARED, Quality, compose_along, fill, quality_of, shared_no_more
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, read_hdf5, write_hdf5
+from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, read_hdf5, write_hdf5
 from mpidvc.fields.phifield import PHI, PhiField
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
@@ -291,12 +291,16 @@ class _Row:
 
 
 class _Carried(NamedTuple):
-    """A state that may be the reference: its total Phi without gaps, and the points measured, and lost, up to it."""
+    """A state that may be the reference: its total Phi without gaps, and the points measured, and lost, up to it.
+
+    `left` are the variances (n, 12) of displacement and F that stay of the noises of this reference and those before.
+    """
 
     state: int
     total: Array
     measured: Any
     lost: Any
+    left: Array
 
 
 class _Follower:
@@ -316,7 +320,7 @@ class _Follower:
         self._plan = plan
         self.nodes, self.guess = plan.nodes, plan.guess
         n = len(plan.nodes)
-        self._base = _Carried(0, np.tile(np.eye(4), (n, 1, 1)), np.ones(n, bool), np.zeros(n, bool))
+        self._base = _Carried(0, np.tile(np.eye(4), (n, 1, 1)), np.ones(n, bool), np.zeros(n, bool), np.zeros(12))
         self._last = self._base
         self.row: _Row
 
@@ -324,8 +328,11 @@ class _Follower:
     def reference(self) -> int:
         return self._base.state
 
-    def take(self, state: int, found: PhiField, console: Console) -> bool:
-        """Take the result of a state; return False if it is to be measured again, from another reference."""
+    def take(self, state: int, found: PhiField, console: Console, kappa: Array | None = None) -> bool:
+        """Take the result of a state; return False if it is to be measured again, from another reference.
+
+        `kappa` (3,) is that of its noise, if there are random errors.
+        """
         plan = self._plan
         status = found["returnStatus"]
         quality = quality_of(status, found["zncc"])
@@ -347,11 +354,13 @@ class _Follower:
             self._guess_from(found.positions, filled)
             if not quality.poor and plan.update_reference:
                 skipped = np.isin(status, NOT_COMPARED)
+                along = compose_along(self._base.total, filled, self.nodes.positions, plan.nodes.positions)
                 self._last = _Carried(
                     state,
-                    compose_along(self._base.total, filled, self.nodes.positions, plan.nodes.positions),
+                    along,
                     self._base.measured & good,
                     self._base.lost | skipped,
+                    self._base.left + self._left(found, along, kappa),
                 )
         # every pair of an incremental series has a reference of its own
         of_part = base_name(plan.parts[state - 1].images.image1)
@@ -365,6 +374,15 @@ class _Follower:
         if self._plan.update_reference:
             guess[self._base.lost, :3] = np.nan
         self.guess = Guess(field=PhiField(positions, guess), name="the state before")
+
+    def _left(self, found: PhiField, total: Array, kappa: Array | None) -> Array:
+        """Variances (n, 12) that stay of the noise of this state once it is the reference; 0 without random errors."""
+        if kappa is None:
+            return np.zeros(12)
+        places = self._plan.nodes.positions + total[:, :3, 3]
+        variances = np.stack([found[name] for name in ERRORS[:12]], axis=-1) ** 2
+        window = self._plan.parts[0].settings.compared
+        return np.asarray(variances * shared_no_more(np.rint(places) - places, found.F, window, kappa))
 
     def _move(self, to: _Carried) -> None:
         """Change the reference."""
@@ -383,10 +401,14 @@ class _Follower:
         phi = compose_along(self._base.total, found.phi, self.nodes.positions, start.positions)
         status = found.columns["returnStatus"]
         phi[np.isin(status, NOT_COMPARED), :3, :3] = np.eye(3)
-        columns = found.columns | {"returnStatus": np.where((status == 2) & ~self._base.measured, 1.0, status)}
-        if self.reference:
+        status = np.where((status == 2) & ~self._base.measured, 1.0, status)
+        columns = found.columns | {"returnStatus": status}
+        if self.reference and ERRORS[0] in columns:
             # the noise of the reference is in both parts, and cancels as far as the same voxels are compared
-            columns |= {name: np.full(len(phi), np.nan) for name in ERRORS if name in columns}
+            variances = np.stack([found[name] for name in ERRORS[:12]], axis=-1) ** 2 + self._base.left
+            sigma = np.where((status == 2)[:, None], np.sqrt(variances), np.nan)
+            columns |= dict(zip(ERRORS[:12], sigma.T, strict=True))
+            columns |= {ERRORS[12]: np.where(status == 2, found[ERRORS[12]], np.nan)}
         layout = start.layout
         return PhiField(start.positions, phi, columns, layout.layout, layout.dims, layout.spacing)
 
@@ -404,4 +426,7 @@ class _Follower:
 def _took(follower: _Follower | None, console: Console, state: int, part: SeriesPart) -> bool:
     """Whether the result of a state stands; on rank 0."""
     assert follower is not None
-    return follower.take(state, read_hdf5(results_path(part.stem)), console)
+    path = results_path(part.stem)
+    with ResultsFile(path) as file:
+        noise = file.noise()
+    return follower.take(state, read_hdf5(path), console, None if noise is None else noise["kappa"])

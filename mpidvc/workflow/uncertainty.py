@@ -106,7 +106,12 @@ def read_source(args: argparse.Namespace, image: Image) -> NoiseSource | None:
 
 
 def measure_noise(
-    measurement: Measurement, source: NoiseSource, task: SampleTask, image: Image, order: int
+    measurement: Measurement,
+    source: NoiseSource,
+    task: SampleTask,
+    image: Image,
+    order: int,
+    window: Sequence[int] | None = None,
 ) -> NoiseFacts:
     """The noise of a run, decided once; on every rank.
 
@@ -121,6 +126,8 @@ def measure_noise(
         Image 1.
     order : {1, 3}
         Of the interpolation.
+    window : 3 ints, optional
+        Compared voxels along z, y, x of the windows of this run; None: they are no boxes.
 
     Raises
     ------
@@ -147,7 +154,7 @@ def measure_noise(
         def decide() -> tuple[NoiseFacts, dict[str, Array]]:
             bricks = [region[k] for k in sorted(region)]
             windows = [samples[k] for k in sorted(samples)]
-            return _decide(measurement.console, source, windows, bricks, image, order)
+            return _decide(measurement.console, source, windows, bricks, image, order, window)
 
         facts, measurement.noise = on_leader(executor, decide)
     return facts
@@ -160,6 +167,7 @@ def _decide(
     bricks: Sequence[tuple[Array, Array]],
     image: Image,
     order: int,
+    window: Sequence[int] | None,
 ) -> tuple[NoiseFacts, dict[str, Array]]:
     """The noise, and the datasets that tell it."""
     lags = lags_of(image.two_d)
@@ -190,13 +198,15 @@ def _decide(
     else:
         single = noise_of_residual(covariance, spectrum)
     own = own_share(single, float(covariance[tuple(n // 2 for n in lags)]), pooled.power)
-    noise = Noise.of(covariance, pooled.gamma, own, known=source.covariance is not None or source.mask is not None)
+    known = source.covariance is not None or source.mask is not None
+    noise = Noise.of(covariance, pooled.gamma, own, known, window)
     bias = interpolation_bias(pooled.spectra, single, order)
-    if not windows and source.covariance is None and source.mask is None:
+    if not windows and not known:
         # the windows' own variance, and no correlation
         single = covariance = np.full(lags, np.nan)
     deviation = float(np.sqrt(max(float(covariance[tuple(n // 2 for n in lags)]), 0.0)))
-    counted = noise.kappa[1:] if image.two_d else noise.kappa
+    kappa = noise.kappa[3::4]  # of the displacement
+    counted = kappa[1:] if image.two_d else kappa
     console.print(
         f"Noise {source.told}, {len(windows)} windows: residual ± {deviation:.4g} grey levels; "
         f"{' '.join(f'{k:.2f}' for k in counted)} voxels count as one along {'y x' if image.two_d else 'z y x'}"
@@ -204,7 +214,7 @@ def _decide(
     arrays = {
         "noiseCovariance": single,
         "residualCovariance": covariance,
-        "kappa": noise.kappa,
+        "kappa": kappa,
         "interpolationBias": bias,
     }
     variance = float(covariance[tuple(n // 2 for n in lags)])

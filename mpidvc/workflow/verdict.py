@@ -245,6 +245,8 @@ def note_outliers(
         return
     # a window that matches so well is right, whatever the others are like
     doubtful = ~(zncc[converged] >= MATCHED)
+    if not doubtful.any():
+        return
     count = int((error_outliers(error[converged], zncc[converged]) & doubtful).sum())
     if count:
         n = looked_at = int(converged.sum())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,26 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpidvc.arrays import Ints
-from mpidvc.atomic import replacing
-from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, Rows, rows_of
-from mpidvc.fields.phifield import PhiField
+from mpidvc.fields.hdf5 import FieldLayout, ResultsFile
 from mpidvc.fields.tiff import write_field_tiffs
-from mpidvc.fields.tsv import column_names, format_rows, header, length_of_rows, tsv_table
+from mpidvc.fields.tsv import column_names
 from mpidvc.fields.vtk import write_grid_vtk, write_points_vtk
-from mpidvc.rowfile import RowFile, reserve
 from mpidvc.runtime.console import Console
-from mpidvc.runtime.executor import Executor, InlineExecutor
-from mpidvc.tasks.memory import ROWS
-from mpidvc.tasks.ranks import on_leader
+from mpidvc.runtime.executor import Executor
 from mpidvc.workflow.files import RunFiles
 from mpidvc.workflow.output import Output
+from mpidvc.workflow.text import TextParts, write_text
 
-__all__ = ["FieldFiles", "TextRows", "note_stale", "write", "written_files"]
+__all__ = ["FieldFiles", "note_stale", "write", "written_files"]
 
-#: Rows that are formatted at once.
-AT_ONCE = 8192
 #: Bytes of a number in text, on average.
 NUMBER = 11
 
@@ -69,6 +60,10 @@ class FieldFiles:
     keep_nan: bool = False
     tif_drops: str = ""
 
+    def names(self, layout: FieldLayout) -> tuple[str, ...]:
+        """Columns of the text file of a field."""
+        return column_names(self.family, layout.layout == "labels")
+
     def tif_stem(self, stem: Path) -> Path:
         """Stem of the TIFF files."""
         return stem.with_name(stem.name.removesuffix(self.tif_drops))
@@ -103,7 +98,13 @@ class FieldFiles:
 
 
 def write(
-    executor: Executor, console: Console, output: Output, files: RunFiles, kind: FieldFiles, half_cell: Sequence[float]
+    executor: Executor,
+    console: Console,
+    output: Output,
+    files: RunFiles,
+    kind: FieldFiles,
+    half_cell: Sequence[float],
+    parts: TextParts | None = None,
 ) -> None:
     """Write the files that are asked for; on every rank.
 
@@ -117,9 +118,12 @@ def write(
     kind : FieldFiles
     half_cell : 3 floats
         Cells of the VTK grid begin so much before their node, voxels: of a correlation half a window; 0 along z in 2D.
+    parts : TextParts, optional
+        Of the text, on rank 0, if `finish` has counted them.
     """
     if output.tsv:
-        _write_text(executor, console, files, kind.family)
+        names = kind.names(files.layout)
+        console.print(f"Written: {write_text(executor, files, names, parts)}")
     if executor.rank != 0 or not (output.tif or output.vtk):
         return
     # one component after the other: a field need not be in memory
@@ -147,8 +151,7 @@ def written_files(
     n = layout.n
     found = []
     if output.tsv:
-        names = column_names(kind.family, layout.layout == "labels")
-        found.append((stem.with_name(f"{stem.name}.tsv"), n * NUMBER * len(names)))
+        found.append((stem.with_name(f"{stem.name}.tsv"), n * NUMBER * len(kind.names(layout))))
     if output.tif and layout.dims is not None:
         axes = [axis for a, axis in enumerate("ZYX") if kind.displacements and half_cell[a] > 0]
         tif = kind.tif_stem(stem)
@@ -175,115 +178,3 @@ def note_stale(console: Console, output: Output, stem: Path, kind: FieldFiles) -
         if old and not written:
             more = f" and {len(old) - 1} more" if len(old) > 1 else ""
             console.note(f"{old[0]}{more}: of an earlier run; remove what is no longer valid, or renew it ({option})")
-
-
-def _write_text(executor: Executor, console: Console, files: RunFiles, family: str | Sequence[str]) -> None:
-    """Write the TSV file, by all ranks where they may write it at the same time."""
-    path = files.stem.with_name(f"{files.stem.name}.tsv")
-    together = files.finished is not None and files.driver != "gather"
-    if together or executor.rank == 0:
-        # what was finished before, or what other hosts may not see yet, is written by rank 0
-        working = executor if together else InlineExecutor()
-        source = files.finished or _opened(files.path)
-        source.path = files.path
-        with contextlib.ExitStack() as stack:
-            temporary = on_leader(working, lambda: stack.enter_context(replacing(path)))
-            _write_text_together(working, source, files.layout, temporary, path, family)
-        if files.finished is None:
-            source.close()
-    console.print(f"Written: {path}")
-
-
-def _opened(path: Path) -> RowFile:
-    """The rows of a finished file."""
-    with ResultsFile(path) as file:
-        slots = {name: file.slot(name) for name in file.layout.datasets}
-    return RowFile(path, {name: slot for name, slot in slots.items() if slot is not None})
-
-
-def _write_text_together(
-    executor: Executor,
-    source: RowFile,
-    layout: FieldLayout,
-    temporary: Path,
-    path: Path,
-    family: str | Sequence[str],
-) -> None:
-    """Count the bytes of every part first, which gives its place in the file; then format and write."""
-    names = column_names(family, layout.layout == "labels")
-    lengths = np.zeros(-(-layout.n // ROWS), np.int64)
-
-    def sink(chunk: int, length: Any) -> None:
-        lengths[chunk] = length
-
-    executor.map(TextRows(source, layout, names), sink)
-
-    def begin() -> Ints:
-        head = header(names)
-        starts = len(head) + np.concatenate([[0], np.cumsum(lengths)])
-        try:
-            with temporary.open("wb") as file:
-                file.write(head)
-                reserve(file.fileno(), int(starts[-1]))
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror or error}); make room for it") from error
-        return starts
-
-    starts = on_leader(executor, begin)
-    target = RowFile(temporary, {})
-    target.hold()
-    # as the user knows it
-    target.path = path
-    executor.map(TextRows(source, layout, names, target, starts), None)
-    target.close()
-
-
-class TextRows:
-    """The text of the rows of a finished file, part by part: its length, or it is written if there is a file.
-
-    Parameters
-    ----------
-    source : RowFile
-        The finished file.
-    layout : FieldLayout
-    names : sequence of str
-        Columns of the text.
-    target : RowFile, optional
-        The file to write.
-    starts : int64 array, optional
-        Where in it the parts begin.
-    """
-
-    def __init__(
-        self,
-        source: RowFile,
-        layout: FieldLayout,
-        names: Sequence[str],
-        target: RowFile | None = None,
-        starts: Ints | None = None,
-    ) -> None:
-        self._source, self._layout, self._names, self._target, self._starts = source, layout, names, target, starts
-        # those of the points: the file may have others
-        self._datasets = [name for name in layout.datasets if name in source.slots]
-        self.n_chunks = -(-layout.n // ROWS)
-
-    def run(self, chunk: int) -> Any:
-        done = 0
-        for start in range(chunk * ROWS, min((chunk + 1) * ROWS, self._layout.n), AT_ONCE):
-            stop = min(start + AT_ONCE, (chunk + 1) * ROWS, self._layout.n)
-            values = {name: self._source.read(name, start, stop) for name in self._datasets}
-            table = tsv_table(_as_field(rows_of(self._layout, values)), self._names, first=start)
-            if self._target is None or self._starts is None:
-                done += length_of_rows(table)
-            else:
-                text = format_rows(table)
-                self._target.write_at(int(self._starts[chunk]) + done, text)
-                done += len(text)
-        if self._target is not None:
-            # safe before rank 0 lets the file take its place
-            self._target.sync()
-        return done
-
-
-def _as_field(rows: Rows) -> PhiField:
-    return PhiField(rows.positions, rows.phi, {**rows.columns})

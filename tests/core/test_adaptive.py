@@ -60,7 +60,7 @@ def test_own_noise_is_no_error() -> None:
     sums[..., [0, 3, 5, 6, 10, 14]], sums[..., 15:17] = 1e5, 7**3
     plain = SizeRule(facts_of(noise, gradients, 3), 3, 4, 4).sigma(sums, 4)
     facts = facts_of(noise, gradients, 3, own=1.0)
-    kappa = nested_kappas(facts.noise.rho, facts.gamma, 3)
+    kappa = nested_kappas(facts.noise.rho, facts.gamma, 3)[3::4]
     less = SizeRule(facts, 3, 4, 4).sigma(sums, 4)
     assert less == pytest.approx(plain * np.sqrt((kappa.max() - 1) / kappa.max()), rel=1e-6)
     most = SizeRule(facts_of(noise, gradients, 3, own=100.0), 3, 4, 4).sigma(sums, 4)

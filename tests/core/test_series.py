@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpidvc.core import deformation
-from mpidvc.core.series import compose_along, fill, quality_of
+from mpidvc.core.series import compose_along, fill, quality_of, shared_no_more
 
 
 def affine(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,3 +84,30 @@ def test_quality() -> None:
     none = quality_of(np.array([-5.0]), np.array([np.nan]))
     assert none.poor
     assert not none.guides
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_noise_that_two_windows_do_not_share(axis: int) -> None:
+    """White noise in two boxes a voxel apart: half the variance of the difference of their sums, over that of one."""
+    n = np.array([15, 17, 19])
+    places = np.indices(n).reshape(3, -1).T - (n - 1) / 2
+    offset = np.zeros(3)
+    offset[axis] = 1
+    weights = {}
+    for which, move in (("here", 0 * offset), ("there", offset)):
+        for place in places:
+            # of a displacement, and of F along z, y, x
+            weights.setdefault(tuple(place + move), {})[which] = np.array([1, *place])
+    none = np.zeros(4)
+    difference = sum((w.get("here", none) - w.get("there", none)) ** 2 for w in weights.values())
+    whole = sum(w["here"] ** 2 for w in weights.values() if "here" in w)
+    found = shared_no_more(offset[None], np.eye(3)[None], (15, 17, 19), np.ones(3))[0]
+    # the ends of a window of 15 voxels are thinner than a voxel
+    np.testing.assert_allclose(found[[0, 3, 4, 5]], difference / whole / 2, rtol=0.12)
+    np.testing.assert_array_equal(found[3:], np.tile(found[3:6], 3))
+    # noise of which eight voxels count as one; a window that is deformed; one that lies elsewhere
+    less = shared_no_more(offset[None], np.eye(3)[None], (15, 17, 19), np.full(3, 8.0))[0]
+    assert less[0] == pytest.approx(found[0] / 2)
+    stretched = shared_no_more(0 * offset[None], np.diag([1.02, 1, 1])[None], (15, 17, 19), np.ones(3))[0]
+    assert stretched[0] == pytest.approx(0.01)
+    assert (shared_no_more(99 * offset[None], np.eye(3)[None], (15, 17, 19), np.ones(3)) == 1).all()

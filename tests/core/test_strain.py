@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from mpidvc.core import strain
 from mpidvc.fields.read import read_field
+from mpidvc.kernels import strain as kernels
 
 RANDOM = np.random.default_rng(11)
 REFERENCE = Path(__file__).parents[1] / "reference" / "strain"
@@ -227,6 +228,55 @@ def test_fit_needs_points_that_determine_it():
     assert np.isnan(found([0, 1], True)).all()
     assert np.isnan(found([0, 1, 1], True)).all()
     np.testing.assert_allclose(found([0, 1, 2], True)[:, 1:], (np.eye(3) + GRADIENT)[:, 1:], atol=1e-14)
+
+
+def shares(places: np.ndarray, window: tuple[float, float, float]) -> np.ndarray:
+    """Part of their windows that points have in common, in pairs."""
+    apart = np.abs(places[:, None] - places[None])
+    return np.clip(1 - apart / window, 0, None).prod(axis=2)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_errors_of_fits_whose_windows_overlap(flat):
+    """The covariance of least squares by matrices; a point far away shares nothing."""
+    window = (1.0, 7.0, 9.0) if flat else (6.0, 7.0, 9.0)
+    positions = RANDOM.uniform(0, 12, (40, 3)) * ([0, 1, 1] if flat else 1)
+    errors = RANDOM.uniform(0.01, 0.03, (40, 3))
+    errors[39] = np.nan
+    start, found = within(positions[:39], 6.0)
+    F = kernels.fit_gradient_errors(positions, errors, start, found, window, flat)
+    axes = slice(1 if flat else 0, 3)
+    for place in range(39):
+        near = found[start[place] : start[place + 1]]
+        if len(near) < 5:
+            continue
+        design = np.column_stack([np.ones(len(near)), positions[near, axes]])
+        weights = np.linalg.pinv(design)[1:]
+        for i in range(3):
+            C = shares(positions[near], window) * np.outer(errors[near, i], errors[near, i])
+            np.testing.assert_allclose(F[place, i, axes], np.sqrt(np.diag(weights @ C @ weights.T)), rtol=1e-9)
+    assert F[:, :, 0].any() != flat
+    # one point's error is not known
+    near = np.append(np.arange(8), 39)
+    assert np.isnan(kernels.fit_gradient_errors(positions, errors, np.array([0, 9]), near, window, flat)[0, 1, 1])
+    assert np.isnan(kernels.fit_gradient_errors(positions, errors, np.array([0, 2]), near[:2], window, flat)).all()
+
+
+@pytest.mark.parametrize("dims", [(3, 4, 3), (1, 4, 3)])
+def test_errors_of_cells_whose_windows_overlap(dims):
+    """The covariance of the mean slope of the edges."""
+    spacing, window = (3.0, 5.0, 2.0), (1.0 if dims[0] == 1 else 7.0, 7.0, 4.0)
+    positions = grid(dims, spacing)
+    errors = RANDOM.uniform(0.01, 0.03, positions.shape)
+    corners = strain.corner_nodes(np.arange(np.prod([max(n - 1, 1) for n in dims])), dims)
+    found = strain.cell_errors(corners, positions, errors, window, dims[0] == 1)
+    for cell, nodes in enumerate(corners.reshape(len(corners), -1)):
+        for a in range(1 if dims[0] == 1 else 0, 3):
+            away = np.sign(positions[nodes, a] - positions[nodes, a].mean())
+            weights = away / (len(nodes) / 2) / spacing[a]
+            for i in range(3):
+                q = weights * errors[nodes, i]
+                np.testing.assert_allclose(found[cell, i, a], np.sqrt(q @ shares(positions[nodes], window) @ q))
 
 
 # spam's answers ------------------------------------------------------------------------------------------------------

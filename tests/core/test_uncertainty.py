@@ -50,7 +50,7 @@ def test_a_plane_has_no_lags_along_z() -> None:
 
 def test_white_noise_counts_every_voxel() -> None:
     noise = Noise.of(2.5 * gaussian(0), np.stack([gaussian(1.6)] * 3))
-    assert noise.kappa == pytest.approx(np.ones(3))
+    assert noise.kappa == pytest.approx(np.ones(12))
     assert np.isnan(noise.variance)
     assert Noise.of(2.5 * gaussian(0), np.stack([gaussian(1.6)] * 3), known=True).variance == 2.5
 
@@ -76,7 +76,7 @@ def test_white_noise_gives_the_textbook_covariance() -> None:
     random = np.random.default_rng(2)
     J = random.normal(size=(12, 400))
     M = J @ J.T
-    found = uncertainty.covariance(M, M, Noise(gaussian(0), np.ones(3)), 0.3)
+    found = uncertainty.covariance(M, M, Noise(gaussian(0), np.ones(12)), 0.3)
     assert found == pytest.approx(0.3 * np.linalg.inv(M), rel=1e-9)
 
 
@@ -99,7 +99,7 @@ def test_correlated_sums_are_those_of_all_pairs() -> None:
     shape = (7, 8, 9)
     G = ndimage.gaussian_filter(random.normal(size=(3, *shape)), (0, 1, 1, 1)) * (random.random(shape) > 0.4)
     rho = gaussian(0.7, 2)
-    found = uncertainty.correlated_sums(G, Noise(rho, np.ones(3)), basis(shape))
+    found = uncertainty.correlated_sums(G, Noise(rho, np.ones(12)), basis(shape))
     exact, approximate = pairs_of(G, rho)
     assert found == pytest.approx(approximate, rel=1e-9, abs=1e-9)
     # the lag in X, at 8 voxels
@@ -134,8 +134,8 @@ def test_a_fit_takes_its_share_of_the_residual() -> None:
         e = random.normal(size=60)
         squares.append(((e - J.T @ np.linalg.solve(J @ J.T, J @ e)) ** 2).sum())
     # 2000 fits of 48 degrees of freedom: 0.5 %
-    assert uncertainty.residual_variance(float(np.mean(squares)), 60, np.ones(3)) == pytest.approx(1, abs=0.02)
-    assert np.isnan(uncertainty.residual_variance(1.0, 60, np.full(3, 5.0)))
+    assert uncertainty.residual_variance(float(np.mean(squares)), 60, np.ones(12)) == pytest.approx(1, abs=0.02)
+    assert np.isnan(uncertainty.residual_variance(1.0, 60, np.full(12, 5.0)))
 
 
 def test_a_rigid_increment_has_no_stretch() -> None:
@@ -299,7 +299,7 @@ def test_prediction_of_a_window(two_d: bool) -> None:
     R[R.shape[0] // 2, 6, 6] = level**2
     # of this texture differences over one voxel find 80 % of the slope; the window and its own noise are one draw
     noisy = tex + level * random.normal(size=grown)
-    found = predict(noisy, R, 3, kappa=np.ones(3))
+    found = predict(noisy, R, 3, kappa=np.ones(12))
     # residuals of a splined image have less noise, and correlated: 0.93 of 2 s² with kappa 1.3 in the mean of places
     assert found.displacement[list(axes)] == pytest.approx(sigma.reshape(3, 4)[list(axes), 3], rel=0.25)
     assert found.F[np.ix_(axes, axes)] == pytest.approx(sigma.reshape(3, 4)[np.ix_(axes, axes)], rel=0.3)

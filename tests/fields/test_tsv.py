@@ -6,7 +6,16 @@ import pytest
 from mpidvc.errors import UserError
 from mpidvc.fields import stream, tsv
 from mpidvc.fields.phifield import PhiField
-from mpidvc.fields.tsv import COLUMNS, format_rows, header, read_tsv, tsv_table, write_tsv, write_tsv_parts
+from mpidvc.fields.tsv import (
+    COLUMNS,
+    format_rows,
+    header,
+    length_of_rows,
+    read_tsv,
+    tsv_columns,
+    write_tsv,
+    write_tsv_parts,
+)
 
 STATUS = ("error", "iterations", "returnStatus", "deltaPhiNorm", "pixelSearchCC", "LabelDilate", "bin")
 
@@ -83,7 +92,7 @@ def test_exact_bytes(tmp_path):
 
 def test_each_component_has_its_column():
     field = PhiField(np.array([[1.0, 2, 3]]), np.arange(16.0).reshape(1, 4, 4) + 10, {"pixelSearchCC": np.array([7.0])})
-    row = dict(zip(COLUMNS["DDIC"], tsv_table(field, "DDIC")[0], strict=True))
+    row = dict(zip(COLUMNS["DDIC"], np.ravel(tsv_columns(field, "DDIC")), strict=True))
     assert [row[n] for n in ("Zpos", "Ypos", "Xpos", "Zdisp", "Ydisp", "Xdisp")] == [1, 2, 3, 13, 17, 21]
     assert [row[f"F{a}{b}"] for a in "zyx" for b in "zyx"] == [10, 11, 12, 14, 15, 16, 18, 19, 20]
     assert row["PSCC"] == 7
@@ -95,7 +104,7 @@ def test_strain_family(tmp_path):
     field.columns["ezz"] = np.arange(24.0)
     family = (*COLUMNS["STRAIN"], "ezz")
     assert header(family) == b"StrainPointNumber\tZpos\tYpos\tXpos\tezz\n"
-    table = tsv_table(field, family, 5, 8)
+    table = np.stack(tsv_columns(field, family, 5, 8), axis=1)
     np.testing.assert_array_equal(table[:, 0], [5, 6, 7])
     np.testing.assert_array_equal(table[:, 1:4], field.positions[5:8])
     np.testing.assert_array_equal(table[:, 4], [5, 6, 7])
@@ -133,8 +142,16 @@ def test_failed_writing_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_format_rows_takes_any_numbers():
-    assert format_rows(np.array([[1, 2], [3, 4]]).T) == b"1.0000000\t3.0000000\n2.0000000\t4.0000000\n"
+@pytest.mark.parametrize("family", COLUMNS)
+def test_columns_of_whole_numbers_and_those_that_are_missing(family):
+    field = PhiField(np.array([[1, 2, 3]]), np.eye(4)[None], {"returnStatus": np.array([2])}, "points")
+    columns = tsv_columns(field, family, first=4)
+    assert length_of_rows(columns) == len(format_rows(columns))
+    told = dict(zip(COLUMNS[family], format_rows(columns).split(), strict=True))
+    assert told["Xpos"] == b"3.0000000"
+    assert told.get("error", b"0.0000000") == b"0.0000000"
+    assert told.get("returnStatus", b"2.0000000") == b"2.0000000"
+    assert told.get("NodeNumber", b"4.0000000") == b"4.0000000"
 
 
 NAMES = COLUMNS["SEARCH"]

@@ -12,7 +12,7 @@ from mpidvc.core.uncertainty import Noise
 from mpidvc.kernels import correlation
 from tests.kernels.oracle import DIMENSIONS, ORDERS, Pair, Run, Window, correlate, guess_at, moving, nodes_of, run_for
 
-KAPPA = np.array([1.5, 2.0, 1.2])
+KAPPA = np.linspace(1.2, 2.3, 12)
 
 
 def noise_of(two_d: bool, variance: float = np.nan, reach: int = 2) -> Noise:
@@ -77,7 +77,9 @@ def expected(
     B = uncertainty.correlated_sums(G * data, noise, window.X) if full else None
     variance = (1 + gain**2) / 2 * noise.variance
     if np.isnan(noise.variance):
-        variance = uncertainty.residual_variance(float((r**2).sum()), int(data.sum()), noise.kappa, pair.two_d)
+        M = np.diag(J @ J.T)
+        kappa = noise.kappa if B is None else np.divide(np.diag(B), M, where=M > 0, out=np.zeros(12))
+        variance = uncertainty.residual_variance(float((r**2).sum()), int(data.sum()), kappa, pair.two_d)
     C = uncertainty.covariance(A, J @ J.T, noise, variance, B)
     if run.rigid:
         C = uncertainty.rigid_part(C)
@@ -175,6 +177,18 @@ def test_a_part_of_a_window_that_is_a_box_needs_kappa_only(isa):
     check(found, expected(pair, run, node, noise, got))
 
 
+def test_noise_correlated_over_a_good_part_of_a_window_counts_its_neighbours(isa):
+    """The fit takes more than a fifth of the residual's freedom."""
+    pair = moving(False, 3)
+    run, node, noise = run_for(pair), nodes_of(pair)[0], noise_of(False)
+    voxels = np.prod(2 * np.array(run.hws) - 1)
+    for share, full in ((0.19, False), (0.21, True)):
+        told = Noise(noise.rho, np.full(12, share / 12 * voxels))
+        got, found = measure(pair, run, node, told)
+        assert got.status == 2
+        check(found, expected(pair, run, node, told, got, full=full))
+
+
 def test_samples_that_are_no_data(isa):
     """Window 2 reaches over a bound, and over voxels that are not valid."""
     whole = moving(False, 3)
@@ -219,7 +233,7 @@ def test_no_errors_unless_converged(isa):
     assert got.status == 1
     assert np.isnan(found).all()
     # as many parameters as voxels that count
-    few = Noise(noise.rho, np.full(3, 1e4))
+    few = Noise((noise.rho == 1) * 1.0, np.full(12, 1e4))
     got, found = measure(pair, run_for(pair), node, few)
     assert got.status == 2
     assert np.isnan(found).all()

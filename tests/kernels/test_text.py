@@ -51,40 +51,55 @@ def expected(value: float) -> str:
 @pytest.mark.parametrize("kind", VALUES)
 def test_equals_python(kind):
     values = np.concatenate([VALUES[kind], -VALUES[kind]])
-    lines = text.format_rows(np.ascontiguousarray(values[:, None])).decode("ascii").split("\n")
+    lines = text.format_columns([values]).decode("ascii").split("\n")
     assert lines.pop() == ""
     assert lines == [expected(value) for value in values.tolist()]
-    lengths = [text.rows_length(values[k : k + 1, None]) for k in range(len(values))]
+    lengths = [text.columns_length([values[k : k + 1]]) for k in range(len(values))]
     assert lengths == [len(line) + 1 for line in lines]
 
 
 def test_layout():
     table = np.array([[1, -0.0, np.nan], [np.inf, -np.inf, -1e-5]])
-    assert text.format_rows(table) == b"1.0000000\t-0.0000000\tnan\ninf\t-inf\t-1.0000000e-05\n"
-    assert text.format_rows(table[:1], b", ", b"    ") == b"    1.0000000, -0.0000000, nan\n"
-    assert text.format_rows(np.zeros((0, 3))) == b""
-    assert text.rows_length(table) == len(text.format_rows(table))
-    assert text.rows_length(table[:0]) == 0
-    assert text.format_rows(np.zeros((3, 0))) == b""
+    assert text.format_columns(table.T) == b"1.0000000\t-0.0000000\tnan\ninf\t-inf\t-1.0000000e-05\n"
+    assert text.format_columns(table[:1].T, b", ", b"    ") == b"    1.0000000, -0.0000000, nan\n"
+    assert text.format_columns(np.zeros((3, 0))) == b""
+    assert text.columns_length(table.T) == len(text.format_columns(table.T))
+    assert text.columns_length(table[:0].T) == 0
+    assert text.format_columns([]) == b""
 
 
 def test_rows_that_are_longer_than_usual():
     table = np.full((50, 20), -1.7976931348623157e308)
     row = "\t".join([expected(table[0, 0])] * 20) + "\n"
-    assert text.format_rows(table).decode() == row * 50
+    assert text.format_columns(table.T).decode() == row * 50
 
 
 def test_wrong_tables_are_refused():
     with pytest.raises(ValueError, match="dtype"):
-        text.format_rows(np.zeros((2, 2), "f4"))
-    with pytest.raises(ValueError, match="contiguous"):
-        text.format_rows(np.zeros((2, 4))[:, ::2])
+        text.format_columns([np.zeros(2, "f4")])
+    with pytest.raises(ValueError, match="dimensions"):
+        text.format_columns([np.zeros((2, 2))])
+    for count in (text.format_columns, text.columns_length):
+        with pytest.raises(ValueError, match="columns of 2 and 3"):
+            count([np.zeros(2), np.zeros(3)])
+
+
+def test_columns_of_any_steps():
+    """Parts of records, of a table from its end, and one number for all rows."""
+    records = np.zeros(3, [("a", "i1"), ("b", "f8")])
+    records["b"] = 1, -2, 3e-5
+    columns = [records["b"], np.arange(6.0)[::-2], np.broadcast_to(7.5, 3)]
+    told = text.format_columns(columns)
+    assert told == b"".join(
+        b"%s\t%d.0000000\t7.5000000\n" % row for row in ((b"1.0000000", 5), (b"-2.0000000", 3), (b"3.0000000e-05", 1))
+    )
+    assert text.columns_length(columns) == len(told)
 
 
 def test_read_only_tables():
     table = np.ones((1, 1))
     table.flags.writeable = False
-    assert text.format_rows(table) == b"1.0000000\n"
+    assert text.format_columns(table) == b"1.0000000\n"
 
 
 def test_locale_is_not_asked():
@@ -98,6 +113,8 @@ def test_locale_is_not_asked():
     else:
         pytest.skip("no locale with a decimal comma is installed")
     try:
-        assert text.format_rows(np.array([[1.5, 1.5e-30, 1.5e300]])).startswith(b"1.5000000\t1.5000000e-30\t1500000000")
+        assert text.format_columns(np.array([[1.5], [1.5e-30], [1.5e300]])).startswith(
+            b"1.5000000\t1.5000000e-30\t1500000000"
+        )
     finally:
         locale.setlocale(locale.LC_NUMERIC, before)

@@ -426,8 +426,8 @@ def test_flipped_offset_in_a_finished_file(
 CHANGE = """
 from mpidvc.workflow import finish as module
 class OrderedRows(module.OrderedRows):
-    def __init__(self, journal, target, layout):
-        super().__init__(journal, target, layout)
+    def __init__(self, journal, *others):
+        super().__init__(journal, *others)
         slot = journal.slots["mpidvc/journal/records"]
         journal.write_at(slot.offset + 10 * slot.row_bytes + 3, b"?")
 module.OrderedRows = OrderedRows

@@ -101,7 +101,7 @@ ASLEEP = """
 import os, signal
 if os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK")) == "1":
     from mpidvc.workflow.finish import OrderedRows
-    from mpidvc.workflow.write import TextRows
+    from mpidvc.workflow.text import TextRows
     def run(self, chunk, run={name}.run):
         if {when}:
             os.kill(os.getpid(), signal.SIGSTOP)

@@ -20,6 +20,20 @@ from tests.survival.jobs import LONG, Job, same, state, suspended, wait
 
 Oracle = Callable[[str], Path]
 SIGNALS = {"USR1": signal.SIGUSR1, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
+#: Makes a run last: every chunk of points takes so many seconds more, so that no run ends before its signal comes.
+SLOW = """
+import time
+from mpidvc.tasks.ddic import DdicTask
+from mpidvc.tasks.ldic import LdicTask
+from mpidvc.tasks.pixel_search import PixelSearchTask
+def slowed(run):
+    def slow(self, chunk):
+        time.sleep({seconds})
+        return run(self, chunk)
+    return slow
+for task in (DdicTask, LdicTask, PixelSearchTask):
+    task.run = slowed(task.run)
+"""
 
 
 @pytest.mark.parametrize(
@@ -32,7 +46,7 @@ def test_stop(name: str, how: str, n: int, make: Make, oracle: Oracle, command: 
     if n > 1 and find_mpiexec() is None:
         pytest.skip("no MPI in this environment")
     job = make(LINES[name])
-    with job.start(n) as started:
+    with job.start(n, code=SLOW.format(seconds=0.05)) as started:
         wait(job, started, 0.2)
         started.process.send_signal(SIGNALS[how])
         assert started.end() == 85, started.err
@@ -57,7 +71,7 @@ def test_stop(name: str, how: str, n: int, make: Make, oracle: Oracle, command: 
 def test_stop_under_a_launcher(name: str, make: Make, oracle: Oracle, launcher: Mpiexec) -> None:
     """SIGUSR1 reaches the ranks through every launcher; its status is that of rank 0 if nothing was lost."""
     job = make(LINES[name])
-    with job.start(3, foreign=True) as started:
+    with job.start(3, foreign=True, code=SLOW.format(seconds=0.05)) as started:
         wait(job, started, 0.2)
         started.process.send_signal(signal.SIGUSR1)
         assert started.end() == 85, started.err
@@ -70,7 +84,7 @@ def test_stop_under_a_launcher(name: str, make: Make, oracle: Oracle, launcher: 
 def test_stop_of_one_worker(make: Make, oracle: Oracle, launcher: Mpiexec) -> None:
     """Schedulers may signal any process: all of them stop."""
     job = make(LINES["ldic"])
-    with job.start(3, foreign=True) as started:
+    with job.start(3, foreign=True, code=SLOW.format(seconds=0.05)) as started:
         wait(job, started, 0.2)
         started.send(signal.SIGTERM, [started.ranks()[1]])
         assert started.end() == 85, started.err
@@ -114,23 +128,12 @@ def test_the_line_that_status_shows_goes_on(
     assert list(elsewhere.iterdir()) == []
 
 
-SLOW = """
-import time
-from mpidvc.tasks.pixel_search import PixelSearchTask
-run = PixelSearchTask.run
-def slow(self, chunk):
-    time.sleep(0.5)
-    return run(self, chunk)
-PixelSearchTask.run = slow
-"""
-
-
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_second_interrupt_says_how_to_go_on(n: int, make: Make, oracle: Oracle) -> None:
     if n > 1 and find_mpiexec() is None:
         pytest.skip("no MPI in this environment")
     job = make(LINES["pixelSearch"])
-    with job.start(n, code=SLOW) as started:
+    with job.start(n, code=SLOW.format(seconds=0.5)) as started:
         wait(job, started, 0.01)
         started.process.send_signal(signal.SIGINT)
         time.sleep(0.1)

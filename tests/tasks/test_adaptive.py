@@ -80,7 +80,7 @@ def oracle(f: Array, mask: Array, nodes: Array, facts: NoiseFacts, order: int, t
             g, k = (part[(slice(None), *box)][:, here][list(axes)] for part in (G, K))
             n, w = int(here.sum()), int(whole[box][here].sum())
             A = g @ k.T - (w * shared_K + (n - w) * shared_G) * np.eye(len(axes))
-            kappa = nested_kappas(facts.noise.rho, facts.gamma, H - 1)
+            kappa = nested_kappas(facts.noise.rho, facts.gamma, H - 1)[3::4]
             D = np.diag(np.sqrt(np.maximum(kappa - facts.own, kappa / 2))[list(axes)])
             if (np.diag(A) > 0).all():
                 # the value at the node of a line through all voxels, with the weights of their gradients
@@ -154,7 +154,8 @@ def test_a_point_is_that_of_a_window_of_its_size() -> None:
     assert len(np.unique(sizes)) >= 4
     for size in np.unique(sizes).astype(int).tolist():
         fixed = replace(settings, hws=(size,) * 3, adaptive=None)
-        alone = run_all(LdicTask(images, points, fixed, facts.noise))
+        noise = Noise.of(facts.variance * facts.noise.rho, facts.gamma, facts.own, False, fixed.compared)
+        alone = run_all(LdicTask(images, points, fixed, noise))
         here = sizes == size
         np.testing.assert_array_equal(found["phi"][here], alone["phi"][here])
         np.testing.assert_array_equal(found["result"][here, :-2], alone["result"][here])

@@ -225,7 +225,7 @@ class Plan(SeriesPlan[Pair]):
         if self.noise is not None:
             task = WindowNoise(images, points, settings)
             order = settings.registration.order
-            facts = uncertainty.measure_noise(measurement, self.noise, task, images.image1, order)
+            facts = uncertainty.measure_noise(measurement, self.noise, task, images.image1, order, settings.compared)
             noise = facts.noise
             if settings.adaptive is not None:
                 if np.isnan(facts.variance):

@@ -98,17 +98,20 @@ class Plan(FieldPlan):
         nodes, size = _strain_points(field, mode)
         gauge = _gauge(guess.name, field, mode, radius, two_d)
         console.print(f"Virtual strain gauge: {gauge}")
+        # labels have no voxels in common
+        window = (1, 1, 1) if field.layout == "labels" else correlation_window(guess.name)
         errors = all(name in field.columns for name in ERRORS[:12])
-        given = None if mode == "raw" else masked
-        if mode == "raw" and errors:
-            given = replace(field, columns={name: field.columns[name] for name in ERRORS[3:12]})
-        elif errors:
-            console.note("the random errors of strains are told for -raw only: windows that overlap share their noise")
+        if errors and mode != "raw" and window is None:
+            console.note(f"{guess.name} does not say how large its windows are: random errors are told for -raw only")
+            errors = False
+        propagated = (ERRORS[3:12] if mode == "raw" else ERRORS[:3]) if errors else ()
+        given = replace(masked, columns={name: field.columns[name] for name in propagated})
         if mode == "Geers" and field.layout == "labels":
             # the missing ones have no position
-            given = PhiField(field.positions[good], field.phi[good])
+            columns = {name: values[good] for name, values in given.columns.items()}
+            given = PhiField(field.positions[good], field.phi[good], columns)
         return cls(
-            parts=[FieldPart(stem=stem, given=given, search=mode == "Geers")],
+            parts=[FieldPart(stem=stem, given=given if errors or mode != "raw" else None, search=mode == "Geers")],
             nodes=nodes,
             guess=Guess(field=masked) if mode in ("Geers", "raw") else Guess(),
             cell=size,
@@ -119,7 +122,8 @@ class Plan(FieldPlan):
                 two_d=two_d,
                 dims=field.dims or (0, 0, 0),
                 radius=radius,
-                errors=errors and mode == "raw",
+                errors=errors,
+                window=window or (1, 1, 1),
             ),
             determines={
                 "command": "regularStrain",
