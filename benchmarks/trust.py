@@ -4,6 +4,7 @@
     python benchmarks/trust.py --only 1.6 --orders 3 --csv z.csv
     python benchmarks/trust.py --orders 3 --hws 5 7 9 11 21       # windows of 9 to 41 voxels
     python benchmarks/trust.py --strain --only 1.6                # errors of strain in dense and in wide grids
+    python benchmarks/trust.py --cost 300 7                       # CPU time of ldic with --sigma and without
 
 A texture of the correlation s has the spectrum exp(-k² s² / 2). Image 2 is that texture under a linear field of 1 %
 strain, from a spline of degree five on a grid of twice the voxels, whose error is below 1e-4 of the texture. Both
@@ -16,6 +17,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,10 +29,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 from scipy import ndimage
 
 import mpidvc
+from mpidvc.core.analytic import AnalyticPair
 
 Array = NDArray[Any]
 
@@ -212,6 +218,34 @@ def judge_strain(s: float, n: int, spacing: int, hws: int) -> None:
             print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
+def cost(edge: int, spacing: int, turns: int = 3) -> None:
+    """CPU time per point of ldic with random errors and without, in turns; the least of each."""
+    print(f"| order | points | µs a point | with `--sigma` | more | deciding the noise s |\n|{'---|' * 6}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        pair, paths = AnalyticPair((edge,) * 3, seed=300, noise=0.01), [Path(folder, f"im{k}.tif") for k in (1, 2)]
+        for path, make in zip(paths, (pair.image1, pair.image2), strict=True):
+            tifffile.imwrite(path, make())
+        mpidvc.reg(*paths, out_dir=folder)
+        whole = Path(folder, "im1-im2-registration.tsv")
+        for order in (1, 3):
+            least = {False: np.inf, True: np.inf}
+            noise, points = np.inf, 0
+            for _, sigma in product(range(turns), least):
+                out = Path(folder, "out")
+                timings = Path(folder, "timings.json")
+                words = [sys.executable, "-m", "mpidvc", "ldic", *map(str, paths), "-pf", str(whole), "-np", "1"]
+                words += ["-o", str(order), "-ns", str(spacing), "-hws", "10", "-od", str(out), "--overwrite", "-notsv"]
+                told = {**os.environ, "MPIDVC_TIMINGS": str(timings)}
+                subprocess.run(words + ["--sigma"] * sigma, env=told, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+                found = json.loads(timings.read_text(encoding="utf-8"))
+                points = found["points"]
+                least[sigma] = min(least[sigma], found["points_cpu"] / points * 1e6)
+                noise = min(noise, found["stages"].get("noise", np.inf))
+            more = f"{100 * (least[True] / least[False] - 1):.0f} %"
+            cells = order, points, f"{least[False]:.1f}", f"{least[True]:.1f}", more, f"{noise:.2f}"
+            print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Calibration of the random errors of ldic.")
     parser.add_argument("--size", type=int, default=128, help="voxels per axis (default: %(default)s)")
@@ -220,8 +254,12 @@ def main() -> None:
     parser.add_argument("--only", type=float, nargs="*", default=TEXTURES, help="textures")
     parser.add_argument("--orders", type=int, nargs="*", default=(1, 3))
     parser.add_argument("--csv", type=Path, help="write the numbers there, too")
+    parser.add_argument("--cost", type=int, nargs=2, metavar=("EDGE", "SPACING"), help="CPU time, of such a volume")
     parser.add_argument("--strain", action="store_true", help="errors of strain, of some spacings and windows")
     args = parser.parse_args()
+    if args.cost:
+        cost(*args.cost)
+        return
     if args.strain:
         print("| texture | noise | window | node spacing | std(z) of strain: Q8 | Geers | raw |")
         print(f"|{'---|' * 7}", flush=True)
