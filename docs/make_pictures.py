@@ -468,13 +468,13 @@ def adaptive() -> None:
     def error(field: PhiField) -> np.ndarray:
         return layer(field, np.max([field[f"sigma{axis}disp"] for axis in "ZYX"], axis=0))
 
-    made = figure(8, 4.2)
+    made = figure(8, 2.7)
     axes = made.subplots(2, 2)
     show(axes[0, 0], images[0][22], "image 1", colours=False, cmap="gray")
-    show(axes[0, 1], layer(chosen, chosen["halfWindowSize"]), "half-window size")
+    show(axes[0, 1], layer(chosen, chosen["halfWindowSize"]), "half-window size", 6)
     limits = {"vmin": 0.0, "vmax": 3 * target}
-    show(axes[1, 0], error(fixed), f"sigma, -hws {benchmark.FIXED}", **limits)
-    show(axes[1, 1], error(chosen), f"sigma, --adaptive {target:g} -hws {most}", **limits)
+    show(axes[1, 0], error(fixed), f"sigma, -hws {benchmark.FIXED}", 6, **limits)
+    show(axes[1, 1], error(chosen), f"sigma, --adaptive {target:g} -hws {most}", 6, **limits)
     save(made, "adaptive.png")
 
 
