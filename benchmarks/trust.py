@@ -236,7 +236,13 @@ def cost(edge: int, spacing: int, turns: int = 3) -> None:
                 words = [sys.executable, "-m", "mpidvc", "ldic", *map(str, paths), "-pf", str(whole), "-np", "1"]
                 words += ["-o", str(order), "-ns", str(spacing), "-hws", "10", "-od", str(out), "--overwrite", "-notsv"]
                 told = {**os.environ, "MPIDVC_TIMINGS": str(timings)}
-                subprocess.run(words + ["--sigma"] * sigma, env=told, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+                subprocess.run(
+                    words + ["--sigma"] * sigma,
+                    env=told,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    check=True,
+                )
                 found = json.loads(timings.read_text(encoding="utf-8"))
                 points = found["points"]
                 least[sigma] = min(least[sigma], found["points_cpu"] / points * 1e6)

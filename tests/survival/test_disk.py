@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 
 from tests.outputs import outputs
 from tests.survival.conftest import LINES, Make
-from tests.survival.jobs import LONG, state, step
+from tests.survival.jobs import LONG
 
 Oracle = Callable[[str], Path]
 LINE = LINES["pixelSearch"]
@@ -71,18 +69,27 @@ def test_no_room_for_other_results(make: Make, oracle: Oracle, mount: Mount) -> 
     assert outputs(job.out) == before
 
 
+#: Fills a file system when the place of the text is to be taken.
+FILL = """
+from mpidvc.workflow import text
+reserve = text.reserve
+def full(*given):
+    try:
+        with open({path!r}, "wb", buffering=0) as other:
+            while True:
+                other.write(bytes(4096))
+    except OSError:
+        reserve(*given)
+text.reserve = full
+"""
+
+
 def test_no_room_for_the_text(make: Make, oracle: Oracle, mount: Mount) -> None:
     """The disk is filled while the run goes on: the results are kept, and the text is written when there is room."""
     size = (oracle(LINE) / "a-b-pixelSearch.h5").stat().st_size
     folder = mount(10 * size)
     job = make(LINE, out="small/out")
-    with job.start(1) as started:
-        step(started, lambda: state(job.results) in ("write", "end") and not holds_deleted(started.process.pid))
-        assert state(job.results) == "write"
-        with contextlib.suppress(OSError), (folder / "other").open("wb", buffering=0) as other:
-            while True:
-                other.write(bytes(4096))
-        os.kill(started.process.pid, signal.SIGCONT)
+    with job.start(1, code=FILL.format(path=str(folder / "other"))) as started:
         status = started.end()
     assert status == 75
     assert len(started.err.strip().splitlines()) == 1, started.err
