@@ -67,6 +67,11 @@ def test_the_residual_of_a_window() -> None:
     found = sample_of_window(pair, RegistrationSettings(order=3, criterion="znssd"), low, n, np.eye(4)[:3], half)
     assert found is not None
     np.testing.assert_allclose(along_x(found.covariance), expected, atol=0.08 * expected[0])
+    # in units in which the squares of all grey levels together are small
+    faint = ImagePair(*(ArrayImage((1e-9 * image.array).astype(np.float32)) for image in (pair.image1, pair.image2)))
+    found = sample_of_window(faint, RegistrationSettings(order=3, criterion="znssd"), low, n, np.eye(4)[:3], half)
+    assert found is not None
+    np.testing.assert_allclose(along_x(found.covariance), 1e-18 * expected, atol=0.08e-18 * expected[0])
     nothing = np.zeros((31, 31, 31), np.uint8)
     assert sample_of_window(pair, RegistrationSettings(order=3), low, n, np.eye(4)[:3], nothing) is None
 
