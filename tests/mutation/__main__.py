@@ -109,7 +109,7 @@ def again(args: argparse.Namespace) -> None:
 
 def report(args: argparse.Namespace) -> None:
     result = json.loads(args.out.read_text(encoding="utf-8"))
-    rows, why = result["rows"], judgements()
+    rows = result["rows"]
     lines = [
         "| | mutants | tried | do not compile | killed | survived | CPU minutes |",
         "|---|---|---|---|---|---|---|",
@@ -123,12 +123,14 @@ def report(args: argparse.Namespace) -> None:
         lines.append(
             f"| {group} | {total} | {len(mine)} | {count['invalid']} | {killed} | {count['survived']} | {minutes:.1f} |"
         )
-    lines += ["", "Survivors:", "", "| place | change | judgement |", "|---|---|---|"]
-    for row in rows:
-        if row["verdict"] == "survived":
-            text, change = (value.replace("|", "\\|") for value in (row["text"], f"`{row['old']}` → `{row['new']}`"))
-            judged = why.get(name_of(row), "**not judged**")
-            lines.append(f"| {row['file']}<br>`{text}` | {change} | {judged} |")
+    judged = json.loads(JUDGED.read_text(encoding="utf-8"))
+    known = {name_of(row) for row in judged}
+    survivors = [row for row in rows if row["verdict"] == "survived"]
+    new = [row | {"why": "**not judged**"} for row in survivors if name_of(row) not in known]
+    lines += ["", "Survivors of this run and of earlier ones:", "", "| place | change | judgement |", "|---|---|---|"]
+    for row in sorted(judged + new, key=lambda row: row["file"]):
+        text, change = (value.replace("|", "\\|") for value in (row["text"], f"`{row['old']}` → `{row['new']}`"))
+        lines.append(f"| {row['file']}<br>`{text}` | {change} | {row['why']} |")
     page = PAGE.read_text(encoding="utf-8")
     begin, end = MARKS
     assert begin in page

@@ -169,6 +169,14 @@ def test_sources_of_extensions() -> None:
     assert extensions_of("cython_ext/point_tree.hpp") == ["deform", "neighbours"]
 
 
+def test_judged_lines_are_there() -> None:
+    """A judgement of a line that has changed since is removed."""
+    for file, text, column, old, _ in judgements():
+        lines = [line.strip() for line in (ROOT / file).read_text(encoding="utf-8").splitlines()]
+        assert text in lines, f"{file}: {text}"
+        assert text[column:].startswith(old.partition("\n")[0])
+
+
 def test_planted_faults_fit() -> None:
     for mutant in planted(ROOT):
         source = (ROOT / mutant.file).read_text(encoding="utf-8")
