@@ -60,7 +60,7 @@ LIBRARIES, HDF5, HDF5_ALONE = 12_000_000, 30_000_000, 18_000_000
 #: Bytes of a point of a field on rank 0 besides its columns: position, Phi, and place.
 POINT_RANK0 = 200
 #: Bytes of a point while rank 0 reads a field, and while it judges a result.
-READING, JUDGED = 130, 130
+READING, JUDGED = 60, 130
 #: Bytes that rank 0 needs besides to judge and to write a result.
 JUDGING = 15_000_000
 #: Bytes of the libraries by which rank 0 writes images and VTK files, and of a point in them.
