@@ -54,7 +54,7 @@ __all__ = [
 
 
 #: Bytes of a point's row while it goes to the finished file, and rows that go there at once.
-ROW, ROWS = 750, 65536
+ROW, ROWS = 600, 65536
 #: Bytes of the libraries that rank 0 loads to read headers and text, with HDF5 besides, and of HDF5 alone.
 LIBRARIES, HDF5, HDF5_ALONE = 12_000_000, 30_000_000, 18_000_000
 #: Bytes of a point of a field on rank 0 besides its columns: position, Phi, and place.
