@@ -58,8 +58,7 @@ static void window_products(const float *rows, int64_t from, int64_t to, int64_t
     if (from >= to) return;
     int k = 0;
     for (int i = 0; i < 3; i++)
-        for (int j = i; j < 6; j++) {
-            if (j == 3) break;
+        for (int j = i; j < 3; j++) {
             const float *a = rows + i * width, *b = rows + j * width;
             float *__restrict lane = lanes + k++ * width;
             for (int64_t x = from; x < to; x++) lane[x] += a[x] * b[x];

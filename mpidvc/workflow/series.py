@@ -19,7 +19,7 @@ from mpidvc.atomic import replacing
 from mpidvc.cli.command import Outcome
 from mpidvc.core.series import NOT_COMPARED, Quality, compose_along, fill, quality_of, shared_no_more
 from mpidvc.errors import UserError
-from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, read_hdf5, write_hdf5
+from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, write_hdf5
 from mpidvc.fields.phifield import PHI, PhiField
 from mpidvc.images.image import Image
 from mpidvc.images.pair import ImagePair
@@ -380,9 +380,8 @@ class _Follower:
         if kappa is None:
             return np.zeros(12)
         places = self._plan.nodes.positions + total[:, :3, 3]
-        variances = np.stack([found[name] for name in ERRORS[:12]], axis=-1) ** 2
         window = self._plan.parts[0].settings.compared
-        return np.asarray(variances * shared_no_more(np.rint(places) - places, found.F, window, kappa))
+        return np.asarray(_variances(found) * shared_no_more(np.rint(places) - places, found.F, window, kappa))
 
     def _move(self, to: _Carried) -> None:
         """Change the reference."""
@@ -405,8 +404,7 @@ class _Follower:
         columns = found.columns | {"returnStatus": status}
         if self.reference and ERRORS[0] in columns:
             # the noise of the reference is in both parts, and cancels as far as the same voxels are compared
-            variances = np.stack([found[name] for name in ERRORS[:12]], axis=-1) ** 2 + self._base.left
-            sigma = np.where((status == 2)[:, None], np.sqrt(variances), np.nan)
+            sigma = np.where((status == 2)[:, None], np.sqrt(_variances(found) + self._base.left), np.nan)
             columns |= dict(zip(ERRORS[:12], sigma.T, strict=True))
             columns |= {ERRORS[12]: np.where(status == 2, found[ERRORS[12]], np.nan)}
         layout = start.layout
@@ -423,10 +421,14 @@ class _Follower:
         write(InlineExecutor(), console, plan.output, files, plan.files, plan.half_cell)
 
 
+def _variances(found: PhiField) -> Array:
+    """Variances (n, 12) of displacement and F."""
+    return np.stack([found[name] for name in ERRORS[:12]], axis=-1) ** 2
+
+
 def _took(follower: _Follower | None, console: Console, state: int, part: SeriesPart) -> bool:
     """Whether the result of a state stands; on rank 0."""
     assert follower is not None
-    path = results_path(part.stem)
-    with ResultsFile(path) as file:
-        noise = file.noise()
-    return follower.take(state, read_hdf5(path), console, None if noise is None else noise["kappa"])
+    with ResultsFile(results_path(part.stem)) as file:
+        found, noise = file.field(), file.noise()
+    return follower.take(state, found, console, None if noise is None else noise["kappa"])
