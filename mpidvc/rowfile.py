@@ -398,7 +398,7 @@ class RowFile:
         try:
             _write_all(self.descriptor(), np.frombuffer(data, np.uint8), offset)
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+            raise self._cannot_be_written(error) from error
         self._unsynced = True
 
     def hold(self) -> None:
@@ -429,7 +429,7 @@ class RowFile:
 
     def _cannot_be_written(self, error: OSError) -> UserError:
         reason = error.strerror or error
-        return UserError(f"{self.path}: cannot be written ({reason}); what is in it is kept: --resume goes on")
+        return UserError(f"{self.path}: cannot be written ({reason}); what is measured is kept: --resume goes on")
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""

@@ -11,8 +11,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -20,10 +21,10 @@ from mpidvc.arrays import Array
 from mpidvc.runtime.comm import Communicator, MPICommunicator, SerialCommunicator
 from mpidvc.runtime.job import find_job
 from mpidvc.runtime.messages import Backoff, Mailbox, Tag
-from mpidvc.runtime.schedule import STUCK, Feed, FlowSchedule, Lease, Ledger, Policy, Schedule, Shares
+from mpidvc.runtime.schedule import STUCK, Feed, FlowSchedule, Followed, Lease, Ledger, Policy, Schedule, Shares
 from mpidvc.runtime.stop import Stopped, StopRequest
 
-__all__ = ["Executor", "Feed", "InlineExecutor", "MPIExecutor", "SumTask", "Task", "make_executor"]
+__all__ = ["Executor", "Feed", "Following", "InlineExecutor", "MPIExecutor", "SumTask", "Task", "make_executor"]
 
 T = TypeVar("T")
 Result = TypeVar("Result")
@@ -66,6 +67,22 @@ class SumTask(Protocol):
         """Return the chunk's share of the sum, a vector of the same length for every chunk."""
 
 
+@dataclass(frozen=True)
+class Following(Generic[Batch, Result]):
+    """Work that follows the chunks of a map, in pieces that become ready as chunks are done.
+
+    Attributes
+    ----------
+    run : callable
+        Runs a batch of pieces and returns its result.
+    feed : Feed or None
+        On rank 0; the sink of the map makes its pieces ready. Its batches are no ranges.
+    """
+
+    run: Callable[[Batch], Result]
+    feed: Feed[Batch, Result] | None
+
+
 class Executor(Protocol):
     """Runs tasks. Every rank calls every method, with the same arguments unless said otherwise.
 
@@ -94,16 +111,25 @@ class Executor(Protocol):
     def broadcast(self, value: T | None) -> T:
         """Return rank 0's value on every rank; the other ranks pass None."""
 
-    def map(self, task: Task, sink: Sink | None, stop: StopRequest | None = None) -> None:
+    def map(
+        self,
+        task: Task,
+        sink: Sink | None,
+        stop: StopRequest | None = None,
+        following: Following[Any, Any] | None = None,
+    ) -> None:
         """Run every chunk once, on any rank, and call ``sink(chunk, result)`` on rank 0, in any order.
 
-        The other ranks' `sink` is ignored. With None on rank 0 no results are sent.
+        The other ranks' `sink` is ignored. With None on rank 0 no results are sent. The pieces of `following` are run
+        before further chunks, on any rank, once each.
 
         Raises
         ------
+        RuntimeError
+            If all chunks are done, and a piece does not become ready.
         Stopped
-            On every rank, if any rank's `stop` was requested and chunks were left undone. No chunk is left half done,
-            and the sink has had the results of all that are done.
+            On every rank, if any rank's `stop` was requested and chunks or pieces were left undone. None is left half
+            done, and sink and feed have had the results of all that are done.
         """
 
     def reduce(self, task: SumTask, argument: Any) -> Array:
@@ -172,13 +198,32 @@ class InlineExecutor:
     def broadcast(self, value: T | None) -> T:
         return value  # type: ignore[return-value]
 
-    def map(self, task: Task, sink: Sink | None, stop: StopRequest | None = None) -> None:
-        for chunk in range(task.n_chunks):
+    def map(
+        self,
+        task: Task,
+        sink: Sink | None,
+        stop: StopRequest | None = None,
+        following: Following[Any, Any] | None = None,
+    ) -> None:
+        feed = None if following is None else following.feed
+        chunks = iter(range(task.n_chunks))
+        while True:
+            if feed is not None and following is not None and feed.ready:
+                if stop is not None and stop.requested:
+                    raise Stopped
+                batch = feed.take(1)
+                feed.finished(batch, following.run(batch))
+                continue
+            chunk = next(chunks, None)
+            if chunk is None:
+                break
             if stop is not None and stop.requested:
                 raise Stopped
             result = task.run(chunk)
             if sink is not None:
                 sink(chunk, result)
+        if feed is not None and not feed.exhausted:
+            raise RuntimeError(STUCK)
 
     def reduce(self, task: SumTask, argument: Any) -> Array:
         return _ordered_sum(task.run_sum(chunk, argument) for chunk in range(task.n_chunks))
@@ -347,13 +392,22 @@ class MPIExecutor:
 
     # Rounds: rank 0 hands out, the workers serve, until rank 0 ends it
 
-    def map(self, task: Task, sink: Sink | None, stop: StopRequest | None = None) -> None:
+    def map(
+        self,
+        task: Task,
+        sink: Sink | None,
+        stop: StopRequest | None = None,
+        following: Following[Any, Any] | None = None,
+    ) -> None:
         wanted = self.broadcast(sink is not None)
 
-        def run(chunks: range, ends: Callable[[], bool]) -> tuple[list[Any], bool]:
+        def run(given: Any, ends: Callable[[], bool]) -> tuple[Any, bool]:
+            if not isinstance(given, range):
+                assert following is not None
+                return following.run(given), False
             results: list[Any] = []
-            for chunk in chunks:
-                if chunk != chunks.start and ends():
+            for chunk in given:
+                if chunk != given.start and ends():
                     return results, True
                 result = task.run(chunk)
                 if wanted:
@@ -363,9 +417,16 @@ class MPIExecutor:
         if self.rank != 0:
             self._serve(run, stop)
             return
-        for chunks, results in self._lead(Schedule(task.n_chunks, self._size), run, stop):
-            if sink is not None:
-                for chunk, result in zip(chunks, results, strict=False):
+        policy: Policy[Any] = Schedule(task.n_chunks, self._size)
+        feed = None if following is None else following.feed
+        if feed is not None:
+            policy = Followed(Schedule(task.n_chunks, self._size), feed)
+        for given, results in self._lead(policy, run, stop):
+            if not isinstance(given, range):
+                assert feed is not None
+                feed.finished(given, results)
+            elif sink is not None:
+                for chunk, result in zip(given, results, strict=False):
                     sink(chunk, result)
         self._dismiss()
 

@@ -7,11 +7,11 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from mpidvc.errors import UserError
 
-__all__ = ["Feed", "FlowSchedule", "Lease", "Ledger", "Policy", "Schedule", "Shares"]
+__all__ = ["Feed", "FlowSchedule", "Followed", "Lease", "Ledger", "Policy", "Schedule", "Shares"]
 
 Assignment = TypeVar("Assignment")
 Batch = TypeVar("Batch", bound=Sized)
@@ -164,6 +164,59 @@ class Schedule:
 
     def expected(self, chunks: range) -> float | None:
         return self.rate.expected(len(chunks))
+
+
+class Followed(Generic[Batch]):
+    """The chunks of a schedule, and the pieces of a feed that become ready as they are done: a ready piece goes first.
+
+    So the work that follows the chunks is done while they are, and little of it is left in the end.
+
+    Parameters
+    ----------
+    chunks : Schedule
+    feed : Feed
+        Its batches are no ranges. One piece is handed out at a time.
+    """
+
+    def __init__(self, chunks: Schedule, feed: Feed[Batch, Any]) -> None:
+        self._chunks, self._feed = chunks, feed
+        self._out = 0
+        self._rate = Rate()
+
+    @property
+    def size(self) -> int:
+        return self._chunks.size
+
+    @size.setter
+    def size(self, size: int) -> None:
+        self._chunks.size = size
+
+    @property
+    def exhausted(self) -> bool:
+        return self._chunks.exhausted and self._feed.exhausted
+
+    def take(self, rank: int, in_hand: int) -> range | Batch | None:
+        many = self.size >= SCHEDULER_ONLY_FROM
+        given: range | Batch | None
+        if self._feed.ready and not (many and (in_hand or rank == 0)):
+            given = self._feed.take(1)
+        else:
+            given = self._chunks.take(rank, in_hand)
+        if given is not None:
+            self._out += 1
+        elif self._out == 0 and self._chunks.exhausted and not self._feed.exhausted and not self._feed.ready:
+            raise RuntimeError(STUCK)
+        return given
+
+    def finished(self, given: range | Batch, seconds: float) -> None:
+        self._out -= 1
+        if isinstance(given, range):
+            self._chunks.finished(given, seconds)
+        else:
+            self._rate.note(len(given), seconds)
+
+    def expected(self, given: range | Batch) -> float | None:
+        return self._chunks.expected(given) if isinstance(given, range) else self._rate.expected(len(given))
 
 
 class Shares:

@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mpidvc.atomic import remove_abandoned
-from mpidvc.fields.hdf5 import check_results_file, create_results_file
+from mpidvc.fields.hdf5 import FieldLayout, check_results_file, create_results_file
 from mpidvc.rowfile import RowFile
 from mpidvc.runtime import journal as journals
 from mpidvc.runtime.console import Console
@@ -27,13 +27,19 @@ from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader, sum_over_ran
 from mpidvc.workflow.determines import plain, refuse_changes, refuse_replacing, version
 from mpidvc.workflow.files import RunFiles, part_of
 from mpidvc.workflow.output import Output, check_results, look, make_folder, results_path
+from mpidvc.workflow.text import create_text, text_path
 from mpidvc.workflow.work import Work
 
 __all__ = ["begin"]
 
 
 def begin(
-    executor: Executor, console: Console, output: Output, stem: Path, describe: Callable[[], Work]
+    executor: Executor,
+    console: Console,
+    output: Output,
+    stem: Path,
+    describe: Callable[[], Work],
+    names: Callable[[FieldLayout], Sequence[str]],
 ) -> tuple[RunFiles, Work | None]:
     """Make the results file of a run, or take up that of an interrupted one; on every rank.
 
@@ -46,6 +52,8 @@ def begin(
         Of the files that are written.
     describe : callable
         Gives the work; called on rank 0.
+    names : callable
+        Gives the columns of the text of a field, if one is wanted.
 
     Returns
     -------
@@ -75,7 +83,7 @@ def begin(
         work = describe()
         with _alone_in(path.parent):
             check_results(stem, output)
-            return _open(executor, console, output, stem, work, coherent)
+            return _open(executor, console, output, stem, work, names, coherent)
 
     coherent = _is_coherent(executor, path)
     files = on_leader(executor, open_alone)
@@ -84,6 +92,10 @@ def begin(
         # opened now: the files may have other names when they are written
         finished.hold()
         journal.hold()
+        if files.text is not None:
+            files.text.hold()
+            # as the user knows it
+            files.text.path = text_path(stem)
         # from now on the cost of the journal; its layout is not part of it
         journal.seconds = 0.0
         if files.driver == "mpio":
@@ -115,7 +127,15 @@ def _alone_in(folder: Path) -> Any:
         os.close(descriptor)
 
 
-def _open(executor: Executor, console: Console, output: Output, stem: Path, work: Work, coherent: bool) -> RunFiles:
+def _open(
+    executor: Executor,
+    console: Console,
+    output: Output,
+    stem: Path,
+    work: Work,
+    names: Callable[[FieldLayout], Sequence[str]],
+    coherent: bool,
+) -> RunFiles:
     path = results_path(stem)
     determines = {name: plain(value) for name, value in {**work.determines, **version()}.items()}
     layout = replace(
@@ -136,6 +156,7 @@ def _open(executor: Executor, console: Console, output: Output, stem: Path, work
                 place.unlink()
             # of a run that was killed when all but this was done
             remove_abandoned(path_of(path))
+            part_of(text_path(stem)).unlink(missing_ok=True)
             console.note(f"{path} is finished: nothing is left to be measured, and it stays as it is")
             return RunFiles(stem, None, np.zeros(0, np.int64), None, layout, "posix")
         if not output.resume:
@@ -162,6 +183,10 @@ def _open(executor: Executor, console: Console, output: Output, stem: Path, work
         # before anything is touched: there may be no room
         undo.callback(part.unlink, missing_ok=True)
         slots = create_results_file(part, layout, path)
+        text = None
+        if output.tsv:
+            undo.callback(part_of(text_path(stem)).unlink, missing_ok=True)
+            text = create_text(part_of(text_path(stem)), names(layout), layout.n, text_path(stem))
         if journal is None:
             journal = journals.create_journal(place, beginning, like=path)
             undo.callback(journal.close)
@@ -171,7 +196,7 @@ def _open(executor: Executor, console: Console, output: Output, stem: Path, work
             journal.record(block, work.kept[block])
         driver = _choose_driver(executor, console, output.driver, path, coherent)
         undo.pop_all()
-    return RunFiles(stem, journal, todo[~kept], RowFile(part, slots), layout, driver, resumed)
+    return RunFiles(stem, journal, todo[~kept], RowFile(part, slots), layout, driver, resumed, text)
 
 
 def _is_coherent(executor: Executor, path: Path) -> bool:

@@ -13,6 +13,7 @@ from mpidvc.rowfile import RowFile
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.journal import Journal
 from mpidvc.workflow.output import results_path
+from mpidvc.workflow.text import text_path
 
 __all__ = ["RunFiles", "close_parallel", "closing", "nobody_is_lost", "part_of"]
 
@@ -36,6 +37,8 @@ class RunFiles:
         Who writes the rows.
     resumed : bool
         Whether an interrupted run is resumed.
+    text : RowFile or None
+        The text, to be filled, too; None if none is wanted, or the results file was finished before.
     """
 
     stem: Path
@@ -45,6 +48,7 @@ class RunFiles:
     layout: FieldLayout
     driver: str
     resumed: bool = False
+    text: RowFile | None = None
 
     @property
     def path(self) -> Path:
@@ -53,7 +57,7 @@ class RunFiles:
 
 
 def part_of(path: Path) -> Path:
-    """The finished file until it takes the journal's place: beside it, where a symbolic link may lead."""
+    """A file of a run until it takes its place: beside it, where a symbolic link may lead."""
     place = path.resolve()
     return place.with_name(f"{place.name}.part")
 
@@ -64,11 +68,12 @@ def closing(executor: Executor, files: RunFiles) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for file in (files.journal, files.finished):
+        for file in (files.journal, files.finished, files.text):
             if file is not None:
                 file.close()
         if executor.rank == 0:
-            part_of(files.path).unlink(missing_ok=True)
+            for path in (files.path, text_path(files.stem)):
+                part_of(path).unlink(missing_ok=True)
         raise
 
 

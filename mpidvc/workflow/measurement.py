@@ -17,13 +17,14 @@ from mpidvc.arrays import Records
 from mpidvc.core.texture import sample_of
 from mpidvc.images.pair import ImagePair
 from mpidvc.runtime.console import Console, Progress
-from mpidvc.runtime.executor import Executor, Task
+from mpidvc.runtime.executor import Executor, Following, Task
 from mpidvc.runtime.journal import Journal, JournalTask
 from mpidvc.runtime.runlog import RunLog
 from mpidvc.runtime.stop import Stopped, StopRequest, goes_on, graceful
 from mpidvc.tasks.texture import WindowSettings
 from mpidvc.workflow.announce import warn_of_texture
 from mpidvc.workflow.files import RunFiles, close_parallel
+from mpidvc.workflow.finishing import Finishing
 from mpidvc.workflow.output import Output
 from mpidvc.workflow.stages import Stages
 from mpidvc.workflow.work import Work
@@ -52,10 +53,13 @@ class Measurement:
         With a journal.
     work : Work or None
         On rank 0.
+    names : sequence of str
+        Columns of the text, if one is wanted.
 
     Attributes
     ----------
     journal : Journal
+    finishing : Finishing
     done, total : int
         Points, on rank 0.
     noise : dict of arrays
@@ -65,9 +69,17 @@ class Measurement:
     noise: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
     def __init__(
-        self, executor: Executor, console: Console, stages: Stages, output: Output, files: RunFiles, work: Work | None
+        self,
+        executor: Executor,
+        console: Console,
+        stages: Stages,
+        output: Output,
+        files: RunFiles,
+        work: Work | None,
+        names: Sequence[str],
     ) -> None:
         assert files.journal is not None
+        self.finishing = Finishing(files, names, stages)
         self.executor, self.console, self.stages, self.files, self.work = executor, console, stages, files, work
         self.journal: Journal = files.journal
         self.total = self.done = 0
@@ -173,6 +185,9 @@ class Measurement:
         common = np.isin(todo, shared[1]) if shared is not None else np.zeros(len(todo), bool)
         rest = todo[~common]
         writes = self.files.driver != "gather"
+        finishing, following = self.finishing, None
+        if finishing.along:
+            following = Following(finishing.run, finishing if self.executor.rank == 0 else None)
         sizes = np.diff(journal.starts)
 
         def sink(chunk: int, data: Any) -> None:
@@ -185,6 +200,7 @@ class Measurement:
         def count(block: int, records: Records) -> None:
             last = dict(zip(self.files.layout.columns, records["result"][-1].tolist(), strict=True))
             self.advance(int(sizes[block]), describe(last))
+            finishing.done(block)
 
         with self.measuring(what) as request:
             for block in todo[common].tolist():
@@ -195,7 +211,7 @@ class Measurement:
                 if self.executor.rank == 0:
                     journal.record(block, records)
                     count(block, records)
-            self.executor.map(JournalTask(task, journal, rest, writes), sink, request)
+            self.executor.map(JournalTask(task, journal, rest, writes), sink, request, following)
 
     def advance(self, points: int, info: str) -> None:
         """Note on rank 0 that points are measured and in the journal."""

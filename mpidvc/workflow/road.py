@@ -27,7 +27,6 @@ from mpidvc.workflow.output import Output, results_path
 from mpidvc.workflow.plan import KernelPlan
 from mpidvc.workflow.stages import Stages
 from mpidvc.workflow.summary import count_statuses
-from mpidvc.workflow.text import TextParts
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles, note_stale, write, written_files
 
@@ -185,11 +184,11 @@ class RoadPlan(KernelPlan, Generic[PartT]):
         points = 0
         done, ended = [], []
         for plan, part in self.runs(executor, console, stages):
-            files, n, status, texts = plan._run(part, executor, console, stages)
+            files, n, status = plan._run(part, executor, console, stages)
             points += n
             ended.append(Ended(part, status, files.path))
             with stages.stage("write"):
-                write(executor, console, self.output, files, self.files, self.half_cell, texts)
+                write(executor, console, self.output, files, self.files, self.half_cell)
                 if executor.rank == 0 and files.journal is not None:
                     note_stale(console, self.output, files.stem, self.files)
             done.append(files)
@@ -200,9 +199,7 @@ class RoadPlan(KernelPlan, Generic[PartT]):
         stages.report(points)
         return self.outcome(ended)
 
-    def _run(
-        self, part: PartT, executor: Executor, console: Console, stages: Stages
-    ) -> tuple[RunFiles, int, int, TextParts | None]:
+    def _run(self, part: PartT, executor: Executor, console: Console, stages: Stages) -> tuple[RunFiles, int, int]:
         """Measure what is not in the results file of a part yet, finish and judge it.
 
         Returns
@@ -212,11 +209,9 @@ class RoadPlan(KernelPlan, Generic[PartT]):
             Their number, on rank 0.
         status : int
             Exit status, on rank 0.
-        texts : TextParts or None
-            Of the text, on rank 0, where it was counted.
         """
         with stages.stage("layout"):
-            files, work = begin(executor, console, self.output, part.stem, lambda: self.work(part))
+            files, work = begin(executor, console, self.output, part.stem, lambda: self.work(part), self.files.names)
         self.looked(part)
 
         def judge(results: ResultsFile, statuses: Mapping[str, int]) -> int:
@@ -226,15 +221,15 @@ class RoadPlan(KernelPlan, Generic[PartT]):
         points = 0 if work is None else len(work.order)
         if files.journal is not None:
             with closing(executor, files):
-                measurement = Measurement(executor, console, stages, self.output, files, work)
+                names = self.files.names(files.layout) if self.output.tsv else ()
+                measurement = Measurement(executor, console, stages, self.output, files, work, names)
                 with self.at_hand(part, executor, console, stages) as ready:
                     self.measure(ready, measurement)
-                names = self.files.names(files.layout) if self.output.tsv else ()
-                return files, points, *finish(executor, files, measurement, judge, names)
+                return files, points, finish(executor, files, measurement, judge)
         if work is None:
-            return files, points, 0, None
+            return files, points, 0
         with stages.stage("summary"), ResultsFile(files.path) as results:
-            return files, points, judge(results, count_statuses(results.column("returnStatus"))), None
+            return files, points, judge(results, count_statuses(results.column("returnStatus")))
 
     def looked(self, part: PartT) -> None:
         """Drop what was only needed to look at a part before its measurement."""

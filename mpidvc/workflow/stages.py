@@ -37,15 +37,28 @@ class Stages:
         self._stages = {"startup": _age_of_process()}
         self._spent = {"startup": time.process_time()}
         self._main: set[str] = set()
+        #: Wall and CPU seconds of the stages within each open one.
+        self._within: list[list[float]] = []
         self._journal = 0.0
 
     @contextmanager
     def stage(self, name: str, count_cpu: bool = False) -> Iterator[None]:
-        """Time the block that follows; stages of the same name add up. `count_cpu`: it belongs to the main work."""
+        """Time the block that follows, without the stages within it; stages of the same name add up.
+
+        `count_cpu`: it belongs to the main work.
+        """
         start, cpu = time.perf_counter(), time.process_time()
-        yield
-        self._stages[name] = self._stages.get(name, 0.0) + time.perf_counter() - start
-        self._spent[name] = self._spent.get(name, 0.0) + time.process_time() - cpu
+        self._within.append([0.0, 0.0])
+        try:
+            yield
+        finally:
+            wall, spent = time.perf_counter() - start, time.process_time() - cpu
+            others, others_spent = self._within.pop()
+            if self._within:
+                self._within[-1][0] += wall
+                self._within[-1][1] += spent
+        self._stages[name] = self._stages.get(name, 0.0) + wall - others
+        self._spent[name] = self._spent.get(name, 0.0) + spent - others_spent
         if count_cpu:
             self._main.add(name)
 

@@ -2,59 +2,125 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
-from mpidvc.arrays import Array, Ints
-from mpidvc.atomic import replacing
+from mpidvc.arrays import Array
+from mpidvc.atomic import keep_mode, replacing
 from mpidvc.errors import ResourceError, UserError
 from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, rows_of
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import format_rows, header, length_of_rows, tsv_columns
 from mpidvc.rowfile import RowFile, reserve
-from mpidvc.runtime.executor import Executor, InlineExecutor
 from mpidvc.tasks.memory import ROWS
-from mpidvc.tasks.ranks import on_leader
-from mpidvc.workflow.files import RunFiles
 
-__all__ = ["TextParts", "TextRows", "parts_of", "text_length", "write_text"]
+__all__ = ["NUMBER", "TextPart", "TextPlaces", "TextRows", "create_text", "text_length", "text_path", "write_text"]
 
+#: Bytes of a number in text, on average.
+NUMBER = 11
 #: Rows that are formatted at once.
 AT_ONCE = 8192
 
 
-class TextParts(NamedTuple):
-    """Parts of a text: part k has the rows ``[rows[k], rows[k + 1])`` of the field at the bytes ``[places[k], …)``."""
+class TextPart(NamedTuple):
+    """A part of a text: the rows ``[first, stop)`` of the field at the bytes ``[at, end)``."""
 
-    rows: Ints
-    places: Ints
+    first: int
+    stop: int
+    at: int
+    end: int
 
 
-def parts_of(names: Sequence[str], starts: npt.ArrayLike, lengths: npt.ArrayLike, n: int) -> TextParts:
-    """Parts of about `ROWS` rows of a text, from the lengths of ranges of rows that make up a field.
+class TextPlaces:
+    """The places of the parts of a text, known as soon as all rows before them are counted.
 
     Parameters
     ----------
     names : sequence of str
         Columns of the text.
-    starts, lengths : (k,) ints
-        First row of each range, in any order, and bytes of its text.
     n : int
         Rows of the field.
     """
-    order = np.argsort(starts)
-    rows = np.append(np.asarray(starts)[order], n)
-    places = len(header(names)) + np.append(0, np.cumsum(np.asarray(lengths)[order]))
-    kept = [0]
-    while kept[-1] < len(rows) - 1:
-        most = int(np.searchsorted(rows, rows[kept[-1]] + ROWS, side="right")) - 1
-        kept.append(max(kept[-1] + 1, most))
-    return TextParts(rows[kept], places[kept])
+
+    def __init__(self, names: Sequence[str], n: int) -> None:
+        self._n = n
+        #: Ends and bytes of ranges that are counted and do not follow those before, by their first rows.
+        self._counted: dict[int, tuple[int, int]] = {}
+        #: Where the next part begins, and where the rows end that are counted without a gap: row and byte.
+        self._begin = self._end = (0, len(header(names)))
+
+    @property
+    def complete(self) -> bool:
+        """Whether all rows are counted."""
+        return self._end[0] == self._n
+
+    @property
+    def size(self) -> int:
+        """Bytes of the text so far."""
+        return self._end[1]
+
+    def add(self, first: int, stop: int, length: int) -> Iterator[TextPart]:
+        """Add the bytes of the rows [first, stop); yield the parts, of about `ROWS` rows, whose places are known now.
+
+        Ranges of rows may come in any order, and make up the field.
+        """
+        self._counted[first] = stop, length
+        while (found := self._counted.pop(self._end[0], None)) is not None:
+            row, begun = found[0], self._begin
+            if row - begun[0] > ROWS and self._end != begun:
+                yield self._part()
+            self._end = row, self._end[1] + found[1]
+            if self.complete:
+                yield self._part()
+
+    def _part(self) -> TextPart:
+        (first, at), (stop, end) = self._begin, self._end
+        self._begin = self._end
+        return TextPart(first, stop, at, end)
+
+
+def text_path(stem: Path) -> Path:
+    """The text file of a run."""
+    return stem.with_name(f"{stem.name}.tsv")
+
+
+def create_text(path: Path, names: Sequence[str], n: int, named: Path) -> RowFile:
+    """Make a text file with its header, and reserve about the space for its rows.
+
+    Parameters
+    ----------
+    path : Path
+        Replaced if it exists; removed again if it cannot be made.
+    names : sequence of str
+        Columns of the text.
+    n : int
+        Rows.
+    named : Path
+        The name that it will get at the end: messages use it, and the permissions of a file of that name are kept.
+
+    Raises
+    ------
+    UserError
+        If it cannot be made, or the disk has no room for it.
+    """
+    need = len(header(names)) + NUMBER * len(names) * n
+    try:
+        path.unlink(missing_ok=True)
+        with path.open("xb") as file:
+            keep_mode(named, path)
+            file.write(header(names))
+            file.flush()
+            reserve(file.fileno(), need)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise UserError(
+            f"{named}: the {need} bytes that the text may take cannot be reserved ({error.strerror or error}); make "
+            "room, choose another folder by -od, or leave the text out by -notsv"
+        ) from None
+    return RowFile(path, {})
 
 
 def text_length(
@@ -68,133 +134,78 @@ def text_length(
     return done
 
 
-def write_text(executor: Executor, files: RunFiles, names: Sequence[str], parts: TextParts | None) -> Path:
-    """Write the TSV file, by all ranks where they may write it at the same time.
-
-    Parameters
-    ----------
-    executor : Executor
-    files : RunFiles
-        Finished.
-    names : sequence of str
-        Columns of the text.
-    parts : TextParts, optional
-        On rank 0; they are counted first if it does not have them.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    AgreedError
-        If it cannot be written.
-    """
-    path = files.stem.with_name(f"{files.stem.name}.tsv")
-    together = files.finished is not None and files.driver != "gather"
-    if together or executor.rank == 0:
-        # what was finished before, or what other hosts may not see yet, is written by rank 0
-        working = executor if together else InlineExecutor()
-        source = files.finished or _opened(files.path)
-        source.path = files.path
-        with contextlib.ExitStack() as stack:
-            temporary = on_leader(working, lambda: stack.enter_context(replacing(path)))
-            _write_together(working, TextRows(source, files.layout, names), parts, temporary, path)
-        if files.finished is None:
-            source.close()
-    return path
-
-
-def _opened(path: Path) -> RowFile:
-    """The rows of a finished file."""
-    with ResultsFile(path) as file:
-        slots = {name: file.slot(name) for name in file.layout.datasets}
-    return RowFile(path, {name: slot for name, slot in slots.items() if slot is not None})
-
-
-def _write_together(executor: Executor, source: TextRows, parts: TextParts | None, temporary: Path, path: Path) -> None:
-    """Count the bytes of every part where that is not done yet, as they give its place; then format and write."""
-    counted = executor.broadcast(parts is not None)
-    lengths = np.zeros(source.n_chunks, np.int64)
-
-    def sink(chunk: int, length: Any) -> None:
-        lengths[chunk] = length
-
-    if not counted:
-        executor.map(source, sink)
-
-    def begin() -> TextParts:
-        found = parts or parts_of(source.names, source.starts[:-1], lengths, int(source.starts[-1]))
-        try:
-            with temporary.open("wb") as file:
-                file.write(header(source.names))
-                reserve(file.fileno(), int(found.places[-1]))
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror or error}); make room for it") from error
-        return found
-
-    found = on_leader(executor, begin)
-    target = RowFile(temporary, {})
-    target.hold()
-    # as the user knows it
-    target.path = path
-    executor.map(TextRows(source.source, source.layout, source.names, target, found), None)
-    target.close()
-
-
 class TextRows:
-    """The text of the rows of a finished file, part by part: its length, or it is written if there is a file.
+    """The text of the rows of a results file.
 
     Parameters
     ----------
     source : RowFile
-        The finished file.
+        The results file, where these rows are written.
     layout : FieldLayout
     names : sequence of str
         Columns of the text.
-    target : RowFile, optional
-        The file to write.
-    parts : TextParts, optional
-        Of it.
     """
 
-    def __init__(
-        self,
-        source: RowFile,
-        layout: FieldLayout,
-        names: Sequence[str],
-        target: RowFile | None = None,
-        parts: TextParts | None = None,
-    ) -> None:
-        self.source, self.layout, self.names, self._target, self._parts = source, layout, names, target, parts
+    def __init__(self, source: RowFile, layout: FieldLayout, names: Sequence[str]) -> None:
+        self._source, self._layout, self._names = source, layout, names
         # those of the points: the file may have others
         self._datasets = [name for name in layout.datasets if name in source.slots]
-        self.starts = np.append(np.arange(0, layout.n, ROWS), layout.n) if parts is None else parts.rows
-        self.n_chunks = len(self.starts) - 1
 
-    def run(self, chunk: int) -> Any:
-        start, stop = int(self.starts[chunk]), int(self.starts[chunk + 1])
-        if self._target is None or self._parts is None:
-            return sum(text_length(self.layout, self.names, values, *rows) for rows, values in self._read(start, stop))
-        at, end = (int(place) for place in self._parts.places[chunk : chunk + 2])
-        for (first, _), values in self._read(start, stop):
-            text = format_rows(_columns(self.layout, self.names, values, first))
-            self._target.write_at(at, text)
-            at += len(text)
-        if at != end:
-            raise ResourceError(
-                f"{self.source.path}: has changed since it was written, by the disk or another program; --overwrite "
-                "measures it again"
-            )
-        # safe before rank 0 lets the file take its place
-        self._target.sync()
-        return None
-
-    def _read(self, start: int, stop: int) -> Iterator[tuple[tuple[int, int], dict[str, npt.NDArray[Any]]]]:
+    def format(self, start: int, stop: int) -> Iterator[bytes]:
+        """The text of the rows [start, stop), some rows at a time."""
         for first in range(start, stop, AT_ONCE):
             end = min(first + AT_ONCE, stop)
-            yield (first, end), {name: self.source.read(name, first, end) for name in self._datasets}
+            values = {name: self._source.read(name, first, end) for name in self._datasets}
+            yield format_rows(_columns(self._layout, self._names, values, first))
+
+    def write(self, part: TextPart, target: RowFile) -> None:
+        """Write a part of the text at its place, and force it to the disk.
+
+        Raises
+        ------
+        UserError
+            If it cannot be written, or has another length than was counted.
+        """
+        at = part.at
+        for text in self.format(part.first, part.stop):
+            target.write_at(at, text)
+            at += len(text)
+        if at != part.end:
+            raise ResourceError(
+                f"{self._source.path}: has changed since it was written, by the disk or another program; --resume "
+                "writes it again"
+            )
+        # safe before rank 0 lets the file take its place
+        target.sync()
+
+
+def write_text(results: Path, layout: FieldLayout, names: Sequence[str], path: Path) -> None:
+    """Write the text of a results file that was finished before.
+
+    Parameters
+    ----------
+    results : Path
+    layout : FieldLayout
+    names : sequence of str
+        Columns of the text.
+    path : Path
+        The text file.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written.
+    """
+    with ResultsFile(results) as file:
+        slots = {name: file.slot(name) for name in file.layout.datasets}
+    source = RowFile(results, {name: slot for name, slot in slots.items() if slot is not None})
+    try:
+        with replacing(path) as temporary, temporary.open("wb") as written:
+            written.write(header(names))
+            for text in TextRows(source, layout, names).format(0, layout.n):
+                written.write(text)
+    finally:
+        source.close()
 
 
 def _columns(

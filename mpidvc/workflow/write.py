@@ -1,4 +1,4 @@
-"""The other files of a run, written from its finished results file: text by all ranks, TIFF and VTK."""
+"""The other files of a run, written from its finished results file: TIFF, VTK, and a text that is missing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ from mpidvc.fields.tsv import column_names
 from mpidvc.fields.vtk import write_grid_vtk, write_points_vtk
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
+from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.files import RunFiles
 from mpidvc.workflow.output import Output
-from mpidvc.workflow.text import TextParts, write_text
+from mpidvc.workflow.text import NUMBER, text_path, write_text
 
 __all__ = ["FieldFiles", "note_stale", "write", "written_files"]
-
-#: Bytes of a number in text, on average.
-NUMBER = 11
 
 
 @dataclass(frozen=True)
@@ -104,9 +102,8 @@ def write(
     files: RunFiles,
     kind: FieldFiles,
     half_cell: Sequence[float],
-    parts: TextParts | None = None,
 ) -> None:
-    """Write the files that are asked for; on every rank.
+    """Write the files that are asked for and are not there yet; on every rank, and by rank 0.
 
     Parameters
     ----------
@@ -118,12 +115,13 @@ def write(
     kind : FieldFiles
     half_cell : 3 floats
         Cells of the VTK grid begin so much before their node, voxels: of a correlation half a window; 0 along z in 2D.
-    parts : TextParts, optional
-        Of the text, on rank 0, if `finish` has counted them.
     """
     if output.tsv:
-        names = kind.names(files.layout)
-        console.print(f"Written: {write_text(executor, files, names, parts)}")
+        path = text_path(files.stem)
+        if files.text is None:
+            # the results file was finished before
+            on_leader(executor, lambda: write_text(files.path, files.layout, kind.names(files.layout), path))
+        console.print(f"Written: {path}")
     if executor.rank != 0 or not (output.tif or output.vtk):
         return
     # one component after the other: a field need not be in memory
@@ -151,7 +149,7 @@ def written_files(
     n = layout.n
     found = []
     if output.tsv:
-        found.append((stem.with_name(f"{stem.name}.tsv"), n * NUMBER * len(kind.names(layout))))
+        found.append((text_path(stem), n * NUMBER * len(kind.names(layout))))
     if output.tif and layout.dims is not None:
         axes = [axis for a, axis in enumerate("ZYX") if kind.displacements and half_cell[a] > 0]
         tif = kind.tif_stem(stem)
@@ -171,7 +169,7 @@ def note_stale(console: Console, output: Output, stem: Path, kind: FieldFiles) -
     asked = {
         "-tif": (output.tif, [tif.with_name(f"{tif.name}-{suffix}.tif") for suffix in suffixes]),
         "-vtk": (output.vtk, [stem.with_name(f"{stem.name}.vtk")]),
-        "without -notsv": (output.tsv, [stem.with_name(f"{stem.name}.tsv")]),
+        "without -notsv": (output.tsv, [text_path(stem)]),
     }
     for option, (written, paths) in asked.items():
         old = [path for path in paths if path.exists()]

@@ -292,12 +292,23 @@ def step(started: Started, condition: Callable[[], bool]) -> None:
     until(there, "a moment in the run")
 
 
+#: Lingers when the finished file has its name and the text has not.
+LINGERS = """
+import os, time
+truncate = os.truncate
+def lingering(*given):
+    time.sleep(0.1)
+    truncate(*given)
+os.truncate = lingering
+"""
+
+
 @contextlib.contextmanager
 def suspended(job: Job, where: str | float) -> Iterator[Started]:
     """A job of one process that is suspended where `is_at` says; the shortest stages may be missed now and then."""
     for _ in range(20):
         shutil.rmtree(job.out, ignore_errors=True)
-        with job.start(1) as started:
+        with job.start(1, code=LINGERS) as started:
             step(started, lambda: is_at(job, where))
             if state(job.results) == ("points" if isinstance(where, float) else where):
                 yield started

@@ -11,7 +11,7 @@ import pytest
 
 from tests.outputs import outputs
 from tests.survival.conftest import LINES, Make
-from tests.survival.jobs import LONG
+from tests.survival.jobs import LONG, wait
 
 Oracle = Callable[[str], Path]
 LINE = LINES["pixelSearch"]
@@ -69,23 +69,45 @@ def test_no_room_for_other_results(make: Make, oracle: Oracle, mount: Mount) -> 
     assert outputs(job.out) == before
 
 
-#: Fills a file system when the place of the text is to be taken.
+def test_no_room_for_the_text(make: Make, oracle: Oracle, mount: Mount) -> None:
+    """There is room for the results, but not for their text, which would be missed in the end."""
+    without = make(LINE, out="without")
+    with without.start(1, "-notsv") as started:
+        wait(without, started, "points")
+        used = sum(path.stat().st_blocks * 512 for path in without.out.iterdir())
+        started.kill_all()
+    text = (oracle(LINE) / "a-b-pixelSearch.tsv").stat().st_size
+    mount(int(used + 0.1 * text))
+    job = make(LINE, out="small/out")
+    job.out.mkdir()
+    ended = job.run(1)
+    assert ended.process.returncode == 75
+    assert len(ended.err.strip().splitlines()) == 1, ended.err
+    assert f"{job.tsv}: the " in ended.err
+    assert "No space left" in ended.err
+    assert "-notsv" in ended.err
+    assert list(job.out.iterdir()) == []
+    assert job.run(1, "-notsv").process.returncode == 0
+
+
+#: Reserves nothing for the text, and fills the file system when some of it is to be written.
 FILL = """
 from mpidvc.workflow import text
-reserve = text.reserve
+text.NUMBER = 0
+write = text.TextRows.write
 def full(*given):
     try:
         with open({path!r}, "wb", buffering=0) as other:
             while True:
                 other.write(bytes(4096))
     except OSError:
-        reserve(*given)
-text.reserve = full
+        write(*given)
+text.TextRows.write = full
 """
 
 
-def test_no_room_for_the_text(make: Make, oracle: Oracle, mount: Mount) -> None:
-    """The disk is filled while the run goes on: the results are kept, and the text is written when there is room."""
+def test_text_longer_than_was_reserved(make: Make, oracle: Oracle, mount: Mount) -> None:
+    """The disk is filled while the run goes on: what is measured is kept."""
     size = (oracle(LINE) / "a-b-pixelSearch.h5").stat().st_size
     folder = mount(10 * size)
     job = make(LINE, out="small/out")
@@ -96,9 +118,8 @@ def test_no_room_for_the_text(make: Make, oracle: Oracle, mount: Mount) -> None:
     assert str(job.tsv) in started.err
     assert "No space left" in started.err
     assert not job.tsv.exists()
-    assert job.results.read_bytes() == (oracle(LINE) / job.results.name).read_bytes()
     mount(20 * size)
-    assert "nothing is left to be measured" in job.resume(oracle(LINE)).out
+    assert "points are done" in job.resume(oracle(LINE)).out
 
 
 @pytest.mark.usefixtures("launcher")

@@ -422,15 +422,15 @@ def test_flipped_offset_in_a_finished_file(
     assert not job.tsv.exists()
 
 
-#: Changes a byte of a record when everything is measured.
+#: Changes a byte of a record when it is to be copied.
 CHANGE = """
-from mpidvc.workflow import finish as module
-class OrderedRows(module.OrderedRows):
-    def __init__(self, journal, *others):
-        super().__init__(journal, *others)
-        slot = journal.slots["mpidvc/journal/records"]
-        journal.write_at(slot.offset + 10 * slot.row_bytes + 3, b"?")
-module.OrderedRows = OrderedRows
+from mpidvc.workflow.finishing import OrderedRows
+def changing(self, piece, run=OrderedRows.run):
+    if piece == 0:
+        slot = self._journal.slots["mpidvc/journal/records"]
+        self._journal.write_at(slot.offset + 10 * slot.row_bytes + 3, b"?")
+    return run(self, piece)
+OrderedRows.run = changing
 """
 
 

@@ -1,0 +1,224 @@
+"""Rows of the finished file and the text of a run, written piece by piece as the points of each piece are done."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mpidvc.arrays import Array, Ints
+from mpidvc.fields.hdf5 import FieldLayout, dataset_rows
+from mpidvc.rowfile import JOURNAL, RowFile
+from mpidvc.runtime.journal import Journal, Pieces
+from mpidvc.tasks.memory import ROWS
+from mpidvc.workflow.files import RunFiles
+from mpidvc.workflow.stages import Stages
+from mpidvc.workflow.summary import count_statuses
+from mpidvc.workflow.text import TextPart, TextPlaces, TextRows, text_length
+
+__all__ = ["Finishing", "OrderedRows"]
+
+
+class Finishing:
+    """The rows of the finished file of a run, and its text, as work in pieces; every rank makes one.
+
+    A piece of rows is ready when its points are done, and a part of the text when all rows before it are counted. So
+    most of both is written while points are still measured, if every rank knows the order of the rows and all hosts see
+    the journal alike; the rest, or else all of it, is written when all points are done.
+
+    On rank 0 it is the feed of the pieces. A batch is a list of pieces of rows, by their numbers, and of parts of the
+    text.
+
+    Parameters
+    ----------
+    files : RunFiles
+        With a journal.
+    names : sequence of str
+        Columns of the text, if one is wanted.
+    stages : Stages
+        Gets the times.
+
+    Attributes
+    ----------
+    along : bool
+        Whether pieces are written while points are measured.
+    damaged : int
+        On rank 0: blocks of the journal whose records do not fit their marks.
+    statuses : Counter
+        On rank 0: points by return status (``"2"``).
+    """
+
+    def __init__(self, files: RunFiles, names: Sequence[str], stages: Stages) -> None:
+        journal, target = files.journal, files.finished
+        assert journal is not None
+        assert target is not None
+        self._text, self._stages = files.text, stages
+        self._rows = OrderedRows(journal, target, files.layout, () if files.text is None else names)
+        self._text_rows = TextRows(target, files.layout, names)
+        self.along = files.driver == "posix" and journal.computed is not None
+        self.damaged, self.statuses = 0, Counter[str]()
+        self._ready: deque[int | TextPart] = deque()
+        #: Parts of the text that wait until every rank may read the rows of the others.
+        self._held: list[TextPart] | None = [] if files.driver == "mpio" else None
+        self._places = TextPlaces(names, files.layout.n)
+        #: Pieces of rows, and rows of the text, that are still to be taken.
+        self._pieces_left = self._rows.n_chunks
+        self._rows_left = 0 if files.text is None else files.layout.n
+        #: Blocks of each piece that are not done, and the ends of the pieces.
+        self._undone = np.ones(self._rows.n_chunks, np.int64)
+        self._ends: Ints = np.zeros(0, np.int64)
+        if self.along:
+            self._ends = np.array([self._rows.pieces[piece][1] for piece in range(self._rows.n_chunks)])
+            self._undone = np.bincount(self._piece_of(files.todo), minlength=self._rows.n_chunks)
+            self._ready.extend(np.flatnonzero(self._undone == 0).tolist())
+
+    def _piece_of(self, blocks: Ints) -> Ints:
+        found: Ints = np.searchsorted(self._ends, blocks, side="right")
+        return found
+
+    # The feed, on rank 0
+
+    def done(self, block: int) -> None:
+        """Note that a block of the journal is done."""
+        if not self.along:
+            return
+        piece = int(self._piece_of(np.array(block)))
+        self._undone[piece] -= 1
+        if self._undone[piece] == 0:
+            self._ready.append(piece)
+
+    def all_done(self) -> None:
+        """Note that all blocks are done."""
+        self._ready.extend(np.flatnonzero(self._undone).tolist())
+        self._undone[:] = 0
+
+    def all_readable(self) -> None:
+        """Note that every rank may read the rows that others have written."""
+        held, self._held = self._held, None
+        self._ready.extend(held or ())
+
+    @property
+    def text_bytes(self) -> int:
+        """Length of the text, when all is written."""
+        return self._places.size
+
+    @property
+    def ready(self) -> int:
+        return len(self._ready)
+
+    @property
+    def exhausted(self) -> bool:
+        return self._pieces_left == 0 and (self._rows_left == 0 or self._held is not None)
+
+    def take(self, most: int) -> list[int | TextPart]:
+        batch = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
+        for piece in batch:
+            if isinstance(piece, TextPart):
+                self._rows_left -= piece.stop - piece.first
+            else:
+                self._pieces_left -= 1
+        return batch
+
+    def finished(self, batch: list[int | TextPart], result: list[Any]) -> None:
+        for piece, found in zip(batch, result, strict=True):
+            if isinstance(piece, TextPart):
+                continue
+            damaged, statuses, lengths = found
+            self.damaged += damaged
+            self.statuses.update(statuses)
+            if self._text is None:
+                continue
+            waiting = self._ready if self._held is None else self._held
+            for (start, stop), length in zip(self._rows.pieces[piece][2], lengths.tolist(), strict=True):
+                waiting.extend(self._places.add(start, stop, length))
+
+    # The work, on every rank
+
+    def run(self, batch: list[int | TextPart]) -> list[Any]:
+        """Write pieces of rows, and parts of the text.
+
+        Returns
+        -------
+        list
+            Of a piece of rows as `OrderedRows.run`, of a part of the text None.
+        """
+        found: list[Any] = []
+        for piece in batch:
+            if isinstance(piece, TextPart):
+                assert self._text is not None
+                with self._stages.stage("write"):
+                    self._text_rows.write(piece, self._text)
+                found.append(None)
+            else:
+                with self._stages.stage("finish"):
+                    found.append(self._rows.run(piece))
+        return found
+
+
+class OrderedRows:
+    """Copies the records of a journal to the rows of the finished file, piece by piece.
+
+    A chunk returns the number of blocks whose records do not fit their marks, of points by return status, and of bytes
+    of the text of each of its ranges of rows. Where the order of the blocks is computed a piece has whole blocks, whose
+    records are read once and checked.
+
+    Parameters
+    ----------
+    journal : Journal
+    target : RowFile
+        The finished file.
+    layout : FieldLayout
+    names : sequence of str
+        Columns of the text; without any nothing is counted.
+
+    Attributes
+    ----------
+    pieces : Pieces
+    """
+
+    def __init__(self, journal: Journal, target: RowFile, layout: FieldLayout, names: Sequence[str] = ()) -> None:
+        self._journal, self._target, self._layout, self._names = journal, target, layout, names
+        self.pieces: Pieces = _Ranges(layout.n) if journal.computed is None else journal.computed.order.pieces(ROWS)
+        self.n_chunks = len(self.pieces)
+
+    def run(self, chunk: int) -> tuple[int, dict[str, int], Ints]:
+        journal = self._journal
+        first, end, ranges = self.pieces[chunk]
+        places = np.concatenate([journal.places(start, stop) for start, stop in ranges])
+        damaged = 0
+        if journal.computed is None:
+            records = journal.mapped(f"{JOURNAL}/records").take(places)
+        else:
+            records, bad = journal.checked(first, end)
+            # in a tenth of the time of an index
+            damaged, records = len(bad), records.take(places - journal.starts[first])
+        positions = np.concatenate([journal.positions(start, stop) for start, stop in ranges])
+        columns: dict[str, Array] = {name: records["result"][:, k] for k, name in enumerate(self._layout.columns)}
+        values = dataset_rows(self._layout, positions, records["phi"], columns)
+        lengths = np.zeros(len(ranges), np.int64)
+        done = 0
+        for k, (start, stop) in enumerate(ranges):
+            mine = {name: rows[done : done + stop - start] for name, rows in values.items()}
+            for name, rows in mine.items():
+                self._target.write(name, start, rows)
+            if self._names:
+                lengths[k] = text_length(self._layout, self._names, mine, start, stop)
+            done += stop - start
+        # safe before rank 0 lets the file take the journal's place
+        self._target.sync()
+        return damaged, count_statuses(columns["returnStatus"]), lengths
+
+
+class _Ranges:
+    """Pieces of a field whose order is not computed: ranges of its rows, of no whole blocks."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+
+    def __len__(self) -> int:
+        return -(-self._n // ROWS)
+
+    def __getitem__(self, k: int) -> tuple[int, int, list[tuple[int, int]]]:
+        return 0, 0, [(k * ROWS, min((k + 1) * ROWS, self._n))]
