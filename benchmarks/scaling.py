@@ -35,7 +35,7 @@ from mpidvc.runtime.schedule import (  # noqa: E402
     SERVED,
     Schedule,
 )
-from mpidvc.runtime.simulation import Case, Costs, Outcome, bound, extended, simulate  # noqa: E402
+from mpidvc.runtime.simulation import Case, Costs, Ending, Outcome, bound, extended, simulate  # noqa: E402
 from mpidvc.workflow.scaling import (  # noqa: E402
     BANDWIDTH,
     CHUNK_POINTS,
@@ -49,6 +49,7 @@ from mpidvc.workflow.scaling import (  # noqa: E402
     RECORD_BYTES,
     Whole,
     costs_of,
+    ending,
     ordered_bytes,
     ordering,
     reports,
@@ -68,8 +69,9 @@ DRIVERS = ("posix", "mpio", "gather")
 CHUNKS, CHUNK = (0.1, 0.3, 1.0), 0.3
 #: The run whose points per second are used for whole runs.
 TYPICAL = "-hws 10 -o 3"
-#: Most chunks that are simulated one by one, unless that leaves a rank less than `LEAST_WORK` seconds of work.
-MOST, LEAST_WORK = 2e5, 12.0
+#: Most chunks that are simulated one by one, unless that leaves a rank less than `LEAST_WORK` seconds of work; in whole
+#: runs `LEAST_WHOLE`, as what follows the chunks begins late.
+MOST, LEAST_WORK, LEAST_WHOLE = 2e5, 12.0, 100.0
 #: Number of seeds of which every result is the median, by the number of simulated chunks.
 SEEDS = ((2e4, 5), (5e5, 3), (math.inf, 1))
 #: Real runs: ranks, seconds of work for each, mean seconds of a chunk, seed, and seconds that it took before.
@@ -113,19 +115,22 @@ def here(measured: dict[str, Any]) -> Costs:
     )
 
 
-def most_chunks(case: Case) -> float:
+def most_chunks(case: Case, least: float = LEAST_WORK) -> float:
     """Number of chunks of a case that are simulated one by one."""
-    return max(MOST, case.ranks * LEAST_WORK / case.chunk)
+    return max(MOST, case.ranks * least / case.chunk)
 
 
 @cache
-def run(case: Case, costs: Costs, before: bool = False) -> Outcome:
-    """Outcome of a case with the median efficiency of several seeds."""
+def run(case: Case, costs: Costs, before: bool = False, also: Ending | None = None) -> Outcome:
+    """Outcome of a case with the median efficiency of several seeds; `also`: what is written besides the records."""
     print(f"  {case.ranks} ranks, {case.work:g} s, chunks of {case.chunk} s", file=sys.stderr, flush=True)
-    most = most_chunks(case)
+    most = most_chunks(case, LEAST_WORK if also is None else LEAST_WHOLE + 1)
     n_seeds = next(n for limit, n in SEEDS if min(case.n_chunks, most) <= limit)
     schedule = Before if before else Schedule
-    outcomes = [extended(replace(case, seed=seed), costs, most, schedule=schedule) for seed in range(1, n_seeds + 1)]
+    outcomes = [
+        extended(replace(case, seed=seed), costs, most, schedule=schedule, ending=also)
+        for seed in range(1, n_seeds + 1)
+    ]
     return sorted(outcomes, key=lambda outcome: outcome.efficiency)[n_seeds // 2]
 
 
@@ -193,13 +198,22 @@ def losses_table(measured: dict[str, Any]) -> list[str]:
 
 @cache
 def whole_run(n: int, work: float) -> Whole:
-    """A whole run of typical windows on n ranks."""
+    """A whole run of typical windows on n ranks; a long one is prolonged at the rate of a half of `LEAST_WHOLE`."""
     measured = json.loads(COSTS.read_text())
     typical = measured["chunks"][TYPICAL]
-    outcome = run(Case(n, work, typical["chunk"]), costs_of(measured, "posix"))
-    # the work is known, that of the chunks as drawn differs
-    measuring = outcome.seconds * n * work / outcome.work
-    return whole(measured, n, work, typical["points_per_second"], measuring)
+    per_second = typical["points_per_second"]
+    also = ending(measured, n * work * per_second, CLUSTER)
+
+    def measuring(work: float) -> float:
+        outcome = run(Case(n, work, typical["chunk"]), costs_of(measured, "posix"), also=also)
+        # the work is known, that of the chunks as drawn differs
+        return outcome.seconds * n * work / outcome.work
+
+    long = min(work, LEAST_WHOLE)
+    seconds = measuring(long)
+    if work > long:
+        seconds += (work - long) / (0.5 * long) * (seconds - measuring(0.5 * long))
+    return whole(measured, n, work, per_second, seconds)
 
 
 def around_table(measured: dict[str, Any]) -> list[str]:
@@ -220,15 +234,13 @@ def around_table(measured: dict[str, Any]) -> list[str]:
 
 
 def whole_table() -> list[str]:
-    """Efficiency of a whole run, start, end and TSV included, and what the file system allows: after the work, or with
-    it.
-    """
+    """Efficiency of a whole run, start, end and TSV included, and what the file system allows."""
     rows = []
     for n in RANKS:
         cells = [f"{n}"]
         for work in WORK:
             found = whole_run(n, work)
-            cells += [f"{percent(found.efficiency)} of {percent(found.bound)} ({percent(found.bound_overlapped)})"]
+            cells += [f"{percent(found.efficiency)} of {percent(found.bound)}"]
         rows.append(cells)
     return table(["ranks", *(f"{work:g} s" for work in WORK)], rows)
 
@@ -346,16 +358,13 @@ def report(measured: dict[str, Any]) -> str:
     lasts = ", ".join(f"{seconds(found['chunk'])} with `{name}`" for name, found in measured["chunks"].items())
     medians = ", ".join(f"{seconds(book['median'])} ({n} ranks)" for n, book in books.items())
     written = 10000 / CHUNK * RECORD_BYTES * CHUNK_POINTS / 1e9
-    moved = ordered_bytes(measured) + text_bytes(measured)
+    moved = RECORD_BYTES + ordered_bytes(measured) + text_bytes(measured)
     largest_whole = whole_run(10000, 100.0)
     largest = run(Case(10000, 10.0, CHUNK), posix)
     gathered = run(Case(10000, 10.0, CHUNK), costs_of(measured, "gather"))
 
     def ratio(n: int) -> float:
         return whole_run(n, 100.0).efficiency / whole_run(n, 100.0).bound
-
-    def limit(n: int) -> float:
-        return whole_run(n, 100.0).efficiency / whole_run(n, 100.0).bound_overlapped
 
     def rows(lines: list[str]) -> str:
         return "\n".join(lines)
@@ -377,9 +386,9 @@ thirtieth of it is a sensible number. Chunks of 512 points take {lasts} (one cor
 * Give every rank at least 10 s of work, better 100 s. With 10 s the end counts: somebody is in the middle of a chunk
 that costs ten times the mean while the others have nothing left.
 
-* After the points, every one of them is read and written a few times more, {moved:.0f} bytes in all, and with many fast
-ranks the file system takes longer for it than the work took: on 10 000 ranks with 100 s of work each
-{seconds(largest_whole.files)} at {FILE_ALL / 1e9:g} GB/s. What the ranks do is not what limits a whole run any more.
+* Every point is written and read a few times, {moved:.0f} bytes in all, mostly while others are measured. With many
+fast ranks the file system takes longer for it than the work takes: on 10 000 ranks with 100 s of work each
+{seconds(largest_whole.files)} at {FILE_ALL / 1e9:g} GB/s. What the ranks do is not what limits such a run.
 
 * `posix` (the default on file systems that all hosts see alike) and `mpio` differ little: a chunk costs the worker
 {seconds(posix.write - READ)} and {seconds(mpio.write - READ)} for writing. `gather` brings all records to rank 0; it is
@@ -460,9 +469,8 @@ at a time, not for all whenever something is sent.
 
 ## What remains
 
-* *The file system.* Every record is written, read, put in the order of the grid, and read once for the text. Rows
-whose chunks are done could be written while others are measured, where the file system has time for it: see the second
-bound of whole runs below. The results file alone (`-notsv`) takes {ordered_bytes(measured):.0f} of {moved:.0f} bytes.
+* *The file system.* Every record is written, read, put in the order of the grid, and its row is read once for the text.
+The results file alone (`-notsv`) takes {RECORD_BYTES + ordered_bytes(measured):.0f} of {moved:.0f} bytes.
 
 * *A field as a guess.* The points of a grid are computed by every rank. Where each has a guess of its own (`-pf` with a
 field) rank 0 reads the field, and writes the guesses to the journal in the order of the chunks, in
@@ -488,23 +496,22 @@ chance.
 For 10 s of work per rank with `{TYPICAL}`, that is {typical["points_per_second"]:.0f} points per second and rank. Rank
 0 makes the files, takes the fingerprints of the images, and has {start["sent"]:.0f} short messages for and
 {start["got"]:.0f} from every rank in a run; it judges at most {MOST_JUDGED / 1e6:.1f} million points. Grid order and
-TSV are by all ranks, with `gather` by rank 0.
+TSV are the times of all ranks for them, if nothing else is done: with `mpio` after the points, with `posix` mostly
+among them; with `gather` they are rank 0's, after the points.
 
 {rows(around_table(measured))}
 
-So the whole run, with `posix` and TSV, is less efficient than its middle. Its chunks take
-{seconds(typical["chunk"])} on average. Each cell says how efficient the run is, of how much the assumed file system
-allows: that is the run in which nothing takes time but the work and, after it, the {moved:.0f} bytes of every point
-that are read and written, at {FILE_CLIENT / 1e9:g} GB/s for a rank and {FILE_ALL / 1e9:g} GB/s in all. In brackets is
-what would be possible if they were read and written while points are measured, with the {RECORD_BYTES} bytes of the
-record that are: this is the limit of the hardware, and the program does not reach for it.
+Whole runs with `posix` and TSV, in which rows and text are written as soon as the points of a piece are done. Chunks
+take {seconds(typical["chunk"])} on average. Each cell says how efficient the run is, of how much the assumed file
+system allows: that is the run in which nothing takes time but the work and, while it is done, the {moved:.0f} bytes of
+every point, at {FILE_CLIENT / 1e9:g} GB/s for a rank and {FILE_ALL / 1e9:g} GB/s in all. This is the limit of the
+hardware, as long as so many bytes are moved. In this simulation the file system serves all ranks one after the other.
 
 {rows(whole_table())}
 
-Runs of 100 s reach {percent(ratio(2048))} of the first bound on 2048 ranks, and {percent(ratio(10000))} on 10 000; of
-the bound in brackets {percent(limit(2048))} and {percent(limit(10000))}. Before
-every rank computed its points, rank 0 wrote all of them to the journal, and the same runs reached 32 % and 9 %, with
-kernels that took three times as long for a point.
+Runs of 100 s reach {percent(ratio(2048))} of it on 2048 ranks, and {percent(ratio(10000))} on 10 000. When rows and
+text were written after the points it was 73 % and 73 %; and when rank 0 wrote all points to the journal, the same runs
+had an efficiency of 32 % and 9 %, with kernels that took three times as long for a point.
 
 The start of Python is not in it: half a second from a local disk, but 10 000 ranks that read thousands of small files
 from one server can take minutes. Use a container, or copy the environment to every node.
@@ -524,7 +531,7 @@ short. Why is not known; it is a quarter still.
 
 {rows(check_table(measured))}
 
-The stages after the points, in real runs of small windows: CPU seconds of the busiest rank, as other work was on the
+Rows and text in real runs of small windows: CPU seconds of the busiest rank, as other work was on the
 machine. Predictions are from pieces of the program run by one process.
 
 {rows(ends_table(measured))}
@@ -539,8 +546,8 @@ every point costs before and after the work, points per second, and the messages
 
 * Assumed: a network with {seconds(LATENCY)} and {BANDWIDTH / 1e9:g} GB/s; a shared file system with
 {seconds(FILE_LATENCY)} for a call, {FILE_CLIENT / 1e9:g} GB/s for a client and {FILE_ALL / 1e9:g} GB/s in all. 10 000
-ranks with chunks of {CHUNK} s write {written:.1f} GB/s in {2e4 / CHUNK / 1000:.0f} thousand calls per second. A file
-system that takes less limits the run, and that is not simulated.
+ranks with chunks of {CHUNK} s write {written:.1f} GB/s of records in {2e4 / CHUNK / 1000:.0f} thousand calls per
+second. Only the table of whole runs knows that the file system serves all of them.
 
 * Assumed: MPI takes short messages at once. A fifth of the chunks are air and cost nothing, three quarters cost about
 the same (±30 %), a twentieth diverges and costs 4 to 10 times as much; neighbours are alike, in runs of 8 chunks on

@@ -326,10 +326,9 @@ def per_point(folder: Path) -> dict[str, float]:
     from mpidvc.fields.tsv import column_names
     from mpidvc.rowfile import RowFile
     from mpidvc.runtime import journal as journals
-    from mpidvc.tasks.memory import ROWS
-    from mpidvc.workflow.finish import OrderedRows
+    from mpidvc.workflow.finishing import OrderedRows
     from mpidvc.workflow.guess import Guess, Nodes
-    from mpidvc.workflow.text import TextRows, parts_of
+    from mpidvc.workflow.text import TextPlaces, TextRows
     from mpidvc.workflow.work import Work
 
     edge, clock = FIELD_EDGE, time.process_time
@@ -392,29 +391,34 @@ def per_point(folder: Path) -> dict[str, float]:
     found["files"] = seconds["files"] + min(times)
     target = RowFile(part, slots)
 
-    def timed(task: Any) -> tuple[float, list[Any]]:
+    def timed(run: Any, pieces: Sequence[Any]) -> tuple[float, list[Any]]:
         times = []
         for _ in range(TIMES):
             begin = clock()
-            done = [task.run(chunk) for chunk in range(task.n_chunks)]
+            done = [run(piece) for piece in pieces]
             times.append(clock() - begin)
         return min(times) / n, done
 
     names = column_names("LDIC")
     finish = OrderedRows(journal, target, layout, names)
-    found["grid order"], told = timed(finish)
-    # a piece of a large grid is a part of a line of bricks: a range of rows for each of their 64 lines of nodes
-    found["calls of the grid order"] = (2 + 64 * len(slots)) / ROWS
+    found["grid order"], told = timed(finish.run, range(finish.n_chunks))
+    found["datasets"] = len(slots)
     target.close()
-    starts = np.concatenate([finish.starts(chunk) for chunk in range(finish.n_chunks)])
-    parts = parts_of(names, starts, np.concatenate([lengths for _, _, lengths in told]), n)
+    places = TextPlaces(names, n)
+    parts = [
+        part
+        for piece, (_, _, lengths) in enumerate(told)
+        for (start, stop), length in zip(finish.pieces[piece][2], lengths.tolist(), strict=True)
+        for part in places.add(start, stop, length)
+    ]
     text = folder / "points.tsv"
     text.touch()
+    rows, written = TextRows(target, layout, names), RowFile(text, {})
     with _counted_calls() as counts:
-        found["TSV"] = timed(TextRows(target, layout, names, RowFile(text, {}), parts))[0]
+        found["TSV"] = timed(lambda part: rows.write(part, written), parts)[0]
     # and a call to write for all that read the datasets once
     found["calls of the TSV"] = counts.total() / TIMES * (1 + 1 / len(slots)) / n
-    found["bytes of the TSV"] = int(parts.places[-1]) / n
+    found["bytes of the TSV"] = places.size / n
     some, times = rng.bytes(2**24), []
     for _ in range(TIMES):
         begin = clock()

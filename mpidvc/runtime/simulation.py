@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from array import array
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpidvc.runtime.schedule import SCHEDULER_ONLY_FROM, Lease, Ledger, Schedule
+from mpidvc.runtime.schedule import SCHEDULER_ONLY_FROM, Followed, Lease, Ledger, Schedule
 
-__all__ = ["Case", "Costs", "Outcome", "bound", "chunk_costs", "extended", "nap", "simulate"]
+__all__ = ["Case", "Costs", "Ending", "Outcome", "bound", "chunk_costs", "extended", "nap", "simulate"]
 
 #: Longest nap of a waiting process, and the growth from nap to nap (`messages.Backoff`), seconds.
 LONGEST_NAP, NAP_STEP = 1e-3, 1e-5
@@ -55,6 +56,34 @@ class Costs:
     write: float = 0.0
     payload: float = 0.0
     latency: float = 0.0
+    bandwidth: float = math.inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """The finished file and the text, which are written in pieces while chunks are done.
+
+    Attributes
+    ----------
+    chunks : int
+        Chunks of a piece.
+    layer : int
+        Pieces of a layer of the grid: the text of a layer is written when it and all layers before are in the file.
+    rows, text : float
+        Seconds of a rank for a piece, and for its text.
+    chunk_bytes, rows_bytes, text_bytes : float
+        Bytes that are read and written for a chunk, a piece and its text.
+    bandwidth : float
+        Of the file system, for all ranks together, bytes per second.
+    """
+
+    chunks: int
+    layer: int
+    rows: float
+    text: float
+    chunk_bytes: float = 0.0
+    rows_bytes: float = 0.0
+    text_bytes: float = 0.0
     bandwidth: float = math.inf
 
 
@@ -192,11 +221,55 @@ class _Master:
         return max(self._seconds.values(), default=0.0) / max(min(1.0, self.now), 1e-9)
 
 
+class _Pieces:
+    """The feed of the pieces of an `Ending`: ``[("rows", k)]``, and ``[("text", k)]``."""
+
+    def __init__(self, ending: Ending, n_chunks: int) -> None:
+        self._ending = ending
+        n = -(-n_chunks // ending.chunks)
+        self._undone = [min(ending.chunks, n_chunks - k * ending.chunks) for k in range(n)]
+        self._unwritten = [min(ending.layer, n - k) for k in range(0, n, ending.layer)]
+        self._ready: deque[tuple[str, int]] = deque()
+        self._layer = 0
+        self._left = 2 * n
+        self._n = n
+
+    def done(self, chunk: int) -> None:
+        piece = chunk // self._ending.chunks
+        self._undone[piece] -= 1
+        if self._undone[piece] == 0:
+            self._ready.append(("rows", piece))
+
+    @property
+    def ready(self) -> int:
+        return len(self._ready)
+
+    @property
+    def exhausted(self) -> bool:
+        return self._left == 0
+
+    def take(self, most: int) -> list[tuple[str, int]]:
+        self._left -= 1
+        return [self._ready.popleft()]
+
+    def finished(self, batch: list[tuple[str, int]], result: Any = None) -> None:
+        kind, piece = batch[0]
+        if kind == "text":
+            return
+        size = self._ending.layer
+        self._unwritten[piece // size] -= 1
+        while self._layer < len(self._unwritten) and self._unwritten[self._layer] == 0:
+            first = self._layer * size
+            self._ready.extend(("text", k) for k in range(first, min(first + size, self._n)))
+            self._layer += 1
+
+
 def simulate(
     case: Case,
     costs: Costs,
     schedule: Callable[[int, int], Any] = Schedule,
     lease: Lease | None = None,
+    ending: Ending | None = None,
 ) -> Outcome:
     """Run a case to its end.
 
@@ -207,6 +280,8 @@ def simulate(
     schedule : callable
         Makes the policy from the numbers of chunks and of ranks.
     lease : Lease, optional
+    ending : Ending, optional
+        What is written besides the chunks.
     """
     lease = lease or Lease()
     n, n_chunks = case.ranks, case.n_chunks
@@ -229,7 +304,9 @@ def simulate(
         events.append((ends[rank] + case.detect, order, -rank, 0, 0.0, 0))
     heapq.heapify(events)
 
-    ledger: Ledger[range] = Ledger(schedule(n_chunks, n), range(1, n), lease)
+    policy = schedule(n_chunks, n)
+    feed = None if ending is None else _Pieces(ending, n_chunks)
+    ledger: Ledger[Any] = Ledger(policy if feed is None else Followed(policy, feed), range(1, n), lease)
     master = _Master()
     free = [0.0] * n
     link = 0.0
@@ -237,11 +314,42 @@ def simulate(
     # work done in the middle of the shortest possible run
     window, worked = (0.3 * total / n, 0.6 * total / n), 0.0
 
-    def in_window(begins: float, seconds: float, given: range) -> float:
+    # until then the file system has what to do
+    files = 0.0
+
+    def lasts(begins: float, given: Any) -> float:
+        """Seconds of an assignment; the file system serves all of them in the order in which they are given."""
+        nonlocal files
+        if isinstance(given, range):
+            seconds = until[given.stop] - until[given.start] + len(given) * costs.write
+            moved = 0.0 if ending is None else len(given) * ending.chunk_bytes
+        else:
+            assert ending is not None
+            rows = given[0][0] == "rows"
+            seconds = ending.rows if rows else ending.text
+            moved = ending.rows_bytes if rows else ending.text_bytes
+        if ending is not None:
+            files = max(files, master.now) + moved / ending.bandwidth
+            seconds = max(seconds, files - begins)
+        return float(seconds)
+
+    def finish(given: Any) -> None:
+        if not isinstance(given, range):
+            assert feed is not None
+            feed.finished(given)
+            return
+        for chunk in given:
+            times_done[chunk] += 1
+            if feed is not None:
+                feed.done(chunk)
+
+    def in_window(begins: float, seconds: float, given: Any) -> float:
+        if not isinstance(given, range):
+            return 0.0
         inside = min(begins + seconds, window[1]) - max(begins, window[0])
         return inside * (until[given.stop] - until[given.start]) / seconds if inside > 0 else 0.0
 
-    def take(event: tuple[float, int, int, int, float, int]) -> tuple[int, range | None]:
+    def take(event: tuple[float, int, int, int, float, int]) -> tuple[int, Any]:
         nonlocal messages, known_lost
         _, _, rank, number, seconds, chunks = event
         if rank < 0:
@@ -261,12 +369,13 @@ def simulate(
             if arrives > free[rank]:
                 arrives += nap(arrives - free[rank]) if costs.latency else 0.0
             begins = max(arrives, free[rank])
-            seconds = until[given.stop] - until[given.start] + len(given) * costs.write
+            seconds = lasts(begins, given)
             free[rank] = begins + seconds
             worked += in_window(begins, seconds, given)
             if free[rank] <= ends.get(rank, math.inf):
                 order += 1
-                heapq.heappush(events, (free[rank] + costs.latency, order, rank, number, seconds, len(given)))
+                chunks = len(given) if isinstance(given, range) else 0
+                heapq.heappush(events, (free[rank] + costs.latency, order, rank, number, seconds, chunks))
         if ledger.finished:
             break
         if events and events[0][0] <= master.now:
@@ -278,7 +387,7 @@ def simulate(
             _, assignment = take(event)
         elif (own := ledger.own()) is not None:
             number, given = own
-            seconds = until[given.stop] - until[given.start] + len(given) * costs.write
+            seconds = lasts(master.now, given)
             worked += in_window(master.now, seconds, given)
             master.now += seconds
             assignment = ledger.returned(0, number, seconds, master.now)
@@ -291,8 +400,7 @@ def simulate(
                 master.now += sleeps + (nap(sleeps) if costs.latency else 0.0)
             continue
         if assignment is not None:
-            for chunk in assignment:
-                times_done[chunk] += 1
+            finish(assignment)
 
     # workers that still have assignments are waited for, or given up
     least = master.now + lease.grace

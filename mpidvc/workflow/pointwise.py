@@ -78,13 +78,14 @@ class PointwisePlan(RoadPlan[PartT], CorrelationPlan):
 
     def needs(self) -> Needs:
         n, field = len(self.nodes), self.guess.field
-        # the nodes of a grid are computed, some at a time
+        # the nodes of a grid are computed, some at a time, and their rows are written while others are measured
         finishing, rank0 = field_bytes(n, point=0 if field is None and self.nodes.given is None else POINT_RANK0)
+        along = finishing if self.nodes.given is None else 0
         if field is not None:
             rank0 += sum(column.nbytes for column in field.columns.values())
         return Needs(
             [part.images for part in self.parts],
-            max(self.chunk_bytes(part) for part in self.parts),
+            max(self.chunk_bytes(part) for part in self.parts) + along,
             rank0=rank0 + self.rank0_bytes(),
             looking=self.looking_bytes() + (0 if field is None else READING * n),
             ending=finishing,

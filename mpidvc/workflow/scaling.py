@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mpidvc.runtime.simulation import Case, Costs, extended
+from mpidvc.core.grid import GridOrder, GridPieces
+from mpidvc.runtime.simulation import Case, Costs, Ending, extended
 from mpidvc.tasks.memory import ROWS
 from mpidvc.workflow.summary import MOST_JUDGED
 
@@ -34,6 +35,7 @@ __all__ = [
     "Whole",
     "alone",
     "costs_of",
+    "ending",
     "kept",
     "ordered_bytes",
     "ordering",
@@ -53,6 +55,8 @@ LATENCY, BANDWIDTH = 2e-6, 1e10
 FILE_LATENCY, FILE_CLIENT, FILE_ALL = 0.5e-3, 1e9, 2e10
 #: Points of the largest chunk, bytes of the record of a point, and seconds of a chunk of air, whose boxes are read.
 CHUNK_POINTS, RECORD_BYTES, READ = 512, 144, 1e-3
+#: Its nodes along each axis.
+BRICK = (8, 8, 8)
 #: Bytes of two large images that go into their fingerprints: 16 bits of 2**26 voxels each.
 FINGERPRINT = 2 * 2 * 2**26
 #: Chunks in an assignment when the costs of reports are measured.
@@ -143,9 +147,8 @@ def alone(measured: dict[str, Any], n: int, n_points: float) -> float:
 
 def ordering(measured: dict[str, Any], ranks: int, n_points: float, files: FileSystem = NEAR) -> float:
     """Seconds to write the grid-ordered datasets by so many ranks."""
-    points = measured["points"]
-    calls = points["calls of the grid order"]
-    return _shared(ranks, n_points, points["grid order"], ordered_bytes(measured), calls, files)
+    cpu = measured["points"]["grid order"]
+    return _shared(ranks, n_points, cpu, ordered_bytes(measured), _calls(measured, _cube(n_points)), files)
 
 
 def sharing(measured: dict[str, Any], ranks: int, n_points: float, files: FileSystem = NEAR) -> float:
@@ -178,6 +181,41 @@ def _shared(ranks: int, n_points: float, cpu: float, moved: float, calls: float,
     return max(ours, n_points * moved / files.all + each * rows)
 
 
+def _cube(n_points: float) -> GridPieces:
+    """The pieces of a cube of about so many nodes."""
+    edge = max(1, round(n_points ** (1 / 3)))
+    return GridOrder((edge,) * 3, BRICK).pieces(ROWS)
+
+
+def _calls(measured: dict[str, Any], pieces: GridPieces) -> float:
+    """Calls for a row of the finished file: records and marks are read, and every dataset written in ranges of rows."""
+    _, _, ranges = pieces[0]
+    rows = sum(stop - start for start, stop in ranges)
+    return float((2 + len(ranges) * measured["points"]["datasets"]) / rows)
+
+
+def ending(measured: dict[str, Any], n_points: float, files: FileSystem) -> Ending:
+    """What is written while the chunks of a cube of nodes are measured."""
+    points, pieces = measured["points"], _cube(n_points)
+    first, end, ranges = pieces[0]
+    rows = sum(stop - start for start, stop in ranges)
+
+    def seconds(cpu: float, moved: float, calls: float) -> float:
+        return rows * (cpu + moved / files.client + calls * files.latency)
+
+    ordered, text = ordered_bytes(measured), text_bytes(measured)
+    return Ending(
+        chunks=end - first,
+        layer=math.ceil(len(pieces) * pieces.layers / pieces.order.bricks[0]),
+        rows=seconds(points["grid order"], ordered, _calls(measured, pieces)),
+        text=seconds(points["TSV"], text, points["calls of the TSV"]),
+        chunk_bytes=CHUNK_POINTS * RECORD_BYTES,
+        rows_bytes=rows * ordered,
+        text_bytes=rows * text,
+        bandwidth=files.all,
+    )
+
+
 @dataclass(frozen=True)
 class Whole:
     """A whole run: seconds of its stages, and what bounds it.
@@ -188,15 +226,12 @@ class Whole:
     work : float
         Seconds of work for each rank.
     files : float
-        Seconds in which the file system can move the bytes that are read and written after the points are measured.
-    records : float
-        The same for the records, which are written while points are measured.
+        Seconds in which the file system can move all bytes that are read and written.
     """
 
     stages: dict[str, float]
     work: float
     files: float
-    records: float
 
     @property
     def efficiency(self) -> float:
@@ -204,13 +239,8 @@ class Whole:
 
     @property
     def bound(self) -> float:
-        """Efficiency if nothing took time but the work and, after it, these bytes."""
-        return self.work / (self.work + self.files)
-
-    @property
-    def bound_overlapped(self) -> float:
-        """Efficiency if all bytes were read and written while points are measured, which nothing surpasses."""
-        return self.work / max(self.work, self.files + self.records)
+        """Efficiency if nothing took time but the work and, at the same time, these bytes: nothing surpasses it."""
+        return self.work / max(self.work, self.files)
 
 
 def whole(
@@ -232,21 +262,18 @@ def whole(
     points_per_second : float
         Of a rank.
     measuring : float
-        Seconds until all points are measured, from a simulation.
+        Seconds until all points are measured, and all of the finished file and of the text is written, from a
+        simulation with an `ending`.
     files : FileSystem
     """
     n_points = ranks * work * points_per_second
     stages = {
         "start": starting(measured, ranks, n_points),
         "points": measuring,
-        "grid order": ordering(measured, ranks, n_points, files),
         "summary": summing(measured, n_points),
-        "TSV": sharing(measured, ranks, n_points, files),
     }
-    # of a byte of every point
-    seconds = n_points * max(1 / files.all, 1 / ranks / files.client)
-    after = ordered_bytes(measured) + text_bytes(measured)
-    return Whole(stages, work, seconds * after, seconds * RECORD_BYTES)
+    moved = RECORD_BYTES + ordered_bytes(measured) + text_bytes(measured)
+    return Whole(stages, work, n_points * moved * max(1 / files.all, 1 / ranks / files.client))
 
 
 @cache

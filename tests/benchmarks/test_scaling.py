@@ -20,7 +20,7 @@ import scaling  # noqa: E402
 import scaling_costs  # noqa: E402
 
 from mpidvc.runtime import simulation  # noqa: E402
-from mpidvc.runtime.simulation import Case, Costs, chunk_costs, extended, simulate  # noqa: E402
+from mpidvc.runtime.simulation import Case, Costs, Ending, chunk_costs, extended, simulate  # noqa: E402
 
 COSTS = Costs(send=2e-5, message=1e-4, chunk=1e-5, write=1e-3, payload=7e4, latency=1e-5, bandwidth=1e10)
 
@@ -105,6 +105,46 @@ def test_ranks_that_hang_cost_a_lease() -> None:
     assert 25 < outcome.seconds < 25 + 10 + 25
     patient = simulate(case, COSTS, lease=replace(lease, first=60.0, least=60.0))
     assert patient.seconds > outcome.seconds + 20
+
+
+ENDING = Ending(chunks=2, layer=1, rows=0.5, text=0.25)
+
+
+def test_what_follows_takes_its_time() -> None:
+    """By hand: four chunks of a second, two pieces of two chunks, and their texts."""
+    assert simulate(Case(1, 4.0, 1.0, even=True), Costs(), ending=ENDING).seconds == pytest.approx(4 + 2 * 0.75)
+    # two ranks: chunks 0 and 1, then the first piece and chunk 2 ...
+    outcome = simulate(Case(2, 2.0, 1.0, even=True), Costs(), ending=ENDING)
+    assert (4 + 1.5) / 2 <= outcome.seconds <= 3.5
+    assert (outcome.times_done == 1).all()
+
+
+def test_the_text_waits_for_the_layers_before_it() -> None:
+    """With one layer for all, no text is written before the last rows are, and the file system has all of it then."""
+    case = Case(30, 20.0, 0.1)
+    n = case.n_chunks // 10
+    text = replace(ENDING, rows=0.0, text=0.0, chunks=10, text_bytes=1.0, bandwidth=n / 15)
+    alone = simulate(case, Costs()).seconds
+    soon, end = (simulate(case, Costs(), ending=replace(text, layer=layer)).seconds for layer in (1, n))
+    assert soon < alone + 3
+    assert end == pytest.approx(alone + 15, rel=0.02)
+
+
+@pytest.mark.parametrize("ranks", [4, 40])
+def test_the_file_system_is_shared(ranks: int) -> None:
+    case = Case(ranks, 10.0, 0.1, even=True)
+    moved = case.n_chunks * 1e6 + case.n_chunks / 2 * 5e6
+    narrow = replace(ENDING, rows=0.0, text=0.0, chunk_bytes=1e6, rows_bytes=2e6, text_bytes=3e6, bandwidth=moved / 15)
+    # few ranks wait for it together, and leave it idle together
+    assert 15 <= simulate(case, Costs(), ending=narrow).seconds < 18
+    assert 10 <= simulate(case, Costs(), ending=replace(narrow, bandwidth=moved / 5)).seconds < 12
+
+
+def test_what_follows_is_done_again_by_others() -> None:
+    case = Case(60, 10.0, 0.2, lost=0.3)
+    outcome = simulate(case, COSTS, ending=ENDING)
+    assert outcome.lost > 10
+    assert (outcome.times_done == 1).all()
 
 
 def test_a_seed_gives_one_outcome_and_another_another() -> None:

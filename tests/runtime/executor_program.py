@@ -8,8 +8,8 @@ import numpy as np
 
 from mpidvc.runtime import messages, schedule
 from mpidvc.runtime.comm import connect, find_launcher, install_abort_hook
-from mpidvc.runtime.executor import InlineExecutor, make_executor
-from tests.runtime.pieces import Sums, Uneven, work
+from mpidvc.runtime.executor import Executor, Following, InlineExecutor, make_executor
+from tests.runtime.pieces import Sums, Tens, Uneven, follow, work
 
 
 class Wide:
@@ -40,7 +40,23 @@ def check(task: Uneven | Wide) -> None:
         assert here == there
 
 
+def check_following(executor: Executor, n_chunks: int) -> None:
+    feed, done = Tens(n_chunks), []
+
+    def sink(chunk: int, records: np.ndarray) -> None:
+        feed.done(chunk)
+        done.append(chunk)
+
+    leads = executor.rank == 0
+    executor.map(Uneven(n_chunks), sink if leads else None, None, Following(follow, feed if leads else None))
+    if leads:
+        assert sorted(done) == list(range(n_chunks))
+        assert feed.results == feed.expected
+
+
 for n_chunks in (0, 1, 2, 3, 5, 100):
+    check_following(me, n_chunks)
+    check_following(inline, n_chunks)
     check(Uneven(n_chunks))
     argument = np.linspace(1, 2, 30) if me.rank == 0 else None
     total = me.reduce(Uneven(n_chunks), argument)
@@ -68,6 +84,7 @@ me.map(Uneven(10), None)
 if me.size > 1:
     schedule.SCHEDULER_ONLY_FROM = 2
     check(Uneven(50))
+    check_following(me, 105)
     feed = Sums(60)
     me.flow(work, feed if me.rank == 0 else None)
     assert len(feed.results) == (60 if me.rank == 0 else 0)

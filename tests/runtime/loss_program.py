@@ -13,9 +13,9 @@ import sys
 import numpy as np
 
 from mpidvc.runtime.comm import connect, find_launcher, install_abort_hook
-from mpidvc.runtime.executor import InlineExecutor, make_executor
+from mpidvc.runtime.executor import Following, InlineExecutor, make_executor
 from mpidvc.runtime.stop import Stopped, graceful, handling_signals
-from tests.runtime.pieces import Sums, Uneven, work
+from tests.runtime.pieces import Sums, Tens, Uneven, follow, work
 
 CHUNKS = 300
 SUMS = 4
@@ -103,6 +103,33 @@ def run_flow() -> bool:
         inline.flow(work, oracle)
         assert feed.results.items() <= oracle.results.items()
         assert stopped == (len(feed.results) < 1000)
+    return stopped
+
+
+def following(batch: list[tuple[str, int]]) -> list[int]:
+    hang()
+    return follow(batch)
+
+
+def run_following() -> bool:
+    feed, done = Tens(CHUNKS), []
+
+    def sink(chunk: int, records: np.ndarray) -> None:
+        assert chunk not in done
+        done.append(chunk)
+        feed.done(chunk)
+        strike(len(done))
+
+    stopped = False
+    try:
+        me.map(
+            Struck(CHUNKS), sink if me.rank == 0 else None, stop, Following(following, feed if me.rank == 0 else None)
+        )
+    except Stopped:
+        stopped = True
+    if me.rank == 0:
+        assert feed.results.items() <= feed.expected.items()
+        assert stopped == (len(done) < CHUNKS or len(feed.results) < len(feed.expected))
     return stopped
 
 

@@ -65,3 +65,55 @@ class Sums:
 def work(batch: list[tuple[int, int]]) -> list[int]:
     time.sleep(1e-3 * (batch[0][0] % 3))
     return [(value * 31 + k) % 1_000_003 for k, value in batch]
+
+
+class Tens:
+    """Pieces that follow chunks: one for every ten of them, and another when this one and all before it are done."""
+
+    def __init__(self, n_chunks: int) -> None:
+        self.n = -(-n_chunks // 10)
+        self._undone = [min(10, n_chunks - 10 * k) for k in range(self.n)]
+        self._ready: list[tuple[str, int]] = []
+        self._taken = 0
+        self.results: dict[tuple[str, int], int] = {}
+        self._following = 0
+
+    def done(self, chunk: int) -> None:
+        self._undone[chunk // 10] -= 1
+        if self._undone[chunk // 10] == 0:
+            self._ready.append(("ten", chunk // 10))
+
+    @property
+    def ready(self) -> int:
+        return len(self._ready)
+
+    @property
+    def exhausted(self) -> bool:
+        return self._taken == 2 * self.n
+
+    def take(self, most: int) -> list[tuple[str, int]]:
+        pieces, self._ready = self._ready[:most], self._ready[most:]
+        self._taken += len(pieces)
+        return pieces
+
+    def finished(self, batch: list[tuple[str, int]], result: list[int]) -> None:
+        for piece, value in zip(batch, result, strict=True):
+            assert piece not in self.results
+            self.results[piece] = value
+        while ("ten", self._following) in self.results:
+            self._ready.append(("after", self._following))
+            self._following += 1
+
+    @property
+    def expected(self) -> dict[tuple[str, int], int]:
+        """The results of all pieces."""
+        return {(kind, k): weight(kind, k) for kind in ("ten", "after") for k in range(self.n)}
+
+
+def weight(kind: str, k: int) -> int:
+    return 7 * k + len(kind)
+
+
+def follow(batch: list[tuple[str, int]]) -> list[int]:
+    time.sleep(1e-3 * (batch[0][1] % 3))
+    return [weight(*piece) for piece in batch]

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from mpidvc.runtime.comm import SerialCommunicator
-from mpidvc.runtime.executor import InlineExecutor, make_executor
+from mpidvc.runtime.executor import Following, InlineExecutor, make_executor
 from mpidvc.runtime.launch import Mpiexec
-from mpidvc.runtime.schedule import LONGEST_BATCH, SCHEDULER_ONLY_FROM, FlowSchedule, Schedule
+from mpidvc.runtime.schedule import LONGEST_BATCH, SCHEDULER_ONLY_FROM, FlowSchedule, Followed, Schedule
 from tests.conftest import Job
 
 PROGRAM = str(Path(__file__).with_name("executor_program.py"))
 LOSS_PROGRAM = str(Path(__file__).with_name("loss_program.py"))
 FAREWELL_PROGRAM = str(Path(__file__).with_name("farewell_program.py"))
 MAILBOX_PROGRAM = str(Path(__file__).with_name("mailbox_program.py"))
-WHATS = ["map", "flow", "reduce"]
+WHATS = ["map", "flow", "reduce", "following"]
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_stopped_worker(mpiexec: Job, what: str) -> None:
     assert "does not answer" in done.stdout
 
 
-@pytest.mark.parametrize("what", ["map", "flow"])
+@pytest.mark.parametrize("what", ["map", "flow", "following"])
 @pytest.mark.parametrize("ranks", ["0", "1", "1,2", "0,1,2"])
 def test_stop_request_of_some_ranks(mpiexec: Job, what: str, ranks: str) -> None:
     """Every rank gets `Stopped`; the results so far have reached rank 0 and are right."""
@@ -186,6 +186,25 @@ def test_flow_that_is_stuck_ends() -> None:
     schedule: FlowSchedule[range, None] = FlowSchedule(Pool(2), 2)
     assert schedule.take(1, 0) is not None
     assert schedule.take(0, 0) is not None
+    assert schedule.take(0, 0) is None
+    for _ in range(2):
+        schedule.finished(range(1), 0.0)
+    with pytest.raises(RuntimeError, match="ready"):
+        schedule.take(0, 0)
+
+
+def test_following_that_is_stuck_ends() -> None:
+    class Nothing:
+        n_chunks = 2
+
+        def run(self, chunk: int) -> None: ...
+
+    with pytest.raises(RuntimeError, match="ready"):
+        InlineExecutor().map(Nothing(), None, None, Following(len, Pool(0)))
+    schedule = Followed(Schedule(2, 2), Pool(0))
+    given = schedule.take(1, 0)
+    assert given == range(1)
+    assert schedule.take(0, 0) == range(1, 2)
     assert schedule.take(0, 0) is None
     for _ in range(2):
         schedule.finished(range(1), 0.0)

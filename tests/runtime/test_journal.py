@@ -209,10 +209,10 @@ def test_marks_are_checked_again(journal: Journal) -> None:
     for block in range(5):
         journal.record(block, records_of(block))
     task = MarksTask(journal)
-    assert [task.run(chunk) for chunk in range(task.n_chunks)] == [(0, {})]
+    assert [task.run(chunk) for chunk in range(task.n_chunks)] == [0]
     slot = journal.slots[f"{JOURNAL}/records"]
     journal.write_at(slot.offset + 700 * slot.row_bytes, b"?")
-    assert [task.run(chunk) for chunk in range(task.n_chunks)] == [(1, {})]
+    assert [task.run(chunk) for chunk in range(task.n_chunks)] == [1]
 
 
 def test_what_cannot_go_on(journal: Journal, tmp_path: Path) -> None:

@@ -17,11 +17,13 @@ from mpidvc.runtime.schedule import (
     SERVED,
     SHARE,
     SHARE_OF_FEW,
+    Followed,
     Lease,
     Ledger,
     Schedule,
     Shares,
 )
+from tests.runtime.pieces import Tens
 
 LEASE = Lease(first=100.0, least=10.0, times=5.0, grace=1.0)
 
@@ -286,3 +288,55 @@ def test_an_assignment_lasts_no_longer_than_is_allowed() -> None:
     schedule.finished(range(10_000), 100.0)
     assert len(schedule.take(1, 0) or ()) == LONGEST_ASSIGNMENT / 0.01
     assert len(schedule.take(0, 0) or ()) == 1
+
+
+@pytest.mark.parametrize("size", [1, 2, SCHEDULER_ONLY_FROM])
+def test_what_follows_goes_first(size: int) -> None:
+    """A piece is handed out as soon as it is ready, also as a reserve, but to rank 0 of many ranks."""
+    feed = Tens(40)
+    schedule = Followed(Schedule(40, size), feed)
+    many = size >= SCHEDULER_ONLY_FROM
+    worker = 0 if size == 1 else 1
+    assert schedule.take(worker, 0) == range(1)
+    assert not schedule.exhausted
+    for chunk in range(20):
+        feed.done(chunk)
+    schedule.finished(range(1), 1.0)
+    assert schedule.take(0, 0) == (None if many else [("ten", 0)])
+    assert schedule.take(worker, 0) == [("ten", 0 if many else 1)]
+    feed.done(20)
+    if worker:
+        assert isinstance(schedule.take(worker, 0), list if many else range)
+        feed = Tens(10)
+        reserve = Followed(Schedule(10, size), feed)
+        for chunk in range(10):
+            feed.done(chunk)
+        assert reserve.take(worker, 1) == (None if many else [("ten", 0)])
+
+
+def test_what_follows_has_a_cost_of_its_own() -> None:
+    feed = Tens(20)
+    schedule = Followed(Schedule(20, 2), feed)
+    schedule.size -= 1
+    assert schedule.size == 1
+    for chunk in range(20):
+        given = schedule.take(0, 0)
+        assert given == range(chunk, chunk + 1)
+        schedule.finished(given, 0.1)
+    for chunk in range(20):
+        feed.done(chunk)
+    first, second = schedule.take(0, 0), schedule.take(0, 0)
+    assert not isinstance(first, range)
+    assert not isinstance(second, range)
+    assert first is not None
+    assert second is not None
+    assert schedule.expected(second) is None
+    schedule.finished(first, 7.0)
+    assert schedule.expected(second) == 7.0
+    assert schedule.expected(range(3)) == pytest.approx(0.3)
+    schedule.finished(second, 7.0)
+    feed.finished(first + second, [0, 0])
+    assert not schedule.exhausted
+    assert [schedule.take(0, 0) for _ in range(2)] == [[("after", 0)], [("after", 1)]]
+    assert schedule.exhausted
+    assert schedule.take(0, 0) is None

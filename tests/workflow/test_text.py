@@ -1,21 +1,19 @@
-"""The text of a finished file in parts: their places, and that a file which has changed is noticed."""
+"""The text of a results file: the places of its parts, and that a file which has changed is noticed."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mpidvc.arrays import Ints
-from mpidvc.errors import ResourceError
+from mpidvc.errors import ResourceError, UserError
 from mpidvc.fields.hdf5 import FieldLayout, create_results_file, dataset_rows
 from mpidvc.fields.tsv import COLUMNS, header
 from mpidvc.rowfile import RowFile
-from mpidvc.runtime.executor import InlineExecutor
 from mpidvc.workflow import text
-from mpidvc.workflow.files import RunFiles
-from mpidvc.workflow.text import parts_of, text_length, write_text
+from mpidvc.workflow.text import TextPart, TextPlaces, TextRows, create_text, text_length, write_text
 
 N = 100
 NAMES = COLUMNS["LDIC"]
@@ -27,7 +25,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text, "AT_ONCE", 7)
 
 
-def field_file(folder: Path) -> tuple[RunFiles, dict[str, np.ndarray]]:
+def field_file(folder: Path) -> tuple[RowFile, FieldLayout, dict[str, np.ndarray]]:
     """A finished file of 100 points whose numbers have texts of many lengths, and its datasets."""
     layout = FieldLayout(N, columns=("error", "returnStatus"))
     rng = np.random.default_rng(1)
@@ -39,7 +37,7 @@ def field_file(folder: Path) -> tuple[RunFiles, dict[str, np.ndarray]]:
     finished = RowFile(path, create_results_file(path, layout))
     for name, rows in values.items():
         finished.write(name, 0, rows)
-    return RunFiles(folder / "a", None, np.zeros(0, np.int64), finished, layout, "posix"), values
+    return finished, layout, values
 
 
 def plain_text(values: dict[str, np.ndarray]) -> bytes:
@@ -59,49 +57,80 @@ def plain_text(values: dict[str, np.ndarray]) -> bytes:
 
 
 #: Ranges of rows as the pieces of a grid have them: they interleave, and are reported in any order.
-STARTS = np.array([40, 80, 0, 50, 10, 95, 60, 25])
+STARTS = [40, 80, 0, 50, 10, 95, 60, 25]
 
 
-def ranges(starts: Ints) -> list[tuple[int, int]]:
-    ends = np.append(np.sort(starts)[1:], N)
-    return [(start, int(ends[np.searchsorted(np.sort(starts), start)])) for start in starts.tolist()]
+def ranges() -> list[tuple[int, int]]:
+    ends = sorted([*STARTS[1:], STARTS[0], N])
+    return [(start, min(end for end in ends if end > start)) for start in STARTS]
 
 
-@pytest.mark.parametrize("counted", [True, False])
-def test_written_at_the_places_that_were_counted(tmp_path: Path, counted: bool) -> None:
-    files, values = field_file(tmp_path)
-    parts = None
-    if counted:
-        lengths = [
-            text_length(files.layout, NAMES, {name: rows[a:b] for name, rows in values.items()}, a, b)
-            for a, b in ranges(STARTS)
-        ]
-        parts = parts_of(NAMES, STARTS, lengths, N)
-    path = write_text(InlineExecutor(), files, NAMES, parts)
-    assert path.read_bytes() == plain_text(values)
+def parts_of(lengths: list[int]) -> list[TextPart]:
+    places = TextPlaces(NAMES, N)
+    found = []
+    for (first, stop), length in zip(ranges(), lengths, strict=True):
+        assert not places.complete
+        found += places.add(first, stop, length)
+    assert places.complete
+    assert places.size == len(header(NAMES)) + sum(lengths)
+    return found
+
+
+def test_written_at_the_places_that_were_counted(tmp_path: Path) -> None:
+    source, layout, values = field_file(tmp_path)
+    lengths = [
+        text_length(layout, NAMES, {name: rows[a:b] for name, rows in values.items()}, a, b) for a, b in ranges()
+    ]
+    target = create_text(tmp_path / "a.tsv.part", NAMES, N, tmp_path / "a.tsv")
+    parts = parts_of(lengths)
+    for part in reversed(parts):
+        TextRows(source, layout, NAMES).write(part, target)
+    text = target.path.read_bytes()
+    assert text[: parts[-1].end] == plain_text(values)
+    # more is reserved than is used
+    assert set(text[parts[-1].end :]) <= {0}
+
+
+def test_text_of_a_file_that_was_finished_before(tmp_path: Path) -> None:
+    _, layout, values = field_file(tmp_path)
+    write_text(tmp_path / "a.h5", layout, NAMES, tmp_path / "a.tsv")
+    assert (tmp_path / "a.tsv").read_bytes() == plain_text(values)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "a.tsv"]
 
 
 def test_parts_have_about_so_many_rows_and_lose_none() -> None:
-    parts = parts_of(NAMES, STARTS, np.arange(1, len(STARTS) + 1), N)
+    lengths = list(range(1, len(STARTS) + 1))
+    parts = parts_of(lengths)
     # 0 10 | 25 40 | 50 60 | 80 95, at most 30 rows each where ranges allow it
-    assert parts.rows.tolist() == [0, 25, 50, 80, 100]
+    assert [(part.first, part.stop) for part in parts] == [(0, 25), (25, 50), (50, 80), (80, 100)]
     head = len(header(NAMES))
-    by_start = dict(zip(STARTS.tolist(), range(1, len(STARTS) + 1), strict=True))
-    assert parts.places.tolist() == [
-        head + sum(length for start, length in by_start.items() if start < row) for row in parts.rows.tolist()
+    by_start = dict(zip(STARTS, lengths, strict=True))
+    places = [head + sum(length for start, length in by_start.items() if start < row) for row in (0, 25, 50, 80, 100)]
+    assert [(part.at, part.end) for part in parts] == list(pairwise(places))
+
+
+def test_a_part_is_known_when_all_before_it_is_counted() -> None:
+    places = TextPlaces(NAMES, N)
+    assert list(places.add(60, 100, 5)) == []
+    assert list(places.add(25, 60, 4)) == []
+    head = len(header(NAMES))
+    assert list(places.add(0, 25, 3)) == [
+        TextPart(0, 25, head, head + 3),
+        TextPart(25, 60, head + 3, head + 7),
+        TextPart(60, 100, head + 7, head + 12),
     ]
 
 
-def test_single_ranges_that_are_longer() -> None:
-    assert parts_of(NAMES, [0, 45], [5, 6], N).rows.tolist() == [0, 45, 100]
-
-
 def test_rows_that_have_changed_since_they_were_counted(tmp_path: Path) -> None:
-    files, values = field_file(tmp_path)
-    lengths = [text_length(files.layout, NAMES, values, 0, N)]
-    parts = parts_of(NAMES, [0], lengths, N)
-    assert files.finished is not None
-    files.finished.write("mpidvc/error", 3, np.array([1e9]))
+    source, layout, values = field_file(tmp_path)
+    length = text_length(layout, NAMES, values, 0, N)
+    target = create_text(tmp_path / "a.tsv.part", NAMES, N, tmp_path / "a.tsv")
+    (part,) = TextPlaces(NAMES, N).add(0, N, length)
+    source.write("mpidvc/error", 3, np.array([1e9]))
     with pytest.raises(ResourceError, match="has changed since it was written"):
-        write_text(InlineExecutor(), files, NAMES, parts)
-    assert not (tmp_path / "a.tsv").exists()
+        TextRows(source, layout, NAMES).write(part, target)
+
+
+def test_text_that_cannot_be_made(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be reserved .* -notsv"):
+        create_text(tmp_path / "no" / "a.tsv.part", NAMES, N, tmp_path / "no" / "a.tsv")
