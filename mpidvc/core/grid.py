@@ -236,6 +236,18 @@ class GridPieces:
     def __len__(self) -> int:
         return math.prod(self._counts)
 
+    @property
+    def ends(self) -> Ints:
+        """Ends of the bricks of all pieces: piece k has those from ``ends[k - 1]`` to ``ends[k]``."""
+        bz, by, bx = self.order.bricks
+        per = self.layers, self.lines, self.columns
+        # the last brick of each piece along z, y and x
+        z, y, x = (
+            np.minimum(np.arange(1, n + 1) * p, b) - 1 for n, p, b in zip(self._counts, per, (bz, by, bx), strict=True)
+        )
+        ends: Ints = ((z[:, None, None] * by + y[:, None]) * bx + x).reshape(-1) + 1
+        return ends
+
     def __getitem__(self, k: int) -> tuple[int, int, list[tuple[int, int]]]:
         """Piece k.
 

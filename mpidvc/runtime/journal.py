@@ -120,6 +120,14 @@ class Pieces(Protocol):
     def __getitem__(self, k: int, /) -> tuple[int, int, list[tuple[int, int]]]: ...
 
 
+class WholePieces(Pieces, Protocol):
+    """Pieces of whole blocks, one after the other."""
+
+    @property
+    def ends(self) -> Ints:
+        """Ends of the blocks of each piece."""
+
+
 class ComputedOrder(Protocol):
     """An order of a field's rows that every rank can compute."""
 
@@ -134,8 +142,8 @@ class ComputedOrder(Protocol):
     def places(self, start: int, stop: int) -> Ints:
         """Rows of the journal of the rows [start, stop) of the field."""
 
-    def pieces(self, most: int) -> Pieces:
-        """The order in pieces of whole blocks."""
+    def pieces(self, most: int) -> WholePieces:
+        """The order in pieces."""
 
 
 class Computed(Protocol):

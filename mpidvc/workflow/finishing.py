@@ -39,6 +39,8 @@ class Finishing:
         Columns of the text, if one is wanted.
     stages : Stages
         Gets the times.
+    leads : bool
+        Whether this is rank 0.
 
     Attributes
     ----------
@@ -50,7 +52,7 @@ class Finishing:
         On rank 0: points by return status (``"2"``).
     """
 
-    def __init__(self, files: RunFiles, names: Sequence[str], stages: Stages) -> None:
+    def __init__(self, files: RunFiles, names: Sequence[str], stages: Stages, leads: bool) -> None:
         journal, target = files.journal, files.finished
         assert journal is not None
         assert target is not None
@@ -67,10 +69,10 @@ class Finishing:
         self._pieces_left = self._rows.n_chunks
         self._rows_left = 0 if files.text is None else files.layout.n
         #: Blocks of each piece that are not done, and the ends of the pieces.
-        self._undone = np.ones(self._rows.n_chunks, np.int64)
+        self._undone = np.ones(self._rows.n_chunks if leads else 0, np.int64)
         self._ends: Ints = np.zeros(0, np.int64)
-        if self.along:
-            self._ends = np.array([self._rows.pieces[piece][1] for piece in range(self._rows.n_chunks)])
+        if leads and self.along and journal.computed is not None:
+            self._ends = journal.computed.order.pieces(ROWS).ends
             self._undone = np.bincount(self._piece_of(files.todo), minlength=self._rows.n_chunks)
             self._ready.extend(np.flatnonzero(self._undone == 0).tolist())
 

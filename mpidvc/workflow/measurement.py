@@ -79,7 +79,7 @@ class Measurement:
         names: Sequence[str],
     ) -> None:
         assert files.journal is not None
-        self.finishing = Finishing(files, names, stages)
+        self.finishing = Finishing(files, names, stages, executor.rank == 0)
         self.executor, self.console, self.stages, self.files, self.work = executor, console, stages, files, work
         self.journal: Journal = files.journal
         self.total = self.done = 0

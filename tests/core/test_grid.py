@@ -167,6 +167,7 @@ def test_computed_order_is_the_sorted_one(dims: tuple[int, int, int], per: tuple
     for most in (1, 30, 200, 10**6):
         found = order.pieces(most)
         pieces = [found[k] for k in range(len(found))]
+        assert found.ends.tolist() == [piece[1] for piece in pieces]
         assert [piece[0] for piece in pieces[1:]] == [piece[1] for piece in pieces[:-1]]
         assert (pieces[0][0], pieces[-1][1]) == (0, len(order.starts) - 1)
         for first, end, ranges in pieces:
