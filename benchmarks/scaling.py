@@ -44,6 +44,8 @@ from mpidvc.workflow.scaling import (  # noqa: E402
     FILE_ALL,
     FILE_CLIENT,
     FILE_LATENCY,
+    HOST,
+    HOST_RANKS,
     LATENCY,
     READ,
     RECORD_BYTES,
@@ -225,8 +227,8 @@ def around_table(measured: dict[str, Any]) -> list[str]:
             ordering(measured, n, n_points, CLUSTER),
             summing(measured, n_points),
             sharing(measured, n, n_points, CLUSTER),
-            ordering(measured, 1, n_points, CLUSTER),
-            sharing(measured, 1, n_points, CLUSTER),
+            ordering(measured, min(n, HOST_RANKS), n_points, HOST),
+            sharing(measured, min(n, HOST_RANKS), n_points, HOST),
         )
         rows.append([f"{n}", f"{n_points / 1e6:.3g}", *map(seconds, times)])
     titles = ["start, messages", "grid order", "summary", "TSV", "grid order, gather", "TSV, gather"]
@@ -436,7 +438,7 @@ With chunks of 0.1 s, a million of them, it is the bottleneck (see the table abo
 {percent(gathered.load)}: it checks and writes {RECORD_BYTES * CHUNK_POINTS / 1e3:.0f} kB for every chunk.
 Several
 writers, one for every host, would mend that, but not in one file: two hosts that write to the same page of a file on
-NFS may overwrite each other's bytes.
+NFS may overwrite each other's bytes. The ranks of rank 0's host, which see what it has written, finish the files.
 
 The bookkeeping costs little more on more ranks, per report and median: {medians}. Only the look for late workers,
 once a second, grows: {seconds(books["10000"]["expire"])} with 10 000 ranks. The rest is MPI, pickle, and what the
@@ -497,7 +499,7 @@ For 10 s of work per rank with `{TYPICAL}`, that is {typical["points_per_second"
 0 makes the files, takes the fingerprints of the images, and has {start["sent"]:.0f} short messages for and
 {start["got"]:.0f} from every rank in a run; it judges at most {MOST_JUDGED / 1e6:.1f} million points. Grid order and
 TSV are the times of all ranks for them, if nothing else is done: with `mpio` after the points, with `posix` mostly
-among them; with `gather` they are rank 0's, after the points.
+among them; with `gather` they are those of the {HOST_RANKS} ranks of rank 0's host, a single client, after the points.
 
 {rows(around_table(measured))}
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
@@ -117,11 +117,12 @@ class Executor(Protocol):
         sink: Sink | None,
         stop: StopRequest | None = None,
         following: Following[Any, Any] | None = None,
+        among: Container[int] | None = None,
     ) -> None:
         """Run every chunk once, on any rank, and call ``sink(chunk, result)`` on rank 0, in any order.
 
         The other ranks' `sink` is ignored. With None on rank 0 no results are sent. The pieces of `following` are run
-        before further chunks, on any rank, once each.
+        before further chunks, on any rank, once each. Rank 0 may allow some of the others only to work (`among`).
 
         Raises
         ------
@@ -143,10 +144,11 @@ class Executor(Protocol):
         function: Callable[[Batch], Result],
         feed: Feed[Batch, Result] | None,
         stop: StopRequest | None = None,
+        among: Container[int] | None = None,
     ) -> None:
         """Run ``function(batch)`` for all batches of rank 0's feed, on any rank, until the feed is exhausted.
 
-        The other ranks pass None.
+        The other ranks pass None. Rank 0 may allow some of them only to work (`among`).
 
         Raises
         ------
@@ -204,6 +206,7 @@ class InlineExecutor:
         sink: Sink | None,
         stop: StopRequest | None = None,
         following: Following[Any, Any] | None = None,
+        among: Container[int] | None = None,
     ) -> None:
         feed = None if following is None else following.feed
         chunks = iter(range(task.n_chunks))
@@ -233,6 +236,7 @@ class InlineExecutor:
         function: Callable[[Batch], Result],
         feed: Feed[Batch, Result] | None,
         stop: StopRequest | None = None,
+        among: Container[int] | None = None,
     ) -> None:
         while feed is not None and not feed.exhausted:
             if stop is not None and stop.requested:
@@ -398,6 +402,7 @@ class MPIExecutor:
         sink: Sink | None,
         stop: StopRequest | None = None,
         following: Following[Any, Any] | None = None,
+        among: Container[int] | None = None,
     ) -> None:
         wanted = self.broadcast(sink is not None)
 
@@ -417,11 +422,11 @@ class MPIExecutor:
         if self.rank != 0:
             self._serve(run, stop)
             return
-        policy: Policy[Any] = Schedule(task.n_chunks, self._size)
+        workers = self._workers(among)
+        schedule = Schedule(task.n_chunks, len(workers) + 1)
         feed = None if following is None else following.feed
-        if feed is not None:
-            policy = Followed(Schedule(task.n_chunks, self._size), feed)
-        for given, results in self._lead(policy, run, stop):
+        policy: Policy[Any] = schedule if feed is None else Followed(schedule, feed)
+        for given, results in self._lead(policy, workers, run, stop):
             if not isinstance(given, range):
                 assert feed is not None
                 feed.finished(given, results)
@@ -438,7 +443,8 @@ class MPIExecutor:
         if self.rank != 0:
             return cast("Array", self._serve(run))
         found: dict[int, Array] = {}
-        for (chunks, _), vectors in self._lead(_Argued(Shares(task.n_chunks, self._size), argument), run):
+        shares = Shares(task.n_chunks, len(self._living) + 1)
+        for (chunks, _), vectors in self._lead(_Argued(shares, argument), self._living, run):
             found[chunks.start] = vectors
         total = _ordered_sum(vector for start in sorted(found) for vector in found[start])
         self._dismiss(total)
@@ -449,6 +455,7 @@ class MPIExecutor:
         function: Callable[[Batch], Result],
         feed: Feed[Batch, Result] | None,
         stop: StopRequest | None = None,
+        among: Container[int] | None = None,
     ) -> None:
         def run(batch: Batch, ends: Callable[[], bool]) -> tuple[Result, bool]:
             return function(batch), False
@@ -458,19 +465,20 @@ class MPIExecutor:
             return
         if feed is None:
             raise TypeError("rank 0 needs a feed")
-        for batch, result in self._lead(FlowSchedule(feed, self._size), run, stop):
+        workers = self._workers(among)
+        for batch, result in self._lead(FlowSchedule(feed, len(workers) + 1), workers, run, stop):
             feed.finished(batch, result)
         self._dismiss()
 
-    @property
-    def _size(self) -> int:
-        return len(self._living) + 1
+    def _workers(self, among: Container[int] | None) -> Sequence[int]:
+        """The living workers, or those that are allowed."""
+        return self._living if among is None else [rank for rank in self._living if rank in among]
 
     def _lead(
-        self, policy: Policy[Assignment], run: _Run, stop: StopRequest | None = None
+        self, policy: Policy[Assignment], workers: Sequence[int], run: _Run, stop: StopRequest | None = None
     ) -> Iterator[tuple[Assignment, Any]]:
         """Hand out assignments, run some on this rank, and yield each with its result until none is left."""
-        ledger: Ledger[Assignment] = Ledger(policy, self._living, self.lease)
+        ledger: Ledger[Assignment] = Ledger(policy, workers, self.lease)
         self._ledger = ledger
         backoff = Backoff()
         while True:

@@ -12,11 +12,10 @@ from mpidvc.atomic import sync_folder
 from mpidvc.errors import ResourceError
 from mpidvc.fields.hdf5 import VERDICT, ResultsFile
 from mpidvc.rowfile import RowFile
-from mpidvc.runtime.executor import Executor, InlineExecutor
+from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.journal import MarksTask
 from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.files import RunFiles, close_parallel, nobody_is_lost, part_of
-from mpidvc.workflow.finishing import Finishing
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.text import text_path
 
@@ -84,28 +83,29 @@ def _write_rest(executor: Executor, files: RunFiles, measurement: Measurement) -
     """Write the rows and the parts of the text that are not written yet."""
     journal, target, finishing = measurement.journal, files.finished, measurement.finishing
     assert target is not None
+    among = None
+    if files.driver == "gather" and executor.rank == 0:
+        # other hosts need not see yet what rank 0 has written, and two may not write to the same page
+        hosts = [host for host, _ in executor.processes]
+        among = {rank for rank, host in enumerate(hosts) if host == hosts[0]}
 
     def count(chunk: int, found: Any) -> None:
         finishing.damaged += found
 
-    # the other hosts need not see yet what rank 0 has written
-    working = InlineExecutor() if files.driver == "gather" else executor
-    if working is executor and files.driver == "mpio" and nobody_is_lost(executor):
+    def write(begin: Callable[[], None]) -> None:
+        if executor.rank == 0:
+            begin()
+        executor.flow(finishing.run, finishing if executor.rank == 0 else None, among=among)
+
+    if files.driver == "mpio" and nobody_is_lost(executor):
         target.open_parallel(executor.communicator.mpi)  # type: ignore[attr-defined]
-    if working is executor or executor.rank == 0:
-        if journal.computed is None:
-            # the rows of a piece are from many blocks
-            working.map(MarksTask(journal), count)
-        _flow(working, finishing, finishing.all_done)
+    if journal.computed is None:
+        # the rows of a piece are from many blocks
+        executor.map(MarksTask(journal), count, among=among)
+    write(finishing.all_done)
     close_parallel(executor, files, target)
     if files.driver == "mpio":
-        _flow(executor, finishing, finishing.all_readable)
-
-
-def _flow(executor: Executor, finishing: Finishing, begin: Callable[[], None]) -> None:
-    if executor.rank == 0:
-        begin()
-    executor.flow(finishing.run, finishing if executor.rank == 0 else None)
+        write(finishing.all_readable)
 
 
 def _publish(files: RunFiles, target: RowFile, measurement: Measurement, status: int) -> None:

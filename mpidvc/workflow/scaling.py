@@ -26,6 +26,8 @@ __all__ = [
     "FILE_CLIENT",
     "FILE_LATENCY",
     "FINGERPRINT",
+    "HOST",
+    "HOST_RANKS",
     "LATENCY",
     "NEAR",
     "READ",
@@ -121,6 +123,8 @@ class FileSystem:
 
 #: The shared file system of a cluster, as assumed; and one whose calls cost what the processor spends on them.
 CLUSTER, NEAR = FileSystem(FILE_LATENCY, FILE_CLIENT, FILE_ALL), FileSystem(0.0, math.inf, FILE_ALL)
+#: As one host of the cluster sees it, with so many ranks.
+HOST, HOST_RANKS = FileSystem(FILE_LATENCY, FILE_CLIENT, FILE_CLIENT), 64
 
 
 def starting(measured: dict[str, Any], n: int, n_points: float, looked: float = FINGERPRINT) -> float:

@@ -73,6 +73,34 @@ for n_pieces in (0, 1, 2, 3, 100, 1000):
         assert feed.results == oracle.results
         assert len(feed.results) == n_pieces
 
+
+# Some of the workers only: the results are those of rank 0 and these.
+class Ranks(Uneven):
+    def run(self, chunk: int) -> int:  # type: ignore[override]
+        super().run(chunk)
+        return me.rank
+
+
+def rank_of(batch: list[tuple[int, int]]) -> list[int]:
+    work(batch)
+    return [me.rank] * len(batch)
+
+
+def check_among(among: set[int]) -> None:
+    seen: set[int] = set()
+    me.map(Ranks(60), (lambda chunk, rank: seen.add(rank)) if me.rank == 0 else None, among=among)
+    feed = Sums(60)
+    me.flow(rank_of, feed if me.rank == 0 else None, among=among)
+    if me.rank == 0:
+        allowed = {0, *among} & set(range(me.size))
+        assert seen == allowed
+        assert set(feed.results.values()) == allowed
+        assert len(feed.results) == 60
+
+
+for among in (set(), {1}, {2, 3}):
+    check_among(among)
+
 # Messages that have to be split.
 messages.LONGEST_MESSAGE = 100_000
 check(Wide())

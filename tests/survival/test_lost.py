@@ -147,15 +147,30 @@ if os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK")) == "1":
 """
 
 
+#: Notes which ranks write rows, of which there are many pieces.
+WRITERS = """
+from mpidvc.workflow import finishing
+finishing.ROWS = 64
+def noted(self, piece, run=finishing.OrderedRows.run):
+    with open({path!r}, "a") as file:
+        print(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK")), file=file)
+    return run(self, piece)
+finishing.OrderedRows.run = noted
+"""
+
+
 @pytest.mark.usefixtures("launcher")
-def test_a_file_system_that_differs_on_another_host(make: Make, oracle: Oracle) -> None:
+def test_a_file_system_that_differs_on_another_host(make: Make, oracle: Oracle, tmp_path: Path) -> None:
     line = LINES["pixelSearch"]
     job = make(line)
     ended = job.run(2, "--hdf5-driver", "posix", code=ELSEWHERE)
     assert ended.process.returncode == 0, ended.err
     assert "hosts may see a file on this file system differently; gather is safe" in ended.err
-    ended = job.run(2, "--overwrite", code=ELSEWHERE)
+    writers = tmp_path / "writers"
+    ended = job.run(3, "--overwrite", code=ELSEWHERE + WRITERS.format(path=str(writers)))
     assert ended.process.returncode == 0, ended.err
     told = json.loads(job.log.read_text())
-    assert (told["driver"], len(told["hosts"])) == ("gather", 2)
+    assert (told["driver"], sorted(told["hosts"].values())) == ("gather", [1, 2])
     same(job.out, oracle(line))
+    # the other one on rank 0's host writes rows, too, and the one elsewhere does not
+    assert set(writers.read_text().split()) == {"0", "2"}
