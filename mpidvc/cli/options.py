@@ -546,7 +546,7 @@ def add_results(parser: Parser, group: Group) -> None:
         choices=("auto", "mpio", "posix", "gather"),
         default="auto",
         help="who writes the results file: every process its part, through parallel HDF5 (mpio) or without it (posix), "
-        "or one process all of it (gather); the bytes are the same. auto: posix, but gather on network file systems "
+        "or one process (gather); the bytes are the same. auto: posix, but gather on network file systems "
         "that several hosts do not see alike, such as NFS (default: %(default)s)",
     )
     add_voxel_size(parser, group)
