@@ -104,8 +104,10 @@ def create_text(path: Path, names: Sequence[str], n: int, named: Path) -> RowFil
     Raises
     ------
     UserError
-        If it cannot be made, or the disk has no room for it.
+        If it cannot be made, the disk has no room for it, or a folder or a device has its name.
     """
+    if named.exists() and not named.is_file():
+        raise UserError(f"{named}: is no plain file; move it away, choose another name by -pre, or add -notsv")
     need = len(header(names)) + NUMBER * len(names) * n
     try:
         path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -134,3 +135,18 @@ def test_rows_that_have_changed_since_they_were_counted(tmp_path: Path) -> None:
 def test_text_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be reserved .* -notsv"):
         create_text(tmp_path / "no" / "a.tsv.part", NAMES, N, tmp_path / "no" / "a.tsv")
+
+
+@pytest.mark.parametrize("what", ["folder", "device"])
+def test_a_folder_or_a_device_has_its_name(what: str, tmp_path: Path) -> None:
+    """Neither is replaced, also where a symbolic link leads to it."""
+    named = tmp_path / "a.tsv"
+    if what == "folder":
+        named.mkdir()
+    else:
+        os.mkfifo(tmp_path / "pipe")
+        named.symlink_to(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"a\.tsv: is no plain file; .* -notsv"):
+        create_text(tmp_path / "a.tsv.part", NAMES, N, named)
+    assert not (tmp_path / "a.tsv.part").exists()
+    assert not named.is_file()
