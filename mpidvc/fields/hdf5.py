@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, cast, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mpidvc.arrays import Array, Triple
+from mpidvc.arrays import Array, Ints, Triple
 from mpidvc.atomic import beside, keep_mode, replacing
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import Layout, PhiField, hidden
@@ -49,6 +49,7 @@ __all__ = [
     "dataset_rows",
     "is_hdf5",
     "least_bytes",
+    "phi_of",
     "read_hdf5",
     "rows_of",
     "write_hdf5",
@@ -189,6 +190,24 @@ class FieldLayout:
         first = (float(origin[0]), float(origin[1]), float(origin[2]))
         step = (float(spacing[0]), float(spacing[1]), float(spacing[2]))
         return cls(math.prod(dims), "grid", dims, step, first, columns)
+
+    @property
+    def axes(self) -> tuple[Array, Array, Array]:
+        """Coordinates of the nodes of a regular grid along z, y and x, voxels."""
+        assert self.origin is not None
+        assert self.dims is not None
+        assert self.spacing is not None
+        z, y, x = (
+            np.asarray(o + s * np.arange(n), np.float64)
+            for o, s, n in zip(self.origin, self.spacing, self.dims, strict=True)
+        )
+        return z, y, x
+
+    def nodes(self, rows: Ints) -> Array:
+        """Positions (k, 3) of these rows of a regular grid, voxels."""
+        assert self.dims is not None
+        index = np.unravel_index(np.asarray(rows), self.dims)
+        return np.stack([axis[i] for axis, i in zip(self.axes, index, strict=True)], axis=-1)
 
     @property
     def is_image(self) -> bool:
@@ -458,13 +477,19 @@ def dataset_rows(
 
 def rows_of(layout: FieldLayout, values: Mapping[str, ArrayLike]) -> Rows:
     """The inverse of `dataset_rows`: points from their rows in each dataset, all in voxels and z, y, x."""
-    displacement, F = (np.asarray(values[f"{HOME}/{name}"], np.float64) for name in ("displacement", "F"))
-    phi = np.zeros((len(F), 4, 4))
-    phi[:, 3, 3] = 1
-    phi[:, :3, 3] = displacement[:, ::-1]
-    phi[:, :3, :3] = F.reshape(-1, 3, 3)[:, ::-1, ::-1]
+    phi = phi_of(values[f"{HOME}/displacement"], values[f"{HOME}/F"])
     columns = {name: np.asarray(values[f"{HOME}/{name}"], np.float64) for name in layout.columns}
     return Rows(np.asarray(values[f"{HOME}/positions"], np.float64), phi, columns)
+
+
+def phi_of(displacement: ArrayLike, F: ArrayLike) -> Array:
+    """Phi (k, 4, 4) in z, y, x from the rows of its two datasets."""
+    moved, gradient = np.asarray(displacement, np.float64), np.asarray(F, np.float64)
+    phi = np.zeros((len(gradient), 4, 4))
+    phi[:, 3, 3] = 1
+    phi[:, :3, 3] = moved[:, ::-1]
+    phi[:, :3, :3] = gradient.reshape(-1, 3, 3)[:, ::-1, ::-1]
+    return phi
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:

@@ -318,7 +318,7 @@ class Journal(RowFile):
             for first in range(0, len(layout.order), AT_ONCE):
                 rows = np.arange(first, min(first + AT_ONCE, len(layout.order)))
                 self.write(f"{JOURNAL}/positions", first, layout.positions(rows))
-        if f"{JOURNAL}/inputs" in self.slots:
+        if f"{JOURNAL}/inputs" in self.slots and not layout.inputs_follow:
             for first in range(0, len(layout.order), AT_ONCE):
                 self.write(f"{JOURNAL}/inputs", first, layout.inputs(layout.order[first : first + AT_ONCE]))
 
@@ -350,6 +350,8 @@ class JournalLayout:
         of the field.
     computed : Computed, optional
         The same, where every rank can compute it.
+    inputs_follow : bool
+        Whether the inputs are written later, by all ranks.
     """
 
     determines: Mapping[str, Any]
@@ -360,6 +362,7 @@ class JournalLayout:
     positions: Callable[[Ints], Array]
     inputs: Callable[[Ints], Records]
     computed: Computed | None = None
+    inputs_follow: bool = False
 
     @property
     def datasets(self) -> dict[str, tuple[int, np.dtype[Any]]]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mpidvc.atomic import remove_abandoned
+from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import FieldLayout, check_results_file, create_results_file
 from mpidvc.rowfile import RowFile
 from mpidvc.runtime import journal as journals
@@ -23,12 +24,13 @@ from mpidvc.runtime.filesystems import COHERENT, file_system
 from mpidvc.runtime.journal import Journal, JournalLayout
 from mpidvc.runtime.runlog import path_of
 from mpidvc.runtime.stop import keep
+from mpidvc.tasks.guesses import write_inputs
 from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader, sum_over_ranks
 from mpidvc.workflow.determines import plain, refuse_changes, refuse_replacing, version
-from mpidvc.workflow.files import RunFiles, part_of
+from mpidvc.workflow.files import RunFiles, closing, part_of
 from mpidvc.workflow.output import Output, check_results, look, make_folder, results_path
 from mpidvc.workflow.text import create_text, text_path
-from mpidvc.workflow.work import Work
+from mpidvc.workflow.work import ComputedPoints, Work
 
 __all__ = ["begin"]
 
@@ -96,12 +98,29 @@ def begin(
             files.text.hold()
             # as the user knows it
             files.text.path = text_path(stem)
+        _write_guesses(executor, files, coherent)
         # from now on the cost of the journal; its layout is not part of it
         journal.seconds = 0.0
         if files.driver == "mpio":
             journal.open_parallel(executor.communicator.mpi)  # type: ignore[attr-defined]
         keep(f"what is measured is in {journal.path}")
     return files, work
+
+
+def _write_guesses(executor: Executor, files: RunFiles, coherent: bool) -> None:
+    """Let all ranks write the inputs of the points, where each has a guess of its own in a field's file."""
+    journal = files.journal
+    assert journal is not None
+    if not isinstance(journal.computed, ComputedPoints) or journal.computed.stored is None:
+        return
+    try:
+        with closing(executor, files):
+            write_inputs(executor, journal, journal.computed.stored, coherent)
+    except UserError:
+        if executor.rank == 0 and not files.resumed:
+            # nothing is measured yet
+            journal.path.unlink(missing_ok=True)
+        raise
 
 
 def _stored_instruction_set(path: Path, output: Output) -> str | None:
@@ -173,6 +192,7 @@ def _open(
         positions=lambda rows: work.nodes[rows],
         inputs=work.inputs,
         computed=work.computed,
+        inputs_follow=work.computed is not None and work.computed.stored is not None,
     )
     with contextlib.ExitStack() as undo:
         journal: Journal | None = None
@@ -200,9 +220,11 @@ def _open(
 
 
 def _is_coherent(executor: Executor, path: Path) -> bool:
-    """Whether a file is on a file system that shows it alike on every host; all of them are asked."""
-    here = file_system(path) in COHERENT
-    return bool(sum_over_ranks(executor, [not here])[0] == 0)
+    """Whether all ranks see a file alike: they are on one host, or its file system shows it alike on every host."""
+    hosts = {host for host, _ in executor.processes}
+    # rank 0 alone knows the hosts
+    elsewhere, several = sum_over_ranks(executor, [file_system(path) not in COHERENT, len(hosts) > 1])
+    return bool(elsewhere == 0 or several == 0)
 
 
 def _choose_driver(executor: Executor, console: Console, wanted: str, path: Path, coherent: bool) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,12 +17,14 @@ from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import FieldLayout
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.read import read_field
+from mpidvc.fields.stored import StoredField, open_stored
 from mpidvc.runtime.console import Console
+from mpidvc.tasks.guesses import Survey, checksum_of, survey
 from mpidvc.tasks.memory import PointSet
-from mpidvc.workflow.determines import checksum
+from mpidvc.tasks.ranks import Team
 from mpidvc.workflow.inputs import FARTHEST
 
-__all__ = ["Guess", "Nodes", "Start", "grid_nodes", "nodes_to_measure", "read_guess", "status_threshold"]
+__all__ = ["Guess", "Nodes", "Start", "grid_nodes", "nodes_to_measure", "open_guess", "read_guess", "status_threshold"]
 
 
 #: Remedy for a guess of other images.
@@ -57,7 +60,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Guess:
-    """The first guess of a run: a registration, a field, or nothing (both None).
+    """The first guess of a run: a registration, a field in memory or in its file, or nothing (all None).
 
     Attributes
     ----------
@@ -65,6 +68,10 @@ class Guess:
         One Phi for the whole image.
     field : PhiField or None
         A Phi for every point of its own.
+    stored : StoredField or None
+        The same, in its file.
+    survey : Survey or None
+        What is known of it.
     name : str
         What messages call it: the file of ``-pf``.
     bin_ratio : float
@@ -73,6 +80,8 @@ class Guess:
 
     registration: PhiField | None = None
     field: PhiField | None = None
+    stored: StoredField | None = None
+    survey: Survey | None = None
     name: str = ""
     bin_ratio: float = 1.0
 
@@ -85,20 +94,22 @@ class Guess:
 
     @property
     def displacements(self) -> Array | None:
-        """Displacements (n, 3) of the field in voxels; None without one."""
+        """Displacements (n, 3) of the field in voxels, or the extremes (2, 3) of one in its file; None without one."""
+        if self.survey is not None:
+            return self.survey.displacements
         return None if self.field is None else self.field.displacements
 
     @property
     def digest(self) -> str | None:
         """A checksum of its numbers, whatever the file that holds them; None without a guess."""
+        if self.survey is not None:
+            return self.survey.checksum
         given = self.registration or self.field
-        if given is None:
-            return None
-        return checksum(given.positions, given.phi, *(given.columns[name] for name in sorted(given.columns)))
+        return None if given is None else checksum_of(given)
 
     def start(self, stored_f: str) -> Start | None:
         """What nodes start from; None if every node has a guess of its own. `stored_f` as in `at`."""
-        if self.field is not None:
+        if self.field is not None or self.stored is not None:
             return None
         if self.registration is None:
             return Start(np.eye(4), np.zeros(3), np.eye(3))
@@ -119,10 +130,12 @@ class Guess:
             Part of the registration's F that the nodes start with; displacements always follow its whole Phi. A field
             is taken as it is.
         """
-        start = self.start(stored_f)
-        if start is None:
-            assert self.field is not None
+        if self.stored is not None:
+            return self.stored.phi_at(rows)
+        if self.field is not None:
             return self.field.phi[rows]
+        start = self.start(stored_f)
+        assert start is not None
         return start.at(positions)
 
     def announce(self, console: Console, shape: Triple, tif: bool) -> None:
@@ -136,15 +149,15 @@ class Guess:
         tif : bool
             Whether TIFF files are asked for, which need a grid.
         """
-        if self.field is not None:
-            positions = self.field.positions
-            outside = int(np.sum(((positions < 0) | (positions > np.array(shape) - 1)).any(axis=1)))
+        given = self.field if self.stored is None else self.stored
+        if given is not None:
+            outside = _whereabouts(given, shape).outside
             if outside:
                 console.warn(
-                    f"-pf {self.name}: {outside} of its {len(positions)} points lie outside of the image; is it of "
-                    "other images, or of another binning (-pfb)?"
+                    f"-pf {self.name}: {outside} of its {len(given)} points lie outside of the image; is it of other "
+                    "images, or of another binning (-pfb)?"
                 )
-            if tif and self.field.layout == "points":
+            if tif and given.layout == "points":
                 console.note("the nodes of -pf are no full grid: no TIFF is written")
             return
         if self.registration is None:
@@ -201,6 +214,19 @@ def read_guess(given: str | PhiField | None, bin_ratio: float) -> Guess:
     return Guess(registration=field, name=name, bin_ratio=bin_ratio)
 
 
+def open_guess(given: str | PhiField | None, bin_ratio: float, team: Team) -> Guess:
+    """The guess of ``-pf`` for points of which each is measured by itself; otherwise as `read_guess`.
+
+    A field on a regular grid in a results file stays there: all ranks look at it, and none has it in memory.
+    """
+    stored = open_stored(given, bin_ratio) if isinstance(given, str) else None
+    if stored is not None and all(np.abs(axis).max() < FARTHEST for axis in stored.layout.axes):
+        found = team.call(survey, stored, team.threads)
+        if found.on_grid:
+            return Guess(stored=stored, survey=found, name=str(given), bin_ratio=bin_ratio)
+    return read_guess(given, bin_ratio)
+
+
 def status_threshold(field: PhiField, asked: int | None, console: Console) -> int:
     """Least return status of the points of a field that take part: the one asked for (-rst), or a default with a note.
 
@@ -247,14 +273,7 @@ class Nodes:
 
     def __getitem__(self, rows: Ints) -> Array:
         """Positions (k, 3) of these rows, voxels."""
-        if self.given is not None:
-            return self.given[rows]
-        origin, dims, spacing = self.layout.origin, self.layout.dims, self.layout.spacing
-        assert origin is not None
-        assert dims is not None
-        assert spacing is not None
-        index = np.unravel_index(np.asarray(rows), dims)
-        return np.stack([o + s * i for o, s, i in zip(origin, spacing, index, strict=True)], axis=-1)
+        return self.layout.nodes(rows) if self.given is None else self.given[rows]
 
     @cached_property
     def positions(self) -> Array:
@@ -305,37 +324,62 @@ def nodes_to_measure(command: str, guess: Guess, shape: Triple, spacing: Triple 
         If there is neither, no node is inside the image, the field is one of labels or of other images, or its nodes
         are not `spacing` apart.
     """
-    field = guess.field
-    if field is None:
+    given = guess.field if guess.stored is None else guess.stored
+    if given is None:
         return grid_nodes(shape, spacing)
-    other = _of_other_images(field, shape)
+    other = _of_other_images(given, shape)
     if other is not None:
         raise UserError(f"-pf {guess.name}: {other}; {REMEDY}")
-    if field.layout == "labels":
+    if given.layout == "labels":
         raise UserError(f"-pf {guess.name}: is a field of labels; {command} takes a registration or a field of nodes")
-    if spacing is not None and field.spacing is not None and field.dims is not None:
-        own = field.spacing
+    layout = replace(given.layout if isinstance(given, StoredField) else FieldLayout.of(given), columns=())
+    if spacing is not None and layout.spacing is not None and layout.dims is not None:
+        own = layout.spacing
         # along z a single layer of nodes has no spacing
-        if any(n > 1 and abs(a - b) > 1e-6 for n, a, b in zip(field.dims, own, spacing, strict=True)):
+        if any(n > 1 and abs(a - b) > 1e-6 for n, a, b in zip(layout.dims, own, spacing, strict=True)):
             raise UserError(
                 f"{as_given('-ns', spacing)}: the nodes of {guess.name} are "
                 f"{' '.join(f'{s:g}' for s in own)} apart; drop -ns or pass the field to another grid first"
             )
-    layout, distance = replace(FieldLayout.of(field), columns=()), _typical_distance(field, is_two_d(shape))
+    if isinstance(given, StoredField):
+        assert layout.spacing is not None
+        return Nodes(layout, layout.spacing)
+    distance = _typical_distance(given, is_two_d(shape))
     grid = Nodes(layout, distance)
-    if layout.dims is not None and layout.regular and np.array_equal(grid.positions, field.positions):
+    if layout.dims is not None and layout.regular and np.array_equal(grid.positions, given.positions):
         return grid
-    return Nodes(layout, distance, field.positions)
+    return Nodes(layout, distance, given.positions)
 
 
-def _of_other_images(given: PhiField, shape: Triple) -> str | None:
+class _Whereabouts(NamedTuple):
+    """Where the points of a guess are: how many inside and outside of an image, all at z = 0, all at the origin."""
+
+    inside: int
+    outside: int
+    flat: bool
+    at_origin: bool
+
+
+def _whereabouts(given: PhiField | StoredField, shape: Triple) -> _Whereabouts:
+    last = np.array(shape) - 1
+    if isinstance(given, StoredField):
+        z, y, x = axes = given.layout.axes
+        inside = math.prod(int(np.sum((axis >= 0) & (axis <= end))) for axis, end in zip(axes, last, strict=True))
+        return _Whereabouts(inside, len(given) - inside, not z.any(), not (z.any() or y.any() or x.any()))
+    positions = given.positions
+    inside = int(np.sum(((positions >= 0) & (positions <= last)).all(axis=1)))
+    # a label that is not there is neither
+    outside = int(np.sum(((positions < 0) | (positions > last)).any(axis=1)))
+    return _Whereabouts(inside, outside, not positions[:, 0].any(), not positions.any())
+
+
+def _of_other_images(given: PhiField | StoredField, shape: Triple) -> str | None:
     """Words for a guess that cannot be one of images of this shape; None if it can."""
-    positions, last = given.positions, np.array(shape) - 1
-    flat = bool(np.all(positions[:, 0] == 0))
+    found = _whereabouts(given, shape)
     # a single point at the origin may be of either
-    if flat != is_two_d(shape) and positions.any():
-        return "is of 2D images, but these are 3D" if flat else "is of 3D images, but these are 2D"
-    if not ((positions >= 0) & (positions <= last)).all(axis=1).any():
+    if found.flat != is_two_d(shape) and not found.at_origin:
+        return "is of 2D images, but these are 3D" if found.flat else "is of 3D images, but these are 2D"
+    if not found.inside:
         what = "its point lies" if len(given) == 1 else f"all of its {len(given)} points lie"
         sizes = " × ".join(map(str, shape[1:] if is_two_d(shape) else shape))
         return f"{what} outside of an image of {sizes} voxels"

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mpidvc.arrays import Array, Ints, Records, Triple
 from mpidvc.core.grid import GridOrder, chunk_points, grid_order
 from mpidvc.fields.hdf5 import FieldLayout
+from mpidvc.fields.stored import StoredField
 from mpidvc.tasks.memory import ROWS
 from mpidvc.tasks.points import inputs_of
 from mpidvc.workflow.guess import Guess, Nodes, Start
@@ -33,11 +34,14 @@ class ComputedPoints:
     nodes : Nodes
     start : Start or None
         What they start from; None if every point has a guess of its own, which the journal holds.
+    stored : StoredField or None
+        The field of these guesses, where it is in its file.
     """
 
     order: GridOrder
     nodes: Nodes
     start: Start | None
+    stored: StoredField | None = None
 
     def positions(self, start: int, stop: int) -> Array:
         """Positions of the rows [start, stop) of the field, voxels."""
@@ -117,7 +121,7 @@ class Work:
         """The points, if every rank can compute them."""
         if not isinstance(self.order, GridOrder) or self.nodes.given is not None:
             return None
-        return ComputedPoints(self.order, self.nodes, self.guess.start(self.stored_f))
+        return ComputedPoints(self.order, self.nodes, self.guess.start(self.stored_f), self.guess.stored)
 
     @property
     def n_measured(self) -> int:

@@ -31,7 +31,7 @@ from mpidvc.tasks.source import TREE, share_source, source_bytes
 from mpidvc.workflow import inputs, uncertainty
 from mpidvc.workflow.announce import announce, describe_slices
 from mpidvc.workflow.determines import fingerprints
-from mpidvc.workflow.guess import Guess, Nodes, nodes_to_measure, read_guess
+from mpidvc.workflow.guess import Guess, Nodes, nodes_to_measure, open_guess, read_guess
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, series_stems
 from mpidvc.workflow.registration import describe_criterion, registration_options, registration_settings
@@ -94,8 +94,11 @@ class Plan(SeriesPlan[Pair]):
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
-        guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
         seconds = args.images[1:]
+        # a series follows its points on rank 0, and the nodes that -skp keeps, and neighbours, are looked up there
+        whole = len(seconds) > 1 or args.skip or args.adaptive is not None
+        given = args.phi_file, args.phi_file_bin_ratio
+        guess = read_guess(*given) if whole else open_guess(*given, team)
         firsts = args.images[:-1] if args.series_incremental else [args.images[0]] * len(seconds)
         opened = [inputs.open_pair(*names, args.mask1) for names in zip(firsts, seconds, strict=True)]
         shape = opened[0].image1.shape

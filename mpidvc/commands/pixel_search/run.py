@@ -19,7 +19,7 @@ from mpidvc.tasks.memory import search_bytes
 from mpidvc.tasks.pixel_search import RECORD, PixelSearchTask, brick
 from mpidvc.tasks.ranks import Team
 from mpidvc.workflow.announce import announce, describe_slices
-from mpidvc.workflow.guess import nodes_to_measure, read_guess
+from mpidvc.workflow.guess import nodes_to_measure, open_guess
 from mpidvc.workflow.inputs import open_search_pair, window_sizes
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, pair_stem
@@ -53,7 +53,7 @@ class Plan(PointwisePlan[Part]):
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan | LabelPlan:
         if args.labels1 is not None:
             return LabelPlan.prepare(args, console, team)
-        guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
+        guess = open_guess(args.phi_file, args.phi_file_bin_ratio, team)
         images = open_search_pair(args)
         shape = images.image1.shape
         hws, spacing = window_sizes(args.half_window_size, args.node_spacing, shape, args.mask_coverage, args.notes)
