@@ -49,6 +49,8 @@ CASES = {
     "ldic-sigma-mask": "ldic @a.tif @dark.tif -ns 12 -hws 6 -mf1 @mask.tif --sigma --noise-mask @mask.tif",
     "ldic-adaptive": "ldic @a.tif @b.tif -ns 8 -hws 9 --adaptive 0.02 --adaptive-from 3 -vtk -tif",
     "ldic-adaptive-field": "ldic @a.tif @dark.tif -pf @field.tsv -hws 9 -o 3 --adaptive 0.004 -mf1 @mask.tif",
+    "ldic-field": "ldic @a.tif @b.tif -pf @field-ldic.h5 -hws 6",
+    "ldic-field-text": "ldic @a.tif @b.tif -pf @field.tsv -hws 6",
     "ldic-compressed": "ldic @zipped.tif @b.tif -ns 12 -hws 6",
     "ldic-neighbours": "ldic @a.tif @dark.tif -ns 8 -hws 6 -mf1 @mask.tif --start-from neighbours",
     # chunks that find no point from their guess, and points that are tried again
