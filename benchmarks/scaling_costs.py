@@ -323,9 +323,11 @@ def per_point(folder: Path) -> dict[str, float]:
     from mpidvc.core.grid import GridOrder
     from mpidvc.fields import hdf5
     from mpidvc.fields.phifield import PhiField
+    from mpidvc.fields.stored import open_stored
     from mpidvc.fields.tsv import column_names
     from mpidvc.rowfile import RowFile
     from mpidvc.runtime import journal as journals
+    from mpidvc.tasks.guesses import InputsTask, SurveyTask
     from mpidvc.workflow.finishing import OrderedRows
     from mpidvc.workflow.guess import Guess, Nodes
     from mpidvc.workflow.text import TextPlaces, TextRows
@@ -353,23 +355,39 @@ def per_point(folder: Path) -> dict[str, float]:
             positions=lambda rows: nodes[rows],
             inputs=work.inputs,
             computed=work.computed,
+            inputs_follow=guess.stored is not None,
         )
         journal = journals.create_journal(folder / "points.h5", beginning)
         journal.todo()
         return journal, clock() - begin
 
     n, found = len(nodes), {}
-    field = Guess(field=PhiField.from_positions(nodes.positions, np.tile(np.eye(4), (n, 1, 1)), {}))
     seconds = {}
-    for name, per, guess in (("small chunks", 1, Guess()), ("field", 8, field), ("files", 8, Guess())):
+    for name, per in (("small chunks", 1), ("files", 8)):
         times = []
         for _ in range(TIMES):
-            journal, spent = begun(per, guess)
+            journal, spent = begun(per, Guess())
             times.append(spent)
             journal.close()
         seconds[name] = min(times)
     found["chunk"] = max(0.0, (seconds["small chunks"] - seconds["files"]) / (n - n // 512))
-    found["field"] = max(0.0, (seconds["field"] - seconds["files"]) / n)
+    given = folder / "points.guess.h5"
+    values = {name: np.ones(n) for name in columns}
+    field = PhiField.from_positions(nodes.positions, np.tile(np.eye(4), (n, 1, 1)), values)
+    hdf5.write_hdf5(given, field)
+    stored = open_stored(str(given))
+    assert stored is not None
+    journal, _ = begun(8, Guess(stored=stored))
+    for name, task in (("look", SurveyTask(stored)), ("field", InputsTask(journal, stored))):
+        times = []
+        for _ in range(TIMES):
+            begin = clock()
+            for chunk in range(task.n_chunks):
+                task.run(chunk)
+            times.append(clock() - begin)
+        found[name] = min(times) / n
+    journal.close()
+    stored.close()
     journal, _ = begun(8, Guess())
     rng = np.random.default_rng(1)
     for block in range(journal.n_blocks):

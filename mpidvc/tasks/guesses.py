@@ -20,7 +20,7 @@ from mpidvc.runtime.journal import Journal
 from mpidvc.tasks.points import INPUT, inputs_of
 from mpidvc.tasks.ranks import on_leader, sum_over_ranks
 
-__all__ = ["InputsTask", "Survey", "checksum_of", "survey", "write_inputs"]
+__all__ = ["InputsTask", "Survey", "SurveyTask", "checksum_of", "survey", "write_inputs"]
 
 #: Rows of a field that have a checksum of their own: that of the field is made of these.
 ROWS = 2**14

@@ -35,7 +35,7 @@ from mpidvc.workflow.line import key_of
 from mpidvc.workflow.plan import CorrelationPlan, KernelPlan
 from mpidvc.workflow.pointwise import PointwisePlan
 from mpidvc.workflow.road import RoadPlan
-from mpidvc.workflow.scaling import FILE_CLIENT, alone, kept, ordering, seconds_of_chunks, sharing
+from mpidvc.workflow.scaling import FILE_CLIENT, alone, guessing, kept, ordering, seconds_of_chunks, sharing
 
 __all__ = ["Estimate", "NotEstimatedError", "cache_folder", "estimate"]
 
@@ -103,7 +103,10 @@ class Estimate:
         if ranks > 1:
             costs = kept()
             fixed += LAUNCH
-            for stage in (alone, ordering, sharing):
+            stages = [alone, ordering, sharing]
+            if isinstance(self.plan, RoadPlan) and self.plan.guess.stored is not None:
+                stages.append(guessing)
+            for stage in stages:
                 fixed += stage(costs, ranks, self.points) - stage(costs, 1, self.points)
         return fixed + work
 
@@ -183,6 +186,8 @@ def estimate(
         fixed += (len(plan.parts) - 1) * (ended - looked)
         fixed += alone(kept(), 1, points) + ordering(kept(), 1, points)
         fixed += sharing(kept(), 1, points) if plan.output.tsv else 0.0
+        # the preparation has looked at them already
+        fixed += 0.0 if plan.guess.displacements is None else kept()["points"]["field"] * points
     else:
         # by rank 0 alone
         fixed += sum(size for _, size in outputs) / FILE_CLIENT

@@ -38,6 +38,7 @@ __all__ = [
     "alone",
     "costs_of",
     "ending",
+    "guessing",
     "kept",
     "ordered_bytes",
     "ordering",
@@ -59,6 +60,8 @@ FILE_LATENCY, FILE_CLIENT, FILE_ALL = 0.5e-3, 1e9, 2e10
 CHUNK_POINTS, RECORD_BYTES, READ = 512, 144, 1e-3
 #: Its nodes along each axis.
 BRICK = (8, 8, 8)
+#: Bytes of a point that are read and written to put its guess into the journal: displacement and F, and its inputs.
+GUESS_BYTES = 96 + 120
 #: Bytes of two large images that go into their fingerprints: 16 bits of 2**26 voxels each.
 FINGERPRINT = 2 * 2 * 2**26
 #: Chunks in an assignment when the costs of reports are measured.
@@ -159,6 +162,13 @@ def sharing(measured: dict[str, Any], ranks: int, n_points: float, files: FileSy
     """Seconds to write the TSV by so many ranks; its length is counted with the grid order."""
     points = measured["points"]
     return _shared(ranks, n_points, points["TSV"], text_bytes(measured), points["calls of the TSV"], files)
+
+
+def guessing(measured: dict[str, Any], ranks: int, n_points: float) -> float:
+    """Seconds to look at a field in its file, and to write its guesses to the journal, by so many ranks on a host."""
+    points = measured["points"]
+    moved = points["bytes of the finished file"] + GUESS_BYTES
+    return _shared(ranks, n_points, points["look"] + points["field"], moved, 0.0, NEAR)
 
 
 def ordered_bytes(measured: dict[str, Any]) -> float:
