@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpidvc.workflow.scaling import alone, kept, ordering, seconds_of_chunks, sharing
+from mpidvc.workflow.scaling import alone, guessing, kept, ordering, seconds_of_chunks, sharing
 
 EVEN = (1.0,)
 
@@ -41,7 +41,7 @@ def test_long_runs_are_prolonged() -> None:
 
 def test_costs_grow_with_the_points() -> None:
     costs = kept()
-    for cost in (alone, ordering, sharing):
+    for cost in (alone, ordering, sharing, guessing):
         assert 0 <= cost(costs, 4, 1e5) < cost(costs, 4, 1e7)
     # less than a 64th would be: rank 0 alone judges the result
     assert sharing(costs, 1, 1e8) / 64 < sharing(costs, 64, 1e8) < sharing(costs, 1, 1e8) / 10
