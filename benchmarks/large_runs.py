@@ -99,9 +99,9 @@ Memory is that of all ranks: pages that they share count once.
 
 {table(rows, columns)}
 
-A guess of its own for each point (`-pf` with the results file of a grid) is read by all ranks, twice, by ranges of rows:
-for its checksum and extremes before they begin, and to write it to the journal, where ranks read the guesses of their
-chunks. No rank has the field in memory, and nothing of it is broadcast.
+A guess of its own for each point (`-pf` with the results file of a grid) is read by all ranks, twice, by ranges of
+rows: for its checksum and extremes before they begin, and to write it to the journal, where ranks read the guesses of
+their chunks. No rank has the field in memory, and nothing of it is broadcast.
 """
 
 

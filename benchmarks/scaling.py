@@ -475,9 +475,9 @@ at a time, not for all whenever something is sent.
 The results file alone (`-notsv`) takes {RECORD_BYTES + ordered_bytes(measured):.0f} of {moved:.0f} bytes.
 
 * *A field as a guess.* The points of a grid are computed by every rank. Where each has a guess of its own, in the
-results file of a grid (`-pf`), all ranks look at the rows of the field, in {seconds(points["look"])} for each, and write
-the guesses to the journal in the order of the chunks, in {seconds(points["field"])}; none has the field in memory. A
-text, scattered points, a series, `-skp` and `--adaptive` remain: there rank 0 alone reads the field.
+results file of a grid (`-pf`), all ranks look at the rows of the field, in {seconds(points["look"])} for each, and
+write the guesses to the journal in the order of the chunks, in {seconds(points["field"])}; none has the field in
+memory. A text, scattered points, a series, `-skp` and `--adaptive` remain: there rank 0 alone reads the field.
 
 * *gather*, see above.
 

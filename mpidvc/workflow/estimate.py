@@ -103,11 +103,10 @@ class Estimate:
         if ranks > 1:
             costs = kept()
             fixed += LAUNCH
-            stages = [alone, ordering, sharing]
-            if isinstance(self.plan, RoadPlan) and self.plan.guess.stored is not None:
-                stages.append(guessing)
-            for stage in stages:
+            for stage in (alone, ordering, sharing):
                 fixed += stage(costs, ranks, self.points) - stage(costs, 1, self.points)
+            if isinstance(self.plan, RoadPlan) and self.plan.guess.stored is not None:
+                fixed += guessing(costs, ranks, self.points) - guessing(costs, 1, self.points)
         return fixed + work
 
     def memory(self, ranks_per_node: int, mode: str | None = None) -> tuple[str, int, int]:
