@@ -172,9 +172,9 @@ def write_inputs(executor: Executor, journal: Journal, field: StoredField, alike
         On every rank, if the field was changed since it was opened, or a file cannot be read or written.
     """
     _map(executor, field, InputsTask(journal, field), alike)
-    if not alike and executor.rank == 0:
+    if not alike:
         # the others read them in the file
-        journal.sync(always=True)
+        on_leader(executor, lambda: journal.sync(always=True))
 
 
 class _Told:
@@ -219,9 +219,13 @@ def _map(
     told = _Told(task)
     everybody = alike and sum_over_ranks(executor, [field.changed])[0] == 0
     if executor.size == 1 and threads > 1:
-        with ThreadPoolExecutor(min(threads, MOST_THREADS)) as pool:
+        pool = ThreadPoolExecutor(min(threads, MOST_THREADS))
+        try:
             for chunk, result in enumerate(pool.map(told.run, range(told.n_chunks))):
                 take(chunk, result)
+        finally:
+            # at once, if it is interrupted
+            pool.shutdown(cancel_futures=True)
     elif everybody:
         executor.map(told, take)
     elif executor.rank == 0:

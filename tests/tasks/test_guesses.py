@@ -59,6 +59,8 @@ def test_survey(tmp_path: Path, threads: int) -> None:
     field.phi[700:1300, :3] = np.nan
     field.phi[5, 1, 3] = np.nan
     field.phi[8111, :3, 3] = (-50.25, 30, 7)
+    # in the same range
+    field.phi[8120, :3, 3] = np.nan
     found = survey(InlineExecutor(), stored(tmp_path / "a.h5", field), threads)
     moved = field.phi[:, :3, 3]
     expected = [[min(v for v in axis if v == v) for axis in moved.T.tolist()]]
@@ -111,12 +113,32 @@ def test_a_position_off_the_grid(tmp_path: Path, row: int) -> None:
     assert not survey(InlineExecutor(), found).on_grid
 
 
+class Blind(InlineExecutor):
+    """Rank 0 of two ranks, of which the other one sees no such file."""
+
+    size = 2
+
+    def reduce(self, task: SumTask, argument: Any) -> Array:
+        return task.run_sum(0, argument) + 1
+
+    def map(self, *arguments: object) -> None:  # type: ignore[override]
+        raise AssertionError("the other rank cannot read the field")
+
+
 #: The most rows of a piece: many layers of bricks, one line of them, parts of a line.
 PIECES = {(13, 21, 34): (2**15, 1000, 100, 1), (1, 40, 50): (2**15, 500, 30)}
 
 
 @pytest.mark.parametrize(("dims", "most"), [(dims, most) for dims, many in PIECES.items() for most in many])
-def test_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dims: tuple[int, int, int], most: int) -> None:
+@pytest.mark.parametrize(("executor", "alike"), [(InlineExecutor, True), (Blind, True), (Blind, False)])
+def test_inputs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dims: tuple[int, int, int],
+    most: int,
+    executor: type[InlineExecutor],
+    alike: bool,
+) -> None:
     monkeypatch.setattr(guesses, "WRITTEN", most)
     field = field_of(dims)
     given = stored(tmp_path / "a.h5", field)
@@ -145,7 +167,8 @@ def test_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dims: tuple[int
     )
     journal = create_journal(tmp_path / "journal.h5", layout)
     assert not journal.inputs(0)["phi"].any()
-    write_inputs(InlineExecutor(), journal, given, alike=True)
+    # as the others do, rank 0 alone does where hosts see the journal or the field differently
+    write_inputs(executor(), journal, given, alike)
     chunks = chunk_points(field.positions, np.array(per) * [2.0, 3.0, 5.0])
     assert journal.n_blocks == len(chunks)
     for block in range(journal.n_blocks):
@@ -154,18 +177,6 @@ def test_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dims: tuple[int
         assert np.array_equal(inputs["position"], field.positions[rows])
         assert np.array_equal(inputs["phi"], field.phi[rows, :3])
     journal.close()
-
-
-class Blind(InlineExecutor):
-    """Rank 0 of two ranks, of which the other one sees no such file."""
-
-    size = 2
-
-    def reduce(self, task: SumTask, argument: Any) -> Array:
-        return task.run_sum(0, argument) + 1
-
-    def map(self, *arguments: object) -> None:  # type: ignore[override]
-        raise AssertionError("the other rank cannot read the field")
 
 
 def test_rank_that_does_not_see_the_file(tmp_path: Path) -> None:
