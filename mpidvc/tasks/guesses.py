@@ -15,10 +15,10 @@ from mpidvc.fields.hdf5 import Rows
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.stored import StoredField
 from mpidvc.rowfile import JOURNAL
-from mpidvc.runtime.executor import Executor, InlineExecutor, Task
+from mpidvc.runtime.executor import Executor, Task
 from mpidvc.runtime.journal import Journal
 from mpidvc.tasks.points import INPUT, inputs_of
-from mpidvc.tasks.ranks import on_leader, sum_over_ranks
+from mpidvc.tasks.ranks import on_first_host, on_leader, sum_over_ranks
 
 __all__ = ["InputsTask", "Survey", "SurveyTask", "checksum_of", "survey", "write_inputs"]
 
@@ -164,7 +164,7 @@ def write_inputs(executor: Executor, journal: Journal, field: StoredField, alike
     field : StoredField
         That of the first guesses.
     alike : bool
-        Whether all ranks see the journal alike; otherwise rank 0 writes alone.
+        Whether all ranks see the journal alike; otherwise those of rank 0's host write.
 
     Raises
     ------
@@ -198,8 +198,9 @@ def _map(
     sink: Callable[[int, Any], None] | None = None,
     threads: int = 1,
 ) -> None:
-    """Run a task on the ranks, or on rank 0 alone where not all of them see the same field; refuse a field that was
-    changed.
+    """Run a task on the ranks and refuse a field that was changed.
+
+    Those of rank 0's host work where not all see the journal alike, rank 0 alone where not all see the same field.
     """
     refusals: dict[int, str] = {}
 
@@ -217,7 +218,9 @@ def _map(
             raise UserError(refusals[min(refusals)])
 
     told = _Told(task)
-    everybody = alike and sum_over_ranks(executor, [field.changed])[0] == 0
+    among = None if alike else on_first_host(executor)
+    if sum_over_ranks(executor, [field.changed])[0]:
+        among = set()
     if executor.size == 1 and threads > 1:
         pool = ThreadPoolExecutor(min(threads, MOST_THREADS))
         try:
@@ -226,8 +229,6 @@ def _map(
         finally:
             # at once, if it is interrupted
             pool.shutdown(cancel_futures=True)
-    elif everybody:
-        executor.map(told, take)
-    elif executor.rank == 0:
-        InlineExecutor().map(told, take)
+    else:
+        executor.map(told, take, among=among)
     on_leader(executor, end)

@@ -22,6 +22,7 @@ __all__ = [
     "agree_on_instruction_set",
     "check_instruction_set",
     "led",
+    "on_first_host",
     "on_leader",
     "sum_over_ranks",
 ]
@@ -46,6 +47,12 @@ class _EveryRank:
 def sum_over_ranks(executor: Executor, share: npt.ArrayLike) -> Array:
     """Sum of the vectors that the ranks give, on every rank."""
     return executor.reduce(_EveryRank(executor, np.array(share, np.float64)), None)
+
+
+def on_first_host(executor: Executor) -> set[int]:
+    """The ranks on the host of rank 0, which alone knows them."""
+    hosts = [host for host, _ in executor.processes]
+    return {rank for rank, host in enumerate(hosts) if host == hosts[0]}
 
 
 def check_instruction_set() -> None:

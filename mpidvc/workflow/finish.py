@@ -14,7 +14,7 @@ from mpidvc.fields.hdf5 import VERDICT, ResultsFile
 from mpidvc.rowfile import RowFile
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.journal import MarksTask
-from mpidvc.tasks.ranks import on_leader
+from mpidvc.tasks.ranks import on_first_host, on_leader
 from mpidvc.workflow.files import RunFiles, close_parallel, nobody_is_lost, part_of
 from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.text import text_path
@@ -86,8 +86,7 @@ def _write_rest(executor: Executor, files: RunFiles, measurement: Measurement) -
     among = None
     if files.driver == "gather" and executor.rank == 0:
         # other hosts need not see yet what rank 0 has written, and two may not write to the same page
-        hosts = [host for host, _ in executor.processes]
-        among = {rank for rank, host in enumerate(hosts) if host == hosts[0]}
+        among = on_first_host(executor)
 
     def count(chunk: int, found: Any) -> None:
         finishing.damaged += found

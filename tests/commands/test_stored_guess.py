@@ -146,6 +146,25 @@ def test_ranks(folder: Path, tmp_path: Path, mpiexec: Job, n: int, driver: str) 
         assert outputs(tmp_path / f"{kind}-ranks") == outputs(tmp_path / f"{kind}-one")
 
 
+#: A rank that finds another file under the name, as where hosts have folders of their own.
+ELSEWHERE = """\
+import sys
+from mpidvc.fields.stored import StoredField
+from mpidvc.main import main
+from mpidvc.runtime.comm import find_launcher
+if find_launcher().rank == 1:
+    StoredField.changed = property(lambda field: True)
+    StoredField.read = None
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_rank_that_does_not_see_the_field(folder: Path, tmp_path: Path, mpiexec: Job) -> None:
+    done = mpiexec(3, "-c", ELSEWHERE, *words(folder, "3d", tmp_path))
+    assert done.returncode == 0, done.stderr
+    check(tmp_path / "out-pixelSearch.h5", "3d")
+
+
 def test_ranks_that_the_command_starts(folder: Path, tmp_path: Path, command: Job, launcher: object) -> None:
     """What was found by threads before they start travels to them."""
     done = command(*words(folder, "3d", tmp_path), "-np", "2")

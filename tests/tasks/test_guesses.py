@@ -113,31 +113,52 @@ def test_a_position_off_the_grid(tmp_path: Path, row: int) -> None:
     assert not survey(InlineExecutor(), found).on_grid
 
 
-class Blind(InlineExecutor):
-    """Rank 0 of two ranks, of which the other one sees no such file."""
+class Hosts(InlineExecutor):
+    """Rank 0 of three ranks, of which the last one is on another host; `blind`: it sees no such file there.
 
-    size = 2
+    Attributes
+    ----------
+    among : list
+        Ranks that were allowed to work; None for all.
+    """
+
+    size, blind = 3, False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processes = [("a", 1), ("a", 2), ("b", 1)]
+        self.among: list[object] = []
 
     def reduce(self, task: SumTask, argument: Any) -> Array:
-        return task.run_sum(0, argument) + 1
+        return task.run_sum(0, argument) + self.blind
 
-    def map(self, *arguments: object) -> None:  # type: ignore[override]
-        raise AssertionError("the other rank cannot read the field")
+    def map(self, *arguments: Any, **options: Any) -> None:
+        self.among.append(options.pop("among"))
+        super().map(*arguments, **options)
+
+
+class Blind(Hosts):
+    blind = True
 
 
 #: The most rows of a piece: many layers of bricks, one line of them, parts of a line.
 PIECES = {(13, 21, 34): (2**15, 1000, 100, 1), (1, 40, 50): (2**15, 500, 30)}
 
 
+#: Executors, whether all ranks see the journal alike, and which of them may work.
+WHO = [(Hosts, True, None), (Hosts, False, {0, 1}), (Blind, True, set()), (Blind, False, set())]
+
+
+@pytest.mark.parametrize(("kind", "alike", "among"), WHO)
 @pytest.mark.parametrize(("dims", "most"), [(dims, most) for dims, many in PIECES.items() for most in many])
-@pytest.mark.parametrize(("executor", "alike"), [(InlineExecutor, True), (Blind, True), (Blind, False)])
 def test_inputs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     dims: tuple[int, int, int],
     most: int,
-    executor: type[InlineExecutor],
+    kind: type[Hosts],
     alike: bool,
+    among: set[int] | None,
 ) -> None:
     monkeypatch.setattr(guesses, "WRITTEN", most)
     field = field_of(dims)
@@ -167,8 +188,9 @@ def test_inputs(
     )
     journal = create_journal(tmp_path / "journal.h5", layout)
     assert not journal.inputs(0)["phi"].any()
-    # as the others do, rank 0 alone does where hosts see the journal or the field differently
-    write_inputs(executor(), journal, given, alike)
+    executor = kind()
+    write_inputs(executor, journal, given, alike)
+    assert executor.among == [among]
     chunks = chunk_points(field.positions, np.array(per) * [2.0, 3.0, 5.0])
     assert journal.n_blocks == len(chunks)
     for block in range(journal.n_blocks):
@@ -181,8 +203,9 @@ def test_inputs(
 
 def test_rank_that_does_not_see_the_file(tmp_path: Path) -> None:
     given = stored(tmp_path / "a.h5", field_of())
-    one, other = survey(Blind(), given), survey(InlineExecutor(), given)
-    assert one.checksum == other.checksum
+    executor = Blind()
+    assert survey(executor, given).checksum == checksum_of(field_of())
+    assert executor.among == [set()]
 
 
 def test_a_chunk_that_cannot_be_read(tmp_path: Path) -> None:
