@@ -157,7 +157,7 @@ class Guess:
                     f"-pf {self.name}: {outside} of its {len(given)} points lie outside of the image; is it of other "
                     "images, or of another binning (-pfb)?"
                 )
-            if tif and given.layout == "points":
+            if tif and self.field is not None and self.field.layout == "points":
                 console.note("the nodes of -pf are no full grid: no TIFF is written")
             return
         if self.registration is None:
@@ -330,9 +330,9 @@ def nodes_to_measure(command: str, guess: Guess, shape: Triple, spacing: Triple 
     other = _of_other_images(given, shape)
     if other is not None:
         raise UserError(f"-pf {guess.name}: {other}; {REMEDY}")
-    if given.layout == "labels":
-        raise UserError(f"-pf {guess.name}: is a field of labels; {command} takes a registration or a field of nodes")
     layout = replace(given.layout if isinstance(given, StoredField) else FieldLayout.of(given), columns=())
+    if layout.layout == "labels":
+        raise UserError(f"-pf {guess.name}: is a field of labels; {command} takes a registration or a field of nodes")
     if spacing is not None and layout.spacing is not None and layout.dims is not None:
         own = layout.spacing
         # along z a single layer of nodes has no spacing
