@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
-from mpidvc.arrays import Array, Triple
+from mpidvc.arrays import Array, Ints
 from mpidvc.core import deformation
 from mpidvc.kernels import neighbours
 
-__all__ = ["Quality", "compose_along", "fill", "quality_of", "shared_no_more"]
+__all__ = ["Errors", "Quality", "compose_along", "fill", "left_of", "quality_of"]
 
 #: Statuses of points that were not compared.
 NOT_COMPARED = (0, -5, -7)
@@ -51,39 +52,76 @@ def compose_along(total: Array, step: Array, nodes: Array, positions: Array) -> 
     return composed
 
 
-def shared_no_more(offsets: Array, F: Array, window: Triple, kappa: Array) -> Array:
-    """Part of the variance of a step that stays in the total field after its last state has become the reference.
+class Errors(NamedTuple):
+    """Random errors of a step from a reference to a state that may be the next reference.
+
+    Attributes
+    ----------
+    variances : (n, 12) float64
+        Of the displacement along z, y, x, and of F row by row.
+    window : (n, 3) or (3,) int64
+        Compared voxels along z, y, x.
+    apart : (n, 3) float64
+        How far the faces of its window lie from those of an equal one at the node that takes the point up, in the mean,
+        voxels.
+    correlated : float
+        Voxels along an axis that noise is correlated over: faces that are nearer have most of it in common.
+    """
+
+    variances: Array
+    window: Ints
+    apart: Array
+    correlated: float
+
+    @classmethod
+    def of(cls, variances: Array, window: npt.ArrayLike, offsets: Array, F: Array, kappa: Array) -> Errors:
+        """Those of a step.
+
+        Parameters
+        ----------
+        variances, window
+            As the attributes.
+        offsets : (n, 3) float64
+            From the material point in the state to the node that takes it up, voxels.
+        F : (n, 3, 3) float64
+            Of the step: its window is deformed, that of the next step is not.
+        kappa : (3,) float64
+            Voxels of the noise that count as one, for the displacement along z, y, x.
+        """
+        n = np.asarray(window, np.int64)
+        spread = np.abs(F - np.eye(3))
+        apart = np.abs(offsets) + np.einsum("nij,nj->ni", spread, np.broadcast_to(n / 4, offsets.shape))
+        apart += np.einsum("nii->ni", spread) * n / 4
+        axes = 2 if n.reshape(-1, 3)[0, 0] == 1 else 3
+        return cls(variances, n, apart, max(float(kappa[-axes:].mean()), 1.0) ** (1 / axes))
+
+
+def left_of(step: Errors, window: npt.ArrayLike) -> Array:
+    """What the variances of a total field have of a step, after its last state has become the reference.
 
     The noise of that state is in both steps, with opposite signs: it cancels where their windows lie on each other, and
-    stays at their faces. Of the variance of a step it is one half, and both steps leave what they have for themselves.
+    stays at their faces. Of the variance of a step it is one half; both steps leave what they have for themselves.
 
     Parameters
     ----------
-    offsets : (n, 3) float64
-        From the material point in the reference to the node that takes it up, voxels.
-    F : (n, 3, 3) float64
-        Of the step that ends there: its window is deformed, that of the next step is not.
-    window : 3 ints
-        Compared voxels along z, y, x.
-    kappa : (3,) float64
-        Voxels of the noise that count as one, for the displacement along z, y, x: faces that lie nearer to each other
-        than noise is correlated have most of it in common.
+    step : Errors
+        Of the step that ends in the reference.
+    window : (n, 3) or (3,) int
+        Compared voxels along z, y, x of the step that begins there, whose variances are added to these.
 
     Returns
     -------
     (n, 12) float64
-        For the displacement along z, y, x, and for F row by row.
     """
-    n = np.array(window, np.float64)
-    # how far the faces lie apart along each axis, in the mean, and the part of it that noise is not correlated over
-    apart = np.abs(offsets) + np.abs(F - np.eye(3)) @ (n / 4) + np.abs(np.einsum("nii->ni", F) - 1) * n / 4
-    axes = 2 if window[0] == 1 else 3
-    apart /= np.maximum(kappa[-axes:].mean(), 1) ** (1 / axes)
-    common = np.clip(1 - apart / n, 0, 1)
-    # places in the window have a square at its face that is three times the mean
-    ends = np.clip(1 - 3 * apart / n, 0, 1) / np.maximum(common, 1e-9)
-    share = common.prod(axis=1, keepdims=True)
-    return np.concatenate([np.tile(1 - share, (1, 3)), np.tile(1 - share * ends, (1, 3))], axis=1)
+    before, after = np.broadcast_arrays(step.window.astype(np.float64), np.asarray(window, np.float64))
+    least, other = np.minimum(before, after), np.abs(before - after)
+    # the smaller window lies in the larger one, unless its faces are moved beyond
+    lost = np.clip((step.apart - other / 2) / step.correlated, 0, least)
+    share = ((least - lost) / after).prod(axis=-1, keepdims=True)
+    # F along an axis: the mean product of the places in both windows, over that of the squares in the second one
+    ends = ((least - lost) ** 2 - 3 * lost * (lost + other)) / after**2
+    shared = np.concatenate([np.repeat(share, 3, axis=-1), np.tile(share * ends, 3)], axis=-1)
+    return np.asarray(step.variances * (1 - shared))
 
 
 def fill(positions: Array, phi: Array, good: NDArray[np.bool_]) -> Array:

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mpidvc.arrays import Array, Ints, Records
+from mpidvc.arrays import Array, Ints, Records, Triple
 from mpidvc.fields.phifield import PhiField
 from mpidvc.kernels.correlation import ERRORS
 
-__all__ = ["CHOSEN", "INPUT", "Points", "inputs_of", "record_of", "rows_as_records"]
+__all__ = ["CHOSEN", "INPUT", "Points", "inputs_of", "record_of", "rows_as_records", "windows_of"]
 
 #: A point: position in image 1 (z, y, x; voxels) and the first guess of Phi about it, without its last row.
 INPUT = np.dtype([("position", np.float64, (3,)), ("phi", np.float64, (3, 4))])
@@ -42,6 +42,22 @@ def rows_as_records(field: PhiField | None, rows: Ints, columns: Sequence[str]) 
             if name in field.columns:
                 records["result"][:, k] = field.columns[name][which]
     return records
+
+
+def windows_of(field: PhiField, window: Triple) -> Ints:
+    """Compared voxels along z, y, x of the points of ldic: (n, 3) where each has a window of its own, else (3,).
+
+    Parameters
+    ----------
+    field : PhiField
+    window : 3 ints
+        The largest; an axis that does not count has one voxel.
+    """
+    largest = np.array(window, np.int64)
+    if CHOSEN[0] not in field.columns:
+        return largest
+    sizes = np.asarray(field[CHOSEN[0]], np.float64)[:, None]
+    return np.where((largest == 1) | ~np.isfinite(sizes), largest, 2 * np.nan_to_num(sizes).astype(np.int64) - 1)
 
 
 class Points(Protocol):

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from mpidvc.arrays import Array
+from mpidvc.arrays import Array, Ints
 from mpidvc.atomic import replacing
 from mpidvc.cli.command import Outcome
-from mpidvc.core.series import NOT_COMPARED, Quality, compose_along, fill, quality_of, shared_no_more
+from mpidvc.core.series import NOT_COMPARED, Errors, Quality, compose_along, fill, left_of, quality_of
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, write_hdf5
 from mpidvc.fields.phifield import PHI, PhiField
@@ -28,6 +28,7 @@ from mpidvc.runtime.console import Console, duration
 from mpidvc.runtime.executor import Executor, InlineExecutor
 from mpidvc.tasks.ldic import NEAR
 from mpidvc.tasks.memory import JUDGING, PointSet
+from mpidvc.tasks.points import windows_of
 from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.files import RunFiles
 from mpidvc.workflow.guess import Guess, Nodes
@@ -293,13 +294,15 @@ class _Row:
 class _Carried(NamedTuple):
     """A state that may be the reference: its total Phi without gaps, and the points measured, and lost, up to it.
 
-    `left` are the variances (n, 12) of displacement and F that stay of the noises of this reference and those before.
+    `step` are the random errors of the step that ends there, `left` the variances (n, 12) of displacement and F that
+    stay of the steps before; None, and 0, where there are none.
     """
 
     state: int
     total: Array
     measured: Any
     lost: Any
+    step: Errors | None
     left: Array
 
 
@@ -320,7 +323,7 @@ class _Follower:
         self._plan = plan
         self.nodes, self.guess = plan.nodes, plan.guess
         n = len(plan.nodes)
-        self._base = _Carried(0, np.tile(np.eye(4), (n, 1, 1)), np.ones(n, bool), np.zeros(n, bool), np.zeros(12))
+        self._base = _Carried(0, np.tile(np.eye(4), (n, 1, 1)), np.ones(n, bool), np.zeros(n, bool), None, np.zeros(12))
         self._last = self._base
         self.row: _Row
 
@@ -360,7 +363,8 @@ class _Follower:
                     along,
                     self._base.measured & good,
                     self._base.lost | skipped,
-                    self._base.left + self._left(found, along, kappa),
+                    self._step(found, along, kappa),
+                    self._left(found),
                 )
         # every pair of an incremental series has a reference of its own
         of_part = base_name(plan.parts[state - 1].images.image1)
@@ -375,13 +379,20 @@ class _Follower:
             guess[self._base.lost, :3] = np.nan
         self.guess = Guess(field=PhiField(positions, guess), name="the state before")
 
-    def _left(self, found: PhiField, total: Array, kappa: Array | None) -> Array:
-        """Variances (n, 12) that stay of the noise of this state once it is the reference; 0 without random errors."""
+    def _step(self, found: PhiField, total: Array, kappa: Array | None) -> Errors | None:
+        """The random errors of the step to this state, if there are any."""
         if kappa is None:
-            return np.zeros(12)
+            return None
         places = self._plan.nodes.positions + total[:, :3, 3]
-        window = self._plan.parts[0].settings.compared
-        return np.asarray(_variances(found) * shared_no_more(np.rint(places) - places, found.F, window, kappa))
+        return Errors.of(_variances(found), self._window(found), np.rint(places) - places, found.F, kappa)
+
+    def _window(self, found: PhiField) -> Ints:
+        return windows_of(found, self._plan.parts[0].settings.compared)
+
+    def _left(self, found: PhiField) -> Array:
+        """Variances (n, 12) that stay of the steps before the reference, now that this field begins there."""
+        left, step = self._base.left, self._base.step
+        return left if step is None else left + left_of(step, self._window(found))
 
     def _move(self, to: _Carried) -> None:
         """Change the reference."""
@@ -404,7 +415,7 @@ class _Follower:
         columns = found.columns | {"returnStatus": status}
         if self.reference and ERRORS[0] in columns:
             # the noise of the reference is in both parts, and cancels as far as the same voxels are compared
-            sigma = np.where((status == 2)[:, None], np.sqrt(_variances(found) + self._base.left), np.nan)
+            sigma = np.where((status == 2)[:, None], np.sqrt(_variances(found) + self._left(found)), np.nan)
             columns |= dict(zip(ERRORS[:12], sigma.T, strict=True))
             columns |= {ERRORS[12]: np.where(status == 2, found[ERRORS[12]], np.nan)}
         layout = start.layout

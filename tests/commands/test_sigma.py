@@ -23,6 +23,7 @@ from mpidvc.core.series import Quality, quality_of
 from mpidvc.fields.hdf5 import ResultsFile, read_hdf5
 from mpidvc.kernels.correlation import ERRORS, RESULT
 from mpidvc.main import main
+from mpidvc.tasks import noise
 from mpidvc.tasks.ldic import LdicTask
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -368,6 +369,19 @@ def test_a_mask_without_a_region(
     assert "--noise-mask nothing.tif: no cube" in capsys.readouterr().err
 
 
+def changing_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every state becomes the reference of the next: from the reference before it is poor, and then it is not."""
+    looks = itertools.count()
+
+    class Poor(Quality):
+        poor = True
+
+    def looked_at(status: Array, zncc: Array) -> Quality:
+        return (Poor if next(looks) % 2 else Quality)(*quality_of(status, zncc))
+
+    monkeypatch.setattr("mpidvc.workflow.series.quality_of", looked_at)
+
+
 @pytest.mark.parametrize("kind", ["white", "correlated"])
 def test_totals_over_ten_references_are_calibrated(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eleven states with noises of their own; every state is the reference of the next, as if the others were poor."""
@@ -376,16 +390,7 @@ def test_totals_over_ten_references_are_calibrated(kind: str, tmp_path: Path, mo
     for k, values in enumerate(trust.states(n, 1.6, fields)):
         noisy = trust.image(values + 0.1 * trust.noise(n, kind, 100 + k))
         tifffile.imwrite(tmp_path / f"s{k:02d}.tif", noisy, photometric="minisblack")
-    looks = itertools.count()
-
-    class Poor(Quality):
-        poor = True
-
-    def looked_at(status: Array, zncc: Array) -> Quality:
-        # from the reference before the last state first, then from that
-        return (Poor if next(looks) % 2 else Quality)(*quality_of(status, zncc))
-
-    monkeypatch.setattr("mpidvc.workflow.series.quality_of", looked_at)
+    changing_always(monkeypatch)
     monkeypatch.chdir(tmp_path)
     names = [f"s{k:02d}.tif" for k in range(steps + 1)]
     options = ["-ns", "8", "-hws", "7", "-o", "3", "--update-reference", "--sigma", "-np", "1", "-notsv"]
@@ -404,6 +409,38 @@ def test_totals_over_ten_references_are_calibrated(kind: str, tmp_path: Path, mo
         assert zf.std(axis=0).mean() == pytest.approx(1, abs=0.2)
     reference = json.loads(h5py.File("s00-s10-ldic-total.h5")["mpidvc"].attrs["determines"])["reference"]
     assert reference == "s09"
+
+
+def test_totals_of_windows_per_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The noise of the reference cancels in the voxels that the windows of a node share, in closed form."""
+    shape = (36, 36, 120)
+    # the contrast falls along x, and windows become larger
+    contrast = 10 ** (-np.arange(120) / 150)
+    moves = [np.zeros(3), np.array([0.3, -0.25, 0.4]), np.array([0.55, -0.5, 0.75])]
+    texture = ndimage.gaussian_filter(np.random.default_rng(5).normal(size=shape), 1.6, mode="wrap")
+    for k, move in enumerate(moves):
+        values = ndimage.shift(texture / texture.std(), move, order=5, mode="grid-wrap") * contrast
+        noisy = trust.image(values + 0.05 * trust.noise(shape, "white", k))
+        tifffile.imwrite(tmp_path / f"s{k}.tif", noisy, photometric="minisblack")
+    changing_always(monkeypatch)
+    monkeypatch.setattr(noise, "PILOTS", 16)
+    monkeypatch.chdir(tmp_path)
+    words = "-ns 9 -hws 14 -o 3 --adaptive 0.02 --adaptive-from 4 --update-reference -np 1 -notsv"
+    assert main(["ldic", *(f"s{k}.tif" for k in range(3)), *words.split()]) == 0
+    with (
+        ResultsFile("s0-s1-ldic.h5") as one,
+        ResultsFile("s1-s2-ldic.h5") as two,
+        ResultsFile("s0-s2-ldic-total.h5") as total,
+    ):
+        good = total.column("returnStatus") == 2
+        moved = one.positions() + one.field().displacements
+        before, after = (2 * each.column("halfWindowSize")[good, None] - 1 for each in (one, two))
+        first, second, both = (each.column("sigmaXdisp")[good] ** 2 for each in (one, two, total))
+        apart = np.abs(np.rint(moved) - moved)[good]
+    common = np.minimum(np.minimum(before, after), (before + after) / 2 - apart)
+    expected = second + first * (1 - (common / after).prod(axis=1))
+    # the errors of F, of a per cent, deform windows besides
+    np.testing.assert_allclose(both, expected, rtol=0.03)
 
 
 def test_totals_over_a_change_of_the_reference_have_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpidvc.core import deformation
-from mpidvc.core.series import compose_along, fill, quality_of, shared_no_more
+from mpidvc.core.series import Errors, compose_along, fill, left_of, quality_of
 
 
 def affine(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -86,28 +86,48 @@ def test_quality() -> None:
     assert not none.guides
 
 
+def estimates(window: tuple[int, int, int], centre: np.ndarray) -> dict[tuple[float, ...], np.ndarray]:
+    """Weights of the voxels of a window in the estimates of a displacement, and of F along z, y, x."""
+    places = np.indices(window).reshape(3, -1).T - (np.array(window) - 1) / 2
+    squares = np.append(len(places), (places**2).sum(axis=0))
+    return {tuple(place + centre): np.array([1, *place]) / squares for place in places}
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_noise_that_two_windows_do_not_share(axis: int) -> None:
-    """White noise in two boxes a voxel apart: half the variance of the difference of their sums, over that of one."""
-    n = np.array([15, 17, 19])
-    places = np.indices(n).reshape(3, -1).T - (n - 1) / 2
-    offset = np.zeros(3)
-    offset[axis] = 1
-    weights = {}
-    for which, move in (("here", 0 * offset), ("there", offset)):
-        for place in places:
-            # of a displacement, and of F along z, y, x
-            weights.setdefault(tuple(place + move), {})[which] = np.array([1, *place])
+@pytest.mark.parametrize("after", [(15, 17, 19), (11, 13, 15), (21, 23, 25)])
+@pytest.mark.parametrize("distance", [0, 1, 4])
+def test_noise_that_two_windows_do_not_share(axis: int, after: tuple[int, int, int], distance: int) -> None:
+    """White noise of three states, voxel by voxel: the variance of both steps together, less that of the second."""
+    before, offset = (15, 17, 19), np.zeros(3)
+    offset[axis] = distance
+    one, two = estimates(before, 0 * offset), estimates(after, offset)
     none = np.zeros(4)
-    difference = sum((w.get("here", none) - w.get("there", none)) ** 2 for w in weights.values())
-    whole = sum(w["here"] ** 2 for w in weights.values() if "here" in w)
-    found = shared_no_more(offset[None], np.eye(3)[None], (15, 17, 19), np.ones(3))[0]
-    # the ends of a window of 15 voxels are thinner than a voxel
-    np.testing.assert_allclose(found[[0, 3, 4, 5]], difference / whole / 2, rtol=0.12)
+    # the state between them is in both steps, with opposite signs; the first and the last are in one
+    between = sum((one.get(place, none) - two.get(place, none)) ** 2 for place in one.keys() | two.keys())
+    first, last = (sum(w**2 for w in each.values()) for each in (one, two))
+    expected = first + between - last
+
+    def variances(each: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.repeat(2 * each[:1], 3), np.tile(2 * each[1:], 3)])[None]
+
+    step = Errors.of(variances(first), before, offset[None], np.eye(3)[None], np.ones(3))
+    found = left_of(step, after)[0]
     np.testing.assert_array_equal(found[3:], np.tile(found[3:6], 3))
+    # a sum of squares over the voxels of an edge is less than the integral, by 1 / n²
+    np.testing.assert_allclose(found[[0, 3, 4, 5]] / (first + last), expected / (first + last), rtol=0, atol=0.01)
+    # the same where every point has a window of its own
+    own = Errors.of(variances(first), np.array([before]), offset[None], np.eye(3)[None], np.ones(3))
+    np.testing.assert_array_equal(left_of(own, np.array([after]))[0], found)
+
+
+def test_noise_stays_at_the_faces_of_a_window() -> None:
+    offset, n = np.array([[1.0, 0, 0]]), (15, 17, 19)
+
+    def left(offset: np.ndarray, F: np.ndarray, kappa: float) -> np.ndarray:
+        return left_of(Errors.of(np.ones((1, 12)), n, offset, F[None], np.full(3, kappa)), n)[0]
+
+    assert left(offset, np.eye(3), 1)[0] == pytest.approx(1 / 15)
     # noise of which eight voxels count as one; a window that is deformed; one that lies elsewhere
-    less = shared_no_more(offset[None], np.eye(3)[None], (15, 17, 19), np.full(3, 8.0))[0]
-    assert less[0] == pytest.approx(found[0] / 2)
-    stretched = shared_no_more(0 * offset[None], np.diag([1.02, 1, 1])[None], (15, 17, 19), np.ones(3))[0]
-    assert stretched[0] == pytest.approx(0.01)
-    assert (shared_no_more(99 * offset[None], np.eye(3)[None], (15, 17, 19), np.ones(3)) == 1).all()
+    assert left(offset, np.eye(3), 8)[0] == pytest.approx(1 / 30)
+    assert left(0 * offset, np.diag([1.02, 1, 1]), 1)[0] == pytest.approx(0.01)
+    assert (left(99 * offset, np.eye(3), 1) == 1).all()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpidvc.fields.phifield import PhiField
-from mpidvc.tasks.points import INPUT, inputs_of, record_of, rows_as_records
+from mpidvc.tasks.points import INPUT, inputs_of, record_of, rows_as_records, windows_of
 from tests.tasks.given import scattered
 
 
@@ -44,3 +44,12 @@ def test_rows_of_a_field_as_they_are() -> None:
     nothing = rows_as_records(None, rows, columns)
     assert not nothing["phi"].any()
     np.testing.assert_array_equal(nothing["result"], np.tile([0, 0, np.nan, np.nan, np.nan], (4, 1)))
+
+
+def test_windows_of_points() -> None:
+    """Of 2 h - 1 voxels along the axes that count; where no window was chosen it is the largest."""
+    positions, phi = scattered((20, 20, 20), 3)
+    field = PhiField(positions, phi, {"halfWindowSize": np.array([4.0, np.nan, 6.0])})
+    np.testing.assert_array_equal(windows_of(field, (15, 15, 15)), [[7] * 3, [15] * 3, [11] * 3])
+    np.testing.assert_array_equal(windows_of(field, (1, 15, 15)), [[1, 7, 7], [1, 15, 15], [1, 11, 11]])
+    np.testing.assert_array_equal(windows_of(PhiField(positions, phi), (9, 11, 13)), [9, 11, 13])
