@@ -1,7 +1,7 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True
 """Deformation gradients: least squares on neighbours, and their stretches and rotations."""
 
-from libc.math cimport fabs, fmax, isfinite, sqrt
+from libc.math cimport fabs, fmax, fmin, isfinite, sqrt
 from libc.stdint cimport int64_t
 
 import numpy as np
@@ -292,7 +292,7 @@ cdef void slope_weights(const double* place, const double* mean, double[3][3] in
 
 
 cdef bint fit_errors(
-    const double[:, ::1] x, const double[:, ::1] error, const int64_t* found, int64_t n, const double* window,
+    const double[:, ::1] x, const double[:, ::1] error, const int64_t* found, int64_t n, const double[:, :] window,
     bint flat, double* out,
 ) noexcept nogil:
     """Standard deviations (3, 3) of the derivatives of a fit; false where there is no fit."""
@@ -303,7 +303,7 @@ cdef bint fit_errors(
     cdef double mine[3]
     cdef double other[3]
     cdef double total[9]
-    cdef double det, share
+    cdef double det, share, voxels, one, two, common
     cdef int64_t j, k
     cdef int i, a
     for i in range(3):
@@ -328,11 +328,15 @@ cdef bint fit_errors(
     for j in range(n):
         slope_weights(&x[found[j], 0], mean, inverse, mine)
         for k in range(j + 1):
-            share = 1 if j == k else 2
+            share, voxels = 1 if j == k else 2, 1
             for a in range(3):
-                share *= fmax(1 - fabs(x[found[j], a] - x[found[k], a]) / window[a], 0)
+                one, two = window[found[j], a], window[found[k], a]
+                common = (one + two) / 2 - fabs(x[found[j], a] - x[found[k], a])
+                share *= fmax(fmin(fmin(one, two), common), 0)
+                voxels *= one * two
             if share == 0:
                 continue
+            share /= sqrt(voxels)
             slope_weights(&x[found[k], 0], mean, inverse, other)
             for i in range(3):
                 for a in range(3):
@@ -353,9 +357,9 @@ def fit_gradient_errors(positions, errors, start, found, window, bint flat):
         1 standard deviation of their displacements along z, y, x; nan where it is not known.
     start, found : (m + 1,) and (start[m],) int64
         As of `fit_gradients`.
-    window : 3 floats
-        Edges of the windows, voxels: the errors of two points are correlated by the share of their windows that they
-        have in common.
+    window : (3,) or (n, 3) float
+        Edges of the windows of all points, or of each, voxels: the errors of two points are correlated by what their
+        windows have in common, over the root of the product of their voxels.
     flat : bool
         As of `fit_gradients`.
 
@@ -375,7 +379,7 @@ def fit_gradient_errors(positions, errors, start, found, window, bint flat):
     cdef const double[:, ::1] error = np.ascontiguousarray(errors, np.float64).reshape(-1, 3)
     cdef const int64_t[::1] ends = np.ascontiguousarray(start, np.int64)
     cdef const int64_t[::1] points = np.ascontiguousarray(found, np.int64)
-    cdef const double[::1] edges = np.ascontiguousarray(window, np.float64).reshape(3)
+    cdef const double[:, :] edges = np.broadcast_to(np.asarray(window, np.float64), (x.shape[0], 3))
     cdef Py_ssize_t m = ends.shape[0] - 1, j
     if x.shape[0] != error.shape[0]:
         raise ValueError("positions and errors are not of one length")
@@ -387,5 +391,5 @@ def fit_gradient_errors(positions, errors, start, found, window, bint flat):
     with nogil:
         for j in range(m):
             if ends[j] < ends[j + 1]:
-                fit_errors(x, error, &points[ends[j]], ends[j + 1] - ends[j], &edges[0], flat, &out[j, 0, 0])
+                fit_errors(x, error, &points[ends[j]], ends[j + 1] - ends[j], edges, flat, &out[j, 0, 0])
     return sigma

@@ -1,21 +1,26 @@
 """Gauges on a field: means over regions and virtual extensometers, with standard errors that know of shared windows.
 
 Every result is a linear function of the numbers at the points. The noise of two points is correlated as far as their
-windows share voxels: ``rho = prod max(0, 1 - |distance| / window)`` along the axes. That is exact for means of white
-noise over the windows, and for the sums from which a correlation takes the displacement of a window of even texture.
+windows share voxels: ``rho = prod max(0, 1 - |distance| / window)`` along the axes, and for windows of two sizes the
+common voxels over the root of their product. That is exact for means of white noise over the windows, and for the sums
+from which a correlation takes the displacement of a window of even texture.
 The variance of the noise comes from what is left of the numbers beside a linear function of the place, a real
 deformation that is not linear included.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+from numpy.typing import NDArray
 
-from mpidvc.arrays import Array, Triple
+from mpidvc.arrays import Array, Ints
 
-__all__ = ["UPPER", "Extension", "Region", "correlated", "extension", "region"]
+__all__ = ["UPPER", "Extension", "Region", "correlated", "extension", "region", "windows_at"]
 
 #: Places of the six components zz, zy, zx, yy, yx, xx of a symmetric tensor.
 UPPER = ((0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2))
@@ -98,7 +103,7 @@ class _Basis:
 
 
 def correlated(
-    positions: Array, weights: Array, window: Triple | None, places: tuple[Array, Array, Array] | None = None
+    positions: Array, weights: Array, window: npt.ArrayLike | None, places: tuple[Array, Array, Array] | None = None
 ) -> Array:
     """Weights (n, k) times the matrix of the correlations of the points' noise.
 
@@ -107,33 +112,79 @@ def correlated(
     positions : (n, 3) float64
         Voxels.
     weights : (n, k) float64
-    window : 3 ints, optional
-        Voxels of a window along z, y, x; without it the noise of points is independent.
+    window : (3,) or (n, 3) int, optional
+        Voxels of a window along z, y, x, of all points or of each; without it the noise of points is independent.
     places : 3 arrays, optional
         Coordinates of the nodes of a grid along z, y, x, at which all points lie, each at its own: this takes less time
         where windows are shared by many.
     """
     if window is None or len(positions) == 0:
         return weights
+    sizes = np.asarray(window, np.float64)
     if places is not None:
         index = tuple(np.searchsorted(axis, positions[:, k]) for k, axis in enumerate(places))
         laid = np.zeros((*map(len, places), weights.shape[1]))
         laid[index] = weights
+        if sizes.ndim == 2:
+            edges = np.ones((*map(len, places), 3))
+            edges[index] = sizes
+            return np.asarray(_of_pairs(laid, edges, places)[index], np.float64)
         for k, axis in enumerate(places):
-            shared = np.maximum(1 - np.abs(axis[:, None] - axis) / window[k], 0)
+            shared = np.maximum(1 - np.abs(axis[:, None] - axis) / sizes[k], 0)
             laid = np.moveaxis(np.einsum("ij,j...->i...", shared, np.moveaxis(laid, k, 0)), 0, k)
         return np.asarray(laid[index], np.float64)
     from scipy.spatial import KDTree
 
-    scaled = positions / window
-    pairs = KDTree(scaled).query_pairs(1.0, p=np.inf, output_type="ndarray")
+    pairs = KDTree(positions / sizes.reshape(-1, 3).max(axis=0)).query_pairs(1.0, p=np.inf, output_type="ndarray")
     found = weights.copy()
     if len(pairs):
         one, other = pairs.T
-        share = np.prod(np.maximum(1 - np.abs(scaled[one] - scaled[other]), 0), axis=1)[:, None]
+        edges = np.broadcast_to(sizes, positions.shape)
+        share = _share(edges[one], edges[other], np.abs(positions[one] - positions[other]).T)
         np.add.at(found, one, share * weights[other])
         np.add.at(found, other, share * weights[one])
     return np.asarray(found, np.float64)
+
+
+def _share(one: Array, other: Array, apart: Sequence[Array]) -> Array:
+    """Common voxels of windows (…, 3) so far apart along z, y, x, over the root of the product of theirs: (…, 1)."""
+    share = np.ones(one.shape[:-1])
+    for k in range(3):
+        a, b = one[..., k], other[..., k]
+        common = np.minimum(np.minimum(a, b), (a + b) / 2 - apart[k])
+        share *= np.maximum(common, 0) / np.sqrt(a * b)
+    return share[..., None]
+
+
+def _of_pairs(laid: Array, edges: Array, places: tuple[Array, Array, Array]) -> Array:
+    """Weights (z, y, x, k) at the nodes of a grid times the correlations of windows with these edges (z, y, x, 3)."""
+    found: Array = laid.copy()
+    widest = edges.reshape(-1, 3).max(axis=0)
+    reach = [
+        max(int((np.searchsorted(axis, axis + wide) - np.arange(len(axis))).max()) - 1, 0)
+        for axis, wide in zip(places, widest, strict=True)
+    ]
+    for steps in product(*(range(-n, n + 1) for n in reach)):
+        # each pair once
+        if steps <= (0, 0, 0):
+            continue
+        here, there = (
+            tuple(slice(max(n, 0), len(axis) + min(n, 0)) for n, axis in zip(moves, places, strict=True))
+            for moves in ([-n for n in steps], steps)
+        )
+        apart = np.ix_(*(np.abs(axis[b] - axis[a]) for axis, a, b in zip(places, here, there, strict=True)))
+        share = _share(edges[here], edges[there], apart)
+        found[here] += share * laid[there]
+        found[there] += share * laid[here]
+    return found
+
+
+def windows_at(window: npt.ArrayLike | None, rows: Ints | NDArray[np.bool_]) -> Ints | None:
+    """Windows of some points: (3,) or (n, 3) as given, or None."""
+    if window is None:
+        return None
+    windows = np.asarray(window)
+    return windows if windows.ndim == 1 else windows[rows]
 
 
 def _places(positions: Array) -> tuple[Array, Array, Array] | None:
@@ -142,7 +193,7 @@ def _places(positions: Array) -> tuple[Array, Array, Array] | None:
     return (z, y, x) if len(z) * len(y) * len(x) <= 8 * len(positions) + 1000 else None
 
 
-def region(positions: Array, values: Array, window: Triple | None) -> Region:
+def region(positions: Array, values: Array, window: npt.ArrayLike | None) -> Region:
     """Means of numbers over points, and the strain of their displacements, with standard errors.
 
     Parameters
@@ -151,7 +202,7 @@ def region(positions: Array, values: Array, window: Triple | None) -> Region:
         At least one; voxels.
     values : (n, m) float64
         Displacements along z, y, x, and further numbers; finite.
-    window : 3 ints, optional
+    window : (3,) or (n, 3) int, optional
         As in `correlated`.
     """
     n = len(positions)
@@ -182,7 +233,9 @@ def region(positions: Array, values: Array, window: Triple | None) -> Region:
     )
 
 
-def extension(positions: Array, displacements: Array, ends: Array, radius: float, window: Triple | None) -> Extension:
+def extension(
+    positions: Array, displacements: Array, ends: Array, radius: float, window: npt.ArrayLike | None
+) -> Extension:
     """The change of the distance of two places of a field.
 
     The displacement of an end is that of the linear function that fits best to the points around it, those that are
@@ -196,7 +249,7 @@ def extension(positions: Array, displacements: Array, ends: Array, radius: float
         Different ones.
     radius : float
         Voxels.
-    window : 3 ints, optional
+    window : (3,) or (n, 3) int, optional
         As in `correlated`.
 
     Returns
@@ -215,12 +268,13 @@ def extension(positions: Array, displacements: Array, ends: Array, radius: float
         Q = basis.functions
         own = np.einsum("np,nm->pm", Q, displacements[found])
         squares += ((displacements[found] - np.einsum("np,pm->nm", Q, own)) ** 2).sum(axis=0)
-        freedom += len(found) - float(np.einsum("np,np->", Q, correlated(positions[found], Q, window)))
+        RQ = correlated(positions[found], Q, windows_at(window, found))
+        freedom += len(found) - float(np.einsum("np,np->", Q, RQ))
         here = basis.at(end)
         weights[found, 0] += sign * np.einsum("np,p->n", Q, here)
         moves.append(here @ own)
     used = weights[rows]
-    share = float(used[:, 0] @ correlated(positions[rows], used, window)[:, 0])
+    share = float(used[:, 0] @ correlated(positions[rows], used, windows_at(window, rows))[:, 0])
     spread = _variance(squares, freedom) * max(share, 0.0)
     before, after = ends[1] - ends[0], ends[1] - ends[0] + moves[1] - moves[0]
     length, now = float(np.linalg.norm(before)), float(np.linalg.norm(after))

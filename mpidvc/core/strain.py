@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
 from mpidvc.arrays import Array, Ints, Triple
@@ -288,7 +289,7 @@ def cell_gradients(corners: Ints, positions: Array, displacements: Array) -> tup
     return F, displacement
 
 
-def cell_errors(corners: Ints, positions: Array, errors: Array, window: Sequence[float], two_d: bool) -> Array:
+def cell_errors(corners: Ints, positions: Array, errors: Array, window: npt.ArrayLike, two_d: bool) -> Array:
     """Standard deviations of `cell_gradients` from those of the displacements of nodes whose windows overlap.
 
     Parameters
@@ -297,8 +298,8 @@ def cell_errors(corners: Ints, positions: Array, errors: Array, window: Sequence
         As of `cell_gradients`.
     errors : (m, 3) float64
         1 standard deviation of the displacements of all nodes, voxels; nan where it is not known.
-    window : 3 floats
-        Edges of the windows of correlation along z, y, x, voxels.
+    window : (3,) or (m, 3) float
+        Edges of the windows of correlation along z, y, x, of all nodes or of each, voxels.
     two_d : bool
 
     Returns
@@ -308,8 +309,8 @@ def cell_errors(corners: Ints, positions: Array, errors: Array, window: Sequence
 
     Notes
     -----
-    Errors of two nodes are correlated by the share of their windows that they have in common. At the corners of a cell
-    the mean slope of its edges is the gradient of a linear fit.
+    Errors of two nodes are correlated by what their windows have in common, over the root of the product of both. At
+    the corners of a cell the mean slope of its edges is the gradient of a linear fit.
     """
     found = np.ascontiguousarray(corners.reshape(len(corners), -1))
     start = np.arange(len(found) + 1) * found.shape[1]
@@ -356,7 +357,7 @@ def gradients_around(
     displacements: Array,
     two_d: bool,
     errors: Array | None = None,
-    window: Sequence[float] = (1, 1, 1),
+    window: npt.ArrayLike = (1, 1, 1),
 ) -> tuple[Array, Array, Array]:
     """Deformation gradients at places by `fit_gradients` to the points within a radius, in batches that fit in memory.
 

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+import numpy.typing as npt
 
 from mpidvc.arrays import Array, Ints
 
@@ -7,5 +7,5 @@ def fit_gradients(
     centres: Array, positions: Array, displacements: Array, start: Ints, found: Ints, flat: bool
 ) -> tuple[Array, Array, Ints]: ...
 def fit_gradient_errors(
-    positions: Array, errors: Array, start: Ints, found: Ints, window: Sequence[float], flat: bool
+    positions: Array, errors: Array, start: Ints, found: Ints, window: npt.ArrayLike, flat: bool
 ) -> Array: ...

@@ -20,7 +20,7 @@ from mpidvc.core.strain import (
     gradients_around,
 )
 from mpidvc.kernels.correlation import ERRORS
-from mpidvc.tasks.points import Points, record_of
+from mpidvc.tasks.points import Points, record_of, windows_of
 from mpidvc.tasks.source import Source
 
 __all__ = ["BLOCK", "StrainSettings", "StrainTask"]
@@ -46,7 +46,8 @@ class StrainSettings:
     errors : bool
         Whether components get their random errors.
     window : 3 ints
-        Edges of the windows of correlation along z, y, x, voxels; of the random errors of Geers, Q8 and Q4.
+        Edges of the windows of correlation along z, y, x, voxels, the largest where nodes have windows of their own; of
+        the random errors of Geers, Q8 and Q4.
     """
 
     mode: str
@@ -90,6 +91,7 @@ class StrainTask:
             self._usable = np.asarray(np.isfinite(source.field.displacements).all(axis=1))
         #: Of the displacements, where these are propagated.
         self._errors = self._columns(ERRORS[:3]) if settings.errors and settings.mode != "raw" else None
+        self._windows = np.array(settings.window) if source is None else windows_of(source.field, settings.window)
 
     @staticmethod
     def record(settings: StrainSettings) -> np.dtype[Any]:
@@ -130,7 +132,7 @@ class StrainTask:
             F, displacement = cell_gradients(corners, field.positions, field.displacements)
             if self._errors is None:
                 return F, displacement, None
-            return F, displacement, cell_errors(corners, field.positions, self._errors, settings.window, settings.two_d)
+            return F, displacement, cell_errors(corners, field.positions, self._errors, self._windows, settings.two_d)
         F, displacement = np.full((len(inputs), 3, 3), np.nan), np.full((len(inputs), 3), np.nan)
         sigma = np.full(F.shape, np.nan)
         counts = np.isfinite(phi[:, :, 3]).all(axis=1)
@@ -144,6 +146,6 @@ class StrainTask:
             field.displacements,
             settings.two_d,
             self._errors,
-            settings.window,
+            self._windows,
         )
         return F, displacement, None if self._errors is None else sigma

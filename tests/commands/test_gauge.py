@@ -118,6 +118,13 @@ def test_windows_come_from_the_file_or_the_option(
     # the mean of 210 independent numbers; the deviation of the noise is known to 5 %
     assert untold["standardError"] == pytest.approx(0.01 / np.sqrt(untold["points"]), rel=0.2)
     assert told["standardError"] > 1.3 * untold["standardError"]
+    # windows of the nodes, of 5 voxels, that do not touch
+    own = field(1, 0.01)
+    own.columns["halfWindowSize"] = np.full(240, 3.0)
+    settings = json.dumps({"command": "ldic", "-hws": [8, 8, 8]})
+    write_hdf5(tmp_path / "own.h5", own, attributes={"determines": settings})
+    run(f"{tmp_path}/own.h5 --box 0 0 0 99 99 99 --extensometer 20 20 15 20 20 75 --tsv {tmp_path}/own.tsv", folder)
+    assert read(tmp_path / "own.tsv")["1", "box 1", "Zdisp"] == untold
 
 
 def test_strain_files_have_the_window_of_their_gauge(folder: Path, tmp_path: Path) -> None:

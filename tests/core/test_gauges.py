@@ -22,6 +22,19 @@ def brute(positions: np.ndarray, window: tuple[int, int, int]) -> np.ndarray:
     return np.prod(np.maximum(np.array(window) - apart, 0) / window, axis=2)
 
 
+def counted(positions: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """The matrix of correlations, by a voxel for every element of every window."""
+    sides = np.int64(positions.max(axis=0)) + windows.max(axis=0) + 1
+    marks = np.zeros((len(positions), *sides))
+    for mark, first, edges in zip(
+        marks, np.int64(positions) + (windows.max(axis=0) - windows) // 2, windows, strict=True
+    ):
+        mark[tuple(slice(a, a + n) for a, n in zip(first, edges, strict=True))] = 1
+    flat = marks.reshape(len(positions), -1)
+    size = np.sqrt((flat**2).sum(axis=1))
+    return (flat @ flat.T) / np.outer(size, size)
+
+
 def test_correlations_are_shared_voxels() -> None:
     random = np.random.default_rng(1)
     window = (9, 15, 21)
@@ -32,6 +45,26 @@ def test_correlations_are_shared_voxels() -> None:
     np.testing.assert_allclose(correlated(nodes, weights, window, places), expected, atol=1e-12)
     np.testing.assert_allclose(correlated(nodes, weights, window), expected, atol=1e-12)
     np.testing.assert_array_equal(correlated(nodes, weights, None), weights)
+
+
+def test_correlations_of_windows_of_several_sizes() -> None:
+    random = np.random.default_rng(3)
+    nodes = grid((3, 4, 3), 5.0)[random.random(36) < 0.8]
+    windows = 2 * random.integers(1, 8, (len(nodes), 3)) + 1
+    weights = random.normal(size=(len(nodes), 2))
+    places = tuple(np.unique(nodes[:, k]) for k in range(3))
+    expected = counted(nodes, windows) @ weights
+    np.testing.assert_allclose(correlated(nodes, weights, windows, places), expected, atol=1e-12)
+    np.testing.assert_allclose(correlated(nodes, weights, windows), expected, atol=1e-12)
+    # a layer; and equal windows are those of one size
+    flat, same = nodes * [0, 1, 1], np.tile((9, 15, 21), (len(nodes), 1))
+    windows[:, 0] = 1
+    layer = np.unique(flat, axis=0, return_index=True)[1]
+    told = correlated(flat[layer], weights[layer], windows[layer], (np.zeros(1), *places[1:]))
+    np.testing.assert_allclose(told, counted(flat[layer], windows[layer]) @ weights[layer], atol=1e-12)
+    np.testing.assert_allclose(
+        correlated(nodes, weights, same, places), brute(nodes, (9, 15, 21)) @ weights, atol=1e-12
+    )
 
 
 def test_an_affine_field_is_read_exactly() -> None:
@@ -106,3 +139,13 @@ def test_shared_windows_are_fewer_independent_points() -> None:
     assert region(positions, moves, (5, 5, 5)).independent == pytest.approx(216)
     R = brute(positions, (20, 20, 20))
     assert region(positions, moves, (20, 20, 20)).independent == pytest.approx(216**2 / R.sum())
+
+
+def test_every_point_of_an_extensometer_has_its_window() -> None:
+    """The same as with one window where those of the points at hand are alike."""
+    positions = grid((6, 6, 6), 5.0)
+    moves = np.random.default_rng(2).normal(size=(216, 3))
+    ends = np.array([(7.0, 7.0, 7.0), (27.0, 27.0, 27.0)])
+    windows = np.full((216, 3), 13)
+    windows[(positions[:, 0] > 12) & (positions[:, 0] < 22)] = 29
+    assert extension(positions, moves, ends, 5.0, windows) == extension(positions, moves, ends, 5.0, (13, 13, 13))

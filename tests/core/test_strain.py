@@ -256,6 +256,18 @@ def test_errors_of_fits_whose_windows_overlap(flat):
             C = shares(positions[near], window) * np.outer(errors[near, i], errors[near, i])
             np.testing.assert_allclose(F[place, i, axes], np.sqrt(np.diag(weights @ C @ weights.T)), rtol=1e-9)
     assert F[:, :, 0].any() != flat
+    # every point has a window of its own: common voxels over the root of the product of both
+    own = RANDOM.uniform(0.5, 1.5, (40, 3)) * window
+    F = kernels.fit_gradient_errors(positions, errors, start, found, own, flat)
+    near = found[start[5] : start[6]]
+    assert len(near) > 5
+    weights = np.linalg.pinv(np.column_stack([np.ones(len(near)), positions[near, axes]]))[1:]
+    low, high = positions - own / 2, positions + own / 2
+    common = np.minimum(high[near, None], high[near]) - np.maximum(low[near, None], low[near])
+    R = (np.maximum(common, 0) / np.sqrt(own[near, None] * own[near])).prod(axis=2)
+    for i in range(3):
+        C = R * np.outer(errors[near, i], errors[near, i])
+        np.testing.assert_allclose(F[5, i, axes], np.sqrt(np.diag(weights @ C @ weights.T)), rtol=1e-9)
     # one point's error is not known
     near = np.append(np.arange(8), 39)
     assert np.isnan(kernels.fit_gradient_errors(positions, errors, np.array([0, 9]), near, window, flat)[0, 1, 1])

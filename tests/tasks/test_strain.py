@@ -67,6 +67,30 @@ def test_random_errors_of_the_points_themselves() -> None:
     np.testing.assert_array_equal(records[:, 14], 2)
 
 
+@pytest.mark.parametrize("mode", ["Q8", "Geers"])
+def test_random_errors_take_the_window_of_each_node(mode: str) -> None:
+    """Two layers with windows that do not touch those of others, two with wide ones: as with one window for all."""
+    positions = nodes(DIMS)
+    n = len(positions)
+    errors = np.random.default_rng(6).uniform(0.01, 0.02, (n, 3))
+    columns = {f"sigma{axis}disp": errors[:, k] for k, axis in enumerate("ZYX")}
+    phi = phi_of(np.zeros((n, 3)))
+    cells = n if mode == "Geers" else 3 * 4 * 5
+    points = Given(positions[:cells], phi[:cells], [np.arange(cells)])
+
+    def found(window: int, **more: Array) -> Array:
+        settings = StrainSettings(mode, COMPONENTS, False, DIMS, 6.0, True, (window,) * 3)
+        return run(StrainTask(Source(PhiField(positions, phi, columns | more)), points, settings), points)["result"]
+
+    layer = np.unravel_index(np.arange(cells), DIMS if mode == "Geers" else (3, 4, 5))[0]
+    own = found(11, halfWindowSize=np.where(positions[:, 0] < 18, 2.0, 6.0))
+    first, last = layer == 0, layer == layer.max()
+    if mode == "Q8":
+        np.testing.assert_array_equal(own[first], found(3)[first])
+    np.testing.assert_array_equal(own[last], found(11)[last])
+    assert (own[~last, 7:-1] != found(11)[~last, 7:-1]).any()
+
+
 def test_columns() -> None:
     settings = StrainSettings("raw", ("r", "vol"), False)
     assert settings.columns == ("rz", "ry", "rx", "vol", "returnStatus")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpidvc.arrays import Array, Triple
+from mpidvc.arrays import Array, Ints, Triple
 from mpidvc.atomic import replacing
 from mpidvc.cli.command import Outcome
 from mpidvc.cli.command import Plan as CommandPlan
@@ -23,6 +23,7 @@ from mpidvc.fields.read import read_field
 from mpidvc.images.image import Image, open_image
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
+from mpidvc.tasks.points import windows_of
 from mpidvc.tasks.ranks import Team, on_leader
 from mpidvc.workflow.announce import announce
 from mpidvc.workflow.gauge import gauge_window
@@ -105,9 +106,9 @@ class Plan(CommandPlan):
         for state, given in enumerate(self.fields, 1):
             field = given if isinstance(given, PhiField) else read_field(given)
             name = f"field{state}" if isinstance(given, PhiField) else given
-            window = self.window or (None if isinstance(given, PhiField) else gauge_window(given))
-            unknown |= window is None and field.layout == "grid"
-            readings += self._of_state(state, name, field, window, console)
+            windows = self._windows(given, field)
+            unknown |= windows is None and field.layout == "grid"
+            readings += self._of_state(state, name, field, windows, console)
         if unknown:
             console.warn(
                 "the windows of the points are not known: standard errors take points as independent, and are too "
@@ -123,8 +124,15 @@ class Plan(CommandPlan):
         self._write(readings, console)
         return Outcome(1 if len(bad) == len(readings) else 0, readings)
 
+    def _windows(self, given: Any, field: PhiField) -> Ints | None:
+        """Voxels that a point stands for, (3,) or of each (n, 3); None if they are not known."""
+        if self.window is not None:
+            return np.array(self.window)
+        told = None if isinstance(given, PhiField) else gauge_window(given)
+        return None if told is None else windows_of(field, told)
+
     def _of_state(
-        self, state: int, name: str, field: PhiField, window: Triple | None, console: Console
+        self, state: int, name: str, field: PhiField, windows: Ints | None, console: Console
     ) -> Iterator[Reading]:
         """Readings of all gauges in a state."""
         if field.layout == "registration":
@@ -142,10 +150,11 @@ class Plan(CommandPlan):
         if "returnStatus" in field:
             counts &= np.float64(field["returnStatus"]) >= status_threshold(field, self.threshold, console)
         positions, values = field.positions[counts], values[counts]
+        windows = gauges.windows_at(windows, counts)
         file = base_name(name)
         quantities = (*DISPLACEMENTS, *self.columns)
         for number, ends in enumerate(self.extensometers, 1):
-            found = gauges.extension(positions, values[:, :3], np.array(ends), self._radius(name, field), window)
+            found = gauges.extension(positions, values[:, :3], np.array(ends), self._radius(name, field), windows)
             own = (state, file, f"extensometer {number}", found.points, np.nan)
             yield Reading(*own, "strain", found.strain, found.strain_error)
             yield Reading(*own, "elongation", found.elongation, found.elongation_error)
@@ -154,7 +163,7 @@ class Plan(CommandPlan):
                 raise UserError(f"{gauge}: holds no point of field {name}; places are voxels z y x of image 1")
             chosen = inside[counts]
             if chosen.any():
-                one = gauges.region(positions[chosen], values[chosen], window)
+                one = gauges.region(positions[chosen], values[chosen], gauges.windows_at(windows, chosen))
             else:
                 nothing, none = np.full(len(quantities), np.nan), np.full(6, np.nan)
                 one = gauges.Region(0, 0.0, nothing, nothing, none, none)

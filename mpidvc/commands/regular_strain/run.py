@@ -20,6 +20,7 @@ from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.tsv import COLUMNS
 from mpidvc.kernels.correlation import ERRORS
 from mpidvc.runtime.console import Console
+from mpidvc.tasks.points import CHOSEN
 from mpidvc.tasks.ranks import Team
 from mpidvc.tasks.strain import BLOCK, StrainSettings, StrainTask
 from mpidvc.workflow.announce import announce
@@ -105,6 +106,8 @@ class Plan(FieldPlan):
             console.note(f"{guess.name} does not say how large its windows are: random errors are told for -raw only")
             errors = False
         propagated = (ERRORS[3:12] if mode == "raw" else ERRORS[:3]) if errors else ()
+        if errors and mode != "raw" and CHOSEN[0] in field.columns:
+            propagated = (*propagated, CHOSEN[0])
         given = replace(masked, columns={name: field.columns[name] for name in propagated})
         if mode == "Geers" and field.layout == "labels":
             # the missing ones have no position
