@@ -63,6 +63,8 @@ FEWEST = 2
 #: Share of an image's voxels that are decoded at most, where the groups do not cover it anyway, and voxels that always
 #: are.
 SHARE, ALWAYS = 0.045, 40_000_000
+#: Share of a window that has to be unmasked, as by default in ldic.
+COVERAGE = 0.5
 #: Largest lag (voxels) along an axis at which the texture is looked at; edge (voxels) of the blocks whose mean grey
 #: levels tell air from material, and voxels of a group that enter a histogram.
 LONGEST, BLOCK, SAMPLE = 36, 9, 4096
@@ -274,11 +276,12 @@ def register(
     products, pairs = np.zeros((1 if two_d else lags, lags, lags)), np.zeros((1 if two_d else lags, lags, lags))
     records = found[pilot][0]
     for k in np.flatnonzero(records["result"][:, STATUS] == 2).tolist():
-        residual = _residual(pair.images, pair.nodes[k], records["phi"][k], pilot, settings.order)
-        if residual is None:
+        left = _residual(pair.images, pair.nodes[k], records["phi"][k], pilot, settings.order)
+        if left is None:
             continue
-        squares[k], voxels[k] = float((residual**2).sum()), residual.size
-        sums = lag_sums(residual)
+        residual, counts = left
+        squares[k], voxels[k] = float((residual**2).sum()), counts.sum()
+        sums = lag_sums(residual, counts)
         products += sums[0]
         pairs += sums[1]
     return Registered(
@@ -286,18 +289,30 @@ def register(
     )
 
 
-def _residual(images: ImagePair, node: Ints, phi: Array, hws: int, order: int) -> Array | None:
-    """Image 1 less the deformed image 2 in a window, in grey levels of image 1; None where a voxel is no data."""
+def _residual(images: ImagePair, node: Ints, phi: Array, hws: int, order: int) -> tuple[Array, Array] | None:
+    """Image 1 less the deformed image 2 in a window, in grey levels of image 1, and 1 where it is not masked, else 0.
+
+    None where a voxel that is not masked is no data.
+    """
     half = np.array([0 if images.two_d else hws - 1, hws - 1, hws - 1])
     X = np.indices([int(n) for n in 2 * half + 1]).astype(np.float64) - half[:, None, None, None]
     places = np.einsum("ij,jzyx->izyx", phi[:, :3], X) + (phi[:, 3] + node)[:, None, None, None]
     warped = sample_places(images.image2, np.ascontiguousarray(places), order)
-    part, _ = images.image1.read_box([int(v) for v in node - half], [int(v) for v in node + half + 1])
-    if part.shape != warped.shape or not (np.isfinite(warped).all() and data_voxels(part, images.image1.limits).all()):
+    box = [int(v) for v in node - half], [int(v) for v in node + half + 1]
+    part, _ = images.image1.read_box(*box)
+    if part.shape != warped.shape:
         return None
-    f, g = part.astype(np.float64) - part.mean(dtype=np.float64), warped - warped.mean()
+    counts = np.ones(part.shape, bool) if images.mask1 is None else images.mask1.read_box(*box)[0] != 0
+    if not (np.isfinite(warped) & data_voxels(part, images.image1.limits))[counts].all():
+        return None
+    f, g = part[counts].astype(np.float64), warped[counts]
+    f, g = f - f.mean(), g - g.mean()
     deviation = g.std()
-    return f - g * (f.std() / deviation) if deviation > 0 else None
+    if not deviation > 0:
+        return None
+    residual = np.zeros(part.shape)
+    residual[counts] = f - g * (f.std() / deviation)
+    return residual, counts.astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -355,6 +370,8 @@ class TrialTask:
         Half-window size up to which random errors are predicted.
     order : {1, 3}
         Of the interpolation of image 2.
+    mask : Image, optional
+        Of image 1: voxels where it is 0 do not count, nor do nodes with more than half of their window there.
     """
 
     def __init__(
@@ -366,8 +383,10 @@ class TrialTask:
         sizes: Sequence[int],
         largest: int,
         order: int = 3,
+        mask: Image | None = None,
     ) -> None:
         self._image1, self._others, self._groups, self._guesses = image1, others, groups, guesses
+        self._mask = mask
         self._sizes, self._largest, self._order = sizes, largest, order
         self.pilot = min(PILOT, largest)
         self.n_chunks = len(groups)
@@ -377,11 +396,14 @@ class TrialTask:
         group = self._groups[chunk]
         flat = np.array([0 if self._image1.two_d else 1, 1, 1])
         around = flat * (self._largest - 1 + FRAME)
-        local, low = local_image(self._image1, group.nodes.min(axis=0) - around, group.nodes.max(axis=0) + around + 1)
+        box = group.nodes.min(axis=0) - around, group.nodes.max(axis=0) + around + 1
+        local, low = local_image(self._image1, *box)
+        mask = None if self._mask is None else local_image(self._mask, *box)[0]
         nodes = group.nodes - low
         values = local.array
         usable = data_voxels(values, local.limits)
-        inner = values[usable]
+        counts = usable if mask is None else usable & (mask.array != 0)
+        inner = values[counts]
         lines, line_pairs = np.full((len(nodes), 3, LONGEST + 1), np.nan), np.zeros((3, LONGEST + 1))
         lags = 2 * LAGS + 1
         shape = (lags if flat[0] else 1, lags, lags)
@@ -392,6 +414,8 @@ class TrialTask:
         for k, node in enumerate(nodes):
             window = _around(node, around)
             if min(s.start for s in window) < 0 or not usable[window].all():
+                continue
+            if counts[_around(node, pilot)].mean() < COVERAGE:
                 continue
             sums[k], G = nested_sums(values[window], self._order)
             lines[k], line_pairs = line_sums(values[window], LONGEST)
@@ -406,13 +430,13 @@ class TrialTask:
             line_pairs=line_pairs,
             mean=float(inner.mean(dtype=np.float64)) if inner.size else math.nan,
             sample=inner[:: max(1, inner.size // SAMPLE)],
-            blocks=_block_means(np.where(usable, values, np.nan)),
+            blocks=_block_means(np.where(counts, values, np.nan)),
             means=means,
             sums=sums,
             gradients=gradients,
             gradient_pairs=pairs,
             registered=tuple(
-                self._registered(chunk, other, settings, self._guesses[k][chunk], local, low, nodes)
+                self._registered(chunk, other, settings, self._guesses[k][chunk], local, mask, low, nodes)
                 for k, (other, settings) in enumerate(self._others)
             ),
         )
@@ -424,6 +448,7 @@ class TrialTask:
         settings: RegistrationSettings,
         guess: Array,
         local: ArrayImage,
+        mask: ArrayImage | None,
         low: Ints,
         nodes: Ints,
     ) -> Registered:
@@ -435,7 +460,7 @@ class TrialTask:
         second, low2 = local_image(
             other, group.nodes.min(axis=0) + given - around, group.nodes.max(axis=0) + given + around + 1
         )
-        images, offset = ImagePair(local, second), low - low2
+        images, offset = ImagePair(local, second, mask), low - low2
         triple: Triple = (SEARCH if flat[0] else 0, SEARCH, SEARCH)
         z, y, x = (int(v) for v in flat * self.pilot)
         back: Triple = (-triple[0], -SEARCH, -SEARCH)

@@ -16,7 +16,7 @@ from mpidvc.images.pair import ImagePair
 from mpidvc.images.source import refuse_labels_only
 from mpidvc.tasks.grey import with_limits
 
-__all__ = ["FARTHEST", "by", "open_like", "open_pair", "open_search_pair", "read_points", "window_sizes"]
+__all__ = ["FARTHEST", "by", "open_like", "open_mask", "open_pair", "open_search_pair", "read_points", "window_sizes"]
 
 #: Coordinates beyond any image, which would overflow the integers of a window.
 FARTHEST = 2.0**40

@@ -24,7 +24,18 @@ from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.launch import available_cpus
 from mpidvc.tasks.grey import Windows, grey_levels
 from mpidvc.tasks.ranks import on_leader
-from mpidvc.tasks.trial import MARGIN, PILOT, SEARCH, SMALLEST, Group, Look, TrialTask, groups_of, largest_window
+from mpidvc.tasks.trial import (
+    COVERAGE,
+    MARGIN,
+    PILOT,
+    SEARCH,
+    SMALLEST,
+    Group,
+    Look,
+    TrialTask,
+    groups_of,
+    largest_window,
+)
 from mpidvc.workflow.guess import Guess
 from mpidvc.workflow.inputs import by
 from mpidvc.workflow.output import base_name, folder_of
@@ -67,6 +78,8 @@ class Inputs:
     Attributes
     ----------
     image1 : Image
+    mask1 : Image or None
+        Of image 1.
     image2 : Image or None
         The state that will be measured.
     repeat : Image or None
@@ -86,6 +99,7 @@ class Inputs:
     """
 
     image1: Image
+    mask1: Image | None = None
     image2: Image | None = None
     repeat: Image | None = None
     names: tuple[str, str] = ("im1.tif", "im2.tif")
@@ -113,7 +127,8 @@ class Texture:
     saturated : float
         Share of voxels with the first or the last grey level, where they are piled up.
     air : float
-        Share of air in the places that were looked at, 0 where there are no two classes.
+        Share of air in the places that were looked at, 0 where there are no two classes. They do not reach the borders
+        of the image, where a specimen has most of its air.
     threshold : float or None
         Grey level between air and material, for ``-glt``.
     """
@@ -219,7 +234,12 @@ def _plain(value: Any) -> Any:
 
 
 def registration_settings(
-    image1: Image, other: Image, groups: Sequence[Group], guess: Guess, order: int = ORDER
+    image1: Image,
+    other: Image,
+    groups: Sequence[Group],
+    guess: Guess,
+    order: int = ORDER,
+    mask1: Image | None = None,
 ) -> RegistrationSettings:
     """Settings of the registrations with another image, with the criterion that the grey levels call for."""
     nodes = np.concatenate([group.nodes for group in groups]).astype(np.float64)
@@ -228,8 +248,9 @@ def registration_settings(
         positions=nodes,
         guess=lambda rows: guess.at(rows, nodes[rows], "all"),
         hws=(0 if image1.two_d else half, half, half),
+        min_coverage=0.0 if mask1 is None else COVERAGE,
     )
-    choice = choose_criterion("auto", grey_levels(ImagePair(image1, other), windows))
+    choice = choose_criterion("auto", grey_levels(ImagePair(image1, other, mask1), windows))
     return RegistrationSettings(order=order, criterion=choice.criterion, gain=choice.gain, bias=choice.bias)
 
 
@@ -261,13 +282,17 @@ def suggest(inputs: Inputs, executor: Executor, sink: Callable[[int, Look], None
     sizes = ladder(largest, image1.two_d)
     settings = executor.broadcast(
         [
-            registration_settings(image1, image, groups, Guess() if image is inputs.repeat else inputs.guess)
+            registration_settings(
+                image1, image, groups, Guess() if image is inputs.repeat else inputs.guess, mask1=inputs.mask1
+            )
             for image in others
         ]
         if executor.rank == 0
         else None
     )
-    task = TrialTask(image1, list(zip(others, settings, strict=True)), groups, guesses, sizes, largest)
+    task = TrialTask(
+        image1, list(zip(others, settings, strict=True)), groups, guesses, sizes, largest, mask=inputs.mask1
+    )
     found: dict[int, Look] = {}
 
     def take(chunk: int, look: Look) -> None:
@@ -334,7 +359,7 @@ class _Conclusion:
     def _texture(self) -> Texture:
         looks = self._looks
         if not len(blocks := np.concatenate([look.blocks for look in looks])):
-            raise UserError(f"{self._inputs.image1.path}: has no grey levels where it was looked at; check the image")
+            raise UserError(f"{self._inputs.image1.path}: has no grey levels where it was looked at; {self._check}")
         classes = otsu(blocks)
         air = classes.two and classes.share >= LEAST_AIR
         threshold = float(f"{classes.threshold:.4g}") if air else None
@@ -345,7 +370,7 @@ class _Conclusion:
         if threshold is not None:
             self._used &= np.concatenate([look.means for look in looks]) > threshold
         if not (variances[self._used] > 0).any():
-            raise UserError(f"{self._inputs.image1.path}: has no texture where it was looked at; check the image")
+            raise UserError(f"{self._inputs.image1.path}: has no texture where it was looked at; {self._check}")
         plain = self._used
         if threshold is not None:
             # windows at the face of a specimen show a step, and no texture
@@ -377,6 +402,12 @@ class _Conclusion:
             air=classes.share if air else 0.0,
             threshold=threshold,
         )
+
+    @property
+    def _check(self) -> str:
+        """What may be wrong with image 1."""
+        mask = self._inputs.mask1
+        return "check the image" if mask is None else f"check the image, and its mask (-mf1 {mask.path})"
 
     def _noise(self) -> Noise | None:
         inputs = self._inputs
@@ -517,7 +548,7 @@ class _Conclusion:
             "-o 3 has far less bias than linear interpolation",
         ]
         if self.texture.threshold is not None:
-            told.append(f"-glt skips windows in air, {100 * self.texture.air:.0f} % of the image")
+            told.append("-glt skips windows whose mean grey level is that of air")
         if search is not None:
             told.append("a pixel search goes first, as displacements are large")
         return f"{'; '.join(told)}."
@@ -551,6 +582,7 @@ class _Conclusion:
     def _command(self, hws: int, search: tuple[int, ...] | None) -> str:
         inputs = self._inputs
         windows = ["-hws", str(hws)]
+        windows += [] if inputs.mask1 is None else ["-mf1", str(inputs.mask1.path)]
         windows += [] if self.texture.threshold is None else ["-glt", f"{self.texture.threshold:g}"]
         grid = ["-ns", str(hws)]
         guess = ["-pf", inputs.guess.name] if inputs.guess.registration is not None else []

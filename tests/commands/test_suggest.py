@@ -16,6 +16,7 @@ from mpidvc.core.analytic import AnalyticPair
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.main import main
+from mpidvc.tasks.trial import PILOT, groups_of, largest_window
 from tests.conftest import Job
 
 SHAPE = (64, 64, 64)
@@ -54,6 +55,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     half = np.zeros(SHAPE, np.uint8)
     half[:, :, 50:] = 1
     tifffile.imwrite(path / "half.tif", half)
+    tifffile.imwrite(path / "solid.tif", 1 - half)
+    tifffile.imwrite(path / "nothing.tif", 0 * half)
     air = noisy(image1, 1)
     air[:, :, 50:] = np.random.default_rng(6).normal(0.02, NOISE, (64, 64, 14))
     tifffile.imwrite(path / "air.tif", air)
@@ -194,6 +197,29 @@ def test_air(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 < found["nodes"] <= 216
 
 
+def test_masked_voxels_do_not_count(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # without the air there is one class of grey levels
+    found = told("@air.tif -mf1 @solid.tif --noise 0.02 --target-sigma 0.05", folder, capsys)
+    assert found["texture"]["air"] == 0
+    assert found["grey_low"] is None
+    assert "-glt" not in found["command"]
+    assert f"-mf1 {folder}/solid.tif" in found["command"]
+    assert found["texture"]["mean"] == pytest.approx(tifffile.imread(folder / "air.tif")[..., :50].mean(), rel=0.01)
+    # nodes are those with half of their window in the mask; beside it image 2 is another image
+    mask, second = np.ones(SHAPE, np.uint8), tifffile.imread(folder / "im2.tif")
+    mask[:, :, 36:], second[:, :, 37:] = 0, np.random.default_rng(8).normal(0.4, 0.1, (64, 64, 27))
+    tifffile.imwrite(folder / "part.tif", mask)
+    tifffile.imwrite(folder / "other.tif", second)
+    found = told("@im1.tif @other.tif -mf1 @part.tif", folder, capsys)
+    largest = largest_window(SHAPE)
+    half = min(PILOT, largest) - 1
+    nodes = np.concatenate([group.nodes for group in groups_of(SHAPE, largest)])
+    shares = np.array([mask[tuple(slice(n - half, n + half + 1) for n in node)].mean() for node in nodes])
+    assert found["nodes"] == (shares >= 0.5).sum()
+    assert 0 < found["nodes"] < len(nodes)
+    assert found["noise_deviation"] == pytest.approx(NOISE, rel=0.1)
+
+
 def test_saturation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grey = tifffile.imread(folder / "im1.tif")
     cut = (255 * np.clip(grey, 0.25, 0.5) / 0.5).astype(np.uint8)
@@ -242,6 +268,11 @@ def test_guess() -> None:
         ("@im1.tif --repeat @small.tif", "--repeat @small.tif: has 20 × 64 × 64 voxels but @im1.tif has 64 × 64 × 64;"),
         ("@im1.tif --noise-mask @small.tif", "--noise-mask @small.tif: has 20 × 64 × 64 voxels but @im1.tif has 64 ×"),
         ("@im1.tif --noise-mask @none.tif", "--noise-mask @none.tif: does not exist; check the path"),
+        ("@im1.tif -mf1 @nothing.tif", "@im1.tif: has no grey levels where it was looked at; check the image, and its"),
+        (
+            "@im1.tif -mf1 @small.tif",
+            "-mf1 @small.tif: has 20 × 64 × 64 voxels but @im1.tif has 64 × 64 × 64; the mask",
+        ),
         ("@im1.tif --target-sigma 0.01", "--target-sigma 0.01: needs to know the noise: give image 2, a repeat scan"),
         ("@im1.tif --noise 0", "--noise 0.0: has to be above 0 and finite"),
         ("@im1.tif --noise 1 --repeat @again.tif", "--repeat and --noise: the noise is known from one of them; drop"),

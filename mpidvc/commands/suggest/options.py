@@ -28,6 +28,7 @@ def add_options(parser: Parser) -> None:
     """Add the options of the command."""
     parser.add_argument("im1", help="image 1")
     parser.add_argument("im2", nargs="?", help="image 2, of the shape of image 1")
+    options.add_mask(parser.add_argument_group("what counts"))
     options.add_guess(parser, parser.add_argument_group("where image 2 is searched"), fields=False)
     target = parser.add_argument_group("what is aimed at (default: the least error with image 2, else 0.01 voxel)")
     target.add_argument(

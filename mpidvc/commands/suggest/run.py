@@ -16,7 +16,7 @@ from mpidvc.tasks.grey import with_limits
 from mpidvc.tasks.ranks import Team, agree_on_instruction_set
 from mpidvc.tasks.trial import groups_of
 from mpidvc.workflow.guess import read_guess
-from mpidvc.workflow.inputs import open_like
+from mpidvc.workflow.inputs import open_like, open_mask
 from mpidvc.workflow.suggest import Inputs, Row, Suggestion, suggest
 from mpidvc.workflow.window_trials import largest_fitting
 
@@ -48,6 +48,7 @@ class Plan(command.Plan):
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
         image1 = with_limits(open_image(args.im1))
         others = [open_like(image1, path, what) for path, what in ((args.im2, "image 2"), (args.repeat, "--repeat"))]
+        mask1 = open_mask(args.mask1, image1)
         mask = open_like(image1, args.noise_mask, "--noise-mask", grey=False)
         largest = largest_fitting(image1)
         guess = read_guess(args.phi_file, args.phi_file_bin_ratio)
@@ -56,6 +57,7 @@ class Plan(command.Plan):
         names = [str(getattr(one, "path", one)) for one in (args.im1, args.im2 or "IMAGE2")]
         inputs = Inputs(
             image1=image1,
+            mask1=mask1,
             image2=others[0],
             repeat=others[1],
             names=(names[0], names[1]),
@@ -98,7 +100,10 @@ def _show(found: Suggestion, console: Console) -> None:
         f"{len(texture.contrasts)} bricks), {100 * texture.saturated:.2g} % of the voxels are saturated"
     )
     if texture.threshold is not None:
-        console.tell(f"Air: {100 * texture.air:.0f} % of the image, below {texture.threshold:g} (Otsu's threshold)")
+        console.tell(
+            f"Air: below {texture.threshold:g} (Otsu's threshold), {100 * texture.air:.0f} % of the places that were "
+            "looked at; there may be more at the borders of the image, which were not"
+        )
     if found.noise_source is not None and found.noise_deviation is not None:
         console.tell(
             f"Noise: standard deviation {found.noise_deviation:.3g}, neighbouring voxels are correlated by "
