@@ -399,9 +399,8 @@ def check_adaptive(args: argparse.Namespace) -> None:
         require(least is None, "--adaptive-from", least, "is of --adaptive; add it, or drop this")
         return
     require(0 < target < math.inf, "--adaptive", target, "has to be above 0 and finite, in voxels")
-    _, *edges = args.half_window_size
-    require(len(set(edges)) == 1, "-hws", args.half_window_size, "windows of --adaptive are cubes; give -hws")
-    largest = edges[0]
+    # whether it is that of a cube, the images tell: z does not count in 2D
+    largest = args.half_window_size[-1]
     args.adaptive_from = least = min(SMALLEST_WINDOW, largest) if least is None else least
     told = f"has to be from 2 to -hws, which is {largest}: the largest window of --adaptive"
     require(2 <= least <= largest, "--adaptive-from", least, told)

@@ -326,6 +326,6 @@ def _settings(args: argparse.Namespace, images: ImagePair, nodes: Nodes, guess: 
 def _adaptive(args: argparse.Namespace, hws: Triple, nodes: Nodes, two_d: bool) -> AdaptiveSettings | None:
     if args.adaptive is None:
         return None
-    if not two_d and hws[0] != hws[1]:
+    if len({*hws[two_d:]}) > 1:
         raise UserError(f"{as_given('-hws', hws)}: windows of --adaptive are cubes; give -hws")
     return AdaptiveSettings(args.adaptive, args.adaptive_from, hws[1], max(nodes.distance[two_d:]))
