@@ -358,7 +358,7 @@ def gradients_around(
     two_d: bool,
     errors: Array | None = None,
     window: npt.ArrayLike = (1, 1, 1),
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array | None]:
     """Deformation gradients at places by `fit_gradients` to the points within a radius, in batches that fit in memory.
 
     Parameters
@@ -382,13 +382,13 @@ def gradients_around(
     F : (n, 3, 3) float64
     displacement : (n, 3) float64
         As of `fit_gradients`.
-    sigma : (n, 3, 3) float64
-        Standard deviations of F; nan without `errors`, and where that of a point around is not known.
+    sigma : (n, 3, 3) float64 or None
+        Standard deviations of F, nan where that of a point around is not known; None without `errors`.
     """
     F, displacement = np.empty((len(centres), 3, 3)), np.empty((len(centres), 3))
-    sigma = np.full((len(centres), 3, 3), np.nan)
+    sigma = None if errors is None else np.full((len(centres), 3, 3), np.nan)
     for which, start, found in neighbour_lists(points, centres, radius, None, usable):
         F[which], displacement[which] = fit_gradients(centres[which], start, found, positions, displacements, two_d)
-        if errors is not None:
+        if errors is not None and sigma is not None:
             sigma[which] = kernels.fit_gradient_errors(positions, errors, start, found, window, two_d)
     return F, displacement, sigma

@@ -134,10 +134,9 @@ class StrainTask:
                 return F, displacement, None
             return F, displacement, cell_errors(corners, field.positions, self._errors, self._windows, settings.two_d)
         F, displacement = np.full((len(inputs), 3, 3), np.nan), np.full((len(inputs), 3), np.nan)
-        sigma = np.full(F.shape, np.nan)
         counts = np.isfinite(phi[:, :, 3]).all(axis=1)
         assert self._usable is not None
-        F[counts], displacement[counts], sigma[counts] = gradients_around(
+        F[counts], displacement[counts], known = gradients_around(
             source.points,
             np.ascontiguousarray(inputs["position"][counts]),
             settings.radius,
@@ -148,4 +147,8 @@ class StrainTask:
             self._errors,
             self._windows,
         )
-        return F, displacement, None if self._errors is None else sigma
+        if known is None:
+            return F, displacement, None
+        sigma = np.full(F.shape, np.nan)
+        sigma[counts] = known
+        return F, displacement, sigma
