@@ -20,7 +20,13 @@ from tests.conftest import Job
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
     image = np.random.default_rng(1).integers(0, 60000, (150, 260, 270), dtype=np.uint16)
-    for name, values in {"one": image, "two": np.roll(image, 1, 2), "mask": (image > 3000).astype(np.uint8)}.items():
+    volumes = {
+        "one": image,
+        "two": np.roll(image, 1, 2),
+        "flipped": image[:, ::-1],
+        "mask": (image > 3000).astype(np.uint8),
+    }
+    for name, values in volumes.items():
         tifffile.imwrite(folder / f"{name}.tif", values, photometric="minisblack")
         tifffile.imwrite(folder / f"{name}z.tif", values, photometric="minisblack", compression="zlib", rowsperstrip=32)
     flat = ndimage.gaussian_filter(np.random.default_rng(2).normal(30000, 30000, (500, 500)), 1.0).astype(np.uint16)
@@ -35,6 +41,7 @@ LINES = [
     "ldic one.tif two.tif -ns 30 -hws 10 -it 2 -mf1 mask.tif",
     "ldic one.tif two.tif -ns 14 -hws 8 -it 1 -o 3",
     "ldic byte.tif byte.tif -ns 20 -hws 8 -it 1",
+    "ldic one.tif flipped.tif -ns 20 -hws 20 -it 1 -o 3 --start-from neighbours",
     "ldic float.tif float.tif -ns 60 -hws 45 -it 1 -o 3 -mf1 mask.tif",
     "ldic onez.tif twoz.tif -ns 60 -hws 30 -it 1 -ug -shift -mf1 maskz.tif",
     "pixelSearch one.tif two.tif -ns 40 -hws 12 -sr -9 9 -9 9 -9 9 -mf1 mask.tif",
