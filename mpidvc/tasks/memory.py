@@ -30,13 +30,17 @@ from mpidvc.tasks.registration import KEPT, block_of
 from mpidvc.tasks.warp import planes_of_slab
 
 __all__ = [
+    "COMPARED",
     "HDF5_ALONE",
     "JUDGED",
     "JUDGING",
     "LIBRARIES",
     "NOISE_RANK0",
+    "PLOT",
+    "PLOTTED",
     "POINT_RANK0",
     "READING",
+    "SLICED",
     "WRITERS",
     "WRITTEN",
     "PointSet",
@@ -46,6 +50,7 @@ __all__ = [
     "label_search_bytes",
     "ldic_bytes",
     "looking_bytes",
+    "middle_slices",
     "registration_bytes",
     "search_bytes",
     "spread_of",
@@ -65,6 +70,9 @@ READING, JUDGED = 60, 130
 JUDGING = 15_000_000
 #: Bytes of the libraries by which rank 0 writes images and VTK files, and of a point in them.
 WRITERS, WRITTEN = 20_000_000, 20
+#: Bytes of matplotlib with a picture, of a point of a field that is drawn, of a voxel of the slices of an image, and of
+#: one of those of a registration, with both images and their difference.
+PLOT, PLOTTED, SLICED, COMPARED = 60_000_000, 400, 25, 120
 #: Bytes of a label in the table of them, and in the chunks.
 LABEL = 100
 #: Bytes of the sums of a registration's block that are kept.
@@ -94,6 +102,12 @@ def field_bytes(n_points: int, libraries: int = HDF5, point: int = POINT_RANK0) 
         Bytes of the libraries that rank 0 loads besides those of other ranks, and of a point on rank 0.
     """
     return ROW * min(n_points, ROWS), libraries + point * n_points
+
+
+def middle_slices(shape: Sequence[int]) -> int:
+    """Voxels of the slices of an image that are drawn: the middle ones along z, y and x, in 2D the image."""
+    z, y, x = shape
+    return y * x if z == 1 else y * x + z * x + z * y
 
 
 def looking_bytes(hws: Sequence[int] | None, grey: bool = True) -> int:

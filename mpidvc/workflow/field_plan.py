@@ -13,7 +13,7 @@ from mpidvc.fields.phifield import PhiField
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.memory import memory_limit, size_text
-from mpidvc.tasks.memory import HDF5_ALONE, field_bytes
+from mpidvc.tasks.memory import HDF5_ALONE, PLOT, PLOTTED, field_bytes
 from mpidvc.tasks.placement import base_bytes
 from mpidvc.tasks.source import Source, moving_bytes, share_source, source_bytes
 from mpidvc.workflow.plot import plot_slices
@@ -86,6 +86,8 @@ class FieldPlan(RoadPlan[FieldPart]):
         trees = [
             part.search and (ranks > 1 or part.given.dims is None) for part in self.parts if part.given is not None
         ]
+        if self.plot is not None:
+            rank0 += PLOT + PLOTTED * len(self.nodes)
         first, each = rank0 + sum(map(source_bytes, fields, trees)), finishing + base_bytes(ranks)
         moving = max(map(moving_bytes, fields), default=0) if ranks > 1 else 0
         return "field", first + moving + ranks * each, first + each

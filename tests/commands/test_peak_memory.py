@@ -12,6 +12,9 @@ import pytest
 import tifffile
 from scipy import ndimage
 
+from mpidvc.fields.hdf5 import write_hdf5
+from mpidvc.fields.phifield import PhiField
+from mpidvc.tasks import memory
 from tests import peak_memory
 from tests.conftest import Job
 
@@ -85,11 +88,41 @@ def test_many_points(environment: dict[str, str], images: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("line", LINES)
 def test_one_process(environment: dict[str, str], images: Path, tmp_path: Path, line: str) -> None:
+    peak, out = alone(environment, images, tmp_path, f"{line} --image-mode boxes")
+    (said,) = [int(found) for found in re.findall(r"one process of (\d+) MB", out)]
+    print(peak, said)
+    assert peak <= said <= 1.5 * peak
+
+
+def alone(environment: dict[str, str], images: Path, folder: Path, line: str) -> tuple[float, str]:
+    """Peak memory (MB) of a command in one process, and what it prints."""
     words = [str(images / word) if word.endswith(".tif") else word for word in line.split()]
-    program = [sys.executable, peak_memory.__file__, *words, "-np", "1", "--image-mode", "boxes", "-od", str(tmp_path)]
+    program = [sys.executable, peak_memory.__file__, *words, "-np", "1", "-od", str(folder)]
     done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode in (0, 1), done.stderr
     (peak,) = [int(peak) / 1e6 for peak in re.findall(r"^peak (\d+)$", done.stderr, re.MULTILINE)]
-    (said,) = [int(found) for found in re.findall(r"one process of (\d+) MB", done.stdout)]
-    print(peak, said)
-    assert peak <= said <= 1.5 * peak
+    return peak, done.stdout
+
+
+def test_pictures(environment: dict[str, str], images: Path, tmp_path: Path) -> None:
+    """What a run takes more where it draws, against what is allowed for that."""
+    dims = (1, 250, 250)
+    index = np.stack(np.unravel_index(np.arange(62500), dims), axis=1)
+    phi = np.tile(np.eye(4), (62500, 1, 1))
+    phi[:, 1:3, 3] = np.random.default_rng(1).normal(0, 0.01, (62500, 2))
+    field = PhiField(index * 10.0, phi, {"returnStatus": np.full(62500, 2.0)}, "grid", dims, (1.0, 10.0, 10.0))
+    write_hdf5(tmp_path / "f.h5", field)
+    deform = f"deformImage flat0.tif -pf {tmp_path}/flat0-flat1-registration.tsv --residual flat1.tif"
+    drawn = [
+        ("reg flat0.tif flat1.tif -it 2 -bb 1", "-g", memory.COMPARED * 250000),
+        (deform, f"--plot {tmp_path}/a.png", memory.SLICED * 500000),
+        (
+            f"regularStrain {tmp_path}/f.h5 --overwrite -comp vol dev volss devss r z U Up e GL H",
+            f"--plot {tmp_path}/b.png",
+            memory.PLOTTED * 62500,
+        ),
+    ]
+    for line, plot, more in drawn:
+        without, with_plot = (alone(environment, images, tmp_path, f"{line} {own}")[0] for own in ("", plot))
+        print(with_plot - without, (memory.PLOT + more) / 1e6)
+        assert with_plot - without <= (memory.PLOT + more) / 1e6 <= 3 * (with_plot - without)

@@ -369,3 +369,8 @@ def test_fields_and_looks() -> None:
     assert memory.looking_bytes(None, grey=False) == 0
     assert memory.looking_bytes((50, 60, 70), grey=False) == memory.TEXTURE * 101 * 121 * 141
     assert memory.looking_bytes((0, 1, 1)) == memory.GREY
+
+
+def test_slices() -> None:
+    assert memory.middle_slices((1, 20, 30)) == 600
+    assert memory.middle_slices((10, 20, 30)) == 600 + 300 + 200

@@ -36,7 +36,7 @@ from mpidvc.tasks.deform import (
     statistics,
 )
 from mpidvc.tasks.grey import grey_levels, region_windows, with_limits
-from mpidvc.tasks.memory import LIBRARIES, deform_bytes
+from mpidvc.tasks.memory import LIBRARIES, PLOT, SLICED, deform_bytes, middle_slices
 from mpidvc.tasks.placement import Needs, placed
 from mpidvc.tasks.ranks import Team, on_leader
 from mpidvc.workflow.announce import announce, describe_slices
@@ -153,11 +153,13 @@ class Plan(CorrelationPlan):
     def needs(self) -> Needs:
         images = [self.image, self.mask, self.image2]
         chunk, result = deform_bytes(self.image, self.motion, self.image2 is not None)
+        rows = 1 if self.image2 is None else 2
         # slabs of other ranks wait there; the arrays of the motion are there, and once more on the node
         return Needs(
             [images],
             chunk,
             rank0=LIBRARIES + 2 * result + 2 * self.motion.nbytes,
+            ending0=0 if self.plot is None else PLOT + SLICED * rows * middle_slices(self.image.shape),
             less="an image in HDF5 or uncompressed",
         )
 

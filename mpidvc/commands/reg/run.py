@@ -31,7 +31,16 @@ from mpidvc.runtime.executor import Executor, InlineExecutor
 from mpidvc.tasks.coarse import coarse_motion
 from mpidvc.tasks.deform import DeformTask, WholeMotion
 from mpidvc.tasks.grey import grey_levels, region_windows
-from mpidvc.tasks.memory import LIBRARIES, deform_bytes, looking_bytes, registration_bytes, tile_bytes
+from mpidvc.tasks.memory import (
+    COMPARED,
+    LIBRARIES,
+    PLOT,
+    deform_bytes,
+    looking_bytes,
+    middle_slices,
+    registration_bytes,
+    tile_bytes,
+)
 from mpidvc.tasks.placement import Needs, placed
 from mpidvc.tasks.ranks import Team, on_leader
 from mpidvc.tasks.registration import (
@@ -189,7 +198,7 @@ class Plan(CorrelationPlan):
         return Needs(
             [images],
             max(chunk, search),
-            rank0=LIBRARIES + search,
+            rank0=LIBRARIES + search + (PLOT + COMPARED * middle_slices(images.image1.shape) if self.graph else 0),
             looking=looking_bytes(None),
             tiles=tiles,
             swept=self.max_angle is None,
