@@ -40,6 +40,7 @@ __all__ = [
     "TrialTask",
     "Virtual",
     "VirtualTask",
+    "groups_in",
     "groups_of",
     "largest_window",
     "local_image",
@@ -145,6 +146,11 @@ def groups_of(shape: Triple, hws: int, grain: Triple = (1, 1, 1)) -> list[Group]
         for y in axes[1]
         for x in axes[2]
     ]
+
+
+def groups_in(image: Image, hws: int) -> list[Group]:
+    """`groups_of` an image, which may be decoded in pieces."""
+    return groups_of(image.shape, hws, getattr(image, "grain", (1, 1, 1)))
 
 
 def _reach2(hws: int, order: int) -> int:

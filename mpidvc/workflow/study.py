@@ -16,7 +16,7 @@ from mpidvc.errors import UserError
 from mpidvc.images.image import Image
 from mpidvc.runtime.executor import Executor, Task
 from mpidvc.tasks.ranks import on_leader
-from mpidvc.tasks.trial import Group, Look, Registered, TrialTask, Virtual, VirtualTask, groups_of
+from mpidvc.tasks.trial import Group, Look, Registered, TrialTask, Virtual, VirtualTask, groups_in
 from mpidvc.workflow.guess import Guess
 from mpidvc.workflow.suggest import registration_settings
 from mpidvc.workflow.window_trials import FEWEST, Errors, Noise, mask_noise, noise_of_pair, predicted, white_noise
@@ -180,7 +180,7 @@ def study(inputs: Inputs, executor: Executor) -> Study:
         On every rank, if windows of the repeat scan do not converge, or a mask shows too little.
     """
     image, largest = inputs.image, inputs.sizes[-1]
-    groups = groups_of(image.shape, largest, getattr(image, "grain", (1, 1, 1)))
+    groups = groups_in(image, largest)
     others: list[tuple[Image, RegistrationSettings]] = []
     guesses = []
     if inputs.repeat is not None:

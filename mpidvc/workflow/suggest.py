@@ -33,7 +33,7 @@ from mpidvc.tasks.trial import (
     Group,
     Look,
     TrialTask,
-    groups_of,
+    groups_in,
     largest_window,
 )
 from mpidvc.workflow.guess import Guess
@@ -272,7 +272,7 @@ def suggest(inputs: Inputs, executor: Executor, sink: Callable[[int, Look], None
     """
     image1 = inputs.image1
     largest = largest_window(image1.shape)
-    groups = groups_of(image1.shape, largest, getattr(image1, "grain", (1, 1, 1)))
+    groups = groups_in(image1, largest)
     others = [image for image in (inputs.repeat, inputs.image2) if image is not None]
     nodes = np.concatenate([group.nodes for group in groups]).astype(np.float64)
     # a repeat scan has not moved

@@ -15,7 +15,7 @@ from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.grey import with_limits
 from mpidvc.tasks.ranks import Team, agree_on_instruction_set
-from mpidvc.tasks.trial import groups_of
+from mpidvc.tasks.trial import groups_in
 from mpidvc.workflow.inputs import by, open_like
 from mpidvc.workflow.output import check_files
 from mpidvc.workflow.plot import need_matplotlib
@@ -81,7 +81,7 @@ class Plan(command.Plan):
             virtual=args.virtual,
             strain=args.strain,
         )
-        groups = len(groups_of(image.shape, sizes[-1], getattr(image, "grain", (1, 1, 1))))
+        groups = len(groups_in(image, sizes[-1]))
         cost = COST + (COST_OF_STATE * (STEPS - 1 + (args.strain != 0)) if args.virtual else 0)
         return cls(inputs=inputs, json=args.json, csv=args.csv, plot=args.plot, estimated_seconds=groups * cost)
 

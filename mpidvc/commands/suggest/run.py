@@ -14,7 +14,7 @@ from mpidvc.runtime.console import Console, duration
 from mpidvc.runtime.executor import Executor
 from mpidvc.tasks.grey import with_limits
 from mpidvc.tasks.ranks import Team, agree_on_instruction_set
-from mpidvc.tasks.trial import groups_of
+from mpidvc.tasks.trial import groups_in
 from mpidvc.workflow.guess import read_guess
 from mpidvc.workflow.inputs import open_like, open_mask
 from mpidvc.workflow.suggest import Inputs, Row, Suggestion, suggest
@@ -68,7 +68,7 @@ class Plan(command.Plan):
             target_strain=args.target_strain,
         )
         pairs = sum(other is not None for other in others)
-        groups = len(groups_of(image1.shape, largest, getattr(image1, "grain", (1, 1, 1))))
+        groups = len(groups_in(image1, largest))
         return cls(inputs=inputs, json=args.json, estimated_seconds=groups * (COST + pairs * COST_OF_PAIR))
 
     def configure(self, executor: Executor) -> None:
