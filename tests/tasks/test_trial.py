@@ -12,7 +12,7 @@ from mpidvc.core.registration import RegistrationSettings
 from mpidvc.core.uncertainty import FRAME
 from mpidvc.images.image import ArrayImage
 from mpidvc.images.source import Source
-from mpidvc.tasks.trial import TrialTask, Virtual, VirtualTask, groups_of, largest_window
+from mpidvc.tasks.trial import PILOT, TrialTask, Virtual, VirtualTask, groups_of, largest_window
 
 
 @pytest.mark.parametrize(
@@ -137,3 +137,25 @@ def test_noise_of_virtual_states_is_independent_and_repeatable() -> None:
     # without a shift nothing is smoothed: two independent noises of 4² each
     variance = np.nansum(first.squares) / np.nansum(first.voxels)
     assert variance == pytest.approx(32, rel=0.05)
+
+
+def test_gradients_that_a_group_shows() -> None:
+    """Of central differences in windows of the pilot size, at nodes with half of their window in the mask."""
+    shape, half = (80, 80, 80), PILOT - 1
+    values = texture(shape)
+    group = groups_of(shape, 16)[13]
+    mask = np.ones(shape, np.uint8)
+    # through the middle of the windows of half of the nodes, and a voxel more
+    mask[:, :, int(group.nodes[:, 2].max()) :] = 0
+    look = TrialTask(ArrayImage(values, "image"), [], [group], [], [5], 16, mask=ArrayImage(mask, "mask")).run(0)
+    assert np.isfinite(look.means).sum() == len(group.nodes) / 2
+    differences = np.stack(np.gradient(values.astype(np.float64)))
+    expected = np.zeros((2, 3))
+    for node in group.nodes[group.nodes[:, 2] < group.nodes[:, 2].max()]:
+        z, y, x = (slice(n - half, n + half + 1) for n in node)
+        G = differences[:, z, y, x]
+        expected += (G**2).sum(axis=(1, 2, 3)), (G[..., 1:] * G[..., :-1]).sum(axis=(1, 2, 3))
+    middle = look.gradients.shape[1] // 2
+    found = look.gradients[:, middle, middle, middle : middle + 2].T
+    # grey levels are in single precision
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
