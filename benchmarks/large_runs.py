@@ -92,7 +92,8 @@ Written by `benchmarks/large_runs.py`: every row is one run, all on one machine.
 
 CPU seconds of the busier of {RANKS} ranks in each stage, of real runs: until Python has started, until the first point
 is handed out, the points, the finished file, the verdict, and the text. *Outside of the points* is all but the points,
-of the sum of these seconds. Most rows and text are written among the points, and counted apart. Wall times are told besides; they have other work on the machine in them, and the disk.
+of the sum of these seconds. Most rows and text are written among the points, and counted apart.
+Wall times are told besides; they have other work on the machine in them, and the disk.
 The closer the nodes, the more of them share what is read and prefiltered, and the less does a point cost: at a spacing
 of 1 it is the least, and the share of the rest the largest.
 Memory is that of all ranks: pages that they share count once.
