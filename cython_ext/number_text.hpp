@@ -1,5 +1,5 @@
 // Numbers as text, byte for byte as Python formats them: '%.7f', but '%.7e' where 0 < |v| < 1e-3.
-// Nearly all take integer arithmetic on the exact binary value; the C locale is never asked.
+// Nearly all take one product in double precision, which is near enough to its exact value; the C locale is never asked.
 #ifndef MPIDVC_NUMBER_TEXT_HPP
 #define MPIDVC_NUMBER_TEXT_HPP
 
@@ -21,7 +21,7 @@ namespace number_text {
 // Longest text: -1.797...e308 in full has 309 digits before the point.
 constexpr std::size_t LONGEST = 336;
 
-// Any finite number, not fast: huge and tiny values, and compilers without 128-bit integers.
+// Any finite number, not fast: huge and tiny values, and those that lie in the middle between two texts.
 inline char *write_slowly(char *out, double value, bool scientific) {
 #ifdef MPIDVC_TO_CHARS
     auto format = scientific ? std::chars_format::scientific : std::chars_format::fixed;
@@ -41,18 +41,11 @@ inline char *write_slowly(char *out, double value, bool scientific) {
 #endif
 }
 
-#ifdef __SIZEOF_INT128__
-
-using wide = unsigned __int128;
-
-struct Powers {
-    wide of_ten[23];
-    constexpr Powers() : of_ten() {
-        of_ten[0] = 1;
-        for (int i = 1; i < 23; ++i) of_ten[i] = of_ten[i - 1] * 10;
-    }
-};
-static constexpr Powers POWERS;
+inline std::uint64_t bits_of(double value) {
+    std::uint64_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
 
 // The numbers below 10000, four digits each.
 struct Fours {
@@ -64,129 +57,111 @@ struct Fours {
 };
 static const Fours FOURS;
 
-struct Pairs {
-    char digits[200];
-    constexpr Pairs() : digits() {
-        for (int i = 0; i < 100; ++i) {
-            digits[2 * i] = static_cast<char>('0' + i / 10);
-            digits[2 * i + 1] = static_cast<char>('0' + i % 10);
-        }
-    }
-};
-static constexpr Pairs PAIRS;
-
-inline void write_pair(char *out, std::uint32_t pair) { std::memcpy(out, PAIRS.digits + 2 * pair, 2); }
-
-inline char *write_seven_digits(char *out, std::uint32_t value) {
-    std::memcpy(out, FOURS.digits + 4 * (value / 10000) + 1, 3);
-    std::memcpy(out + 3, FOURS.digits + 4 * (value % 10000), 4);
-    return out + 7;
-}
+inline void write_four(char *out, std::uint64_t value) { std::memcpy(out, FOURS.digits + 4 * value, 4); }
 
 inline char *write_integer(char *out, std::uint64_t value) {
     if (value < 10000) {
-        const int digits = value < 10 ? 1 : value < 100 ? 2 : value < 1000 ? 3 : 4;
+        const int digits = 1 + (value >= 10) + (value >= 100) + (value >= 1000);
         std::memcpy(out, FOURS.digits + 4 * value + 4 - digits, 4);
         return out + digits;
     }
-    char text[20];
-    char *first = text + 20;
-    while (value >= 100) {
-        write_pair(first -= 2, static_cast<std::uint32_t>(value % 100));
-        value /= 100;
-    }
-    if (value >= 10) write_pair(first -= 2, static_cast<std::uint32_t>(value));
-    else *--first = static_cast<char>('0' + value);
-    const std::size_t length = static_cast<std::size_t>(text + 20 - first);
-    std::memcpy(out, first, length);
-    return out + length;
-}
-
-// Nearest integer of product / 2^shift, ties to even as printf does.
-inline std::uint64_t round_shift(wide product, int shift) {
-    const wide half = wide(1) << (shift - 1);
-    const wide rest = product & ((wide(1) << shift) - 1);
-    std::uint64_t result = static_cast<std::uint64_t>(product >> shift);
-    if (rest > half || (rest == half && (result & 1))) ++result;
-    return result;
-}
-
-// 1e-3 <= value < 2^39: mantissa * 10^7 has at most 77 bits, the exponent lies in [-62, -14].
-inline char *write_fixed(char *out, std::uint64_t mantissa, int exponent) {
-    const std::uint64_t scaled = round_shift(wide(mantissa) * 10000000u, -exponent);
-    out = write_integer(out, scaled / 10000000u);
-    *out++ = '.';
-    return write_seven_digits(out, static_cast<std::uint32_t>(scaled % 10000000u));
-}
-
-// 2^-49 <= value < 1e-3: mantissa * 10^(7 - decimal) has at most 127 bits.
-inline char *write_scientific(char *out, std::uint64_t mantissa, int exponent) {
-    // floor(log10(2^(exponent + 52))), which is the decimal exponent or one less.
-    int decimal = ((exponent + 52) * 1233 - 4095) / 4096;
-    wide product = wide(mantissa) * POWERS.of_ten[7 - decimal];
-    if (static_cast<std::uint64_t>(product >> -exponent) >= 100000000u) {
-        ++decimal;
-        product = wide(mantissa) * POWERS.of_ten[7 - decimal];
-    }
-    std::uint64_t digits = round_shift(product, -exponent);
-    if (digits == 100000000u) {
-        digits = 10000000u;
-        ++decimal;
-    }
-    *out++ = static_cast<char>('0' + digits / 10000000u);
-    *out++ = '.';
-    out = write_seven_digits(out, static_cast<std::uint32_t>(digits % 10000000u));
-    std::memcpy(out, "e-", 2);
-    write_pair(out + 2, static_cast<std::uint32_t>(-decimal));
+    out = write_integer(out, value / 10000);
+    write_four(out, value % 10000);
     return out + 4;
 }
 
-#endif
+// The decimal point and seven digits.
+inline char *write_decimals(char *out, std::uint32_t value) {
+    // four digits, the first of which is 0
+    write_four(out, value / 10000);
+    *out = '.';
+    write_four(out + 4, value % 10000);
+    return out + 8;
+}
 
-// At most LONGEST bytes; returns the end.
+// A digit, the decimal point and seven digits, of a number below 10^8.
+inline char *write_digits(char *out, std::uint32_t digits) {
+    *out = static_cast<char>('0' + digits / 10000000u);
+    return write_decimals(out + 1, digits % 10000000u);
+}
+
+// Products are below 2^27, and right to 2^-27; if one is nearer than this to the middle of two integers, its exact digits
+// have to tell.
+constexpr double MIDDLE = 0x1p-20;
+
+// The nearest integer; false if the product is too near the middle of two.
+inline bool nearest(double product, std::uint32_t &found) {
+    // the sum has no digits behind the point, and its last ones are those of the integer
+    constexpr double LARGE = 0x1p52;
+    const double sum = product + LARGE;
+    found = static_cast<std::uint32_t>(bits_of(sum));
+    return std::fabs(product - (sum - LARGE)) < 0.5 - MIDDLE;
+}
+
+// 1e-3 <= value < 2^53, or 0.
+inline char *write_fixed(char *out, double value) {
+    std::uint32_t digits;
+    if (value < 10 && nearest(value * 1e7, digits) && digits < 100000000u) return write_digits(out, digits);
+    const auto whole = static_cast<std::int64_t>(value);
+    // the difference is exact
+    if (!nearest((value - static_cast<double>(whole)) * 1e7, digits)) return write_slowly(out, value, false);
+    const bool next = digits == 10000000u;
+    return write_decimals(write_integer(out, static_cast<std::uint64_t>(whole) + next), next ? 0 : digits);
+}
+
+// Powers of ten, exact, and their inverses to the nearest double.
+constexpr int MOST_TENS = 22;
+constexpr double TENS[MOST_TENS + 1] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                        1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+constexpr double TENTHS[] = {1e0,  1e-1, 1e-2,  1e-3,  1e-4,  1e-5,  1e-6,  1e-7,
+                             1e-8, 1e-9, 1e-10, 1e-11, 1e-12, 1e-13, 1e-14, 1e-15};
+constexpr double LEAST_SCIENTIFIC = 0x1p-49;
+
+// 2^-49 <= value < 1e-3.
+inline char *write_scientific(char *out, double value) {
+    // value >= 2^-power >= 10^-decimal
+    const int power = 1023 - static_cast<int>(bits_of(value) >> 52);
+    int decimal = (power * 1233 + 4095) / 4096;
+    // at the limit itself both give the same text
+    decimal -= value >= TENTHS[decimal - 1];
+    std::uint32_t digits;
+    if (!nearest(value * TENS[7 + decimal], digits)) return write_slowly(out, value, true);
+    if (digits == 100000000u) {
+        digits = 10000000u;
+        --decimal;
+    }
+    out = write_digits(out, digits);
+    // "e-", and two digits
+    write_four(out, static_cast<std::uint64_t>(decimal));
+    std::memcpy(out, "e-", 2);
+    return out + 4;
+}
+
+// At most LONGEST bytes; returns the end. Bytes behind it may be written, too, but not after LONGEST.
 inline char *write(char *out, double value) {
+    const double size = std::fabs(value);
+    char *first = out;
+    // numbers of both signs follow each other: a jump here would often be guessed wrongly
+    *first = '-';
+    first += std::signbit(value) ? 1 : 0;
+    if ((size >= 1e-3 && size < 0x1p53) || size == 0) return write_fixed(first, size);
+    if (size < 1e-3 && size >= LEAST_SCIENTIFIC) return write_scientific(first, size);
     if (std::isnan(value)) {
         std::memcpy(out, "nan", 3);
         return out + 3;
     }
-    const double size = std::fabs(value);
-    const bool scientific = size < 1e-3 && size > 0;
-    if (std::signbit(value)) *out++ = '-';
     if (std::isinf(value)) {
-        std::memcpy(out, "inf", 3);
-        return out + 3;
+        std::memcpy(first, "inf", 3);
+        return first + 3;
     }
-    if (size == 0) {
-        std::memcpy(out, "0.0000000", 9);
-        return out + 9;
-    }
-#ifdef __SIZEOF_INT128__
-    // numbers of nodes, positions, iterations and return statuses are whole
-    if (size < 0x1p53 && size == static_cast<double>(static_cast<std::int64_t>(size))) {
-        out = write_integer(out, static_cast<std::uint64_t>(size));
-        std::memcpy(out, ".0000000", 8);
-        return out + 8;
-    }
-    std::uint64_t bits;
-    std::memcpy(&bits, &size, 8);
-    const std::uint64_t mantissa = (bits & 0xFFFFFFFFFFFFFu) | 0x10000000000000u;
-    const int exponent = static_cast<int>(bits >> 52) - 1075;
-    if (scientific) {
-        if (size >= 0x1p-49) return write_scientific(out, mantissa, exponent);
-    } else if (size < 0x1p39) {
-        return write_fixed(out, mantissa, exponent);
-    }
-#endif
-    return write_slowly(out, size, scientific);
+    return write_slowly(first, size, size < 1e-3);
 }
 
 // Least values whose text has 2, 3, … digits before the point: 10^k less half of the last digit, to the nearest double
 // that is written with one digit more.
 struct Limits {
-    static constexpr int N = 13, BITS = 40;
+    static constexpr int N = 13;
     double least[N];
-    // digits of 2^k before the point, less one
-    unsigned char digits[BITS];
     Limits() {
         double ten = 10;
         for (double &limit : least) {
@@ -196,27 +171,8 @@ struct Limits {
             while (written(limit) < written(ten)) limit = std::nextafter(limit, ten);
             ten *= 10;
         }
-        for (int k = 0; k < BITS; ++k)
-            for (digits[k] = 0; std::ldexp(1.0, k) >= least[digits[k]];) ++digits[k];
     }
 };
-
-// Number of bytes that `write` writes.
-inline std::size_t length(double value, const Limits &limits) {
-    const double size = std::fabs(value);
-    if ((size >= 1e-3 && size < 1e11) || size == 0) {
-        std::uint64_t bits;
-        std::memcpy(&bits, &value, 8);
-        const int power = static_cast<int>(bits >> 52 & 0x7FF) - 1023;
-        // a power of two has as many digits as all numbers up to the next one, or one less
-        const std::size_t digits = limits.digits[power < 0 ? 0 : power];
-        return 9 + static_cast<std::size_t>(bits >> 63) + digits + (size >= limits.least[digits] ? 1 : 0);
-    }
-    // a digit, the point, seven digits, and an exponent of two digits
-    if (size < 1e-3 && size > 1e-98) return 13 + static_cast<std::size_t>(std::signbit(value));
-    char text[LONGEST];
-    return static_cast<std::size_t>(write(text, value) - text);
-}
 
 // Numbers that are `step` bytes apart.
 struct Column {
@@ -230,41 +186,83 @@ struct Column {
     }
 };
 
-// Number of bytes of `rows`, without a prefix and with separators of one byte.
+// Numbers whose bytes are counted at once.
+constexpr std::size_t GROUP = 64;
+
+// Number of bytes that `write` writes of at most GROUP numbers. Magnitudes are in the order of their bits, and a
+// difference of these has the bit 63 if it is below 0: the loops have no jumps, and suit vectors of any processor.
+inline std::size_t group_length(const Column &column, std::size_t begin, std::size_t n, const Limits &limits) {
+    const std::uint64_t fixed = bits_of(1e-3), most = bits_of(1e11), least = bits_of(1e-98);
+    std::uint64_t size[GROUP];
+    for (std::size_t k = 0; k < GROUP; ++k) size[k] = k < n ? bits_of(column[begin + k]) : 0;
+    std::uint64_t more = 0, scientific = 0, odd = 0;
+    for (std::size_t k = 0; k < GROUP; ++k) {
+        more += size[k] >> 63;
+        size[k] &= ~(std::uint64_t(1) << 63);
+        const std::uint64_t positive = 0 - size[k];
+        scientific += ((size[k] - fixed) & positive) >> 63;
+        // longer exponents, more digits than there are limits, and what is no number
+        odd |= ((size[k] - least) & positive) | (most - size[k]);
+    }
+    if (odd >> 63) {
+        char text[LONGEST];
+        std::size_t total = 0;
+        for (std::size_t k = 0; k < n; ++k) total += static_cast<std::size_t>(write(text, column[begin + k]) - text);
+        return total;
+    }
+    std::uint64_t longer = 1;
+    for (const double *limit = limits.least; longer; ++limit) {
+        const std::uint64_t below = bits_of(*limit) - 1;
+        longer = 0;
+        for (std::size_t k = 0; k < GROUP; ++k) longer += (below - size[k]) >> 63;
+        more += longer;
+    }
+    // a digit, the point, and seven digits; an exponent has four bytes
+    return 9 * n + more + 4 * scientific;
+}
+
+// Number of bytes of the text of rows, without a prefix and with separators of one byte.
 inline std::size_t rows_length(const std::vector<Column> &columns, std::size_t n) {
     static const Limits limits;
     std::size_t total = n * columns.size();
     for (const Column &column : columns)
-        for (std::size_t row = 0; row < n; ++row) total += length(column[row], limits);
+        for (std::size_t row = 0; row < n; row += GROUP)
+            total += group_length(column, row, n - row < GROUP ? n - row : GROUP, limits);
     return total;
 }
 
 // Rows of numbers, one of each column, with `separator` between them, each row between `prefix` and a line feed.
-inline std::string rows(const std::vector<Column> &columns, std::size_t n, const std::string &prefix,
-                        const std::string &separator) {
-    std::string text;
-    std::size_t used = 0;
-    const std::size_t room = prefix.size() + separator.size() + LONGEST + 1;
-    text.resize(n * (columns.size() * (12 + separator.size()) + prefix.size() + 1) + room);
-    for (std::size_t row = 0; row < n; ++row) {
-        for (std::size_t k = 0; k < columns.size(); ++k) {
-            if (text.size() - used < room) text.resize(text.size() + text.size() / 2 + room);
-            char *out = &text[used];
-            if (k && separator.size() == 1) {
-                *out++ = separator[0];
-            } else {
-                const std::string &before = k ? separator : prefix;
-                std::memcpy(out, before.data(), before.size());
-                out += before.size();
+struct Rows {
+    std::vector<Column> columns;
+    std::size_t n;
+    std::string prefix, separator;
+
+    // Most bytes that are written for a row.
+    std::size_t longest() const { return prefix.size() + columns.size() * (LONGEST + separator.size()) + 1; }
+
+    // Writes rows from `row` on, as long as another one surely fits; returns the end, `row` is the next one.
+    char *write_to(char *out, const char *end, std::size_t &row) const {
+        const auto room = static_cast<std::ptrdiff_t>(longest());
+        const bool single = separator.size() == 1;
+        const char between = single ? separator[0] : ' ';
+        for (; row < n && end - out >= room; ++row) {
+            std::memcpy(out, prefix.data(), prefix.size());
+            out += prefix.size();
+            for (std::size_t k = 0; k < columns.size(); ++k) {
+                if (single) {
+                    *out = between;
+                    out += k ? 1 : 0;
+                } else if (k) {
+                    std::memcpy(out, separator.data(), separator.size());
+                    out += separator.size();
+                }
+                out = write(out, columns[k][row]);
             }
-            out = write(out, columns[k][row]);
-            if (k + 1 == columns.size()) *out++ = '\n';
-            used = static_cast<std::size_t>(out - text.data());
+            *out++ = '\n';
         }
+        return out;
     }
-    text.resize(used);
-    return text;
-}
+};
 
 }  // namespace number_text
 

@@ -1,9 +1,11 @@
 # cython: boundscheck=False, wraparound=False
 """Columns of numbers as text."""
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_Resize
 from libcpp.string cimport string
 from libcpp.vector cimport vector
+
+__all__ = ["columns_length", "format_columns"]
 
 
 cdef extern from "number_text.hpp" namespace "number_text" nogil:
@@ -11,7 +13,13 @@ cdef extern from "number_text.hpp" namespace "number_text" nogil:
         const char *first
         ptrdiff_t step
 
-    string rows(const vector[Column]& columns, size_t n, const string& prefix, const string& separator) except +
+    cppclass Rows:
+        vector[Column] columns
+        size_t n
+        string prefix, separator
+        size_t longest()
+        char *write_to(char *out, const char *end, size_t& row)
+
     size_t rows_length(const vector[Column]& columns, size_t n)
 
 
@@ -63,15 +71,25 @@ def format_columns(columns, bytes separator=b"\t", bytes prefix=b""):
 
     Returns
     -------
-    bytes
+    bytearray
         Numbers as Python's ``'%.7f'``, or ``'%.7e'`` where 0 < |v| < 1e-3; ``nan``, ``inf``, ``-inf``.
         Every row ends with a line feed.
     """
-    cdef vector[Column] places
-    cdef size_t n = places_of(columns, places)
-    cdef string before = prefix, between = separator, text
-    if n == 0:
-        return b""
-    with nogil:
-        text = rows(places, n, before, between)
-    return PyBytes_FromStringAndSize(text.data(), text.size())
+    cdef Rows rows
+    cdef size_t row = 0, used = 0, size
+    cdef char *out
+    rows.prefix, rows.separator = prefix, separator
+    rows.n = places_of(columns, rows.columns)
+    # usual numbers have 9 to 14 bytes
+    size = rows.n * (rows.columns.size() * (12 + rows.separator.size()) + rows.prefix.size() + 1) + rows.longest()
+    # the bytes are made once: they are neither set to 0 before nor copied
+    text = PyByteArray_FromStringAndSize(NULL, size)
+    while row < rows.n:
+        out = PyByteArray_AS_STRING(text)
+        with nogil:
+            used = rows.write_to(out + used, out + size, row) - out
+        if row < rows.n:
+            size += size // 2
+            PyByteArray_Resize(text, size)
+    PyByteArray_Resize(text, used)
+    return text

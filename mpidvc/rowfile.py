@@ -387,7 +387,7 @@ class RowFile:
         rows: NDArray[Any] = np.ndarray(shape, slot.dtype, held, slot.offset)
         return rows
 
-    def write_at(self, offset: int, data: bytes) -> None:
+    def write_at(self, offset: int, data: bytes | bytearray) -> None:
         """Write bytes at an offset of the file.
 
         Raises

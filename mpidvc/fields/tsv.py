@@ -306,7 +306,7 @@ def tsv_columns(
     return found
 
 
-def format_rows(columns: Sequence[Array]) -> bytes:
+def format_rows(columns: Sequence[Array]) -> bytearray:
     """Text of columns (n,) of numbers: a line per row, tabs between numbers.
 
     ``'%.7f'``, but ``'%.7e'`` where 0 < |v| < 1e-3, so that small numbers keep their digits; nan, inf, -inf.

@@ -16,6 +16,9 @@ VALUES = {
     "halves of the last digit": (RANDOM.integers(0, 10**9, 20_000) + 0.5) * 1e-7,
     "exact ties": (2 * RANDOM.integers(0, 2**30, 20_000) + 1) / 2.0**8,
     "exact ties of %e": (2 * RANDOM.integers(10**7, 10**8, 20_000) + 1) / 2.0 ** RANDOM.integers(38, 60, 20_000),
+    "halves of the last digit of %e": (RANDOM.integers(10**7, 10**8, 20_000) + 0.5)
+    / 10.0 ** RANDOM.integers(11, 23, 20_000),
+    "fractions of large numbers": RANDOM.integers(1, 2**53, 20_000) / 2.0 ** RANDOM.integers(1, 20, 20_000),
     "powers of ten": np.concatenate([POWERS, np.nextafter(POWERS, 0), np.nextafter(POWERS, np.inf)]),
     "about one digit more": np.concatenate(
         [(10.0**k - 5e-8) * (1 + np.arange(-4, 5) * 2.0**-52) for k in range(-3, 14)]
