@@ -204,11 +204,15 @@ inline std::size_t group_length(const Column &column, std::size_t begin, std::si
         // longer exponents, more digits than there are limits, and what is no number
         odd |= ((size[k] - least) & positive) | (most - size[k]);
     }
-    if (odd >> 63) {
+    for (std::size_t k = 0; odd >> 63 && k < n; ++k) {
+        const bool tiny = size[k] > 0 && size[k] < least;
+        if (!tiny && size[k] <= most) continue;
+        // its own bytes instead of those that are counted
         char text[LONGEST];
-        std::size_t total = 0;
-        for (std::size_t k = 0; k < n; ++k) total += static_cast<std::size_t>(write(text, column[begin + k]) - text);
-        return total;
+        const double value = column[begin + k];
+        more += static_cast<std::uint64_t>(write(text, value) - text) - 9 - (bits_of(value) >> 63);
+        scientific -= tiny;
+        size[k] = 0;
     }
     std::uint64_t longer = 1;
     for (const double *limit = limits.least; longer; ++limit) {
@@ -225,8 +229,9 @@ inline std::size_t group_length(const Column &column, std::size_t begin, std::si
 inline std::size_t rows_length(const std::vector<Column> &columns, std::size_t n) {
     static const Limits limits;
     std::size_t total = n * columns.size();
-    for (const Column &column : columns)
-        for (std::size_t row = 0; row < n; row += GROUP)
+    // columns may lie in each other
+    for (std::size_t row = 0; row < n; row += GROUP)
+        for (const Column &column : columns)
             total += group_length(column, row, n - row < GROUP ? n - row : GROUP, limits);
     return total;
 }

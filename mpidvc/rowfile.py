@@ -35,6 +35,7 @@ __all__ = [
     "create_dataset",
     "create_file",
     "read_attributes",
+    "read_rows",
     "reserve",
 ]
 
@@ -352,8 +353,8 @@ class RowFile:
             self.sync()
         self.seconds += time.perf_counter() - begun
 
-    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Rows ``[start, stop)`` of a dataset (stop - start, \\*row_shape).
+    def read(self, name: str, start: int, stop: int, memory: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows ``[start, stop)`` of a dataset (stop - start, \\*row_shape); `memory` as of `read_rows`.
 
         Raises
         ------
@@ -361,16 +362,10 @@ class RowFile:
             If the file cannot be read or is too short.
         """
         begun = time.perf_counter()
-        slot = self.slots[name]
-        data = np.empty((stop - start, *slot.row_shape), slot.dtype)
-        view = memoryview(data.reshape(-1).view(np.uint8).data)
-        at = slot.offset + start * slot.row_bytes
         try:
-            while len(view):
-                got = os.preadv(self.descriptor(), [view[: 2**30]], at)
-                if got == 0:
-                    raise UserError(f"{self.path}: is shorter than it was; it was changed while in use")
-                at, view = at + got, view[got:]
+            data = read_rows(self.descriptor(), self.slots[name], start, stop, memory)
+        except EOFError:
+            raise UserError(f"{self.path}: is shorter than it was; it was changed while in use") from None
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror or error})") from error
         self.seconds += time.perf_counter() - begun
@@ -446,6 +441,29 @@ class RowFile:
             except PermissionError:
                 self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         return self._descriptor
+
+
+def read_rows(descriptor: int, slot: Slot, start: int, stop: int, memory: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Rows ``[start, stop)`` of a dataset (stop - start, \\*row_shape), from an open file.
+
+    They are read into `memory` if it is given: an array of the same dtype that has so many rows or more.
+
+    Raises
+    ------
+    OSError
+        If they cannot be read.
+    EOFError
+        If the file is too short.
+    """
+    data = np.empty((stop - start, *slot.row_shape), slot.dtype) if memory is None else memory[: stop - start]
+    view = memoryview(data.reshape(-1).view(np.uint8).data)
+    at = slot.offset + start * slot.row_bytes
+    while len(view):
+        got = os.preadv(descriptor, [view[: 2**30]], at)
+        if got == 0:
+            raise EOFError("it is too short")
+        at, view = at + got, view[got:]
+    return data
 
 
 #: Parallel files that must not be closed: that would wait for lost ranks.

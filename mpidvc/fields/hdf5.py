@@ -22,8 +22,9 @@ from numpy.typing import ArrayLike, NDArray
 from mpidvc.arrays import Array, Ints, Triple
 from mpidvc.atomic import beside, keep_mode, replacing
 from mpidvc.errors import UserError
-from mpidvc.fields.phifield import Layout, PhiField, hidden
+from mpidvc.fields.phifield import PHI, POSITIONS, Layout, PhiField, hidden
 from mpidvc.fields.vtk import HIDDEN_CELL, HIDDEN_POINT
+from mpidvc.kernels.records import take_groups
 from mpidvc.rowfile import (
     HOME,
     JOURNAL,
@@ -34,6 +35,7 @@ from mpidvc.rowfile import (
     create_dataset,
     create_file,
     read_attributes,
+    read_rows,
     reserve,
 )
 
@@ -45,12 +47,14 @@ __all__ = [
     "ResultsFile",
     "Rows",
     "check_results_file",
+    "columns_of",
     "create_results_file",
     "dataset_rows",
     "is_hdf5",
     "least_bytes",
     "phi_of",
     "read_hdf5",
+    "record_rows",
     "rows_of",
     "write_hdf5",
 ]
@@ -68,6 +72,8 @@ GHOSTS = {
 }
 #: Datasets of every field besides its columns, and the shape of a row.
 OWN = {"positions": (3,), "displacement": (3,), "F": (9,)}
+#: Columns of a record's Phi, row by row, that make up a displacement and an F there.
+RECORD = ((11, 7, 3), (10, 9, 8, 6, 5, 4, 2, 1, 0))
 #: Datasets of the noise of a pair of images: the shape of the first two is that of `FieldLayout.lags`.
 NOISE = {name: f"{HOME}/{name}" for name in ("noiseCovariance", "residualCovariance", "kappa", "interpolationBias")}
 #: Dataset with the exit status of the finished run: 0 for a result to trust, 1 for one that is not.
@@ -88,7 +94,7 @@ OWN_ATTRIBUTES = {
 #: Columns that ParaView colours by at first: the first of these that exists.
 SCALARS = ("returnStatus", "pixelSearchCC")
 #: Exceptions with which h5py and the checks answer to damaged content.
-DAMAGE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError, OSError)
+DAMAGE = (EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError, OSError)
 #: Rows of a whole field that are read and written at a time.
 BLOCK = 2**16
 
@@ -454,14 +460,41 @@ def dataset_rows(
     dict of arrays (k, …)
         By the paths of `create_results_file`; contiguous, little-endian, k rows of the slot's `row_shape`.
     """
-    points = np.asarray(positions, np.float64)
     functions = np.asarray(phi, np.float64)
     displacement = functions[:, :3, 3][:, ::-1]
+    F = functions[:, :3, :3][:, ::-1, ::-1].reshape(-1, 9)
+    return _datasets(layout, positions, displacement, F, [columns[name] for name in layout.columns])
+
+
+def record_rows(layout: FieldLayout, positions: ArrayLike, table: Array, rows: Ints) -> dict[str, NDArray[np.generic]]:
+    """The same as `dataset_rows` of points whose numbers are rows of a table.
+
+    Parameters
+    ----------
+    layout : FieldLayout
+    positions : (k, 3) array
+        z, y, x in voxels.
+    table : (n, 12 + c) float64
+        The first three rows of Phi, and a number for each of the layout's columns.
+    rows : (k,) int64
+        Rows of the table.
+    """
+    columns = [[12 + k] for k in range(len(layout.columns))]
+    displacement, F, *singles = take_groups(table, rows, [*RECORD, *columns])
+    return _datasets(layout, positions, displacement, F, [values[:, 0] for values in singles])
+
+
+def _datasets(
+    layout: FieldLayout, positions: ArrayLike, displacement: Array, F: Array, columns: Sequence[ArrayLike]
+) -> dict[str, NDArray[np.generic]]:
+    """The same of displacements (k, 3) and F (k, 9) in the order of the file, and of the layout's columns."""
+    points = np.asarray(positions, np.float64)
+    singles = {name: np.asarray(values, np.float64) for name, values in zip(layout.columns, columns, strict=True)}
     values = {
         f"{HOME}/positions": points,
         f"{HOME}/displacement": displacement,
-        f"{HOME}/F": functions[:, :3, :3][:, ::-1, ::-1].reshape(-1, 9),
-        **{f"{HOME}/{name}": np.asarray(columns[name], np.float64) for name in layout.columns},
+        f"{HOME}/F": F,
+        **{f"{HOME}/{name}": column for name, column in singles.items()},
     }
     if layout.real:
         values[f"{SHOWN}/displacement"] = displacement * layout.voxel_size
@@ -471,8 +504,20 @@ def dataset_rows(
         values[POINTS] = np.where(known, points[:, ::-1] * layout.voxel_size, 0.0)
     found = {name: np.ascontiguousarray(rows, "<f8") for name, rows in values.items()}
     ghosts, mark = GHOSTS[layout.is_image]
-    nothing = hidden(displacement, columns["returnStatus"] if "returnStatus" in layout.columns else None)
-    return found | {ghosts: np.where(nothing, mark, 0).astype(layout.dtype(ghosts))}
+    nothing = hidden(displacement, singles.get("returnStatus"))
+    return found | {ghosts: nothing * np.array(mark, layout.dtype(ghosts))}
+
+
+def columns_of(layout: FieldLayout, values: Mapping[str, Array]) -> dict[str, Array]:
+    """Numbers of points from their rows in each dataset, by their names in a `PhiField`: views, nothing is copied."""
+    positions, displacement, F = (values[f"{HOME}/{name}"] for name in OWN)
+    found = {name: values[f"{HOME}/{name}"] for name in layout.columns}
+    found |= {name: positions[:, k] for k, name in enumerate(POSITIONS)}
+    for k, name in enumerate(PHI):
+        row, column = divmod(k, 4)
+        # X, Y, Z there
+        found[name] = displacement[:, 2 - row] if column == 3 else F[:, 8 - 3 * row - column]
+    return found
 
 
 def rows_of(layout: FieldLayout, values: Mapping[str, ArrayLike]) -> Rows:
@@ -526,6 +571,7 @@ class ResultsFile:
         import h5py
 
         self._path = path
+        self._slots: dict[str, Slot | None] = {}
         if Path(path).exists() and not Path(path).is_file():
             raise UserError(f"field {path}: is no results file (.h5) of mpidvc")
         try:
@@ -714,10 +760,17 @@ class ResultsFile:
         return self._read(f"{HOME}/{name}", start, self.layout.n if stop is None else stop)
 
     def _read(self, name: str, start: int, stop: int) -> Array:
-        dataset = self._file[name]
-        row_shape = dataset.shape[len(self.layout.shape) :]
+        if name not in self._slots:
+            self._slots[name] = self.slot(name)
+        slot = self._slots[name]
         try:
-            parts = [dataset[index].reshape(-1, *row_shape) for index in boxes(self.layout.shape, start, stop)]
+            # each call of HDF5 takes longer than to read a thousand numbers
+            if slot is not None and slot.offset and 0 <= start < stop <= self.layout.n:
+                parts = [read_rows(self._file.id.get_vfd_handle(), slot, start, stop)]
+            else:
+                dataset = self._file[name]
+                row_shape = dataset.shape[len(self.layout.shape) :]
+                parts = [dataset[index].reshape(-1, *row_shape) for index in boxes(self.layout.shape, start, stop)]
         except DAMAGE as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"field {self._path}: /{name} cannot be read ({reason}); run its command again") from None

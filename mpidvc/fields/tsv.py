@@ -6,7 +6,7 @@ import codecs
 import io
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = [
     "format_rows",
     "header",
     "length_of_rows",
+    "named_columns",
     "read_tsv",
     "read_tsv_stream",
     "tsv_columns",
@@ -294,15 +295,21 @@ def tsv_columns(
         ``NodeNumber`` counts from `first`, and is 1 for a registration.
     """
     rows = range(len(field))[start:stop]
-    part = slice(rows.start, rows.stop)
+    values = {name: field[name][rows.start : rows.stop] for name in field.names}
+    return named_columns(values, _names(family), None if field.layout == "registration" else rows.start + first)
+
+
+def named_columns(values: Mapping[str, Array], names: Sequence[str], first: int | None) -> list[Array]:
+    """The columns of a file, from those of a field by their names; `first` is the number of the first row, if any."""
+    n = len(values["Zpos"])
     found: list[Array] = []
-    for name in _names(family):
-        if (key := OLD_NAMES.get(name, name)) in field:
-            found.append(np.asarray(field[key][part], np.float64))
-        elif name in {"NodeNumber", "Label", "StrainPointNumber"} and field.layout != "registration":
-            found.append(np.arange(rows.start + first, rows.stop + first, dtype=np.float64))
+    for name in names:
+        if (key := OLD_NAMES.get(name, name)) in values:
+            found.append(np.asarray(values[key], np.float64))
+        elif name in {"NodeNumber", "Label", "StrainPointNumber"} and first is not None:
+            found.append(np.arange(first, first + n, dtype=np.float64))
         else:
-            found.append(np.broadcast_to(float(name == "NodeNumber"), len(rows)))
+            found.append(np.broadcast_to(float(name == "NodeNumber"), n))
     return found
 
 

@@ -277,10 +277,15 @@ class Journal(RowFile):
             return np.arange(first, end)
         return self.checked(first, end)[1]
 
-    def checked(self, first: int, end: int) -> tuple[Records, Ints]:
-        """Records of the blocks [first, end), and those of the blocks that have no mark or do not fit it."""
+    def checked(self, first: int, end: int, memory: Records | None = None) -> tuple[Records, Ints]:
+        """Records of the blocks [first, end), and those of the blocks that have no mark or do not fit it.
+
+        They are read into `memory` if it has room for them.
+        """
         starts = self.starts[first : end + 1] - self.starts[first]
-        records = self.read(f"{JOURNAL}/records", int(self.starts[first]), int(self.starts[end]))
+        fits = memory is not None and len(memory) >= starts[-1]
+        rows = int(self.starts[first]), int(self.starts[end])
+        records = self.read(f"{JOURNAL}/records", *rows, memory if fits else None)
         marks = self.read(f"{JOURNAL}/marks", first, end)
         undone = marks == 0
         for k in np.flatnonzero(~undone).tolist():

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mpidvc.arrays import Array, Ints
-from mpidvc.fields.hdf5 import FieldLayout, dataset_rows
-from mpidvc.rowfile import JOURNAL, RowFile
+from mpidvc.arrays import Array, Ints, Records
+from mpidvc.fields.hdf5 import FieldLayout, record_rows
+from mpidvc.rowfile import HOME, JOURNAL, RowFile
 from mpidvc.runtime.journal import Journal, Pieces
 from mpidvc.tasks.memory import ROWS
 from mpidvc.workflow.files import RunFiles
@@ -184,33 +184,35 @@ class OrderedRows:
         self._journal, self._target, self._layout, self._names = journal, target, layout, names
         self.pieces: Pieces = _Ranges(layout.n) if journal.computed is None else journal.computed.order.pieces(ROWS)
         self.n_chunks = len(self.pieces)
+        self._memory: Records | None = None
 
     def run(self, chunk: int) -> tuple[int, dict[str, int], Ints]:
         journal = self._journal
         first, end, ranges = self.pieces[chunk]
-        places = np.concatenate([journal.places(start, stop) for start, stop in ranges])
-        damaged = 0
+        damaged, begun = 0, 0
         if journal.computed is None:
-            records = journal.mapped(f"{JOURNAL}/records").take(places)
+            records = journal.mapped(f"{JOURNAL}/records")
         else:
-            records, bad = journal.checked(first, end)
-            # in a tenth of the time of an index
-            damaged, records = len(bad), records.take(places - journal.starts[first])
-        positions = np.concatenate([journal.positions(start, stop) for start, stop in ranges])
-        columns: dict[str, Array] = {name: records["result"][:, k] for k, name in enumerate(self._layout.columns)}
-        values = dataset_rows(self._layout, positions, records["phi"], columns)
+            # pages of fresh memory are cleared, which takes longer than to read the records
+            records, bad = journal.checked(first, end, self._memory)
+            self._memory = records if self._memory is None or len(records) > len(self._memory) else self._memory
+            damaged, begun = len(bad), int(journal.starts[first])
+        # all of a record is float64: see `record_of`
+        table = records.view(np.float64).reshape(len(records), -1)
         lengths = np.zeros(len(ranges), np.int64)
-        done = 0
+        statuses: list[Array] = []
+        # some rows at a time: what is made of them stays in the cache
         for k, (start, stop) in enumerate(ranges):
-            mine = {name: rows[done : done + stop - start] for name, rows in values.items()}
-            for name, rows in mine.items():
-                self._target.write(name, start, rows)
+            places = journal.places(start, stop) - begun
+            values = record_rows(self._layout, journal.positions(start, stop), table, places)
             if self._names:
-                lengths[k] = text_length(self._layout, self._names, mine, start, stop)
-            done += stop - start
+                lengths[k] = text_length(self._layout, self._names, values, start, stop)
+            for name, rows in values.items():
+                self._target.write(name, start, rows)
+            statuses.append(np.asarray(values[f"{HOME}/returnStatus"], np.float64))
         # safe before rank 0 lets the file take the journal's place
         self._target.sync()
-        return damaged, count_statuses(columns["returnStatus"]), lengths
+        return damaged, count_statuses(np.concatenate(statuses)), lengths
 
 
 class _Ranges:

@@ -275,10 +275,27 @@ class Nodes:
         """Positions (k, 3) of these rows, voxels."""
         return self.layout.nodes(rows) if self.given is None else self.given[rows]
 
+    def between(self, start: int, stop: int) -> Array:
+        """Positions (stop - start, 3) of the rows [start, stop), voxels."""
+        origin, dims, spacing = self.layout.origin, self.layout.dims, self.layout.spacing
+        if self.given is not None:
+            return self.given[start:stop]
+        assert origin is not None
+        assert dims is not None
+        assert spacing is not None
+        # of whole lines along x, so that nothing is computed for each row
+        nx = dims[2]
+        first, last = start // nx, -(-stop // nx)
+        z, y = np.divmod(np.arange(first, last)[:, None], dims[1])
+        found = np.empty((last - first, nx, 3))
+        for axis, index in enumerate((z, y, np.arange(nx))):
+            found[..., axis] = origin[axis] + spacing[axis] * index
+        return found.reshape(-1, 3)[start - first * nx : stop - first * nx]
+
     @cached_property
     def positions(self) -> Array:
         """Positions (n, 3) in voxels."""
-        return self[np.arange(len(self))] if self.given is None else self.given
+        return self.between(0, len(self))
 
     @property
     def regular(self) -> bool:

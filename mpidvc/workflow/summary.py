@@ -13,16 +13,22 @@ from mpidvc.runtime.console import Console
 
 __all__ = ["MOST_JUDGED", "count_statuses", "show_statuses", "spread", "values_at"]
 
-#: Most rows that are judged, and pieces that they are from where a field has more.
-MOST_JUDGED, PIECES = 2**21, 256
+#: Most rows that are judged, and pieces that they are from where a field has more. So many tell a share of one per cent
+#: to a fiftieth of it.
+MOST_JUDGED, PIECES = 2**18, 256
 #: Statuses of windows that were skipped, as background.
 BACKGROUND = (-5, -7)
 
 
 def count_statuses(values: Array) -> dict[str, int]:
     """Number of points by return status: ``"2"``, ``"-1"``."""
-    found, counts = np.unique(values, return_counts=True)
-    return {f"{value:g}": int(count) for value, count in zip(found, counts, strict=True)}
+    # nearly all are equal, and these are counted in a tenth of the time that sorting takes
+    usual = np.array([1.0, 2.0])
+    equal = [values == value for value in usual]
+    found, counts = np.unique(values[~(equal[0] | equal[1])], return_counts=True)
+    found = np.append(found, usual)
+    counts = np.append(counts, [np.count_nonzero(same) for same in equal])
+    return {f"{found[k]:g}": int(counts[k]) for k in np.argsort(found) if counts[k]}
 
 
 def spread(n: int) -> list[tuple[int, int]]:

@@ -11,9 +11,8 @@ import numpy.typing as npt
 from mpidvc.arrays import Array
 from mpidvc.atomic import keep_mode, replacing
 from mpidvc.errors import ResourceError, UserError
-from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, rows_of
-from mpidvc.fields.phifield import PhiField
-from mpidvc.fields.tsv import format_rows, header, length_of_rows, tsv_columns
+from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, columns_of
+from mpidvc.fields.tsv import format_rows, header, length_of_rows, named_columns
 from mpidvc.rowfile import RowFile, reserve
 from mpidvc.tasks.memory import ROWS
 
@@ -214,5 +213,4 @@ def _columns(
     layout: FieldLayout, names: Sequence[str], values: Mapping[str, npt.NDArray[Any]], first: int
 ) -> list[Array]:
     """Columns of the text of some rows, the first of which has this number."""
-    rows = rows_of(layout, values)
-    return tsv_columns(PhiField(rows.positions, rows.phi, {**rows.columns}), names, first=first)
+    return named_columns(columns_of(layout, values), names, first)

@@ -45,7 +45,7 @@ class ComputedPoints:
 
     def positions(self, start: int, stop: int) -> Array:
         """Positions of the rows [start, stop) of the field, voxels."""
-        return self.nodes[np.arange(start, stop)]
+        return self.nodes.between(start, stop)
 
     def inputs(self, start: int, stop: int) -> Records:
         """`INPUT` of the points [start, stop) in the order of the blocks."""

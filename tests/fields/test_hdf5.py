@@ -16,8 +16,11 @@ from mpidvc.fields import hdf5
 from mpidvc.fields.hdf5 import (
     FieldLayout,
     ResultsFile,
+    columns_of,
     create_results_file,
+    dataset_rows,
     read_hdf5,
+    record_rows,
     write_hdf5,
 )
 from mpidvc.fields.phifield import PhiField
@@ -72,6 +75,28 @@ def test_points_come_back_bit_by_bit(tmp_path, layout, n, voxel_size):
     field = example((1, 1, n), layout)
     write_hdf5(tmp_path / "a.h5", field, voxel_size)
     assert_same(read_hdf5(tmp_path / "a.h5"), field)
+
+
+@pytest.mark.parametrize("voxel_size", [1.0, 13.7])
+@pytest.mark.parametrize("layout", ["grid", "points"])
+def test_rows_of_records_are_those_of_their_points(layout, voxel_size):
+    field = example(layout=layout)
+    table = np.concatenate([field.phi[:, :3].reshape(-1, 12), np.stack(list(field.columns.values()), 1)], axis=1)
+    places = np.random.default_rng(1).permutation(len(field))
+    shuffled = np.empty_like(table)
+    shuffled[places] = table
+    made = FieldLayout.of(field, voxel_size)
+    expected = dataset_rows(made, field.positions, field.phi, field.columns)
+    found = record_rows(made, field.positions, shuffled, places)
+    assert list(found) == list(expected)
+    for name, rows in expected.items():
+        assert (found[name].dtype, found[name].shape) == (rows.dtype, rows.shape) == (made.dtype(name), rows.shape)
+        assert found[name].tobytes() == rows.tobytes(), name
+    columns = columns_of(made, expected)
+    assert set(columns) == set(field.names)
+    for name, values in columns.items():
+        assert values.tobytes() == np.asarray(field[name], np.float64).tobytes(), name
+        assert any(np.shares_memory(values, rows) for rows in expected.values())
 
 
 def test_grid_of_uneven_steps_is_points_to_paraview_and_a_grid_to_us(tmp_path):

@@ -59,6 +59,16 @@ def test_equals_python(kind):
     assert lines == [expected(value) for value in values.tolist()]
     lengths = [text.columns_length([values[k : k + 1]]) for k in range(len(values))]
     assert lengths == [len(line) + 1 for line in lines]
+    assert text.columns_length([values]) == sum(lengths)
+
+
+def test_length_of_numbers_of_all_kinds_beside_each_other():
+    values = np.concatenate([*VALUES.values(), -VALUES["special"], np.full(3, -np.nan)])
+    values = np.random.default_rng(3).permutation(values)[: 5 * (len(values) // 5)]
+    columns = values.reshape(-1, 5).T
+    assert text.columns_length(columns) == len(text.format_columns(columns))
+    for n in range(130):
+        assert text.columns_length([values[:n]]) == sum(len(expected(value)) + 1 for value in values[:n].tolist())
 
 
 def test_layout():

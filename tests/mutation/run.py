@@ -50,6 +50,7 @@ KERNEL_TESTS = {
     "strain": ["../core/test_strain", "../tasks/test_strain", "../core/test_deformation"],
     "deform": ["../tasks/test_deform", "../commands/test_deform_image"],
     "text": ["text", "../fields/test_tsv"],
+    "records": ["records", "../fields/test_hdf5"],
     "windows": ["window_sums", "../tasks/test_adaptive"],
     "processor": ["instruction_sets", "pixel_search"],
     "phases": ["phases", "../core/test_phase_correlation"],

@@ -57,7 +57,9 @@ def test_computed_inputs(stored_f: str, with_registration: bool) -> None:
     assert np.array_equal(whole["position"], positions[chunks.order])
     np.testing.assert_allclose(whole["phi"][:, :, 3], t[chunks.order], rtol=0, atol=1e-12)
     assert np.array_equal(whole["phi"][:, :, :3], np.broadcast_to(F, (len(positions), 3, 3)))
-    assert np.array_equal(computed.positions(100, 300), positions[100:300])
+    # within a line of nodes along x, whole lines, several planes
+    for rows in (slice(100, 300), slice(5, 9), slice(32, 64), slice(31, 33), slice(7, 7), slice(0, len(positions))):
+        assert np.array_equal(computed.positions(rows.start, rows.stop), positions[rows])
     # the same bits, however many are computed at a time, and as rank 0 would write them
     assert np.array_equal(np.concatenate([computed.inputs(k, k + 1) for k in range(700)]), whole[:700])
     assert np.array_equal(work.inputs(chunks.order), whole)
