@@ -152,7 +152,7 @@ class TextRows:
         # those of the points: the file may have others
         self._datasets = [name for name in layout.datasets if name in source.slots]
 
-    def format(self, start: int, stop: int) -> Iterator[bytes]:
+    def format(self, start: int, stop: int) -> Iterator[bytearray]:
         """The text of the rows [start, stop), some rows at a time."""
         for first in range(start, stop, AT_ONCE):
             end = min(first + AT_ONCE, stop)
