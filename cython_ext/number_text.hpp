@@ -1,5 +1,5 @@
 // Numbers as text, byte for byte as Python formats them: '%.7f', but '%.7e' where 0 < |v| < 1e-3.
-// Nearly all take one product in double precision, which is near enough to its exact value; the C locale is never asked.
+// Nearly all take one product in double precision; the C locale is never asked.
 #ifndef MPIDVC_NUMBER_TEXT_HPP
 #define MPIDVC_NUMBER_TEXT_HPP
 
@@ -85,17 +85,14 @@ inline char *write_digits(char *out, std::uint32_t digits) {
     return write_decimals(out + 1, digits % 10000000u);
 }
 
-// Products are below 2^27, and right to 2^-27; if one is nearer than this to the middle of two integers, its exact digits
-// have to tell.
-constexpr double MIDDLE = 0x1p-20;
-
-// The nearest integer; false if the product is too near the middle of two.
+// The nearest integer of a product below 2^31 that is rounded once; false if that is the middle of two. Rounding never
+// moves a product across the middle, but it may move it there, and then only the exact digits tell which is nearer.
 inline bool nearest(double product, std::uint32_t &found) {
     // the sum has no digits behind the point, and its last ones are those of the integer
     constexpr double LARGE = 0x1p52;
     const double sum = product + LARGE;
     found = static_cast<std::uint32_t>(bits_of(sum));
-    return std::fabs(product - (sum - LARGE)) < 0.5 - MIDDLE;
+    return std::fabs(product - (sum - LARGE)) < 0.5;
 }
 
 // 1e-3 <= value < 2^53, or 0.
@@ -110,11 +107,10 @@ inline char *write_fixed(char *out, double value) {
 }
 
 // Powers of ten, exact, and their inverses to the nearest double.
-constexpr int MOST_TENS = 22;
-constexpr double TENS[MOST_TENS + 1] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
-                                        1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-constexpr double TENTHS[] = {1e0,  1e-1, 1e-2,  1e-3,  1e-4,  1e-5,  1e-6,  1e-7,
-                             1e-8, 1e-9, 1e-10, 1e-11, 1e-12, 1e-13, 1e-14, 1e-15};
+constexpr double TENS[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                           1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+constexpr double TENTHS[] = {1e0,  1e-1, 1e-2, 1e-3,  1e-4,  1e-5,  1e-6, 1e-7,
+                             1e-8, 1e-9, 1e-10, 1e-11, 1e-12, 1e-13, 1e-14};
 constexpr double LEAST_SCIENTIFIC = 0x1p-49;
 
 // 2^-49 <= value < 1e-3.
