@@ -30,6 +30,7 @@ from mpidvc.runtime.launch import find_mpiexec  # noqa: E402
 from mpidvc.tasks.points import record_of  # noqa: E402
 from mpidvc.workflow.scaling import CHUNK_POINTS as POINTS  # noqa: E402
 from mpidvc.workflow.scaling import FINGERPRINT, SIZES  # noqa: E402
+from mpidvc.workflow.summary import MOST_JUDGED  # noqa: E402
 
 #: Nodes along the edge of the field with which rank 0's own work is timed.
 FIELD_EDGE = 80
@@ -564,7 +565,7 @@ def measure_points(folder: Path) -> dict[str, Any]:
     """What points cost, before, while and after they are measured; and real runs with the costs around them."""
     found: dict[str, Any] = {"points": per_point(folder), "chunks": chunk_seconds(folder), "ends": ends(folder)}
     alone = found["ends"][0]
-    found["points"]["summary"] = alone["summary"] / alone["points"]
+    found["points"]["summary"] = alone["summary"] / min(alone["points"], MOST_JUDGED)
     found["start"] = start_messages(folder)
     return found
 

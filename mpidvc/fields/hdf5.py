@@ -215,6 +215,17 @@ class FieldLayout:
         index = np.unravel_index(np.asarray(rows), self.dims)
         return np.stack([axis[i] for axis, i in zip(self.axes, index, strict=True)], axis=-1)
 
+    def nodes_between(self, start: int, stop: int) -> Array:
+        """Positions (stop - start, 3) of the rows [start, stop) of a regular grid, voxels."""
+        z, y, x = self.axes
+        # of whole lines along x, so that nothing is computed for each row
+        first, last = start // len(x), -(-stop // len(x))
+        plane, line = np.divmod(np.arange(first, last)[:, None], len(y))
+        found = np.empty((last - first, len(x), 3))
+        for axis, positions in enumerate((z[plane], y[line], x)):
+            found[..., axis] = positions
+        return found.reshape(-1, 3)[start - first * len(x) : stop - first * len(x)]
+
     @property
     def is_image(self) -> bool:
         """Whether VTK sees an ImageData; otherwise it sees a PolyData.

@@ -90,7 +90,7 @@ class SurveyTask:
         moved = np.ascontiguousarray(rows.phi[:, :3, 3].T)
         # without the nan, unless there is nothing else
         extremes = np.stack([np.fmin.reduce(moved, axis=1), np.fmax.reduce(moved, axis=1)])
-        nodes = self._field.layout.nodes(np.arange(start, stop))
+        nodes = self._field.layout.nodes_between(start, stop)
         return _digest(rows), extremes, np.array_equal(rows.positions, nodes)
 
 

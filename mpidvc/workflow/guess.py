@@ -277,20 +277,7 @@ class Nodes:
 
     def between(self, start: int, stop: int) -> Array:
         """Positions (stop - start, 3) of the rows [start, stop), voxels."""
-        origin, dims, spacing = self.layout.origin, self.layout.dims, self.layout.spacing
-        if self.given is not None:
-            return self.given[start:stop]
-        assert origin is not None
-        assert dims is not None
-        assert spacing is not None
-        # of whole lines along x, so that nothing is computed for each row
-        nx = dims[2]
-        first, last = start // nx, -(-stop // nx)
-        z, y = np.divmod(np.arange(first, last)[:, None], dims[1])
-        found = np.empty((last - first, nx, 3))
-        for axis, index in enumerate((z, y, np.arange(nx))):
-            found[..., axis] = origin[axis] + spacing[axis] * index
-        return found.reshape(-1, 3)[start - first * nx : stop - first * nx]
+        return self.layout.nodes_between(start, stop) if self.given is None else self.given[start:stop]
 
     @cached_property
     def positions(self) -> Array:
