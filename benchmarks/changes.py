@@ -52,13 +52,13 @@ class Case:
     bits: int
     arguments: tuple[str, ...]
     per_point: bool = True
-    turns: int = 5
+    turns: int = 4
 
 
 CASES = (
     Case("ldic `-o 1`", 16, ("ldic", "-o", "1", "-ns", "20", *WINDOW)),
     Case("ldic `-o 3`", 16, ("ldic", "-o", "3", "-ns", "20", *WINDOW)),
-    Case("ldic `-o 1 -ns 8`", 16, ("ldic", "-o", "1", "-ns", "8", *WINDOW), turns=3),
+    Case("ldic `-o 1 -ns 8`", 16, ("ldic", "-o", "1", "-ns", "8", *WINDOW), turns=2),
     Case("ldic `-o 3 -ns 8`", 16, ("ldic", "-o", "3", "-ns", "8", *WINDOW), turns=2),
     Case("search ±4, 16 bits", 16, ("pixelSearch", "-ns", "20", *WINDOW, "-sr", *("-4", "4") * 3)),
     Case("search ±4, 8 bits", 8, ("pixelSearch", "-ns", "20", *WINDOW, "-sr", *("-4", "4") * 3)),
@@ -86,10 +86,17 @@ def git(*arguments: str, folder: Path = compare.REPOSITORY) -> str:
     return done.stdout.strip()
 
 
+def _hash_of(name: str) -> str:
+    """Abbreviated hash of a commit; of HEAD: the last one that has changed the program."""
+    if name == "HEAD":
+        return git("log", "-1", "--format=%h", "HEAD", "--", "setup.py", "cython_ext", "mpidvc")
+    return git("rev-parse", "--short", name)
+
+
 def build(work: Path) -> dict[str, Path]:
     """A folder with the built package for every commit of the list: by its abbreviated hash."""
     folders = {}
-    commits = [git("rev-parse", "--short", name) for name, _ in CHANGES]
+    commits = [_hash_of(name) for name, _ in CHANGES]
     for one, following in itertools.pairwise(commits):
         git("merge-base", "--is-ancestor", one, following)
     missing = []

@@ -441,7 +441,8 @@ Written by `benchmarks/compare.py`: every figure here comes from one run on one 
 
 Image pair: {shape} voxels, uint16, in closed form in both states; {TEXT_OF_PAIR}.
 Nodes every {ns} voxels, half-window {HWS} ({2 * HWS - 1}³ voxels compared), guess: the program's own registration.
-Best of three to nine runs, fewer of what takes long; one BLAS thread per process.
+Best of three to nine runs, fewer of what takes long; one BLAS thread per process. What each change of the kernels has
+brought, and how far they are from what the processor allows: [benchmarks-kernels.md](benchmarks-kernels.md).
 
 * CPU: user and system time of all processes. Memory: the largest sum of PSS over the processes, shared pages once.
 * points/s/core and ns/voxel/iteration: from the CPU time of the point stage that the program logs; for spam, which logs

@@ -206,6 +206,7 @@ Written by `benchmarks/kernels.py`: every figure of the tables was measured on o
             executed=executed_table(measured),
             runs=runs_table(measured),
             box=limits.BOX,
+            prefiltered=limits.PREFILTERED,
             evaluated=measured.microseconds["search evaluated"],
             summed=measured.microseconds["search summed"],
             search=measured.microseconds["search whole"],
@@ -220,9 +221,10 @@ CHANGED = """\
 {machine}
 
 CPU time of the point stage, one core, the least of several runs in turns; the pair of [benchmarks.md](benchmarks.md)
-with {edge}³ voxels, `-hws {hws}`, `-ns 20` where nothing else is said. A cell has what the change brought (how many times
-as fast as the line before), and in brackets all changes so far. The second least time of a case is {scatter:.0f} % above
-the least (median): ratios that differ from 1 by less than {noticed:.0f} % are no change, others are bold.
+with {edge}³ voxels, `-hws {hws}`, `-ns 20` where nothing else is said. A cell has what the change brought (how many
+times as fast as the line before), and in brackets all changes so far. The second least time of a case is
+{scatter:.0f} % above the least (median): ratios that differ from 1 by less than {noticed:.0f} % are no change, others
+are bold.
 
 {table}
 
@@ -251,7 +253,8 @@ voxels, without idle lanes, and without what is done once a column, a plane or a
 
 FLOP at the rate of multiply-adds, loads at the rate of those that are not aligned, bytes beyond the nearest cache at
 that of the second one; the largest of the three is the limit. Times are the least of many calls: of one window (a block
-of reg, a box of {box}³ voxels) again and again, and of 64 windows one after the other in boxes of {box}³ voxels.
+of reg, a box of {prefiltered}³ voxels that is prefiltered) again and again, and of 64 windows one after the other in
+boxes of {box}³ voxels.
 
 {voxels}
 

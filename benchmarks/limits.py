@@ -32,8 +32,10 @@ HWS, REACH = compare.HWS, 4
 #: Edge of the boxes that pieces are timed in; the first window in them, the spacing and number of windows along an
 #: axis: as a chunk of ldic has them. Both boxes are 14 MB of floats, more than the second cache holds.
 BOX, FIRST_WINDOW, SPACING, ALONG = 120, 25, 20, 4
-#: Compared voxels of a block of reg, and voxels beside those that a prefilter finishes.
-BLOCK, HALO = (64, 64, 64), 10
+#: Compared voxels of a block of reg; edge of a box that is prefiltered. Counting instructions takes ten microseconds
+#: for each of them: that is done on fewer planes, and on a small box.
+BLOCK, COUNTED_BLOCK = (64, 64, 64), (4, 64, 64)
+PREFILTERED, COUNTED_PREFILTER = 100, 40
 
 PEAKS = ("clock", "ticks", "lanes", "fma", "fma_and_add", "shuffles", "l1", "l1_off", "l2", "l2_off", "l3", "memory")
 PEAKS += ("copy_l2", "copy_l3", "copy_memory", "gathers")
@@ -205,16 +207,25 @@ def pointer(array: np.ndarray) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
 
 
+def compiled(part: str, work: Path) -> Path:
+    """The object of a source, made with the kernels' flags for this processor unless it is there and not older."""
+    optimise, sets = flags_of_kernels()
+    name = correlation.instruction_sets()[-1]
+    source, made, kernels = SOURCES / f"{part}.cpp", work / f"{part}.o", compare.REPOSITORY / "cython_ext"
+    read = [source, SOURCES / "measured.hpp", *kernels.rglob("*.hpp"), *kernels.rglob("*.cpp")]
+    if not made.exists() or made.stat().st_mtime < max(path.stat().st_mtime for path in read):
+        flags = (*optimise, *sets[name], f"-DMPIDVC_ISA={name}", "-I", str(kernels), "-fPIC")
+        subprocess.run(("g++", *flags, "-c", str(source), "-o", str(made)), check=True)
+    return made
+
+
 class Pieces:
     """The compiled pieces."""
 
     def __init__(self, work: Path) -> None:
-        optimise, sets = flags_of_kernels()
-        name = correlation.instruction_sets()[-1]
         self.library = work / "limits.so"
-        flags = (*optimise, *sets[name], f"-DMPIDVC_ISA={name}", "-I", str(compare.REPOSITORY / "cython_ext"), "-fPIC")
-        command = ("g++", *flags, "-shared", "-o", str(self.library), *(str(SOURCES / f"{p}.cpp") for p in PARTS))
-        subprocess.run(command, check=True)
+        made = [compiled(part, work) for part in PARTS]
+        subprocess.run(("g++", "-shared", "-o", str(self.library), *map(str, made)), check=True)
         self.calls = ctypes.CDLL(str(self.library))
         for name in ("mpidvc_prefilter_box", "mpidvc_convert_boxes", "mpidvc_block_pass"):
             getattr(self.calls, name).restype = ctypes.c_double
@@ -274,7 +285,7 @@ def measure(work: Path, files: dict[str, Path], edge: int, guess: Path, quick: b
     measure_search(pieces, measured, data, max(3, repeats // 10))
     measured.peaks.append(pieces.peaks())
     for name, arguments in RUNS.items():
-        measured.runs[name] = least_run(work, files, guess, arguments, 1 if quick else 5)
+        measured.runs[name] = least_run(work, files, guess, arguments, 1 if quick else 3)
     return measured
 
 
@@ -341,32 +352,32 @@ def measure_registration(pieces: Pieces, measured: Measured, data: Given, repeat
 
 def measure_block(pieces: Pieces, measured: Measured, data: Given, box2: np.ndarray, order: int, repeats: int) -> None:
     """A pass of reg over a block."""
-    shape, n = np.array(box2.shape, np.int64), np.array(BLOCK, np.int64)
-    low = (shape - n) // 2
+    shape = np.array(box2.shape, np.int64)
 
-    def block(repeats: int, counts: Any = None) -> float:
+    def block(size: tuple[int, int, int], repeats: int, counts: Any = None) -> float:
+        n = np.array(size, np.int64)
+        low = (shape - n) // 2
         where = pointer(shape), order, pointer(low), pointer(n), pointer(data.F), pointer(data.t)
         return float(pieces.calls.mpidvc_block_pass(pointer(data.box1), pointer(box2), *where, repeats, counts))
 
-    voxels = float(n.prod())
-    executed = pieces.counted(lambda counts: block(1, counts)).times(1 / voxels)
+    executed = pieces.counted(lambda counts: block(COUNTED_BLOCK, 1, counts)).times(1 / np.prod(COUNTED_BLOCK))
     name = "linear" if order == 1 else "cubic"
-    measured.pieces.append(Piece(f"reg, {name}", block(repeats) / voxels, None, executed))
+    measured.pieces.append(Piece(f"reg, {name}", block(BLOCK, repeats) / float(np.prod(BLOCK)), None, executed))
 
 
 def measure_boxes(pieces: Pieces, measured: Measured, data: Given, repeats: int) -> None:
     """The prefilter of a box, and casts out of the volume."""
-    raw, whole = data.box2, data.image
-    shape, box = np.array(raw.shape, np.int64), correlation.empty_box(raw.shape)
-    # what the frame costs is a matter of the box: voxels of the box are counted
-    voxels = float(shape.prod())
+    whole = data.image
 
-    def prefilter(repeats: int, counts: Any = None) -> float:
-        arguments = pointer(raw), pointer(box), pointer(shape), ctypes.c_int64(HALO), repeats, counts
-        return float(pieces.calls.mpidvc_prefilter_box(*arguments))
+    def prefilter(edge: int, repeats: int, counts: Any = None) -> float:
+        raw = np.ascontiguousarray(data.box2[:edge, :edge, :edge])
+        shape, box = np.array(raw.shape, np.int64), correlation.empty_box(raw.shape)
+        arguments = pointer(raw), pointer(box), pointer(shape), ctypes.c_int64(0), repeats, counts
+        return float(pieces.calls.mpidvc_prefilter_box(*arguments)) / edge**3
 
-    executed = pieces.counted(lambda counts: prefilter(1, counts)).times(1 / voxels)
-    measured.pieces.append(Piece("prefilter", prefilter(repeats) / voxels, None, executed))
+    executed = pieces.counted(lambda counts: prefilter(COUNTED_PREFILTER, 1, counts)).times(1 / COUNTED_PREFILTER**3)
+    measured.pieces.append(Piece("prefilter", prefilter(PREFILTERED, repeats), None, executed))
+    box = correlation.empty_box((40, 40, 40))
     pitch = np.array([whole.shape[1] * whole.shape[2], whole.shape[2], 1], np.int64)
     size = np.array([40, 40, 40], np.int64)
     first = np.arange(0, whole.shape[0] - 40, 40, dtype=np.int64)
