@@ -102,6 +102,15 @@ def executed_table(measured: limits.Measured) -> str:
     return table(measured.pieces, columns)
 
 
+def functions_table(measured: limits.Measured) -> str:
+    """The functions that most instructions of a piece belong to."""
+
+    def listed(piece: limits.Piece) -> str:
+        return ", ".join(f"`{name}` {100 * share:.0f} %" for name, share in piece.functions.items() if share > 0.02)
+
+    return table(measured.pieces, {"piece": "name", "functions": listed})
+
+
 def _share(piece: limits.Piece) -> str:
     work = {**limits.WORK, **limits.search_work()}.get(piece.name)
     return "–" if work is None or not work.flop else f"{100 * work.flop / piece.executed.flop:.0f} %"
@@ -204,6 +213,7 @@ Written by `benchmarks/kernels.py`: every figure of the tables was measured on o
             voxels=limits_table(measured, "voxel"),
             points=limits_table(measured, "point"),
             executed=executed_table(measured),
+            functions=functions_table(measured),
             runs=runs_table(measured),
             box=limits.BOX,
             prefiltered=limits.PREFILTERED,
@@ -272,6 +282,10 @@ voxels, whose stencils are a tap longer along each axis.
 
 {executed}
 
+The functions that they belong to, with the first template argument, which is the number of lanes of some:
+
+{functions}
+
 ### Whole runs
 
 CPU time of the point stage by the kernels' functions, µs per point (reg: the whole run is one point); the rest is
@@ -291,6 +305,7 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help=f"a pair of {QUICK_EDGE}³ voxels, and one run of each case"
     )
+    parser.add_argument("--repeat", type=int, help="runs of each commit and case (default: four, of long ones two)")
     parser.add_argument("--only", choices=("changes", "limits", "page"), help="a part; the others as measured last")
     options = parser.parse_args()
     work, edge = options.work, QUICK_EDGE if options.quick else EDGE
@@ -302,11 +317,11 @@ def main() -> None:
             about["load average after the run"] = machine()["load average before the run"]
             kept(work / "changes.json", {"machine": about, "edge": edge, "lines": [asdict(line) for line in lines]})
 
-        changes.measure(work, files, store, 1 if options.quick else None)
+        changes.measure(work, files, store, 1 if options.quick else options.repeat)
     if options.only in (None, "limits"):
         about = machine()
-        guess = changes.registered(work, files, None)
-        measured = limits.measure(work, files, edge, guess, options.quick)
+        measured = limits.measure_pieces(work, files, edge, options.quick)
+        measured.runs = limits.measure_runs(work, files, changes.registered(work, files, None), options.quick)
         about["load average after the run"] = machine()["load average before the run"]
         kept(work / "limits.json", {"machine": about, **asdict(measured)})
     result = {}

@@ -37,6 +37,9 @@ BOX, FIRST_WINDOW, SPACING, ALONG = 120, 25, 20, 4
 BLOCK, COUNTED_BLOCK = (64, 64, 64), (4, 64, 64)
 PREFILTERED, COUNTED_PREFILTER = 100, 40
 
+#: Functions of a piece that are listed.
+MOST_FUNCTIONS = 4
+
 PEAKS = ("clock", "ticks", "lanes", "fma", "fma_and_add", "shuffles", "l1", "l1_off", "l2", "l2_off", "l3", "memory")
 PEAKS += ("copy_l2", "copy_l3", "copy_memory", "gathers")
 STAGES = ("read", "first", "next", "last", "solve")
@@ -165,17 +168,29 @@ def kind_of(mnemonic: str, operands: str) -> Instructions:
     return one
 
 
-def disassembled(library: Path) -> dict[int, Instructions]:
-    """Instructions of a library by their address."""
-    command = ("objdump", "-d", "-M", "intel", "--no-show-raw-insn", str(library))
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return instructions_in(text)
+def disassembled(library: Path) -> dict[int, tuple[str, Instructions]]:
+    """Function and instruction of a library by address."""
+    command = ("objdump", "-d", "-C", "-M", "intel", "--no-show-raw-insn", str(library))
+    return instructions_in(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def instructions_in(text: str) -> dict[int, Instructions]:
+def instructions_in(text: str) -> dict[int, tuple[str, Instructions]]:
     """The same from objdump's text."""
-    found = (_LINE.match(line) for line in text.splitlines())
-    return {int(m[1], 16): kind_of(m[2], m[3]) for m in found if m}
+    found, function = {}, ""
+    for line in text.splitlines():
+        if begins := re.match(r"^[0-9a-f]+ <(.*)>:$", line):
+            function = short_name(begins[1])
+        elif one := _LINE.match(line):
+            found[int(one[1], 16)] = function, kind_of(one[2], one[3])
+    return found
+
+
+def short_name(function: str) -> str:
+    """A function's name with its first template argument, which are the lanes of many."""
+    named = function.replace("(anonymous namespace)::", "").split("(")[0]
+    name, _, arguments = named.partition("<")
+    first = re.match(r"\w+", arguments)
+    return name.split(" ")[-1] + (f"<{first[0]}>" if first else "")
 
 
 class Counts(ctypes.Structure):
@@ -223,7 +238,7 @@ class Pieces:
     """The compiled pieces."""
 
     def __init__(self, work: Path) -> None:
-        self.library = work / "limits.so"
+        self.library = work / "pieces.so"
         made = [compiled(part, work) for part in PARTS]
         subprocess.run(("g++", "-shared", "-o", str(self.library), *map(str, made)), check=True)
         self.calls = ctypes.CDLL(str(self.library))
@@ -239,15 +254,19 @@ class Pieces:
         self.calls.mpidvc_peaks(pointer(out))
         return dict(zip(PEAKS, out.tolist(), strict=True))
 
-    def counted(self, call: Callable[[Any], Any]) -> Instructions:
-        """The instructions of a call, which gets the place for them."""
+    def counted(self, call: Callable[[Any], Any], voxels: float = 1) -> tuple[Instructions, dict[str, float]]:
+        """The instructions of a call, which gets the place for them, per voxel; shares of its functions."""
         at = np.zeros(self._size, np.uint32)
         counts = Counts(self._start, self._size, at.ctypes.data, 0)
         call(ctypes.byref(counts))
         total = Instructions(all=float(counts.elsewhere), other=float(counts.elsewhere))
+        shares: dict[str, float] = {}
         for address in np.flatnonzero(at):
-            total += self._kinds.get(int(address), Instructions(all=1, other=1)).times(float(at[address]))
-        return total
+            function, one = self._kinds.get(int(address), ("", Instructions(all=1, other=1)))
+            total += one.times(float(at[address]))
+            shares[function] = shares.get(function, 0.0) + float(at[address])
+        most = sorted(shares, key=lambda name: -shares[name])[:MOST_FUNCTIONS]
+        return total.times(1 / float(voxels)), {name: shares[name] / total.all for name in most}
 
 
 @dataclass
@@ -258,6 +277,7 @@ class Piece:
     near: float
     in_turn: float | None
     executed: Instructions
+    functions: dict[str, float]
     unit: str = "voxel"
 
 
@@ -275,18 +295,21 @@ class Measured:
         return max(one[peak] for one in self.peaks)
 
 
-def measure(work: Path, files: dict[str, Path], edge: int, guess: Path, quick: bool) -> Measured:
-    """Peaks, pieces, and whole runs whose calls of kernels are timed."""
+def measure_pieces(work: Path, files: dict[str, Path], edge: int, quick: bool) -> Measured:
+    """Peaks and pieces, of a pair of this edge."""
     pieces, measured = Pieces(work), Measured()
     measured.peaks.append(pieces.peaks())
-    repeats = 20 if quick else 200
+    repeats = 20 if quick else 100
     data = given(files, edge)
     measure_registration(pieces, measured, data, repeats)
     measure_search(pieces, measured, data, max(3, repeats // 10))
     measured.peaks.append(pieces.peaks())
-    for name, arguments in RUNS.items():
-        measured.runs[name] = least_run(work, files, guess, arguments, 1 if quick else 3)
     return measured
+
+
+def measure_runs(work: Path, files: dict[str, Path], guess: Path, quick: bool) -> dict[str, dict[str, Any]]:
+    """Whole runs whose calls of kernels are timed, by name."""
+    return {name: least_run(work, files, guess, arguments, 1 if quick else 3) for name, arguments in RUNS.items()}
 
 
 @dataclass
@@ -342,9 +365,9 @@ def measure_registration(pieces: Pieces, measured: Measured, data: Given, repeat
             named.append(("window, gradients, Hessian", "read", "read"))
         for label, stage, in_row in named:
             k = STAGES.index(stage)
-            executed = pieces.counted(lambda counts, k=k, stages=stages: stages(1, 1, counts, k)).times(1 / voxels)
-            turn = in_turn[STAGES.index(in_row)] / voxels
-            measured.pieces.append(Piece(label, near[k] / voxels, turn, executed))
+            counted = pieces.counted(lambda counts, k=k, stages=stages: stages(1, 1, counts, k), voxels)
+            turn = float(in_turn[STAGES.index(in_row)] / voxels)
+            measured.pieces.append(Piece(label, float(near[k] / voxels), turn, *counted))
         measured.microseconds |= {f"{name} {stage}": float(v) / 1e3 for stage, v in zip(STAGES, in_turn, strict=True)}
         measure_block(pieces, measured, data, box2, order, max(3, repeats // 4))
     measure_boxes(pieces, measured, data, max(3, repeats // 4))
@@ -360,9 +383,9 @@ def measure_block(pieces: Pieces, measured: Measured, data: Given, box2: np.ndar
         where = pointer(shape), order, pointer(low), pointer(n), pointer(data.F), pointer(data.t)
         return float(pieces.calls.mpidvc_block_pass(pointer(data.box1), pointer(box2), *where, repeats, counts))
 
-    executed = pieces.counted(lambda counts: block(COUNTED_BLOCK, 1, counts)).times(1 / np.prod(COUNTED_BLOCK))
+    counted = pieces.counted(lambda counts: block(COUNTED_BLOCK, 1, counts), np.prod(COUNTED_BLOCK))
     name = "linear" if order == 1 else "cubic"
-    measured.pieces.append(Piece(f"reg, {name}", block(BLOCK, repeats) / float(np.prod(BLOCK)), None, executed))
+    measured.pieces.append(Piece(f"reg, {name}", block(BLOCK, repeats) / float(np.prod(BLOCK)), None, *counted))
 
 
 def measure_boxes(pieces: Pieces, measured: Measured, data: Given, repeats: int) -> None:
@@ -375,8 +398,8 @@ def measure_boxes(pieces: Pieces, measured: Measured, data: Given, repeats: int)
         arguments = pointer(raw), pointer(box), pointer(shape), ctypes.c_int64(0), repeats, counts
         return float(pieces.calls.mpidvc_prefilter_box(*arguments)) / edge**3
 
-    executed = pieces.counted(lambda counts: prefilter(COUNTED_PREFILTER, 1, counts)).times(1 / COUNTED_PREFILTER**3)
-    measured.pieces.append(Piece("prefilter", prefilter(PREFILTERED, repeats), None, executed))
+    counted = pieces.counted(lambda counts: prefilter(COUNTED_PREFILTER, 1, counts), COUNTED_PREFILTER**3)
+    measured.pieces.append(Piece("prefilter", prefilter(PREFILTERED, repeats), None, *counted))
     box = correlation.empty_box((40, 40, 40))
     pitch = np.array([whole.shape[1] * whole.shape[2], whole.shape[2], 1], np.int64)
     size = np.array([40, 40, 40], np.int64)
@@ -388,9 +411,9 @@ def measure_boxes(pieces: Pieces, measured: Measured, data: Given, repeats: int)
         return float(pieces.calls.mpidvc_convert_boxes(*arguments, pointer(box), repeats, counts))
 
     voxels = float(size.prod())
-    executed = pieces.counted(lambda counts: convert(places[:1], 1, counts)).times(1 / voxels)
+    counted = pieces.counted(lambda counts: convert(places[:1], 1, counts), voxels)
     near, far = convert(places[:1], 10 * repeats), convert(places, max(3, repeats // 4))
-    measured.pieces.append(Piece("cast", near / voxels, far / voxels, executed))
+    measured.pieces.append(Piece("cast", near / voxels, far / voxels, *counted))
 
 
 def measure_search(pieces: Pieces, measured: Measured, data: Given, repeats: int) -> None:
@@ -412,8 +435,8 @@ def measure_search(pieces: Pieces, measured: Measured, data: Given, repeats: int
     names = {"folds": "box sums", "blocks": "products of blocks", "direct": "products of all voxels", "whole": "search"}
     for piece, name in names.items():
         k = SEARCH_PIECES.index(piece)
-        executed = pieces.counted(lambda counts, k=k: search(1, counts, k))
-        measured.pieces.append(Piece(name, float(ns[k]), None, executed, "point"))
+        counted = pieces.counted(lambda counts, k=k: search(1, counts, k))
+        measured.pieces.append(Piece(name, float(ns[k]), None, *counted, "point"))
     measured.microseconds |= {f"search {name}": float(v) / 1e3 for name, v in zip(SEARCH_PIECES, ns, strict=True)}
     measured.microseconds |= {"search evaluated": float(numbers[0]), "search summed": float(numbers[1])}
 

@@ -8,7 +8,11 @@
 mpidvc_counts *mpidvc_counting;
 
 void mpidvc_trap(int, siginfo_t *, void *context) {
+    // an instruction that repeats itself stops every time, and counts once
+    static uint64_t last;
     const uint64_t at = (uint64_t)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP] - mpidvc_counting->start;
+    if (at == last) return;
+    last = at;
     if (at < mpidvc_counting->size)
         mpidvc_counting->at[at]++;
     else

@@ -56,11 +56,28 @@ EXPECTED = {
 
 @pytest.mark.parametrize("address", EXPECTED)
 def test_instructions_by_kind(address: int) -> None:
-    assert limits.instructions_in(TEXT)[address] == EXPECTED[address]
+    assert limits.instructions_in(TEXT)[address] == ("mpidvc_trap", EXPECTED[address])
 
 
 def test_nothing_else_is_an_instruction() -> None:
     assert limits.instructions_in(TEXT).keys() == EXPECTED.keys()
+
+
+@pytest.mark.parametrize(
+    ("function", "short"),
+    [
+        ("mpidvc_stages", "mpidvc_stages"),
+        ("(anonymous namespace)::find_ends((anonymous namespace)::Window&)", "find_ends"),
+        (
+            "void (anonymous namespace)::add_column<4, false, true, (anonymous namespace)::FromWindow, "
+            "(anonymous namespace)::Interpolated<1, 3> >((anonymous namespace)::Window const&) [clone .constprop.0]",
+            "add_column<4>",
+        ),
+        ("int (anonymous namespace)::one_pass<1, 3>((anonymous namespace)::Window&)", "one_pass<1>"),
+    ],
+)
+def test_functions_have_short_names(function: str, short: str) -> None:
+    assert limits.short_name(function) == short
 
 
 def test_instructions_are_added_and_scaled() -> None:
