@@ -202,7 +202,7 @@ Written by `benchmarks/kernels.py`: every figure of the tables was measured on o
         )
     if "limits" in result:
         part = result["limits"]
-        measured = limits.Measured(part["peaks"], [], part["microseconds"], part["runs"])
+        measured = limits.Measured(part["peaks"], [], part["microseconds"], part["runs"], part["split"])
         measured.pieces = [
             limits.Piece(**{**piece, "executed": limits.Instructions(**piece["executed"])}) for piece in part["pieces"]
         ]
@@ -220,8 +220,8 @@ Written by `benchmarks/kernels.py`: every figure of the tables was measured on o
             evaluated=measured.microseconds["search evaluated"],
             summed=measured.microseconds["search summed"],
             search=measured.microseconds["search whole"],
-            window=2 * limits.HWS - 1,
         )
+        text += KEEPS.format(split=100 * measured.split)
     return text
 
 
@@ -263,8 +263,8 @@ voxels, without idle lanes, and without what is done once a column, a plane or a
 
 FLOP at the rate of multiply-adds, loads at the rate of those that are not aligned, bytes beyond the nearest cache at
 that of the second one; the largest of the three is the limit. Times are the least of many calls: of one window (a block
-of reg, a box of {prefiltered}³ voxels that is prefiltered) again and again, and of 64 windows one after the other in
-boxes of {box}³ voxels.
+of reg, a box of {prefiltered}³ voxels that is prefiltered) again and again (at a place where no
+group lies in two voxels), and of 64 windows one after the other in boxes of {box}³ voxels.
 
 {voxels}
 
@@ -292,6 +292,45 @@ CPU time of the point stage by the kernels' functions, µs per point (reg: the w
 Python.
 
 {runs}
+
+"""
+
+
+KEEPS = """\
+### What keeps them from the limit
+
+There are no counters: these are conclusions from the tables above.
+
+* Linear passes, and window, gradients and Hessian: the number of instructions, of which four a cycle are executed;
+  neither arithmetic nor loads nor bytes are at their peak. A row of 19 voxels is a group of 16 lanes and one of four,
+  and the second one takes as many instructions for three voxels as the first for 16 (`add_column`, `add_products`).
+  The groups have to be placed in box 2 (`find_places`).
+* Cubic passes: loads and multiply-adds of both groups, one after the other: 64 loads of 16 lanes that cross a line of
+  the cache take a cycle each, the 64 short ones of the second group half of it, and both have 84 multiply-adds. At
+  the rotation of this pair {split:.0f} % of groups of 16 lanes lie in two voxels along some axis, and have a tap more
+  along that axis or along all: the difference of windows one after the other. Addresses of rows are kept in memory, as
+  there are not registers enough.
+* Prefilter: along z and y each value waits for the one before (two dependent operations, four cycles each; four
+  registers go side by side), along x 25 loads a group, which are not aligned. The copy of a row and its mirrored ends
+  are most of the other instructions.
+* Cast: waiting for memory. A row of a box is a short piece of one of the image; alone in the cache it takes half.
+* Search: products of blocks have rows of 11 in 16 lanes, and sums of lanes after each offset; what is beside the
+  products (filling the windows, box sums, the bounds of 729 candidates in double precision, one exact evaluation) is a
+  third of the time. Products of all voxels (windows without blocks) use 21 of 24 lanes.
+* reg: a block's rows are whole groups, and no column of four lanes is wasted: fewer instructions a voxel than a window.
+  Linear: loads of the box and its gradients, 15 a group, of which one a cycle; cubic as above.
+
+### What is left to gain
+
+* The columns of four lanes: four rows of three voxels side by side in one register would leave a quarter of their
+  arithmetic, not of their loads: up to a fifth of a pass. Without a change of the kernels: windows of `-hws` 8 (15
+  voxels) and 16 (31) have whole groups.
+* Groups of a column are placed for each column anew: one placement for a row of both saves some percent of linear
+  passes.
+* Grey levels as they are in the kernels, without boxes of floats: the cast, and half of the bytes of a window that is
+  read for the first time; of reg a third.
+* The prefilter of order 3: neighbouring chunks filter the voxels of their frames twice.
+* Not left: gathers (the table of the processor), more lanes, caches: windows fit into the second one.
 
 """
 

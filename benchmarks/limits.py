@@ -289,6 +289,8 @@ class Measured:
     pieces: list[Piece] = field(default_factory=list)
     microseconds: dict[str, float] = field(default_factory=dict)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: Share of full groups that lie in two voxels along some axis, were they anywhere.
+    split: float = 0
 
     def best(self, peak: str) -> float:
         """The best rate of the measurements, before and after all others."""
@@ -343,17 +345,22 @@ def measure_registration(pieces: Pieces, measured: Measured, data: Given, repeat
     shape = np.array(box1.shape, np.int64)
     axis = FIRST_WINDOW + SPACING * np.arange(ALONG)
     centres = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3).astype(np.int64)
+    middle = np.full((1, 3), BOX // 2, np.int64)
+    # where a group begins between two voxels differs from window to window
+    each = np.ascontiguousarray(t + (centres - (BOX - 1) / 2) @ (F - np.eye(3)).T)
     voxels = (2 * HWS - 1) ** 3
+    lanes = min(measured.best("lanes"), voxels)
+    measured.split = 1 - float(np.prod(1 - np.minimum(1, (lanes - 1) * np.abs(F[:, 2] - [0, 0, 1]))))
     for order, name in ((1, "linear"), (3, "cubic")):
         if order == 3:
             correlation.prefilter(box2, (0, 0, 0), box2.shape)
 
         def stages(count: int, repeats: int, counts: Any = None, stage: int = 0, order: int = order) -> np.ndarray:
             ns = np.zeros(len(STAGES))
-            where = centres if count > 1 else centres[len(centres) // 2 :][:1].copy()
+            where, moved = (centres, each) if count > 1 else (middle, t)
             failed = pieces.calls.mpidvc_stages(
                 *(pointer(box1), pointer(box2), pointer(shape), order, ctypes.c_int64(HWS), ctypes.c_int64(count)),
-                *(pointer(where), pointer(F), pointer(t), repeats, ctypes.c_double(measured.best("ticks"))),
+                *(pointer(where), pointer(F), pointer(moved), repeats, ctypes.c_double(measured.best("ticks"))),
                 *(pointer(ns), counts, stage),
             )
             assert failed == 0

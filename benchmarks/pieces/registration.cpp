@@ -7,7 +7,7 @@ enum { READ, FIRST, NEXT, LAST, SOLVE, STAGES };
 
 // Registers `count` windows of both boxes, of one shape and contiguous. ns (STAGES): the mean over the windows of the
 // least time over `repeats`. With counts: those of one stage of the first window alone. F, t: the mapping, which is the
-// same in all passes. Box 2 has the coefficients for its order.
+// same in all passes; t (count, 3). Box 2 has the coefficients for its order.
 extern "C" int mpidvc_stages(const float *box1, const float *box2, const int64_t *shape, int order, int64_t hws,
                              int64_t count, const int64_t *centre, const double *F, const double *t, int repeats,
                              double ticks_per_ns, double *ns, mpidvc_counts *counts, int stage) {
@@ -29,8 +29,8 @@ extern "C" int mpidvc_stages(const float *box1, const float *box2, const int64_t
             Int low1[3];
             double centre2[3], moved[3], now_F[9];
             for (int a = 0; a < 3; a++) {
-                low1[a] = centre[3 * k + a] - hws + 1, centre2[a] = (double)centre[3 * k + a] + t[a];
-                moved[a] = t[a];
+                low1[a] = centre[3 * k + a] - hws + 1, centre2[a] = (double)centre[3 * k + a] + t[3 * k + a];
+                moved[a] = t[3 * k + a];
             }
             memcpy(now_F, F, sizeof now_F);
             Sampler s = sampler_of(two, win.n, low, high);
