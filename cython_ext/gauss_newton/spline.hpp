@@ -13,7 +13,10 @@ namespace {
 // Pole of the cubic B-spline's filter, sqrt(3) - 2; its gain is 6 (Unser 1999, doi 10.1109/79.799930).
 const float POLE = -0.26794919243112270647f;
 
-enum { MEMORY = 16 };  // voxels after which the filter has forgotten where it began, to 1e-9
+enum {
+    MEMORY = 16,  // voxels after which the filter has forgotten where it began, to 1e-9
+    REACH = 12    // of the impulse response
+};
 
 template <class V> MPIDVC_INLINE V taken(const float *p) {
     V v;
@@ -81,21 +84,20 @@ void filter_lines(float *c, Int n, Int step, Int width) {
 }
 
 // One line along x by the truncated impulse response, which needs no transposition: sqrt(3) pole^|k| to 1e-7.
-void filter_row(float *c, Int n, float *line) {
-    enum { REACH = 12 };
+// `weight`: of its values, from the middle on.
+void filter_row(float *c, Int n, const float *weight, float *line) {
     if (n < 2) return;
     float *centre = line + REACH;
     memcpy(centre, c, sizeof(float) * n);
-    for (Int k = 1; k <= REACH; k++) {  // mirrored at both ends, as often as a short line needs it
-        const Int period = 2 * n - 2, left = k % period, right = (n - 1 + k) % period;
-        centre[-k] = c[left < n ? left : period - left];
-        centre[n - 1 + k] = c[right < n ? right : period - right];
+    if (n > REACH) {
+        for (Int k = 1; k <= REACH; k++) centre[-k] = c[k], centre[n - 1 + k] = c[n - 1 - k];
+    } else {
+        for (Int k = 1; k <= REACH; k++) {  // mirrored at both ends, as often as a short line needs it
+            const Int period = 2 * n - 2, left = k % period, right = (n - 1 + k) % period;
+            centre[-k] = c[left < n ? left : period - left];
+            centre[n - 1 + k] = c[right < n ? right : period - right];
+        }
     }
-    float weight[REACH + 1];
-    double sum = 0, power = 1;
-    for (int k = 0; k <= REACH; k++, power *= (double)POLE) sum += k ? 2 * power : power;
-    power = 1;
-    for (int k = 0; k <= REACH; k++, power *= (double)POLE) weight[k] = (float)(power / sum);
     for (Int x = 0; x < n; x += FULL) {
         Full v = load<FULL>(centre + x) * weight[0];
         MPIDVC_UNROLL
@@ -119,12 +121,17 @@ int prefilter(float *data, Int py, Int pz, const Int low[3], const Int high[3], 
     if (nz < 1 || ny < 1 || nx < 1) return 0;
     float *line = (float *)calloc(1, sizeof(float) * (nx + 128));
     if (!line) return -1;
+    float weight[REACH + 1];
+    double sum = 0, power = 1;
+    for (int k = 0; k <= REACH; k++, power *= (double)POLE) sum += k ? 2 * power : power;
+    power = 1;
+    for (int k = 0; k <= REACH; k++, power *= (double)POLE) weight[k] = (float)(power / sum);
     float *first = data + low[0] * pz + low[1] * py + low[2];
     for (Int y = 0; y < ny; y++) filter_lines(first + y * py, nz, pz, nx);
     for (Int z = needed_low[0] - low[0]; z < needed_high[0] - low[0]; z++) {
         filter_lines(first + z * pz, ny, py, nx);
         for (Int y = needed_low[1] - low[1]; y < needed_high[1] - low[1]; y++)
-            filter_row(first + z * pz + y * py, nx, line);
+            filter_row(first + z * pz + y * py, nx, weight, line);
     }
     free(line);
     return 0;

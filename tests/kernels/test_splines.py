@@ -9,7 +9,7 @@ from scipy import ndimage
 from mpidvc.kernels import correlation
 from tests.kernels.oracle import box_of, texture
 
-LENGTHS = (1, 2, 3, 5, 20, 33, 70)
+LENGTHS = (1, 2, 3, 5, 12, 13, 20, 33, 70)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
