@@ -7,7 +7,7 @@
     python benchmarks/kernels.py --work /tmp/kernels --only page # from the results of earlier runs
 
 The pair is that of compare.py. The changes are those of the list in changes.py: git has to have their commits. The work
-folder keeps what was built, and the results as changes.json and limits.json. Needs an x86 processor and Linux, g++ and
+folder keeps what was built, and the results as a JSON file of each part. Needs an x86 processor and Linux, g++ and
 objdump.
 """
 
@@ -27,6 +27,8 @@ from compare import facts_table, machine, number, options_for, table
 from mpidvc.core.analytic import AnalyticPair
 
 EDGE, QUICK_EDGE = 300, 160
+#: What is measured, each with a file of results of its own.
+PARTS = ("changes", "limits", "runs")
 
 
 def images(work: Path, edge: int) -> dict[str, Path]:
@@ -150,7 +152,7 @@ def peaks_table(measured: limits.Measured) -> str:
     return table(rows, columns)
 
 
-def runs_table(measured: limits.Measured) -> str:
+def runs_table(runs: dict[str, Any]) -> str:
     """Where the point stage of whole runs spends its CPU time."""
     names = [name for functions in limits.TIMED.values() for name in functions]
     kernels = {
@@ -161,7 +163,7 @@ def runs_table(measured: limits.Measured) -> str:
         "block_sums": "blocks",
         "bin_mean": "bins",
     }
-    rows = list(measured.runs.items())
+    rows = list(runs.items())
 
     def microseconds(run: dict[str, Any], seconds: float) -> float:
         return 1e6 * seconds / run["points"]
@@ -202,7 +204,7 @@ Written by `benchmarks/kernels.py`: every figure of the tables was measured on o
         )
     if "limits" in result:
         part = result["limits"]
-        measured = limits.Measured(part["peaks"], [], part["microseconds"], part["runs"], part["split"])
+        measured = limits.Measured(part["peaks"], [], part["microseconds"], part["split"])
         measured.pieces = [
             limits.Piece(**{**piece, "executed": limits.Instructions(**piece["executed"])}) for piece in part["pieces"]
         ]
@@ -214,7 +216,6 @@ Written by `benchmarks/kernels.py`: every figure of the tables was measured on o
             points=limits_table(measured, "point"),
             executed=executed_table(measured),
             functions=functions_table(measured),
-            runs=runs_table(measured),
             box=limits.BOX,
             prefiltered=limits.PREFILTERED,
             evaluated=measured.microseconds["search evaluated"],
@@ -222,6 +223,11 @@ Written by `benchmarks/kernels.py`: every figure of the tables was measured on o
             search=measured.microseconds["search whole"],
         )
         text += KEEPS.format(split=100 * measured.split)
+    if "runs" in result:
+        part = result["runs"]
+        text += RUNS.format(machine=facts_table(part["machine"]), runs=runs_table(part["runs"]))
+    if "limits" in result:
+        text += LEFT
     return text
 
 
@@ -247,8 +253,9 @@ LIMITS = """\
 
 ### The processor
 
-Each is the best of two measurements, before and after all others, of the least time of many short runs. This virtual
-machine has no hardware counters.
+Each is the best of two measurements, before and after all others, of the least time of many short runs. The third
+cache and the memory are shared with whatever else runs on the machine. Its hardware counters are not to be had in this
+virtual machine: cache misses are not counted.
 
 {peaks}
 
@@ -286,13 +293,6 @@ The functions that they belong to, with the first template argument, which is th
 
 {functions}
 
-### Whole runs
-
-CPU time of the point stage by the kernels' functions, µs per point (reg: the whole run is one point); the rest is
-Python.
-
-{runs}
-
 """
 
 
@@ -320,6 +320,23 @@ There are no counters: these are conclusions from the tables above.
 * reg: a block's rows are whole groups, and no column of four lanes is wasted: fewer instructions a voxel than a window.
   Linear: loads of the box and its gradients, 15 a group, of which one a cycle; cubic as above.
 
+"""
+
+
+RUNS = """\
+### Whole runs
+
+{machine}
+
+CPU time of the point stage by the kernels' functions, µs per point (reg: the whole run is one point); the rest is
+Python, and waiting for the file.
+
+{runs}
+
+"""
+
+
+LEFT = """\
 ### What is left to gain
 
 * The columns of four lanes: four rows of three voxels side by side in one register would leave a quarter of their
@@ -331,7 +348,6 @@ There are no counters: these are conclusions from the tables above.
   read for the first time; of reg a third.
 * The prefilter of order 3: neighbouring chunks filter the voxels of their frames twice.
 * Not left: gathers (the table of the processor), more lanes, caches: windows fit into the second one.
-
 """
 
 
@@ -345,7 +361,7 @@ def main() -> None:
         "--quick", action="store_true", help=f"a pair of {QUICK_EDGE}³ voxels, and one run of each case"
     )
     parser.add_argument("--repeat", type=int, help="runs of each commit and case (default: four, of long ones two)")
-    parser.add_argument("--only", choices=("changes", "limits", "page"), help="a part; the others as measured last")
+    parser.add_argument("--only", choices=(*PARTS, "page"), help="a part; the others as measured last")
     options = parser.parse_args()
     work, edge = options.work, QUICK_EDGE if options.quick else EDGE
     files = images(work, edge)
@@ -360,11 +376,15 @@ def main() -> None:
     if options.only in (None, "limits"):
         about = machine()
         measured = limits.measure_pieces(work, files, edge, options.quick)
-        measured.runs = limits.measure_runs(work, files, changes.registered(work, files, None), options.quick)
         about["load average after the run"] = machine()["load average before the run"]
         kept(work / "limits.json", {"machine": about, **asdict(measured)})
+    if options.only in (None, "runs"):
+        about = machine()
+        runs = limits.measure_runs(work, files, changes.registered(work, files, None), options.quick)
+        about["load average after the run"] = machine()["load average before the run"]
+        kept(work / "runs.json", {"machine": about, "runs": runs})
     result = {}
-    for part in ("changes", "limits"):
+    for part in PARTS:
         path = work / f"{part}.json"
         if path.exists():
             result[part] = json.loads(path.read_text())

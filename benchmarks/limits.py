@@ -34,8 +34,8 @@ HWS, REACH = compare.HWS, 4
 BOX, FIRST_WINDOW, SPACING, ALONG = 120, 25, 20, 4
 #: Compared voxels of a block of reg; edge of a box that is prefiltered. Counting instructions takes ten microseconds
 #: for each of them: that is done on fewer planes, and on a small box.
-BLOCK, COUNTED_BLOCK = (64, 64, 64), (4, 64, 64)
-PREFILTERED, COUNTED_PREFILTER = 100, 40
+BLOCK, COUNTED_BLOCK = (64, 64, 64), (2, 64, 64)
+PREFILTERED, COUNTED_PREFILTER = 100, 32
 
 #: Functions of a piece that are listed.
 MOST_FUNCTIONS = 4
@@ -288,7 +288,6 @@ class Measured:
     peaks: list[dict[str, float]] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     microseconds: dict[str, float] = field(default_factory=dict)
-    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: Share of full groups that lie in two voxels along some axis, were they anywhere.
     split: float = 0
 
@@ -442,7 +441,9 @@ def measure_search(pieces: Pieces, measured: Measured, data: Given, repeats: int
     names = {"folds": "box sums", "blocks": "products of blocks", "direct": "products of all voxels", "whole": "search"}
     for piece, name in names.items():
         k = SEARCH_PIECES.index(piece)
-        counted = pieces.counted(lambda counts, k=k: search(1, counts, k))
+        # of the products of all voxels one plane of offsets is counted
+        share = 1 / (2 * REACH + 1) if piece == "direct" else 1
+        counted = pieces.counted(lambda counts, k=k: search(1, counts, k), share)
         measured.pieces.append(Piece(name, float(ns[k]), None, *counted, "point"))
     measured.microseconds |= {f"search {name}": float(v) / 1e3 for name, v in zip(SEARCH_PIECES, ns, strict=True)}
     measured.microseconds |= {"search evaluated": float(numbers[0]), "search summed": float(numbers[1])}

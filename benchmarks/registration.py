@@ -121,11 +121,11 @@ Measured when the changes were made, on the machine of the table, 300 voxels an 
 * Binning by a compiled loop: 71 → 30 ms for both images and levels, of 190 → 100 ms for a registration (linear) whose
   images are in the page tables.
 
-The limit, linear: fifteen loads of 16 values that are not aligned, 0.5 ns at 121 GB/s, beside 45 floating-point
-operations, 0.4 ns; both images from memory, 6 bytes with what surrounds the blocks, 0.3 ns at 20 GB/s; about three
-voxels that become floats, 0.3 ns. Sixty µs of a block (0.1 ns) are outside of the kernels. What is left: grey levels
-as they are in the kernel, without boxes of floats. Cubic: a third is the spline prefilter of box 2, again in every
-pass.
+The limit of the sums over a block that is near, and what keeps them from it, is told in
+[benchmarks-kernels.md](benchmarks-kernels.md). Beside them: both images from memory, 6 bytes a voxel with what
+surrounds the blocks; about three voxels that become floats; sixty µs of a block (0.1 ns) outside of the kernels. What
+is left: grey levels as they are in the kernel, without boxes of floats. Cubic: a third is the spline prefilter of box
+2, again in every pass.
 """
 
 

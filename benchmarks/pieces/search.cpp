@@ -5,7 +5,7 @@
 enum { PREPARE, FOLDS, BLOCKS, WHOLE, DIRECT, PIECES };
 
 // ns (PIECES): the mean over the points of the least time over `repeats`; boxes of one shape, contiguous. With counts:
-// those of one piece of the first point alone. numbers: candidates evaluated in double precision, and sums over all
+// those of one piece of the first point alone, of DIRECT for one plane of offsets. numbers: candidates evaluated in double precision, and sums over all
 // voxels, of a point.
 extern "C" int mpidvc_search_pieces(const float *box1, const float *box2, const int64_t *shape, int64_t hws,
                                     int64_t reach, int64_t count, const int64_t *centre, int repeats, double *ns,
@@ -38,7 +38,9 @@ extern "C" int mpidvc_search_pieces(const float *box1, const float *box2, const 
             } else if (i == WHOLE) {
                 failed |= search(&s);
             } else {
-                correlate(p.e, w.planes1[MPIDVC_VALUE], w.planes2[MPIDVC_VALUE], w.block, w.sums[MPIDVC_AB], steps_of(w));
+                Extent e = p.e;
+                if (counts) e.d[0] = 1;
+                correlate(e, w.planes1[MPIDVC_VALUE], w.planes2[MPIDVC_VALUE], w.block, w.sums[MPIDVC_AB], steps_of(w));
             }
         };
         if (counts) {
