@@ -39,9 +39,6 @@ CHANGES = (
     ("HEAD", "groups placed by integers of 32 bits, ends of rows mirrored without divisions"),
 )
 
-#: A ratio that differs from 1 by this much is set in bold.
-NOTICED = 0.05
-
 WINDOW = ("-hws", str(compare.HWS), "-np", "1")
 
 
@@ -197,8 +194,15 @@ def scatter(lines: list[Line]) -> float:
     return more[len(more) // 2] if more else float("nan")
 
 
+def noticed(lines: list[Line]) -> float:
+    """A ratio that differs from 1 by less is no change: three times the scatter, but 5 % at least."""
+    return max(0.05, 3 * scatter(lines))
+
+
 def changes_table(lines: list[Line]) -> str:
     """Markdown: a line per change, between the times of the first and of the last one."""
+
+    least = noticed(lines)
 
     def cell(k: int, case: Case) -> str:
         if any(case.name not in line.seconds for line in lines):
@@ -206,7 +210,7 @@ def changes_table(lines: list[Line]) -> str:
         if k in (0, len(lines)):
             return time_of(lines[k and k - 1], case)
         one, so_far = brought(lines, k, case.name)
-        bold = "**" if abs(one - 1) >= NOTICED else ""
+        bold = "**" if abs(one - 1) >= least else ""
         return f"{bold}{one:.2f}{bold} ({so_far:.2f})"
 
     texts = [f"{line.text} (`{line.commit}`)" for line in lines] + ["**now**"]

@@ -57,7 +57,8 @@ def limit_of(work: limits.Work, measured: limits.Measured) -> dict[str, float]:
     arithmetic = work.flop / (2 * lanes * measured.best("fma"))
     loads = work.loads / lanes / measured.best("l1_off")
     outside = work.outside / (4 * lanes * measured.best("l2"))
-    return {"FLOP": arithmetic, "loads": loads, "bytes": outside}
+    far = work.memory / (4 * lanes * measured.best("memory"))
+    return {"FLOP": arithmetic, "loads": loads, "bytes": max(outside, far)}
 
 
 def limits_table(measured: limits.Measured, unit: str) -> str:
@@ -82,7 +83,11 @@ def limits_table(measured: limits.Measured, unit: str) -> str:
     }
     if unit == "voxel":
         columns["measured, window after window, ns"] = "in_turn"
-    columns |= {"times the limit": lambda p: p.near / max(at_peak[p.name].values())}
+
+    def ratio(p: limits.Piece) -> float:
+        return (p.in_turn if of_piece(p.name).memory and p.in_turn else p.near) / max(at_peak[p.name].values())
+
+    columns |= {"times the limit": ratio}
     return table(pieces, columns)
 
 
@@ -199,7 +204,7 @@ Written by `benchmarks/kernels.py`: every figure of the tables was measured on o
             edge=part["edge"],
             hws=limits.HWS,
             scatter=100 * changes.scatter(lines),
-            noticed=100 * changes.NOTICED,
+            noticed=100 * changes.noticed(lines),
             table=changes.changes_table(lines),
         )
     if "limits" in result:
@@ -222,7 +227,7 @@ Written by `benchmarks/kernels.py`: every figure of the tables was measured on o
             summed=measured.microseconds["search summed"],
             search=measured.microseconds["search whole"],
         )
-        text += KEEPS.format(split=100 * measured.split)
+        text += KEEPS.format(split=100 * measured.split, counted=limits.COUNTED_PREFILTER)
     if "runs" in result:
         part = result["runs"]
         text += RUNS.format(machine=facts_table(part["machine"]), runs=runs_table(part["runs"]))
@@ -240,7 +245,7 @@ CPU time of the point stage, one core, the least of several runs in turns; the p
 with {edge}³ voxels, `-hws {hws}`, `-ns 20` where nothing else is said. A cell has what the change brought (how many
 times as fast as the line before), and in brackets all changes so far. The second least time of a case is
 {scatter:.0f} % above the least (median): ratios that differ from 1 by less than {noticed:.0f} % are no change, others
-are bold.
+are bold. Where the load average is above one, other work shared the cores and their caches, and times are longer than alone.
 
 {table}
 
@@ -269,9 +274,10 @@ voxels, without idle lanes, and without what is done once a column, a plane or a
 ### Time at the peak, and time measured
 
 FLOP at the rate of multiply-adds, loads at the rate of those that are not aligned, bytes beyond the nearest cache at
-that of the second one; the largest of the three is the limit. Times are the least of many calls: of one window (a block
-of reg, a box of {prefiltered}³ voxels that is prefiltered) again and again (at a place where no
-group lies in two voxels), and of 64 windows one after the other in boxes of {box}³ voxels.
+that of the second one, those of a cast at that of the memory; the largest of the three is the limit. Times are the
+least of many calls: of one window (a block of reg, a box of {prefiltered}³ voxels that is prefiltered) again and again,
+at a place where no group lies in two voxels, and of 64 windows one after the other in boxes of {box}³ voxels (of a pass
+the first one, which meets box 2 far away; of a cast all over the volume).
 
 {voxels}
 
@@ -311,14 +317,15 @@ There are no counters: these are conclusions from the tables above.
   along that axis or along all: the difference of windows one after the other. Addresses of rows are kept in memory, as
   there are not registers enough.
 * Prefilter: along z and y each value waits for the one before (two dependent operations, four cycles each; four
-  registers go side by side), along x 25 loads a group, which are not aligned. The copy of a row and its mirrored ends
-  are most of the other instructions.
-* Cast: waiting for memory. A row of a box is a short piece of one of the image; alone in the cache it takes half.
+  registers go side by side), along x 25 loads a group, which are not aligned. Its instructions are those of a box of
+  {counted}³ voxels, where ends of rows weigh more.
+* Cast: waiting for memory. A row of a box is a short piece of one of the image.
 * Search: products of blocks have rows of 11 in 16 lanes, and sums of lanes after each offset; what is beside the
   products (filling the windows, box sums, the bounds of 729 candidates in double precision, one exact evaluation) is a
   third of the time. Products of all voxels (windows without blocks) use 21 of 24 lanes.
 * reg: a block's rows are whole groups, and no column of four lanes is wasted: fewer instructions a voxel than a window.
-  Linear: loads of the box and its gradients, 15 a group, of which one a cycle; cubic as above.
+  Linear: loads, one a cycle, of which groups in two voxels have more than the fifteen that are counted. Cubic: the same
+  (up to 125 taps instead of 64), and boxes that only the second and third cache hold.
 
 """
 
@@ -344,8 +351,9 @@ LEFT = """\
   voxels) and 16 (31) have whole groups.
 * Groups of a column are placed for each column anew: one placement for a row of both saves some percent of linear
   passes.
-* Grey levels as they are in the kernels, without boxes of floats: the cast, and half of the bytes of a window that is
-  read for the first time; of reg a third.
+* Grey levels as they are in the kernels, without boxes of floats: the casts of whole runs, and half of the bytes of a
+  window that is read for the first time.
+* Whole runs: what is not in kernels, most of all where chunks have few points (`-ns 20`).
 * The prefilter of order 3: neighbouring chunks filter the voxels of their frames twice.
 * Not left: gathers (the table of the processor), more lanes, caches: windows fit into the second one.
 """

@@ -63,18 +63,20 @@ class Work:
     stores: float
     outside: float
     how: str
+    memory: float = 0  # bytes that come from memory, in rows too short to be foreseen
 
 
-#: Interpolation at t: positions of the three axes; then linear: seven times a + t (b - a).
-LINEAR = 3 * 2 + 7 * 3
+#: Interpolation at t: positions along the three axes, whose step from lane to lane is known; then linear: seven times
+#: a + t (b - a).
+LINEAR = 3 + 7 * 3
 #: Cubic: weights of three axes; 16 lines of four taps, 4 planes of four lines, four planes.
-CUBIC = 3 * 2 + 3 * 12 + 16 * 7 + 16 * 2 + 4 * 2
+CUBIC = 3 + 3 * 12 + 16 * 7 + 16 * 2 + 4 * 2
 #: r = f - (value * gain + bias); sums of r, r^2 and f r.
 RESIDUAL = 3 + 5
 #: sum r G, and its running sums.
 MOMENTS = 3 * 2 + 3
 
-PASS, LAST = "6 positions, {}, 8 residual and its sums, 9 moments", "the same without moments"
+PASS, LAST = "3 positions, {}, 8 residual and its sums, 9 moments", "the same without moments"
 INTERPOLATED = {"linear": "21 interpolation", "cubic": "36 weights, 152 sums of 64 taps"}
 OF_BLOCK = "those of a pass, 3 differences, 1 grey level"
 
@@ -88,7 +90,7 @@ WORK = {
         "6 gradients, 1 grey level, 12 products, 12 running sums of them, 3 sums of grey levels",
     ),
     "prefilter": Work(2 * 5 + 37, 6 + 25, 5, 2 * 8, "5 recursions along z, 5 along y, 37 along x (25 taps)"),
-    "cast": Work(0, 0.5, 1, 2 + 4, "a conversion, which is no FLOP"),
+    "cast": Work(0, 0.5, 1, 2 + 4, "a conversion, which is no FLOP", memory=2),
     "reg, linear": Work(LINEAR + RESIDUAL + MOMENTS + 3 + 1, 8 + 7, 0, 4 * 2, OF_BLOCK),
     "reg, cubic": Work(CUBIC + RESIDUAL + MOMENTS + 3 + 1, 64 + 7, 0, 4 * 2, OF_BLOCK),
 }
@@ -99,13 +101,16 @@ def search_work(hws: int = HWS, reach: int = REACH) -> dict[str, Work]:
     n, d = 2 * hws + 1, 2 * reach + 1
     part, blocks = n + d - 1, hws + 1
     products = d**3 * blocks**3
-    # of sums and of sums of squares: two additions each along y and along z, `n` of a row's along x; the squares
-    folds = 2 * (2 * part**3 + 2 * d * part**2 + d**3 * (n - 1)) + part**3
+    # of sums and of sums of squares: n + 2 (d - 1) additions a line along y and along z, n - 1 an offset along x
+    line = n + 2 * (d - 1)
+    folds = 2 * (part**2 * line + d * part * line + d**3 * (n - 1)) + part**3
     # blocks begin at two places along z and y each: sums of four rows and of their squares; pairs along x, and what
     # they leave of the squares
     made = 4 * (part / 2) ** 2 * part * (3 + 7 + 2 + 4)
     return {
-        "box sums": Work(folds, 0, 0, 0, "two additions a voxel along y and z, n - 1 along x, twice; squares"),
+        "box sums": Work(
+            folds, 0, 0, 0, f"twice: {line} additions a line along y and z, {n - 1} an offset along x; squares"
+        ),
         "products of blocks": Work(
             *(2 * products + made, 0, 0, 0),
             f"{d}³ offsets × {blocks}³ products and additions; 16 for each of the blocks at 4 places of {part}³ voxels",

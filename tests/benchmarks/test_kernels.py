@@ -96,8 +96,8 @@ def lines() -> list[changes.Line]:
     """Three commits and one case: the second halves its time, the third loses a hundredth of it again."""
     name = changes.CASES[0].name
     return [
-        changes.Line("aaa", "before", {name: [0.4, 0.3, 0.2]}, {name: 1000}),
-        changes.Line("bbb", "faster", {name: [0.11, 0.1]}, {name: 1000}),
+        changes.Line("aaa", "before", {name: [0.4, 0.21, 0.2]}, {name: 1000}),
+        changes.Line("bbb", "faster", {name: [0.101, 0.1]}, {name: 1000}),
         changes.Line("ccc", "as fast", {name: [0.101]}, {name: 1000}),
     ]
 
@@ -109,9 +109,11 @@ def test_ratios_are_those_of_least_times() -> None:
 
 
 def test_scatter_is_the_median_of_second_least_times() -> None:
-    # 0.3 of 0.2, 0.11 of 0.1; the third line has no second time
-    assert changes.scatter(lines()) == pytest.approx(0.5)
-    assert changes.scatter(lines()[1:]) == pytest.approx(0.1)
+    # 0.21 of 0.2, 0.101 of 0.1; the third line has no second time
+    assert changes.scatter(lines()) == pytest.approx(0.05)
+    assert changes.scatter(lines()[1:]) == pytest.approx(0.01)
+    assert changes.noticed(lines()) == pytest.approx(0.15)
+    assert changes.noticed(lines()[1:]) == pytest.approx(0.05)
 
 
 def test_table_of_changes() -> None:
@@ -126,6 +128,7 @@ def test_limit_is_the_largest_of_three() -> None:
     peak = dict.fromkeys(limits.PEAKS, 1.0) | {"lanes": 16.0, "fma": 8.0, "l1_off": 4.0, "l2": 2.0}
     measured = limits.Measured([peak, {**peak, "fma": 4.0}])
     times = kernels.limit_of(limits.Work(flop=256, loads=128, stores=0, outside=128, how=""), measured)
+    assert kernels.limit_of(limits.Work(0, 0, 0, 0, "", memory=64), measured)["bytes"] == pytest.approx(1.0)
     # 16 lanes of 2 operations at 8 a nanosecond; 8 loads of 16 lanes at 4; two lines of 64 bytes at 2
     assert times == {"FLOP": pytest.approx(1.0), "loads": pytest.approx(2.0), "bytes": pytest.approx(1.0)}
 
