@@ -35,7 +35,7 @@ CHANGES = (
     ("8a1513d", "reg: block means compiled, larger blocks"),
     ("e70fe25", "reg: floats converted and checked in one pass, scratch not cleared twice"),
     ("135d192", "search: candidates that cannot win left out by sums over blocks"),
-    ("726739f", "everything until here"),
+    ("61478ec", "everything until here"),
     ("HEAD", "groups placed by integers of 32 bits, ends of rows mirrored without divisions"),
 )
 

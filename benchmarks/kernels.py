@@ -245,7 +245,8 @@ CPU time of the point stage, one core, the least of several runs in turns; the p
 with {edge}³ voxels, `-hws {hws}`, `-ns 20` where nothing else is said. A cell has what the change brought (how many
 times as fast as the line before), and in brackets all changes so far. The second least time of a case is
 {scatter:.0f} % above the least (median): ratios that differ from 1 by less than {noticed:.0f} % are no change, others
-are bold. Where the load average is above one, other work shared the cores and their caches, and times are longer than alone.
+are bold. Where the load average is above one, other work shared the cores and their caches, and times are longer than
+alone.
 
 {table}
 
