@@ -350,6 +350,8 @@ LEFT = """\
 * The columns of four lanes: four rows of three voxels side by side in one register would leave a quarter of their
   arithmetic, not of their loads: up to a fifth of a pass. Without a change of the kernels: windows of `-hws` 8 (15
   voxels) and 16 (31) have whole groups.
+* The first pass of a window waits for box 2, and the window itself for box 1 (the times of windows one after the
+  other): both could be asked for while the window before is registered.
 * Groups of a column are placed for each column anew: one placement for a row of both saves some percent of linear
   passes.
 * Grey levels as they are in the kernels, without boxes of floats: the casts of whole runs, and half of the bytes of a
