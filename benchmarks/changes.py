@@ -36,7 +36,7 @@ CHANGES = (
     ("e70fe25", "reg: floats converted and checked in one pass, scratch not cleared twice"),
     ("135d192", "search: candidates that cannot win left out by sums over blocks"),
     ("61478ec", "everything until here"),
-    ("HEAD", "groups placed by integers of 32 bits, ends of rows mirrored without divisions"),
+    ("HEAD", "ends of rows mirrored without divisions by the prefilter"),
 )
 
 WINDOW = ("-hws", str(compare.HWS), "-np", "1")

@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -234,7 +235,9 @@ def compiled(part: str, work: Path) -> Path:
     source, made, kernels = SOURCES / f"{part}.cpp", work / f"{part}.o", compare.REPOSITORY / "cython_ext"
     read = [source, SOURCES / "measured.hpp", *kernels.rglob("*.hpp"), *kernels.rglob("*.cpp")]
     if not made.exists() or made.stat().st_mtime < max(path.stat().st_mtime for path in read):
-        flags = (*optimise, *sets[name], f"-DMPIDVC_ISA={name}", "-I", str(kernels), "-fPIC")
+        # as the build has them: those of Python's own extensions come first, and change what is vectorised
+        python = (sysconfig.get_config_var("CFLAGS") or "").split()
+        flags = (*python, *optimise, *sets[name], f"-DMPIDVC_ISA={name}", "-I", str(kernels), "-fPIC")
         subprocess.run(("g++", *flags, "-c", str(source), "-o", str(made)), check=True)
     return made
 
