@@ -237,7 +237,7 @@ def compiled(part: str, work: Path) -> Path:
     if not made.exists() or made.stat().st_mtime < max(path.stat().st_mtime for path in read):
         # as the build has them: those of Python's own extensions come first, and change what is vectorised
         python = (sysconfig.get_config_var("CFLAGS") or "").split()
-        flags = (*python, *optimise, *sets[name], f"-DMPIDVC_ISA={name}", "-I", str(kernels), "-fPIC")
+        flags = (*python, *optimise, *sets[name], f"-DMPIDVC_ISA={name}", "-I", str(kernels), "-fPIC", "-w")
         subprocess.run(("g++", *flags, "-c", str(source), "-o", str(made)), check=True)
     return made
 
