@@ -353,8 +353,8 @@ LEFT = """\
 * The first pass of a window waits for box 2, and the window itself for box 1 (the times of windows one after the
   other): both could be asked for while the window before is registered.
 * Groups of a column are placed for each column anew, and their addresses one by one: a part of linear passes
-  (`find_places`). Offsets as integers of 32 bits were tried: compiled with the flags of the build (`-fwrapv`), the loop
-  is not vectorised as it should be, and correlations were a fifth slower.
+  (`find_places`). Offsets as integers of 32 bits were tried: they take fewer instructions, but correlations became
+  slower with the flags of the build, among them `-fwrapv`.
 * Grey levels as they are in the kernels, without boxes of floats: the casts of whole runs, and half of the bytes of a
   window that is read for the first time.
 * Whole runs: what is not in kernels, most of all where chunks have few points (`-ns 20`).
