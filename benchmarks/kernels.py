@@ -354,7 +354,8 @@ LEFT = """\
   other): both could be asked for while the window before is registered.
 * Groups of a column are placed for each column anew, and their addresses one by one: a part of linear passes
   (`find_places`). Offsets as integers of 32 bits were tried: they take fewer instructions, but correlations became
-  slower with the flags of the build, among them `-fwrapv`.
+  slower with the flags of the build. These include Python's `-fwrapv`: without it the same pieces were faster, those of
+  reg with linear interpolation most of all. `-fno-wrapv` for the kernels is to be tried.
 * Grey levels as they are in the kernels, without boxes of floats: the casts of whole runs, and half of the bytes of a
   window that is read for the first time.
 * Whole runs: what is not in kernels, most of all where chunks have few points (`-ns 20`).
