@@ -353,9 +353,7 @@ LEFT = """\
 * The first pass of a window waits for box 2, and the window itself for box 1 (the times of windows one after the
   other): both could be asked for while the window before is registered.
 * Groups of a column are placed for each column anew, and their addresses one by one: a part of linear passes
-  (`find_places`). Offsets as integers of 32 bits were tried: they take fewer instructions, but correlations became
-  slower with the flags of the build. These include Python's `-fwrapv`: without it the same pieces were faster, those of
-  reg with linear interpolation most of all. `-fno-wrapv` for the kernels is to be tried.
+  (`find_places`). Offsets as integers of 32 bits take fewer instructions, but correlations were slower in the build.
 * Grey levels as they are in the kernels, without boxes of floats: the casts of whole runs, and half of the bytes of a
   window that is read for the first time.
 * Whole runs: what is not in kernels, most of all where chunks have few points (`-ns 20`).
