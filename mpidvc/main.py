@@ -221,20 +221,27 @@ def _start(command: Command, args: argparse.Namespace, arguments: list[str]) -> 
         return exit_status.STOPPED
     except RanksLostError as lost:
         kept = "run it again"
-        if lost.started and "resume" in args:
-            kept = "what was measured is kept: --resume continues"
+        if lost.started and _goes_on(args):
+            kept = f"what was measured is kept: {_goes_on(args)}"
         with Console(log=args.log) as console:
             console.error(f"mpidvc {command.name}: {lost}; {kept}")
         return lost.status
     except KeyboardInterrupt as interrupt:
         line, status = _why(interrupt)
-        if isinstance(interrupt, Ended) and interrupt.of_ranks and "resume" in args:
-            line += "; what is measured is kept: the same command with --resume goes on"
+        if isinstance(interrupt, Ended) and interrupt.of_ranks and _goes_on(args):
+            line += f"; what is measured is kept: {_goes_on(args)}"
         with Console(log=args.log) as console:
             console.error(line)
         return status
     finally:
         console.close()
+
+
+def _goes_on(args: argparse.Namespace) -> str:
+    """In words, what goes on with a run whose processes are gone; "" if nothing does."""
+    if "resume" in args:
+        return "the same command with --resume goes on"
+    return "the same line goes on" if "resumes_itself" in args else ""
 
 
 def _join(command: Command, args: argparse.Namespace, communicator: Communicator, launcher: Launcher) -> int:

@@ -10,13 +10,16 @@ import numpy.typing as npt
 
 from mpidvc.arrays import Array
 
-__all__ = ["Classes", "correlation_length", "line_sums", "otsu", "period_of", "saturated_share"]
+__all__ = ["Classes", "correlation_length", "line_sums", "otsu", "period_of", "saturated_share", "uneven"]
 
 #: Height of a peak of the autocorrelation above the lowest value before it, from which on a texture has a period.
 PERIODIC = 0.3
 #: Share of the variance that lies between two classes from which on there are two: it is 2/π of a Gaussian and 3/4 of a
 #: uniform distribution, which are one.
 BIMODAL = 0.85
+#: Two classes of different widths: how much likelier than one, values in the valley over those at the lower peak, bins
+#: of the histogram, least share of a class, and fewest values.
+LIKELIER, VALLEY, BINS, LEAST_CLASS, FEWEST = 0.1, 0.2, 40, 0.01, 200
 #: How many times as many voxels as its neighbours have make the first or last grey level one of saturated voxels, and
 #: the share of voxels that they have at least.
 PILED, LEAST_SATURATED = 5.0, 1e-4
@@ -170,3 +173,49 @@ def otsu(values: npt.ArrayLike) -> Classes:
     k = int(np.argmax(between))
     threshold = 0.5 * (ordered[k] + ordered[k + 1])
     return Classes(float(threshold), float(below[k]), float(between[k] / (centred**2).mean()))
+
+
+def uneven(values: npt.ArrayLike) -> Classes | None:
+    """Two classes of which one is far wider than the other, as dark margins beside a speckled surface; None if not.
+
+    The classes are those of minimum error: Kittler and Illingworth 1986, Pattern Recognition 19, 41, doi
+    10.1016/0031-3203(86)90030-0. There are two if two normal distributions fit better than one by `LIKELIER` (log of
+    the likelihood of a value), and if hardly a value lies in the valley between their peaks. The threshold is the
+    middle of this valley.
+
+    Parameters
+    ----------
+    values : (n,)
+        nan does not count.
+    """
+    ordered = np.sort(np.asarray(values, np.float64).ravel())
+    ordered = ordered[np.isfinite(ordered)]
+    n = len(ordered)
+    if n < FEWEST or ordered[0] == ordered[-1]:
+        return None
+    centred = ordered - ordered.mean()
+    number = np.arange(1, n)
+    share = number / n
+    sums, squares = np.cumsum(centred), np.cumsum(centred**2)
+    # a class of equal values has a width, too
+    least = (1e-3 * ordered.std()) ** 2
+    lower = np.maximum(squares[:-1] / number - (sums[:-1] / number) ** 2, least)
+    upper = np.maximum((squares[-1] - squares[:-1]) / (n - number) - (sums[:-1] / (n - number)) ** 2, least)
+    error = share * np.log(lower / share**2) + (1 - share) * np.log(upper / (1 - share) ** 2)
+    error[(ordered[1:] == ordered[:-1]) | (share < LEAST_CLASS) | (share > 1 - LEAST_CLASS)] = np.inf
+    k = int(np.argmin(error))
+    if 0.5 * (np.log(squares[-1] / n) - error[k]) < LIKELIER:
+        return None
+    counts, edges = np.histogram(ordered, BINS)
+    beyond = int(np.searchsorted(edges, 0.5 * (ordered[k] + ordered[k + 1])))
+    if not 0 < beyond < BINS:
+        return None
+    first, second = int(np.argmax(counts[:beyond])), beyond + int(np.argmax(counts[beyond:]))
+    valley = counts[first : second + 1].min()
+    if valley > VALLEY * min(counts[first], counts[second]):
+        return None
+    places = first + np.flatnonzero(counts[first : second + 1] == valley)
+    threshold = 0.5 * (edges[places[0]] + edges[places[-1] + 1])
+    below = ordered < threshold
+    between = below.mean() * centred[below].mean() ** 2 + (1 - below.mean()) * centred[~below].mean() ** 2
+    return Classes(float(threshold), float(below.mean()), float(between * n / squares[-1]))

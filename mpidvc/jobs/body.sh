@@ -57,9 +57,6 @@ stop() {
     if [ "$stopped" = cancelled ]; then exit "$status"; fi
     now="$(cat "$state/done" 2>/dev/null) $("${program[@]}" status --json ${results[@]+"${results[@]}"} 2>/dev/null | grep '"done"')"
     if [ -f "$state/progress" ]; then before=$(cat "$state/progress"); fi
-    if [ -n "$watched" ]; then
-        now="$now $(grep '"status"' "$watched/steps.json" 2>/dev/null) $("${program[@]}" status --json "$watched"/*/*.h5 2>/dev/null | grep '"done"')"
-    fi
     if [ "$now" = "$before" ]; then echo >>"$state/in-vain"; else rm -f "$state/in-vain"; fi
     printf '%s\n' "$now" >"$state/progress"
     if [ -f "$state/in-vain" ] && [ "$(wc -l <"$state/in-vain")" -ge 3 ]; then
@@ -73,8 +70,7 @@ stop() {
     exit "$status"
 }
 
-# Runs a step; `results` are its results files, `files` those that it leaves besides. `watched` is the folder of a step
-# that has steps of its own (mpidvc run), which tell its progress.
+# Runs a step; `results` are its results files (of mpidvc run its folder), `files` those that it leaves besides.
 step() {
     local status file finished=yes verdict=0
     if grep -qxF -- "$*" "$state/done" 2>/dev/null; then

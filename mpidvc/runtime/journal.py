@@ -48,6 +48,7 @@ __all__ = [
     "determines_of",
     "in_use",
     "kind_of_file",
+    "locked",
     "open_journal",
     "refuse_in_use",
 ]
@@ -69,15 +70,38 @@ LOCK_TRIED = 0.1
 
 
 def in_use(path: Path) -> bool:
-    """Whether a run holds the lock of a journal, as far as this host sees it."""
+    """Whether a run holds the lock of a journal, or of a folder, as far as this host sees it."""
     try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with _opened(path) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
         return False
     return False
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder against other runs.
+
+    Raises
+    ------
+    UserError
+        If another run holds the lock.
+    """
+    with _opened(folder) as descriptor:
+        _lock(descriptor, folder)
+        yield
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def refuse_in_use(path: Path) -> None:

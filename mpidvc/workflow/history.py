@@ -19,7 +19,7 @@ from mpidvc.tasks.grey import with_limits
 from mpidvc.workflow.determines import made_with, texts_of
 from mpidvc.workflow.output import base_name
 
-__all__ = ["Step", "find_images", "open_step", "steps_before"]
+__all__ = ["Step", "find_images", "find_labels", "open_step", "steps_before"]
 
 #: Fields that led to a field, at most.
 MOST = 8
@@ -147,19 +147,39 @@ def find_images(step: Step, commands: Mapping[str, Command]) -> tuple[Image, Ima
     return None
 
 
-def _same(step: Step, commands: Mapping[str, Command], mark: Any) -> Iterator[Image]:
-    """The images of a step's command line that have this fingerprint."""
+def find_labels(step: Step, commands: Mapping[str, Command]) -> Image | None:
+    """The image of the labels that a result was measured on, if it is still there and the same.
+
+    Parameters
+    ----------
+    step : Step
+        Of ddic, or of a field made from one.
+    commands : mapping of str to Command
+    """
+    for one in (step, *steps_before(step, commands)):
+        mark = one.settings.get("labels")
+        if isinstance(mark, dict):
+            return next(_same(one, commands, mark, labels=True), None)
+    return None
+
+
+def _same(step: Step, commands: Mapping[str, Command], mark: Any, labels: bool = False) -> Iterator[Image]:
+    """The images, or the labels, of a step's command line that have this fingerprint."""
     options = _options(step, commands)
     if options is None:
         return
-    named = [getattr(options, name, None) for name in ("im1", "im2")]
-    named += [*(getattr(options, "images", None) or []), *(getattr(options, "more", None) or [])]
+    if labels:
+        named = [getattr(options, name, None) for name in ("lab1", "labels1")]
+    else:
+        named = [getattr(options, name, None) for name in ("im1", "im2")]
+        named += [*(getattr(options, "images", None) or []), *(getattr(options, "more", None) or [])]
     given = [name for name in named if isinstance(name, str)]
     # those in the name of the result first: a series has many
     given.sort(key=lambda name: base_name(name) not in step.path.name)
     for name in dict.fromkeys(given):
         try:
-            image = with_limits(open_image(_found(step, name)))
+            there = _found(step, name)
+            image = open_image(there, "labels") if labels else with_limits(open_image(there))
             alike = list(image.shape) == mark.get("shape") and image.dtype.name == mark.get("dtype")
             if alike and fingerprint(image) == mark:
                 yield image

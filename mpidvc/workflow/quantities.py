@@ -18,7 +18,7 @@ from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.kernels.neighbours import Points
 
-__all__ = ["MAGNITUDE", "RADIUS", "Kind", "Quantities", "Quantity", "statuses_of"]
+__all__ = ["MAGNITUDE", "RADIUS", "Kind", "Quantities", "Quantity", "in_plane", "statuses_of"]
 
 #: How values are coloured: of both signs, or differences (0 is in the middle, too, where one sign occurs), grey levels
 #: (in colours where both signs occur), amounts, or return statuses.
@@ -128,7 +128,7 @@ class Quantities:
         found = [f"{axis}disp" for axis in axes] + [MAGNITUDE]
         found += [f"{axis}nonrigid" for axis in axes] + [REST]
         if self.has_strain:
-            found += [name for name in STRAINS if (_in_plane(name) or not self.flat)]
+            found += [name for name in STRAINS if (in_plane(name) or not self.flat)]
         columns = [name for name in self.field.columns if name not in found and name != "Label"]
         return tuple(found + columns)
 
@@ -137,8 +137,8 @@ class Quantities:
         """The quantities that are looked at first."""
         axes = "YX" if self.flat else "ZYX"
         columns = tuple(self.field.columns)
-        own = [name for name in STRAINS if name in columns and (_in_plane(name) or not self.flat)]
-        sigma = [name for name in columns if name.startswith("sigma") and (_in_plane(name) or not self.flat)]
+        own = [name for name in STRAINS if name in columns and (in_plane(name) or not self.flat)]
+        sigma = [name for name in columns if name.startswith("sigma") and (in_plane(name) or not self.flat)]
         rest = [name for name in ("returnStatus", "zncc", "pixelSearchCC") if name in columns]
         if self.command == "regularStrain" and own:
             return (*own, "returnStatus")
@@ -246,7 +246,7 @@ class Quantities:
         return Points(self.field.positions, None, self.field.dims)
 
 
-def _in_plane(column: str) -> bool:
+def in_plane(column: str) -> bool:
     """Whether a column of strain or sigma tells something in 2D."""
     if column.startswith("sigma"):
         return "z" not in column.removeprefix("sigma").lower()

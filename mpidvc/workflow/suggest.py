@@ -13,7 +13,7 @@ import numpy as np
 
 from mpidvc.arrays import Array, Triple
 from mpidvc.core.grey import choose_criterion
-from mpidvc.core.grey_texture import correlation_length, otsu, period_of, saturated_share
+from mpidvc.core.grey_texture import correlation_length, otsu, period_of, saturated_share, uneven
 from mpidvc.core.grid import make_grid
 from mpidvc.core.registration import RegistrationSettings
 from mpidvc.core.window_choice import Bias, best, damped_wavelength, smallest
@@ -65,6 +65,8 @@ LEAST_AIR = 0.01
 #: Variance of the grey levels of a window, over the median, above which it shows the face of a specimen; and the share
 #: of saturated voxels that is warned of.
 LARGEST_VARIANCE, LEAST_SATURATED = 1.3, 1e-3
+#: Random error of a node, over the median, above which its displacement tells nothing of what windows smooth away.
+LARGEST_SPREAD = 5.0
 #: Displacement (voxels) from the guess up to which a correlation finds its way without a search.
 NEAR = 2.0
 #: CPU seconds per compared voxel of a point, and per point, where nothing was measured.
@@ -361,7 +363,9 @@ class _Conclusion:
         if not len(blocks := np.concatenate([look.blocks for look in looks])):
             raise UserError(f"{self._inputs.image1.path}: has no grey levels where it was looked at; {self._check}")
         classes = otsu(blocks)
-        air = classes.two and classes.share >= LEAST_AIR
+        if not classes.two:
+            classes = uneven(blocks) or classes._replace(share=0.0)
+        air = classes.share >= LEAST_AIR
         threshold = float(f"{classes.threshold:.4g}") if air else None
         lines = np.concatenate([look.lines for look in looks])
         pairs = np.max([look.line_pairs for look in looks], axis=0)
@@ -436,16 +440,19 @@ class _Conclusion:
         """Bias of image 2's field; None if it is not known."""
         if self._second is None or errors is None:
             return None
-        found = np.concatenate([look.registered[self._second].displacements for look in self._looks])[self._used]
         share = self._converged(self._second)
         # sizes that fail often show the easy places only
         good = [k for k in range(len(self._sizes)) if share[k] > 0 and share[k] >= share.max() - 0.1]
+        # a few windows without texture, as beside a specimen, would hide in their noise what the others smooth away
+        spread = np.nan_to_num(errors.displacement[:, [self._sizes[k] for k in good]].max(axis=2), nan=np.inf)
+        plain = self._used & (spread <= LARGEST_SPREAD * np.median(spread[self._used], axis=0)).all(axis=1)
+        found = np.concatenate([look.registered[self._second].displacements for look in self._looks])[plain]
         if len(good) < 2 or np.isfinite(found[:, good]).all(axis=(1, 2)).sum() < FEWEST:
             return None
         if self._two_d:
             found[:, :, 0] = np.nan
         sizes = [self._sizes[k] for k in good]
-        sigma = np.array([errors.mean_square(size, self._used) for size in sizes])
+        sigma = np.array([errors.mean_square(size, plain) for size in sizes])
         return Bias.of(sizes, found[:, good], sigma, self.texture.feature / 2)
 
     def _row(self, hws: int, errors: Errors | None, bias: Bias | None) -> Row:

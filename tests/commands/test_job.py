@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,7 +65,7 @@ def test_scripts_are_shell(scheduler: str, folder: Path, capsys: pytest.CaptureF
     assert lines
     assert all("@" not in line.replace("me@site.org", "").replace("B:USR1@120", "") for line in lines)
     assert text.rstrip().count("\nstep ldic ") == 1
-    assert "results=(a-b-ldic.h5)\nfiles=(a-b-ldic.tsv)\nwatched=\nstep ldic a.tif b.tif -ns 12 -hws 6 --resume" in text
+    assert "results=(a-b-ldic.h5)\nfiles=(a-b-ldic.tsv)\nstep ldic a.tif b.tif -ns 12 -hws 6 --resume" in text
     # nothing is made beside the images
     assert {path.name for path in folder.iterdir()} <= {"a.tif", "b.tif", "cache"}
 
@@ -183,17 +186,40 @@ def test_a_run_of_all_steps(folder: Path, capsys: pytest.CaptureFixture[str], en
     done = subprocess.run(["bash", "run.sh"], env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert (folder / "out" / "filterPhiField" / "a-b-ldic-filtered.h5").exists()
-    # a run that is stopped before every step, each time a step further
-    gets_on = _fake(folder, *[85] * 9).replace("watched=\n", f"watched={folder}/steps\n")
+    # killed just before its report: a launcher returns 0 for it, its folder does not
+    steps = json.loads((folder / "out" / "steps.json").read_text())
+    steps["run"]["status"] = None
+    del steps["steps"]["report"]
+    (folder / "out" / "steps.json").write_text(json.dumps(steps))
+    program = '#!/bin/bash\ncase "$*" in *" status "*) exec '
+    program += f'{sys.executable} "$@" ;; *leftovers) exit ;; esac\nexit 0\n'
+    (folder / "python").write_text(program)
+    (folder / "python").chmod(0o755)
+    killed = re.sub(r"^python=.*$", f"python=({folder}/python)", text, flags=re.MULTILINE)
+    killed = killed.replace("sleep 10", "exit 75")
+    done = subprocess.run(["bash"], input=killed, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 75, done.stderr
+    assert "status 75: the job is started again, and goes on" in done.stdout
+
+
+def test_steps_of_a_run_are_its_progress(folder: Path, environment: dict[str, str]) -> None:
+    """A job that is stopped again and again, but gets a step further each time, is not given up."""
+    text = _fake(folder, *[85] * 9).replace("results=(x.h5)", f"results=({folder}/steps)")
+    status = f'*status*) exec {sys.executable} "$@" ;;'
+    (folder / "python").write_text(
+        re.sub(r"\*status\*\) exit \d+ ;;", lambda _: status, (folder / "python").read_text())
+    )
     (folder / "steps").mkdir()
-    for k in range(5):
-        (folder / "steps" / "steps.json").write_text('"status": 0\n' * k)
-        assert subprocess.run(["bash"], input=gets_on, capture_output=True, text=True, check=False).returncode == 99
-    ends = [
-        subprocess.run(["bash"], input=gets_on, capture_output=True, text=True, check=False).returncode
-        for _ in range(3)
-    ]
-    assert ends == [99, 99, 85]
+    run = {"line": "run", "folder": "/", "status": None}
+
+    def ends() -> int:
+        return subprocess.run(["bash"], input=text, env=environment, capture_output=True, check=False).returncode
+
+    for k in range(4):
+        steps = {f"step {n}": {"status": 0} for n in range(k)}
+        (folder / "steps" / "steps.json").write_text(json.dumps({"run": run, "steps": steps}))
+        assert ends() == 99
+    assert [ends() for _ in range(3)] == [99, 99, 85]
 
 
 def _fake(folder: Path, *statuses: int, told: int = 0) -> str:
@@ -212,7 +238,7 @@ def _fake(folder: Path, *statuses: int, told: int = 0) -> str:
         "folder": str(folder), "state": ".state", "modules": None, "variables": None, "python": str(program),
         "per_node": "", "local": "''", "prefix": "/", "launch": '"${program[@]}"', "after": "", "timer": None,
         "limit_signals": "USR1 USR2", "cancel_signals": "INT TERM HUP",
-        "steps": "results=(x.h5)\nfiles=()\nwatched=\nstep one\nstep two",
+        "steps": "results=(x.h5)\nfiles=()\nstep one\nstep two",
     }  # fmt: skip
     return "#!/bin/bash\nrequeue() { echo requeued; exit 99; }\n" + render("body.sh", values)
 

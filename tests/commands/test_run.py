@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -15,15 +16,19 @@ import numpy as np
 import pytest
 import tifffile
 
+import mpidvc
 from mpidvc import api
 from mpidvc.commands.run.recipe import read_recipe
+from mpidvc.commands.run.words import in_own_words
 from mpidvc.core.analytic import AnalyticPair
 from mpidvc.fields.read import read_field
+from mpidvc.kernels import correlation
 from mpidvc.main import main
-from mpidvc.runtime.exit_status import STOPPED
-from mpidvc.runtime.journal import Journal
+from mpidvc.runtime.exit_status import RETRY, STOPPED
+from mpidvc.runtime.journal import Journal, locked
 from tests.conftest import Job
 from tests.outputs import outputs
+from tests.survival.jobs import LONG
 
 #: One strain everywhere; the texture has features of some 4 voxels.
 PAIR = AnalyticPair((48, 52, 56), seed=5, amplitude=0, strain=(0.01, -0.02, 0.015), translation=(0.4, 0.3, -0.6))
@@ -37,6 +42,19 @@ interpolation-order = 3
 """
 OWN = ("steps", "report")
 STEPS = ["reg", "ldic", "filterPhiField", "regularStrain", "deformImage"]
+#: A photograph whose lower half slides by 9 pixels: every step there is, and one that chooses.
+SLIDING = AnalyticPair((1, 130, 140), seed=5, amplitude=0, strain=(0, 0.004, -0.003), translation=(0, 0.4, -0.6))
+SLIDE = 9
+RECIPE_2D = """
+[ldic]
+node-spacing-3 = [1, 8, 8]
+half-window-size-3 = [0, 8, 8]
+interpolation-order = 3
+"""
+ALL_STEPS = [
+    *("reg", "suggest", "pixelSearch", "filterSearch", "passPhiField", "ldic", "filterPhiField", "ldicAgain"),
+    *("regularStrain", "deformImage", "report"),
+]
 
 
 def save(path: Path, image: np.ndarray) -> None:
@@ -52,6 +70,15 @@ def fill(folder: Path, images: tuple[np.ndarray, np.ndarray]) -> None:
     save(folder / "a.tif", images[0])
     save(folder / "b.tif", images[1])
     (folder / "small.toml").write_text(RECIPE)
+
+
+def slide(folder: Path) -> None:
+    """The images of the sliding halves, and their recipe."""
+    second = SLIDING.image2()
+    second[:, 65:] = np.roll(second, SLIDE, axis=2)[:, 65:]
+    save(folder / "a.tif", SLIDING.image1())
+    save(folder / "b.tif", second)
+    (folder / "small.toml").write_text(RECIPE_2D)
 
 
 @pytest.fixture
@@ -124,10 +151,61 @@ def test_from_scans_to_strain(scans: Path, capsys: pytest.CaptureFixture[str]) -
     assert ours == again
 
 
-def test_every_line_makes_the_same_files_by_hand(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("a.tif", "b.tif", "--recipe", "small.toml") == 0
+def _incremental(folder: Path) -> list[str]:
+    (folder / "small.toml").write_text(RECIPE + "series-incremental = true\n")
+    return _series(folder)
+
+
+def _series(folder: Path) -> list[str]:
+    again = AnalyticPair(PAIR.shape, 5, amplitude=0, strain=(0.02, -0.03, 0.02), translation=(0.7, 0.6, -1.1))
+    save(folder / "c.tif", again.image2())
+    return ["a.tif", "b.tif", "c.tif", "--recipe", "small.toml"]
+
+
+def _labels(folder: Path) -> list[str]:
+    labels = np.zeros(PAIR.shape, np.uint16)
+    for k, corner in enumerate(np.ndindex(2, 2, 2)):
+        labels[tuple(slice(6 + 20 * n, 22 + 20 * n) for n in corner)] = k + 1
+    save(folder / "labels.tif", labels)
+    return ["a.tif", "b.tif", "-lab1", "labels.tif"]
+
+
+def _adaptive(folder: Path) -> list[str]:
+    (folder / "small.toml").write_text(RECIPE + "adaptive = 0.02\nadaptive-from = 4\n")
+    return ["a.tif", "b.tif", "--recipe", "small.toml"]
+
+
+def _sliding(folder: Path) -> list[str]:
+    slide(folder)
+    return ["a.tif", "b.tif", "--recipe", "small.toml"]
+
+
+#: What a run may be of: its words, and the steps that it takes.
+ROADS: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
+    "volume": (lambda _: ["a.tif", "b.tif", "--recipe", "small.toml"], [*STEPS, "report"]),
+    "sliding halves": (_sliding, ALL_STEPS),
+    "series": (_series, ["reg", "ldic", "filterPhiField", "regularStrain", "deformImage", "report"]),
+    "incremental": (_incremental, ["reg", "ldic", "filterPhiField", "regularStrain", "deformImage", "report"]),
+    "labels": (_labels, ["reg", "ddic", "deformImage", "report"]),
+    "adaptive": (_adaptive, [*STEPS, "report"]),
+}
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_every_line_makes_the_same_files_by_hand(scans: Path, road: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words, steps = ROADS[road]
+    assert run(*words(scans)) == 0
     before = results(scans / "out")
     lines = lines_of(capsys.readouterr().out)
+    taken = json.loads((scans / "out" / "steps.json").read_text())["steps"]
+    assert list(dict.fromkeys(title.split()[0] for title in taken)) == steps
+    # images that a line compares are those of its state
+    for line in lines:
+        if " --residual=" in line:
+            pair = re.search(r"-([abc])-([abc])-", line.replace("/", "-"))
+            assert pair is not None
+            assert line.startswith(f"deformImage {pair[1]}.tif ")
+            assert f"--residual={pair[2]}.tif" in line
     (scans / "out").rename("run")
     for line in lines:
         assert main([*shlex.split(line), *([] if line.startswith("report") else ["-np", "1"])]) == 0
@@ -173,25 +251,91 @@ def test_a_report_of_earlier_results_is_made_again(scans: Path, monkeypatch: pyt
     assert json.loads((scans / "out" / "report.json").read_text())["result"]["spacing"] == [10, 10, 10]
 
 
-@pytest.mark.parametrize("after", [False, True])
+#: Kills the process at its n-th write of a file, or of records, in a step.
+KILL = """
+import os, signal
+from mpidvc import api
+call, steps, writes = api.call, [], []
+def counting(*given):
+    steps.append(given[0])
+    return call(*given)
+api.call = counting
+def strike(name):
+    write = getattr(os, name)
+    def struck(*given, **options):
+        if len(steps) == {step}:
+            writes.append(name)
+            if len(writes) == {n}:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return write(*given, **options)
+    setattr(os, name, struck)
+strike("replace")
+strike("pwrite")
+"""
+
+
+@pytest.fixture(scope="module")
+def slid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run of all steps that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("slid")
+    slide(folder)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert run("a.tif", "b.tif", "--recipe", "small.toml") == 0
+    finally:
+        os.chdir(before)
+    return folder / "out"
+
+
+@pytest.mark.parametrize(
+    ("step", "n"), [(k, n) for k in range(len(ALL_STEPS)) for n in ((1, 2) if LONG else (1 + k % 2,))]
+)
+def test_killed_in_each_step(
+    tmp_path: Path,
+    slid: Path,
+    command: Job,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step: int,
+    n: int,
+) -> None:
+    """At the first write of a step, and at the second, which for some is the one that notes its end."""
+    monkeypatch.chdir(tmp_path)
+    slide(tmp_path)
+    words = ["run", "a.tif", "b.tif", "--recipe", "small.toml", "-od", "broken", "-np", "1"]
+    done = command(*words, MPIDVC_TEST_CODE=KILL.format(step=step + 1, n=n))
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    told = json.loads(Path("broken/steps.json").read_text())
+    assert told["run"]["status"] is None
+    assert list(told["steps"])[-1].split()[0] == ALL_STEPS[step]
+    ended = sum(one["status"] is not None for one in told["steps"].values())
+    assert main(["status", "broken"]) == RETRY
+    assert "broken: stopped (run)" in capsys.readouterr().out
+    assert run("a.tif", "b.tif", "--recipe", "small.toml", out="broken") == 0
+    # what had ended is not done again
+    assert capsys.readouterr().out.count("finished before") == ended
+    assert results(tmp_path / "broken") == results(slid)
+    assert numbers(tmp_path / "broken") == numbers(slid)
+    assert main(["status", "-q", "broken"]) == 0
+
+
 @pytest.mark.parametrize("step", range(len(STEPS)))
-def test_interrupted_in_any_step(
+def test_interrupted_where_a_step_is_done_but_not_known(
     scans: Path,
     undisturbed: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     step: int,
-    after: bool,
 ) -> None:
-    """Before the step has begun, and when it has written its files but the run does not know it yet."""
+    """When it has written its files."""
     calls, call = [], api.call
 
     def interrupted(*given: Any) -> api.Result:
         calls.append(given[0])
-        found = call(*given) if after or len(calls) <= step else None
+        found = call(*given)
         if len(calls) > step:
             raise KeyboardInterrupt
-        assert found is not None
         return found
 
     with monkeypatch.context() as patch:
@@ -354,3 +498,133 @@ def test_bad_recipe(scans: Path, capsys: pytest.CaptureFixture[str], recipe: str
     assert RECIPES[recipe] in said
     assert said.count("\n") == 1
     assert not (scans / "out").exists()
+
+
+def texts_with(option: str) -> list[str]:
+    """The texts of the sources, above the commands, that name an option; what is filled in is called X."""
+    found = []
+    for path in sorted(Path(mpidvc.__file__).parent.rglob("*.py")):
+        if path.parts[-3] == "commands" or path.name in ("options.py", "stop.py", "exit_status.py", "main.py"):
+            continue
+        tree = ast.parse(path.read_text())
+        docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+        for node in ast.walk(tree):
+            text = ""
+            if isinstance(node, ast.JoinedStr):
+                text = "".join(str(p.value) if isinstance(p, ast.Constant) else "X" for p in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs | inner:
+                text = node.value
+            if option in text and len(text.split()) > 2:
+                found.append(text)
+    return found
+
+
+def test_errors_of_steps_are_told_in_words_of_the_run() -> None:
+    """A run has neither --resume nor --overwrite nor -pre: no error of a step leads there."""
+    texts = {text for option in ("--resume", "--overwrite", "by -pre") for text in texts_with(option)}
+    assert len(texts) >= 12
+    for text in texts:
+        # both at once is a mistake that a run does not make
+        if "one goes on with a run" not in text:
+            told = in_own_words(text, Path("out/ldic"))
+            assert not re.search(r"--resume|--overwrite|-pre\b", told), told
+            assert "remove out/ldic to begin it again" in told or "the same line goes on" in told, told
+
+
+def test_a_step_that_cannot_go_on_says_so(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Something else has the name of its results."""
+    (scans / "out" / "ldic").mkdir(parents=True)
+    (scans / "out" / "ldic" / "a-b-ldic.h5").write_text("notes")
+    assert run("a.tif", "b.tif", "--recipe", "small.toml") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "mpidvc run: error: ldic: out/ldic/a-b-ldic.h5: is no results file of mpidvc; move it away, "
+        "remove out/ldic to begin it again"
+    )
+    assert (scans / "out" / "ldic" / "a-b-ldic.h5").read_text() == "notes"
+
+
+def test_one_run_in_a_folder(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (scans / "out").mkdir()
+    with locked(scans / "out"):
+        assert run("a.tif", "b.tif", "--recipe", "small.toml") == 2
+    assert "out: another run is writing it" in capsys.readouterr().err
+    assert list((scans / "out").iterdir()) == []
+
+
+def test_the_instruction_set_is_kept(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is gone on with on a newer processor gives the bytes of the older one."""
+    sets = correlation.instruction_sets()
+    if len(sets) < 2:
+        pytest.skip("this processor has one instruction set")
+    before = os.environ.get("MPIDVC_ISA")
+    with monkeypatch.context() as patch:
+        patch.setenv("MPIDVC_ISA", sets[0])
+        assert run("a.tif", "b.tif", "--recipe", "small.toml", out="old") == 0
+        (scans / "old").rename(scans / "whole")
+        call = api.call
+
+        def interrupted(*given: Any) -> api.Result:
+            if given[0] == "filterPhiField":
+                raise KeyboardInterrupt
+            return call(*given)
+
+        patch.setattr(api, "call", interrupted)
+        assert run("a.tif", "b.tif", "--recipe", "small.toml", out="old") == STOPPED
+    assert os.environ.get("MPIDVC_ISA") == before
+    assert run("a.tif", "b.tif", "--recipe", "small.toml", out="old") == 0
+    assert os.environ.get("MPIDVC_ISA") == before
+    assert json.loads((scans / "old" / "steps.json").read_text())["run"]["instruction set"] == sets[0]
+    assert results(scans / "old") == results(scans / "whole")
+
+
+@pytest.mark.parametrize("going", [False, True])
+def test_a_bad_step_in_the_middle(scans: Path, going: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """No node counts for the strain, which is not to be trusted then."""
+    (scans / "small.toml").write_text(RECIPE + "[regularStrain]\nreturn-status-threshold = 3\n")
+    assert run("a.tif", "b.tif", "--recipe", "small.toml", *(["--keep-going"] if going else [])) == 1
+    said = capsys.readouterr()
+    assert "there is no strain anywhere" in said.err + said.out
+    assert ("stopped after regularStrain: its result is not one to trust" in said.err) is not going
+    assert (scans / "out" / "deformImage").exists() is going
+    assert (scans / "out" / "report.html").exists() is going
+    told = json.loads((scans / "out" / "steps.json").read_text())
+    assert told["run"]["status"] == told["steps"]["regularStrain a-b-ldic-filtered"]["status"] == 1
+
+
+def test_nothing_converges(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --keep-going as far as there is something to go on with, and a line that says where there is not."""
+    save(scans / "b.tif", np.random.default_rng(1).integers(0, 60000, PAIR.shape).astype(np.uint16))
+    (scans / "small.toml").write_text(RECIPE + "max-iterations = 50\n[reg]\nmax-iterations = 1\n")
+    assert run("a.tif", "b.tif", "--recipe", "small.toml", "--keep-going") == 1
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    assert json.loads((scans / "out" / "steps.json").read_text())["run"]["status"] == 1
+
+
+def test_a_single_layer_of_nodes(scans: Path) -> None:
+    """A slab as thick as a window: strain is that in its plane."""
+    pair = AnalyticPair((16, 60, 64), seed=5, amplitude=0, strain=(0, -0.01, 0.015), translation=(0.2, 0.3, -0.6))
+    save(scans / "a.tif", pair.image1())
+    save(scans / "b.tif", pair.image2())
+    (scans / "small.toml").write_text(RECIPE.replace("node-spacing = 8", "node-spacing-3 = [16, 8, 8]"))
+    assert run("a.tif", "b.tif", "--recipe", "small.toml", "--keep-going") in (0, 1)
+    facts = json.loads((scans / "out" / "report.json").read_text())
+    assert facts["result"]["dims"][0] == 1
+    assert facts["motion"]["green_lagrange"]["xx"] == pytest.approx((1.015**2 - 1) / 2, abs=0.001)
+
+
+def test_a_series_is_chosen_for_by_its_last_state(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first one has hardly moved: it would let windows be of any width."""
+    made = [AnalyticPair((1, 200, 200), 5, amplitude=a, wavelength=60.0) for a in (0.01, 2.0)]
+    for name, image in (("a", made[0].image1()), ("b", made[0].image2()), ("c", made[1].image2())):
+        save(scans / f"{name}.tif", image)
+    (scans / "small.toml").write_text("regularStrain = false\ndeformImage = false\nfilterPhiField = false\n")
+    assert run("a.tif", "b.tif", "c.tif", "--recipe", "small.toml") == 0
+    lines = [line for line in lines_of(capsys.readouterr().out) if line.startswith("suggest")]
+    assert [line.split()[2] for line in lines] == ["b.tif", "c.tif"]
+    chosen = read_recipe("out/recipe.toml").options("ldic")["half_window_size"][1]
+    alone = mpidvc.suggest("a.tif", "b.tif").hws
+    assert chosen == mpidvc.suggest("a.tif", "c.tif", phi_file="out/reg/a-c-registration.tsv").hws
+    assert chosen < alone

@@ -353,3 +353,50 @@ def test_a_run_is_watched(tmp_path: Path, environment: dict[str, str], launcher:
         int(value): int(n)
         for value, n in zip(*np.unique(read_hdf5(results).columns["returnStatus"], return_counts=True), strict=True)
     }
+
+
+def _run_folder(folder: Path, status: int | None, **steps: int | None) -> Path:
+    (folder / "ldic").mkdir(parents=True)
+    told = {"line": "mpidvc run a.tif b.tif -od run", "folder": "/there", "status": status}
+    entries = {title.replace("_", " "): {"status": ended} for title, ended in steps.items()}
+    (folder / "steps.json").write_text(json.dumps({"run": told, "steps": entries}))
+    return folder
+
+
+def test_a_run_of_several_steps(tmp_path: Path, unfinished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its steps, and how far the one is that has not ended."""
+    folder = _run_folder(tmp_path / "run", None, reg=0, suggest=0, ldic=None)
+    unfinished.rename(folder / "ldic" / "a-b-ldic.h5")
+    assert main(["status", str(folder)]) == RETRY
+    said = capsys.readouterr().out
+    lines = said.splitlines()
+    assert lines[:2] == [f"{folder}: stopped (run)", "  go on: cd /there && mpidvc run a.tif b.tif -od run"]
+    assert [line.split() for line in lines[2:5]] == [["reg", "finished"], ["suggest", "finished"], ["ldic", "begun"]]
+    assert "4 of 10 points done" in said
+    assert main(["status", "--json", str(folder)]) == RETRY
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["steps"] == {"reg": 0, "suggest": 0, "ldic": None}
+    assert (told["done"], told["at_work"][0]["done"]) == (2, 4)
+    # a run holds the lock of its folder
+    with journals.locked(folder):
+        assert main(["status", str(folder)]) == RETRY
+        assert f"{folder}: running (run)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("ended", "told"), [(0, "finished"), (1, "the result is not one to trust")])
+def test_a_finished_run_of_several_steps(
+    ended: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _run_folder(tmp_path / "run", ended, reg=0, regularStrain_a=ended)
+    assert main(["status", str(folder)]) == ended
+    assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"run": 3, "steps": {"reg": 5}}'])
+def test_folders_that_are_none_of_a_run(
+    content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "steps.json").write_text(content)
+    assert main(["status", str(tmp_path)]) == 2
+    assert f"{tmp_path}: is no folder of mpidvc run" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from scipy import ndimage
 
 import mpidvc
 from mpidvc.core.analytic import AnalyticPair
@@ -323,3 +324,29 @@ def test_nothing_is_written(folder: Path, tmp_path: Path, capsys: pytest.Capture
     before = sorted(tmp_path.iterdir())
     assert main(["suggest", str(tmp_path / "im1.tif"), "-np", "1"]) == 0
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_plate_with_dark_margins_and_a_hole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Speckles of any grey level beside a black background; strain concentrates around a hole.
+
+    The margins are skipped, and what is smoothed away is that of the plate, however uncertain windows at its edge are.
+    """
+    pair = AnalyticPair((1, 420, 260), seed=3, amplitude=0.0, mean=0.4, contrast=0.13, dtype=np.float32)
+    rng = np.random.default_rng(4)
+    texture = pair.image1()[0]
+    y, x = np.indices(texture.shape)
+    margin = (x < 35) | (x > 225)
+    # a displacement along y that falls off within 30 voxels of the middle
+    bump = np.exp(-((y - 210.0) ** 2 + (x - 130.0) ** 2) / 30**2)
+    moved = ndimage.map_coordinates(texture, [y - 1.5 * bump, x], order=3, mode="mirror")
+    for name, image in (("im1", texture), ("im2", moved)):
+        image = np.where(margin, 0.05, image) + rng.normal(0, 0.005, texture.shape)
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.clip(255 * image, 0, 255).astype(np.uint8))
+    found = told("@im1.tif @im2.tif", tmp_path, capsys)
+    assert found["grey_low"] == pytest.approx(35, abs=15)
+    rows = {row["hws"]: row for row in found["rows"]}
+    # root mean square over the plate, of windows of 2 * 25 - 1 pixels: the mean over the window
+    smooth = ndimage.uniform_filter(1.5 * bump, 49)
+    expected = np.sqrt(((smooth - 1.5 * bump)[25:-25, 60:200] ** 2).mean() / 2)
+    assert rows[25]["bias"] == pytest.approx(expected, rel=0.5)
+    assert found["hws"] < 20

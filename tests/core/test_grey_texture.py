@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from mpidvc.core.grey_texture import correlation_length, line_sums, otsu, period_of, saturated_share
+from mpidvc.core.grey_texture import correlation_length, line_sums, otsu, period_of, saturated_share, uneven
 
 
 def gaussian_texture(shape: tuple[int, int, int], scale: tuple[float, float, float], seed: int = 0) -> np.ndarray:
@@ -142,3 +142,39 @@ def test_otsu_is_the_best_of_all_thresholds() -> None:
 
     found = otsu(values)
     assert within(found.threshold) == pytest.approx(min(within(t) for t in np.arange(0, 29.5, 0.5)))
+
+
+def test_dark_margins_beside_a_speckled_surface() -> None:
+    """A narrow class beside a wide one, which Otsu's value would cut in half."""
+    rng = np.random.default_rng(5)
+    values = np.concatenate([rng.normal(13, 2, 400), rng.normal(100, 22, 3200)])
+    assert not otsu(values).two
+    found = uneven(values)
+    assert found is not None
+    # between the last of the margins and the first of the surface, but for the tail of a Gaussian
+    assert 19 < found.threshold < 60
+    assert found.share == pytest.approx(1 / 9, abs=0.01)
+    # the other way round
+    mirrored = uneven(255 - values)
+    assert mirrored is not None
+    assert mirrored.threshold == pytest.approx(255 - found.threshold, abs=1e-9)
+
+
+@pytest.mark.parametrize("law", ["normal", "uniform", "lognormal", "gamma", "exponential", "pores"])
+def test_one_class_however_skewed(law: str) -> None:
+    rng = np.random.default_rng(6)
+    drawn = {
+        "normal": rng.normal(5, 2, 3600),
+        "uniform": rng.random(3600),
+        "lognormal": rng.lognormal(0, 0.5, 3600),
+        "gamma": rng.gamma(2, 1, 3600),
+        "exponential": rng.exponential(1, 3600),
+        # blocks that are partly pores: every mean between both occurs
+        "pores": np.concatenate([rng.normal(100, 5, 2500), rng.uniform(20, 100, 1100)]),
+    }
+    assert uneven(drawn[law]) is None
+
+
+def test_too_few_values_are_no_classes() -> None:
+    assert uneven([1.0] * 100 + [9.0] * 50) is None
+    assert uneven(np.full(500, 3.0)) is None

@@ -101,3 +101,55 @@ def test_killed_process(slurm: Slurm, images: Path, expected: dict[str, bytes], 
     job.measuring()
     os.kill(job.ranks()[-1], signal.SIGKILL)
     job.ends(expected)
+
+
+#: All steps of a run, on few windows.
+RUN = ["run", "a.tif", "b.tif", "--recipe", "small.toml"]
+RECIPE = """
+pixelSearch = false
+[ldic]
+node-spacing = 6
+half-window-size = 6
+"""
+#: Files of a run with times and places.
+OWN = ("steps.json", "report.html", "report.json")
+
+
+@pytest.fixture(scope="module")
+def scans(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images, and a recipe."""
+    folder = tmp_path_factory.mktemp("scans")
+    for image in images.iterdir():
+        (folder / image.name).symlink_to(image)
+    (folder / "small.toml").write_text(RECIPE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_here(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Files of a run of all steps in this process."""
+    folder = tmp_path_factory.mktemp("here")
+    words = [str(scans / word) if "." in word else word for word in RUN]
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main([*words, "-np", "1", "-od", str(folder)]) == 0
+    return {name: content for name, content in outputs(folder).items() if name not in OWN}
+
+
+@pytest.mark.parametrize("launcher", ["mpiexec", "srun"])
+def test_a_run_of_all_steps_is_started_again(
+    slurm: Slurm, scans: Path, run_here: dict[str, bytes], launcher: str, tmp_path: Path
+) -> None:
+    """In the middle of ldic a job of higher priority takes the nodes; steps that were finished are not repeated."""
+    options = ("--launcher", launcher, "--ranks-per-node", "1", "--time", "10")
+    job = Job(slowed(slurm, 0.3), tmp_path, scans, *options, line=RUN, results="ldic/a-b-ldic.h5")
+    job.measuring()
+    slurm.ask("srun", "-p", "high", "-N", "2", "--ntasks-per-node=2", "-t", "1", "true")
+    state = job.ends(run_here, OWN)
+    assert int(state["Restarts"]) == 1
+    told = job.output
+    assert "Starting Local DIC for" in told
+    assert "(with 2 processes)" in told
+    # reg, which was finished before the nodes were taken
+    assert told.count("finished before") == 1
+    assert main(["status", "-q", str(tmp_path / "out")]) == 0
+    assert not (tmp_path / ".mpidvc-run.job").exists()

@@ -147,6 +147,31 @@ def test_a_second_interrupt_says_how_to_go_on(n: int, make: Make, oracle: Oracle
     job.resume(oracle(LINES["pixelSearch"]))
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_second_interrupt_of_a_run_of_all_steps(n: int, make: Make, tmp_path: Path) -> None:
+    """Its line has no --resume: it goes on by itself."""
+    if n > 1 and find_mpiexec() is None:
+        pytest.skip("no MPI in this environment")
+    recipe = tmp_path / "small.toml"
+    recipe.write_text("pixelSearch = false\n[ldic]\nnode-spacing = 8\nhalf-window-size = 6\n")
+    job = make(f"run @a.tif @b.tif --recipe {recipe}", "ldic/a-b-ldic")
+    with job.start(n, code=SLOW.format(seconds=0.5)) as started:
+        wait(job, started, 0.01)
+        started.process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+        started.process.send_signal(signal.SIGINT)
+        assert started.end() in (85, 130), started.err
+    assert "SIGINT: stopping after the points in hand, the same line goes on; Ctrl-C again: at once" in started.err
+    last = started.err.splitlines()[-1]
+    assert last.startswith("mpidvc: ")
+    assert "the same line goes on" in last
+    assert "--resume" not in started.out + started.err
+    with job.run(3 - n if find_mpiexec() else 1) as again:
+        pass
+    assert again.process.returncode == 0, again.err
+    assert "finished before" in again.out
+
+
 @pytest.mark.parametrize("n", [1, 2] if LONG else [2])
 def test_stop_in_a_series(n: int, make: Make, oracle: Oracle) -> None:
     """Finished steps are not measured again."""

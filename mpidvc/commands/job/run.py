@@ -308,9 +308,10 @@ def _step(step: _Step) -> str:
     outputs = [] if step.expected is None else [_shown(path) for path, _ in step.expected.outputs]
     results = [path for path in outputs if path.endswith(".h5")]
     files = [path for path in outputs if not path.endswith(".h5")]
-    args = COMMANDS[words[0]].parse(words[1:])
-    watched = shlex.quote(args.out_dir) if words[0] == "run" else ""
-    lists = f"results=({shlex.join(results)})\nfiles=({shlex.join(files)})\nwatched={watched}"
+    if words[0] == "run":
+        # its folder tells of all its steps
+        results = [COMMANDS["run"].parse(words[1:]).out_dir]
+    lists = f"results=({shlex.join(results)})\nfiles=({shlex.join(files)})"
     return f"{lists}\nstep {shlex.join(words)}"
 
 

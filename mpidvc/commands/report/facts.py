@@ -30,8 +30,8 @@ from mpidvc.images.image import Image, open_image
 from mpidvc.tasks.grey import with_limits
 from mpidvc.workflow.determines import plain
 from mpidvc.workflow.gauge import correlation_window
-from mpidvc.workflow.history import Step, find_images, steps_before
-from mpidvc.workflow.quantities import RADIUS, Quantities, statuses_of
+from mpidvc.workflow.history import Step, find_images, find_labels, steps_before
+from mpidvc.workflow.quantities import RADIUS, Quantities, in_plane, statuses_of
 from mpidvc.workflow.verdict import NOT_COMPARED
 
 __all__ = ["FORMAT", "Material", "collect"]
@@ -97,7 +97,8 @@ def collect(gathered: Gathered, commands: Mapping[str, Command], given_images: S
         {"name": _name(image, main), "shape": list(image.shape), "dtype": image.dtype.name} for image in images or ()
     ]
     if images is not None:
-        material.residual = _residual(images, phi_field, good, main)
+        labels = find_labels(main, commands) if phi_field.layout == "labels" else None
+        material.residual = _residual(images, phi_field, good, main, labels)
     facts["residual"] = _residual_facts(material.residual)
     facts["series"] = _table(gathered.series)
     facts["study"] = _table(gathered.study)
@@ -191,7 +192,7 @@ def _measure(material: Material, gathered: Gathered, phi_field: PhiField) -> Non
     names = [*(f"{axis}disp" for axis in axes), *(f"{axis}nonrigid" for axis in axes), "disp", "nonrigid"]
     columns = ("zncc", "pixelSearchCC", "error", "iterations")
     names += [name for name in columns if name in phi_field]
-    names += [name for name in phi_field.columns if name.startswith("sigma")]
+    names += [name for name in phi_field.columns if name.startswith("sigma") and (in_plane(name) or not given.flat)]
     material.values = given.compute(names)
     strain_names: list[str] = []
     if strains is not None:
@@ -343,11 +344,15 @@ def _name(image: Image, main: Step) -> str:
     return str(Path(image.path).resolve()).removeprefix(folder) if "::" not in image.path else image.path
 
 
-def _residual(images: tuple[Image, Image], phi_field: PhiField, good: Any, main: Step) -> Compared | None:
+def _residual(
+    images: tuple[Image, Image], phi_field: PhiField, good: Any, main: Step, labels: Image | None
+) -> Compared | None:
     if images[0].two_d != images[1].two_d:
         return None
     order = 3 if main.settings.get("-o") == 3 else 1
-    return compare(images, phi_field, good, order)
+    return compare(
+        images, phi_field, good, order, None if labels is None or labels.shape != images[0].shape else labels
+    )
 
 
 def _residual_facts(found: Compared | None) -> dict[str, Any] | None:

@@ -72,6 +72,13 @@ SECTIONS = {
     "series": "Series",
     "origin": "Where it comes from",
 }
+#: Where a result does not tell the place of a voxel.
+_WHERE = {
+    "grid": "there is none beyond the outermost nodes, and beside a node that did not converge",
+    "labels": "there is none outside of the labels that converged",
+    "points": "there is none",
+    "registration": "it may lie outside of image 2",
+}
 #: Forms of the numbers of a table of quantities.
 STATISTICS = (("mean", "mean"), ("sd", "sd"), ("min", "least"), ("q01", "1 %"), ("median", "median"), ("q99", "99 %"))
 #: Rows of the table of a series that are shown.
@@ -173,7 +180,8 @@ class _Page:
         rows = []
         for name in names:
             if name in told:
-                unit = f" ({told[name]['unit']})" if told[name]["unit"] else ""
+                # a strain has none, and says so in its title
+                unit = f" ({told[name]['unit']})" if told[name]["unit"] not in ("", "strain") else ""
                 numbers = [self._n(f"quantities/{name}/{key}") for key, _ in STATISTICS]
                 rows.append(
                     [
@@ -221,7 +229,8 @@ class _Page:
             told += (
                 f'<p class="soft">Over {self._n("residual/voxels", "d")} voxels of these planes; grey levels of image '
                 f"2 are mapped to those of image 1 (gain {self._n('residual/gain')}, bias {self._n('residual/bias')}). "
-                "Pulled back: image 2 at the place where the result finds a voxel of image 1.</p>"
+                "Pulled back: image 2 at the place where the result finds a voxel of image 1; "
+                f"{_WHERE[facts['result']['layout']]}.</p>"
             )
         elif residual is not None:
             told += '<p class="soft">The result does not tell the displacement of single voxels: no difference.</p>'

@@ -47,7 +47,9 @@ class Compared(NamedTuple):
     numbers: dict[str, dict[str, float]]
 
 
-def compare(images: tuple[Image, Image], field: PhiField, good: Array, order: int) -> Compared:
+def compare(
+    images: tuple[Image, Image], field: PhiField, good: Array, order: int, labels: Image | None = None
+) -> Compared:
     """Compare two images in the planes of the middle nodes of a field, or of the middle of the images.
 
     Parameters
@@ -56,9 +58,11 @@ def compare(images: tuple[Image, Image], field: PhiField, good: Array, order: in
         Of one shape, if that is not the case image 2 ends where it ends.
     field : PhiField
     good : (n,) bool
-        Points whose displacements count. Only those of a grid, or a registration, tell those of voxels.
+        Points whose displacements count. Those of a grid, a registration, or labels tell those of voxels.
     order : {1, 3}
         Interpolation of image 2.
+    labels : Image, optional
+        Of the labels that the points are, of the shape of image 1.
     """
     image1, image2 = images
     found: list[list[Array]] = []
@@ -71,7 +75,10 @@ def compare(images: tuple[Image, Image], field: PhiField, good: Array, order: in
         voxels = np.stack(np.meshgrid(*lines, indexing="ij")).astype(np.float64)
         f = image1.read_box(low, high)[0][tuple(slice(None, None, step) for _ in range(3))].astype(np.float64)
         g = _at(image2, voxels, 1)
-        moved = voxels + _displacements(field, good, voxels)
+        own = None
+        if labels is not None and labels.shape == image1.shape:
+            own = labels.read_box(low, high)[0][tuple(slice(None, None, step) for _ in range(3))]
+        moved = voxels + _displacements(field, good, voxels, own)
         found.append([np.take(values, 0, axis) for values in (f, g, _at(image2, moved, order))])
         down, right = (k for k in range(3) if k != axis)
         extents.append((axis, place, (-0.5, image1.shape[right] - 0.5, image1.shape[down] - 0.5, -0.5)))
@@ -108,11 +115,19 @@ def _at(image: Image, places: Array, order: int) -> Array:
     return values
 
 
-def _displacements(field: PhiField, good: Array, voxels: Array) -> Array:
-    """Displacements (3, ...) of voxels (3, ...); nan where they are not known."""
+def _displacements(field: PhiField, good: Array, voxels: Array, labels: Array | None) -> Array:
+    """Displacements (3, ...) of voxels (3, ...), which have these labels; nan where they are not known."""
     points = voxels.reshape(3, -1).T
     if len(field) == 1:
         moved = deformation.apply(field.phi[0], field.positions[0], points)
+    elif labels is not None:
+        numbers = labels.ravel().astype(np.int64)
+        known = (numbers > 0) & (numbers < len(field))
+        label = np.where(known, numbers, 0)
+        known = known & (good[label] > 0)
+        apart = points - field.positions[label]
+        moved = field.displacements[label] + np.einsum("nij,nj->ni", field.F[label] - np.eye(3), apart)
+        moved[~known] = np.nan
     elif field.dims is None:
         moved = np.full(points.shape, np.nan)
     else:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpidvc.arrays import Triple
 from mpidvc.commands.run.recipe import Recipe
 from mpidvc.workflow.suggest import Suggestion
 
-__all__ = ["complete", "without_images"]
+__all__ = ["Choice", "complete", "without_images"]
 
 #: Spacing of the pixel search, in spacings of the correlation.
 COARSER = 2
@@ -20,8 +20,36 @@ OF_LABELS: Mapping[str, Any] = {"select_status": True, "correct_interpolation": 
 OF_SEARCH: Mapping[str, Any] = {**OF_NODES, "select_status_threshold": 0}
 
 
-def without_images(given: Recipe, labels: bool) -> Recipe:
-    """Complete a recipe as far as that needs no image.
+class Choice(NamedTuple):
+    """What a run takes of a suggestion.
+
+    Attributes
+    ----------
+    hws, spacing : int
+        Voxels.
+    order : int
+        Of the interpolation.
+    grey_low : float or None
+        Mean grey level below which windows are skipped.
+    search : list of 6 ints or None
+        Range of a pixel search, if one is needed.
+    """
+
+    hws: int
+    spacing: int
+    order: int
+    grey_low: float | None
+    search: list[int] | None
+
+    @classmethod
+    def of(cls, found: Suggestion) -> Choice:
+        """That of a suggestion."""
+        search = None if found.search is None else list(found.search)
+        return cls(found.hws, found.spacing, found.order, found.grey_low, search)
+
+
+def without_images(given: Recipe, labels: bool, two_d: bool) -> Recipe:
+    """Complete a recipe as far as that needs no voxel.
 
     Parameters
     ----------
@@ -29,6 +57,7 @@ def without_images(given: Recipe, labels: bool) -> Recipe:
         What it holds is kept.
     labels : bool
         Whether labels are followed.
+    two_d : bool
     """
     usual: dict[str, dict[str, Any] | bool] = {"reg": {}, "deformImage": {}}
     if labels:
@@ -36,17 +65,19 @@ def without_images(given: Recipe, labels: bool) -> Recipe:
     else:
         strain = {"strain_components": ["vol", "dev", "e"]}
         usual |= {"filterSearch": dict(OF_SEARCH), "filterPhiField": dict(OF_NODES), "regularStrain": strain}
+        # a node gets a guess however much coarser the search is: from the corners of the cell around it
+        usual["passPhiField"] = {"number_of_neighbours": 4 if two_d else 8}
     return _with(given, usual)
 
 
-def complete(given: Recipe, found: Suggestion, two_d: bool) -> Recipe:
+def complete(given: Recipe, found: Choice, two_d: bool) -> Recipe:
     """Complete a recipe by what is suggested for its images.
 
     Parameters
     ----------
     given : Recipe
         What it holds is kept.
-    found : Suggestion
+    found : Choice
     two_d : bool
     """
     window, spacing = _along(found.hws, two_d, 0), _along(found.spacing, two_d, 1)
@@ -68,7 +99,7 @@ def complete(given: Recipe, found: Suggestion, two_d: bool) -> Recipe:
         usual["pixelSearch"] = {
             "node_spacing": (1 if two_d else coarser[0], coarser[1], coarser[2]),
             "half_window_size": own.get("half_window_size", window),
-            **({} if found.search is None else {"search_range": list(found.search)}),
+            **({} if found.search is None else {"search_range": found.search}),
             **skipping,
         }
     return _with(given, usual)

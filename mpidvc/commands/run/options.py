@@ -70,6 +70,8 @@ def add_options(parser: Parser) -> None:
     options.add_images(parser, run)
     options.add_run(parser, run, spam_has_processes=False)
     options.add_verbose(parser, run)
+    # its line needs no --resume
+    parser.set_defaults(resumes_itself=True)
 
 
 def check(args: argparse.Namespace) -> list[str]:

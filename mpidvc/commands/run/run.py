@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
+import os
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,20 +21,22 @@ from mpidvc.cli import command
 from mpidvc.cli.command import Outcome
 from mpidvc.cli.keywords import signature, words
 from mpidvc.commands import COMMANDS
-from mpidvc.commands.run.choice import complete, without_images
+from mpidvc.commands.run.choice import Choice, complete, without_images
 from mpidvc.commands.run.recipe import STEPS, Recipe, read_recipe
-from mpidvc.commands.run.record import Done, Record
-from mpidvc.errors import UserError
+from mpidvc.commands.run.words import in_own_words
+from mpidvc.errors import AgreedError, UserError
 from mpidvc.fields.read import read_field
 from mpidvc.images.image import open_image
+from mpidvc.kernels import correlation
 from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.stop import keep, within
-from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader
+from mpidvc.tasks.ranks import ISA_VARIABLE, agree_on_instruction_set, on_leader
 from mpidvc.workflow.inputs import open_pair
 from mpidvc.workflow.labels import open_labels
 from mpidvc.workflow.line import key_of
 from mpidvc.workflow.output import base_name, make_folder, output_folder
+from mpidvc.workflow.record import Done, Record
 
 if TYPE_CHECKING:
     from mpidvc.tasks.ranks import Team
@@ -41,6 +47,8 @@ __all__ = ["Plan"]
 SECONDS = 1e-6
 #: Return statuses of points that the filter corrects.
 BAD = (1, -1, -2, -3, -4)
+#: Options of a series, which say nothing of a single pair.
+OF_SERIES = ("warm_start", "update_reference", "series_incremental")
 #: Options that change no result, and are passed on to every step.
 RUNNING = ("lazy", "image_mode", "memory", "all_settings")
 
@@ -62,6 +70,8 @@ class Plan(command.Plan):
         Options that are passed on to every step.
     again : str
         The command line that goes on.
+    instruction_set : str or None
+        That of the run that is gone on with.
     """
 
     images: tuple[str, ...]
@@ -73,6 +83,7 @@ class Plan(command.Plan):
     keep_going: bool
     running: dict[str, Any]
     again: str
+    instruction_set: str | None
 
     @classmethod
     def prepare(cls, args: argparse.Namespace, console: Console, team: Team) -> Plan:
@@ -88,32 +99,60 @@ class Plan(command.Plan):
             mask1=args.mask1,
             labels1=args.labels1,
             folder=folder,
-            recipe=without_images(given, labels=args.labels1 is not None),
+            recipe=without_images(given, args.labels1 is not None, first.two_d),
             two_d=first.two_d,
             keep_going=args.keep_going,
             running={name: getattr(args, name) for name in RUNNING},
             again=args.command_line,
+            instruction_set=None if ISA_VARIABLE in os.environ else Record(folder).instruction_set,
             estimated_seconds=SECONDS * float(np.prod(first.shape)) * (len(args.images) - 1),
         )
 
     def configure(self, executor: Executor) -> None:
-        # the same one in every step: it determines the results
-        agree_on_instruction_set(executor)
+        # the same one in every step and in every part of a run, where the processors have it: it determines the results
+        try:
+            agree_on_instruction_set(executor, self.instruction_set)
+        except AgreedError:
+            agree_on_instruction_set(executor)
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
-        on_leader(executor, lambda: make_folder(self.folder))
-        road = _Road(self, executor, console)
-        try:
-            with within(self.again):
-                road.follow()
-        except _DistrustError as reason:
-            console.warn(f"stopped after {reason}: its result is not one to trust, see above; or add --keep-going")
-        except UserError as error:
-            if not road.distrusted:
-                raise
-            # what was kept going ends where nothing is left to go on with
-            console.warn(str(error))
-        return Outcome(1 if road.distrusted else 0, road.results, tuple(road.results))
+        record = Record(self.folder)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_kept(correlation.instruction_set()))
+
+            def begin() -> None:
+                make_folder(self.folder)
+                stack.enter_context(record.of_run(self.again, correlation.instruction_set()))
+
+            on_leader(executor, begin)
+            road = _Road(self, record, executor, console)
+            try:
+                with within(self.again):
+                    road.follow()
+            except _DistrustError as reason:
+                console.warn(f"stopped after {reason}: its result is not one to trust, see above; or add --keep-going")
+            except UserError as error:
+                if not road.distrusted:
+                    raise
+                # what was kept going ends where nothing is left to go on with
+                console.warn(str(error))
+            status = 1 if road.distrusted else 0
+            on_leader(executor, lambda: record.end_run(status))
+            return Outcome(status, road.results, tuple(road.results))
+
+
+@contextlib.contextmanager
+def _kept(instruction_set: str) -> Iterator[None]:
+    """Let every step choose this instruction set."""
+    before = os.environ.get(ISA_VARIABLE)
+    os.environ[ISA_VARIABLE] = instruction_set
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[ISA_VARIABLE]
+        else:
+            os.environ[ISA_VARIABLE] = before
 
 
 class _DistrustError(Exception):
@@ -126,6 +165,8 @@ class _Road:
     Parameters
     ----------
     plan : Plan
+    record : Record
+        Used on rank 0.
     executor : Executor
     console : Console
 
@@ -137,9 +178,8 @@ class _Road:
         Results files of the measurement, one for each pair; the last ones that were made.
     """
 
-    def __init__(self, plan: Plan, executor: Executor, console: Console) -> None:
-        self._plan, self._executor, self._console = plan, executor, console
-        self._record = Record(plan.folder)
+    def __init__(self, plan: Plan, record: Record, executor: Executor, console: Console) -> None:
+        self._plan, self._record, self._executor, self._console = plan, record, executor, console
         self._recipe = plan.recipe
         self.distrusted = False
         #: Files of all steps so far.
@@ -154,18 +194,19 @@ class _Road:
         guess = self._registration(first, second)
         name = "ddic" if plan.labels1 else "ldic"
         if plan.labels1:
-            pair: dict[str, Any] = {"im1": first, "lab1": plan.labels1, "im2": second, "more": list(plan.images[2:])}
+            given: dict[str, Any] = {"im1": first, "lab1": plan.labels1, "im2": second, "more": list(plan.images[2:])}
         else:
             guess = self._search(first, second, guess)
-            pair = {"images": list(plan.images), "mask1": plan.mask1}
+            given = {"images": list(plan.images), "mask1": plan.mask1}
         if len(plan.images) > 2:
-            pair["warm_start"] = True
-        found = self._step(name, {**pair, "phi_file": guess})
+            given["warm_start"] = True
+        found = self._step(name, {**given, "phi_file": guess})
+        pairs = [(first, image) for image in plan.images[1:]]
+        if self._recipe.options(name).get("series_incremental"):
+            pairs = list(pairwise(plan.images))
         self.results = [path for path in found if path.suffix == ".h5"]
-        self.results = [
-            self._improved(name, path, image) for path, image in zip(self.results, plan.images[1:], strict=True)
-        ]
-        for path, image in zip(self.results, plan.images[1:], strict=True):
+        self.results = [self._improved(name, path, *pair) for path, pair in zip(self.results, pairs, strict=True)]
+        for path, (first, image) in zip(self.results, pairs, strict=True):
             if not plan.labels1 and not self._recipe.left_out("regularStrain"):
                 self._step("regularStrain", {"phi_file": path}, path.stem)
             if not self._recipe.left_out("deformImage"):
@@ -220,17 +261,25 @@ class _Road:
 
     def _choose(self, first: str, second: str, guess: Path | None) -> None:
         """Choose windows, spacing and first guess where the recipe is silent."""
-        own = self._recipe.options("ldic")
-        if {"node_spacing", "half_window_size"} <= own.keys() and "pixelSearch" in self._recipe.steps:
+        windows = {"node_spacing", "half_window_size"} - self._recipe.options("ldic").keys()
+        if not windows and "pixelSearch" in self._recipe.steps:
             return
-        given = {"im1": first, "im2": second, "phi_file": guess}
-        line = words(COMMANDS["suggest"].parser(), given)
-        self._console.print(f"\n$ {shlex.join(['mpidvc', 'suggest', *line])}")
-        found = api.call("suggest", given, self._executor, self._console).value
+        found = self._suggested(first, second, guess)
+        last = self._plan.images[-1]
+        if windows and last != second and not self._recipe.left_out("reg"):
+            # how wide windows may be is seen in the state that is deformed most
+            files, status = self._try("reg", {"im1": first, "im2": last, "mask1": self._plan.mask1}, base_name(last))
+            if status == 0:
+                found = self._suggested(first, last, files[0], base_name(last))._replace(search=found.search)
         self._recipe = complete(self._recipe, found, self._plan.two_d)
         self._write_recipe()
 
-    def _improved(self, name: str, path: Path, image: str) -> Path:
+    def _suggested(self, first: str, second: str, guess: Path | None, state: str = "") -> Choice:
+        given = {"im1": first, "im2": second, "phi_file": guess}
+        line = ["suggest", *words(COMMANDS["suggest"].parser(), given)]
+        return Choice(**self._call(f"suggest {state}".strip(), "suggest", given, line).value)
+
+    def _improved(self, name: str, path: Path, first: str, image: str) -> Path:
         """The field without its bad points: marked, corrected from their neighbours, and measured again."""
         if self._recipe.left_out("filterPhiField"):
             return path
@@ -248,11 +297,12 @@ class _Road:
             return filtered
         self._console.note(f"points corrected from their neighbours: {corrected}; they are measured again")
         if plan.labels1:
-            pair: dict[str, Any] = {"im1": plan.images[0], "lab1": plan.labels1, "im2": image}
+            pair: dict[str, Any] = {"im1": first, "lab1": plan.labels1, "im2": image}
         else:
-            pair = {"images": [plan.images[0], image], "mask1": plan.mask1}
+            pair = {"images": [first, image], "mask1": plan.mask1}
         # as in the first measurement, from their corrected guess
-        self._recipe.steps.setdefault(again, self._recipe.options(name))
+        alone = {option: value for option, value in self._recipe.options(name).items() if option not in OF_SERIES}
+        self._recipe.steps.setdefault(again, alone)
         # the noise of few points would be less certain
         noise = {"noise_from": path} if self._recipe.options(again).get("sigma") else {}
         return self._step(again, {**pair, "phi_file": filtered, "skip": True, **noise}, filtered.stem, judged=False)[0]
@@ -314,8 +364,13 @@ class _Road:
         how = {one: value for one, value in plan.running.items() if one in known}
         if "resume" in known:
             how["resume" if begun else "overwrite"] = True
-        found = api.call(name, {**given, **how}, executor, console)
-        done = Done(found.status, found.files or pages)
+        try:
+            found = api.call(name, {**given, **how}, executor, console)
+        except UserError as error:
+            error.args = (f"{title}: {in_own_words(str(error), Path(given.get('out_dir', plan.folder)))}",)
+            raise
+        value = Choice.of(found.value)._asdict() if name == "suggest" else None
+        done = Done(found.status, found.files or pages, value)
         if executor.rank == 0:
             self._record.end(title, done)
         return done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -30,11 +31,12 @@ from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.journal import in_use
 from mpidvc.runtime.runlog import Past, path_of, read_log
+from mpidvc.workflow.record import Record
 
 if TYPE_CHECKING:
     from mpidvc.tasks.ranks import Team
 
-__all__ = ["Plan", "State", "state_of_run"]
+__all__ = ["Plan", "RunState", "State", "state_of_run", "state_of_steps"]
 
 #: A run on other hosts that has not been heard of for so many seconds does not run any more.
 SILENT = 180.0
@@ -102,9 +104,49 @@ class State:
         return exit_status.UNTRUSTED if self.trusted is False else exit_status.TRUSTED
 
 
+@dataclass(frozen=True)
+class RunState:
+    """How far ``mpidvc run`` is in its folder.
+
+    Attributes
+    ----------
+    file : str
+        The folder.
+    state : {"finished", "running", "stopped"}
+        Stopped is any that has not come to its end and holds no lock on this host.
+    done : int
+        Steps that have ended.
+    steps : dict of str to int or None
+        Exit status of each; None for one that has not ended.
+    at_work : list of State
+        Results files of the step that has not ended.
+    command_line : str
+    folder : str
+        Where it was given.
+    trusted : bool or None
+        Whether its results are to be trusted, once it has come to its end.
+    """
+
+    file: str
+    state: str
+    done: int
+    steps: dict[str, int | None]
+    at_work: list[State]
+    command_line: str
+    folder: str
+    trusted: bool | None
+
+    @property
+    def exit_status(self) -> int:
+        """The exit status of the run; of one that has not come to its end the status to try again."""
+        if self.trusted is None:
+            return exit_status.RETRY
+        return exit_status.TRUSTED if self.trusted else exit_status.UNTRUSTED
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan(command.Plan):
-    """Results files to be looked at.
+    """Results files, and folders of runs, to be looked at.
 
     Attributes
     ----------
@@ -126,10 +168,11 @@ class Plan(command.Plan):
     def execute(self, executor: Executor, console: Console) -> Outcome:
         if executor.rank != 0:
             return Outcome(0)
-        states, refused = [], None
+        states: list[State | RunState] = []
+        refused = None
         for file in self.files:
             try:
-                states.append(state_of_run(file))
+                states.append(state_of_steps(file) if Path(file).is_dir() else state_of_run(file))
             except UserError as error:
                 if not console.quiet:
                     console.error(f"mpidvc status: error: {error}")
@@ -142,6 +185,42 @@ class Plan(command.Plan):
         if refused is not None:
             return Outcome(exit_status.REFUSED, refused)
         return Outcome(max(state.exit_status for state in states), states)
+
+
+def state_of_steps(path: str) -> RunState:
+    """Find out how far ``mpidvc run`` is; its folder is neither changed nor locked.
+
+    Parameters
+    ----------
+    path : str
+
+    Raises
+    ------
+    UserError
+        If the folder is that of no run.
+    """
+    folder = Path(path)
+    record = Record(folder)
+    if not record.exists:
+        raise UserError(f"{path}: is no folder of mpidvc run; give one, or results files (.h5)")
+    steps, about = record.steps, record.about
+    begun = [title for title, status in steps.items() if status is None]
+    at_work: list[State] = []
+    for file in sorted({one for title in begun for one in (folder / title.partition(" ")[0]).glob("*.h5")}):
+        with contextlib.suppress(UserError):
+            at_work.append(state_of_run(str(file)))
+    status = about.get("status")
+    running = record.at_work or any(one.state == "running" for one in at_work)
+    return RunState(
+        path,
+        "finished" if status is not None else "running" if running else "stopped",
+        len(steps) - len(begun),
+        steps,
+        [one for one in at_work if one.state != "finished"],
+        str(about.get("line", "")),
+        str(about.get("folder", "")),
+        None if status is None else status == exit_status.TRUSTED,
+    )
 
 
 def state_of_run(path: str, now: float | None = None) -> State:
@@ -282,8 +361,11 @@ def _count(parts: Iterable[Array]) -> dict[int, int]:
     return dict(sorted(counts.items(), reverse=True))
 
 
-def _show(state: State, console: Console) -> None:
+def _show(state: State | RunState, console: Console) -> None:
     """Print it for people."""
+    if isinstance(state, RunState):
+        _show_steps(state, console)
+        return
     share = f"{100 * state.done / state.points:.1f}%" if state.done < state.points else "all"
     of = f" ({state.command})" if state.command else ""
     lines = [f"{state.file}: {state.state}{of}"]
@@ -311,6 +393,22 @@ def _show(state: State, console: Console) -> None:
         for value, number in state.statuses.items()
     ]
     console.print("\n".join(lines))
+
+
+def _show_steps(state: RunState, console: Console) -> None:
+    """Print it for people."""
+    lines = [f"{state.file}: {state.state} (run)"]
+    if state.trusted is False:
+        lines.append("  the result is not one to trust: its command line, given again, says why")
+    elif state.state == "stopped":
+        there = f"cd {shlex.quote(state.folder)} && " if state.folder else ""
+        lines.append(f"  go on: {there}{state.command_line}")
+    told = {None: "begun", exit_status.TRUSTED: "finished", exit_status.UNTRUSTED: "not to be trusted"}
+    width = max(map(len, state.steps), default=0)
+    lines += [f"  {title:{width}}  {told.get(status, 'failed')}" for title, status in state.steps.items()]
+    console.print("\n".join(lines))
+    for one in state.at_work:
+        _show(one, console)
 
 
 def _resumed(state: State) -> str:
