@@ -176,7 +176,11 @@ class Quantities:
         values = np.asarray(self.field.columns[name], np.float64)
         signed = bool((values < 0).any() and (values > 0).any()) and name not in ("zncc", "error", "pixelSearchCC")
         unit = "voxels" if name.startswith("sigma") and name.endswith("disp") else UNITS.get(name, "")
-        return Quantity(name, TITLES.get(name, name), unit, "signed" if signed else "amount")
+        title = TITLES.get(name, name)
+        if name.startswith("sigma"):
+            of = name.removeprefix("sigma")
+            title = f"random error of {f'{of[0].lower()} displacement' if of in DISPLACEMENT else TITLES.get(of, of)}"
+        return Quantity(name, title, unit, "signed" if signed else "amount")
 
     def compute(self, names: Iterable[str], points: Ints | slice = ALL) -> dict[str, Array]:
         """Values of quantities at some points; nan where there is none.

@@ -150,6 +150,38 @@ def test_two_dimensions_from_correlation_to_reading(tmp_path: Path) -> None:
     assert {quantity for _, _, quantity in regions} == {"Ydisp", "Xdisp", "GLyy", "GLyx", "GLxx"}
 
 
+def test_a_field_that_is_not_affine(tmp_path: Path) -> None:
+    """A wave along every axis, correlated in made volumes: the readings are those of the closed form."""
+    pair = AnalyticPair((60, 62, 64), 5, amplitude=0.4, wavelength=90.0, strain=(0.004, -0.003, 0.002))
+    for name, image in (("a", pair.image1()), ("b", pair.image2())):
+        tifffile.imwrite(tmp_path / f"{name}.tif", image, photometric="minisblack")
+    assert main(f"ldic {tmp_path}/a.tif {tmp_path}/b.tif -ns 5 -hws 5 -o 3 -np 1".split()) == 0
+    numbers = "12 15 15 48 40 50"
+    files = f"--extensometer {numbers} --box {numbers} --tsv {tmp_path}/g.tsv"
+    run(f"{tmp_path}/a-b-ldic.h5 {files}", tmp_path)
+    found = read(tmp_path / "g.tsv")
+    ends = np.array(numbers.split(), float).reshape(2, 3)
+    arm = ends[1] - ends[0]
+    length = np.linalg.norm(arm + np.diff(pair.displacement(ends), axis=0)[0])
+    # windows of 9 voxels, and ends over 15, smooth 2 % of waves of 90
+    smoothed = 0.02 * 0.4 * 2
+    assert found["1", "extensometer 1", "elongation"]["value"] == pytest.approx(
+        length - np.linalg.norm(arm), abs=smoothed
+    )
+    axes = [np.arange(5 * np.ceil(low / 5), high + 1, 5) for low, high in ends.T]
+    nodes = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    truth = pair.displacement(nodes)
+    design = np.column_stack([np.ones(len(nodes)), nodes])
+    F = np.eye(3) + np.linalg.lstsq(design, truth, rcond=None)[0][1:].T
+    E = (F.T @ F - np.eye(3)) / 2
+    for axis, name in enumerate(("Zdisp", "Ydisp", "Xdisp")):
+        row = found["1", "box 1", name]
+        assert row["points"] == len(nodes)
+        assert row["value"] == pytest.approx(truth[:, axis].mean(), abs=0.5 * smoothed)
+    for (i, j), name in zip(((0, 0), (0, 1), (1, 1), (2, 2)), ("GLzz", "GLzy", "GLyy", "GLxx"), strict=True):
+        assert found["1", "box 1", name]["value"] == pytest.approx(E[i, j], abs=2 * smoothed / 30)
+
+
 def test_lost_points_are_told(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(f"@s1.h5 @lost.h5 --extensometer 20 20 15 20 20 75 --tsv {tmp_path}/g.tsv", folder)
     assert "extensometer 1: has too few points that count in state 2 (lost)" in capsys.readouterr().err

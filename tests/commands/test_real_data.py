@@ -5,6 +5,7 @@ The images are no part of the project: they are where the environment variable M
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 
@@ -159,3 +160,78 @@ def test_challenge_12_series(tmp_path: Path) -> None:
     difference = np.abs(field.displacements[:, :0:-1] - table[:, 2:4])[good]
     print("median difference to DICe (x, y):", np.median(difference, axis=0))
     assert np.all(np.median(difference, axis=0) <= 0.02)
+
+
+def read_gauges(path: Path) -> dict[tuple[str, str], dict[str, float]]:
+    """Values and standard errors by gauge and quantity, of the states after each other."""
+    with path.open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return {
+        (f"{row['state']} {row['gauge']}", row["quantity"]): {
+            "value": float(row["value"]),
+            "error": float(row["standardError"]),
+            "points": float(row["points"]),
+        }
+        for row in rows
+    }
+
+
+def test_gauges_of_the_plate_against_dice(tmp_path: Path) -> None:
+    """Means and strains of regions from our displacements, and from DICe's own displacements at the same points.
+
+    DICe's are averaged and fitted by numpy. The displacements themselves differ by 0.007 pixel in the median.
+    """
+    frames = (3, 11)
+    boxes = {"box 1": ((0, 100, 80), (0, 420, 330)), "box 2": ((0, 640, 80), (0, 960, 330))}
+    numbers = [str(n) for corners in boxes.values() for corner in corners for n in corner]
+    tables = {}
+    for frame in frames:
+        path = SAMPLE_12 / "dice_gold" / f"DICe_solution_{frame:02d}.txt"
+        tables[frame] = np.genfromtxt(path, delimiter=",", comments="*")[1:, :4]
+    points = np.column_stack([np.zeros(len(tables[11])), tables[11][:, 1], tables[11][:, 0]])
+    nodes = PhiField.from_positions(points, None, {"returnStatus": np.ones(len(points))})
+    write_tsv(tmp_path / "nodes.tsv", nodes, "LDIC")
+    images = [str(SAMPLE_12 / f"oht_cfrp_{frame:02d}.tiff") for frame in (0, *frames)]
+    options = ["-pf", str(tmp_path / "nodes.tsv"), "-hws", "14", "-o", "3", "--warm-start", "-np", "1"]
+    assert main(["ldic", *images, *options, "-od", str(tmp_path)]) == 0
+    fields = [str(tmp_path / f"oht_cfrp_00-oht_cfrp_{frame:02d}-ldic.h5") for frame in frames]
+    assert main(["gauge", *fields, "--box", *numbers, "--tsv", str(tmp_path / "g.tsv")]) == 0
+    found = read_gauges(tmp_path / "g.tsv")
+    for state, frame in enumerate(frames, 1):
+        table, field = tables[frame], read_tsv(tmp_path / f"oht_cfrp_00-oht_cfrp_{frame:02d}-ldic.tsv")
+        np.testing.assert_array_equal(table[:, :2], tables[11][:, :2])
+        moves = table[:, 3:1:-1]
+        for name, (low, high) in boxes.items():
+            inside = ((points >= low) & (points <= high)).all(axis=1) & (field.columns["returnStatus"] == 2)
+            told = {quantity: one for (gauge, quantity), one in found.items() if gauge == f"{state} {name}"}
+            assert told["Ydisp"]["points"] == inside.sum() > 50
+            for axis, quantity in enumerate(("Ydisp", "Xdisp")):
+                assert told[quantity]["value"] == pytest.approx(moves[inside, axis].mean(), abs=0.01)
+            design = np.column_stack([np.ones(inside.sum()), points[inside, 1:]])
+            F = np.eye(2) + np.linalg.lstsq(design, moves[inside], rcond=None)[0][1:].T
+            E = (F.T @ F - np.eye(2)) / 2
+            for quantity, value in (("GLyy", E[0, 0]), ("GLyx", E[0, 1]), ("GLxx", E[1, 1])):
+                print(frame, name, quantity, told[quantity], value)
+                # differences of 0.01 pixel at random over 250 pixels
+                assert told[quantity]["value"] == pytest.approx(value, abs=5e-5)
+
+
+def test_extensometers_on_an_exact_strain(tmp_path: Path) -> None:
+    """Sample 14 of the DIC challenge: u(x) is known, and so is the change of any distance along x."""
+    from scipy.io import loadmat
+
+    exact = loadmat(SAMPLE_14 / "Sample14Exact.mat")["Sample14Exact"]
+    images = [str(SAMPLE_14 / "Sample14_Reference.tif"), str(SAMPLE_14 / "Sample14_L5_Amp0.1b.tif")]
+    assert main(["ldic", *images, "-ns", "10", "-hws", "11", "-o", "3", "-od", str(tmp_path), "-pre", "L5"]) == 0
+    ends = [(300, 250, 300, 700), (200, 700, 200, 1000), (400, 1100, 400, 1800)]
+    numbers = [str(n) for y1, x1, y2, x2 in ends for n in (0, y1, x1, 0, y2, x2)]
+    line = ["gauge", str(tmp_path / "L5-ldic.h5"), "--extensometer", *numbers, "--radius", "30"]
+    assert main([*line, "--tsv", str(tmp_path / "g.tsv")]) == 0
+    found = read_gauges(tmp_path / "g.tsv")
+    for number, (_, x1, _, x2) in enumerate(ends, 1):
+        told = found[f"1 extensometer {number}", "elongation"]
+        # u along x alone; over the 60 voxels around an end it is not linear, and its mean is not its middle
+        near = [np.interp(np.arange(x - 30, x + 31, 10.0), exact[:, 0], exact[:, 5]).mean() for x in (x1, x2)]
+        print(number, told, near[1] - near[0])
+        assert told["value"] == pytest.approx(near[1] - near[0], abs=max(4 * told["error"], 0.005))
+        assert told["error"] < 0.02

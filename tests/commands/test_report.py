@@ -273,6 +273,31 @@ def test_the_residual_is_the_difference_of_the_images(measured: Path, tmp_path: 
     assert compared.after[0].values[y, x] == pytest.approx(expected, abs=1e-3 * np.ptp(f))
 
 
+def test_the_residual_of_labels(tmp_path: Path) -> None:
+    """A voxel of a label is where the Phi of its label takes it; the others have no place."""
+    pair = AnalyticPair((40, 44, 48), 2, (2.0, 0, 0), (0, 0, 0), (0.6, -1.3, 2.0), amplitude=0.0)
+    labels = np.zeros(pair.shape, np.int64)
+    for k, x in enumerate((8, 26)):
+        labels[12:30, 12:32, x : x + 14] = k + 1
+    for name, image in (("im1", pair.image1()), ("im2", pair.image2()), ("labels", labels)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", image, photometric="minisblack")
+    assert main(f"ddic {tmp_path}/im1.tif {tmp_path}/labels.tif {tmp_path}/im2.tif -o 3 -m 8 -np 1".split()) == 0
+    assert report(tmp_path / "im1-im2-ddic.h5") == 0
+    facts, page = check(tmp_path / "im1-im2-ddic-report.html")
+    assert "there is none outside of the labels that converged" in page.text
+    residual = facts["residual"]
+    # of each plane the voxels that are labels
+    planes = [(labels.take(n // 2, axis) > 0).sum() for axis, n in enumerate(labels.shape)]
+    assert residual["voxels"] == sum(planes)
+    assert residual["after"]["sd"] < 0.1 * residual["before"]["sd"]
+    # without the labels there is none
+    (tmp_path / "labels.tif").unlink()
+    assert report(tmp_path / "im1-im2-ddic.h5") == 0
+    facts, page = check(tmp_path / "im1-im2-ddic-report.html")
+    assert "after" not in facts["residual"]
+    assert "does not tell the displacement of single voxels" in page.text
+
+
 def test_images_that_are_given_or_gone(measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = tmp_path / "r.h5"
     copy.write_bytes((measured / "im1-im2-ldic.h5").read_bytes())
@@ -286,6 +311,17 @@ def test_images_that_are_given_or_gone(measured: Path, tmp_path: Path, capsys: p
     assert [image["shape"] for image in facts["images"]] == [[44, 48, 52]] * 2
     assert report(copy, "--images", measured / "im1.tif", tmp_path / "no.tif") == 2
     assert "no.tif: does not exist" in capsys.readouterr().err
+
+
+def test_random_errors_in_2d_are_those_in_the_plane(tmp_path: Path) -> None:
+    given = field((1, 12, 12), **{f"sigma{name}": np.full(144, 0.01) for name in ("Zdisp", "Ydisp", "Xdisp", "Fzz")})
+    write_hdf5(tmp_path / "r.h5", given, attributes=LDIC)
+    given.positions[:, 0] = 0
+    write_hdf5(tmp_path / "flat.h5", given, attributes=LDIC)
+    assert report(tmp_path / "flat.h5") == 0
+    facts, _ = check(tmp_path / "flat-report.html")
+    assert {name for name in facts["quantities"] if "sigma" in name} == {"sigmaYdisp", "sigmaXdisp"}
+    assert "(1 sigma, median) is 0.01, 0.01 voxels (y, x)" in facts["verdict"]["text"]
 
 
 def test_the_same_input_gives_the_same_bytes(measured: Path, tmp_path: Path) -> None:

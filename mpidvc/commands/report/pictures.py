@@ -181,11 +181,13 @@ def _series(table: Mapping[str, Any] | None) -> list[Picture]:
     states = columns.get("state")
     if states is None:
         return []
+    # in 2D nothing is along z
+    axes = "zyx" if columns.get("Zdisp", np.ones(1)).any() else "yx"
     groups: list[tuple[str, str, dict[str, Array]]] = [
         ("share of converged points", "share", _some(columns, {"converged": "converged"})),
         ("median ZNCC", "ZNCC", _some(columns, {"medianZNCC": "ZNCC"})),
-        ("mean displacement", "voxels", _some(columns, {f"{axis}disp": axis.lower() for axis in "ZYX"})),
-        ("mean F − I", "strain", {k: v - 1 for k, v in _some(columns, {f"F{a}{a}": a + a for a in "zyx"}).items()}),
+        ("mean displacement", "voxels", _some(columns, {f"{axis.upper()}disp": axis for axis in axes})),
+        ("mean F − I", "strain", {k: v - 1 for k, v in _some(columns, {f"F{a}{a}": a + a for a in axes}).items()}),
     ]
     found = []
     for title, unit, lines in groups:
