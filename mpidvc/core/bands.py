@@ -20,6 +20,8 @@ LEAST, MOST, TOGETHER, CONTRAST, DISTANCE = 0.01, 0.4, 0.5, 2.0, 4.0
 FEWEST = 27
 #: A region is flat if its deviation across is at most this part of the one along it.
 FLAT = 0.5
+#: Distance from the plane of a region, in robust deviations, of points that only hang on it; most rounds of the search.
+FAR, MOST_TIMES = 3.0, 20
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Band:
     mean, rest : float
         Mean strain in it, and elsewhere.
     centre : (3,) float64
-        Mean of its positions, voxels.
+        Mean of its positions, voxels, without what hangs on it far from its plane; so are all below.
     flat : bool
         Whether it is flat (2D: long), and so has a normal.
     normal : (3,) float64
@@ -142,9 +144,10 @@ def find_band(strain: Array, positions: Array) -> Band | None:
     places = positions[region]
     # in 2D, or in a single layer, there is no spread along an axis
     axes = np.flatnonzero(np.ptp(positions.reshape(-1, 3), axis=0) > 0)
-    centre = places.mean(axis=0)
-    apart = (places - centre)[:, axes]
-    spreads, directions = np.linalg.eigh(apart.T @ apart / points)
+    core = _core(places[:, axes])
+    centre = places[core].mean(axis=0)
+    apart = (places[core] - centre)[:, axes]
+    spreads, directions = np.linalg.eigh(apart.T @ apart / len(apart))
     normal = np.zeros(3)
     normal[axes] = directions[:, 0]
     normal *= np.sign(normal[np.argmax(np.abs(normal))])
@@ -164,3 +167,24 @@ def find_band(strain: Array, positions: Array) -> Band | None:
         normal=normal,
         thickness=float(np.sqrt(12 * max(spreads[0], 0.0) + step**2)),
     )
+
+
+def _core(places: Array) -> npt.NDArray[np.bool_]:
+    """Points (n, k) of a region that lie as its flattest direction says, without what only hangs on it.
+
+    Those whose distance from the plane (2D: line) is above `FAR` robust deviations are left out, until none is: a layer
+    of poor points at a face of the specimen may touch a band. Of an even slab none is so far away.
+    """
+    core = np.ones(len(places), bool)
+    for _ in range(MOST_TIMES):
+        apart = places[core] - places[core].mean(axis=0)
+        _, directions = np.linalg.eigh(apart.T @ apart)
+        across = places @ directions[:, 0]
+        middle = np.median(across[core])
+        # 1.4826 times the median deviation is the standard deviation of a Gaussian
+        far = FAR * 1.4826 * np.median(np.abs(across[core] - middle))
+        found = np.abs(across - middle) <= max(far, np.finfo(float).eps * np.abs(across).max())
+        if (found == core).all() or found.sum() <= places.shape[1]:
+            break
+        core = found
+    return core

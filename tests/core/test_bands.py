@@ -62,6 +62,26 @@ def test_a_slab(normal: tuple[float, float, float], steps: tuple[float, float, f
     assert found.thickness == pytest.approx(40, abs=1.2 * max(steps))
 
 
+def test_a_band_that_ends_in_a_poor_face() -> None:
+    """Poor nodes at a face of the specimen touch the band: they are in its region, and not in its shape."""
+    positions = grid(26, 22, 22)
+    unit = np.array([1.0, -1.0, -1.0]) / np.sqrt(3)
+    inside = np.abs((positions - positions.reshape(-1, 3).mean(axis=0)) @ unit) <= 20
+    strain = noise(positions.shape[:3], 5, 0.002) + 0.04 * inside
+    alone = find_band(strain, positions)
+    poor = RANDOM.random((2, 22, 22)) < 0.5
+    strain[-2:] = np.where(poor, 0.04, strain[-2:])
+    found = find_band(strain, positions)
+    assert alone is not None
+    assert found is not None
+    assert found.points > alone.points + 0.3 * poor.sum()
+    assert found.flat
+    # without the face the ends of the slab are what its normal is known to
+    assert abs(found.normal @ unit) > np.cos(np.deg2rad(6))
+    assert abs(found.normal @ alone.normal) > np.cos(np.deg2rad(5))
+    assert found.thickness == pytest.approx(alone.thickness, rel=0.15)
+
+
 def test_a_slab_along_the_grid_exactly() -> None:
     positions = grid(20, 20, 20)
     strain = np.full((20, 20, 20), 0.001)
