@@ -213,7 +213,8 @@ def test_steps_of_a_run_are_its_progress(folder: Path, environment: dict[str, st
     run = {"line": "run", "folder": "/", "status": None}
 
     def ends() -> int:
-        return subprocess.run(["bash"], input=text, env=environment, capture_output=True, check=False).returncode
+        done = subprocess.run(["bash"], input=text, text=True, env=environment, capture_output=True, check=False)
+        return done.returncode
 
     for k in range(4):
         steps = {f"step {n}": {"status": 0} for n in range(k)}

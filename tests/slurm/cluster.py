@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["Slurm", "missing", "running"]
+__all__ = ["LONGEST", "Slurm", "missing", "running"]
 
 #: Programs of Slurm that the tests need.
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "scancel", "sinfo", "srun")

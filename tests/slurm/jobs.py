@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mpidvc.main import main
 from tests.outputs import outputs
-from tests.slurm.cluster import Slurm
+from tests.slurm.cluster import LONGEST, Slurm
 from tests.survival.jobs import marks
 
 __all__ = ["LINE", "Job"]
@@ -30,8 +30,9 @@ class Job:
         *options: str,
         line: Sequence[str] = LINE,
         results: str = "a-b-ldic.h5",
+        longest: float = LONGEST,
     ) -> None:
-        self.slurm, self.folder = slurm, folder
+        self.slurm, self.folder, self._longest = slurm, folder, longest
         for image in images.iterdir():
             (folder / image.name).symlink_to(image)
         out = io.StringIO()
@@ -61,11 +62,11 @@ class Job:
             found = marks(self.results)
             return found is not None and 0 < found[0] < found[1]
 
-        self.slurm.until(begun, "measured points", self.log)
+        self.slurm.until(begun, "measured points", self.log, self._longest)
 
     def ends(self, expected: dict[str, bytes], but: Sequence[str] = ()) -> dict[str, str]:
         """Wait for the end, and compare the files, except those of these names."""
-        state = self.slurm.end(self.id, self.log)
+        state = self.slurm.end(self.id, self.log, self._longest)
         assert state["JobState"] == "COMPLETED", self.log.read_text()
         ours = {name: content for name, content in outputs(self.folder / "out").items() if name not in but}
         assert sorted(ours) == sorted(expected)

@@ -141,7 +141,7 @@ def test_a_run_of_all_steps_is_started_again(
 ) -> None:
     """In the middle of ldic a job of higher priority takes the nodes; steps that were finished are not repeated."""
     options = ("--launcher", launcher, "--ranks-per-node", "1", "--time", "10")
-    job = Job(slowed(slurm, 0.3), tmp_path, scans, *options, line=RUN, results="ldic/a-b-ldic.h5")
+    job = Job(slowed(slurm, 0.3), tmp_path, scans, *options, line=RUN, results="ldic/a-b-ldic.h5", longest=400)
     job.measuring()
     slurm.ask("srun", "-p", "high", "-N", "2", "--ntasks-per-node=2", "-t", "1", "true")
     state = job.ends(run_here, OWN)
