@@ -78,13 +78,17 @@ class Bias:
         for i in range(len(sizes)):
             for j in range(i + 1, len(sizes)):
                 square = (displacements[:, i] - displacements[:, j]) ** 2
+                excesses, mistakes = [], []
                 for axis in range(3):
                     values = square[:, axis][np.isfinite(square[:, axis])]
                     values = values[values <= mistake**2]
                     if len(values) < 8:
                         continue
-                    expected = abs(noise[i, axis] - noise[j, axis])
-                    rows.append((i, j, values.mean() - expected, values.mean() * math.sqrt(2 / len(values))))
+                    excesses.append(values.mean() - abs(noise[i, axis] - noise[j, axis]))
+                    mistakes.append(values.mean() * math.sqrt(2 / len(values)))
+                if excesses:
+                    # of all components together: one that does not vary is known better, and says nothing of the others
+                    rows.append((i, j, float(np.mean(excesses)), math.hypot(*mistakes) / len(mistakes)))
         if not rows:
             return cls(0.0, float(WAVELENGTHS[-1]))
         first, second = (np.array([row[k] for row in rows]) for k in (0, 1))

@@ -191,7 +191,7 @@ def test_gauges_of_the_plate_against_dice(tmp_path: Path) -> None:
     points = np.column_stack([np.zeros(len(tables[11])), tables[11][:, 1], tables[11][:, 0]])
     nodes = PhiField.from_positions(points, None, {"returnStatus": np.ones(len(points))})
     write_tsv(tmp_path / "nodes.tsv", nodes, "LDIC")
-    images = [str(SAMPLE_12 / f"oht_cfrp_{frame:02d}.tiff") for frame in (0, *frames)]
+    images = [str(SAMPLE_12 / f"oht_cfrp_{frame:02d}.tiff") for frame in range(12)]
     options = ["-pf", str(tmp_path / "nodes.tsv"), "-hws", "14", "-o", "3", "--warm-start", "-np", "1"]
     assert main(["ldic", *images, *options, "-od", str(tmp_path)]) == 0
     fields = [str(tmp_path / f"oht_cfrp_00-oht_cfrp_{frame:02d}-ldic.h5") for frame in frames]
@@ -212,8 +212,8 @@ def test_gauges_of_the_plate_against_dice(tmp_path: Path) -> None:
             E = (F.T @ F - np.eye(2)) / 2
             for quantity, value in (("GLyy", E[0, 0]), ("GLyx", E[0, 1]), ("GLxx", E[1, 1])):
                 print(frame, name, quantity, told[quantity], value)
-                # differences of 0.01 pixel at random over 250 pixels
-                assert told[quantity]["value"] == pytest.approx(value, abs=5e-5)
+                # 0.01 pixel at random at 63 points with a deviation of 70 pixels along x: 1.8e-5; four of these
+                assert told[quantity]["value"] == pytest.approx(value, abs=7.2e-5)
 
 
 def test_extensometers_on_an_exact_strain(tmp_path: Path) -> None:

@@ -321,7 +321,7 @@ def test_random_errors_in_2d_are_those_in_the_plane(tmp_path: Path) -> None:
     assert report(tmp_path / "flat.h5") == 0
     facts, _ = check(tmp_path / "flat-report.html")
     assert {name for name in facts["quantities"] if "sigma" in name} == {"sigmaYdisp", "sigmaXdisp"}
-    assert "(1 sigma, median) is 0.01, 0.01 voxels (y, x)" in facts["verdict"]["text"]
+    assert "(one standard deviation, median) is 0.01, 0.01 voxels (y, x)" in facts["verdict"]["text"]
 
 
 def test_the_same_input_gives_the_same_bytes(measured: Path, tmp_path: Path) -> None:

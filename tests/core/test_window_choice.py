@@ -75,6 +75,22 @@ def test_bias_beside_a_band(jump: float, share: float) -> None:
     assert error[chosen] <= 1.1 * error.min()
 
 
+def test_bias_of_one_component() -> None:
+    """A wave of the displacement along y alone: the components that do not vary do not hide it."""
+    rng = np.random.default_rng(4)
+    sizes = np.array(SIZES)
+    deviation = 0.4 * (2 * sizes - 1.0) ** -1.5
+    u = nested(216, SIZES, deviation)
+    phase = rng.uniform(0, 2 * np.pi, 216)
+    for k, hws in enumerate(SIZES):
+        x = np.arange(-(hws - 1), hws)
+        u[:, k, 1] += np.sqrt(2) * np.sin(phase[:, None] + 2 * np.pi * x / 100).mean(axis=1)
+    found = Bias.of(SIZES, u, np.repeat(deviation[:, None], 3, axis=1), MISTAKE)
+    # root mean square over three components of what the mean over a window takes off; waves are taken to be of any shape
+    left = [np.sinc(2 * (hws - 0.5) / 100) for hws in SIZES]
+    np.testing.assert_allclose(found.at(SIZES), (1 - np.array(left)) / np.sqrt(3), rtol=0.2, atol=0.002)
+
+
 def test_no_bias_of_noise_alone() -> None:
     deviation = 0.4 * (2 * np.array(SIZES) - 1.0) ** -1.5
     u = nested(216, SIZES, deviation)

@@ -153,7 +153,7 @@ def test_a_second_interrupt_of_a_run_of_all_steps(n: int, make: Make, tmp_path: 
     if n > 1 and find_mpiexec() is None:
         pytest.skip("no MPI in this environment")
     recipe = tmp_path / "small.toml"
-    recipe.write_text("pixelSearch = false\n[ldic]\nnode-spacing = 8\nhalf-window-size = 6\n")
+    recipe.write_text("pixelSearch = false\n[ldic]\nnode-spacing = 4\nhalf-window-size = 6\n")
     job = make(f"run @a.tif @b.tif --recipe {recipe}", "ldic/a-b-ldic")
     with job.start(n, code=SLOW.format(seconds=0.5)) as started:
         wait(job, started, 0.01)
