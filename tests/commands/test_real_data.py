@@ -6,6 +6,7 @@ The images are no part of the project: they are where the environment variable M
 from __future__ import annotations
 
 import csv
+import json
 import os
 from pathlib import Path
 
@@ -235,3 +236,30 @@ def test_extensometers_on_an_exact_strain(tmp_path: Path) -> None:
         print(number, told, near[1] - near[0])
         assert told["value"] == pytest.approx(near[1] - near[0], abs=max(4 * told["error"], 0.005))
         assert told["error"] < 0.02
+
+
+def test_run_on_the_plate(tmp_path: Path) -> None:
+    """Twelve photographs in one line: the dark margins and the hole are skipped, every frame has its row and curves."""
+    images = [str(SAMPLE_12 / f"oht_cfrp_{frame:02d}.tiff") for frame in range(12)]
+    assert main(["run", *images, "-od", str(tmp_path / "plate"), "-np", "1"]) == 0
+    facts = json.loads((tmp_path / "plate" / "report.json").read_text())
+    table = facts["series"]
+    assert len(table["rows"]) == 11
+    stretch = [row[table["columns"].index("Fyy")] - 1 for row in table["rows"]]
+    # DICe's own displacements in the last frame, away from the hole: their slope along y
+    last = np.genfromtxt(SAMPLE_12 / "dice_gold" / "DICe_solution_11.txt", delimiter=",", comments="*")[1:, :4]
+    slope = np.polyfit(last[:, 1], last[:, 3], 1)[0]
+    assert stretch[-1] == pytest.approx(slope, rel=0.1)
+    assert np.all(np.diff(stretch) > 0)
+    page = (tmp_path / "plate" / "report.html").read_text()
+    assert all(f'alt="{title}"' in page for title in ("share of converged points", "mean displacement", "mean F − I"))
+    field = read_tsv(next((tmp_path / "plate").glob("ldic/*_11-ldic.tsv")))
+    y, x = field.positions[:, 1:].T
+    image = tifffile.imread(images[0]).astype(float)
+    dark = (x < 20) | (x > 378) | (np.hypot(y - 540, x - 193) < 30)
+    assert image[540, 193] < 30
+    assert (field.columns["returnStatus"][dark] == -5).all()
+    # tension concentrates at the sides of the hole, and there is none above and below it
+    moved = field.columns["returnStatus"] == 2
+    assert np.mean(field.columns["returnStatus"][~dark] == 2) > 0.95
+    assert moved.sum() > 1500

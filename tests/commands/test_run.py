@@ -303,21 +303,21 @@ def test_killed_in_each_step(
     """At the first write of a step, and at the second, which for some is the one that notes its end."""
     monkeypatch.chdir(tmp_path)
     slide(tmp_path)
-    words = ["run", "a.tif", "b.tif", "--recipe", "small.toml", "-od", "broken", "-np", "1"]
+    words = ["run", "a.tif", "b.tif", "--recipe", "small.toml", "-od", "out", "-np", "1"]
     done = command(*words, MPIDVC_TEST_CODE=KILL.format(step=step + 1, n=n))
     assert done.returncode == -signal.SIGKILL, done.stderr
-    told = json.loads(Path("broken/steps.json").read_text())
+    told = json.loads(Path("out/steps.json").read_text())
     assert told["run"]["status"] is None
     assert list(told["steps"])[-1].split()[0] == ALL_STEPS[step]
     ended = sum(one["status"] is not None for one in told["steps"].values())
-    assert main(["status", "broken"]) == RETRY
-    assert "broken: stopped (run)" in capsys.readouterr().out
-    assert run("a.tif", "b.tif", "--recipe", "small.toml", out="broken") == 0
+    assert main(["status", "out"]) == RETRY
+    assert "out: stopped (run)" in capsys.readouterr().out
+    assert run("a.tif", "b.tif", "--recipe", "small.toml", out="out") == 0
     # what had ended is not done again
     assert capsys.readouterr().out.count("finished before") == ended
-    assert results(tmp_path / "broken") == results(slid)
-    assert numbers(tmp_path / "broken") == numbers(slid)
-    assert main(["status", "-q", "broken"]) == 0
+    assert results(tmp_path / "out") == results(slid)
+    assert numbers(tmp_path / "out") == numbers(slid)
+    assert main(["status", "-q", "out"]) == 0
 
 
 @pytest.mark.parametrize("step", range(len(STEPS)))
@@ -610,13 +610,13 @@ def test_a_single_layer_of_nodes(scans: Path) -> None:
     pair = AnalyticPair((16, 60, 64), seed=5, amplitude=0, strain=(0, -0.01, 0.015), translation=(0.2, 0.3, -0.6))
     save(scans / "a.tif", pair.image1())
     save(scans / "b.tif", pair.image2())
-    (scans / "small.toml").write_text(RECIPE.replace("node-spacing = 8", "node-spacing-3 = [16, 8, 8]"))
-    assert run("a.tif", "b.tif", "--recipe", "small.toml", "--keep-going") in (0, 1)
+    assert run("a.tif", "b.tif", "--recipe", "small.toml") == 0
     facts = json.loads((scans / "out" / "report.json").read_text())
     assert facts["result"]["dims"][0] == 1
     assert facts["motion"]["green_lagrange"]["xx"] == pytest.approx((1.015**2 - 1) / 2, abs=0.001)
 
 
+@pytest.mark.filterwarnings("ignore:.*saturated")
 def test_a_series_is_chosen_for_by_its_last_state(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The first one has hardly moved: it would let windows be of any width."""
     made = [AnalyticPair((1, 200, 200), 5, amplitude=a, wavelength=60.0) for a in (0.01, 2.0)]

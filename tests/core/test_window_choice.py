@@ -86,7 +86,7 @@ def test_bias_of_one_component() -> None:
         x = np.arange(-(hws - 1), hws)
         u[:, k, 1] += np.sqrt(2) * np.sin(phase[:, None] + 2 * np.pi * x / 100).mean(axis=1)
     found = Bias.of(SIZES, u, np.repeat(deviation[:, None], 3, axis=1), MISTAKE)
-    # root mean square over three components of what the mean over a window takes off; waves are taken to be of any shape
+    # root mean square over three components of what the mean over a window takes off
     left = [np.sinc(2 * (hws - 0.5) / 100) for hws in SIZES]
     np.testing.assert_allclose(found.at(SIZES), (1 - np.array(left)) / np.sqrt(3), rtol=0.2, atol=0.002)
 

@@ -154,7 +154,9 @@ def _sentences(facts: Mapping[str, Any], trusted: bool | None, sigmas: Sequence[
         for k, name in enumerate(displaced):
             told += [", " if k else "", Number(f"quantities/{name}/median", ".2g")]
         along = ", ".join(name.removeprefix("sigma")[0].lower() for name in displaced)
-        found.append(["The random error of the displacement (one standard deviation, median) is ", *told, f" voxels ({along}). "])
+        found.append(
+            ["The random error of the displacement (one standard deviation, median) is ", *told, f" voxels ({along}). "]
+        )
     found += _band_sentences(facts, axes)
     if facts["residual"] is not None and "after" in facts["residual"]:
         found.append(
