@@ -304,7 +304,7 @@ def test_killed_in_each_step(
     monkeypatch.chdir(tmp_path)
     slide(tmp_path)
     words = ["run", "a.tif", "b.tif", "--recipe", "small.toml", "-od", "out", "-np", "1"]
-    done = command(*words, MPIDVC_TEST_CODE=KILL.format(step=step + 1, n=n))
+    done = command(*words, timeout=300, MPIDVC_TEST_CODE=KILL.format(step=step + 1, n=n))
     assert done.returncode == -signal.SIGKILL, done.stderr
     told = json.loads(Path("out/steps.json").read_text())
     assert told["run"]["status"] is None
@@ -619,9 +619,11 @@ def test_a_single_layer_of_nodes(scans: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*saturated")
 def test_a_series_is_chosen_for_by_its_last_state(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The first one has hardly moved: it would let windows be of any width."""
-    made = [AnalyticPair((1, 200, 200), 5, amplitude=a, wavelength=60.0) for a in (0.01, 2.0)]
+    made = [AnalyticPair((1, 200, 200), 5, amplitude=a, wavelength=80.0) for a in (0.01, 2.0)]
+    noise = np.random.default_rng(3)
     for name, image in (("a", made[0].image1()), ("b", made[0].image2()), ("c", made[1].image2())):
-        save(scans / f"{name}.tif", image)
+        noisy = image + noise.normal(0, 1500, image.shape)
+        save(scans / f"{name}.tif", np.clip(noisy, 0, 65535).astype(np.uint16))
     (scans / "small.toml").write_text("regularStrain = false\ndeformImage = false\nfilterPhiField = false\n")
     assert run("a.tif", "b.tif", "c.tif", "--recipe", "small.toml") == 0
     lines = [line for line in lines_of(capsys.readouterr().out) if line.startswith("suggest")]
