@@ -69,7 +69,7 @@ def test_the_usual_picture(result: str, drawn: list[Row], tmp_path: Path) -> Non
         *(f"{axis} displacement less rigid motion" for axis in "zyx"),
         "volumetric strain",
         "deviatoric strain",
-        "sigmaZ",
+        "random error of Z",
         "return status",
         "ZNCC",
     ]

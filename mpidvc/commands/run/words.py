@@ -19,7 +19,7 @@ _WORDS = (
         _AGAIN,
     ),
     (r"finish it by the command that began it, with --resume", _AGAIN),
-    (r"go on with --resume|start again, with --resume|--resume (goes on|measures them again)", "the same line goes on"),
+    (r"go on with --resume|start again, with --resume|--resume (goes on|\w+ (it|them) again)", "the same line goes on"),
 )
 
 
