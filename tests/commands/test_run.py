@@ -616,6 +616,21 @@ def test_a_single_layer_of_nodes(scans: Path) -> None:
     assert facts["motion"]["green_lagrange"]["xx"] == pytest.approx((1.015**2 - 1) / 2, abs=0.001)
 
 
+def test_a_mask_counts_in_every_step_that_compares(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slide(scans)
+    mask = np.ones((1, 130, 140), np.uint8)
+    mask[:, :, 100:] = 0
+    save(scans / "mask.tif", mask)
+    (scans / "small.toml").write_text("regularStrain = false\ndeformImage = false\n" + RECIPE_2D)
+    assert run("a.tif", "b.tif", "-mf1", "mask.tif", "--recipe", "small.toml") == 0
+    lines = lines_of(capsys.readouterr().out)
+    compared = [line for line in lines if line.split()[0] in ("reg", "suggest", "pixelSearch", "ldic")]
+    assert len(compared) >= 4
+    assert all(" -mf1=mask.tif" in line for line in compared)
+    field = read_field("out/ldic/a-b-ldic.h5")
+    assert (field["returnStatus"][field.positions[:, 2] > 110] == -5).all()
+
+
 @pytest.mark.filterwarnings("ignore:.*saturated")
 def test_a_series_is_chosen_for_by_its_last_state(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The first one has hardly moved: it would let windows be of any width."""

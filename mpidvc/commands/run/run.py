@@ -275,7 +275,7 @@ class _Road:
         self._write_recipe()
 
     def _suggested(self, first: str, second: str, guess: Path | None, state: str = "") -> Choice:
-        given = {"im1": first, "im2": second, "phi_file": guess}
+        given = {"im1": first, "im2": second, "phi_file": guess, "mask1": self._plan.mask1}
         line = ["suggest", *words(COMMANDS["suggest"].parser(), given)]
         return Choice(**self._call(f"suggest {state}".strip(), "suggest", given, line).value)
 

@@ -101,7 +101,7 @@ def _show(found: Suggestion, console: Console) -> None:
     )
     if texture.threshold is not None:
         console.tell(
-            f"Air: below {texture.threshold:g} (Otsu's threshold), {100 * texture.air:.0f} % of the places that were "
+            f"Air: below {texture.threshold:g}, {100 * texture.air:.0f} % of the places that were "
             "looked at; there may be more at the borders of the image, which were not"
         )
     if found.noise_source is not None and found.noise_deviation is not None:
