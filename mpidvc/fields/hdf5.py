@@ -477,7 +477,9 @@ def dataset_rows(
     return _datasets(layout, positions, displacement, F, [columns[name] for name in layout.columns])
 
 
-def record_rows(layout: FieldLayout, positions: ArrayLike, table: Array, rows: Ints) -> dict[str, NDArray[np.generic]]:
+def record_rows(
+    layout: FieldLayout, positions: ArrayLike, table: Array, rows: Ints, first: int = 0
+) -> dict[str, NDArray[np.generic]]:
     """The same as `dataset_rows` of points whose numbers are rows of a table.
 
     Parameters
@@ -485,13 +487,15 @@ def record_rows(layout: FieldLayout, positions: ArrayLike, table: Array, rows: I
     layout : FieldLayout
     positions : (k, 3) array
         z, y, x in voxels.
-    table : (n, 12 + c) float64
+    table : (n, first + 12 + c) float64
         The first three rows of Phi, and a number for each of the layout's columns.
     rows : (k,) int64
         Rows of the table.
+    first : int
+        Column at which Phi begins.
     """
-    columns = [[12 + k] for k in range(len(layout.columns))]
-    displacement, F, *singles = take_groups(table, rows, [*RECORD, *columns])
+    groups = [*RECORD, *([12 + k] for k in range(len(layout.columns)))]
+    displacement, F, *singles = take_groups(table, rows, [[first + k for k in group] for group in groups])
     return _datasets(layout, positions, displacement, F, [values[:, 0] for values in singles])
 
 

@@ -197,14 +197,15 @@ class OrderedRows:
             records, bad = journal.checked(first, end, self._memory)
             self._memory = records if self._memory is None or len(records) > len(self._memory) else self._memory
             damaged, begun = len(bad), int(journal.starts[first])
-        # all of a record is float64: see `record_of`
+        # numbers of eight bytes: see `record_of`; those of a propagation begin with another one than Phi
         table = records.view(np.float64).reshape(len(records), -1)
+        phi = dict(records.dtype.fields or {})["phi"][1] // 8
         lengths = np.zeros(len(ranges), np.int64)
         statuses: list[Array] = []
         # some rows at a time: what is made of them stays in the cache
         for k, (start, stop) in enumerate(ranges):
             places = journal.places(start, stop) - begun
-            values = record_rows(self._layout, journal.positions(start, stop), table, places)
+            values = record_rows(self._layout, journal.positions(start, stop), table, places, phi)
             if self._names:
                 lengths[k] = text_length(self._layout, self._names, values, start, stop)
             for name, rows in values.items():

@@ -78,16 +78,18 @@ def test_points_come_back_bit_by_bit(tmp_path, layout, n, voxel_size):
 
 
 @pytest.mark.parametrize("voxel_size", [1.0, 13.7])
-@pytest.mark.parametrize("layout", ["grid", "points"])
-def test_rows_of_records_are_those_of_their_points(layout, voxel_size):
+@pytest.mark.parametrize(("layout", "first"), [("grid", 0), ("points", 0), ("grid", 1)])
+def test_rows_of_records_are_those_of_their_points(layout, first, voxel_size):
     field = example(layout=layout)
     table = np.concatenate([field.phi[:, :3].reshape(-1, 12), np.stack(list(field.columns.values()), 1)], axis=1)
+    # a record may begin with other numbers than Phi
+    table = np.concatenate([np.full((len(field), first), 7.0), table], axis=1)
     places = np.random.default_rng(1).permutation(len(field))
     shuffled = np.empty_like(table)
     shuffled[places] = table
     made = FieldLayout.of(field, voxel_size)
     expected = dataset_rows(made, field.positions, field.phi, field.columns)
-    found = record_rows(made, field.positions, shuffled, places)
+    found = record_rows(made, field.positions, shuffled, places, first)
     assert list(found) == list(expected)
     for name, rows in expected.items():
         assert (found[name].dtype, found[name].shape) == (rows.dtype, rows.shape) == (made.dtype(name), rows.shape)
