@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any
@@ -69,16 +70,13 @@ class Finishing:
         self._pieces_left = self._rows.n_chunks
         self._rows_left = 0 if files.text is None else files.layout.n
         #: Blocks of each piece that are not done, and the ends of the pieces.
-        self._undone = np.ones(self._rows.n_chunks if leads else 0, np.int64)
-        self._ends: Ints = np.zeros(0, np.int64)
+        self._undone = [1] * self._rows.n_chunks if leads else []
+        self._ends: list[int] = []
         if leads and self.along and journal.computed is not None:
-            self._ends = journal.computed.order.pieces(ROWS).ends
-            self._undone = np.bincount(self._piece_of(files.todo), minlength=self._rows.n_chunks)
-            self._ready.extend(np.flatnonzero(self._undone == 0).tolist())
-
-    def _piece_of(self, blocks: Ints) -> Ints:
-        found: Ints = np.searchsorted(self._ends, blocks, side="right")
-        return found
+            ends = journal.computed.order.pieces(ROWS).ends
+            todo = np.searchsorted(ends, files.todo, side="right")
+            self._ends, self._undone = ends.tolist(), np.bincount(todo, minlength=len(ends)).tolist()
+            self._ready.extend(piece for piece, left in enumerate(self._undone) if left == 0)
 
     # The feed, on rank 0
 
@@ -86,15 +84,16 @@ class Finishing:
         """Note that a block of the journal is done."""
         if not self.along:
             return
-        piece = int(self._piece_of(np.array(block)))
+        # for every block of a run: without arrays
+        piece = bisect_right(self._ends, block)
         self._undone[piece] -= 1
         if self._undone[piece] == 0:
             self._ready.append(piece)
 
     def all_done(self) -> None:
         """Note that all blocks are done."""
-        self._ready.extend(np.flatnonzero(self._undone).tolist())
-        self._undone[:] = 0
+        self._ready.extend(piece for piece, left in enumerate(self._undone) if left)
+        self._undone = [0] * len(self._undone)
 
     def all_readable(self) -> None:
         """Note that every rank may read the rows that others have written."""
