@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -104,12 +105,14 @@ class Started:
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self._mark = f"{_TAG}={uuid.uuid4().hex}".encode()
+        # a file rather than a pipe, so that a test can read what has been said so far
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
             command,
             env=environment | dict([self._mark.decode().split("=")]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._said,
             text=True,
             start_new_session=True,
         )
@@ -121,6 +124,17 @@ class Started:
     def __exit__(self, *_: object) -> None:
         self.kill_all()
         self.process.communicate()
+        self._said.close()
+
+    def said(self) -> str:
+        """What it has written to stderr so far."""
+        return os.pread(self._said.fileno(), os.fstat(self._said.fileno()).st_size, 0).decode()
+
+    def interrupt_twice(self) -> None:
+        """Send SIGINT, and again when the first one is answered: a process that is busy may see two as one."""
+        self.process.send_signal(signal.SIGINT)
+        until(lambda: "SIGINT: stopping" in self.said(), "an answer to SIGINT")
+        self.process.send_signal(signal.SIGINT)
 
     @property
     def running(self) -> bool:
@@ -171,8 +185,9 @@ class Started:
 
     def end(self) -> int:
         """Wait for the end of all processes, and return the exit status."""
-        self.out, self.err = self.process.communicate(timeout=LONGEST)
+        self.out, _ = self.process.communicate(timeout=LONGEST)
         until(lambda: not self.everybody(), "processes of the job are left")
+        self.err = self.said()
         return self.process.returncode
 
 

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,9 +134,7 @@ def test_a_second_interrupt_says_how_to_go_on(n: int, make: Make, oracle: Oracle
     job = make(LINES["pixelSearch"])
     with job.start(n, code=SLOW.format(seconds=0.5)) as started:
         wait(job, started, 0.01)
-        started.process.send_signal(signal.SIGINT)
-        time.sleep(0.1)
-        started.process.send_signal(signal.SIGINT)
+        started.interrupt_twice()
         assert started.end() in (85, 130), started.err
     first, *_, last = started.err.splitlines()
     assert first == "SIGINT: stopping after the points in hand, --resume goes on; Ctrl-C again: at once"
@@ -157,9 +154,7 @@ def test_a_second_interrupt_of_a_run_of_all_steps(n: int, make: Make, tmp_path: 
     job = make(f"run @a.tif @b.tif --recipe {recipe}", "ldic/a-b-ldic")
     with job.start(n, code=SLOW.format(seconds=0.5)) as started:
         wait(job, started, 0.01)
-        started.process.send_signal(signal.SIGINT)
-        time.sleep(0.1)
-        started.process.send_signal(signal.SIGINT)
+        started.interrupt_twice()
         assert started.end() in (85, 130), started.err
     assert "SIGINT: stopping after the points in hand, the same line goes on; Ctrl-C again: at once" in started.err
     last = started.err.splitlines()[-1]
