@@ -36,7 +36,8 @@ CHANGES = (
     ("e70fe25", "reg: floats converted and checked in one pass, scratch not cleared twice"),
     ("135d192", "search: candidates that cannot win left out by sums over blocks"),
     ("61478ec", "everything until here"),
-    ("HEAD", "ends of rows mirrored without divisions by the prefilter"),
+    ("fe7412a", "ends of rows mirrored without divisions by the prefilter"),
+    ("HEAD", "search: memory that begins at a cache line"),
 )
 
 WINDOW = ("-hws", str(compare.HWS), "-np", "1")
