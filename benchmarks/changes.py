@@ -37,7 +37,8 @@ CHANGES = (
     ("135d192", "search: candidates that cannot win left out by sums over blocks"),
     ("61478ec", "everything until here"),
     ("fe7412a", "ends of rows mirrored without divisions by the prefilter"),
-    ("HEAD", "search: memory that begins at a cache line"),
+    ("2db32d1", "search: memory that begins at a cache line"),
+    ("HEAD", "groups of a column placed in short vectors of 32 bits"),
 )
 
 WINDOW = ("-hws", str(compare.HWS), "-np", "1")

@@ -66,6 +66,14 @@ template <int L> MPIDVC_INLINE typename Lanes<L>::F ramp() {
     for (int i = 0; i < L; i++) v[i] = (float)i;
     return v;
 }
+template <int L> MPIDVC_INLINE typename Lanes<L>::I lane_numbers() {
+    typename Lanes<L>::I v;
+    for (int i = 0; i < L; i++) v[i] = i;
+    return v;
+}
+template <int L> MPIDVC_INLINE typename Lanes<L>::F to_floats(typename Lanes<L>::I v) {
+    return __builtin_convertvector(v, typename Lanes<L>::F);
+}
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)
 #define MPIDVC_SHUFFLE(type, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -133,6 +141,8 @@ enum { FULL = 1, WIDE = 1, QUAD = 1 };
 template <int L> MPIDVC_INLINE float load(const float *p) { return *p; }
 template <int L> MPIDVC_INLINE void store(float *p, float v) { *p = v; }
 template <int L> MPIDVC_INLINE float ramp() { return 0.f; }
+template <int L> MPIDVC_INLINE int32_t lane_numbers() { return 0; }
+template <int L> MPIDVC_INLINE float to_floats(int32_t v) { return (float)v; }
 MPIDVC_INLINE double total(float v) { return (double)v; }
 template <int L, int S> struct Widen {
     static MPIDVC_METHOD float of(float v) { return v; }

@@ -87,7 +87,7 @@ MPIDVC_INLINE typename Lanes<L>::F interpolate(const float *p, Int py, Int pz, t
     return sum;
 }
 
-enum { PIECE = 32, BUNCH = 8 };  // rows whose groups are placed at once: in turn, and in step
+enum { PIECE = 32 };  // rows whose groups are placed at once
 
 // A region of box 2 and the way to sample it: position of the region's voxel x = centre + F (x - (n - 1) / 2).
 struct Sampler {
@@ -103,7 +103,7 @@ struct Sampler {
     Int base[3], along_z[3], along_y[3], along_x[3];  // fixed point, 32 fractional bits; along_x[2] less one voxel
     float slope[3];
     int lanes;       // widest group that lies in two voxels at most along every axis; 0: single samples
-    bool slow;       // positions move so slowly that places() holds for the groups of a piece
+    bool slow;       // positions move so slowly that find_places() holds for the groups of a piece
 };
 
 const double FIXED = 4294967296.0;
@@ -174,7 +174,8 @@ template <int O, int D> void plan(Sampler &s, const double F[9], const double ce
                                           : 0;
     double along = 0;
     for (int a = 3 - D; a < 3; a++) along = fmax(along, fabs(F[3 * a + 1] - (a == 1)));
-    s.slow = s.lanes && !s.wild && along * PIECE <= 100;
+    const double farthest = 256 * (double)(s.py + (D == 3 ? s.pz : 0));  // between the groups of a piece, at most
+    s.slow = s.lanes && !s.wild && along * PIECE <= 100 && farthest < 2e9;
     s.origin = s.data;
     if (O == 3) s.origin -= (D == 3 ? s.pz : 0) + s.py + 1;
     s.unit = O == 1 ? 1.f : D == 3 ? 1.f / 216.f : 1.f / 36.f;
@@ -279,12 +280,12 @@ template <int L, int O, int D> MPIDVC_INLINE typename Lanes<L>::F group_at(const
     }
 }
 
-// Places of the groups of a column, one below the other.
+// Places of the groups of a column, one below the other. What is stored across two cache lines is read late.
 struct Places {
+    alignas(64) float t[3][PIECE];
+    alignas(64) int32_t offset[PIECE];
+    alignas(64) int32_t split[PIECE];
     const float *first;
-    float t[3][PIECE];
-    Int offset[PIECE];
-    int32_t split[PIECE];
     MPIDVC_METHOD Place operator[](Int y) const {
         return Place{first + offset[y], {t[0][y], t[1][y], t[2][y]}, split[y]};
     }
@@ -303,20 +304,20 @@ template <int D> void find_places(const Sampler &s, Int z, Int y, Int x, Int cou
         span[a] = (int32_t)((s.along_x[a] * (count - 1)) >> 8);
     }
     out.first = s.origin + (D == 3 ? origin[0] * s.pz : 0) + origin[1] * s.py + origin[2] + x;
-    for (Int k = 0; k < rows; k += BUNCH) {
-        int32_t low[3][BUNCH], split[BUNCH] = {};
-        for (int a = 3 - D; a < 3; a++)
-            for (int j = 0; j < BUNCH; j++) {
-                const int32_t first = rest[a] + ((int32_t)k + j) * step[a], last = first + span[a];
-                const int32_t i = first >> 24, e = last >> 24, least = i < e ? i : e;
-                low[a][j] = least;
-                out.t[a][k + j] = (float)(first - (int32_t)((uint32_t)least << 24)) * (1.f / 16777216.f);
-                split[j] |= (i != e) << a;
-            }
-        for (int j = 0; j < BUNCH; j++) {
-            out.offset[k + j] = (D == 3 ? (Int)low[0][j] * s.pz : 0) + (k + j + (Int)low[1][j]) * s.py + (Int)low[2][j];
-            out.split[k + j] = split[j];
+    typedef typename Lanes<FULL>::I I;
+    const int32_t pitch[3] = {D == 3 ? (int32_t)s.pz : 0, (int32_t)s.py, 1};
+    I row = lane_numbers<FULL>();
+    for (Int k = 0; k < rows; k += FULL, row += (int32_t)FULL) {
+        I offset = row * pitch[1], split = {};
+        MPIDVC_UNROLL
+        for (int a = 3 - D; a < 3; a++) {
+            const I first = rest[a] + row * step[a], last = first + span[a];
+            const I i = first >> 24, e = last >> 24, least = i < e ? i : e;
+            offset += least * pitch[a];
+            store<FULL>(out.t[a] + k, to_floats<FULL>(first - least * (1 << 24)) * (1.f / 16777216.f));
+            split |= i != e ? I{} + (1 << a) : I{};
         }
+        *(I *)(out.offset + k) = offset, *(I *)(out.split + k) = split;
     }
 }
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -40,6 +43,21 @@ def test_registration_equals_oracle(isa, order, two_d, criterion, rigid, update_
         assert got.status == 2
         if rigid:
             np.testing.assert_allclose(got.F @ got.F.T, np.eye(3), rtol=0, atol=1e-12)
+
+
+def test_rows_that_are_too_far_apart_for_32_bits(isa):
+    """Places of groups are found in integers of 32 bits where the pitches of the box allow it."""
+    pair = replace(moving(True, 1))
+    run, nodes = run_for(pair), nodes_of(pair)
+    guesses = np.array([guess_at(pair, node) for node in nodes])
+    box, pitch = pair.box2, 1 << 27
+    # 40 GB of which only the pages that are written to take memory
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+    memory = mmap.mmap(-1, 4 * pitch * box.shape[1], flags=flags)
+    pair.box2 = np.frombuffer(memory, np.float32).reshape(1, box.shape[1], pitch)
+    pair.box2[:, :, : box.shape[2]] = box
+    for node, phi, got in zip(nodes, guesses, correlate(pair, run, nodes, guesses), strict=True):
+        agree(got, expected_outcome(pair, run, node, phi))
 
 
 @pytest.mark.parametrize("rigid", [False, True], ids=["all", "rigid"])
