@@ -60,6 +60,17 @@ def test_rows_that_are_too_far_apart_for_32_bits(isa):
         agree(got, expected_outcome(pair, run, node, phi))
 
 
+def test_any_value_of_a_map_but_0_is_usable(isa):
+    """Eight bytes are counted at once."""
+    pair = moving(False, 1)
+    usable = np.random.default_rng(3).choice(np.array([0, 1, 127, 128, 255], np.uint8), pair.im1.shape)
+    pair = replace(pair, usable=usable)
+    run, nodes = run_for(pair), nodes_of(pair)
+    guesses = np.array([guess_at(pair, node) for node in nodes])
+    for node, phi, got in zip(nodes, guesses, correlate(pair, run, nodes, guesses), strict=True):
+        agree(got, expected_outcome(pair, run, node, phi))
+
+
 @pytest.mark.parametrize("rigid", [False, True], ids=["all", "rigid"])
 @pytest.mark.parametrize("size", [(8, 9, 12), (9, 10, 11), (10, 8, 7)])
 @DIMENSIONS
