@@ -38,7 +38,8 @@ CHANGES = (
     ("61478ec", "everything until here"),
     ("fe7412a", "ends of rows mirrored without divisions by the prefilter"),
     ("2db32d1", "search: memory that begins at a cache line"),
-    ("HEAD", "groups of a column placed in short vectors of 32 bits"),
+    ("37541ee", "groups of a column placed in short vectors of 32 bits"),
+    ("HEAD", "voxels of maps counted eight at a time"),
 )
 
 WINDOW = ("-hws", str(compare.HWS), "-np", "1")

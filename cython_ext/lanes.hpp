@@ -2,6 +2,7 @@
 // throughout (see instruction_set.hpp).
 #pragma once
 #include <stdint.h>
+#include <string.h>
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(MPIDVC_PLAIN)
 #define MPIDVC_METHOD inline __attribute__((always_inline))
@@ -29,6 +30,28 @@ MPIDVC_INLINE Int clamp(Int i, Int n) { return i < 0 ? 0 : i >= n ? n - 1 : i; }
 MPIDVC_INLINE Int floor_to_int(double v) {
     const Int i = (Int)v;
     return i - (v < (double)i);
+}
+
+// Bytes of a row that are not 0, eight at a time: rows of windows are too short for longer vectors.
+MPIDVC_INLINE Int count_of(const uint8_t *map, Int n) {
+    const uint64_t ones = 0x0101010101010101u, sevens = 0x7f * ones;
+    Int sum = 0, x = 0;
+    for (; x + 8 <= n; x += 8) {
+        uint64_t eight;
+        memcpy(&eight, map + x, 8);
+        const uint64_t bits = ((eight & sevens) + sevens) | eight;  // the highest bit of each byte that is not 0
+        sum += (Int)((bits >> 7 & ones) * ones >> 56);
+    }
+    for (; x < n; x++) sum += map[x] != 0;
+    return sum;
+}
+
+// The same of a part of a map.
+MPIDVC_INLINE Int count_of(const uint8_t *map, Int py, Int pz, const Int n[3]) {
+    Int sum = 0;
+    for (Int z = 0; z < n[0]; z++)
+        for (Int y = 0; y < n[1]; y++) sum += count_of(map + z * pz + y * py, n[2]);
+    return sum;
 }
 
 template <int L> struct Lanes;

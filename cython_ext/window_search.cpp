@@ -541,15 +541,7 @@ bool crop(const uint8_t *usable, Int py, Int pz, Int low[3], Int n[3]) {
 
 // Number of usable voxels of a part.
 Int count(const uint8_t *usable, Int py, Int pz, const Int n[3]) {
-    if (!usable) return n[0] * n[1] * n[2];
-    Int sum = 0;
-    for (Int z = 0; z < n[0]; z++)
-        for (Int y = 0; y < n[1]; y++) {
-            int row = 0;
-            for (Int x = 0; x < n[2]; x++) row += usable[z * pz + y * py + x] != 0;
-            sum += row;
-        }
-    return sum;
+    return usable ? count_of(usable, py, pz, n) : n[0] * n[1] * n[2];
 }
 
 // A constant to subtract: about the mean of the usable values.

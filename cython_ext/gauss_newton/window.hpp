@@ -232,28 +232,6 @@ void find_ends(Window &win) {
     }
 }
 
-// Voxels of a row that are not 0 in a map.
-MPIDVC_INLINE Int count_of(const uint8_t *map, Int n) {
-    const uint64_t ones = 0x0101010101010101u, sevens = 0x7f * ones;
-    Int sum = 0, x = 0;
-    for (; x + 8 <= n; x += 8) {
-        uint64_t eight;
-        memcpy(&eight, map + x, 8);
-        const uint64_t bits = ((eight & sevens) + sevens) | eight;  // the highest bit of each byte that is not 0
-        sum += (Int)((bits >> 7 & ones) * ones >> 56);
-    }
-    for (; x < n; x++) sum += map[x] != 0;
-    return sum;
-}
-
-// The same of a part of a box.
-Int count_of(const uint8_t *map, Int py, Int pz, const Int n[3]) {
-    Int sum = 0;
-    for (Int z = 0; z < n[0]; z++)
-        for (Int y = 0; y < n[1]; y++) sum += count_of(map + z * pz + y * py, n[2]);
-    return sum;
-}
-
 // The weights of window 1 from a map of the voxels that may be compared.
 void read_weights(Window &win, const uint8_t *map, Int py, Int pz) {
     for (Int z = 0; z < win.n[0]; z++)
