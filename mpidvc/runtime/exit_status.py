@@ -15,7 +15,7 @@ RETRY = 75
 STOPPED = 85
 _SIGNAL = 128
 
-#: The table of the documentation (docs/long-runs.md, README.md).
+#: The table of the documentation (docs/long-runs.md).
 MEANINGS = {
     str(TRUSTED): "finished, there is a result to trust",
     str(UNTRUSTED): "finished, but the result is not to be trusted",
