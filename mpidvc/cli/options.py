@@ -141,14 +141,22 @@ def add_neighbours(group: Group, radius: str, number: str) -> None:
     )
 
 
-def add_grid(group: Group) -> None:
-    """Add ``-ns``, ``-ns3``, ``-hws``, ``-hws3``: `node_spacing`, `half_window_size`, each None or (z, y, x)."""
+def add_grid(group: Group, spacing: str = "", window: str = "") -> None:
+    """Add ``-ns``, ``-ns3``, ``-hws``, ``-hws3``: `node_spacing`, `half_window_size`, each None or (z, y, x).
+
+    Parameters
+    ----------
+    group : argument group
+    spacing, window : str
+        What None stands for, for the help; "" where they have to be given.
+    """
     add_triple(
         group,
         "node_spacing",
         ("-ns", "--node-spacing"),
         ("-ns3", "--node-spacing-3"),
-        "distance of the nodes, in voxels; small distances cost time, and windows that overlap repeat each other",
+        "distance of the nodes, in voxels; small distances cost time, and windows that overlap share their voxels"
+        + (spacing and f" (default: {spacing})"),
     )
     add_triple(
         group,
@@ -156,7 +164,7 @@ def add_grid(group: Group) -> None:
         ("-hws", "--half-window-size"),
         ("-hws3", "--half-window-size-3"),
         "distance from the node to the sides of its window, in voxels: ldic compares 2 N - 1 voxels along each axis, a "
-        "search 2 N + 1",
+        "search 2 N + 1" + (window and f" (default: {window})"),
     )
 
 
@@ -345,22 +353,22 @@ def add_sigma(parser: Parser) -> None:
         "--sigma",
         group=group,
         action="store_true",
-        help="measure one standard deviation of the displacement and of F of every point that converges, for the noise "
-        "of the images: columns sigmaZdisp ... sigmaFxx (voxels; random part only) and noise (grey levels) in the "
-        "results file",
+        help="the random error (one standard deviation) of the displacement and of F of every point that converges, "
+        "from the noise of the images: columns sigmaZdisp ... sigmaFxx (voxels) and noise (grey levels) in the results "
+        "file",
     )
     parser.add_own_argument(
         "--noise-from",
         group=group,
         metavar="FILE",
-        help="the noise is that of this results file (.h5): of mpidvc ldic --sigma for two scans of the same state. It "
-        "is better than the residual of the run itself, which holds what the windows cannot follow, too",
+        help="take the noise from this results file (.h5), of mpidvc ldic --sigma for two scans of the same state. It "
+        "is better than the residual of the run itself, which also holds what the windows cannot follow",
     )
     parser.add_own_argument(
         "--noise-mask",
         group=group,
         metavar="FILE",
-        help="the noise is that of image 1 where this mask, of its shape, is not 0: a uniform region, as air",
+        help="take the noise from image 1 where this mask, of its shape, is not 0: a uniform region, such as air",
     )
 
 
@@ -416,7 +424,8 @@ def add_known_noise(group: Group) -> None:
     group.add_argument(
         "--noise-mask",
         metavar="FILE",
-        help="mask of image 1, of its shape: voxels where it is not 0 are of a uniform material, or air",
+        help="mask of image 1, of its shape: the noise is that of the voxels where it is not 0, of a uniform material or "
+        "of air",
     )
     group.add_argument(
         "--noise",

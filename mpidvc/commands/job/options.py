@@ -14,8 +14,8 @@ examples:
   mpidvc job slurm -- ldic im1.tif im2.tif -ns 5 -hws 10 > job.sh; sbatch job.sh
   mpidvc job slurm --submit -- reg im1.tif im2.tif -- ldic im1.tif im2.tif -pf im1-im2-registration.tsv
       two steps in one job; the second begins when the first is finished
-  mpidvc job pbs --cores-per-node 64 --nodes 2 --time 4:00:00 --mail me@site.org -- ldic im1.tif im2.tif
-  mpidvc job workstation -- ldic im1.tif im2.tif > run.sh
+  mpidvc job pbs --cores-per-node 64 --nodes 2 --time 4:00:00 --mail me@site.org -- ldic im1.tif im2.tif -ns 5 -hws 10
+  mpidvc job workstation -- ldic im1.tif im2.tif -ns 5 -hws 10 > run.sh
   mpidvc job apptainer > mpidvc.def
       definition of a container
 

@@ -108,8 +108,8 @@ def check(args: argparse.Namespace) -> list[str]:
     notes = options.check_series(args, len(args.images))
     if args.adaptive is not None and args.interpolation_order == 1 and not (args.noise_from or args.noise_mask):
         notes.append(
-            "--adaptive -o 1: errors of the linear interpolation are in the residual and count as noise, so that windows "
-            "are larger than they need be; take -o 3, --noise-from or --noise-mask"
+            "--adaptive -o 1: errors of the interpolation are in the residual and count as noise, so that windows are "
+            "larger than they need be; take -o 3, --noise-from or --noise-mask"
         )
     if args.series_incremental and args.mask1 is not None:
         notes.append("with -sei the same mask (-mf1) is laid on the first image of every pair")

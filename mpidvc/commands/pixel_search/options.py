@@ -26,7 +26,9 @@ examples:
 
 def add_options(parser: Parser) -> None:
     """Add the options of the command."""
-    parser.add_argument("im1", help="image 1: a TIFF file or a folder of slices")
+    parser.add_argument(
+        "im1", help="image 1: a TIFF file, a folder of TIFF slices, or an HDF5 dataset (file.h5::/path)"
+    )
     parser.add_argument("im2", help="image 2, searched")
     start = parser.add_argument_group("what is searched, and from where")
     options.add_mask(start)

@@ -25,6 +25,9 @@ examples:
       on the hosts that the launcher chooses
 """
 
+#: Half-window size where none is given, voxels.
+HALF_WINDOW = 5
+
 
 def add_options(parser: Parser) -> None:
     """Add the options of the command."""
@@ -57,7 +60,7 @@ def add_options(parser: Parser) -> None:
     options.add_mask(points)
     options.add_mask(points, 2)
     windows = parser.add_argument_group("grid, windows and search")
-    options.add_grid(windows)
+    options.add_grid(windows, spacing="twice -hws", window=str(HALF_WINDOW))
     options.add_search_range(windows)
     options.add_grey_thresholds(windows)
     options.add_zero_mean(parser, windows)

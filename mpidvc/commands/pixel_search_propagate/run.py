@@ -10,6 +10,7 @@ import numpy as np
 from mpidvc.arrays import Ints
 from mpidvc.cli.options import image_mode
 from mpidvc.commands.pixel_search_propagate.labels import LabelPlan
+from mpidvc.commands.pixel_search_propagate.options import HALF_WINDOW
 from mpidvc.commands.pixel_search_propagate.travel import Start, Travel
 from mpidvc.core.pixel_search import RESULT, SearchSettings
 from mpidvc.errors import UserError
@@ -29,9 +30,6 @@ from mpidvc.workflow.search import FILES, LESS, search_options, search_settings,
 from mpidvc.workflow.work import Work
 
 __all__ = ["Plan"]
-
-#: Half-window size where none is given, voxels.
-HALF_WINDOW = 5
 
 
 @dataclass(frozen=True, kw_only=True)
