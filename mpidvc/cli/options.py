@@ -424,8 +424,8 @@ def add_known_noise(group: Group) -> None:
     group.add_argument(
         "--noise-mask",
         metavar="FILE",
-        help="mask of image 1, of its shape: the noise is that of the voxels where it is not 0, of a uniform material or "
-        "of air",
+        help="mask of image 1, of its shape: the noise is that of the voxels where it is not 0, of a uniform material "
+        "or of air",
     )
     group.add_argument(
         "--noise",
