@@ -118,5 +118,5 @@ class Plan(PointwisePlan[Part]):
             console.warn(
                 "no window was found: see -mf1, -mf2, -mc, -glt, -ght, and whether the guess leads out of image 2"
             )
-            return 0 if np.all(status == -5) else 1
+            return 1
         return 0
