@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["CORRELATION", "LABELS", "LABEL_SEARCH", "PASSED", "SEARCH", "STRAIN", "Status"]
+__all__ = ["CORRELATION", "FLAGS", "LABELS", "LABEL_SEARCH", "PASSED", "SEARCH", "STRAIN", "Status"]
 
 
 class Status(NamedTuple):
@@ -56,4 +56,17 @@ PASSED = {
 STRAIN = {
     2: Status("computed", "computed"),
     -5: Status("no strain", "none: the point or a node of the cell does not count, or too few neighbours do"),
+}
+
+
+def _named(*names: str) -> dict[int, Status]:
+    return {value: Status(name, name) for value, name in enumerate(names)}
+
+
+#: Further columns whose numbers are names, and these.
+FLAGS = {
+    "outlier": _named("no outlier", "outlier"),
+    "correction": _named("as measured", "mean or linear fit", "quadratic fit"),
+    "atLimit": _named("within the range", "at its end"),
+    "windowLimit": _named("error met", "largest window", "curvature"),
 }

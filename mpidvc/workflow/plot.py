@@ -16,7 +16,7 @@ import numpy as np
 
 from mpidvc.arrays import Array, Ints, Triple
 from mpidvc.atomic import replacing
-from mpidvc.core.statuses import Status
+from mpidvc.core.statuses import FLAGS, Status
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
 from mpidvc.images.image import Image
@@ -70,6 +70,8 @@ STATUS_COLOURS = {
     -5: "#f0f0f0",
     -7: "#bdbdbd",
 }
+#: Colours of the values of `FLAGS`.
+FLAG_COLOURS = ("#2166ac", "#fdae61", "#b2182b")
 #: Inches: width of a picture, most height of a slice (of one of three, and of a single one), room around a slice
 #: (left, below, above), for a colour bar, and for the notes below.
 WIDTH, TALL, TALL_ALONE, LEFT, BELOW, ABOVE, BAR, NOTES = 10.0, 2.3, 3.5, 0.55, 0.45, 0.42, 1.4, 0.34
@@ -204,11 +206,11 @@ class Row(NamedTuple):
     slices : list of Slice
     limits : 2 floats
     colours : str
-        Name of a map; "status" for return statuses.
+        Name of a map; "status" for return statuses and flags.
     beyond : 2 bools
         Whether there are values below and above the limits.
     statuses : mapping of int to Status
-        Return statuses that the points may have.
+        Return statuses, or values of a flag, that the points may have.
     """
 
     title: str
@@ -321,7 +323,7 @@ def row_of(
         part = values[start : start + plane.points.size].reshape(plane.points.shape)
         start += plane.points.size
         slices.append(Slice(plane.axis, plane.place, part, _extent(plane), _places(plane)))
-    return slices_row(quantity, slices, limits, statuses)
+    return slices_row(quantity, slices, limits, FLAGS.get(quantity.name, statuses))
 
 
 def slices_row(
@@ -604,7 +606,7 @@ def _extend(beyond: tuple[bool, bool]) -> Any:
 
 
 def _colours(row: Row) -> tuple[dict[str, Any], tuple[list[float], list[str]] | None]:
-    """Settings of the colours, and ticks with their names where these are return statuses."""
+    """Settings of the colours, and ticks with their names where these are return statuses or flags."""
     from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
 
     if row.colours != "status":
@@ -612,9 +614,12 @@ def _colours(row: Row) -> tuple[dict[str, Any], tuple[list[float], list[str]] | 
     values = np.concatenate([part.values.ravel() for part in row.slices])
     present = sorted({int(v) for v in np.unique(values[np.isfinite(values)])}) or [0]
     edges = [present[0] - 0.5, *((a + b) / 2 for a, b in itertools.pairwise(present)), present[-1] + 0.5]
-    chosen = ListedColormap([STATUS_COLOURS.get(value, "black") for value in present])
+    flags = row.statuses in FLAGS.values()
+    colours = dict(enumerate(FLAG_COLOURS)) if flags else STATUS_COLOURS
+    chosen = ListedColormap([colours.get(value, "black") for value in present])
     middles = [(a + b) / 2 for a, b in itertools.pairwise(edges)]
-    labels = [f"{value:+d} {row.statuses[value].name if value in row.statuses else ''}".strip() for value in present]
+    names = [row.statuses[value].name if value in row.statuses else "" for value in present]
+    labels = names if flags else [f"{value:+d} {name}".strip() for value, name in zip(present, names, strict=True)]
     return {"cmap": chosen, "norm": BoundaryNorm(edges, len(present))}, (middles, labels)
 
 

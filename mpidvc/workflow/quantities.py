@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mpidvc.arrays import Array, Ints
 from mpidvc.core.motion import MotionFit, fit_all
 from mpidvc.core.series import NOT_COMPARED
-from mpidvc.core.statuses import CORRELATION, SEARCH, STRAIN, Status
+from mpidvc.core.statuses import CORRELATION, FLAGS, SEARCH, STRAIN, Status
 from mpidvc.core.strain import COMPONENTS, along_z, components, gradients_around
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
@@ -21,7 +21,7 @@ from mpidvc.kernels.neighbours import Points
 __all__ = ["MAGNITUDE", "RADIUS", "Kind", "Quantities", "Quantity", "in_plane", "statuses_of"]
 
 #: How values are coloured: of both signs, or differences (0 is in the middle, too, where one sign occurs), grey levels
-#: (in colours where both signs occur), amounts, or return statuses.
+#: (in colours where both signs occur), amounts, or numbers that are names: return statuses and `FLAGS`.
 Kind = Literal["signed", "difference", "grey", "amount", "status"]
 #: Length of the displacement, with and without the rigid motion of all points.
 MAGNITUDE, REST = "disp", "nonrigid"
@@ -171,8 +171,8 @@ class Quantities:
                 order = {"z": "smallest", "y": "smallest" if self.flat else "middle", "x": "largest"}
                 title = f"{order[suffix]} principal strain"
             return Quantity(name, title, unit, "amount" if part in ("dev", "devss") else "signed")
-        if name == "returnStatus":
-            return Quantity(name, TITLES[name], "", "status")
+        if name == "returnStatus" or name in FLAGS:
+            return Quantity(name, TITLES.get(name, name), "", "status")
         values = np.asarray(self.field.columns[name], np.float64)
         signed = bool((values < 0).any() and (values > 0).any()) and name not in ("zncc", "error", "pixelSearchCC")
         unit = "voxels" if name.startswith("sigma") and name.endswith("disp") else UNITS.get(name, "")

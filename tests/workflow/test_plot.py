@@ -15,7 +15,7 @@ from mpidvc.fields.tsv import write_tsv
 from mpidvc.images.image import ArrayImage
 from mpidvc.main import main
 from mpidvc.workflow import plot
-from mpidvc.workflow.quantities import Quantity
+from mpidvc.workflow.quantities import Quantities, Quantity, statuses_of
 
 
 @pytest.fixture
@@ -99,6 +99,22 @@ def test_colours_show_rare_statuses_and_no_outliers() -> None:
     assert plot.limits_of(wide + 10, "signed")[1] == plot.AMOUNT
     (low, high), colours, _ = plot.limits_of(np.linspace(1, 3, 1000), "difference")
     assert (low, colours) == (-high, plot.SIGNED)
+
+
+def test_numbers_that_are_names_are_drawn_as_names() -> None:
+    given = grid()
+    given.columns["correction"] = np.where(np.arange(120) == 47, 2.0, 0.0)
+    (plane,) = plot.planes_of(given, {0: 10.0})
+    rows = {}
+    for name in ("correction", "returnStatus"):
+        quantities = Quantities(given, all_points=True)
+        values = quantities.compute([name], plane.points.ravel())[name]
+        row = plot.row_of(quantities.about(name), [plane], values, statuses_of(given))
+        _, ticks = plot._colours(row)
+        assert ticks is not None
+        rows[name] = ticks[1]
+    # node 47 lies in the layer at z = 10
+    assert rows == {"correction": ["as measured", "quadratic fit"], "returnStatus": ["+1 not converged", "+2 converged"]}
 
 
 def test_grey_levels_of_a_large_plane_are_thinned() -> None:
