@@ -269,7 +269,7 @@ def test_nan_rows_of_a_guess(images: Path, tmp_path: Path) -> None:
 
 
 def test_search_outside_image_2(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = search(images, "a.tif b.tif -ns 12 -hws 4 -sr 60 62 0 0 0 0", tmp_path)
+    found = search(images, "a.tif b.tif -ns 12 -hws 4 -sr 60 62 0 0 0 0", tmp_path, status=1)
     assert (found["returnStatus"] == -5).all()
     assert np.isnan(columns(found, DISPLACEMENTS)).all()
     assert (found["pixelSearchCC"] == 0).all()
