@@ -66,7 +66,7 @@ def _named(*names: str) -> dict[int, Status]:
 #: Further columns whose numbers are names, and these.
 FLAGS = {
     "outlier": _named("no outlier", "outlier"),
-    "correction": _named("as measured", "mean or linear fit", "quadratic fit"),
+    "correction": _named("not corrected", "mean or linear fit", "quadratic fit"),
     "atLimit": _named("within the range", "at its end"),
     "windowLimit": _named("error met", "largest window", "curvature"),
 }

@@ -114,7 +114,7 @@ def test_numbers_that_are_names_are_drawn_as_names() -> None:
         assert ticks is not None
         rows[name] = ticks[1]
     # node 47 lies in the layer at z = 10
-    assert rows["correction"] == ["as measured", "quadratic fit"]
+    assert rows["correction"] == ["not corrected", "quadratic fit"]
     assert rows["returnStatus"] == ["+1 not converged", "+2 converged"]
 
 
