@@ -14,12 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from scipy.spatial.transform import Rotation
 
 import mpidvc
+from mpidvc.commands.report import residual
+from mpidvc.commands.report.gather import gather
 from mpidvc.core.analytic import AnalyticPair
 from mpidvc.fields.hdf5 import write_hdf5
 from mpidvc.fields.phifield import Layout, PhiField
 from mpidvc.fields.tsv import write_tsv
+from mpidvc.images.image import ArrayImage, Image
 from mpidvc.main import main
 
 RANDOM = np.random.default_rng(8)
@@ -145,6 +149,8 @@ def report(*words: Any) -> int:
 
 def test_the_numbers_of_a_field(tmp_path: Path) -> None:
     given = field(sigmaZ=RANDOM.gamma(20, 0.001, 336))
+    given.phi[:, 0, 0] += RANDOM.normal(0.02, 0.001, 336)
+    given.phi[:, 2, 1] -= 0.03
     given.columns["returnStatus"][[3, 100, 200]] = -1, -5, 1
     given.phi[100, :3] = np.nan
     write_hdf5(tmp_path / "r.h5", given, attributes=LDIC)
@@ -167,9 +173,19 @@ def test_the_numbers_of_a_field(tmp_path: Path) -> None:
         found = [told[key] for key in ("mean", "sd", "min", "q01", "median", "q99", "max")]
         np.testing.assert_allclose(found, expected, rtol=1e-12)
     histogram = facts["histograms"]["Ydisp"]
-    assert sum(histogram["counts"]) + histogram["below"] + histogram["above"] == 333
-    counts, _ = np.histogram(given["Ydisp"][good], histogram["edges"])
-    assert histogram["counts"] == counts.tolist()
+    assert histogram["edges"][0] == pytest.approx(quantities["Ydisp"]["q01"], rel=1e-9)
+    assert histogram["edges"][-1] == pytest.approx(quantities["Ydisp"]["q99"], rel=1e-9)
+    # of 333 values three lie below the quantile of 1 %, 3.32 steps from the least, and its like above
+    values = np.sort(given["Ydisp"][good])
+    assert (histogram["below"], histogram["above"]) == (4, 4)
+    for low, high, count in zip(histogram["edges"][:-1], histogram["edges"][1:], histogram["counts"], strict=True):
+        assert count == ((values >= low) & (values < high)).sum()
+    assert sum(histogram["counts"]) == 333 - 8
+    # a class for each number of iterations
+    histogram = facts["histograms"]["iterations"]
+    assert histogram["edges"] == [2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 8.5]
+    compared = given["iterations"][given["returnStatus"] != -5]
+    assert histogram["counts"] == [(compared == n).sum() for n in range(3, 9)]
     for axis, letter in enumerate("zyx"):
         profile = next(p for p in facts["profiles"] if p["axis"] == letter and "Ydisp" in p["quantities"])
         told = profile["quantities"]["Ydisp"]
@@ -181,10 +197,30 @@ def test_the_numbers_of_a_field(tmp_path: Path) -> None:
     design = np.column_stack([given.positions[good], np.ones(good.sum())])
     fit = np.linalg.solve(design.T @ design, design.T @ given.displacements[good])
     np.testing.assert_allclose(np.array(facts["motion"]["F"]) - np.eye(3), fit[:3].T, atol=1e-10)
-    E = (np.array(facts["motion"]["F"]).T @ np.array(facts["motion"]["F"]) - np.eye(3)) / 2
-    assert facts["motion"]["green_lagrange"]["yy"] == pytest.approx(E[1, 1], abs=1e-12)
+    motion = facts["motion"]
+    moves, arms = given.displacements[good], given.positions[good] - given.positions[good].mean(axis=0)
+    for name, F in (("", np.eye(3) + fit[:3].T), ("mean_F_", given.F[good].mean(axis=0))):
+        E = (F.T @ F - np.eye(3)) / 2
+        for k, pair in enumerate(("zz", "zy", "zx", "yy", "yx", "xx")):
+            expected = E[np.triu_indices(3)][k]
+            assert motion[f"{name}green_lagrange"][pair] == pytest.approx(expected, abs=1e-12), name + pair
+        assert motion[f"{name}volume"] == pytest.approx(np.linalg.det(F) - 1, abs=1e-12)
+    np.testing.assert_allclose(motion["mean_F"], given.F[good].mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(motion["centre"], given.positions[good].mean(axis=0), rtol=1e-12)
+    for name in ("translation", "mean_displacement"):
+        np.testing.assert_allclose(motion[name], moves.mean(axis=0), rtol=1e-12)
+    assert motion["points"] == 333
+    assert motion["rms"] == pytest.approx(np.sqrt(((moves - design @ fit) ** 2).sum(axis=1).mean()), rel=1e-9)
+    # the rotation that brings the points nearest to where they went
+    turned, _ = Rotation.align_vectors(arms + moves - moves.mean(axis=0), arms)
+    np.testing.assert_allclose(motion["rotation"], turned.as_rotvec(degrees=True), atol=1e-9)
+    rest = arms + moves - moves.mean(axis=0) - turned.apply(arms)
+    assert motion["rigid_rms"] == pytest.approx(np.sqrt((rest**2).sum(axis=1).mean()), rel=1e-9)
     assert facts["verdict"]["trusted"]
-    assert facts["verdict"]["text"].startswith("The result is one to trust: 99.4% of the 335 points that ldic compared")
+    assert facts["verdict"]["text"].startswith(
+        "The result is one to trust: 99.4% of the 335 points that ldic compared converged (of 336 in all), with a "
+        f"median ZNCC of {np.median(given['zncc']):.3f}. On the whole it moved by ("
+    )
     assert facts["verdict"]["text"] in page.text
 
 
@@ -243,19 +279,18 @@ def test_a_folder(measured: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(motion["rotation"], [1, 0, 0], atol=0.03)
     assert motion["green_lagrange"]["yy"] == pytest.approx((1.01**2 - 1) / 2, abs=5e-4)
     # what is left is the noise of both images, and what their interpolation smooths
-    residual = facts["residual"]
-    assert residual["after"]["sd"] < 0.25 * residual["before"]["sd"]
-    assert residual["gain"] == pytest.approx(1, abs=0.05)
+    left = facts["residual"]
+    assert left["after"]["sd"] < 0.25 * left["before"]["sd"]
+    assert left["gain"] == pytest.approx(1, abs=0.05)
 
 
 def test_the_residual_is_the_difference_of_the_images(measured: Path, tmp_path: Path) -> None:
     """Before, with the grey levels that the report tells: by plain numpy over one of the planes."""
-    from mpidvc.commands.report.residual import compare
     from mpidvc.images.image import open_image
 
     found = mpidvc.read_field(measured / "im1-im2-ldic.h5")
     images = open_image(measured / "im1.tif"), open_image(measured / "im2.tif")
-    compared = compare(images, found, found.good, 3)
+    compared = residual.compare(images, found, found.good, 3)
     f, g = (tifffile.imread(measured / f"im{k}.tif").astype(float) for k in (1, 2))
     part = compared.before[0]
     assert part.axis == 0
@@ -273,6 +308,102 @@ def test_the_residual_is_the_difference_of_the_images(measured: Path, tmp_path: 
     assert compared.after[0].values[y, x] == pytest.approx(expected, abs=1e-3 * np.ptp(f))
 
 
+#: Grey levels of a multiple of 4, so that halves are exact.
+SOLID = 4.0 * RANDOM.integers(0, 500, (40, 44, 48))
+SHIFT = (1, 3, -2)
+
+
+def shifted(nodes: tuple[int, int, int] = (4, 4, 5)) -> tuple[tuple[Image, Image], PhiField]:
+    """A solid that moves by whole voxels, and gets darker: image 1 is 2 image 2 + 100; and the field of its nodes."""
+    two = (np.roll(SOLID, SHIFT, (0, 1, 2)) - 100) / 2
+    positions = np.moveaxis(np.indices(nodes), 0, -1).reshape(-1, 3) * 8.0 + 6.0
+    phi = np.tile(np.eye(4), (len(positions), 1, 1))
+    phi[:, :3, 3] = SHIFT
+    images = ArrayImage(SOLID.astype(np.float32), "one"), ArrayImage(two.astype(np.float32), "two")
+    return images, PhiField.from_positions(positions, phi, {})
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_what_is_left_of_images_that_are_known(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing where the field tells the displacement; all numbers over these voxels of the middle planes of nodes."""
+    monkeypatch.setattr(residual, "PIXELS", 48 // step)
+    images, given = shifted()
+    found = residual.compare(images, given, np.ones(len(given), bool), 1)
+    two = images[1].read_box((0, 0, 0), SOLID.shape)[0].astype(float)
+    assert (found.gain, found.bias) == pytest.approx((2, 100))
+    differences, levels = [], []
+    for axis in range(3):
+        place = 22
+        # the nodes lie between 6 and 30, along x 38, and image 2 has all that they tell
+        inside = np.zeros(SOLID.shape, bool)
+        inside[6:31, 6:31, 6:39] = True
+        cut = [slice(None, None, step)] * 3
+        cut[axis] = slice(place, place + 1)
+        one, other, known = (part[tuple(cut)].squeeze(axis) for part in (SOLID, two, inside))
+        parts = found.one[axis], found.two[axis], found.before[axis], found.after[axis]
+        assert [(part.axis, part.place) for part in parts] == [(axis, place)] * 4
+        down, right = (k for k in range(3) if k != axis)
+        assert parts[0].extent == (-0.5, SOLID.shape[right] - 0.5, SOLID.shape[down] - 0.5, -0.5)
+        np.testing.assert_array_equal(parts[0].values, one)
+        np.testing.assert_array_equal(parts[1].values, other)
+        np.testing.assert_allclose(parts[2].values, one - 2 * other - 100, atol=1e-6)
+        np.testing.assert_allclose(parts[3].values, np.where(known, 0, np.nan), atol=1e-6)
+        differences.append((one - 2 * other - 100)[known])
+        levels.append(one[known])
+    assert found.voxels == len(np.concatenate(levels))
+    for name, values in (("before", differences), ("image 1", levels)):
+        expected = np.concatenate(values).mean(), np.concatenate(values).std()
+        assert (found.numbers[name]["mean"], found.numbers[name]["sd"]) == pytest.approx(expected, abs=1e-6)
+    assert (found.numbers["after"]["mean"], found.numbers["after"]["sd"]) == pytest.approx((0, 0), abs=1e-6)
+
+
+def test_nodes_that_are_not_good_tell_no_voxel() -> None:
+    images, given = shifted()
+    good = np.ones(len(given), bool)
+    # in the middle plane across z, at (22, 14, 14)
+    bad = int(np.flatnonzero((given.positions == (22, 14, 14)).all(axis=1))[0])
+    good[bad] = False
+    given.phi[bad, :3, 3] = 7
+    after = residual.compare(images, given, good, 1).after[0].values
+    assert np.isnan(after[7:22, 7:22]).all()
+    assert np.nanmax(np.abs(after)) < 1e-6
+    assert np.isfinite(after[6:31, 23:39]).all()
+
+
+def test_of_a_large_image_one_plane_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(residual, "LARGE", SOLID.size - 1)
+    images, given = shifted()
+    assert [part.axis for part in residual.compare(images, given, np.ones(len(given), bool), 1).after] == [0]
+    monkeypatch.setattr(residual, "LARGE", SOLID.size)
+    assert [part.axis for part in residual.compare(images, given, np.ones(len(given), bool), 1).after] == [0, 1, 2]
+
+
+def test_images_without_contrast_are_compared_as_they_are() -> None:
+    images, given = shifted()
+    even = ArrayImage(np.full(SOLID.shape, 7, np.float32), "even")
+    found = residual.compare((images[0], even), given, np.ones(len(given), bool), 1)
+    assert (found.gain, found.bias) == (1, 0)
+    np.testing.assert_array_equal(found.before[0].values, SOLID[22] - 7)
+
+
+def test_a_layer_of_nodes_tells_the_voxels_of_its_plane() -> None:
+    """And of a line of nodes those on it."""
+    images, given = shifted((1, 4, 5))
+    given.positions[:, 0] = 22
+    given.phi[:, 2, 3] += 0.5 * (given.positions[:, 1] - 6)
+    after = residual.compare(images, given, np.ones(len(given), bool), 1)
+    (part,) = after.one
+    assert (part.axis, part.place) == (0, 22)
+    known = np.isfinite(after.after[0].values)
+    assert known[6:31, 6:30].all()
+    assert not known[:6].any()
+    # whole voxels again in every second row
+    two = images[1].read_box((0, 0, 0), SOLID.shape)[0].astype(float)
+    there = two[23, 6 + 3 + 4, 10 - 2 + 2 : 24 - 2 + 2]
+    expected = SOLID[22, 10, 10:24] - after.gain * there - after.bias
+    np.testing.assert_allclose(after.after[0].values[10, 10:24], expected, atol=1e-3)
+
+
 def test_the_residual_of_labels(tmp_path: Path) -> None:
     """A voxel of a label is where the Phi of its label takes it; the others have no place."""
     pair = AnalyticPair((40, 44, 48), 2, (2.0, 0, 0), (0, 0, 0), (0.6, -1.3, 2.0), amplitude=0.0)
@@ -285,11 +416,11 @@ def test_the_residual_of_labels(tmp_path: Path) -> None:
     assert report(tmp_path / "im1-im2-ddic.h5") == 0
     facts, page = check(tmp_path / "im1-im2-ddic-report.html")
     assert "there is none outside of the labels that converged" in page.text
-    residual = facts["residual"]
+    left = facts["residual"]
     # of each plane the voxels that are labels
     planes = [(labels.take(n // 2, axis) > 0).sum() for axis, n in enumerate(labels.shape)]
-    assert residual["voxels"] == sum(planes)
-    assert residual["after"]["sd"] < 0.1 * residual["before"]["sd"]
+    assert left["voxels"] == sum(planes)
+    assert left["after"]["sd"] < 0.1 * left["before"]["sd"]
     # without the labels there is none
     (tmp_path / "labels.tif").unlink()
     assert report(tmp_path / "im1-im2-ddic.h5") == 0
@@ -432,6 +563,99 @@ def test_text_and_a_registration(measured: Path, tmp_path: Path) -> None:
     facts, _ = check(page)
     assert facts["residual"]["after"]["sd"] < 0.4 * facts["residual"]["before"]["sd"]
     np.testing.assert_allclose(facts["motion"]["rotation"], [1, 0, 0], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("command", "good", "trusted"),
+    [("ldic", 168, True), ("ldic", 167, False), ("passPhiField", 168, True), ("passPhiField", 167, False)],
+)
+def test_half_of_the_points_is_enough(command: str, good: int, trusted: bool, tmp_path: Path) -> None:
+    """Of those that were compared; advice is that of a correlation."""
+    given = field()
+    status = given.columns["returnStatus"]
+    status[:] = -1
+    status[RANDOM.permutation(336)[:good]] = 2 if command == "ldic" else 1
+    if command != "ldic":
+        del given.columns["deltaPhiNorm"]
+        given.columns["pixelSearchCC"] = given.columns["zncc"]
+    write_hdf5(tmp_path / "r.h5", given, attributes={**LDIC, "command": command})
+    assert report(tmp_path / "r.h5") == 0
+    facts, _ = check(tmp_path / "r-report.html")
+    verdict = facts["verdict"]
+    assert facts["convergence"] == {"compared": 336, "good": good, "share": good / 336}
+    assert verdict["trusted"] is trusted
+    assert verdict["text"].startswith(f"The result is {'' if trusted else 'not '}one to trust: ")
+    assert f"compared {'converged' if command == 'ldic' else 'are good'}" in verdict["text"]
+    assert bool(verdict["warnings"] + verdict["advice"]) is (command == "ldic")
+
+
+def test_errors_far_above_those_of_the_others_are_named(tmp_path: Path) -> None:
+    """Of points that converged and do not match well."""
+    given = field()
+    given.columns["error"] = np.exp(RANDOM.normal(-3, 0.2, 336))
+    given.columns["zncc"] = 1 - 0.01 * np.exp(RANDOM.normal(0, 0.2, 336))
+    write_hdf5(tmp_path / "r.h5", given, attributes=LDIC)
+    assert report(tmp_path / "r.h5") == 0
+    assert check(tmp_path / "r-report.html")[0]["verdict"]["warnings"] == []
+    given.columns["error"][:40] *= 100
+    given.columns["zncc"][:30] = 0.2
+    given.columns["returnStatus"][:5] = -1
+    write_hdf5(tmp_path / "r.h5", given, attributes=LDIC)
+    assert report(tmp_path / "r.h5") == 0
+    (line,) = check(tmp_path / "r-report.html")[0]["verdict"]["warnings"]
+    assert line.startswith("25 of 331 points that converged have an error far above that of the others")
+
+
+#: Files of a folder and the commands that made them; the one that is shown.
+FOLDERS = {
+    "a9-ldic.h5 ldic, a10-ldic.h5 ldic, a2-ldic.h5 ldic": "a10-ldic.h5",
+    "a-pixelSearch.h5 pixelSearch, a-ldic.h5 ldic, a-ldic-filtered.h5 filterPhiField": "a-ldic.h5",
+    "b.h5 pixelSearch, a.h5 passPhiField": "a.h5",
+    "b.h5 unknown, a.h5 regularStrain": "a.h5",
+    "a.h5 ddic, b.h5 series": "b.h5",
+    "ldic/a-b.h5 ldic, ldicAgain/a-b.h5 ldic": "ldicAgain/a-b.h5",
+    "ldic/a.h5 ldic, b.h5 pixelSearch": "b.h5",
+}
+
+
+@pytest.mark.parametrize("files", FOLDERS)
+def test_which_result_of_a_folder_is_shown(files: str, tmp_path: Path) -> None:
+    """The measurement rather than what led to it; of several the last, by the numbers in their names."""
+    for name, command in (words.split() for words in files.split(", ")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_hdf5(tmp_path / name, field((4, 5, 6)), attributes={"command": command})
+    assert gather(str(tmp_path)).main.path == tmp_path / FOLDERS[files]
+
+
+def test_tables_of_other_results_are_not_shown(tmp_path: Path) -> None:
+    write_hdf5(tmp_path / "a-b-ldic.h5", field((4, 5, 6)), attributes=LDIC)
+    series = "state\timage\treference\n1\t{}\t{}\n"
+    (tmp_path / "c-series.tsv").write_text(series.format("c", "a"))
+    (tmp_path / "d-series.tsv").write_text(series.format("b", "a"))
+    (tmp_path / "c-study.csv").write_text("hws,sigmaZ\n3,0.1\n")
+    found = gather(str(tmp_path / "a-b-ldic.h5"))
+    assert found.series is not None
+    assert found.series.name == "d-series.tsv"
+    assert found.study is None
+    # of a folder the first
+    found = gather(str(tmp_path))
+    assert found.series is not None
+    assert found.series.name == "c-series.tsv"
+    assert found.study is not None
+
+
+def test_strain_is_that_of_the_result(tmp_path: Path) -> None:
+    names = {"a-ldic": "ldic", "a-ldic-strain-Q8": "regularStrain", "b-ldic-strain-Q8": "regularStrain"}
+    for name, command in names.items():
+        write_hdf5(tmp_path / f"{name}.h5", field((4, 5, 6)), attributes={"command": command})
+    for given in (tmp_path, tmp_path / "a-ldic.h5"):
+        found = gather(str(given))
+        assert found.main.path.name == "a-ldic.h5"
+        assert found.strain is not None
+        assert found.strain.path.name == "a-ldic-strain-Q8.h5"
+    (tmp_path / "a-ldic-strain-Q8.h5").unlink()
+    assert gather(str(tmp_path)).strain is None
+    assert gather(str(tmp_path / "a-ldic.h5")).strain is None
 
 
 def test_a_failed_correlation_says_why(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import os
 import re
@@ -152,8 +153,18 @@ def test_from_scans_to_strain(scans: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def _incremental(folder: Path) -> list[str]:
-    (folder / "small.toml").write_text(RECIPE + "series-incremental = true\n")
-    return _series(folder)
+    """The last image is damaged: points are measured again."""
+    (folder / "small.toml").write_text(RECIPE + "series-incremental = true\nsigma = true\n")
+    words = _series(folder)
+    damage(folder / "c.tif")
+    return words
+
+
+def damage(path: Path) -> None:
+    """Noise in a corner of an image."""
+    image = tifffile.imread(path)
+    image[:24, :24, :24] = np.random.default_rng(2).integers(0, 60000, (24, 24, 24))
+    save(path, image)
 
 
 def _series(folder: Path) -> list[str]:
@@ -168,6 +179,13 @@ def _labels(folder: Path) -> list[str]:
         labels[tuple(slice(6 + 20 * n, 22 + 20 * n) for n in corner)] = k + 1
     save(folder / "labels.tif", labels)
     return ["a.tif", "b.tif", "-lab1", "labels.tif"]
+
+
+def _bad_label(folder: Path) -> list[str]:
+    """The first of eight labels is not found; it is corrected by the others, and measured again."""
+    words = _labels(folder)
+    damage(folder / "b.tif")
+    return words
 
 
 def _adaptive(folder: Path) -> list[str]:
@@ -185,8 +203,12 @@ ROADS: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "volume": (lambda _: ["a.tif", "b.tif", "--recipe", "small.toml"], [*STEPS, "report"]),
     "sliding halves": (_sliding, ALL_STEPS),
     "series": (_series, ["reg", "ldic", "filterPhiField", "regularStrain", "deformImage", "report"]),
-    "incremental": (_incremental, ["reg", "ldic", "filterPhiField", "regularStrain", "deformImage", "report"]),
+    "incremental": (
+        _incremental,
+        ["reg", "ldic", "filterPhiField", "ldicAgain", "regularStrain", "deformImage", "report"],
+    ),
     "labels": (_labels, ["reg", "ddic", "deformImage", "report"]),
+    "a bad label": (_bad_label, ["reg", "ddic", "filterPhiField", "ddicAgain", "deformImage", "report"]),
     "adaptive": (_adaptive, [*STEPS, "report"]),
 }
 
@@ -199,8 +221,17 @@ def test_every_line_makes_the_same_files_by_hand(scans: Path, road: str, capsys:
     lines = lines_of(capsys.readouterr().out)
     taken = json.loads((scans / "out" / "steps.json").read_text())["steps"]
     assert list(dict.fromkeys(title.split()[0] for title in taken)) == steps
+    assert any(" --warm-start" in line for line in lines) is (road in ("series", "incremental"))
     # images that a line compares are those of its state
     for line in lines:
+        if " -skp" in line:
+            again = re.search(r"/([abc])-([abc])-([ld]dic)-filtered\.h5", line)
+            assert again is not None
+            labels = "labels.tif " if again[3] == "ddic" else ""
+            assert line.startswith(f"{again[3]} {again[1]}.tif {labels}{again[2]}.tif ")
+            # noise is that of the whole field, and what concerns a series is not for a pair
+            assert f" --noise-from=out/{again[3]}/{again[1]}-{again[2]}-{again[3]}.h5" in line
+            assert not {"--warm-start", "--series-incremental"} & {*line.split()}
         if " --residual=" in line:
             pair = re.search(r"-([abc])-([abc])-", line.replace("/", "-"))
             assert pair is not None
@@ -218,6 +249,9 @@ def test_finished_steps_are_not_repeated(scans: Path, capsys: pytest.CaptureFixt
     assert run("a.tif", "b.tif", "--recipe", "small.toml") == 0
     first = {path: path.stat().st_mtime_ns for path in (scans / "out").rglob("*.*") if path.parent.name in STEPS}
     capsys.readouterr()
+    # on a processor that does not have the instructions of before
+    record = scans / "out" / "steps.json"
+    record.write_text(record.read_text().replace(correlation.instruction_set(), "none of ours"))
     assert run("a.tif", "b.tif", "--recipe", "small.toml") == 0
     assert capsys.readouterr().out.count("finished before") == len(STEPS) + 1
     assert {path: path.stat().st_mtime_ns for path in first} == first
@@ -456,6 +490,43 @@ def test_series_and_labels(scans: Path, capsys: pytest.CaptureFixture[str]) -> N
     moved = PAIR.displacement(field.positions[1:])
     # rigid motion of a strained body: the mean of its displacement stays
     assert np.abs(field.displacements[1:] - moved).max() < 0.05
+
+
+def test_steps_that_are_left_out(
+    scans: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first guess is none, what is corrected is not measured again, and there is no page without matplotlib."""
+    damage(scans / "b.tif")
+    (scans / "small.toml").write_text("reg = false\nldicAgain = false\nregularStrain = false\n" + RECIPE)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
+    assert run("a.tif", "b.tif", "--recipe", "small.toml") == 0
+    said = capsys.readouterr().out
+    lines = lines_of(said)
+    assert [line.split()[0] for line in lines] == ["ldic", "filterPhiField", "deformImage"]
+    assert "-pf" not in lines[0]
+    assert "-pf=out/filterPhiField/a-b-ldic-filtered.h5" in lines[2]
+    assert (read_field("out/filterPhiField/a-b-ldic-filtered.h5")["returnStatus"] == 1).any()
+    assert "no report: matplotlib is not installed" in said
+    assert not (scans / "out" / "report.html").exists()
+
+
+def test_how_images_are_read_is_passed_on(
+    scans: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To every step that reads images; it is no part of a line, as it changes no result."""
+    call, told = api.call, {}
+
+    def noted(name: str, given: dict[str, Any], *others: Any) -> api.Result:
+        told[name] = given.get("image_mode"), given.get("memory")
+        return call(name, given, *others)
+
+    monkeypatch.setattr(api, "call", noted)
+    assert run("a.tif", "b.tif", "--recipe", "small.toml", "--image-mode", "boxes", "--memory", "3G") == 0
+    assert told["reg"] == told["ldic"] == told["deformImage"] == ("boxes", "3G")
+    assert told["report"] == (None, None)
+    assert "boxes" not in "".join(lines_of(capsys.readouterr().out))
+    assert results(scans / "out") == results(undisturbed)
 
 
 #: Line or recipe, and what is said about it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -91,8 +93,106 @@ def test_what_points_do_not_tell_is_nan() -> None:
     single = region(layer[:1], np.ones((1, 3)), (21, 21, 21))
     np.testing.assert_array_equal(single.means, 1)
     assert np.isnan([*single.errors, *single.strain]).all()
+    line = grid((1, 1, 9), 10.0)
+    strain = region(line, line @ (F - np.eye(3)).T, (21, 21, 21)).strain
+    np.testing.assert_array_equal(np.isnan(strain), [True] * 5 + [False])
+    # a single node, none, and four, which a linear function meets whatever they are
     ends = np.array([(10.0, 10.0, 10.0), (10.0, 60.0, 10.0)])
     assert np.isnan(extension(layer, layer, ends, 4.0, None)[1:]).all()
+    assert np.isnan(extension(layer, layer, ends + 5.0, 4.0, None)[1:]).all()
+    few = np.concatenate([positions_about(ends[0])[:4], positions_about(ends[1])])
+    read = extension(few, few, ends, 4.0, None)
+    assert read.points == 4 + 7
+    assert np.isnan(read[1:]).all()
+    read = extension(np.append(few, few[:1] + 1, axis=0), np.append(few, few[:1], axis=0), ends, 4.0, None)
+    assert np.isfinite(read).all()
+
+
+def positions_about(end: np.ndarray) -> np.ndarray:
+    """A place and its neighbours along z, y, x: 7 points."""
+    return end + np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])
+
+
+def test_no_points() -> None:
+    nothing = np.zeros((0, 3))
+    assert correlated(nothing, nothing, (9, 9, 9)).shape == (0, 3)
+
+
+def affine(positions: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """The linear function that fits best: of (1, z, y, x) (4, 3)."""
+    return np.linalg.lstsq(np.column_stack([np.ones(len(positions)), positions]), moves, rcond=None)[0]
+
+
+def left(positions: np.ndarray, moves: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, float]:
+    """Squares (3,) of what it leaves, and what they are over their variance where noise is correlated by R."""
+    X = np.column_stack([np.ones(len(positions)), positions])
+    rest = np.eye(len(X)) - X @ np.linalg.pinv(X)
+    return ((rest @ moves) ** 2).sum(axis=0), float(np.trace(rest @ R))
+
+
+def deviations(
+    reading: Callable[[np.ndarray], np.ndarray], moves: np.ndarray, variance: np.ndarray, R: np.ndarray
+) -> np.ndarray:
+    """Standard deviations of readings of displacements with such noise: by their derivatives, one after the other."""
+    total, step = 0.0, 1e-3
+    for axis in range(3):
+        J = []
+        for k in range(len(moves)):
+            change = np.zeros_like(moves)
+            change[k, axis] = step
+            J.append((reading(moves + change) - reading(moves - change)) / (2 * step))
+        total = total + variance[axis] * np.einsum("k...,kl,l...->...", np.array(J), R, np.array(J))
+    return np.sqrt(total)
+
+
+@pytest.mark.parametrize("windows", ["none", "one size", "several sizes"])
+def test_standard_errors_follow_from_all_correlations(windows: str) -> None:
+    """Of any displacements: what is left of them, the matrix of all pairs, and the derivatives of the readings."""
+    random = np.random.default_rng(6)
+    positions = grid((4, 4, 5), 5.0)
+    n = len(positions)
+    moves = positions @ (F - np.eye(3)).T + random.normal(0, (0.02, 0.05, 0.1), (n, 3))
+    given: np.ndarray | None = None
+    R = np.eye(n)
+    if windows == "one size":
+        given = np.array([9, 13, 11])
+        R = brute(positions, (9, 13, 11))
+    elif windows == "several sizes":
+        given = 2 * random.integers(2, 7, (n, 3)) + 1
+        R = counted(positions, given)
+
+    def strain(u: np.ndarray) -> np.ndarray:
+        gradient = np.eye(3) + affine(positions, u)[1:].T
+        return ((gradient.T @ gradient - np.eye(3)) / 2)[UPPER]
+
+    found = region(positions, moves, given)
+    squares, freedom = left(positions, moves, R)
+    variance = squares / freedom
+    assert found.points == n
+    assert found.independent == pytest.approx(n**2 / R.sum())
+    np.testing.assert_allclose(found.errors, np.sqrt(variance * R.sum()) / n, rtol=1e-9)
+    np.testing.assert_allclose(found.strain, strain(moves), atol=1e-12)
+    # squares of F have exact differences, but for rounding
+    np.testing.assert_allclose(found.strain_errors, deviations(strain, moves, variance, R), rtol=1e-6)
+
+    # both ends have points that lie at the radius exactly, and some that both have
+    ends, radius = np.array([(10.0, 10.0, 10.0), (11.0, 14.0, 20.0)]), 5.0
+    near = [[k for k in range(n) if max(abs(positions[k] - end)) <= radius] for end in ends]
+
+    def length(u: np.ndarray) -> np.ndarray:
+        moved = [end + np.append(1, end) @ affine(positions[k], u[k]) for end, k in zip(ends, near, strict=True)]
+        return np.linalg.norm(moved[1] - moved[0])
+
+    read = extension(positions, moves, ends, radius, given)
+    parts = [left(positions[k], moves[k], R[np.ix_(k, k)]) for k in near]
+    variance = (parts[0][0] + parts[1][0]) / (parts[0][1] + parts[1][1])
+    before = float(np.linalg.norm(ends[1] - ends[0]))
+    expected = float(deviations(length, moves, variance, R))
+    assert read.points == len({*near[0], *near[1]}) < len(near[0]) + len(near[1])
+    assert read.elongation == pytest.approx(float(length(moves)) - before, rel=1e-9)
+    assert read.strain == pytest.approx(read.elongation / before, rel=1e-12)
+    assert read.elongation_error == pytest.approx(expected, rel=1e-6)
+    assert read.strain_error == pytest.approx(expected / before, rel=1e-6)
 
 
 def noise(random: np.random.Generator, dims: tuple[int, int, int], step: int, width: int) -> np.ndarray:

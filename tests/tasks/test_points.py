@@ -46,6 +46,16 @@ def test_rows_of_a_field_as_they_are() -> None:
     np.testing.assert_array_equal(nothing["result"], np.tile([0, 0, np.nan, np.nan, np.nan], (4, 1)))
 
 
+@pytest.mark.parametrize("rows", [[], [4], [2, 3, 4, 5], [0, 2, 4, 6], [3, 4, 7], [3, 5, 6], [5, 4, 3], [6, 7, 8]])
+def test_any_rows_of_a_field(rows: list[int]) -> None:
+    """Those that follow each other are copied at once; all others are looked up."""
+    positions, phi = scattered((20, 20, 20), 9)
+    error = np.arange(9.0) + 0.5
+    records = rows_as_records(PhiField(positions, phi, {"error": error}), np.array(rows, np.int64), ("error",))
+    assert records["result"][:, 0].tolist() == [row + 0.5 for row in rows]
+    assert records["phi"].tolist() == [phi[row, :3].tolist() for row in rows]
+
+
 def test_windows_of_points() -> None:
     """Of 2 h - 1 voxels along the axes that count; where no window was chosen it is the largest."""
     positions, phi = scattered((20, 20, 20), 3)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import numpy as np
@@ -10,9 +14,16 @@ import pytest
 import tifffile
 
 from mpidvc.core.analytic import AnalyticPair
+from mpidvc.fields.hdf5 import FieldLayout
+from mpidvc.fields.tsv import COLUMNS, header
 from mpidvc.main import main
+from mpidvc.runtime.executor import InlineExecutor
+from mpidvc.runtime.exit_status import STOPPED
+from mpidvc.runtime.journal import Journal
 from mpidvc.workflow import finishing, text
-from mpidvc.workflow.finishing import OrderedRows
+from mpidvc.workflow.files import RunFiles
+from mpidvc.workflow.finishing import Finishing, OrderedRows
+from mpidvc.workflow.stages import Stages
 from mpidvc.workflow.text import TextPart, TextRows
 from tests.outputs import outputs
 
@@ -101,3 +112,88 @@ def test_points_that_every_rank_cannot_compute(
     assert outputs(tmp_path / "pieces") == outputs(tmp_path / "whole")
     assert {done == n for _, done, n in events.seen} == {True}
     assert [name for name, *_ in events.seen] == ["rows"] * 5 + ["text"] * 5
+
+
+def test_hosts_that_see_the_journal_differently(
+    line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What others have measured is not there for every rank: all is written in the end."""
+    assert main([*line, "-np", "1", "-od", str(tmp_path / "whole")]) == 0
+    small(monkeypatch)
+    events = Events(monkeypatch, tmp_path / "pieces" / "a-b-pixelSearch.h5")
+    assert main([*line, "-np", "1", "--hdf5-driver", "gather", "-od", str(tmp_path / "pieces")]) == 0
+    assert outputs(tmp_path / "pieces") == outputs(tmp_path / "whole")
+    assert {done == n for _, done, n in events.seen} == {True}
+
+
+def test_gone_on_with(line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces whose points were all done before the stop are written, too, and need no further point."""
+    assert main([*line, "-np", "1", "-od", str(tmp_path / "whole")]) == 0
+    small(monkeypatch)
+    folder = str(tmp_path / "pieces")
+    record, done = Journal.record, []
+
+    def stopping(journal: Journal, block: int, records: np.ndarray) -> None:
+        record(journal, block, records)
+        done.append(block)
+        if len(done) == int(0.6 * journal.n_blocks):
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "record", stopping)
+        assert main([*line, "-np", "1", "-od", folder]) == STOPPED
+    events = Events(monkeypatch, tmp_path / "pieces" / "a-b-pixelSearch.h5")
+    assert main([*line, "-np", "1", "-od", folder, "--resume"]) == 0
+    assert outputs(tmp_path / "pieces") == outputs(tmp_path / "whole")
+    assert sum(n < len(done) + 5 for name, n, _ in events.seen if name == "rows") >= 2
+
+
+@pytest.mark.parametrize("driver", ["gather", "mpio"])
+def test_order_of_the_pieces(driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of all points, and each part of the text when those before are counted; after mpio when all may read it."""
+    monkeypatch.setattr(finishing, "ROWS", 10)
+    monkeypatch.setattr(text, "ROWS", 10)
+    stubs: Any = SimpleNamespace(computed=None), SimpleNamespace(slots={}), object()
+    journal, finished, written = stubs
+    files = RunFiles(
+        Path("a"), journal, np.arange(9), finished, FieldLayout(35, columns=("returnStatus",)), driver, text=written
+    )
+    names = COLUMNS["LDIC"]
+    feed = Finishing(files, names, Stages(InlineExecutor()), leads=True)
+    feed.done(3)
+    assert feed.ready == 0
+    assert not feed.exhausted
+    feed.all_done()
+    assert feed.take(3) == [0, 1, 2]
+    feed.all_done()
+    assert feed.take(3) == [3]
+    lengths = {0: 500, 1: 600, 2: 700, 3: 300}
+    at = [len(header(names)), *(len(header(names)) + n for n in (500, 1100, 1800, 2100))]
+    parts = [TextPart(10 * k, min(10 * k + 10, 35), at[k], at[k + 1]) for k in range(4)]
+    # how many parts are known after each piece
+    for piece, known in ((2, 0), (0, 0), (3, 0), (1, 4)):
+        bad = int(piece == 1)
+        feed.finished([piece], [(bad, {"2": 4, f"-{piece}": 1}, np.array([lengths[piece]]))])
+        assert feed.ready == (known if driver == "gather" else 0)
+    assert feed.text_bytes == at[-1]
+    assert feed.damaged == 1
+    assert feed.statuses == {"2": 16, "-0": 1, "-1": 1, "-2": 1, "-3": 1}
+    if driver == "mpio":
+        assert feed.exhausted
+        feed.all_readable()
+    assert not feed.exhausted
+    assert feed.take(3) == parts[:3]
+    assert not feed.exhausted
+    assert feed.take(9) == parts[3:]
+    assert feed.exhausted
+    feed.finished(parts, [None] * 4)
+    assert feed.text_bytes == at[-1]
+
+
+def test_other_ranks_take_no_note() -> None:
+    """Rank 0 alone knows what is ready."""
+    stubs: Any = SimpleNamespace(computed=None), SimpleNamespace(slots={})
+    files = RunFiles(Path("a"), stubs[0], np.arange(9), stubs[1], FieldLayout(35), "gather")
+    other = Finishing(files, (), Stages(InlineExecutor()), leads=False)
+    other.all_done()
+    assert other.ready == 0
