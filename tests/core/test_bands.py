@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mpidvc.core.bands import find_band, otsu
+from mpidvc.core.bands import Band, find_band, otsu
 
 RANDOM = np.random.default_rng(11)
 
@@ -171,3 +171,70 @@ def test_single_wrong_points_are_no_band() -> None:
 def test_too_few_points() -> None:
     assert find_band(np.full((3, 3, 3), np.nan), grid(3, 3, 3)) is None
     assert find_band(np.ones((1, 5, 5)), grid(1, 5, 5)) is None
+
+
+def layered(inside: int, level: float = 0.05, others: int = 0, rest: tuple[float, ...] = (0.001,)) -> Band | None:
+    """The band of 1000 nodes of which the first have a level, as have others farther away; the rest has its own."""
+    strain = np.resize(np.repeat(rest, 300), 1000)
+    strain[:inside] = level
+    # every second one, so that none has a neighbour
+    strain[1000 - 2 * others : 1000 : 2] = level
+    return find_band(strain.reshape(10, 10, 10), grid(10, 10, 10))
+
+
+@pytest.mark.parametrize(
+    ("least", "one_less"),
+    [
+        # shares of all nodes
+        ((10,), (9,)),
+        ((400,), (401,)),
+        # half of the nodes above the threshold: the others are in a layer of their own
+        ((50, 0.05, 50), (50, 0.05, 51)),
+        # twice the median of the rest, and four of its deviations above it: 2 and 1
+        ((100, 0.002), (100, 0.00199)),
+        ((100, 6.0, 0, (1.0, 2.0, 3.0)), (100, 5.99, 0, (1.0, 2.0, 3.0))),
+    ],
+)
+def test_what_counts_as_a_band(least: tuple[object, ...], one_less: tuple[object, ...]) -> None:
+    """At each of its limits, and just beyond."""
+    found = layered(*least)  # type: ignore[arg-type]
+    assert found is not None
+    assert found.points == least[0]
+    assert layered(*one_less) is None  # type: ignore[arg-type]
+
+
+def test_fewest_nodes() -> None:
+    strain = np.full((3, 3, 3), 0.001)
+    strain[0] = 0.05
+    found = find_band(strain, grid(3, 3, 3))
+    assert found is not None
+    assert found.points == 9
+    strain[2, 2, 2] = np.nan
+    assert find_band(strain, grid(3, 3, 3)) is None
+
+
+@pytest.mark.parametrize(("step", "flat"), [(10.1, True), (9.9, False)])
+def test_twice_as_wide_as_thick_is_flat(step: float, flat: bool) -> None:
+    """Three nodes along each axis, whose steps differ."""
+    strain = np.full((9, 9, 9), 0.001)
+    strain[3:6, 3:6, 3:6] = 0.05
+    found = find_band(strain, grid(9, 9, 9, (5.0, 7.0, step)))
+    assert found is not None
+    assert found.flat is flat
+
+
+def test_what_hangs_on_a_band_farther_than_three_deviations() -> None:
+    """Of three layers the median deviation is one step, and three times 1.4826 of it more than four, less than five."""
+    strain = np.full((40, 20, 20), 0.001)
+    strain[10:13] = 0.05
+    strain[13:30, 9, 9] = 0.05
+    positions = grid(40, 20, 20)
+    found = find_band(strain, positions)
+    assert found is not None
+    assert found.points == 1200 + 17
+    # the middle of the layers is that of node 11: those up to node 15 count
+    core = np.concatenate([positions[10:13].reshape(-1, 3), positions[13:16, 9, 9]])
+    np.testing.assert_allclose(found.centre, core.mean(axis=0), rtol=1e-12)
+    variance = np.linalg.eigvalsh(np.cov(core.T, bias=True))[0]
+    # nodes 10 voxels apart; the column turns the normal by next to nothing
+    assert found.thickness == pytest.approx(np.sqrt(12 * variance + 100), rel=1e-3)

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy.linalg import hadamard
 
-from mpidvc.core.window_choice import Bias, best, damped_wavelength, power_law, smallest
+from mpidvc.core.window_choice import WAVELENGTHS, Bias, best, damped_wavelength, power_law, smallest
 
 #: Voxels that windows which saw the same features do not differ by.
 MISTAKE = 1.5
@@ -107,6 +108,38 @@ def test_mistakes_do_not_count() -> None:
     assert (found.at(SIZES) < 0.35 * deviation).all()
 
 
+def test_bias_where_it_is_exact() -> None:
+    """Waves and noises that differ in sign from point to point, each independent of the others: all means are exact."""
+    sizes, a, wavelength = [5, 8, 13, 20], 0.3, WAVELENGTHS[40]
+    taken = 1 - np.exp(-((2 * np.pi * (np.array(sizes) - 0.5) / wavelength) ** 2) / 6)
+    sigma = np.array([[0.05, 0.03, 0.04], [0.04, 0.02, 0.02], [0.02, 0.01, 0.015], [0.01, 0.005, 0.01]])
+    signs = hadamard(64)
+    u = np.zeros((64, 4, 3))
+    for axis in range(3):
+        # what a window does not know, a smaller one does not know either
+        steps = np.sqrt(-np.diff(sigma[:, axis] ** 2, append=0))
+        for k in range(4):
+            u[:, k, axis] = a * taken[k] * signs[1] + sum(steps[j] * signs[2 + j] for j in range(k, 4))
+    found = Bias.of(sizes, u, sigma, MISTAKE)
+    assert (found.amplitude, found.wavelength) == pytest.approx((a, wavelength))
+    np.testing.assert_allclose(found.at(sizes), a * taken, rtol=1e-6)
+    # 2D has nothing along z
+    u[:, :, 0] = np.nan
+    again = Bias.of(sizes, u, sigma, MISTAKE)
+    assert (again.amplitude, again.wavelength) == pytest.approx((a, wavelength))
+
+
+def test_a_component_needs_eight_points() -> None:
+    """And differences up to a mistake count, this one included: two sizes that differ by 1.5 voxels everywhere."""
+    u = np.zeros((8, 2, 3))
+    u[:, 1] = 1.5
+    none = Bias(0.0, float(WAVELENGTHS[-1]))
+    found = Bias.of([5, 20], u, np.zeros((2, 3)), 1.5)
+    assert np.diff(found.at([5, 20]))[0] == pytest.approx(1.5)
+    assert Bias.of([5, 20], u, np.zeros((2, 3)), 1.499) == none
+    assert Bias.of([5, 20], u[:7], np.zeros((2, 3)), 1.5) == none
+
+
 def test_nothing_measured() -> None:
     assert Bias.of([5, 6], np.full((10, 2, 3), np.nan), np.zeros((2, 3)), MISTAKE).at([5, 20]).tolist() == [0, 0]
 
@@ -128,5 +161,7 @@ def test_power_law() -> None:
     hws = np.array([5, 9, 15])
     factor, exponent = power_law(hws, 0.7 * (2 * hws - 1.0) ** -1.5)
     assert (factor, exponent) == (pytest.approx(0.7), pytest.approx(-1.5))
+    # no window is smaller than a voxel
+    assert power_law([0, 5, 15], [3, 0.7 / 9, 0.7 / 29])[1] == pytest.approx(-1)
     assert power_law([5, 9, 15, 20], [0.7 / 9, math.nan, 0.7 / 29, 0])[1] == pytest.approx(-1)
     assert all(map(math.isnan, power_law([5, 6], [1, math.nan])))
