@@ -39,7 +39,8 @@ CORES = {
 }
 KERNEL_TESTS = {
     "correlation": [
-        *("splines", "warp", "windows", "window_registration", "block_sums", "errors", "settings", "instruction_sets"),
+        *("to_float", "bin_mean", "splines", "warp", "windows", "window_registration", "block_sums", "errors"),
+        *("settings", "neighbour_starts", "instruction_sets"),
         *("../core/test_registration", "../tasks/test_registration", "../tasks/test_ldic"),
     ],
     "pixel_search": ["pixel_search", "../tasks/test_pixel_search"],
@@ -67,12 +68,15 @@ MORE_TESTS = {
     "core/grid": ["tasks/test_ldic", "tasks/test_pixel_search"],
     "core/grey": ["tasks/test_grey"],
     "core/texture": ["tasks/test_texture"],
+    "core/starts": ["tasks/test_ldic_neighbours"],
     "core/pixel_search": ["tasks/test_pixel_search"],
     "core/deformation": ["core/test_registration", "tasks/test_registration"],
     "core/registration": ["tasks/test_registration"],
     "tasks/binned": ["tasks/test_registration"],
-    "tasks/boxes": ["tasks/test_ldic", "tasks/test_registration"],
+    "tasks/boxes": ["tasks/test_bases", "tasks/test_ldic", "tasks/test_registration"],
     "tasks/deform": ["commands/test_deform_image"],
+    "tasks/grey": ["tasks/test_bases"],
+    "tasks/ldic": ["tasks/test_ldic_records", "tasks/test_ldic_neighbours"],
     "tasks/points": ["tasks/test_ldic"],
 }
 #: A mutant hangs if its tests take more CPU seconds than this.

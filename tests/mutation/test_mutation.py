@@ -162,6 +162,14 @@ def test_every_module_has_its_tests(group: str) -> None:
                 assert files_for(file)[0] == f"tests/{group}/test_{path.stem}.py"
 
 
+def test_every_test_tries_mutants() -> None:
+    """A file of tests that no change is tried by would leave survivors that it sees."""
+    sources = [path.relative_to(ROOT).as_posix() for group in GROUPS.values() for p in group for path in ROOT.glob(p)]
+    used = {(ROOT / name).resolve() for file in sources if "__init__" not in file for name in files_for(file)}
+    tests = {path for room in ("core", "tasks", "kernels") for path in (ROOT / "tests" / room).glob("test_*.py")}
+    assert sorted(path.name for path in tests - used) == []
+
+
 def test_sources_of_extensions() -> None:
     """By their includes: what several cores share is tried by the tests of all."""
     assert extensions_of("cython_ext/lanes.hpp") == ["correlation", "deform", "pixel_search"]
