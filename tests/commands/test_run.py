@@ -239,7 +239,9 @@ def test_every_line_makes_the_same_files_by_hand(scans: Path, road: str, capsys:
             assert f"--residual={pair[2]}.tif" in line
     (scans / "out").rename("run")
     for line in lines:
-        assert main([*shlex.split(line), *([] if line.startswith("report") else ["-np", "1"])]) == 0
+        status = main([*shlex.split(line), *([] if line.startswith("report") else ["-np", "1"])])
+        # few points are measured again, and those may be poor ones
+        assert status == 0 or (status == 1 and " -skp" in line)
     by_hand = results(scans / "out")
     assert set(by_hand) == set(before) - {"recipe.toml"}
     assert [name for name, content in by_hand.items() if before[name] != content] == []

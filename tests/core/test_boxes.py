@@ -55,6 +55,17 @@ def test_box_that_sticks_out(dtype):
     check_padding(box)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("step", [2, -1])
+def test_rows_of_any_step(dtype, step):
+    """Every second voxel of larger rows, and rows that run backwards."""
+    wide = np.repeat(image(dtype), 2, axis=2) if step == 2 else image(dtype)[:, :, ::-1].copy()
+    part = wide[:, :, ::step]
+    box, real = float_box(part, WHOLE, (4, 5, 6))
+    assert real is None
+    assert np.array_equal(box, image(dtype).astype(np.float32))
+
+
 @pytest.mark.parametrize("inside", [WHOLE, PART])
 def test_numbers_that_are_none(inside):
     part = image("float64")

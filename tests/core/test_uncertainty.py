@@ -265,6 +265,16 @@ def test_noise_that_an_interpolation_has_passed(order: int, s: float) -> None:
     assert found[6, 6, 6:9] == pytest.approx(total, abs=0.03)
 
 
+@pytest.mark.parametrize("order", [1, 3])
+def test_whole_voxels_of_a_displacement_change_no_noise(order: int) -> None:
+    found = uncertainty.passed(order, [(1.25, -0.75, 3.5), (2.0, 0.0, -1.0)], False)
+    same = uncertainty.passed(order, [(0.25, 0.25, 0.5), (0.0, 0.0, 0.0)], False)
+    np.testing.assert_allclose(found, same, rtol=1e-12)
+    # between voxels noise is smoothed, at voxels it is as it was
+    assert same.mean() < 0.8
+    np.testing.assert_allclose(uncertainty.passed(order, [(5.0, 0.0, -2.0)], False), 1, rtol=1e-12)
+
+
 @pytest.mark.parametrize("two_d", [False, True])
 def test_prediction_of_a_window(two_d: bool) -> None:
     """Linearised errors of many noises in a known texture: the sums over voxels, with the noises themselves."""
