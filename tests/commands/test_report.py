@@ -17,7 +17,9 @@ import tifffile
 from scipy.spatial.transform import Rotation
 
 import mpidvc
+from mpidvc.commands import COMMANDS
 from mpidvc.commands.report import residual
+from mpidvc.commands.report.facts import collect
 from mpidvc.commands.report.gather import gather
 from mpidvc.core.analytic import AnalyticPair
 from mpidvc.fields.hdf5 import write_hdf5
@@ -579,8 +581,7 @@ def test_half_of_the_points_is_enough(command: str, good: int, trusted: bool, tm
         del given.columns["deltaPhiNorm"]
         given.columns["pixelSearchCC"] = given.columns["zncc"]
     write_hdf5(tmp_path / "r.h5", given, attributes={**LDIC, "command": command})
-    assert report(tmp_path / "r.h5") == 0
-    facts, _ = check(tmp_path / "r-report.html")
+    facts = collect(gather(str(tmp_path / "r.h5")), COMMANDS, None).facts
     verdict = facts["verdict"]
     assert facts["convergence"] == {"compared": 336, "good": good, "share": good / 336}
     assert verdict["trusted"] is trusted
@@ -595,14 +596,12 @@ def test_errors_far_above_those_of_the_others_are_named(tmp_path: Path) -> None:
     given.columns["error"] = np.exp(RANDOM.normal(-3, 0.2, 336))
     given.columns["zncc"] = 1 - 0.01 * np.exp(RANDOM.normal(0, 0.2, 336))
     write_hdf5(tmp_path / "r.h5", given, attributes=LDIC)
-    assert report(tmp_path / "r.h5") == 0
-    assert check(tmp_path / "r-report.html")[0]["verdict"]["warnings"] == []
+    assert collect(gather(str(tmp_path / "r.h5")), COMMANDS, None).facts["verdict"]["warnings"] == []
     given.columns["error"][:40] *= 100
     given.columns["zncc"][:30] = 0.2
     given.columns["returnStatus"][:5] = -1
     write_hdf5(tmp_path / "r.h5", given, attributes=LDIC)
-    assert report(tmp_path / "r.h5") == 0
-    (line,) = check(tmp_path / "r-report.html")[0]["verdict"]["warnings"]
+    (line,) = collect(gather(str(tmp_path / "r.h5")), COMMANDS, None).facts["verdict"]["warnings"]
     assert line.startswith("25 of 331 points that converged have an error far above that of the others")
 
 

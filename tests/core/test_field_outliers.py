@@ -39,6 +39,14 @@ def found_in(points, phi, dims, epsilon, threshold):
     return found
 
 
+@pytest.mark.parametrize(("dims", "count"), [((5, 5, 5), 26), ((1, 7, 7), 24)])
+def test_neighbours_of_a_node(dims, count):
+    """Those around it; in 2D, where they are 8 only, those of two rings."""
+    edges = 2 * np.array(block_reach(dims)) + 1
+    assert np.prod(edges) - 1 == count
+    assert edges[1] == edges[2]
+
+
 @pytest.mark.parametrize("kind", ["own", "sum", "product"])
 @pytest.mark.parametrize(("share", "least"), [(0.05, 0.99), (0.35, 0.85)])
 def test_errors_of_half_a_voxel_on_waves(kind, share, least):

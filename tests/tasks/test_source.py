@@ -12,7 +12,7 @@ from mpidvc.fields.phifield import PhiField
 from mpidvc.kernels.neighbours import Points
 from mpidvc.runtime.executor import InlineExecutor
 from mpidvc.tasks import source as module
-from mpidvc.tasks.source import Source, share_source, source_bytes
+from mpidvc.tasks.source import Source, share_arrays, share_source, source_bytes
 from tests.tasks.given import scattered
 
 
@@ -77,3 +77,24 @@ def test_copies_piece_by_piece(shape: Any, short: bool, monkeypatch: pytest.Monk
     assert not copy.flags.writeable
     assert not np.shares_memory(copy, given)
     assert sent == [100] * (given.nbytes // 100) + [given.nbytes % 100] * (given.nbytes % 100 > 0)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("most", "small"), [(40, True), (39, False)])
+def test_small_arrays_are_sent_at_once(rank: int, most: int, small: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without memory that a node shares; ranks other than 0 have nothing to give."""
+    arrays, copies = {"a": np.arange(5.0)}, {"a": np.arange(5.0)}
+    sent: list[Any] = []
+
+    class Rank(InlineExecutor):
+        size = 2
+
+        def broadcast(self, value: Any) -> Any:
+            sent.append(value)
+            return [small, arrays][len(sent) - 1]
+
+    monkeypatch.setattr(module, "SMALL", most)
+    monkeypatch.setattr(module, "_copies", lambda *given: copies)
+    assert share_arrays(Rank(), arrays if rank == 0 else None) is (arrays if small else copies)
+    assert sent[0] is (small and rank == 0)
+    assert len(sent) == 1 + small
