@@ -75,7 +75,11 @@ def test_no_texture_has_no_finite_error() -> None:
     line[..., 5] = line[..., 14] = 1e4
     ours = np.zeros((1, 3, 27))
     ours[..., [0, 3, 5, 6, 10, 14]], ours[..., 15:17] = 100.0, 1e4
-    for sums in (empty, line, ours):
+    # stripes that are oblique but for a hundred millionth
+    stripes = np.zeros((1, 3, 27))
+    stripes[..., :15] = 1e4
+    stripes[..., [0, 3, 5, 6, 10, 14]] *= 1 + 1e-8
+    for sums in (empty, line, ours, stripes):
         assert np.isinf(rule.sigma(sums, 4)).all()
 
 

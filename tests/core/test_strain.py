@@ -328,3 +328,19 @@ def test_equals_spam(name):
     ours, _ = strain.components(F, wanted, two_d)
     assert np.isfinite(expected[compared]).all(axis=1).sum() > len(compared) // 8
     np.testing.assert_allclose(ours[compared], expected[compared, 4:], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("two_d", [False, True])
+def test_errors_of_small_strains_are_those_of_f(two_d: bool) -> None:
+    """They are linear in F: (F + F^T) / 2 - I."""
+    random = np.random.default_rng(9)
+    F = np.eye(3) + 0.1 * random.normal(size=(7, 3, 3))
+    errors = random.uniform(1e-3, 1e-2, (7, 3, 3))
+    if two_d:
+        F[:, 0], F[:, :, 0] = (1, 0, 0), (1, 0, 0)
+    found = strain.component_errors(F, errors, ["e"], two_d)
+    variance = (errors**2 + errors.transpose(0, 2, 1) ** 2) / 4
+    variance[:, [0, 1, 2], [0, 1, 2]] = (errors**2)[:, [0, 1, 2], [0, 1, 2]]
+    told = {name: found[:, k] for k, name in enumerate(strain.column_names(["e"]))}
+    for i, k in ((1, 1), (1, 2), (2, 2), *(() if two_d else ((0, 0), (0, 1), (0, 2)))):
+        np.testing.assert_allclose(told[f"e{'zyx'[i]}{'zyx'[k]}"], np.sqrt(variance[:, i, k]), rtol=1e-9)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -12,6 +14,7 @@ from mpidvc.core.uncertainty import LAGS
 from mpidvc.images.image import ArrayImage
 from mpidvc.images.pair import ImagePair
 from mpidvc.kernels import correlation
+from mpidvc.tasks.adaptive import AdaptiveSettings
 from mpidvc.tasks.ldic import LdicSettings
 from mpidvc.tasks.noise import LEAST_HWS, PILOTS, RegionNoise, WindowNoise, lags_of, sample_of_window
 from tests.tasks.given import Given, phi_of
@@ -104,6 +107,9 @@ def test_windows_are_large_enough() -> None:
         settings = LdicSettings(RegistrationSettings(order=3), (hws,) * 3, (3, 3, 3))
         task = WindowNoise(images, points, settings)
         assert task._settings.hws == (used,) * 3
+        # of windows that are chosen the smallest
+        chosen = replace(settings, hws=(18,) * 3, adaptive=AdaptiveSettings(0.01, hws, 18, 6.0))
+        assert WindowNoise(images, points, chosen)._settings.hws == (used,) * 3
         (found,) = [one for one in map(task.run, range(task.n_chunks)) if one is not None]
         # grey levels are rounded to whole ones in both images: 1/12 each; and what the spline leaves
         assert found.covariance[LAGS, LAGS, LAGS] < 2000
