@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from mpidvc.commands.run.choice import Choice, complete, without_images
@@ -31,9 +35,20 @@ def test_a_silent_recipe(two_d: bool) -> None:
     assert all(made.asked(step) for step in ("reg", "filterPhiField", "regularStrain", "deformImage"))
     # a node lies among the corners of a cell
     assert made.options("passPhiField") == {"number_of_neighbours": 2 ** (2 if two_d else 3)}
-    # 1 is what a pixel search has found: the others are filtered
-    assert made.options("filterSearch")["select_status_threshold"] == 0
-    assert made.options("filterPhiField")["outliers"] is made.options("filterSearch")["outliers"] is True
+    # bad points and outliers are corrected; after a pixel search 1 is what was found
+    correcting = {"select_status": True, "outliers": True, "correct_interpolation": True}
+    assert made.options("filterPhiField") == correcting
+    assert made.options("filterSearch") == {**correcting, "select_status_threshold": 0}
+    assert made.options("regularStrain") == {"strain_components": ["vol", "dev", "e"]}
+
+
+@pytest.mark.parametrize("search", [None, tuple(RANGE)])
+def test_what_is_taken_of_a_suggestion(search: tuple[int, ...] | None) -> None:
+    """In JSON, as the record of a run keeps it."""
+    suggestion: Any = SimpleNamespace(hws=9, spacing=7, order=3, grey_low=80.0, search=search, others="more")
+    found = Choice.of(suggestion)
+    assert found == (9, 7, 3, 80.0, search if search is None else RANGE)
+    assert Choice(**json.loads(json.dumps(found._asdict()))) == found
 
 
 @pytest.mark.parametrize("two_d", [False, True])
