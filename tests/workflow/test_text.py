@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from itertools import pairwise
 from pathlib import Path
 
@@ -135,6 +137,28 @@ def test_rows_that_have_changed_since_they_were_counted(tmp_path: Path) -> None:
 def test_text_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be reserved .* -notsv"):
         create_text(tmp_path / "no" / "a.tsv.part", NAMES, N, tmp_path / "no" / "a.tsv")
+
+
+def test_what_is_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Space for numbers of some digits, with the permissions of the text that is replaced; none without it."""
+    named, path = tmp_path / "a.tsv", tmp_path / "a.tsv.part"
+    for file in (named, path):
+        file.write_text("of before")
+    named.chmod(0o600)
+    create_text(path, NAMES, N, named).close()
+    content = path.read_bytes()
+    assert len(content) == len(header(NAMES)) + text.NUMBER * len(NAMES) * N
+    assert content.rstrip(b"\0") == header(NAMES)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert named.read_text() == "of before"
+
+    def full(descriptor: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(text, "reserve", full)
+    with pytest.raises(UserError, match=rf"the {len(content)} bytes .* cannot be reserved \(No space left on device\)"):
+        create_text(path, NAMES, N, named)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.tsv"]
 
 
 @pytest.mark.parametrize("what", ["folder", "device"])
