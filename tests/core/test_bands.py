@@ -97,6 +97,14 @@ def test_a_slab_along_the_grid_exactly() -> None:
     assert found.strain_share == pytest.approx(1600 * 0.05 / (1600 * 0.05 + 6400 * 0.001))
 
 
+def test_a_single_layer_is_as_thick_as_a_step() -> None:
+    strain = np.full((20, 20, 20), 0.001)
+    strain[:, 8] = 0.05
+    found = find_band(strain, grid(20, 20, 20, (10.0, 7.0, 10.0)))
+    assert found is not None
+    assert found.thickness == pytest.approx(7)
+
+
 def test_a_shear_band_in_a_plane() -> None:
     """2D: the deviatoric strain of a displacement tanh(d / w) along a line, which is sech^2."""
     positions = grid(1, 60, 40)
