@@ -97,6 +97,17 @@ def test_a_slab_along_the_grid_exactly() -> None:
     assert found.strain_share == pytest.approx(1600 * 0.05 / (1600 * 0.05 + 6400 * 0.001))
 
 
+def test_the_largest_region_is_the_band() -> None:
+    """Wherever it lies: smaller ones before and behind it are not in it."""
+    strain = np.full((20, 20, 20), 0.001)
+    strain[0, 0, :3] = strain[4, 4, 4] = strain[19, 19, 10:] = 0.05
+    strain[8:10] = 0.05
+    found = find_band(strain, grid(20, 20, 20))
+    assert found is not None
+    assert found.points == 800
+    assert found.region[8:10].all()
+
+
 def test_a_single_layer_is_as_thick_as_a_step() -> None:
     strain = np.full((20, 20, 20), 0.001)
     strain[:, 8] = 0.05
