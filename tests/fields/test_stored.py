@@ -119,6 +119,8 @@ def test_changes(tmp_path: Path) -> None:
     assert stored is not None
     stored.refuse_changes()
     held = stored.phi(0, N)
+    # as it is, unless a ratio is given
+    assert np.array_equal(held, field_of().phi)
     # another file takes the name, as that of any finished run
     write_hdf5(path, field_of(origin=5.0))
     assert stored.changed
