@@ -49,7 +49,7 @@ def test_rows(tmp_path: Path, dims: tuple[int, int, int], ratio: float) -> None:
             name: values[start:stop].tolist() for name, values in field.columns.items()
         }
         assert np.array_equal(stored.phi(start, stop), scaled[start:stop])
-    for which in ([], [3], [0, 1, 2, 8, 7, 6, 3, 4], list(range(n)), [5, 5, 5]):
+    for which in ([], [3], [0, 1, 2, 8, 7, 6, 3, 4], list(range(n)), [5, 5, 5], [2, 4, 6]):
         assert np.array_equal(stored.phi_at(np.array(which, np.int64)), scaled[np.array(which, np.int64)])
     layout = stored.layout
     assert (layout.dims, layout.spacing) == (dims, (2 * ratio, 3 * ratio, 4 * ratio))
