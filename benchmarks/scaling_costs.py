@@ -41,7 +41,7 @@ TIMES = 3
 RECORD = record_of(correlation.RESULT)
 
 
-def run_ranks(n: int, *arguments: str, timeout: float = 120) -> str:
+def run_ranks(n: int, *arguments: str) -> str:
     """Run a program of this file on ranks of this host, and return its output."""
     mpiexec = find_mpiexec()
     if mpiexec is None:
@@ -49,7 +49,7 @@ def run_ranks(n: int, *arguments: str, timeout: float = 120) -> str:
     environment = mpiexec.environment(os.environ, n) | {"PYTHONPATH": str(REPOSITORY)}
     del environment["MPIDVC_STARTED_RANKS"]
     command = [*mpiexec.command(n), sys.executable, str(Path(__file__).resolve()), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)}:\n{done.stdout}{done.stderr}")
     return done.stdout

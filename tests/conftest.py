@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -14,6 +13,8 @@ import pytest
 import mpidvc
 from mpidvc.runtime.comm import find_launcher
 from mpidvc.runtime.launch import Mpiexec, find_mpiexec
+from mpidvc.runtime.leftovers import leftovers, remove
+from tests.waiting import LONGEST
 
 Job = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -27,22 +28,13 @@ exec(os.environ.get("MPIDVC_TEST_CODE", ""))
 """
 
 
-def _segments() -> set[Path]:
-    return {path for pattern in ("mpich_shm_*", "sm_segment.*") for path in Path("/dev/shm").glob(pattern)}
-
-
 @pytest.fixture(scope="session")
 def _no_shared_memory_left() -> Iterator[None]:
-    """Remove the segments that aborted jobs leave behind, unless some process still uses them."""
-    before = _segments()
+    """Remove the segments that aborted jobs leave behind, and none of jobs that other tests have just begun."""
+    before = set(Path("/dev/shm").glob("*"))
     yield
-    used = ""
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        with contextlib.suppress(OSError):
-            used += maps.read_text()
-    for path in _segments() - before:
-        if str(path) not in used:
-            path.unlink(missing_ok=True)
+    left = (leftover for leftover in leftovers() if leftover.path.parent == Path("/dev/shm"))
+    remove([leftover for leftover in left if leftover.path not in before])
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +62,7 @@ def launcher() -> Mpiexec:
 def mpiexec(launcher: Mpiexec, environment: dict[str, str]) -> Job:
     """Run ``python arguments…`` on a number of ranks, as a user's own mpiexec would."""
 
-    def run(n_ranks: int, *arguments: str, timeout: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(n_ranks: int, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         environ = launcher.environment(environment, n_ranks) | variables
         # Only ranks that mpidvc itself started have this.
         del environ["MPIDVC_STARTED_RANKS"]
@@ -80,7 +72,7 @@ def mpiexec(launcher: Mpiexec, environment: dict[str, str]) -> Job:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=LONGEST,
             check=False,
         )
 
@@ -91,14 +83,14 @@ def mpiexec(launcher: Mpiexec, environment: dict[str, str]) -> Job:
 def command(environment: dict[str, str]) -> Job:
     """Run ``mpidvc arguments…`` as one process that the user started."""
 
-    def run(*arguments: str, timeout: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "mpidvc", *arguments],
             env=environment | variables,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=LONGEST,
             check=False,
         )
 

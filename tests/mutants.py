@@ -26,7 +26,7 @@ import numpy as np
 COUNT = 200 if os.environ.get("MPIDVC_LONG") == "1" else 20
 
 #: Seconds that a trial may take, and bytes of address space that its process may add to what it starts with.
-SECONDS, MEMORY = 20.0, 2**30
+SECONDS, MEMORY = 60.0, 2**30
 
 
 class Field(NamedTuple):

@@ -16,6 +16,7 @@ import mpidvc
 from mpidvc import read_field
 from mpidvc.core.analytic import AnalyticPair
 from tests.outputs import outputs
+from tests.waiting import LONGEST
 
 PAGE = Path(__file__).parents[1] / "docs/adding-a-command.md"
 ARGUMENTS = ("a.tif", "b.tif", "-ns3", "5", "6", "7", "-hws3", "2", "3", "4", "-tif", "-vtk")
@@ -80,7 +81,7 @@ def run(environment: dict[str, str], images: Path, *words: str) -> subprocess.Co
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LONGEST,
         check=False,
     )
 
@@ -158,7 +159,7 @@ sys.exit(main(sys.argv[1:]))
         cwd=images,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LONGEST,
         check=False,
     )
     assert begun.returncode == 85, begun.stderr
@@ -180,7 +181,7 @@ for processes in (1, 2):
     )
     np.save({str(tmp_path)!r} + f"/{{processes}}.npy", field["difference"])
 """
-    subprocess.run([sys.executable, "-c", program], env=with_it, cwd=tmp_path, timeout=60, check=True)
+    subprocess.run([sys.executable, "-c", program], env=with_it, cwd=tmp_path, timeout=LONGEST, check=True)
     one, two = (np.load(tmp_path / f"{n}.npy") for n in (1, 2))
     np.testing.assert_allclose(one, expected(images)[1], atol=1e-6)
     assert one.tobytes() == two.tobytes()

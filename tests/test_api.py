@@ -20,6 +20,7 @@ from mpidvc.core.analytic import AnalyticPair
 from mpidvc.core.grains import AnalyticGrains
 from mpidvc.main import main
 from tests.conftest import Job
+from tests.waiting import LONGEST
 
 PAIR = AnalyticPair((40, 44, 48), seed=5, translation=(1.2, -0.4, 0.6))
 ONE, TWO = PAIR.image1(), PAIR.image2()
@@ -194,7 +195,7 @@ def test_outside_the_main_thread(here: Path) -> None:
 
     thread = threading.Thread(target=work)
     thread.start()
-    thread.join(60)
+    thread.join(LONGEST)
     same(found[0], expected)
     assert left(here) == []
 

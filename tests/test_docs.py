@@ -27,6 +27,7 @@ import tifffile
 
 import mpidvc
 from mpidvc.core.analytic import AnalyticPair
+from tests.waiting import LONGEST
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -130,7 +131,7 @@ def run_code(page: Path, folder: Path) -> str:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=LONGEST,
             check=False,
         )
         assert done.returncode == 0, f"{block.place} ends with {done.returncode}:\n{block.text}\n\n{done.stdout}"

@@ -14,6 +14,7 @@ from mpidvc import __version__
 from mpidvc.main import main
 from mpidvc.runtime.launch import Mpiexec, find_mpiexec
 from tests.conftest import Job
+from tests.waiting import LONGEST
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,7 +128,7 @@ def test_signal_ends_one_process(environment: dict[str, str], tmp_path: Path, nu
         assert process.stdout is not None
         assert "sleeping\n" in (process.stdout.readline() for _ in range(3))
         process.send_signal(number)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=LONGEST)
     assert process.returncode == 128 + number
     assert said == f"mpidvc: ended by {number.name}\n"
     assert log.read_text().endswith(said)
@@ -145,7 +146,7 @@ def test_signal_stops_one_process_between_chunks(environment: dict[str, str], nu
         assert process.stdout is not None
         assert any(line.startswith("pids") for line in process.stdout)
         process.send_signal(number)
-        out, said = process.communicate(timeout=30)
+        out, said = process.communicate(timeout=LONGEST)
     assert (process.returncode, out, said) == (85, "stopped between chunks, go on with --resume\n", "")
 
 
@@ -164,7 +165,7 @@ def test_signal_stops_between_chunks_under_a_launcher(launcher: Mpiexec, environ
         assert process.stdout is not None
         pids = next(line for line in process.stdout if line.startswith("pids")).split()
         os.kill(process.pid if to == "mpiexec" else int(pids[2]), signal.SIGUSR1)
-        out, said = process.communicate(timeout=30)
+        out, said = process.communicate(timeout=LONGEST)
     assert process.returncode == 85
     assert "stopped between chunks, go on with --resume\n" in out
     assert "Traceback" not in said
@@ -185,7 +186,7 @@ def test_full_disk_under_the_output(environment: dict[str, str]) -> None:
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=LONGEST,
             check=False,
         )
     assert (done.returncode, done.stderr.count("\n")) == (0, 1)
@@ -221,14 +222,14 @@ def test_refusal_under_a_launcher(mpiexec: Job) -> None:
 
 @pytest.mark.parametrize("rank", [0, 2])
 def test_exception_of_a_rank_ends_the_job(mpiexec: Job, rank: int) -> None:
-    done = mpiexec(3, "-m", "mpidvc", "fake", "raise", "--at", str(rank), timeout=30)
+    done = mpiexec(3, "-m", "mpidvc", "fake", "raise", "--at", str(rank))
     assert done.returncode == 70
     assert f"rank {rank} of 3:\nTraceback" in done.stderr
     assert "ValueError: chunk is broken" in done.stderr
 
 
 def test_exception_of_a_thread_ends_the_job(mpiexec: Job) -> None:
-    done = mpiexec(2, "-m", "mpidvc", "fake", "thread", "--at", "1", timeout=30)
+    done = mpiexec(2, "-m", "mpidvc", "fake", "thread", "--at", "1")
     assert done.returncode == 70
     assert "rank 1 of 2:\nTraceback" in done.stderr
     assert "ZeroDivisionError" in done.stderr
@@ -243,7 +244,7 @@ def test_exception_of_a_thread_ends_the_job(mpiexec: Job) -> None:
     ],
 )
 def test_user_error_of_a_rank_ends_the_job(mpiexec: Job, what: str, status: int, line: str) -> None:
-    done = mpiexec(2, "-m", "mpidvc", "fake", what, "--at", "1", timeout=30)
+    done = mpiexec(2, "-m", "mpidvc", "fake", what, "--at", "1")
     assert done.returncode == status
     assert line in done.stderr
     assert "Traceback" not in done.stderr

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import LONGEST
+
 NOTEBOOK = Path(__file__).parents[1] / "docs/python.ipynb"
 
 
@@ -20,7 +22,8 @@ def test_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(not cell.get("outputs") for cell in notebook.cells), "store the notebook without outputs"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        client = nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}})
+        where = {"metadata": {"path": str(tmp_path)}}
+        client = nbclient.NotebookClient(notebook, timeout=LONGEST, startup_timeout=LONGEST, resources=where)
         client.execute()
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
     assert "standard deviation" in printed

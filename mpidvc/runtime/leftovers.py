@@ -144,7 +144,10 @@ def _used() -> tuple[set[int], set[str]]:
                     names.add(fields[5])
         for link in _links(process):
             with contextlib.suppress(OSError):
-                inodes.add(link.stat().st_ino)
+                status = link.stat()
+                # pipes and sockets are many, and are numbered on their own
+                if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+                    inodes.add(status.st_ino)
     return inodes, names
 
 

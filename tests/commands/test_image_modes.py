@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import h5py
@@ -22,6 +21,7 @@ from mpidvc.main import main
 from mpidvc.runtime.launch import Mpiexec, available_cpus
 from tests import peak_memory
 from tests.conftest import Job
+from tests.waiting import until
 
 #: Rows of `STORED` and `{1}`, `{2}`, `{m}`, `{l}`: images, mask and labels as they are stored.
 CASES = {
@@ -264,15 +264,44 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def _memory_of(pid: int) -> tuple[int, bool]:
-    """Proportional share of memory in bytes, and whether a process maps a copy of an image."""
+def _memory_of(pid: int) -> int:
+    """Proportional share of memory of a process in bytes."""
     with contextlib.suppress(OSError):
-        maps = Path(f"/proc/{pid}/maps").read_text()
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         pss = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
         if pss is not None:
-            return int(pss[1]) * 1024, "memfd:mpidvc" in maps
-    return 0, False
+            return int(pss[1]) * 1024
+    return 0
+
+
+def _copies_of(pid: int) -> set[str]:
+    """Numbers of the files in memory, each with a copy of an image, that a process maps."""
+    with contextlib.suppress(OSError):
+        lines = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+        return {words[4] for words in lines if len(words) > 5 and words[5].startswith("/memfd:mpidvc")}
+    return set()
+
+
+def _has(process: Path, copies: set[str]) -> bool:
+    """Whether a process maps one of these files, or has it open."""
+    numbers = _copies_of(int(process.name))
+    with contextlib.suppress(OSError):
+        for link in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                if "memfd:mpidvc" in str(link.readlink()):
+                    numbers.add(str(link.stat().st_ino))
+    return bool(numbers & copies)
+
+
+#: Lets a search last.
+SLOW = """
+import time
+from mpidvc.tasks.pixel_search import PixelSearchTask
+def slow(self, chunk, run=PixelSearchTask.run):
+    time.sleep(0.2)
+    return run(self, chunk)
+PixelSearchTask.run = slow
+"""
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the system does not tell memory")
@@ -284,37 +313,29 @@ def test_two_ranks_share_one_copy_and_leave_nothing(
     words = [*_large(large, "shared", "--image-mode", "shared"), "-ns", "12", "-hws", "12"]
     with subprocess.Popen(
         [*launcher.command(2), sys.executable, "-m", "mpidvc", *words],
-        env=launcher.environment(environment, 2),
+        env=launcher.environment(environment, 2) | {"MPIDVC_TEST_CODE": SLOW},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
     ) as job:
         ranks: list[int] = []
+        copies: set[str] = set()
         try:
             assert job.stdout is not None
             # the copies are filled before the search begins
             assert any(b"Starting Pixel Search" in line for line in job.stdout)
-            ranks = [pid for pid in _children(job.pid) if _memory_of(pid)[1]]
+            ranks = [pid for pid in _children(job.pid) if _copies_of(pid)]
             assert len(ranks) == 2
+            copies = set.union(*map(_copies_of, ranks))
             samples = []
             while len(samples) < 50 and job.poll() is None:
-                samples.append(sum(_memory_of(pid)[0] for pid in ranks))
+                samples.append(sum(map(_memory_of, ranks)))
             assert len(samples) == 50
             assert images < max(samples) < images + 200_000_000
         finally:
-            shared = _shared_memory()
             for pid in [*ranks, job.pid]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while _shared_memory() > shared - 0.9 * images:
-        assert time.monotonic() < deadline, "the copies are still there"
-        time.sleep(0.01)
-
-
-def _shared_memory() -> int:
-    """Bytes of all memory that processes share on this host."""
-    found = re.search(r"^Shmem:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1]) * 1024
+    # the system takes such memory back when nobody has it any more
+    until(lambda: not any(_has(pid, copies) for pid in Path("/proc").glob("[0-9]*")), "the end of the copies")

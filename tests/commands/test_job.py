@@ -23,7 +23,7 @@ from mpidvc.core.analytic import AnalyticPair
 from mpidvc.errors import UserError
 from mpidvc.main import main
 from tests.outputs import outputs
-from tests.survival.jobs import until
+from tests.waiting import LONGEST, until
 
 LINE = ["ldic", "a.tif", "b.tif", "-ns", "12", "-hws", "6"]
 STARTS = {"slurm": "#SBATCH", "pbs": "#PBS", "lsf": "#BSUB", "sge": "#$", "workstation": "# A restartable run"}
@@ -164,7 +164,7 @@ def test_steps_run_in_order(folder: Path, capsys: pytest.CaptureFixture[str], en
     text = script(capsys, "workstation", "--ranks-per-node", "1", *chain)
     checked(text)
     (folder / "run.sh").write_text(text)
-    done = subprocess.run(["bash", "run.sh"], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(["bash", "run.sh"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.index("mpidvc reg") < done.stdout.index("mpidvc ldic") < done.stdout.index("all steps")
     assert not (folder / ".mpidvc-reg.job").exists()
@@ -183,7 +183,7 @@ def test_a_run_of_all_steps(folder: Path, capsys: pytest.CaptureFixture[str], en
     text = script(capsys, "workstation", "--ranks-per-node", "1", "--", *run)
     checked(text)
     (folder / "run.sh").write_text(text)
-    done = subprocess.run(["bash", "run.sh"], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(["bash", "run.sh"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (folder / "out" / "filterPhiField" / "a-b-ldic-filtered.h5").exists()
     # killed just before its report: a launcher returns 0 for it, its folder does not
@@ -288,7 +288,7 @@ def test_a_signal_that_a_launcher_loses_is_sent_again(tmp_path: Path) -> None:
         try:
             until((tmp_path / "begun").exists, "the step begins")
             job.send_signal(signal.SIGUSR1)
-            out, _ = job.communicate(timeout=60)
+            out, _ = job.communicate(timeout=LONGEST)
         finally:
             job.kill()
     assert job.returncode == 99, out

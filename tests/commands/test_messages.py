@@ -81,7 +81,7 @@ def test_paths_are_those_of_the_user(
             f"{folder}/{one}" for one in written
         )
         assert (str(here) in told) == (folder != "scans")
-        assert re.fullmatch(r"Elapsed time: \d+\.\d s", told.splitlines()[-1])
+        assert re.fullmatch(r"Elapsed time: (\d+\.\d s|\d\d:\d\d:\d\d)", told.splitlines()[-1])
 
 
 def test_results_follow_symbolic_links_of_images(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from mpidvc.fields.phifield import PhiField
 from mpidvc.tasks import memory
 from tests import peak_memory
 from tests.conftest import Job
+from tests.waiting import LONGEST
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def alone(environment: dict[str, str], images: Path, folder: Path, line: str) ->
     """Peak memory (MB) of a command in one process, and what it prints."""
     words = [str(images / word) if word.endswith(".tif") else word for word in line.split()]
     program = [sys.executable, peak_memory.__file__, *words, "-np", "1", "-od", str(folder)]
-    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=LONGEST, check=False)
     assert done.returncode in (0, 1), done.stderr
     (peak,) = [int(peak) / 1e6 for peak in re.findall(r"^peak (\d+)$", done.stderr, re.MULTILINE)]
     return peak, done.stdout

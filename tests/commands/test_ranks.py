@@ -25,6 +25,7 @@ from mpidvc.tasks import ddic
 from tests.conftest import Job
 from tests.jump import Jump
 from tests.outputs import outputs
+from tests.waiting import LONGEST
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 
@@ -206,7 +207,7 @@ for line in pathlib.Path(sys.argv[1]).read_text().splitlines():
 def test_same_bytes_on_ranks(n: int, mpiexec: Job, images: Path, serial: Path, tmp_path: Path) -> None:
     lines = [" ".join(words(name, images, tmp_path / name)) for name in CASES]
     (tmp_path / "lines").write_text("\n".join(lines))
-    done = mpiexec(n, "-c", PROGRAM, str(tmp_path / "lines"), timeout=120)
+    done = mpiexec(n, "-c", PROGRAM, str(tmp_path / "lines"))
     assert done.returncode == 0, done.stderr
     assert told_only_warnings(done.stderr)
     for name in CASES:
@@ -241,7 +242,7 @@ def test_same_bytes_by_all_drivers(
     with contextlib.redirect_stdout(io.StringIO()):
         assert main(lines.pop(-2).split()) == 0
     (tmp_path / "lines").write_text("\n".join(lines))
-    done = mpiexec(n, "-c", PROGRAM, str(tmp_path / "lines"), timeout=120)
+    done = mpiexec(n, "-c", PROGRAM, str(tmp_path / "lines"))
     assert done.returncode == 0, done.stderr
     assert told_only_warnings(done.stderr)
     for name in names:
@@ -324,7 +325,7 @@ def test_files_named_by_a_colon(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LONGEST,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -343,7 +343,7 @@ def test_killed_in_each_step(
     for k, step in enumerate(ALL_STEPS):
         # a step that had not ended is gone on with before
         kill = KILL.format(step=1 + len(begun) - len(ended), n=1 + (k + first + 1) % 2)
-        done = command(*words, timeout=300, MPIDVC_TEST_CODE=kill)
+        done = command(*words, MPIDVC_TEST_CODE=kill)
         assert done.returncode == -signal.SIGKILL, done.stderr
         told = json.loads(Path("out/steps.json").read_text())
         begun = told["steps"]
@@ -397,9 +397,9 @@ def test_interrupted_where_a_step_is_done_but_not_known(
 def test_ranks_make_the_same_files(scans: Path, mpiexec: Job, command: Job) -> None:
     words = ["run", "a.tif", "b.tif", "--recipe", "small.toml"]
     assert main([*words, "-od", "one", "-np", "1"]) == 0
-    done = mpiexec(3, "-m", "mpidvc", *words, "-od", "three", timeout=120)
+    done = mpiexec(3, "-m", "mpidvc", *words, "-od", "three")
     assert done.returncode == 0, done.stderr
-    done = command(*words, "-od", "two", "-np", "2", timeout=120)
+    done = command(*words, "-od", "two", "-np", "2")
     assert done.returncode == 0, done.stderr
     assert results(scans / "two") == results(scans / "three") == results(scans / "one")
 

@@ -171,7 +171,7 @@ def test_any_number_of_ranks(folder: Path, mpiexec: Job) -> None:
 
     def said(n: int) -> dict[str, Any]:
         words = [str(folder / "im1.tif"), "--noise", "2", "-hws", "6", "--json"]
-        done = mpiexec(n, "-m", "mpidvc", "study", *words, timeout=300)
+        done = mpiexec(n, "-m", "mpidvc", "study", *words)
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
         for row in found["rows"]:

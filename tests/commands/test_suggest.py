@@ -309,7 +309,7 @@ def test_any_number_of_ranks(folder: Path, mpiexec: Job) -> None:
 
     def said(n: int) -> dict[str, Any]:
         names = [str(folder / name) for name in ("im1.tif", "im2.tif")]
-        done = mpiexec(n, "-m", "mpidvc", "suggest", *names, "--json", timeout=300)
+        done = mpiexec(n, "-m", "mpidvc", "suggest", *names, "--json")
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
         for row in found["rows"]:

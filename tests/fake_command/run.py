@@ -20,6 +20,10 @@ from mpidvc.runtime.console import Console
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.stop import Stopped, graceful
 from mpidvc.tasks.ranks import Team, sum_over_ranks
+from tests.waiting import LONGEST
+
+#: Longer than any test waits.
+FOR_EVER = 2 * LONGEST
 
 
 class Squares:
@@ -60,7 +64,7 @@ def stop_on_request(what: str, executor: Executor, console: Console) -> None:
             while not stop.requested:
                 time.sleep(0.01)
             console.print("told")
-            time.sleep(60)
+            time.sleep(FOR_EVER)
         try:
             executor.map(Long(), sink if executor.rank == 0 else None, stop)
         except Stopped:
@@ -112,7 +116,7 @@ class Plan(command.Plan):
             stop_on_request(self.what, executor, console)
         if self.what in ("sleep", "raise", "thread", "user", "full", "memory", "exit", "interrupt"):
             console.print("sleeping")
-            time.sleep(60)
+            time.sleep(FOR_EVER)
         if self.what == "progress" and executor.rank == 0:
             with console.progress(1_000_000, "ldic") as progress:
                 for _ in range(50):

@@ -20,6 +20,7 @@ from mpidvc.fields.hdf5 import write_hdf5
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.read import read_field
 from mpidvc.fields.tsv import write_tsv
+from tests.waiting import LONGEST
 
 from .test_phifield import marked
 
@@ -153,7 +154,8 @@ def fifo(tmp_path):
 
 
 @pytest.mark.parametrize("late", [0.0, 0.3])
-def test_named_pipe(tmp_path, fifo, late):
+def test_named_pipe(tmp_path, fifo, late, monkeypatch):
+    monkeypatch.setattr(stream, "PATIENCE", LONGEST)
     write_tsv(tmp_path / "a.tsv", marked(), "LDIC")
     content = (tmp_path / "a.tsv").read_bytes()
     assert len(content) > 3000
@@ -165,8 +167,17 @@ def test_named_pipe(tmp_path, fifo, late):
 
 def test_pipe_of_a_silent_program_is_waited_for(fifo, monkeypatch):
     monkeypatch.setattr(stream, "PATIENCE", 0.1)
-    piped(fifo, b"Ypos Xpos Ydisp Xdisp\n1 2 3 4\n", 0.5)
+    # the other end is open, so that this one is at once
+    other = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    program = os.open(fifo, os.O_WRONLY)
+
+    def speak() -> None:
+        os.write(program, b"Ypos Xpos Ydisp Xdisp\n1 2 3 4\n")
+        os.close(program)
+
+    threading.Timer(0.5, speak).start()
     assert read_field(fifo)["Xdisp"].tolist() == [4]
+    os.close(other)
 
 
 def test_pipe_without_a_program(fifo, monkeypatch):
@@ -198,7 +209,7 @@ def test_pipes_with_something_else(tmp_path, fifo, monkeypatch):
     with pytest.raises(UserError, match="the pipe does not end after 1000000 bytes; give a file"):
         read_field(f"/dev/fd/{endless.stdout.fileno()}")
     endless.stdout.close()
-    endless.wait(10)
+    endless.wait(LONGEST)
 
 
 def test_what_is_neither_file_nor_pipe(tmp_path):
@@ -221,7 +232,7 @@ def test_process_substitution(folder, environment):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=LONGEST,
     )
     assert text.returncode == 0, text.stdout + text.stderr
     assert read_field("im1-im2-ldic.tsv").good.all()
@@ -231,7 +242,7 @@ def test_process_substitution(folder, environment):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=LONGEST,
     )
     assert results.returncode == 2
     assert "is HDF5, which cannot be read from a pipe; give the file" in results.stderr

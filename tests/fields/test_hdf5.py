@@ -24,6 +24,7 @@ from mpidvc.fields.hdf5 import (
     write_hdf5,
 )
 from mpidvc.fields.phifield import PhiField
+from tests.waiting import LONGEST
 
 COLUMNS = ("error", "iterations", "returnStatus", "deltaPhiNorm", "ZNCC")
 #: Bits that arithmetic or text would lose.
@@ -188,7 +189,7 @@ def test_bytes_are_determined(tmp_path, environment):
             [sys.executable, "-c", PROGRAM, tmp_path / poison],
             env=environment | {"MALLOC_PERTURB_": poison},
             check=True,
-            timeout=60,
+            timeout=LONGEST,
         )
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.iterdir()}
     assert len(sums) == 4
@@ -225,7 +226,7 @@ def test_no_space(tmp_path, environment):
         [sys.executable, "-c", FULL, tmp_path / "a.h5"],
         env=environment,
         check=True,
-        timeout=60,
+        timeout=LONGEST,
         capture_output=True,
         text=True,
     )
@@ -472,4 +473,4 @@ def test_directory_that_is_not_there(tmp_path):
 def test_light_import():
     """Formatting text on all ranks must not load HDF5 before it is read."""
     program = "import sys, mpidvc.fields.hdf5; assert 'h5py' not in sys.modules"
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, env=os.environ)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=LONGEST, env=os.environ)

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import LONGEST
+
 
 @pytest.fixture(scope="session")
 def app() -> Iterator[Any]:
@@ -42,7 +44,7 @@ def answer(app: Any) -> Callable[[str], list[str]]:
 
         texts = [text, *then]
 
-        def look(left: int = 1000) -> None:
+        def look(left: int = int(LONGEST / 0.01)) -> None:
             dialog = app.activeModalWidget()
             if dialog is None:
                 assert left > 0, "no dialog has appeared"

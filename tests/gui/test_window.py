@@ -31,6 +31,7 @@ from mpidvc.gui.window import Window
 from mpidvc.images.image import ArrayImage
 from tests.gui.pairs import SHEARED, WidePair, phi_of
 from tests.gui.user import CTRL, LEFT, SHIFT, activate, click, drag, give, key, the_model, wait
+from tests.waiting import LONGEST
 
 pytestmark = pytest.mark.usefixtures("no_errors")
 
@@ -617,7 +618,7 @@ def test_cancel(window: Window, by: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(snap, "register", endless)
     assert not window.snap.cancel.isEnabled()
     key(window, "F7")
-    end = time.monotonic() + 20
+    end = time.monotonic() + LONGEST
     while window.snap.bar.value() == 0:
         assert time.monotonic() < end
         QTest.qWait(5)

@@ -14,15 +14,16 @@ from mpidvc.gui.canvas import Canvas
 from mpidvc.gui.model import Model
 from mpidvc.gui.panels import Number
 from mpidvc.gui.window import Window
+from tests.waiting import LONGEST
 
 __all__ = ["CTRL", "LEFT", "SHIFT", "activate", "click", "drag", "give", "key", "the_model", "wait"]
 
 LEFT, SHIFT, CTRL = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.ShiftModifier, Qt.KeyboardModifier.ControlModifier
 
 
-def wait(window: Window, seconds: float = 30) -> None:
+def wait(window: Window) -> None:
     """Until nothing runs in the background."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + LONGEST
     while window.busy:
         assert time.monotonic() < end, "a job does not end"
         QApplication.processEvents()
@@ -45,7 +46,7 @@ def click(window: Window, name: str) -> None:
 
 def activate(window: Window) -> None:
     """Give the keyboard to a window, as after a dialog, or another window."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + LONGEST
     while QApplication.activeWindow() is not window or QApplication.focusWindow() is not window.windowHandle():
         assert time.monotonic() < end, "the window does not become active"
         window.activateWindow()

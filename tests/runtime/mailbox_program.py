@@ -7,12 +7,13 @@ from typing import Any
 
 from mpidvc.runtime import messages
 from mpidvc.runtime.comm import MPICommunicator, connect, find_launcher, install_abort_hook
+from tests.waiting import LONGEST
 
 N, LENGTH, TAG, GO = 200, 2**18, 20, 21
 
 
 def receive(mail: messages.Mailbox) -> tuple[int, int, Any]:
-    until = time.monotonic() + 20
+    until = time.monotonic() + LONGEST
     while time.monotonic() < until:
         message = mail.poll()
         if message is not None:
@@ -44,7 +45,7 @@ if communicator.rank == 0:
         mail.poll()
         assert looks[0] - before <= messages._MOST_TESTED
     mail.send_all("go", [1], GO)
-    mail.flush(20.0)
+    mail.flush(LONGEST)
     assert not mail._sends
     assert receive(mail) == (1, GO, "got")
     print("bounded")
@@ -56,4 +57,4 @@ else:
         assert (tag, number, len(data)) == (TAG, expected, LENGTH)
     assert receive(mail) == (0, GO, "go")
     mail.send("got", 0, GO)
-    mail.flush(20.0)
+    mail.flush(LONGEST)

@@ -47,7 +47,7 @@ def test_killed_workers(mpiexec: Job, what: str, n_ranks: int, killed: str) -> N
 
 @pytest.mark.usefixtures("_survives")
 def test_workers_do_not_outlive_rank_0(mpiexec: Job) -> None:
-    done = mpiexec(3, LOSS_PROGRAM, "map", "KILL", "0", timeout=30)
+    done = mpiexec(3, LOSS_PROGRAM, "map", "KILL", "0")
     assert done.returncode != 0
     assert done.stdout == ""
 
@@ -55,7 +55,7 @@ def test_workers_do_not_outlive_rank_0(mpiexec: Job) -> None:
 @pytest.mark.parametrize("what", WHATS)
 def test_stopped_worker(mpiexec: Job, what: str) -> None:
     """A rank is suspended for good; the others do its work when its lease has run out."""
-    done = mpiexec(3, LOSS_PROGRAM, what, "STOP", "1", timeout=30, MPIDVC_LEASE="1")
+    done = mpiexec(3, LOSS_PROGRAM, what, "STOP", "1", MPIDVC_LEASE="3")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "all equal 1 lost"), done.stderr
     assert "process 1 on" in done.stdout
     assert "does not answer" in done.stdout
@@ -65,14 +65,14 @@ def test_stopped_worker(mpiexec: Job, what: str) -> None:
 @pytest.mark.parametrize("ranks", ["0", "1", "1,2", "0,1,2"])
 def test_stop_request_of_some_ranks(mpiexec: Job, what: str, ranks: str) -> None:
     """Every rank gets `Stopped`; the results so far have reached rank 0 and are right."""
-    done = mpiexec(3, LOSS_PROGRAM, what, "USR1", ranks, timeout=30)
+    done = mpiexec(3, LOSS_PROGRAM, what, "USR1", ranks)
     assert (done.returncode, done.stdout, done.stderr) == (0, "stopped 0 lost\n", "")
 
 
 @pytest.mark.parametrize("late", ["0", "1", "2"])
 def test_ready_before_the_others(mpiexec: Job, late: str) -> None:
     """A worker that is ready to end while another still takes the last broadcast is not forgotten."""
-    done = mpiexec(3, FAREWELL_PROGRAM, late, timeout=30)
+    done = mpiexec(3, FAREWELL_PROGRAM, late)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -213,5 +213,5 @@ def test_following_that_is_stuck_ends() -> None:
 
 
 def test_what_waits_to_be_sent_is_looked_at_a_few_at_a_time(mpiexec: Job) -> None:
-    done = mpiexec(2, MAILBOX_PROGRAM, timeout=60)
+    done = mpiexec(2, MAILBOX_PROGRAM)
     assert (done.returncode, done.stdout, done.stderr) == (0, "bounded\n", "")

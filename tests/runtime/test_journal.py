@@ -26,6 +26,7 @@ from mpidvc.runtime.journal import (
     kind_of_file,
     open_journal,
 )
+from tests.waiting import LONGEST
 
 RECORD = np.dtype([("phi", np.float64, (3, 4)), ("result", np.float64, (2,))])
 INPUT = np.dtype([("position", np.float64, (3,))])
@@ -283,7 +284,7 @@ except UserError as error:
 def test_two_runs_do_not_share_a_journal(journal: Journal, environment: dict[str, str]) -> None:
     def other() -> str:
         command = [sys.executable, "-c", PROGRAM, str(journal.path)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONGEST, check=True)
         return done.stdout.strip()
 
     assert in_use(journal.path)

@@ -18,6 +18,7 @@ from mpidvc.errors import UserError
 from mpidvc.runtime import launch
 from mpidvc.runtime.launch import Mpiexec
 from tests.conftest import Job
+from tests.waiting import LONGEST, state_of, until
 
 ALLOCATION = {
     "SLURM_JOB_ID": "77",
@@ -136,7 +137,7 @@ class TestStart:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LONGEST,
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")
@@ -222,30 +223,27 @@ class TestStart:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LONGEST,
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert "size 2 processes 2" in done.stdout
 
     def test_suspended_and_continued(self, started: Start) -> None:
-        """Ctrl-Z and fg: all ranks stop, go on, and are not taken for late."""
-        job = started("fake", "long", "-np", "2", MPIDVC_LEASE="2")
-        pids = job.wait_for("pids").split()[1:]
-        for number, state in ((signal.SIGTSTP, "T"), (signal.SIGCONT, "RSD")):
+        """Ctrl-Z and fg: all ranks stop and go on, and this process, which stops last."""
+        job = started("fake", "long", "-np", "2")
+        pids = [job.process.pid, *map(int, job.wait_for("pids").split()[1:])]
+        for number, states in ((signal.SIGTSTP, {"T"}), (signal.SIGCONT, {"R", "S", "D"})):
             job.process.send_signal(number)
-            deadline = time.monotonic() + 10
-            while not all(state_of(pid) in state for pid in pids) and time.monotonic() < deadline:
-                time.sleep(0.02)
-            assert all(state_of(pid) in state for pid in pids)
+            until(lambda states=states: {state_of(pid) for pid in pids} <= states, f"{states} of all processes")
         job.wait_for("more")
         job.process.send_signal(signal.SIGUSR1)
         assert (job.end(), job.said) == (85, "")
 
     @pytest.mark.parametrize("rank", [0, 1])
     def test_rank_that_hangs_at_the_end(self, started: Start, rank: int) -> None:
-        job = started("fake", "hang after finish", "--at", str(rank), "-np", "3", MPIDVC_LEASE="1")
-        assert job.end() == 0
+        job = started("fake", "hang after finish", "--at", str(rank), "-np", "3", MPIDVC_LEASE="3")
+        assert job.end() == 0, job.said
         assert job.lines[-2].startswith("size 3 processes 3 total 20540")
 
     def test_from_a_thread_of_another_program(self, environment: dict[str, str]) -> None:
@@ -253,11 +251,11 @@ class TestStart:
         program = Path(__file__).with_name("thread_program.py")
         done = subprocess.run(
             [sys.executable, str(program)],
-            env=environment | {"MPIDVC_LEASE": "1"},
+            env=environment | {"MPIDVC_LEASE": "3"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LONGEST,
             check=False,
         )
         assert done.stderr == ""
@@ -267,7 +265,7 @@ class TestStart:
         job = started("fake", "long", "-np", "2")
         job.wait_for("pids")
         job.process.kill()
-        job.process.wait(10)
+        job.process.wait(LONGEST)
         wait_until_ended(job.mark)
 
 
@@ -292,7 +290,7 @@ class Started:
 
     def end(self) -> int:
         """Return its exit status, after checking that it left nothing behind."""
-        out, self.said = self.process.communicate(timeout=40)
+        out, self.said = self.process.communicate(timeout=LONGEST)
         self.lines += out.splitlines(keepends=True)
         wait_until_ended(self.mark)
         assert list(self.files.iterdir()) == []
@@ -328,18 +326,11 @@ def started(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
 
 def wait_until_ended(mark: str) -> None:
     """Wait until no process has this word on its command line."""
-    deadline = time.monotonic() + 20
-    while (left := running(mark)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert left == []
+    until(lambda: not running(mark), f"the end of all processes with {mark}")
 
 
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def state_of(pid: str) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def running(mark: str) -> list[str]:

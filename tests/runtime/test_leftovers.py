@@ -20,13 +20,14 @@ from mpidvc.runtime import leftovers as module
 from mpidvc.runtime.job import new_job
 from mpidvc.runtime.launch import Mpiexec
 from mpidvc.runtime.leftovers import Leftover, leftovers, remove
+from tests.waiting import LONGEST
 
 NAMES = ("mpich_shm_2a753ec9_0", "sm_segment.host.0.2d770000.0", "osc_sm.host.1.0.3", "ucx_shm_posix_3a77fb7")
 
 
 def dead_process() -> int:
     with subprocess.Popen(["true"]) as process:
-        process.wait(timeout=60)
+        process.wait(timeout=LONGEST)
     return process.pid
 
 
@@ -94,7 +95,7 @@ def test_mapped_by_a_process_that_closed_it(folders: tuple[Path, Path]) -> None:
         try:
             assert NAMES[0] not in names(leftovers(*folders, young=0))
         finally:
-            process.communicate(timeout=60)
+            process.communicate(timeout=LONGEST)
     assert NAMES[0] in names(leftovers(*folders, young=0))
 
 
@@ -140,7 +141,7 @@ def test_from_another_container(folders: tuple[Path, Path], environment: dict[st
     command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", SEEN, *map(str, folders)]
 
     def found() -> set[str]:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONGEST, check=False)
         if done.returncode != 0:
             pytest.skip("containers cannot be made here")
         return set(done.stdout.split())

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.waiting import LONGEST
+
 PROGRAM = """\
 import os, signal, time, weakref
 from mpidvc.runtime.stop import Ended, graceful, handling_signals
@@ -33,7 +35,7 @@ try:
                 print("requested", request.signal)
         else:
             drop()
-            time.sleep(60)
+            time.sleep(600)
             print("slept")
 except Ended as ended:
     print("ended", ended.number)
@@ -43,7 +45,7 @@ except Ended as ended:
 @pytest.mark.parametrize(("graceful", "told"), [(False, "ended 15"), (True, "requested 15")])
 def test_signal_where_python_drops_exceptions(graceful: bool, told: str) -> None:
     program = PROGRAM.format(graceful=graceful)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=LONGEST, check=False)
     assert done.stderr == ""
     assert done.stdout.strip() == told
 
@@ -51,6 +53,7 @@ def test_signal_where_python_drops_exceptions(graceful: bool, told: str) -> None
 THREAD = """\
 import os, signal, threading, time
 from mpidvc.runtime.stop import StopRequest, describe, graceful, handling_signals, keep
+from tests.waiting import LONGEST
 
 def work():
     with handling_signals(), graceful() as request:
@@ -75,6 +78,6 @@ with handling_signals(), graceful() as request:
 
 def test_thread_leaves_the_main_thread_alone() -> None:
     """A run in a thread, such as a notebook's, neither takes the signals of the main thread nor changes its answer."""
-    done = subprocess.run([sys.executable, "-c", THREAD], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", THREAD], capture_output=True, text=True, timeout=LONGEST, check=False)
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["thread False", "main 15 ('mpidvc: ended by SIGTERM', 143)"]

@@ -21,6 +21,7 @@ import tifffile
 from mpidvc.runtime.console import Console, Progress
 from mpidvc.runtime.launch import find_mpiexec
 from mpidvc.runtime.terminal import LiveLines, Terminal, find_terminal, lay_out, wrap
+from tests.waiting import LONGEST
 
 
 def resize(terminal: int, columns: int) -> None:
@@ -170,14 +171,15 @@ def test_numbers_in_brackets_stay_whole() -> None:
     assert wrap("short", 60, "    ") == ["short"]
 
 
-SLOW = """
-import time
+#: Keeps the last chunks waiting until a file is there.
+LASTS = """
+import os, time
 from mpidvc.tasks.ldic import LdicTask
-run = LdicTask.run
-def slow(self, chunk):
-    time.sleep(0.15)
+def lasting(self, chunk, run=LdicTask.run):
+    while chunk >= self.n_chunks / 2 and not os.path.exists({gate!r}):
+        time.sleep(0.01)
     return run(self, chunk)
-LdicTask.run = slow
+LdicTask.run = lasting
 """
 
 
@@ -198,38 +200,43 @@ def watched(arguments: list[str], environment: dict[str, str], columns: int, see
     if pid == 0:
         os.environ.clear()
         os.environ.update(environment, TERM="xterm")
-        time.sleep(0.2)  # until the size is set
+        resize(0, columns)
         os.execv(sys.executable, [sys.executable, "-m", "mpidvc", *arguments])
-    resize(terminal, columns)
-    told, until = "", time.monotonic() + 120
+    told, end = b"", time.monotonic() + LONGEST
     with contextlib.suppress(OSError):
-        while time.monotonic() < until:
+        while time.monotonic() < end:
             if select.select([terminal], [], [], 0.1)[0]:
                 new = os.read(terminal, 65536)
                 if not new:
                     break
-                told += new.decode(errors="replace")
-            see(terminal, told)
+                # a character may come in two parts
+                told += new
+            see(terminal, told.decode(errors="replace"))
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(status) == 0, told
-    return told
+    return told.decode()
 
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_run_follows_the_terminal(n: int, images: Path, environment: dict[str, str], tmp_path: Path) -> None:
     if n > 1 and find_mpiexec() is None:
         pytest.skip("no MPI in this environment")
+    gate = tmp_path / "gate"
     changed = 0
 
     def see(terminal: int, told: str) -> None:
         nonlocal changed
-        if not changed and told.count("points/s") + told.count("/s 00:") > 3:
+        drawn = len(re.findall("ldic [━─]", told))
+        if not changed and drawn > 2:
             resize(terminal, 60)
-            changed = len(told)
+            changed = drawn
+        elif changed and drawn > changed + 2:
+            gate.touch()
 
     line = f"ldic {images}/a.tif {images}/b.tif -ns 5 -hws 5 -od {tmp_path} -np {n}"
-    told = watched(line.split(), environment | {"MPIDVC_TEST_CODE": SLOW}, 200, see)
+    code = LASTS.format(gate=str(gate))
+    told = watched(line.split(), environment | {"MPIDVC_TEST_CODE": code}, 200, see)
     assert changed
     bars = [text for text in re.sub(r"\x1b\[\d*[A-Z]|\r", "", told).splitlines() if "━" in text or "──" in text]
     bars = [text for text in bars if text.startswith("ldic")]

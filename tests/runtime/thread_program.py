@@ -19,6 +19,7 @@ from mpidvc.runtime.job import Job
 from mpidvc.runtime.launch import run_ranks
 from mpidvc.runtime.stop import graceful, handling_signals
 from tests.fake_command.run import Plan
+from tests.waiting import LONGEST
 
 WHAT = "hang after finish"
 
@@ -51,7 +52,7 @@ def run(folder: str, statuses: list[int]) -> None:
 
 
 before = kept()
-sleeping = ["sleep", "60"]
+sleeping = ["sleep", str(2 * LONGEST)]
 with tempfile.TemporaryDirectory() as folder:
     children = [subprocess.Popen(sleeping, start_new_session=True)]
     orphans: list[int] = []
@@ -64,7 +65,8 @@ with tempfile.TemporaryDirectory() as folder:
         meanwhile = kept()
         # children that come while the ranks run, one of them as an orphan
         children.append(subprocess.Popen(sleeping))
-        made = subprocess.run(["sh", "-c", "sleep 60 >&- & echo $!"], stdout=subprocess.PIPE, check=True, text=True)
+        orphan = ["sh", "-c", f"{' '.join(sleeping)} >&- & echo $!"]
+        made = subprocess.run(orphan, stdout=subprocess.PIPE, check=True, text=True)
         orphans.append(int(made.stdout))
         thread.join()
         print("status", *statuses)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import random
 import shutil
 import signal
 import socket
@@ -13,12 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["LONGEST", "Slurm", "missing", "running"]
+from tests.waiting import LONGEST
+
+__all__ = ["Slurm", "missing", "running"]
 
 #: Programs of Slurm that the tests need.
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "scancel", "sinfo", "srun")
-#: Seconds after which something has hung.
-LONGEST = 120.0
 
 _CONF = """\
 ClusterName=mpidvc
@@ -81,7 +82,7 @@ class Slurm:
     def ask(self, *command: str, folder: Path | None = None, check: bool = True) -> str:
         """Output of a client's command."""
         done = subprocess.run(
-            command, env=self.environment, cwd=folder, capture_output=True, text=True, timeout=60, check=False
+            command, env=self.environment, cwd=folder, capture_output=True, text=True, timeout=LONGEST, check=False
         )
         assert done.returncode == 0 or not check, done.stderr
         return done.stdout.strip()
@@ -94,7 +95,7 @@ class Slurm:
     def until(
         self, condition: Callable[[], object], what: str, log: Path | None = None, longest: float = LONGEST
     ) -> None:
-        """Wait until a condition holds, for at most so many seconds."""
+        """Wait until a condition holds, and tell what the cluster does if it never does."""
         deadline = time.monotonic() + longest
         while not condition():
             output = log.read_text() if log is not None and log.exists() else ""
@@ -118,11 +119,14 @@ class Slurm:
 
 
 def _ports(n: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        taken = [stack.enter_context(socket.socket()) for _ in range(n)]
-        for one in taken:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in taken]
+    """Ports that nobody has; below those that the system gives to every process that asks for any."""
+    found: list[int] = []
+    while len(found) < n:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("", port))
+            found += [port] if port not in found else []
+    return found
 
 
 @contextlib.contextmanager
@@ -151,7 +155,7 @@ def running(folder: Path, environment: dict[str, str]) -> Iterator[Slurm]:
             daemon.send_signal(signal.SIGTERM)
         for daemon in daemons:
             try:
-                daemon.wait(20)
+                daemon.wait(60)
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from mpidvc.main import main
 from tests.outputs import outputs
-from tests.slurm.cluster import LONGEST, Slurm
+from tests.slurm.cluster import Slurm
 from tests.survival.jobs import marks
+from tests.waiting import LONGEST
 
 __all__ = ["LINE", "Job"]
 

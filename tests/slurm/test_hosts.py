@@ -20,6 +20,7 @@ from mpidvc.core.analytic import AnalyticPair
 from mpidvc.main import main
 from mpidvc.runtime.launch import Mpiexec
 from tests.outputs import outputs
+from tests.waiting import LONGEST
 
 PROGRAMS = ("ip", "unshare", "sshd", "ssh", "ssh-keygen")
 PORT = 2222
@@ -86,7 +87,7 @@ class Hosts:
         words = ["ssh", "-q", "-p", str(PORT), "-i", str(key), *(f"-o{o}" for o in options)]
         self.agent.write_text(f'#!/bin/sh\nexec {" ".join(words)} "$@"\n')
         self.agent.chmod(0o755)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + LONGEST
         while any(self.on_first([str(self.agent), name, "true"], {}).returncode for name in self.names):
             assert time.monotonic() < deadline, [path.read_text() for path in self.folder.glob("*.log")]
             time.sleep(0.2)
@@ -101,7 +102,7 @@ class Hosts:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=LONGEST,
             check=False,
         )
 
@@ -110,7 +111,7 @@ class Hosts:
         for daemon in self.daemons:
             daemon.terminate()
         for daemon in self.daemons:
-            daemon.wait(20)
+            daemon.wait(LONGEST)
         for name in self.names:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
             shutil.rmtree(Path("/etc/netns") / name, ignore_errors=True)

@@ -19,6 +19,7 @@ from tests.outputs import outputs
 from tests.slurm.cluster import Slurm, missing
 from tests.slurm.jobs import LINE, Job
 from tests.survival.jobs import marks
+from tests.waiting import LONGEST
 
 _WHY = missing()
 pytestmark = pytest.mark.skipif(_WHY is not None, reason=_WHY or "")
@@ -53,16 +54,16 @@ def test_job_finishes(slurm: Slurm, images: Path, expected: dict[str, bytes], la
 
 
 def slowed(slurm: Slurm, seconds: float) -> Slurm:
-    """With jobs whose first part takes so many seconds more for every chunk."""
+    """With jobs whose first part takes so many seconds more for every chunk but a few."""
     code = "import os\nif not os.environ.get('SLURM_RESTART_COUNT'):\n"
     code += "    import time, mpidvc.tasks.ldic as ldic\n    run = ldic.LdicTask.run\n"
-    code += f"    ldic.LdicTask.run = lambda self, chunk: (time.sleep({seconds}), run(self, chunk))[1]\n"
+    code += f"    ldic.LdicTask.run = lambda self, chunk: (time.sleep({seconds} * (chunk > 7)), run(self, chunk))[1]\n"
     return Slurm(slurm.environment | {"MPIDVC_TEST_CODE": code})
 
 
 def test_time_limit(slurm: Slurm, images: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
     # Slurm's limits are minutes, and it sends the signal up to half a minute early
-    job = Job(slowed(slurm, 3), tmp_path, images, "--time", "1", "--stop-before", "15")
+    job = Job(slowed(slurm, 5), tmp_path, images, "--time", "1", "--stop-before", "15")
     slurm.until(lambda: "status 85: the job is started again" in job.output, "the stop", job.log)
     before = marks(job.results)
     assert before is not None
@@ -73,7 +74,7 @@ def test_time_limit(slurm: Slurm, images: Path, expected: dict[str, bytes], tmp_
 
 
 def test_preempted(slurm: Slurm, images: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    job = Job(slowed(slurm, 0.3), tmp_path, images)
+    job = Job(slowed(slurm, 1), tmp_path, images)
     job.measuring()
     slurm.ask("srun", "-p", "high", "-N", "2", "--ntasks-per-node=2", "-t", "1", "true")
     state = job.ends(expected)
@@ -81,7 +82,7 @@ def test_preempted(slurm: Slurm, images: Path, expected: dict[str, bytes], tmp_p
 
 
 def test_cancelled(slurm: Slurm, images: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    job = Job(slowed(slurm, 0.3), tmp_path, images)
+    job = Job(slowed(slurm, 1), tmp_path, images)
     job.measuring()
     slurm.ask("scancel", job.id)
     assert slurm.end(job.id, job.log)["JobState"] == "CANCELLED"
@@ -90,14 +91,13 @@ def test_cancelled(slurm: Slurm, images: Path, expected: dict[str, bytes], tmp_p
     assert found is not None
     assert 0 < found[0] < found[1]
     # submitted again, it goes on
-    slurm.ask("sbatch", "mpidvc-ldic.sh", folder=tmp_path)
-    job.id = slurm.ask("squeue", "-h", "-o", "%i")
+    job.id = slurm.ask("sbatch", "--parsable", "mpidvc-ldic.sh", folder=tmp_path)
     job.log = tmp_path / f"mpidvc-ldic.{job.id}.out"
     job.ends(expected)
 
 
 def test_killed_process(slurm: Slurm, images: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    job = Job(slowed(slurm, 0.3), tmp_path, images)
+    job = Job(slowed(slurm, 0.5), tmp_path, images)
     job.measuring()
     os.kill(job.ranks()[-1], signal.SIGKILL)
     job.ends(expected)
@@ -141,7 +141,7 @@ def test_a_run_of_all_steps_is_started_again(
 ) -> None:
     """In the middle of ldic a job of higher priority takes the nodes; steps that were finished are not repeated."""
     options = ("--launcher", launcher, "--ranks-per-node", "1", "--time", "10")
-    job = Job(slowed(slurm, 0.3), tmp_path, scans, *options, line=RUN, results="ldic/a-b-ldic.h5", longest=400)
+    job = Job(slowed(slurm, 1), tmp_path, scans, *options, line=RUN, results="ldic/a-b-ldic.h5", longest=2 * LONGEST)
     job.measuring()
     slurm.ask("srun", "-p", "high", "-N", "2", "--ntasks-per-node=2", "-t", "1", "true")
     state = job.ends(run_here, OWN)

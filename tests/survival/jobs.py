@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -21,6 +22,7 @@ import numpy as np
 from mpidvc.main import main
 from mpidvc.runtime.launch import Mpiexec
 from tests.outputs import outputs
+from tests.waiting import LONGEST, state_of, until
 
 __all__ = [
     "LONG",
@@ -32,16 +34,12 @@ __all__ = [
     "same",
     "seeds",
     "state",
-    "step",
     "suspended",
-    "until",
     "wait",
 ]
 
 #: Whether the long forms of the tests run.
 LONG = os.environ.get("MPIDVC_LONG") == "1"
-#: Seconds after which a job has hung.
-LONGEST = 120.0
 #: Environment variable of every process of a job, with a value of the job's own.
 _TAG = "MPIDVC_SURVIVAL_TEST"
 _RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
@@ -58,14 +56,6 @@ def seeds(quick: int, long: int) -> list[int]:
 def drivers() -> list[str]:
     """The values of ``--hdf5-driver`` that this h5py can do."""
     return ["posix", "gather", *(["mpio"] if h5py.get_config().mpi else [])]
-
-
-def until(condition: Callable[[], object], what: str, timeout: float = LONGEST) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.002)
 
 
 def marks(results: Path) -> tuple[int, int] | None:
@@ -94,6 +84,32 @@ def same(folder: Path, oracle: Path) -> None:
     assert [name for name, content in expected.items() if ours[name] != content] == []
 
 
+#: Lets the blocks of a run take longer, from a share of them on.
+LASTS = """
+import os, time
+from mpidvc.runtime.journal import JournalTask
+from mpidvc.workflow.journal_feed import JournalFeed
+
+def last():
+    end = time.monotonic() + {seconds}
+    while time.monotonic() < end and not os.path.exists({gate!r}):
+        time.sleep(0.01)
+
+def run(self, chunk, run=JournalTask.run):
+    if self._todo[chunk] >= {share} * self._journal.n_blocks:
+        last()
+    return run(self, chunk)
+
+def finished(self, batch, records, finished=JournalFeed.finished):
+    if self._measurement.done >= {share} * self._measurement.total:
+        self.flush()
+        last()
+    finished(self, batch, records)
+
+JournalTask.run, JournalFeed.finished = run, finished
+"""
+
+
 class Started:
     """A running job; ends with the block.
 
@@ -101,9 +117,14 @@ class Started:
     ----------
     command : list of str
     environment : dict
+    gate : Path
+        Work that `LASTS` lets last goes on at full speed when this file is there.
     """
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str], gate: Path) -> None:
+        self._gate = gate
+        self._gate.unlink(missing_ok=True)
+        self._seen: set[int] = set()
         self._mark = f"{_TAG}={uuid.uuid4().hex}".encode()
         # a file rather than a pipe, so that a test can read what has been said so far
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
@@ -140,16 +161,23 @@ class Started:
     def running(self) -> bool:
         return self.process.poll() is None
 
+    def hurry(self) -> None:
+        """Let the rest of the work take no longer than it has to."""
+        self._gate.touch()
+
     def _processes(self) -> Iterator[tuple[int, dict[str, str]]]:
         """Ids and environments of the living processes of the job."""
         for path in Path("/proc").glob("[0-9]*/environ"):
             with contextlib.suppress(OSError):
                 lines = path.read_bytes().split(b"\0")
                 if self._mark in lines:
-                    yield (
-                        int(path.parent.name),
-                        dict(line.decode(errors="replace").split("=", 1) for line in lines if line),
-                    )
+                    pid = int(path.parent.name)
+                    self._seen.add(pid)
+                    yield pid, dict(line.decode(errors="replace").split("=", 1) for line in lines if line)
+
+    def _ended(self) -> bool:
+        """Whether no process is left, nor one that has lost its environment and still closes its files."""
+        return not self.everybody() and all(state_of(pid) in ("", "Z", "X") for pid in self._seen)
 
     def everybody(self) -> list[int]:
         """Ids of all processes."""
@@ -182,11 +210,12 @@ class Started:
             self.send(signal.SIGSTOP, pids)
             self.send(signal.SIGKILL, pids)
         self.process.wait(LONGEST)
+        until(self._ended, "processes of the job are left")
 
     def end(self) -> int:
         """Wait for the end of all processes, and return the exit status."""
         self.out, _ = self.process.communicate(timeout=LONGEST)
-        until(lambda: not self.everybody(), "processes of the job are left")
+        until(self._ended, "processes of the job are left")
         self.err = self.said()
         return self.process.returncode
 
@@ -221,9 +250,18 @@ class Job:
         self.out = out
         self.results = out / f"{stem}.h5"
         self.tsv, self.log = self.results.with_suffix(".tsv"), self.results.with_suffix(".run.json")
+        self._gate = out.absolute().with_name(f"{out.name}-hurry")
 
     def start(
-        self, n: int, *options: str, foreign: bool = False, tolerant: bool = True, code: str = "", **variables: str
+        self,
+        n: int,
+        *options: str,
+        foreign: bool = False,
+        tolerant: bool = True,
+        code: str = "",
+        lasts: float | None = None,
+        seconds: float = LONGEST,
+        **variables: str,
     ) -> Started:
         """Start it on `n` ranks.
 
@@ -238,21 +276,28 @@ class Job:
             Whether such a launcher asks for fault tolerance if it has it.
         code : str
             Python code to be run by every process at its start.
+        lasts : float, optional
+            The share of its blocks from which on each takes longer, so that the run does not end before it is
+            disturbed; until `Started.hurry`.
+        seconds : float
+            How much longer each of these blocks takes, or each batch of a propagation.
         variables : str
             Environment variables.
         """
+        if lasts is not None:
+            code += LASTS.format(share=lasts, seconds=seconds, gate=str(self._gate))
         if code:
             variables["MPIDVC_TEST_CODE"] = code
         environment = self._environment | variables
         words = ["-m", "mpidvc", *self._words, *options]
         if not foreign:
-            return Started([sys.executable, *words, "-np", str(n)], environment)
+            return Started([sys.executable, *words, "-np", str(n)], environment, self._gate)
         assert self._launcher is not None
         environment = self._launcher.environment(environment, n)
         # only ranks that mpidvc itself started have this
         del environment["MPIDVC_STARTED_RANKS"]
         command = [word for word in self._launcher.command(n) if tolerant or word not in ("--with-ft", "ulfm")]
-        return Started([*command, sys.executable, *words], environment)
+        return Started([*command, sys.executable, *words], environment, self._gate)
 
     def run(self, n: int, *options: str, foreign: bool = False, code: str = "", **variables: str) -> Started:
         """Start it and wait for its end."""
@@ -291,49 +336,45 @@ def wait(job: Job, started: Started, where: str | float) -> None:
     until(lambda: is_at(job, where) or not started.running, f"{where} of {job.results.name}")
 
 
-def step(started: Started, condition: Callable[[], bool]) -> None:
-    """Let a job of one process run in short steps, and suspend it when this holds: so short stages are met."""
-    pid = started.process.pid
-
-    def there() -> bool:
-        assert started.running
-        os.kill(pid, signal.SIGSTOP)
-        if condition():
-            return True
-        os.kill(pid, signal.SIGCONT)
-        time.sleep(0.0005)
-        return False
-
-    until(there, "a moment in the run")
-
-
-#: Lingers when the finished file has its name and the text has not.
-LINGERS = """
-import os, time
-truncate = os.truncate
-def lingering(*given):
-    time.sleep(0.1)
-    truncate(*given)
-os.truncate = lingering
+#: Where a run of one process is suspended at the beginning of a stage: what has to be imported, and a function.
+BEGINS = {
+    "layout": ("from mpidvc.runtime.journal import Journal", "Journal.fill"),
+    "finish": ("from mpidvc.workflow.finishing import Finishing", "Finishing.all_done"),
+    "write": ("import os", "os.truncate"),
+}
+SUSPEND = """
+import os, signal
+{given}
+def suspended(*given, function={name}):
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return function(*given)
+{name} = suspended
 """
 
 
 @contextlib.contextmanager
-def suspended(job: Job, where: str | float) -> Iterator[Started]:
-    """A job of one process that is suspended where `is_at` says; the shortest stages may be missed now and then."""
-    for _ in range(20):
+def suspended(job: Job, stage: str) -> Iterator[Started]:
+    """A job of one process that is suspended in a stage: where it happens to be, or at its beginning if it is short."""
+    given, name = BEGINS[stage]
+    for seconds in (random.uniform(0, 0.01), 0.0):
         shutil.rmtree(job.out, ignore_errors=True)
-        with job.start(1, code=LINGERS) as started:
-            step(started, lambda: is_at(job, where))
-            if state(job.results) == ("points" if isinstance(where, float) else where):
+        with job.start(1, code=SUSPEND.format(given=given, name=name)) as started:
+            pid = started.process.pid
+            until(lambda pid=pid: state_of(pid) == "T", f"{stage} of {job.results.name}")
+            if seconds:
+                os.kill(pid, signal.SIGCONT)
+                time.sleep(seconds)
+                os.kill(pid, signal.SIGSTOP)
+                until(lambda pid=pid: state_of(pid) in "TZ", f"{job.results.name} is suspended again")
+            if state_of(pid) == "T" and state(job.results) == stage:
                 yield started
                 return
-    raise AssertionError(f"{where} was never met")
+    raise AssertionError(f"{stage} was not met")
 
 
-def interrupted(job: Job, share: float = 0.3, *options: str) -> None:
+def interrupted(job: Job, share: float = 0.3, *options: str, **variables: str) -> None:
     """Leave the unfinished results file of a run that was killed when this share of its blocks was done."""
-    with job.start(1, *options) as started:
+    with job.start(1, *options, lasts=share, **variables) as started:
         wait(job, started, share)
         started.kill_all()
     assert state(job.results) == "points"

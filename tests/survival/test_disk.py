@@ -12,6 +12,7 @@ import pytest
 from tests.outputs import outputs
 from tests.survival.conftest import LINES, Make
 from tests.survival.jobs import LONG, wait
+from tests.waiting import LONGEST
 
 Oracle = Callable[[str], Path]
 LINE = LINES["pixelSearch"]
@@ -27,13 +28,13 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
     def sized(size: int) -> Path:
         how = "remount," if folder.is_mount() else ""
         words = ["mount", "-t", "tmpfs", "-o", f"{how}size={size}", "tmpfs", str(folder)]
-        if os.geteuid() != 0 or subprocess.run(words, capture_output=True, check=False, timeout=60).returncode:
+        if os.geteuid() != 0 or subprocess.run(words, capture_output=True, check=False, timeout=LONGEST).returncode:
             pytest.skip("file systems cannot be mounted here")
         return folder
 
     yield sized
     if folder.is_mount():
-        subprocess.run(["umount", "-l", str(folder)], check=True, timeout=60)
+        subprocess.run(["umount", "-l", str(folder)], check=True, timeout=LONGEST)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.2, 1.6] if LONG else [0.1, 1.2])
@@ -72,8 +73,8 @@ def test_no_room_for_other_results(make: Make, oracle: Oracle, mount: Mount) -> 
 def test_no_room_for_the_text(make: Make, oracle: Oracle, mount: Mount) -> None:
     """There is room for the results, but not for their text, which would be missed in the end."""
     without = make(LINE, out="without")
-    with without.start(1, "-notsv") as started:
-        wait(without, started, "points")
+    with without.start(1, "-notsv", lasts=0.1) as started:
+        wait(without, started, 0.1)
         used = sum(path.stat().st_blocks * 512 for path in without.out.iterdir())
         started.kill_all()
     text = (oracle(LINE) / "a-b-pixelSearch.tsv").stat().st_size

@@ -8,7 +8,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,8 @@ from mpidvc.runtime.launch import find_mpiexec
 from tests.conftest import Job as Run
 from tests.outputs import outputs
 from tests.survival.conftest import LINES, Make
-from tests.survival.jobs import JOURNAL, LONG, Job, interrupted, marks, same, seeds, until, wait
+from tests.survival.jobs import JOURNAL, LONG, Job, interrupted, marks, same, seeds, wait
+from tests.waiting import until
 
 Oracle = Callable[[str], Path]
 LDIC = LINES["ldic"]
@@ -114,12 +114,11 @@ def test_noh5(make: Make, oracle: Oracle, tmp_path: Path) -> None:
 
 def test_two_runs_of_one_journal(make: Make, oracle: Oracle) -> None:
     job = make(LDIC)
-    with job.start(1) as first:
+    with job.start(1, lasts=0.1) as first:
         wait(job, first, 0.1)
-        first.send(signal.SIGSTOP, first.everybody())
         for options in ([], ["--resume"], ["--overwrite"]):
             refused(job, options, "another run is writing it", "wait for its end")
-        first.send(signal.SIGCONT, first.everybody())
+        first.hurry()
         assert first.end() == 0
     same(job.out, oracle(LDIC))
 
@@ -133,9 +132,11 @@ def test_two_runs_begun_at_once(options: list[str], make: Make, oracle: Oracle) 
     try:
         # both have checked everything when they wait for the folder
         fcntl.flock(folder, fcntl.LOCK_EX)
-        with job.start(1, *options) as first, job.start(1, *options) as second:
+        with job.start(1, *options, lasts=0.5) as first, job.start(1, *options, lasts=0.5) as second:
             until(lambda: all(waits_for_a_lock(run.process.pid) for run in (first, second)), "both wait")
             fcntl.flock(folder, fcntl.LOCK_UN)
+            until(lambda: not (first.running and second.running), "one of them is refused")
+            first.hurry()
             ends = [first.end(), second.end()]
     finally:
         os.close(folder)
@@ -206,9 +207,7 @@ def test_instruction_set_is_kept(make: Make, oracle: Oracle, images: Path, tmp_p
     old = make(line, out="old")
     assert old.run(1, MPIDVC_ISA="baseline").process.returncode == 0
     job = make(line)
-    with job.start(1, MPIDVC_ISA="baseline") as started:
-        wait(job, started, 0.5)
-        started.kill_all()
+    interrupted(job, 0.5, MPIDVC_ISA="baseline")
     job.resume(old.out)
 
 
@@ -516,10 +515,11 @@ def test_permissions_are_kept(make: Make) -> None:
     assert {path: mode(path) for path in (job.results, job.tsv)} == dict.fromkeys((job.results, job.tsv), mode(ours))
     for path in (job.results, job.tsv):
         path.chmod(0o600)
-    with job.start(1) as started:
+    with job.start(1, lasts=0.1) as started:
         made = [job.results.with_name(f"{job.results.name}.{ending}") for ending in ("part", "new")]
         until(lambda: made[0].exists() and marks(made[1]) is not None, "the files of the new run")
         assert [mode(path) for path in made] == [0o600, 0o600]
+        started.hurry()
         assert started.end() == 0, started.err
     assert (mode(job.results), mode(job.tsv), mode(job.log)) == (0o600, 0o600, mode(ours))
 

@@ -15,7 +15,7 @@ import pytest
 from mpidvc.atomic import beside
 from mpidvc.runtime.launch import Mpiexec
 from tests.survival.conftest import LINES, Make
-from tests.survival.jobs import LONG, Job, Started, drivers, seeds, state, suspended, wait
+from tests.survival.jobs import LONG, Job, Started, drivers, interrupted, seeds, state, suspended, wait
 
 Oracle = Callable[[str], Path]
 
@@ -70,8 +70,7 @@ def test_starts_from_neighbours_are_resumed(make: Make, oracle: Oracle) -> None:
     """A chunk knows no other one: the bytes are those of an undisturbed run, whichever chunks were done before."""
     line = "ldic @a.tif @b.tif -ns 4 -hws 8 -o 3 -dp 1e-5 --start-from neighbours"
     job = make(line)
-    with suspended(job, 0.5) as started:
-        started.kill_all()
+    interrupted(job, 0.5)
     job.resume(oracle(line), n=3)
 
 
@@ -79,17 +78,19 @@ def test_chosen_windows_are_resumed(make: Make, oracle: Oracle) -> None:
     """The noise is told by the same windows again, and chooses the same ones."""
     line = "ldic @a.tif @b.tif -ns 5 -hws 9 --adaptive 0.01 --adaptive-from 4"
     job = make(line)
-    with suspended(job, 0.5) as started:
-        started.kill_all()
+    interrupted(job, 0.5)
     job.resume(oracle(line), n=3)
 
 
 @pytest.mark.parametrize("name", LINES if LONG else ["pixelSearch"])
-@pytest.mark.parametrize("moment", ["layout", 0.5, "finish", "write"])
-def test_killed_in_every_stage(name: str, moment: str | float, make: Make, oracle: Oracle) -> None:
+@pytest.mark.parametrize("stage", ["layout", "points", "finish", "write"])
+def test_killed_in_every_stage(name: str, stage: str, make: Make, oracle: Oracle) -> None:
     job = make(LINES[name])
-    with suspended(job, moment) as started:
-        started.kill_all()
+    if stage == "points":
+        interrupted(job, 0.5)
+    else:
+        with suspended(job, stage) as started:
+            started.kill_all()
     job.resume(oracle(LINES[name]))
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from mpidvc.runtime.launch import Mpiexec
 from tests.survival.conftest import LINES, Make
-from tests.survival.jobs import LONG, drivers, same, seeds, state, until, wait
+from tests.survival.jobs import LONG, Started, drivers, same, seeds, state, wait
+from tests.waiting import state_of, until
 
 Oracle = Callable[[str], Path]
 
@@ -26,11 +27,13 @@ def test_lost_workers(seed: int, make: Make, oracle: Oracle) -> None:
     n, foreign = (2, 3, 4)[seed % 3], seed % 2 == 1
     driver = drivers()[seed // 2 % len(drivers())]
     job = make(line)
-    with job.start(n, "--hdf5-driver", driver, foreign=foreign) as started:
-        wait(job, started, chance.uniform(0.0, 0.6))
+    share = chance.uniform(0.0, 0.6)
+    with job.start(n, "--hdf5-driver", driver, foreign=foreign, lasts=share) as started:
+        wait(job, started, share)
         workers = [pid for rank, pid in started.ranks().items() if rank != 0]
         killed = workers if seed % 4 == 1 else [chance.choice(workers)]
         started.send(signal.SIGKILL, killed)
+        started.hurry()
         status = started.end()
     print(f"{len(killed)} of {n} ranks killed")
     assert status == 0, started.err
@@ -49,7 +52,7 @@ def test_lost_worker_where_that_ends_the_job(foreign: bool, make: Make, oracle: 
     if launcher.fault_tolerant:
         pytest.skip("this MPI lets a job go on that loses a rank")
     job = make(LINES["pixelSearch"])
-    with job.start(3, foreign=foreign) as started:
+    with job.start(3, foreign=foreign, lasts=0.2) as started:
         wait(job, started, 0.2)
         started.send(signal.SIGKILL, [started.ranks()[2]])
         assert started.end() != 0
@@ -59,49 +62,14 @@ def test_lost_worker_where_that_ends_the_job(foreign: bool, make: Make, oracle: 
     job.resume(oracle(LINES["pixelSearch"]), n=2)
 
 
-@pytest.mark.parametrize("name", LINES if LONG else ["ldic"])
-@pytest.mark.parametrize("foreign", [False, True] if LONG else [False])
-@pytest.mark.usefixtures("launcher")
-def test_suspended_worker(name: str, foreign: bool, make: Make, oracle: Oracle) -> None:
-    """Its work goes to others; when it is continued in the end it changes nothing."""
-    line = LINES[name]
-    job = make(line)
-    with job.start(3, foreign=foreign, MPIDVC_LEASE="1") as started:
-        wait(job, started, 0.2)
-        asleep = started.ranks()[1]
-        started.send(signal.SIGSTOP, [asleep])
-        until(lambda: job.tsv.exists() or not started.running, "the others finish")
-        started.send(signal.SIGCONT, [asleep])
-        status = started.end()
-    assert "Traceback" not in started.err
-    same(job.out, oracle(line))
-    assert f"(pid {asleep}) does not answer" in started.out + started.err
-    assert status == 0, started.err
-
-
-@pytest.mark.usefixtures("launcher")
-def test_worker_that_sleeps_while_others_finish(make: Make, oracle: Oracle) -> None:
-    """Others do its work meanwhile; it writes its own records after the points are complete."""
-    line = LINES["ldic"]
-    job = make(line)
-    with job.start(3, foreign=True, MPIDVC_LEASE="2") as started:
-        wait(job, started, 0.3)
-        asleep = started.ranks()[2]
-        started.send(signal.SIGSTOP, [asleep])
-        wait(job, started, "finish")
-        started.send(signal.SIGCONT, [asleep])
-        status = started.end()
-    assert "Traceback" not in started.err
-    same(job.out, oracle(line))
-    assert status == 0, started.err
-
-
-#: Suspends rank 1 in the given method, before it has done anything there; there are pieces for all ranks.
+#: Suspends rank 1 before it has done anything in the given method; there are pieces of the finished file for all ranks.
 ASLEEP = """
 import os, signal
 from mpidvc.workflow import finishing, text
 finishing.ROWS = text.ROWS = 64
 if os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK")) == "1":
+    from mpidvc.runtime.journal import JournalTask
+    from mpidvc.tasks.propagation import GuidedSearch
     from mpidvc.workflow.finishing import OrderedRows
     from mpidvc.workflow.text import TextRows
     def asleep(*given, run={name}):
@@ -111,15 +79,55 @@ if os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK")) == "1":
 """
 
 
+def sleeping(started: Started) -> list[int]:
+    """Wait until rank 1 is suspended by `ASLEEP`; its id, if the job has not ended before."""
+    until(lambda: "T" in map(state_of, started.everybody()) or not started.running, "it sleeps")
+    return [pid for pid in started.everybody() if state_of(pid) == "T"]
+
+
+@pytest.mark.parametrize("name", LINES if LONG else ["ldic"])
+@pytest.mark.parametrize("foreign", [False, True] if LONG else [False])
+@pytest.mark.usefixtures("launcher")
+def test_suspended_worker(name: str, foreign: bool, make: Make, oracle: Oracle) -> None:
+    """Its work goes to others; when it is continued in the end it changes nothing."""
+    line = LINES[name]
+    job = make(line)
+    where = "GuidedSearch.search" if name == "pixelSearchPropagate" else "JournalTask.run"
+    with job.start(3, foreign=foreign, code=ASLEEP.format(name=where), MPIDVC_LEASE="3") as started:
+        asleep = sleeping(started)
+        until(lambda: job.tsv.exists() or not started.running, "the others finish")
+        started.send(signal.SIGCONT, asleep)
+        status = started.end()
+    assert "Traceback" not in started.err
+    same(job.out, oracle(line))
+    assert f"(pid {asleep[0]}) does not answer" in started.out + started.err
+    assert status == 0, started.err
+
+
+@pytest.mark.usefixtures("launcher")
+def test_worker_that_sleeps_while_others_finish(make: Make, oracle: Oracle) -> None:
+    """Others do its work meanwhile; it writes its own records after the points are complete."""
+    line = LINES["ldic"]
+    job = make(line)
+    with job.start(3, foreign=True, code=ASLEEP.format(name="JournalTask.run"), MPIDVC_LEASE="3") as started:
+        asleep = sleeping(started)
+        wait(job, started, "finish")
+        started.send(signal.SIGCONT, asleep)
+        status = started.end()
+    assert asleep
+    assert "Traceback" not in started.err
+    same(job.out, oracle(line))
+    assert status == 0, started.err
+
+
 @pytest.mark.parametrize("name", ["OrderedRows.run", "TextRows.write"], ids=["rows", "text"])
 @pytest.mark.usefixtures("launcher")
 def test_worker_that_is_late_to_write(name: str, make: Make, oracle: Oracle) -> None:
     """The others have finished the file and it has its name when the worker wakes up; this ends no job."""
     line = LINES["pixelSearch"]
     job = make(line)
-    with job.start(3, foreign=True, tolerant=False, code=ASLEEP.format(name=name), MPIDVC_LEASE="1") as started:
-        until(lambda: any(stopped(pid) for pid in started.everybody()) or not started.running, "it sleeps")
-        asleep = [pid for pid in started.everybody() if stopped(pid)]
+    with job.start(3, foreign=True, tolerant=False, code=ASLEEP.format(name=name), MPIDVC_LEASE="3") as started:
+        asleep = sleeping(started)
         until(lambda: state(job.results) == "end" or not started.running, "the others finish")
         started.send(signal.SIGCONT, asleep)
         status = started.end()
@@ -128,13 +136,6 @@ def test_worker_that_is_late_to_write(name: str, make: Make, oracle: Oracle) -> 
     assert "error" not in started.err
     same(job.out, oracle(line))
     assert status == 0, started.err
-
-
-def stopped(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-    except OSError:
-        return False
 
 
 #: Makes rank 1 one of another host, where the results lie on NFS.

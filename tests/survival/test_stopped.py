@@ -16,23 +16,10 @@ from mpidvc.runtime.launch import Mpiexec, find_mpiexec
 from tests.conftest import Job as Run
 from tests.survival.conftest import LINES, Make
 from tests.survival.jobs import LONG, Job, same, state, suspended, wait
+from tests.waiting import LONGEST
 
 Oracle = Callable[[str], Path]
 SIGNALS = {"USR1": signal.SIGUSR1, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
-#: Makes a run last: every chunk of points takes so many seconds more, so that no run ends before its signal comes.
-SLOW = """
-import time
-from mpidvc.tasks.ddic import DdicTask
-from mpidvc.tasks.ldic import LdicTask
-from mpidvc.tasks.pixel_search import PixelSearchTask
-def slowed(run):
-    def slow(self, chunk):
-        time.sleep({seconds})
-        return run(self, chunk)
-    return slow
-for task in (DdicTask, LdicTask, PixelSearchTask):
-    task.run = slowed(task.run)
-"""
 
 
 @pytest.mark.parametrize(
@@ -45,7 +32,7 @@ def test_stop(name: str, how: str, n: int, make: Make, oracle: Oracle, command: 
     if n > 1 and find_mpiexec() is None:
         pytest.skip("no MPI in this environment")
     job = make(LINES[name])
-    with job.start(n, code=SLOW.format(seconds=0.05)) as started:
+    with job.start(n, lasts=0.2, seconds=1.0) as started:
         wait(job, started, 0.2)
         started.process.send_signal(SIGNALS[how])
         assert started.end() == 85, started.err
@@ -70,7 +57,7 @@ def test_stop(name: str, how: str, n: int, make: Make, oracle: Oracle, command: 
 def test_stop_under_a_launcher(name: str, make: Make, oracle: Oracle, launcher: Mpiexec) -> None:
     """SIGUSR1 reaches the ranks through every launcher; its status is that of rank 0 if nothing was lost."""
     job = make(LINES[name])
-    with job.start(3, foreign=True, code=SLOW.format(seconds=0.05)) as started:
+    with job.start(3, foreign=True, lasts=0.2, seconds=1.0) as started:
         wait(job, started, 0.2)
         started.process.send_signal(signal.SIGUSR1)
         assert started.end() == 85, started.err
@@ -83,7 +70,7 @@ def test_stop_under_a_launcher(name: str, make: Make, oracle: Oracle, launcher: 
 def test_stop_of_one_worker(make: Make, oracle: Oracle, launcher: Mpiexec) -> None:
     """Schedulers may signal any process: all of them stop."""
     job = make(LINES["ldic"])
-    with job.start(3, foreign=True, code=SLOW.format(seconds=0.05)) as started:
+    with job.start(3, foreign=True, lasts=0.2, seconds=1.0) as started:
         wait(job, started, 0.2)
         started.send(signal.SIGTERM, [started.ranks()[1]])
         assert started.end() == 85, started.err
@@ -105,7 +92,7 @@ def test_the_line_that_status_shows_goes_on(
     shutil.copytree(images, there / "images")
     monkeypatch.chdir(there)
     job = Job(LINES["pixelSearch"], Path("images"), Path("out"), "a-b-pixelSearch", environment, None)
-    with job.start(1) as started:
+    with job.start(1, lasts=0.2, seconds=1.0) as started:
         wait(job, started, 0.2)
         started.process.send_signal(signal.SIGUSR1)
         assert started.end() == 85
@@ -119,7 +106,7 @@ def test_the_line_that_status_shows_goes_on(
         env=environment | {"PYTHON": sys.executable},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LONGEST,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -132,7 +119,7 @@ def test_a_second_interrupt_says_how_to_go_on(n: int, make: Make, oracle: Oracle
     if n > 1 and find_mpiexec() is None:
         pytest.skip("no MPI in this environment")
     job = make(LINES["pixelSearch"])
-    with job.start(n, code=SLOW.format(seconds=0.5)) as started:
+    with job.start(n, lasts=0.01) as started:
         wait(job, started, 0.01)
         started.interrupt_twice()
         assert started.end() in (85, 130), started.err
@@ -152,7 +139,7 @@ def test_a_second_interrupt_of_a_run_of_all_steps(n: int, make: Make, tmp_path: 
     recipe = tmp_path / "small.toml"
     recipe.write_text("pixelSearch = false\n[ldic]\nnode-spacing = 4\nhalf-window-size = 6\n")
     job = make(f"run @a.tif @b.tif --recipe {recipe}", "ldic/a-b-ldic")
-    with job.start(n, code=SLOW.format(seconds=0.5)) as started:
+    with job.start(n, lasts=0.01) as started:
         wait(job, started, 0.01)
         started.interrupt_twice()
         assert started.end() in (85, 130), started.err
@@ -174,7 +161,8 @@ def test_stop_in_a_series(n: int, make: Make, oracle: Oracle) -> None:
         pytest.skip("no MPI in this environment")
     line = "ldic @a.tif @b.tif @c.tif -ns 5 -hws 8 -o 3 -dp 1e-5"
     job = make(line, "a-c-ldic")
-    with job.start(n) as started:
+    # in both steps: a few seconds more each
+    with job.start(n, lasts=0.2, seconds=0.1) as started:
         wait(job, started, 0.2)
         started.process.send_signal(signal.SIGUSR1)
         assert started.end() == 85, started.err
