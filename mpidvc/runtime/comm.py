@@ -6,7 +6,6 @@ import os
 import sys
 import tempfile
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, MutableMapping
@@ -16,7 +15,7 @@ from typing import Any, NoReturn, Protocol
 
 from mpidvc.errors import UserError
 from mpidvc.runtime import exit_status
-from mpidvc.runtime.job import find_job
+from mpidvc.runtime.job import find_job, speak_last
 
 __all__ = [
     "Communicator",
@@ -155,12 +154,7 @@ class MPICommunicator:
         if job is not None:
             # This avoids the launcher's banner and an MPI_Abort that hangs.
             job.end(status, say)
-        if say is not None:
-            say()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # Launchers drop what they have not read when the job ends.
-        time.sleep(0.2)
+        speak_last(say)
         # After a loss an abort is itself lost, and the launcher may return 0: the others see this process end.
         if not self.dead():
             self._world.Abort(status)

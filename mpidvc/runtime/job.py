@@ -9,8 +9,10 @@ import json
 import os
 import pickle
 import shutil
+import stat
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Any
 from mpidvc.errors import ResourceError
 from mpidvc.runtime.memory import size_text
 
-__all__ = ["JOB", "Job", "find_job", "new_job"]
+__all__ = ["JOB", "Job", "find_job", "new_job", "speak_last"]
 
 #: Environment variable of the ranks: the folder of their job.
 JOB = "MPIDVC_JOB"
@@ -27,6 +29,8 @@ JOB = "MPIDVC_JOB"
 _LEAST_SPACE = 8_000_000
 #: Longest wait of a rank for its launcher to kill it, in seconds.
 _LONGEST_KILL = 10.0
+#: Longest wait for a launcher to read what a rank has written, and the time that it then has to pass it on, in seconds.
+_LONGEST_READ, _PASSED_ON = 5.0, 0.2
 
 
 class Job:
@@ -111,12 +115,7 @@ class Job:
         except OSError:
             pass  # no room: a message printed twice is better than none
         if first:
-            if say is not None:
-                say()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            # The output of the ranks goes through the launcher's pipes.
-            time.sleep(0.2)
+            speak_last(say)
             self.report(status, kill=True)
         time.sleep(_LONGEST_KILL)
 
@@ -147,6 +146,28 @@ def _number(path: Path) -> int | None:
         return int(str(path.readlink()))
     except OSError:
         return None
+
+
+def speak_last(say: Callable[[], None] | None) -> None:
+    """Print a message before the job is ended: launchers drop what is still in the pipes of the ranks then."""
+    if say is not None:
+        say()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    until = time.monotonic() + _LONGEST_READ
+    while any(map(_is_unread, (1, 2))) and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(_PASSED_ON)
+
+
+def _is_unread(descriptor: int) -> bool:
+    """Whether there is something in a pipe that its reader, who may be busy, has not read yet."""
+    try:
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return False
+        return any(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+    except OSError:
+        return False
 
 
 def find_job() -> Job | None:

@@ -229,6 +229,11 @@ class TestStart:
         assert (done.returncode, done.stderr) == (0, "")
         assert "size 2 processes 2" in done.stdout
 
+    def test_last_words_reach_a_launcher_that_is_busy(self, command: Job) -> None:
+        """It is suspended for a second when a rank says why it ends the job."""
+        done = command("fake", "user", "--at", "1", "-np", "2", MPIDVC_TEST_CODE=BUSY)
+        assert (done.returncode, done.stderr) == (2, "mpidvc fake: error: mask.tif: wrong shape\n")
+
     def test_suspended_and_continued(self, started: Start) -> None:
         """Ctrl-Z and fg: all ranks stop and go on, and this process, which stops last."""
         job = started("fake", "long", "-np", "2")
@@ -267,6 +272,19 @@ class TestStart:
         job.process.kill()
         job.process.wait(LONGEST)
         wait_until_ended(job.mark)
+
+
+#: Suspends the launcher of the ranks, or the part of it that reads their output, when one of them ends the job.
+BUSY = """
+import os, signal
+from mpidvc.runtime import job
+def busy(say, speak_last=job.speak_last):
+    launcher = os.getppid()
+    os.kill(launcher, signal.SIGSTOP)
+    os.system(f"(sleep 1; kill -CONT {launcher}) &")
+    speak_last(say)
+job.speak_last = busy
+"""
 
 
 @dataclass
