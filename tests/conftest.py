@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,11 @@ from mpidvc.runtime.leftovers import leftovers, remove
 from tests.waiting import LONGEST
 
 Job = Callable[..., "subprocess.CompletedProcess[str]"]
+
+# In the background, or under nohup, these are ignored, and so by all programs that are started here: they heed them.
+for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
 
 #: Run by every interpreter that finds this on its path: adds a fake command, and disturbs the program as a test wants.
 SITE = """\
