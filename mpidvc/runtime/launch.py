@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -399,14 +399,19 @@ class _Members:
         """Ids of the living ones, as far as the system tells (Linux)."""
         return {pid for pid, state in self.states().items() if state != "Z"}
 
-    def states(self) -> dict[int, str]:
-        """State (R, S, D, T, Z …) of every process of the job by its id, zombies included."""
+    def states(self, known: Container[int] = ()) -> dict[int, str]:
+        """State (R, S, D, T, Z …) of every process of the job by its id, zombies included.
+
+        One that is ending has no environment any more: it has to be `known` from just before.
+        """
         children = _children()
         # The id of a launcher that has been waited for may be another process's by now.
         launcher = self._launcher.pid if self._launcher.returncode is None else 0
         found: dict[int, str] = {}
         following = [
-            (pid, state) for pid, state in children.get(os.getpid(), []) if pid == launcher or self._is_marked(pid)
+            (pid, state)
+            for pid, state in children.get(os.getpid(), [])
+            if pid == launcher or pid in known or self._is_marked(pid)
         ]
         while following:
             found.update(following)
@@ -453,7 +458,7 @@ def _kill(members: _Members) -> None:
     segments: set[Path] = set()
     known: set[int] = set()
     while time.monotonic() < deadline:
-        states = members.states()
+        states = members.states(known)
         known.update(states)
         left = [pid for pid, state in states.items() if state != "Z"]
         if not left:

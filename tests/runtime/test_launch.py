@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mpidvc.errors import UserError
+from mpidvc.runtime import job as run_job
 from mpidvc.runtime import launch
 from mpidvc.runtime.launch import Mpiexec
 from tests.conftest import Job
@@ -95,6 +96,17 @@ def test_users_tuning_wins() -> None:
     mpiexec = Mpiexec("mpiexec", openmpi=True)
     assert mpiexec.environment({"OMPI_MCA_pml": "ucx"}, 2)["OMPI_MCA_pml"] == "ucx"
     assert mpiexec.environment({}, 2)["OMPI_MCA_pml"] == "ob1"
+
+
+def test_a_process_that_is_ending_stays_known(tmp_path: Path) -> None:
+    """It has no environment any more that tells its job; other children of this process are none of it."""
+    sleep = ["sleep", str(LONGEST)]
+    with subprocess.Popen(sleep) as mpiexec, subprocess.Popen(sleep) as rank, subprocess.Popen(sleep) as other:
+        members = launch._Members(mpiexec, run_job.Job(tmp_path))
+        assert set(members.states()) == {mpiexec.pid}
+        assert set(members.states({rank.pid})) == {mpiexec.pid, rank.pid}
+        for process in (mpiexec, rank, other):
+            process.kill()
 
 
 @pytest.mark.usefixtures("launcher")
