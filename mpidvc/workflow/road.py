@@ -26,7 +26,7 @@ from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, results_path
 from mpidvc.workflow.plan import KernelPlan
 from mpidvc.workflow.stages import Stages
-from mpidvc.workflow.summary import count_statuses
+from mpidvc.workflow.summary import count_statuses, pieces
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles, note_stale, write, written_files
 
@@ -229,7 +229,10 @@ class RoadPlan(KernelPlan, Generic[PartT]):
         if work is None:
             return files, points, 0
         with stages.stage("summary"), ResultsFile(files.path) as results:
-            return files, points, judge(results, count_statuses(results.column("returnStatus")))
+            statuses: Counter[str] = Counter()
+            for some in pieces(results.layout.n):
+                statuses.update(count_statuses(results.column("returnStatus", *some)))
+            return files, points, judge(results, statuses)
 
     def looked(self, part: PartT) -> None:
         """Drop what was only needed to look at a part before its measurement."""

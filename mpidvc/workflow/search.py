@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mpidvc.arrays import Array, Ints, Triple
+from mpidvc.arrays import Ints, Triple
 from mpidvc.core.pixel_search import LabelSearchSettings, SearchSettings
 from mpidvc.core.statuses import Status
 from mpidvc.errors import UserError
@@ -222,8 +222,8 @@ def label_search_options(command: str, images: ImagePair, settings: LabelSearchS
 
 def show_search(
     console: Console,
-    status: Array,
-    at_limit: Array,
+    counts: Mapping[str, int],
+    limit: int,
     settings: SearchSettings | LabelSearchSettings,
     statuses: Mapping[int, Status],
     points: str,
@@ -233,20 +233,22 @@ def show_search(
     Parameters
     ----------
     console : Console
-    status, at_limit : (n,) float64
-        Columns of the result.
+    counts : mapping of str to int
+        Number of points by return status, as `count_statuses` gives it.
+    limit : int
+        Number of points at the limit of the search range.
     settings : SearchSettings or LabelSearchSettings
     statuses : mapping of int to Status
         Meanings of return statuses.
     points : str
         Title of the column that counts.
     """
-    rows = []
+    rows, n = [], sum(counts.values())
     for value, known in statuses.items():
-        count = int(np.sum(status == value))
+        count = counts.get(f"{value}", 0)
         if count or value not in (0, -7):
-            rows.append([f"RS={value:+d}", count, f"{100 * count / len(status):.1f}%", known.meaning])
-    found, limit = int(np.sum(status == 1)), int(at_limit.sum())
+            rows.append([f"RS={value:+d}", count, f"{100 * count / n:.1f}%", known.meaning])
+    found = counts.get("1", 0)
     share = f"{100 * limit / found:.1f}% of found" if found else "-"
     rows.insert(1, ["at the limit", limit, share, "found at an end of the search range"])
     console.table("Pixel search summary", ["Status", points, "Percent", "Meaning"], rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -11,11 +11,13 @@ from mpidvc.core.statuses import CORRELATION, Status
 from mpidvc.fields.hdf5 import ResultsFile
 from mpidvc.runtime.console import Console
 
-__all__ = ["MOST_JUDGED", "count_statuses", "show_statuses", "spread", "values_at"]
+__all__ = ["MOST_JUDGED", "count_statuses", "pieces", "show_statuses", "spread", "values_at"]
 
 #: Most rows that are judged, and pieces that they are from where a field has more. So many tell a share of one per cent
 #: to a fiftieth of it.
 MOST_JUDGED, PIECES = 2**18, 256
+#: Its multiples, less their whole parts, are evenly spread, and never come back.
+GOLDEN = (5**0.5 - 1) / 2
 #: Statuses of windows that were skipped, as background.
 BACKGROUND = (-5, -7)
 
@@ -32,11 +34,20 @@ def count_statuses(values: Array) -> dict[str, int]:
 
 
 def spread(n: int) -> list[tuple[int, int]]:
-    """Ranges of n rows that stand for all: all of them, or pieces of equal distance where they are too many."""
+    """Ranges of n rows that stand for all: all of them, or a piece of every part where they are too many.
+
+    The pieces are not at equal distances: many lines of a grid could be met at the same places.
+    """
     if n <= MOST_JUDGED:
         return [(0, n)]
-    size = MOST_JUDGED // PIECES
-    return [(start, start + size) for start in np.linspace(0, n - size, PIECES).astype(np.int64).tolist()]
+    size, part = MOST_JUDGED // PIECES, n / PIECES
+    starts = [int(k * part + k * GOLDEN % 1 * (part - size)) for k in range(PIECES)]
+    return [(start, start + size) for start in starts]
+
+
+def pieces(n: int) -> Iterator[tuple[int, int]]:
+    """Ranges that make up n rows: few enough at a time to be in memory, however many there are."""
+    return ((start, min(start + MOST_JUDGED, n)) for start in range(0, n, MOST_JUDGED))
 
 
 def values_at(results: ResultsFile, ranges: Sequence[tuple[int, int]], *names: str) -> list[Array]:

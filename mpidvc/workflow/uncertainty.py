@@ -33,6 +33,7 @@ from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.determines import checksum
 from mpidvc.workflow.inputs import open_like
 from mpidvc.workflow.measurement import Measurement
+from mpidvc.workflow.summary import spread, values_at
 
 __all__ = ["SHOWN", "NoiseSource", "measure_noise", "read_source", "show_errors"]
 
@@ -225,6 +226,8 @@ def _decide(
 def show_errors(console: Console, results: ResultsFile, order: int, two_d: bool) -> None:
     """Print median and 95 % point of the random errors of the displacement, and the bias of the interpolation.
 
+    Where there are many points, of some that stand for them.
+
     Parameters
     ----------
     console : Console
@@ -234,12 +237,11 @@ def show_errors(console: Console, results: ResultsFile, order: int, two_d: bool)
         Of the interpolation.
     two_d : bool
     """
-    good = results.column("returnStatus") == 2
     axes = ("y", "x") if two_d else ("z", "y", "x")
+    status, *errors = values_at(results, spread(results.layout.n), "returnStatus", *SHOWN[-len(axes) :])
     told, medians = [], []
-    for axis, name in zip(axes, SHOWN[-len(axes) :], strict=True):
-        values = results.column(name)
-        known = values[good & np.isfinite(values)]
+    for axis, values in zip(axes, errors, strict=True):
+        known = values[(status == 2) & np.isfinite(values)]
         if len(known):
             middle, high = np.quantile(known, [0.5, 0.95])
             told.append(f"{axis} {middle:.2g} ({high:.2g})")

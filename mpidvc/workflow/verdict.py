@@ -187,7 +187,9 @@ def judge(
     if len(status) == 0:
         return Judgement(0)
     ended = count_statuses(status) if statuses is None else statuses
-    counts = Counter({int(float(value)): ended[value] for value in ended if not np.isnan(float(value))})
+    # in an order of their own: that of equal numbers would be the one in which ranks were done
+    known = [value for value in ended if not np.isnan(float(value))]
+    counts = Counter({int(float(value)): ended[value] for value in sorted(known, key=float)})
     n = sum(ended.values()) - sum(counts.pop(value, 0) for value in NOT_COMPARED)
     if n == 0:
         told = f"all {kind.points} were skipped: see {kind.skipping}, and whether the guess leads out of image 2"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from mpidvc.images.image import ArrayImage
 from mpidvc.images.pair import ImagePair
 from mpidvc.main import main
 from mpidvc.runtime.console import Console
-from mpidvc.workflow.verdict import judge_correlation, judge_labels, note_outliers
+from mpidvc.workflow.verdict import judge, judge_correlation, judge_labels, note_outliers
 
 SHAPE = (60, 60, 60)
 HWS = (4, 4, 4)
@@ -49,6 +50,19 @@ def test_air_is_named() -> None:
     assert "where image 1 has little texture" in warning
     assert "70.0% of 1000 compared windows converged" in warning
     assert "-glt" in notes
+
+
+def test_order_of_equal_numbers() -> None:
+    """Statuses are counted in the order in which ranks are done, which the words do not tell."""
+    given = {"2": 60, "-1": 20, "-3": 20}
+    status = np.repeat([float(value) for value in given], list(given.values()))
+    image = ArrayImage(np.ones(SHAPE, np.float32), "a")
+    told = {
+        judge(SHAPE, image, nodes()[:100], status, HWS, 50, "ssd", statuses=dict(order)).warning
+        for order in permutations(given.items())
+    }
+    (warning,) = told
+    assert "(RS=-3: 20, RS=-1: 20)" in warning
 
 
 def test_outliers_of_the_error_are_counted() -> None:

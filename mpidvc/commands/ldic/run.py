@@ -280,10 +280,12 @@ def _trusted(guess: Guess) -> PhiField | None:
 
 
 def _show_windows(console: Console, results: ResultsFile, settings: AdaptiveSettings) -> None:
-    """Print which windows were chosen, and how many nodes have the random error that was asked for."""
-    compared = results.column("returnStatus") > -5
-    sizes, limits = (results.column(name)[compared] for name in CHOSEN)
-    known = np.isfinite(sizes)
+    """Print which windows were chosen, and how many nodes have the random error that was asked for.
+
+    Where there are many nodes, of some that stand for them.
+    """
+    status, sizes, limits = values_at(results, spread(results.layout.n), "returnStatus", *CHOSEN)
+    known = (status > -5) & np.isfinite(sizes)
     if not known.any():
         return
     low, middle, high = np.quantile(sizes[known], [0, 0.5, 1], method="lower").astype(int).tolist()

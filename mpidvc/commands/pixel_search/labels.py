@@ -35,6 +35,7 @@ from mpidvc.workflow.search import (
     seconds_of_labels,
     show_search,
 )
+from mpidvc.workflow.summary import count_statuses
 from mpidvc.workflow.work import Work
 
 __all__ = ["ChunkedPart", "LabelPlan"]
@@ -148,7 +149,7 @@ class LabelPlan(PointwisePlan[ChunkedPart]):
     ) -> int:
         # row 0 is no label
         status, at_limit = results.column("returnStatus")[1:], results.column("atLimit")[1:]
-        show_search(console, status, at_limit, self.settings, LABEL_SEARCH, "Labels")
+        show_search(console, count_statuses(status), int(at_limit.sum()), self.settings, LABEL_SEARCH, "Labels")
         if np.all(status < 0):
             console.warn("no label was found: see -ld, -lvt, and whether the guess leads out of image 2")
             return 1

@@ -6,8 +6,6 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from mpidvc.arrays import Triple
 from mpidvc.cli.options import image_mode
 from mpidvc.commands.pixel_search.labels import LabelPlan
@@ -25,12 +23,10 @@ from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, pair_stem
 from mpidvc.workflow.pointwise import Part, PointwisePlan
 from mpidvc.workflow.search import FILES, LESS, search_options, search_settings, seconds_of_point, show_search
+from mpidvc.workflow.summary import pieces
 from mpidvc.workflow.work import Work, in_bricks
 
 __all__ = ["Plan"]
-
-#: Bytes of a point while rank 0 counts what was found.
-SHOWN = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +74,6 @@ class Plan(PointwisePlan[Part]):
             memory=args.memory,
         )
 
-    def judging_bytes(self) -> int:
-        return SHOWN * len(self.nodes)
-
     def chunk_bytes(self, part: Part) -> int:
         return search_bytes(part.images, self.nodes.point_set(self.guess), self.settings)
 
@@ -112,9 +105,9 @@ class Plan(PointwisePlan[Part]):
     def summarise(
         self, part: Part, work: Work, results: ResultsFile, statuses: Mapping[str, int], console: Console
     ) -> int:
-        status, at_limit = results.column("returnStatus"), results.column("atLimit")
-        show_search(console, status, at_limit, self.settings, SEARCH, "Points")
-        if np.all(status < 0):
+        limit = sum(int(results.column("atLimit", *some).sum()) for some in pieces(len(self.nodes)))
+        show_search(console, statuses, limit, self.settings, SEARCH, "Points")
+        if all(float(status) < 0 for status in statuses):
             console.warn(
                 "no window was found: see -mf1, -mf2, -mc, -glt, -ght, and whether the guess leads out of image 2"
             )
