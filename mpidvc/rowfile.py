@@ -7,7 +7,6 @@ without collectives. The file is valid HDF5 at every moment, and its bytes depen
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import math
 import mmap
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from mpidvc.atomic import sync_folder
 from mpidvc.errors import UserError
 
 __all__ = [
@@ -267,11 +267,14 @@ class RowFile:
     path : Path
     slots : mapping of str to Slot
         Places of the datasets, by their paths in the file.
+    named : Path, optional
+        The name that the file will get (`take_place`); messages use it.
     """
 
-    def __init__(self, path: Path, slots: Mapping[str, Slot]) -> None:
+    def __init__(self, path: Path, slots: Mapping[str, Slot], named: Path | None = None) -> None:
         self.path = path
         self.slots = dict(slots)
+        self._named = named
         #: Wall time of reads, writes and syncs, seconds.
         self.seconds = 0.0
         self._descriptor: int | None = None
@@ -285,6 +288,27 @@ class RowFile:
     def __setstate__(self, state: dict[str, Any]) -> None:
         # monotonic clocks of other hosts differ
         self.__dict__.update(state, _synced=time.monotonic())
+
+    @property
+    def named(self) -> Path:
+        """The name by which the user knows the file."""
+        return self._named or self.path
+
+    def take_place(self) -> None:
+        """Give the file its name, and close it.
+
+        Raises
+        ------
+        UserError
+            If it cannot get it.
+        """
+        self.close()
+        try:
+            # a symbolic link stays one
+            self.path.replace(os.path.realpath(self.named))
+        except OSError as error:
+            raise self._cannot_be_written(error) from error
+        sync_folder(self.path.parent)
 
     def open_parallel(self, communicator: Any) -> None:
         """Write by parallel HDF5 from now on; called by all ranks of the mpi4py communicator.
@@ -303,7 +327,7 @@ class RowFile:
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
-                f"{self.path}: parallel HDF5 cannot open it ({reason}); go on with --resume, or another --hdf5-driver"
+                f"{self.named}: parallel HDF5 cannot open it ({reason}); go on with --resume, or another --hdf5-driver"
             ) from None
 
     def _write_parallel(self, dataset: Any, slot: Slot, start: int, data: NDArray[Any]) -> None:
@@ -365,9 +389,9 @@ class RowFile:
         try:
             data = read_rows(self.descriptor(), self.slots[name], start, stop, memory)
         except EOFError:
-            raise UserError(f"{self.path}: is shorter than it was; it was changed while in use") from None
+            raise UserError(f"{self.named}: is shorter than it was; it was changed while in use") from None
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be read ({error.strerror or error})") from error
+            raise UserError(f"{self.named}: cannot be read ({error.strerror or error})") from error
         self.seconds += time.perf_counter() - begun
         return data
 
@@ -396,10 +420,29 @@ class RowFile:
             raise self._cannot_be_written(error) from error
         self._unsynced = True
 
+    def truncate(self, size: int) -> None:
+        """Let the file end after so many bytes.
+
+        Raises
+        ------
+        UserError
+            If that fails.
+        """
+        try:
+            os.truncate(self.descriptor(), size)
+        except OSError as error:
+            raise self._cannot_be_written(error) from error
+        self._unsynced = True
+
     def hold(self) -> None:
-        """Open the file now, if it is there: another one may take its name while this process sleeps."""
-        with contextlib.suppress(FileNotFoundError):
-            self.descriptor()
+        """Open the file now: another one may take its name while this process sleeps.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is not there.
+        """
+        self.descriptor()
 
     def sync(self, always: bool = False) -> None:
         """Force the rows written by this process to the disk.
@@ -424,7 +467,7 @@ class RowFile:
 
     def _cannot_be_written(self, error: OSError) -> UserError:
         reason = error.strerror or error
-        return UserError(f"{self.path}: cannot be written ({reason}); what is measured is kept: --resume goes on")
+        return UserError(f"{self.named}: cannot be written ({reason}); what is measured is kept: --resume goes on")
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""

@@ -101,6 +101,29 @@ def test_what_has_the_name_later_is_not_touched(made: tuple[Path, dict[str, Slot
     assert not any(path.read_bytes())
 
 
+def test_place_that_it_takes(made: tuple[Path, dict[str, Slot]], tmp_path: Path) -> None:
+    """Messages use the name that it will get; until then it is written under its own, by any process."""
+    path, slots = made
+    named, target = tmp_path / "b.h5", tmp_path / "target"
+    target.write_bytes(b"old")
+    named.symlink_to(target)
+    rows = pickle.loads(pickle.dumps(RowFile(path, slots, named)))
+    rows.write("group/volume", 0, np.ones(24))
+    assert target.read_bytes() == b"old"
+    rows.take_place()
+    assert not path.exists()
+    assert named.readlink() == target
+    assert np.array_equal(RowFile(named, slots).read("group/volume", 0, 24), np.ones(24))
+    # it is not opened again: another one may have the name now
+    with pytest.raises(UserError, match=r"b\.h5: cannot be written \(No such file"):
+        rows.write("group/volume", 0, np.zeros(24))
+    target.unlink()
+    target.mkdir()
+    path.touch()
+    with pytest.raises(UserError, match=r"b\.h5: cannot be written \(Is a directory"):
+        rows.take_place()
+
+
 def test_pickled_it_is_opened_anew(made: tuple[Path, dict[str, Slot]]) -> None:
     rows = RowFile(*made)
     rows.write("group/volume", 3, np.array([7.0]))
@@ -118,7 +141,8 @@ def test_a_file_that_is_cut_off_or_gone(made: tuple[Path, dict[str, Slot]], tmp_
     with pytest.raises(UserError, match="is shorter than it was"):
         rows.read("vectors", 0, 2)
     gone = RowFile(tmp_path / "gone.h5", slots)
-    gone.hold()
+    with pytest.raises(FileNotFoundError):
+        gone.hold()
     with pytest.raises(UserError, match=r"gone\.h5: cannot be written \(No such file"):
         gone.write("vectors", 0, np.zeros((1, 3)))
     with pytest.raises(UserError, match=r"gone\.h5: cannot be written \(No such file"):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mpidvc.atomic import remove_abandoned
-from mpidvc.errors import UserError
+from mpidvc.errors import AgreedError, UserError
 from mpidvc.fields.hdf5 import FieldLayout, check_results_file, create_results_file
 from mpidvc.rowfile import RowFile
 from mpidvc.runtime import journal as journals
@@ -27,7 +27,7 @@ from mpidvc.runtime.stop import keep
 from mpidvc.tasks.guesses import write_inputs
 from mpidvc.tasks.ranks import agree_on_instruction_set, on_leader, sum_over_ranks
 from mpidvc.workflow.determines import plain, refuse_changes, refuse_replacing, version
-from mpidvc.workflow.files import RunFiles, closing, part_of
+from mpidvc.workflow.files import RunFiles, closing
 from mpidvc.workflow.output import Output, check_results, look, make_folder, results_path
 from mpidvc.workflow.text import create_text, text_path
 from mpidvc.workflow.work import ComputedPoints, Work
@@ -89,16 +89,17 @@ def begin(
 
     coherent = _is_coherent(executor, path)
     files = on_leader(executor, open_alone)
-    journal, finished = files.journal, files.finished
-    if journal is not None and finished is not None:
-        # opened now: the files may have other names when they are written
-        finished.hold()
-        journal.hold()
-        if files.text is not None:
-            files.text.hold()
-            # as the user knows it
-            files.text.path = text_path(stem)
-        _write_guesses(executor, files, coherent)
+    journal = files.journal
+    if journal is not None:
+        try:
+            with closing(executor, files):
+                _hold(executor, files)
+                _write_guesses(executor, files)
+        except UserError:
+            if executor.rank == 0 and not files.resumed:
+                # nothing is measured yet
+                journal.path.unlink(missing_ok=True)
+            raise
         # from now on the cost of the journal; its layout is not part of it
         journal.seconds = 0.0
         if files.driver == "mpio":
@@ -107,20 +108,44 @@ def begin(
     return files, work
 
 
-def _write_guesses(executor: Executor, files: RunFiles, coherent: bool) -> None:
+def _hold(executor: Executor, files: RunFiles) -> None:
+    """Open the files on all ranks: they may have other names when they are written.
+
+    Raises
+    ------
+    AgreedError
+        If a rank does not see the files that rank 0 has made, as where hosts have folders of their own.
+    """
+    journal = files.journal
+    assert journal is not None
+
+    def stamp() -> tuple[int, int]:
+        told = os.fstat(journal.descriptor())
+        return told.st_ino, told.st_mtime_ns
+
+    known = on_leader(executor, stamp)
+    try:
+        for file in (journal, files.finished, files.text):
+            if file is not None:
+                file.hold()
+        # on local disks each host has files of its own; a file served to all may have other numbers and times on each
+        strange = files.coherent and not any(one == other for one, other in zip(stamp(), known, strict=True))
+    except FileNotFoundError:
+        strange = True
+    without = int(sum_over_ranks(executor, [strange])[0])
+    if without:
+        raise AgreedError(
+            f"{files.path}: {without} of {executor.size} processes do not see what the first one has put there; choose "
+            "a folder that all hosts share (-od)"
+        )
+
+
+def _write_guesses(executor: Executor, files: RunFiles) -> None:
     """Let all ranks write the inputs of the points, where each has a guess of its own in a field's file."""
     journal = files.journal
     assert journal is not None
-    if not isinstance(journal.computed, ComputedPoints) or journal.computed.stored is None:
-        return
-    try:
-        with closing(executor, files):
-            write_inputs(executor, journal, journal.computed.stored, coherent)
-    except UserError:
-        if executor.rank == 0 and not files.resumed:
-            # nothing is measured yet
-            journal.path.unlink(missing_ok=True)
-        raise
+    if isinstance(journal.computed, ComputedPoints) and journal.computed.stored is not None:
+        write_inputs(executor, journal, journal.computed.stored, files.coherent)
 
 
 def _stored_instruction_set(path: Path, output: Output) -> str | None:
@@ -163,6 +188,7 @@ def _open(
         unit=output.unit,
         attributes={"command": determines["command"], "determines": json.dumps(determines), **work.attributes},
     )
+    part, text_part = _part_of(path), _part_of(text_path(stem))
     _, place, begun = look(path)
     resumed = output.resume and begun in ("unfinished", "damaged")
     if place != path and not output.overwrite:
@@ -173,16 +199,17 @@ def _open(
             if begun == "unfinished" and journals.determines_of(place) == then:
                 # left by a run that was killed when it had just put its results in place
                 place.unlink()
-            # of a run that was killed when all but this was done
+                path_of(place).unlink(missing_ok=True)
+            # of a run that was killed when all but this was done, or that began it again
             remove_abandoned(path_of(path))
-            part_of(text_path(stem)).unlink(missing_ok=True)
+            for left in (part, text_part):
+                left.unlink(missing_ok=True)
             console.note(f"{path} is finished: nothing is left to be measured, and it stays as it is")
             return RunFiles(stem, None, np.zeros(0, np.int64), None, layout, "posix")
         if not output.resume:
             refuse_replacing(path, then, determines)
     if place.exists():
         journals.refuse_in_use(place)
-    part = part_of(path)
     beginning = JournalLayout(
         determines=determines,
         columns=layout.columns,
@@ -203,10 +230,12 @@ def _open(
         # before anything is touched: there may be no room
         undo.callback(part.unlink, missing_ok=True)
         slots = create_results_file(part, layout, path)
+        # a killed run may have left one that is not wanted now
+        text_part.unlink(missing_ok=True)
         text = None
         if output.tsv:
-            undo.callback(part_of(text_path(stem)).unlink, missing_ok=True)
-            text = create_text(part_of(text_path(stem)), names(layout), layout.n, text_path(stem))
+            undo.callback(text_part.unlink, missing_ok=True)
+            text = create_text(text_part, names(layout), layout.n, text_path(stem))
         if journal is None:
             journal = journals.create_journal(place, beginning, like=path)
             undo.callback(journal.close)
@@ -216,7 +245,13 @@ def _open(
             journal.record(block, work.kept[block])
         driver = _choose_driver(executor, console, output.driver, path, coherent)
         undo.pop_all()
-    return RunFiles(stem, journal, todo[~kept], RowFile(part, slots), layout, driver, resumed, text)
+    return RunFiles(stem, journal, todo[~kept], RowFile(part, slots, path), layout, driver, coherent, resumed, text)
+
+
+def _part_of(path: Path) -> Path:
+    """A file of a run until it takes its place: beside it, where a symbolic link may lead."""
+    place = path.resolve()
+    return place.with_name(f"{place.name}.part")
 
 
 def _is_coherent(executor: Executor, path: Path) -> bool:

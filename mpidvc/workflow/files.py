@@ -13,9 +13,8 @@ from mpidvc.rowfile import RowFile
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.journal import Journal
 from mpidvc.workflow.output import results_path
-from mpidvc.workflow.text import text_path
 
-__all__ = ["RunFiles", "close_parallel", "closing", "nobody_is_lost", "part_of"]
+__all__ = ["RunFiles", "close_parallel", "closing", "nobody_is_lost"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,8 @@ class RunFiles:
     layout : FieldLayout
     driver : {"posix", "mpio", "gather"}
         Who writes the rows.
+    coherent : bool
+        Whether all ranks see the files alike.
     resumed : bool
         Whether an interrupted run is resumed.
     text : RowFile or None
@@ -47,6 +48,7 @@ class RunFiles:
     finished: RowFile | None
     layout: FieldLayout
     driver: str
+    coherent: bool = True
     resumed: bool = False
     text: RowFile | None = None
 
@@ -54,12 +56,6 @@ class RunFiles:
     def path(self) -> Path:
         """The results file."""
         return results_path(self.stem)
-
-
-def part_of(path: Path) -> Path:
-    """A file of a run until it takes its place: beside it, where a symbolic link may lead."""
-    place = path.resolve()
-    return place.with_name(f"{place.name}.part")
 
 
 @contextlib.contextmanager
@@ -71,9 +67,9 @@ def closing(executor: Executor, files: RunFiles) -> Iterator[None]:
         for file in (files.journal, files.finished, files.text):
             if file is not None:
                 file.close()
-        if executor.rank == 0:
-            for path in (files.path, text_path(files.stem)):
-                part_of(path).unlink(missing_ok=True)
+                if executor.rank == 0 and file is not files.journal:
+                    # --resume makes it anew
+                    file.path.unlink(missing_ok=True)
         raise
 
 

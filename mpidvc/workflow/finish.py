@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from mpidvc.atomic import sync_folder
 from mpidvc.errors import ResourceError
 from mpidvc.fields.hdf5 import VERDICT, ResultsFile
 from mpidvc.rowfile import RowFile
 from mpidvc.runtime.executor import Executor
 from mpidvc.runtime.journal import MarksTask
 from mpidvc.tasks.ranks import on_first_host, on_leader
-from mpidvc.workflow.files import RunFiles, close_parallel, nobody_is_lost, part_of
+from mpidvc.workflow.files import RunFiles, close_parallel, nobody_is_lost
 from mpidvc.workflow.measurement import Measurement
-from mpidvc.workflow.text import text_path
 
 __all__ = ["finish"]
 
@@ -83,15 +80,14 @@ def _write_rest(executor: Executor, files: RunFiles, measurement: Measurement) -
     """Write the rows and the parts of the text that are not written yet."""
     journal, target, finishing = measurement.journal, files.finished, measurement.finishing
     assert target is not None
-    among = None
-    if files.driver == "gather" and executor.rank == 0:
-        # other hosts need not see yet what rank 0 has written, and two may not write to the same page
-        among = on_first_host(executor)
+    # other hosts need not see yet what rank 0 has written, and two may not write to the same page
+    near = on_first_host(executor) if executor.rank == 0 else None
+    among = near if files.driver == "gather" else None
 
     def count(chunk: int, found: Any) -> None:
         finishing.damaged += found
 
-    def write(begin: Callable[[], None]) -> None:
+    def write(begin: Callable[[], None], among: set[int] | None) -> None:
         if executor.rank == 0:
             begin()
         executor.flow(finishing.run, finishing if executor.rank == 0 else None, among=among)
@@ -101,25 +97,24 @@ def _write_rest(executor: Executor, files: RunFiles, measurement: Measurement) -
     if journal.computed is None:
         # the rows of a piece are from many blocks
         executor.map(MarksTask(journal), count, among=among)
-    write(finishing.all_done)
+    write(finishing.all_done, among)
     close_parallel(executor, files, target)
     if files.driver == "mpio":
-        write(finishing.all_readable)
+        # the text is not written by parallel HDF5
+        write(finishing.all_readable, None if files.coherent else near)
 
 
 def _publish(files: RunFiles, target: RowFile, measurement: Measurement, status: int) -> None:
     target.write(VERDICT, 0, np.array([status]))
     target.sync(always=True)
-    target.close()
-    part = part_of(files.path)
-    part.replace(os.path.realpath(files.path))
     if files.text is not None:
         # more was reserved
-        os.truncate(files.text.descriptor(), measurement.finishing.text_bytes)
+        files.text.truncate(measurement.finishing.text_bytes)
         files.text.sync(always=True)
-        path = text_path(files.stem)
-        part_of(path).replace(os.path.realpath(path))
-    sync_folder(part.parent)
+    # one after the other: both have all that they will have
+    target.take_place()
+    if files.text is not None:
+        files.text.take_place()
     if measurement.journal.path != files.path:
         measurement.journal.path.unlink(missing_ok=True)
     statuses = measurement.finishing.statuses

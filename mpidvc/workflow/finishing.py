@@ -60,7 +60,7 @@ class Finishing:
         self._text, self._stages = files.text, stages
         self._rows = OrderedRows(journal, target, files.layout, () if files.text is None else names)
         self._text_rows = TextRows(target, files.layout, names)
-        self.along = files.driver == "posix" and journal.computed is not None
+        self.along = files.driver == "posix" and files.coherent and journal.computed is not None
         self.damaged, self.statuses = 0, Counter[str]()
         self._ready: deque[int | TextPart] = deque()
         #: Parts of the text that wait until every rank may read the rows of the others.

@@ -121,7 +121,7 @@ def create_text(path: Path, names: Sequence[str], n: int, named: Path) -> RowFil
             f"{named}: the {need} bytes that the text may take cannot be reserved ({error.strerror or error}); make "
             "room, choose another folder by -od, or leave the text out by -notsv"
         ) from None
-    return RowFile(path, {})
+    return RowFile(path, {}, named)
 
 
 def text_length(
@@ -173,7 +173,7 @@ class TextRows:
             at += len(text)
         if at != part.end:
             raise ResourceError(
-                f"{self._source.path}: has changed since it was written, by the disk or another program; --resume "
+                f"{self._source.named}: has changed since it was written, by the disk or another program; --resume "
                 "writes it again"
             )
         # safe before rank 0 lets the file take its place

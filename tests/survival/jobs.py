@@ -344,7 +344,8 @@ def wait(job: Job, started: Started, where: str | float) -> None:
 BEGINS = {
     "layout": ("from mpidvc.runtime.journal import Journal", "Journal.fill"),
     "finish": ("from mpidvc.workflow.finishing import Finishing", "Finishing.all_done"),
-    "write": ("import os", "os.truncate"),
+    # when the results have their name, and the text has not
+    "write": ("from mpidvc import rowfile", "rowfile.sync_folder"),
 }
 SUSPEND = """
 import os, signal

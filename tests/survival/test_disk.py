@@ -123,6 +123,43 @@ def test_text_longer_than_was_reserved(make: Make, oracle: Oracle, mount: Mount)
     assert "points are done" in job.resume(oracle(LINE)).out
 
 
+#: A disk that is full, for a rank that writes some of the finished file or of the text.
+FULL = """
+import errno, os
+from mpidvc import rowfile
+from mpidvc.workflow import finishing, text
+from mpidvc.workflow.finishing import OrderedRows
+from mpidvc.workflow.text import TextRows
+finishing.ROWS = text.ROWS = 500
+if os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK")) == "{rank}":
+    def full(*given):
+        raise OSError(errno.{error}, os.strerror(errno.{error}))
+    def failing(*given, run={name}):
+        rowfile.os = type("os", (), {{**vars(os), "{call}": staticmethod(full)}})
+        return run(*given)
+    {name} = failing
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("name", ["OrderedRows.run", "TextRows.write"])
+@pytest.mark.parametrize(("call", "error"), [("pwrite", "ENOSPC"), ("fdatasync", "EIO")])
+@pytest.mark.usefixtures("launcher")
+def test_rank_that_cannot_write(rank: int, name: str, call: str, error: str, make: Make, oracle: Oracle) -> None:
+    """One rank of several ends the job, while the others measure; what is measured is kept."""
+    job = make(LINE)
+    code = FULL.format(rank=rank, name=name, call=call, error=error)
+    with job.start(2, code=code) as started:
+        status = started.end()
+    assert status == 75
+    (told,) = started.err.strip().splitlines()
+    assert "cannot be written" in told
+    assert str(job.tsv if name == "TextRows.write" else job.results) in told
+    assert ".part" not in told
+    assert not job.tsv.exists()
+    assert "points are done" in job.resume(oracle(LINE), n=2).out
+
+
 @pytest.mark.usefixtures("launcher")
 def test_no_room_for_temporary_files(make: Make, mount: Mount) -> None:
     folder = mount(2 * 4096)

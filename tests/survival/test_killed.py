@@ -14,6 +14,7 @@ import pytest
 
 from mpidvc.atomic import beside
 from mpidvc.runtime.launch import Mpiexec
+from tests.outputs import outputs
 from tests.survival.conftest import LINES, Make
 from tests.survival.jobs import LONG, Job, Started, drivers, interrupted, seeds, state, suspended, wait
 
@@ -92,6 +93,26 @@ def test_killed_in_every_stage(name: str, stage: str, make: Make, oracle: Oracle
         with suspended(job, stage) as started:
             started.kill_all()
     job.resume(oracle(LINES[name]))
+
+
+def test_results_get_their_name_when_the_text_is_whole(make: Make, oracle: Oracle) -> None:
+    """A moment later it has its own; nothing takes long in between."""
+    line = LINES["pixelSearch"]
+    job = make(line)
+    with suspended(job, "write"):
+        text = job.tsv.with_name(f"{job.tsv.name}.part").read_bytes()
+    assert text == (oracle(line) / job.tsv.name).read_bytes()
+
+
+def test_text_that_is_not_wanted_any_more(make: Make, oracle: Oracle) -> None:
+    """A killed run leaves the space that it has reserved; the one that resumes it frees that."""
+    line = LINES["pixelSearch"]
+    job = make(line)
+    interrupted(job)
+    assert job.tsv.with_name(f"{job.tsv.name}.part").exists()
+    ended = job.run(1, "--resume", "-notsv")
+    assert ended.process.returncode == 0, ended.err
+    assert outputs(job.out) == {job.results.name: (oracle(line) / job.results.name).read_bytes()}
 
 
 def test_what_the_log_of_a_killed_run_left_is_removed(make: Make, oracle: Oracle) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from mpidvc.runtime.launch import Mpiexec
+from tests.outputs import outputs
 from tests.survival.conftest import LINES, Make
-from tests.survival.jobs import LONG, Started, drivers, same, seeds, state, wait
+from tests.survival.jobs import LONG, Started, drivers, interrupted, same, seeds, state, wait
 from tests.waiting import state_of, until
 
 Oracle = Callable[[str], Path]
@@ -148,15 +149,26 @@ if os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK")) == "1":
 """
 
 
-#: Notes which ranks write rows, of which there are many pieces.
+#: Notes which ranks write rows or text, of which there are many pieces.
 WRITERS = """
-from mpidvc.workflow import finishing
-finishing.ROWS = 64
-def noted(self, piece, run=finishing.OrderedRows.run):
+from mpidvc.workflow import finishing, text
+from mpidvc.workflow.finishing import OrderedRows
+from mpidvc.workflow.text import TextRows
+finishing.ROWS = text.ROWS = 64
+def noted(*given, run={name}):
     with open({path!r}, "a") as file:
         print(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK")), file=file)
-    return run(self, piece)
-finishing.OrderedRows.run = noted
+    return run(*given)
+{name} = noted
+"""
+
+#: Takes plain writing for parallel HDF5, which h5py need not have.
+PARALLEL = """
+from types import SimpleNamespace
+import h5py
+from mpidvc.rowfile import RowFile
+h5py.get_config = lambda: SimpleNamespace(mpi=True)
+RowFile.open_parallel = lambda self, communicator: None
 """
 
 
@@ -168,10 +180,57 @@ def test_a_file_system_that_differs_on_another_host(make: Make, oracle: Oracle, 
     assert ended.process.returncode == 0, ended.err
     assert "hosts may see a file on this file system differently; gather is safe" in ended.err
     writers = tmp_path / "writers"
-    ended = job.run(3, "--overwrite", code=ELSEWHERE + WRITERS.format(path=str(writers)))
+    ended = job.run(3, "--overwrite", code=ELSEWHERE + WRITERS.format(name="OrderedRows.run", path=str(writers)))
     assert ended.process.returncode == 0, ended.err
     told = json.loads(job.log.read_text())
     assert (told["driver"], sorted(told["hosts"].values())) == ("gather", [1, 2])
     same(job.out, oracle(line))
     # the other one on rank 0's host writes rows, too, and the one elsewhere does not
     assert set(writers.read_text().split()) == {"0", "2"}
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.usefixtures("launcher")
+def test_text_beside_parallel_hdf5(elsewhere: bool, make: Make, oracle: Oracle, tmp_path: Path) -> None:
+    """It is written without it: two hosts that see a file differently would write to the same page."""
+    line = LINES["pixelSearch"]
+    job = make(line)
+    writers = tmp_path / "writers"
+    code = (
+        (ELSEWHERE if elsewhere else "import os") + PARALLEL + WRITERS.format(name="TextRows.write", path=str(writers))
+    )
+    ended = job.run(3, "--hdf5-driver", "mpio", code=code)
+    assert ended.process.returncode == 0, ended.err
+    same(job.out, oracle(line))
+    assert set(writers.read_text().split()) == ({"0", "2"} if elsewhere else {"0", "1", "2"})
+
+
+#: Gives rank 1 a folder of its own, which other hosts do not see.
+OWN_FOLDER = """
+import os
+from pathlib import Path
+from mpidvc.rowfile import RowFile
+if os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK")) == "1":
+    def own(self, state, setstate=RowFile.__setstate__):
+        setstate(self, state | {{"path": Path({path!r}) / state["path"].name}})
+    RowFile.__setstate__ = own
+"""
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.usefixtures("launcher")
+def test_folders_that_hosts_do_not_share(old: bool, make: Make, oracle: Oracle, tmp_path: Path) -> None:
+    """Whether there is nothing on the other host, or the files of an old run of the same line."""
+    line = LINES["ldic"]
+    own, job = make(line, out="own"), make(line)
+    if old:
+        interrupted(own)
+    before = outputs(own.out)
+    ended = job.run(2, code=OWN_FOLDER.format(path=str(own.out)))
+    assert ended.process.returncode == 2
+    (told,) = ended.err.strip().splitlines()
+    assert f"{job.results}: 1 of 2 processes do not see what the first one has put there" in told
+    assert "-od" in told
+    assert outputs(own.out) == before
+    assert list(job.out.iterdir()) == []
+    job.resume(oracle(line), n=2)

@@ -85,6 +85,31 @@ def test_written_while_points_are_measured(line: list[str], tmp_path: Path, monk
     assert sum(name == "rows" for name, *_ in events.seen) > 5
 
 
+def test_a_folder_gets_the_name_of_the_text(
+    line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While points are measured: a line says so, and the results are kept."""
+    out = tmp_path / "out"
+    taken = out / "a-b-pixelSearch.tsv"
+    write = TextRows.write
+
+    def taking(*given: Any) -> None:
+        taken.mkdir(exist_ok=True)
+        write(*given)
+
+    monkeypatch.setattr(TextRows, "write", taking)
+    assert main([*line, "-np", "1", "-od", str(out)]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert f"{taken}: cannot be written (Is a directory); what is measured is kept: --resume goes on" in told
+    assert not taken.with_name(f"{taken.name}.part").exists()
+    taken.rmdir()
+    monkeypatch.undo()
+    assert main([*line, "-np", "1", "-od", str(out), "--resume"]) == 0
+    assert "nothing is left to be measured" in capsys.readouterr().out
+    assert main([*line, "-np", "1", "-od", str(tmp_path / "whole")]) == 0
+    assert outputs(out) == outputs(tmp_path / "whole")
+
+
 def test_without_text(line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main([*line, "-np", "1", "-od", str(tmp_path / "whole")]) == 0
     small(monkeypatch)

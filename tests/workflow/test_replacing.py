@@ -108,7 +108,7 @@ def test_journal_left_by_a_killed_run(line: list[str], tmp_path: Path, environme
     assert (tmp_path / "out-ldic.h5.new").exists()
     assert main([*line, "-hws", "5", "--resume"]) == 0
     assert (tmp_path / "out-ldic.h5").read_bytes() == before
-    assert not (tmp_path / "out-ldic.h5.new").exists()
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out-ldic.h5", "out-ldic.run.json", "out-ldic.tsv"]
 
 
 def test_files_of_an_earlier_run_are_named(line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
