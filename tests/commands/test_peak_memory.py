@@ -36,6 +36,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     flat = ndimage.gaussian_filter(np.random.default_rng(2).normal(30000, 30000, (500, 500)), 1.0).astype(np.uint16)
     for k in range(3):
         tifffile.imwrite(folder / f"flat{k}.tif", np.roll(flat, k, 1), photometric="minisblack")
+    for k in range(2):
+        tifffile.imwrite(folder / f"wide{k}.tif", np.tile(np.roll(flat, k, 1), (2, 2)), photometric="minisblack")
     tifffile.imwrite(folder / "byte.tif", (image >> 8).astype(np.uint8), photometric="minisblack")
     tifffile.imwrite(folder / "float.tif", image.astype(np.float32), photometric="minisblack")
     return folder
@@ -71,13 +73,17 @@ def test_expected_and_measured(mpiexec: Job, images: Path, tmp_path: Path, line:
     assert each + more <= 1.5 * peaks[1]
 
 
-#: Many points in small images; the second line starts from the field of the first.
+#: Many points in small images; some lines start from the field of the one before.
 MANY = [
     "ldic flat0.tif flat1.tif -ns 1 -hws 2 -it 1 -notsv -pre first",
     "ldic flat0.tif flat1.tif -hws 2 -it 1 -notsv -pre second -pf OUT/first-ldic.h5",
     "ldic flat0.tif flat1.tif -ns 2 -hws 2 -it 1 -vtk -tif -pre third",
     "ldic flat0.tif flat1.tif flat2.tif -ns 2 -hws 4 --warm-start -pre warm",
     "ldic flat0.tif flat1.tif flat2.tif -ns 2 -hws 4 --warm-start --update-reference -pre changing",
+    # more than those that stand for all
+    "ldic wide0.tif wide1.tif -ns 1 -hws 1 -it 2 -glt 20000 -notsv -pre wide",
+    "ldic wide0.tif wide1.tif -hws 1 -it 2 -glt 20000 -notsv -pre kept -pf OUT/wide-ldic.h5 -skp",
+    "pixelSearch wide0.tif wide1.tif -ns 1 -hws 1 -sr 0 0 0 0 0 1 -notsv -pre wide",
     "pixelSearchPropagate flat0.tif flat1.tif -sp 0 250 250 0 0 1 -ns 5 -hws 3 -sr 0 0 -1 1 -1 1 -pre front",
 ]
 

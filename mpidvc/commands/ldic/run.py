@@ -23,7 +23,7 @@ from mpidvc.runtime.console import Console
 from mpidvc.tasks.adaptive import AdaptiveSettings, SizeChoice
 from mpidvc.tasks.grey import Windows, grey_levels
 from mpidvc.tasks.ldic import LdicSettings, LdicTask, brick, columns_of, records_of
-from mpidvc.tasks.memory import NOISE_RANK0, ldic_bytes, looking_bytes
+from mpidvc.tasks.memory import JUDGED, NOISE_RANK0, ldic_bytes, looking_bytes
 from mpidvc.tasks.noise import WindowNoise, lags_of
 from mpidvc.tasks.points import CHOSEN, record_of
 from mpidvc.tasks.ranks import Team
@@ -171,6 +171,10 @@ class Plan(SeriesPlan[Pair]):
 
     def looking_bytes(self) -> int:
         return looking_bytes(self.hws)
+
+    def judging_bytes(self) -> int:
+        # the nodes that were measured may be anywhere
+        return JUDGED * len(self.nodes) if self.skip else super().judging_bytes()
 
     def work(self, part: Pair) -> Work:
         nodes, guess, settings = self.nodes, self.guess, part.settings
