@@ -191,15 +191,17 @@ class GridOrder:
         """The inverse: places in the order of the rows [start, stop) of the grid."""
         nz, ny, nx = self.dims
         pz, py, px = self.per
-        # of whole lines along x, so that next to nothing is computed for each row
-        first = start // nx
-        z, y = np.divmod(np.arange(first, -(-stop // nx), dtype=np.int64)[:, None], ny)
-        x = np.arange(nx, dtype=np.int64)
+        # of whole lines along x, so that next to nothing is computed for each row, or of a part of a single line
+        first, last = start // nx, -(-stop // nx)
+        begin, end = (start - first * nx, stop - first * nx) if last - first == 1 else (0, nx)
+        z, y = np.divmod(np.arange(first, last, dtype=np.int64)[:, None], ny)
+        x = np.arange(begin, end, dtype=np.int64)
         deep, across, along = z % pz, y % py, x % px
         z, y, x = z - deep, y - across, x - along
         dz, dy, dx = np.minimum(pz, nz - z), np.minimum(py, ny - y), np.minimum(px, nx - x)
         places: Ints = (z * ny + dz * y) * nx + along + dz * dy * x + (deep * dy + across) * dx
-        return places.reshape(-1)[start - first * nx : stop - first * nx]
+        before = first * nx + begin
+        return places.reshape(-1)[start - before : stop - before]
 
     def pieces(self, most: int) -> GridPieces:
         """The grid in pieces of whole bricks that have at most `most` nodes, or are single bricks."""

@@ -218,13 +218,16 @@ class FieldLayout:
     def nodes_between(self, start: int, stop: int) -> Array:
         """Positions (stop - start, 3) of the rows [start, stop) of a regular grid, voxels."""
         z, y, x = self.axes
-        # of whole lines along x, so that nothing is computed for each row
-        first, last = start // len(x), -(-stop // len(x))
+        nx = len(x)
+        # of whole lines along x, so that nothing is computed for each row, or of a part of a single line
+        first, last = start // nx, -(-stop // nx)
+        begin, end = (start - first * nx, stop - first * nx) if last - first == 1 else (0, nx)
         plane, line = np.divmod(np.arange(first, last)[:, None], len(y))
-        found = np.empty((last - first, len(x), 3))
-        for axis, positions in enumerate((z[plane], y[line], x)):
+        found = np.empty((last - first, end - begin, 3))
+        for axis, positions in enumerate((z[plane], y[line], x[begin:end])):
             found[..., axis] = positions
-        return found.reshape(-1, 3)[start - first * len(x) : stop - first * len(x)]
+        before = first * nx + begin
+        return found.reshape(-1, 3)[start - before : stop - before]
 
     @property
     def is_image(self) -> bool:

@@ -161,7 +161,10 @@ def test_computed_order_is_the_sorted_one(dims: tuple[int, int, int], per: tuple
     n = len(order)
     assert order[:].tolist() == sorted_ones.order.tolist()
     assert order.starts.tolist() == sorted_ones.start.tolist()
-    for start, stop in ((0, n), (n // 3, n // 2), (n, n)):
+    nx = dims[2]
+    # parts of lines, too: the middle of the first and of the last one, and from one to the next
+    parts = [(nx // 3, nx // 2 + 1), (n - nx // 2 - 1, n), (nx // 2, min(nx + 1, n))]
+    for start, stop in ((0, n), (n // 3, n // 2), (n, n), *parts):
         assert order[start:stop].tolist() == sorted_ones.order[start:stop].tolist()
         assert np.argsort(sorted_ones.order)[start:stop].tolist() == order.places(start, stop).tolist()
     for most in (1, 30, 200, 10**6):

@@ -474,3 +474,17 @@ def test_light_import():
     """Formatting text on all ranks must not load HDF5 before it is read."""
     program = "import sys, mpidvc.fields.hdf5; assert 'h5py' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=LONGEST, env=os.environ)
+
+
+@pytest.mark.parametrize("dims", [(1, 1, 1), (1, 3, 50), (4, 5, 6), (2, 1, 7)])
+def test_nodes_of_ranges_of_rows(dims: tuple[int, int, int]) -> None:
+    """Of parts of a line, of whole lines, and from one plane to the next: those of an array of all."""
+    layout = FieldLayout.of_grid(np.array([0.5, 2.0, 3.0]), dims, (4, 5, 7), ())
+    z, y, x = np.meshgrid(
+        *(o + s * np.arange(n) for o, s, n in zip((0.5, 2, 3), (4, 5, 7), dims, strict=True)), indexing="ij"
+    )
+    nodes = np.stack([z, y, x], axis=-1).reshape(-1, 3)
+    for start in range(len(nodes) + 1):
+        for stop in range(start, len(nodes) + 1):
+            np.testing.assert_array_equal(layout.nodes_between(start, stop), nodes[start:stop])
+    np.testing.assert_array_equal(layout.nodes(np.arange(len(nodes))[::-1]), nodes[::-1])
