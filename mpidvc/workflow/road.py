@@ -27,6 +27,7 @@ from mpidvc.workflow.output import Output, results_path
 from mpidvc.workflow.plan import KernelPlan
 from mpidvc.workflow.stages import Stages
 from mpidvc.workflow.summary import count_statuses, pieces
+from mpidvc.workflow.text import text_path
 from mpidvc.workflow.work import Work
 from mpidvc.workflow.write import FieldFiles, note_stale, write, written_files
 
@@ -176,7 +177,7 @@ class RoadPlan(KernelPlan, Generic[PartT]):
 
     def outcome_of(self, status: int, paths: list[Path]) -> Outcome:
         """The end of a command that made these results files."""
-        texts = [path.with_suffix(".tsv") for path in paths if self.output.tsv]
+        texts = [text_path(path.with_suffix("")) for path in paths if self.output.tsv]
         return Outcome(status, paths, (*paths, *texts))
 
     def execute(self, executor: Executor, console: Console) -> Outcome:
