@@ -59,8 +59,9 @@ class Console:
         self.terminal = Terminal() if silent or quiet or terminal is None else terminal
         self.silent = silent
         self.quiet = quiet
-        #: What `warn` was told, whether it was shown or not.
+        #: What `warn` and `note` were told, whether it was shown or not.
         self.warnings: list[str] = []
+        self.notes: list[str] = []
         self._clock = clock
         self._progress: Progress | None = None
         self._log: TextIO | None = None
@@ -102,6 +103,7 @@ class Console:
 
     def note(self, text: str, stream: TextIO | None = None) -> None:
         """Print information that a user may want, on stdout or another stream."""
+        self.notes.append(text)
         self.tell(f"note: {text}", stream)
 
     def warn(self, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from mpidvc.images.image import Image, open_image
 from mpidvc.runtime.runlog import Past, path_of, read_log
 from mpidvc.tasks.grey import with_limits
 from mpidvc.workflow.determines import made_with, texts_of
+from mpidvc.workflow.motion import REMOVED, removed_motions
 from mpidvc.workflow.output import base_name
 
-__all__ = ["Step", "find_images", "find_labels", "open_step", "steps_before"]
+__all__ = ["Step", "find_images", "find_labels", "open_step", "removed_before", "steps_before"]
 
 #: Fields that led to a field, at most.
 MOST = 8
@@ -145,6 +147,24 @@ def find_images(step: Step, commands: Mapping[str, Command]) -> tuple[Image, Ima
             return found[0], found[1]
         return None
     return None
+
+
+def removed_before(step: Step, commands: Mapping[str, Command]) -> list[dict[str, Any]]:
+    """The motions that were removed from a field since its correlation, the first one first: kind, Phi and centre.
+
+    Parameters
+    ----------
+    step : Step
+    commands : mapping of str to Command
+    """
+    for one in (step, *steps_before(step, commands)):
+        if REMOVED in one.texts:
+            # with those that had been removed before
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                return removed_motions(str(one.path))
+        if all(name in one.settings for name in IMAGES):
+            break
+    return []
 
 
 def find_labels(step: Step, commands: Mapping[str, Command]) -> Image | None:

@@ -19,11 +19,12 @@ def key_of(words: Sequence[str], *more: Any) -> str:
     Parameters
     ----------
     words : sequence of str
+        Name of the command first: it is no file, even where something has that name.
     *more
         Numbers and texts.
     """
-    told: list[Any] = [version(), *more]
-    for word in words:
+    told: list[Any] = [version(), *more, *words[:1]]
+    for word in words[1:]:
         # an option may hold its value: --opt=file; an HDF5 file its dataset
         name = (word.partition("=")[2] if word.startswith("-") else word).partition("::")[0]
         told.append([word, state_of(Path(name)) if name else None])

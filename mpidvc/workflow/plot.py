@@ -569,6 +569,8 @@ def _wrapped(text: str, columns: int) -> list[str]:
 
 def _draw_cell(figure: Figure, cell: _Cell, left: float, top: float, width: float, height: float) -> None:
     """Draw a row with its upper left corner at `left`, `top` (inches from the lower left of the figure)."""
+    from matplotlib.ticker import MaxNLocator
+
     row = cell.row
     figure.text((left + 0.08) / width, (top - 0.06) / height, row.title, fontsize=9, weight="bold", va="top")
     settings, ticks = _colours(row)
@@ -593,6 +595,9 @@ def _draw_cell(figure: Figure, cell: _Cell, left: float, top: float, width: floa
         bar.set_ticks(ticks[0], labels=ticks[1])
         bar.ax.tick_params(length=0)
     else:
+        values = np.concatenate([part.values.ravel() for part in row.slices])
+        if (np.mod(values[np.isfinite(values)], 1) == 0).all():
+            bar.locator = MaxNLocator("auto", integer=True)
         bar.formatter.set_powerlimits((-3, 5))
         bar.ax.yaxis.get_offset_text().set_fontsize(7)
         bar.ax.yaxis.set_offset_position("left")

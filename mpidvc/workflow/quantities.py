@@ -43,6 +43,8 @@ TITLES = {
     "devss": "deviatoric strain (small strains)",
     "returnStatus": "return status",
     "zncc": "ZNCC",
+    "outlier": "outlier (1: yes)",
+    "correction": "correction (1: mean or linear fit, 2: quadratic fit)",
 }
 PARTS = {"e": "small strain", "GL": "Green–Lagrange strain", "H": "Hencky strain", "U": "stretch U", "z": "stretch"}
 #: Units of columns that have one, besides displacements, strains and sigma.

@@ -32,11 +32,14 @@ class Done:
         Its results, the most precise one first.
     value : object
         What it told, in JSON.
+    said : tuple of str
+        Why its result is not one to trust, and what helps, in lines.
     """
 
     status: int
     files: tuple[Path, ...]
     value: Any = None
+    said: tuple[str, ...] = ()
 
 
 class Record:
@@ -56,8 +59,8 @@ class Record:
         told: Any = None
         with contextlib.suppress(OSError, ValueError):
             told = json.loads(self._path.read_text(encoding="utf-8"))
-        told = told if isinstance(told, dict) else {}
-        return {part: told[part] if isinstance(told.get(part), dict) else {} for part in ("run", "steps")}
+        told = _dict(told)
+        return {part: _dict(told.get(part)) for part in ("run", "steps")}
 
     # ---- the run
 
@@ -70,7 +73,8 @@ class Record:
     def about(self) -> dict[str, Any]:
         """The run: its ``line``, the ``folder`` where that was given, its ``instruction set``, and its exit ``status``.
 
-        The status is None until it ends.
+        The status is None until it ends. ``steps`` are the titles of those that it has come to, in their order: the file
+        remembers those of earlier runs as well, with other options or images.
         """
         return self._told["run"]
 
@@ -98,7 +102,7 @@ class Record:
             # what another one has written until now
             self.__dict__.pop("_told", None)
             told = {"line": line, "folder": str(Path.cwd()), "instruction set": instruction_set, "status": None}
-            self._told["run"] = told
+            self._told["run"] = {**told, "steps": []}
             self._write()
             yield
 
@@ -111,9 +115,23 @@ class Record:
 
     @property
     def steps(self) -> dict[str, int | None]:
-        """Exit statuses of the steps by their titles; None for one that has not ended."""
-        statuses = {title: step.get("status") for title, step in self._told["steps"].items() if isinstance(step, dict)}
+        """Exit statuses of the steps that the run has come to, by their titles; None for one that has not ended."""
+        statuses = {title: step.get("status") for title, step in self._come_to.items()}
         return {title: status if isinstance(status, int) else None for title, status in statuses.items()}
+
+    @property
+    def results(self) -> list[Path]:
+        """Results files of these steps, wherever the folder is now."""
+        files = [Path(file) for step in self._come_to.values() for file in _dict(step.get("files"))]
+        # each lies in the folder of its step
+        return [self._folder / file.parent.name / file.name for file in files if file.suffix == ".h5"]
+
+    @property
+    def _come_to(self) -> dict[str, dict[str, Any]]:
+        """What is known of the steps that the run has come to."""
+        steps, titles = self._told["steps"], self.about.get("steps")
+        found = {title: _dict(steps.get(str(title))) for title in (titles if isinstance(titles, list) else steps)}
+        return {title: step for title, step in found.items() if step}
 
     def done(self, step: str, key: str) -> Done | None:
         """The end of a step, if it has been done as the key says and its files are still the same."""
@@ -123,7 +141,8 @@ class Record:
                 return None
             if any(state_of(Path(file)) != state for file, state in told["files"].items()):
                 return None
-            return Done(int(told["status"]), tuple(Path(file) for file in told["files"]), told["value"])
+            files = tuple(Path(file) for file in told["files"])
+            return Done(int(told["status"]), files, told["value"], tuple(told["said"]))
         except (TypeError, KeyError, AttributeError, ValueError):
             return None
 
@@ -132,17 +151,30 @@ class Record:
         told = self._told["steps"].get(step)
         return not isinstance(told, dict) or (told.get("key") == key and told.get("status") is None)
 
+    def come_to(self, step: str) -> None:
+        """Note that the run has come to a step that is done."""
+        self._told["run"]["steps"].append(step)
+        self._write()
+
     def begin(self, step: str, key: str, line: str) -> None:
         """Note that a step begins."""
-        self._told["steps"][step] = {"line": line, "key": key, "status": None, "files": {}, "value": None}
+        told = {"line": line, "key": key, "status": None, "files": {}, "value": None, "said": []}
+        self._told["steps"][step] = told
+        self._told["run"]["steps"].append(step)
         self._write()
 
     def end(self, step: str, done: Done) -> None:
         """Note that a step has ended."""
         files = {str(file): state_of(file) for file in done.files}
-        self._told["steps"][step].update(status=done.status, files=files, value=done.value)
+        told = {"status": done.status, "files": files, "value": done.value, "said": list(done.said)}
+        self._told["steps"][step].update(told)
         self._write()
 
     def _write(self) -> None:
         with replacing(self._path) as made:
             Path(made).write_text(json.dumps(self._told, indent=1) + "\n", encoding="utf-8")
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    """A dict as it is, anything else as an empty one: the file may be damaged."""
+    return value if isinstance(value, dict) else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,6 +34,7 @@ from mpidvc.tasks.ranks import on_leader
 from mpidvc.workflow.determines import checksum
 from mpidvc.workflow.inputs import open_like
 from mpidvc.workflow.measurement import Measurement
+from mpidvc.workflow.output import base_name
 from mpidvc.workflow.summary import spread, values_at
 
 __all__ = ["SHOWN", "NoiseSource", "measure_noise", "read_source", "show_errors"]
@@ -58,7 +60,7 @@ class NoiseSource:
     Attributes
     ----------
     told : str
-        The source in words.
+        The source in words, without folders: where files lie changes no byte of a result.
     determines : dict
         What it adds to what determines the result.
     covariance : array or None
@@ -95,14 +97,13 @@ def read_source(args: argparse.Namespace, image: Image) -> NoiseSource | None:
         if covariance.shape != lags_of(image.two_d):
             raise UserError(f"--noise-from {args.noise_from}: is of images with another number of dimensions")
         return NoiseSource(
-            f"from {args.noise_from}", {"--sigma": True, "--noise-from": checksum(covariance)}, covariance
+            f"from {Path(args.noise_from).name}", {"--sigma": True, "--noise-from": checksum(covariance)}, covariance
         )
     if args.noise_mask is not None:
         mask = open_like(image, args.noise_mask, "--noise-mask", grey=False)
         assert mask is not None
-        return NoiseSource(
-            f"of the region {args.noise_mask}", {"--sigma": True, "--noise-mask": fingerprint(mask)}, mask=mask
-        )
+        told = f"of the region {base_name(args.noise_mask)}"
+        return NoiseSource(told, {"--sigma": True, "--noise-mask": fingerprint(mask)}, mask=mask)
     return NoiseSource("from the residual", {"--sigma": True})
 
 

@@ -286,6 +286,18 @@ def test_residual_and_hdf5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert run(im, "-pf", pf, "--plot", tmp_path / "no" / "one.png") == 2
 
 
+def test_a_field_without_its_motion_does_not_lead_to_image_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    im = save(tmp_path / "im.tif", texture(SHAPE))
+    removed = {"kind": "rigid", "phi": np.eye(4).tolist(), "centre": [0.0, 0.0, 0.0]}
+    write_hdf5(tmp_path / "f.h5", field_of(*scattered(SHAPE, 40)), attributes={"removed_motion": json.dumps([removed])})
+    assert run(im, "-pf", tmp_path / "f.h5") == 0
+    assert "motion" not in capsys.readouterr().err
+    assert run(im, "-pf", tmp_path / "f.h5", "--residual", im) == 0
+    assert "a motion of the whole was removed from it, so that it does not lead to image 2" in capsys.readouterr().err
+
+
 def test_the_criterion_of_the_correlation_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not that of the grey levels, which agree; another one may be asked for."""
     im = save(tmp_path / "im.tif", texture(SHAPE))

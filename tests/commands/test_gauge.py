@@ -226,6 +226,18 @@ def test_refusals(line: str, message: str, folder: Path, capsys: pytest.CaptureF
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
+def test_a_mask_of_no_numbers(folder: Path, tmp_path: Path) -> None:
+    """A mask as another program wrote it: nan outside of the region."""
+    mask = np.full((60, 70, 90), np.nan, np.float32)
+    mask[:, :, :45] = 1
+    tifffile.imwrite(tmp_path / "nan.tif", mask)
+    tifffile.imwrite(tmp_path / "zero.tif", np.nan_to_num(mask))
+    for name in ("nan", "zero"):
+        run(f"@noisy.h5 --mask {tmp_path}/{name}.tif --tsv {tmp_path}/{name}.tsv", folder)
+    found = [(tmp_path / f"{name}.tsv").read_text().replace(f"mask {name}", "mask") for name in ("nan", "zero")]
+    assert found[0] == found[1]
+
+
 def test_ranks_read_the_same(folder: Path, tmp_path: Path, mpiexec) -> None:
     run(f"@noisy.h5 @s2.h5 --tsv {tmp_path}/one.tsv", folder)
     words = f"gauge {folder}/noisy.h5 {folder}/s2.h5 --tsv {tmp_path}/three.tsv".split()

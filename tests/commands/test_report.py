@@ -431,6 +431,40 @@ def test_the_residual_of_labels(tmp_path: Path) -> None:
     assert "does not tell the displacement of single voxels" in page.text
 
 
+@pytest.mark.parametrize("kind", ["rigid", "affine"])
+def test_a_motion_that_was_removed_is_in_the_residual(measured: Path, tmp_path: Path, kind: str) -> None:
+    """Image 2 has it: the residual of the field without it is that of the field before. It is told, too."""
+    line = f"filterPhiField -pf {measured}/im1-im2-ldic.h5 --remove-motion {kind} -od {tmp_path} -np 1"
+    assert main(line.split()) == 0
+    assert main(f"regularStrain {tmp_path}/im1-im2-ldic-filtered.h5 -g -od {tmp_path} -np 1".split()) == 0
+    assert report(measured / "im1-im2-ldic.h5", "-o", tmp_path / "before.html") == 0
+    before, _ = check(tmp_path / "before.html")
+    assert before["removed"] == []
+    for name in ("im1-im2-ldic-filtered", "im1-im2-ldic-filtered-strain-Geers"):
+        assert report(tmp_path / f"{name}.h5") == 0
+        facts, _ = check(tmp_path / f"{name}-report.html")
+        assert [one["kind"] for one in facts["removed"]] == [kind]
+        np.testing.assert_allclose(facts["removed"][0]["rotation"], [1, 0, 0], atol=0.03)
+        assert f"Before, a motion of the whole ({kind}) was taken off: it moved by (" in facts["verdict"]["text"]
+        if "strain" not in name:
+            # displacements between nodes are linear, and so is the motion but for the product of both: some 1e-4 voxel
+            after = facts["residual"]["after"]["sd"]
+            assert after == pytest.approx(before["residual"]["after"]["sd"], rel=0.01)
+
+
+def test_strain_of_points_without_a_grid_has_no_band(tmp_path: Path) -> None:
+    """None is looked for, and none is said to be missing."""
+    given = sheared((6, 15, 8))
+    points = PhiField(given.positions, given.phi, given.columns, "points")
+    write_hdf5(tmp_path / "r.h5", points, attributes={"command": "ldic"})
+    assert main(f"regularStrain {tmp_path}/r.h5 -g -r 20 -np 1".split()) == 0
+    assert report(tmp_path / "r.h5") == 0
+    facts, page = check(tmp_path / "r-report.html")
+    assert facts["quantities"]["dev"]["n"] > 0
+    assert "band" not in facts["verdict"]["text"].lower()
+    assert "Bands of localised strain are looked for on grids only." in page.text
+
+
 def test_images_that_are_given_or_gone(measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = tmp_path / "r.h5"
     copy.write_bytes((measured / "im1-im2-ldic.h5").read_bytes())

@@ -269,6 +269,35 @@ def test_finished_steps_are_not_repeated(scans: Path, capsys: pytest.CaptureFixt
     assert "Zpos" in (scans / "out" / "regularStrain" / "a-b-ldic-filtered-strain-Q8.tsv").read_text()
 
 
+def test_in_the_working_folder(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Folders of steps are called like their commands: what lies in them makes no line another one."""
+    assert run("a.tif", "b.tif", "--recipe", "small.toml", out=".") == 0
+    capsys.readouterr()
+    assert run("a.tif", "b.tif", "--recipe", "small.toml", out=".") == 0
+    assert capsys.readouterr().out.count("finished before") == len(STEPS) + 1
+
+
+def test_what_earlier_runs_left_is_not_reported(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Steps that are left out now, and states that are no more: their files stay, and are no result of this run."""
+    save(scans / "c.tif", PAIR.image2())
+    assert run("a.tif", "b.tif", "c.tif", "--recipe", "small.toml") == 0
+    assert json.loads((scans / "out" / "report.json").read_text())["series"] is not None
+    (scans / "small.toml").write_text("regularStrain = false\nfilterPhiField = false\n" + RECIPE)
+    assert run("a.tif", "b.tif", "--recipe", "small.toml") == 0
+    facts = json.loads((scans / "out" / "report.json").read_text())
+    assert facts["result"]["file"] == "a-b-ldic.h5"
+    assert [one["file"] for one in facts["files"]] == ["a-b-ldic.h5"]
+    assert facts["strain_from"].startswith("linear fits")
+    assert facts["series"] is None
+    capsys.readouterr()
+    assert main(["status", "out"]) == 0
+    said = capsys.readouterr().out
+    assert "regularStrain" not in said
+    assert [line.split()[0] for line in said.splitlines()[1:]] == ["reg", "ldic", "deformImage", "report"]
+    # and the first line again finds what it had made: what its own ldic did not replace
+    assert list((scans / "out" / "regularStrain").glob("*.h5"))
+
+
 def test_a_report_of_earlier_results_is_made_again(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted when all steps were done anew, and only the page of the run before was there."""
     assert run("a.tif", "b.tif", "--recipe", "small.toml") == 0
@@ -430,9 +459,12 @@ def test_a_bad_result_stops_the_run(scans: Path, capsys: pytest.CaptureFixture[s
     assert "blind registration fails: all rotations and translations are tried" in said.out
     assert "stopped after reg: its result is not one to trust" in said.err
     assert not (scans / "out" / "ldic").exists()
-    # the same line again, which does nothing
+    why = [line for line in said.err.splitlines() if line.startswith("warning: ") and "stopped after" not in line]
+    # the same line again, which does nothing but say why
     assert run("a.tif", "b.tif", "--recipe", "small.toml") == 1
-    assert capsys.readouterr().out.count("finished before: its result is not one to trust") == 2
+    said = capsys.readouterr()
+    assert said.out.count("finished before: its result is not one to trust") == 2
+    assert why[-1] in (said.out + said.err).splitlines()
     # and where it is kept going, with what it has
     with (scans / "small.toml").open("a") as recipe:
         recipe.write("[reg]\nmax-iterations = 1\n")

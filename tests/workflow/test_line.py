@@ -31,5 +31,14 @@ def test_files_that_a_line_names(word: str, tmp_path: Path, monkeypatch: pytest.
     assert len(set(keys)) == 4
 
 
+def test_a_folder_called_like_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a step's results, where a run writes to the working folder: it fills while the step is at work."""
+    monkeypatch.chdir(tmp_path)
+    before = key_of(["ldic", "a.tif"])
+    (tmp_path / "ldic").mkdir()
+    (tmp_path / "ldic" / "a.h5").touch()
+    assert key_of(["ldic", "a.tif"]) == before
+
+
 def test_words_and_more() -> None:
     assert len({key_of(["a", "b"]), key_of(["b", "a"]), key_of(["ab"]), key_of(["a", "b"], "host"), key_of([])}) == 5

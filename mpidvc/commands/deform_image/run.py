@@ -44,6 +44,7 @@ from mpidvc.workflow.calibration import Cost, time_chunks
 from mpidvc.workflow.determines import made_with, texts_of
 from mpidvc.workflow.guess import read_guess, status_threshold
 from mpidvc.workflow.inputs import by, open_mask
+from mpidvc.workflow.motion import removed_motions
 from mpidvc.workflow.output import base_name, folder_of, make_folder, output_folder
 from mpidvc.workflow.plan import CorrelationPlan
 from mpidvc.workflow.plot import check_plot, plot_images
@@ -127,6 +128,11 @@ class Plan(CorrelationPlan):
             np.all(given.positions[:, 0] == 0)
         ):
             raise UserError(f"-pf {guess.name}: is of {'3D' if image.two_d else '2D'} images, but {image.path} is not")
+        if image2 is not None and removed_motions(guess.name):
+            console.warn(
+                f"-pf {guess.name}: a motion of the whole was removed from it, so that it does not lead to image 2; the "
+                "residual is of the field before"
+            )
         check_plot(args.plot)
         folder = output_folder(args, folder_of(args.im1, real=True))
         console.print("")

@@ -188,7 +188,9 @@ class Plan(CommandPlan):
             inside = (positions >= low) & (positions <= high)
             yield f"box {number}", np.asarray(there & inside.all(axis=1))
         if self.mask is not None:
-            yield f"mask {base_name(self.mask.path)}", there & (_values_at(self.mask, positions, there) != 0)
+            # not a number is no value of a mask
+            values = np.nan_to_num(_values_at(self.mask, positions, there), nan=0)
+            yield f"mask {base_name(self.mask.path)}", there & (values != 0)
         if self.labels is not None:
             values = _values_at(self.labels, positions, there)
             for label in self.chosen or np.unique(values[there & (values > 0)]).astype(int).tolist():

@@ -30,7 +30,7 @@ from mpidvc.images.image import Image, open_image
 from mpidvc.tasks.grey import with_limits
 from mpidvc.workflow.determines import plain
 from mpidvc.workflow.gauge import correlation_window
-from mpidvc.workflow.history import Step, find_images, find_labels, steps_before
+from mpidvc.workflow.history import Step, find_images, find_labels, removed_before, steps_before
 from mpidvc.workflow.quantities import RADIUS, Quantities, in_plane, statuses_of
 from mpidvc.workflow.verdict import NOT_COMPARED
 
@@ -92,13 +92,15 @@ def collect(gathered: Gathered, commands: Mapping[str, Command], given_images: S
     images = _images(main, commands, given_images)
     if len(phi_field) > 1 and phi_field.layout != "registration":
         _measure(material, gathered, phi_field)
+    removed = removed_before(main, commands)
+    facts["removed"] = [_removed(motion) for motion in removed]
     facts["motion"] = _motion(phi_field, good)
     facts["images"] = [
         {"name": _name(image, main), "shape": list(image.shape), "dtype": image.dtype.name} for image in images or ()
     ]
     if images is not None:
         labels = find_labels(main, commands) if phi_field.layout == "labels" else None
-        material.residual = _residual(images, phi_field, good, main, labels)
+        material.residual = _residual(images, phi_field, good, main, labels, removed)
     facts["residual"] = _residual_facts(material.residual)
     facts["series"] = _table(gathered.series)
     facts["study"] = _table(gathered.study)
@@ -326,6 +328,18 @@ def _motion(phi_field: PhiField, good: Any) -> dict[str, Any] | None:
     }
 
 
+def _removed(motion: Mapping[str, Any]) -> dict[str, Any]:
+    """A motion that was removed from the field, about its centre."""
+    phi = np.array(motion["phi"])
+    return {
+        "kind": motion["kind"],
+        "centre": list(motion["centre"]),
+        "translation": phi[:3, 3].tolist(),
+        "rotation": deformation.rotation_vector(deformation.polar(phi[:3, :3])[0]).tolist(),
+        "F": phi[:3, :3].tolist(),
+    }
+
+
 # ---- images
 
 
@@ -345,14 +359,17 @@ def _name(image: Image, main: Step) -> str:
 
 
 def _residual(
-    images: tuple[Image, Image], phi_field: PhiField, good: Any, main: Step, labels: Image | None
+    images: tuple[Image, Image],
+    phi_field: PhiField,
+    good: Any,
+    main: Step,
+    labels: Image | None,
+    removed: Sequence[Mapping[str, Any]],
 ) -> Compared | None:
     if images[0].two_d != images[1].two_d:
         return None
     order = 3 if main.settings.get("-o") == 3 else 1
-    return compare(
-        images, phi_field, good, order, None if labels is None or labels.shape != images[0].shape else labels
-    )
+    return compare(images, phi_field, good, order, labels, removed)
 
 
 def _residual_facts(found: Compared | None) -> dict[str, Any] | None:

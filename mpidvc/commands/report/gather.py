@@ -10,6 +10,7 @@ from pathlib import Path
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import is_hdf5
 from mpidvc.workflow.history import Step, open_step
+from mpidvc.workflow.record import Record
 
 __all__ = ["Gathered", "Table", "gather"]
 
@@ -125,12 +126,18 @@ def _folder(folder: Path) -> Gathered:
         if step.command == "regularStrain" and step is not main and step.path.name.startswith(main.path.stem):
             strain = step
     name = folder.resolve().name or str(folder)
-    return Gathered(name, main, strain, found, refused, *_tables(folder, None))
+    series, study = _tables(folder, None)
+    if series is not None and Record(folder).exists and not _has_states(series, found):
+        series = None
+    return Gathered(name, main, strain, found, refused, series, study)
 
 
 def _results(folder: Path) -> list[Path]:
     """Results files of a folder, by the numbers in their names; those of its folders if there are none, as of a run."""
-    found = [*folder.glob("*.h5")] or sorted(folder.glob("*/*.h5"))
+    record = Record(folder)
+    # beside those of a run lies what earlier ones left, with other options or images
+    found = [path for path in record.results if path.is_file()] if record.exists else [*folder.glob("*.h5")]
+    found = found or sorted(folder.glob("*/*.h5"))
     # of the same name, what was measured again follows: the sort is stable
     return _natural(found)
 
@@ -168,6 +175,14 @@ def _is_state(table: Table, stem: str) -> bool:
         return False
     at, of = table.columns.index("image"), table.columns.index("reference")
     return any(f"{row[of]}-{row[at]}-" in f"{stem}-" for row in table.rows)
+
+
+def _has_states(table: Table, found: Sequence[Step]) -> bool:
+    """Whether every state of a series has a result among these."""
+    if "image" not in table.columns:
+        return False
+    at = table.columns.index("image")
+    return all(any(f"-{row[at]}-" in f"{step.path.stem}-" for step in found) for row in table.rows)
 
 
 def _read(path: Path, separator: str = "\t") -> Table | None:

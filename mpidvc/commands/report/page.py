@@ -263,6 +263,8 @@ class _Page:
 
     def _band(self) -> str:
         band = self.facts["band"]
+        if self.facts["result"]["dims"] is None:
+            return "<p>Bands of localised strain are looked for on grids only.</p>"
         if band is None:
             return "<p>No band of localised strain: see the documentation of <code>mpidvc report</code>.</p>"
         axes = range(3)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,7 +49,12 @@ class Compared(NamedTuple):
 
 
 def compare(
-    images: tuple[Image, Image], field: PhiField, good: Array, order: int, labels: Image | None = None
+    images: tuple[Image, Image],
+    field: PhiField,
+    good: Array,
+    order: int,
+    labels: Image | None = None,
+    removed: Sequence[Mapping[str, Any]] = (),
 ) -> Compared:
     """Compare two images in the planes of the middle nodes of a field, or of the middle of the images.
 
@@ -63,6 +69,8 @@ def compare(
         Interpolation of image 2.
     labels : Image, optional
         Of the labels that the points are, of the shape of image 1.
+    removed : sequence of mappings
+        Motions that were removed from the field, the first one first: ``phi`` and ``centre``; image 2 has them.
     """
     image1, image2 = images
     found: list[list[Array]] = []
@@ -79,6 +87,9 @@ def compare(
         if labels is not None and labels.shape == image1.shape:
             own = labels.read_box(low, high)[0][tuple(slice(None, None, step) for _ in range(3))]
         moved = voxels + _displacements(field, good, voxels, own)
+        for motion in reversed(removed):
+            there = np.moveaxis(moved, 0, -1)
+            moved = moved + np.moveaxis(deformation.apply(motion["phi"], motion["centre"], there), -1, 0)
         found.append([np.take(values, 0, axis) for values in (f, g, _at(image2, moved, order))])
         down, right = (k for k in range(3) if k != axis)
         extents.append((axis, place, (-0.5, image1.shape[right] - 0.5, image1.shape[down] - 0.5, -0.5)))

@@ -131,16 +131,13 @@ def _sentences(facts: Mapping[str, Any], trusted: bool | None, sigmas: Sequence[
     if motion is None:
         return [*found, ["There is no point from which motion or strain could be told."]]
     axes = "yx" if motion["in_plane"] and motion["translation"][0] == 0 else "zyx"
-    found.append(
-        ["On the whole it moved by ", *_triple("motion/translation", axes, ".3f"), f" voxels ({', '.join(axes)})"]
-    )
-    if axes == "zyx":
-        found.append([" and turned by ", *_triple("motion/rotation", axes, ".3f"), " degrees (z, y, x)"])
-    else:
-        found.append([" and turned by ", Number("motion/rotation/0", ".3f"), " degrees"])
+    found.append(["On the whole it moved by ", *_moved("motion", axes)])
     if result["points"] > 1:
         found.append(["; without this rigid motion ", Number("motion/rigid_rms", ".3f"), " voxels (rms) are left"])
     found.append([". "])
+    for k, removed in enumerate(facts["removed"]):
+        what = f"Before, a motion of the whole ({removed['kind']}) was taken off: it moved by "
+        found.append([what, *_moved(f"removed/{k}", axes), ". "])
     if _has(facts, "dev"):
         found.append(
             [
@@ -170,7 +167,8 @@ def _sentences(facts: Mapping[str, Any], trusted: bool | None, sigmas: Sequence[
 
 
 def _band_sentences(facts: Mapping[str, Any], axes: str) -> list[Text]:
-    if "band" not in facts or not _has(facts, "dev"):
+    # without a grid none is looked for
+    if facts["result"]["dims"] is None or not _has(facts, "dev"):
         return []
     band = facts["band"]
     if band is None:
@@ -188,6 +186,14 @@ def _band_sentences(facts: Mapping[str, Any], axes: str) -> list[Text]:
             *(Number("band/rest", ".3%"), " elsewhere. "),
         ]
     ]
+
+
+def _moved(place: str, axes: str) -> Text:
+    """The translation and the rotation of a motion."""
+    told: Text = [*_triple(f"{place}/translation", axes, ".3f"), f" voxels ({', '.join(axes)}) and turned by "]
+    if axes == "zyx":
+        return [*told, *_triple(f"{place}/rotation", axes, ".3f"), " degrees (z, y, x)"]
+    return [*told, Number(f"{place}/rotation/0", ".3f"), " degrees"]
 
 
 def _triple(path: str, axes: str, form: str) -> Text:

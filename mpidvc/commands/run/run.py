@@ -357,9 +357,12 @@ class _Road:
         key, done, begun = on_leader(executor, lambda: self._before(title, determining))
         if done is not None:
             console.print("finished before" if done.status == 0 else "finished before: its result is not one to trust")
+            for text in done.said:
+                console.tell(text)
             return done
         if executor.rank == 0:
             self._record.begin(title, key, shown)
+        warned, noted = len(console.warnings), len(console.notes)
         keep("finished steps are kept")
         how = {one: value for one, value in plan.running.items() if one in known}
         if "resume" in known:
@@ -370,14 +373,22 @@ class _Road:
             error.args = (f"{title}: {in_own_words(str(error), Path(given.get('out_dir', plan.folder)))}",)
             raise
         value = Choice.of(found.value)._asdict() if name == "suggest" else None
-        done = Done(found.status, found.files or pages, value)
+        # what a user reads who gives the same line again
+        said = [
+            *(f"warning: {text}" for text in console.warnings[warned:]),
+            *(f"note: {text}" for text in console.notes[noted:]),
+        ]
+        done = Done(found.status, found.files or pages, value, tuple(said) if found.status else ())
         if executor.rank == 0:
             self._record.end(title, done)
         return done
 
     def _before(self, title: str, line: list[str]) -> tuple[str, Done | None, bool]:
         key = key_of(line)
-        return key, self._record.done(title, key), self._record.begun(title, key)
+        done = self._record.done(title, key)
+        if done is not None:
+            self._record.come_to(title)
+        return key, done, self._record.begun(title, key)
 
     def _write_recipe(self) -> None:
         if self._executor.rank == 0:
