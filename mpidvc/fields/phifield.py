@@ -155,13 +155,17 @@ class PhiField:
 
         Good is 2 for a correlation. It is 1 or 2 in a field with the column ``pixelSearchCC``, which pixel searches
         have, and fields that were passed on or filtered, where 1 stands for an interpolated value. (A discrete
-        correlation may also have this column; its column ``LabelDilate`` tells them apart.) In a field without return
-        statuses a finite Phi is enough.
+        correlation may also have this column; its column ``LabelDilate`` tells them apart.) Of a filtered field, whose
+        column ``correction`` tells, 1 is good where a search found the point or the filter corrected it: others are
+        windows that had not converged, and were left. In a field without return statuses a finite Phi is enough.
         """
         if "returnStatus" not in self.columns:
             return self.finite
         status = self.columns["returnStatus"]
-        return np.asarray(self.finite & ((status == 2) | (self._searched & (status == 1))))
+        found = self._searched & (status == 1)
+        if "correction" in self.columns:
+            found = found & ((self.columns["correction"] > 0) | (self.columns["pixelSearchCC"] > 0))
+        return np.asarray(self.finite & ((status == 2) | found))
 
     @property
     def statuses(self) -> dict[str, NDArray[np.bool_]]:

@@ -73,8 +73,8 @@ class Record:
     def about(self) -> dict[str, Any]:
         """The run: its ``line``, the ``folder`` where that was given, its ``instruction set``, and its exit ``status``.
 
-        The status is None until it ends. ``steps`` are the titles of those that it has come to, in their order: the file
-        remembers those of earlier runs as well, with other options or images.
+        The status is None until it ends. ``steps`` are the titles of those that it has come to, in their order: the
+        file remembers those of earlier runs as well, with other options or images.
         """
         return self._told["run"]
 

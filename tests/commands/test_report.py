@@ -440,6 +440,7 @@ def test_a_motion_that_was_removed_is_in_the_residual(measured: Path, tmp_path: 
     assert report(measured / "im1-im2-ldic.h5", "-o", tmp_path / "before.html") == 0
     before, _ = check(tmp_path / "before.html")
     assert before["removed"] == []
+    assert before["convergence"]["share"] < 1
     for name in ("im1-im2-ldic-filtered", "im1-im2-ldic-filtered-strain-Geers"):
         assert report(tmp_path / f"{name}.h5") == 0
         facts, _ = check(tmp_path / f"{name}-report.html")
@@ -450,6 +451,8 @@ def test_a_motion_that_was_removed_is_in_the_residual(measured: Path, tmp_path: 
             # displacements between nodes are linear, and so is the motion but for the product of both: some 1e-4 voxel
             after = facts["residual"]["after"]["sd"]
             assert after == pytest.approx(before["residual"]["after"]["sd"], rel=0.01)
+            # windows that had not converged are not good because of it
+            assert facts["convergence"]["share"] == before["convergence"]["share"]
 
 
 def test_strain_of_points_without_a_grid_has_no_band(tmp_path: Path) -> None:

@@ -130,8 +130,8 @@ class Plan(CorrelationPlan):
             raise UserError(f"-pf {guess.name}: is of {'3D' if image.two_d else '2D'} images, but {image.path} is not")
         if image2 is not None and removed_motions(guess.name):
             console.warn(
-                f"-pf {guess.name}: a motion of the whole was removed from it, so that it does not lead to image 2; the "
-                "residual is of the field before"
+                f"-pf {guess.name}: a motion of the whole was removed from it, so that it does not lead to image 2; "
+                "take the field before for a residual"
             )
         check_plot(args.plot)
         folder = output_folder(args, folder_of(args.im1, real=True))

@@ -80,7 +80,7 @@ _WHERE = {
     "registration": "it may lie outside of image 2",
 }
 #: Forms of the numbers of a table of quantities.
-STATISTICS = (("mean", "mean"), ("sd", "sd"), ("min", "least"), ("q01", "1 %"), ("median", "median"), ("q99", "99 %"))
+STATISTICS = (("mean", "mean"), ("sd", "sd"), ("min", "min"), ("q01", "1 %"), ("median", "median"), ("q99", "99 %"))
 #: Rows of the table of a series that are shown.
 MOST_ROWS = 400
 
@@ -191,7 +191,7 @@ class _Page:
                         self._n(f"quantities/{name}/max"),
                     ]
                 )
-        return self._table(["quantity", "points", *(title for _, title in STATISTICS), "most"], rows)
+        return self._table(["quantity", "points", *(title for _, title in STATISTICS), "max"], rows)
 
     # ---- sections
 
