@@ -82,8 +82,8 @@ COLOURS = (
     "Colours span 1–99 % of the values shown, symmetric about 0 where both signs occur; pointed colour bars: values "
     "beyond. Grey: no value."
 )
-#: Arrows along a slice's longer edge.
-ARROWS = 24
+#: Arrows along a slice's longer edge, and the width of their shafts, inches.
+ARROWS, SHAFT = 24, 0.02
 
 
 def need_matplotlib(option: str) -> None:
@@ -401,8 +401,8 @@ def arrows_row(title: str, planes: Sequence[Plane], vectors: Array) -> Row:
     long = float(np.quantile(lengths, 0.9))
     factor = 1.0
     if long > 0 and np.isfinite(room):
-        # the decade, and 1, 2 or 5 of it
-        ratio = 1.5 * room / long
+        # the decade, and 1, 2 or 5 of it; longer ones would hide the next in their direction
+        ratio = room / long
         decade = 10.0 ** np.floor(np.log10(ratio))
         factor = float(max(step for step in (1, 2, 5) if step * decade <= ratio * (1 + 1e-9)) * decade)
     slices = []
@@ -650,7 +650,13 @@ def _draw_slice(panel: Any, part: Slice, settings: dict[str, Any], row: Row) -> 
     alpha = None if part.under is None else 0.72
     if part.arrows is not None:
         shown = panel.quiver(
-            *(*part.arrows, part.values), angles="xy", scale_units="xy", scale=1, width=0.006, **settings
+            *(*part.arrows, part.values),
+            angles="xy",
+            scale_units="xy",
+            scale=1,
+            units="inches",
+            width=SHAFT,
+            **settings,
         )
     elif part.scatter is not None:
         x, y = part.scatter

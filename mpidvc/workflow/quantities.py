@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mpidvc.arrays import Array, Ints
 from mpidvc.core.motion import MotionFit, fit_all
 from mpidvc.core.series import NOT_COMPARED
-from mpidvc.core.statuses import CORRELATION, FLAGS, SEARCH, STRAIN, Status
+from mpidvc.core.statuses import CORRELATION, FLAGS, LABELS, SEARCH, STRAIN, Status
 from mpidvc.core.strain import COMPONENTS, along_z, components, gradients_around
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PhiField
@@ -70,7 +70,9 @@ def statuses_of(field: PhiField, command: str = "") -> dict[int, Status]:
         That made it, if it is known.
     """
     known = STRAIN if command == "regularStrain" else CORRELATION
-    if "pixelSearchCC" in field and "LabelDilate" not in field:
+    if "LabelDilate" in field:
+        known = LABELS
+    elif "pixelSearchCC" in field:
         known = {**CORRELATION, **SEARCH}
     return dict(sorted(known.items(), reverse=True))
 
@@ -92,9 +94,10 @@ class Quantities:
         self.field = field
         self.command = (attributes or {}).get("command", "")
         self._shown: NDArray[np.bool_] = np.array(field.finite if all_points else field.good)
+        #: All points: row 0 of labels is the background, and none.
+        self._points: NDArray[np.bool_] = np.ones(len(field), bool)
         if field.layout == "labels":
-            # the background
-            self._shown[0] = False
+            self._points[0] = self._shown[0] = False
 
     @cached_property
     def flat(self) -> bool:
@@ -220,7 +223,7 @@ class Quantities:
                 if name == "iterations" and "returnStatus" in field:
                     values = np.where(np.isin(field["returnStatus"][points], NOT_COMPARED), np.nan, values)
                 if not (name in STRAINS or name.startswith("sigma")):
-                    found[name] = values
+                    found[name] = np.where(self._points[points], values, np.nan)
                     continue
             found[name] = np.where(shown, values, np.nan)
         return found

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 import mpidvc
 from mpidvc.commands import COMMANDS
-from mpidvc.commands.report import residual
+from mpidvc.commands.report import pictures, residual
 from mpidvc.commands.report.facts import collect
 from mpidvc.commands.report.gather import gather
 from mpidvc.core.analytic import AnalyticPair
@@ -27,6 +27,7 @@ from mpidvc.fields.phifield import Layout, PhiField
 from mpidvc.fields.tsv import write_tsv
 from mpidvc.images.image import ArrayImage, Image
 from mpidvc.main import main
+from mpidvc.workflow.plot import Row
 
 RANDOM = np.random.default_rng(8)
 LDIC = {"command": "ldic", "determines": json.dumps({"-hws": [6, 6, 6], "-it": 50, "--criterion": ["znssd", 1, 0]})}
@@ -159,7 +160,7 @@ def test_the_numbers_of_a_field(tmp_path: Path) -> None:
     assert report(tmp_path / "r.h5") == 0
     facts, page = check(tmp_path / "r-report.html")
     good = given.columns["returnStatus"] == 2
-    assert facts["convergence"] == {"compared": 335, "good": 333, "share": 333 / 335}
+    assert facts["convergence"] == {"points": 336, "compared": 335, "good": 333, "share": 333 / 335}
     assert [(row["value"], row["count"]) for row in facts["statuses"]] == [(2, 333), (1, 1), (-1, 1), (-5, 1)]
     quantities = facts["quantities"]
     for name, values in (
@@ -406,8 +407,16 @@ def test_a_layer_of_nodes_tells_the_voxels_of_its_plane() -> None:
     np.testing.assert_allclose(after.after[0].values[10, 10:24], expected, atol=1e-3)
 
 
-def test_the_residual_of_labels(tmp_path: Path) -> None:
-    """A voxel of a label is where the Phi of its label takes it; the others have no place."""
+def test_the_residual_of_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A voxel of a label is where the Phi of its label takes it; the others have no place, and no number in a slice."""
+    drawn: list[Row] = []
+    really = pictures.draw
+
+    def draw(rows: list[Row]) -> Any:
+        drawn.extend(rows)
+        return really(rows)
+
+    monkeypatch.setattr(pictures, "draw", draw)
     pair = AnalyticPair((40, 44, 48), 2, (2.0, 0, 0), (0, 0, 0), (0.6, -1.3, 2.0), amplitude=0.0)
     labels = np.zeros(pair.shape, np.int64)
     for k, x in enumerate((8, 26)):
@@ -423,9 +432,21 @@ def test_the_residual_of_labels(tmp_path: Path) -> None:
     planes = [(labels.take(n // 2, axis) > 0).sum() for axis, n in enumerate(labels.shape)]
     assert left["voxels"] == sum(planes)
     assert left["after"]["sd"] < 0.1 * left["before"]["sd"]
+    found = mpidvc.read_field(tmp_path / "im1-im2-ddic.h5")
+    (moved,) = (row for row in drawn if row.title == "x displacement")
+    for axis, part in enumerate(moved.slices):
+        numbers = labels.take(labels.shape[axis] // 2, axis)
+        np.testing.assert_array_equal(part.values, np.where(numbers > 0, found["Xdisp"][numbers], np.nan))
+    # row 0 is the background: no label that was compared, and none that was not
+    assert [(row["value"], row["count"], row["share"]) for row in facts["statuses"]] == [(2, 2, 1)]
+    assert facts["quantities"]["error"]["n"] == 2
+    assert "100.0% of the 2 labels that ddic compared converged, with" in facts["verdict"]["text"]
     # without the labels there is none
     (tmp_path / "labels.tif").unlink()
+    drawn.clear()
     assert report(tmp_path / "im1-im2-ddic.h5") == 0
+    (moved,) = (row for row in drawn if row.title == "x displacement")
+    assert moved.slices[0].scatter is not None
     facts, page = check(tmp_path / "im1-im2-ddic-report.html")
     assert "after" not in facts["residual"]
     assert "does not tell the displacement of single voxels" in page.text
@@ -588,6 +609,8 @@ def test_scattered_points(layout: Layout, tmp_path: Path) -> None:
     facts, _ = check(tmp_path / "r-report.html")
     assert facts["convergence"]["good"] == (334 if layout == "labels" else 335)
     assert "dev" not in facts["quantities"]
+    # row 0 is the background, and no label; one of the others has no place
+    assert facts["convergence"]["points"] == (335 if layout == "labels" else 336)
     assert f"{layout} that {command} compared" in facts["verdict"]["text"]
 
 

@@ -18,7 +18,7 @@ from mpidvc.arrays import Array
 from mpidvc.cli.command import Command
 from mpidvc.commands.report.gather import Gathered, Table
 from mpidvc.commands.report.numbers import Text, shown
-from mpidvc.commands.report.residual import Compared, compare
+from mpidvc.commands.report.residual import Compared, compare, label_planes
 from mpidvc.commands.report.verdict import judge_result
 from mpidvc.core import deformation
 from mpidvc.core.bands import Band, find_band
@@ -31,6 +31,7 @@ from mpidvc.tasks.grey import with_limits
 from mpidvc.workflow.determines import plain
 from mpidvc.workflow.gauge import correlation_window
 from mpidvc.workflow.history import Step, find_images, find_labels, removed_before, steps_before
+from mpidvc.workflow.plot import Slice
 from mpidvc.workflow.quantities import RADIUS, Quantities, in_plane, statuses_of
 from mpidvc.workflow.verdict import NOT_COMPARED
 
@@ -56,6 +57,8 @@ class Material:
     values, strain_values : dict of (n,) arrays
         By the names of quantities.
     residual : Compared or None
+    labels : list of Slice
+        The labels in some planes, if the points are labels, whose image is there.
     """
 
     facts: dict[str, Any]
@@ -65,6 +68,7 @@ class Material:
     values: dict[str, Array] = field(default_factory=dict)
     strain_values: dict[str, Array] = field(default_factory=dict)
     residual: Compared | None = None
+    labels: list[Slice] = field(default_factory=list)
 
 
 def collect(gathered: Gathered, commands: Mapping[str, Command], given_images: Sequence[str] | None) -> Material:
@@ -92,19 +96,21 @@ def collect(gathered: Gathered, commands: Mapping[str, Command], given_images: S
     images = _images(main, commands, given_images)
     if len(phi_field) > 1 and phi_field.layout != "registration":
         _measure(material, gathered, phi_field)
+    steps = [main, *steps_before(main, commands)]
     removed = removed_before(main, commands)
     facts["removed"] = [_removed(motion) for motion in removed]
     facts["motion"] = _motion(phi_field, good)
     facts["images"] = [
         {"name": _name(image, main), "shape": list(image.shape), "dtype": image.dtype.name} for image in images or ()
     ]
+    labels = find_labels(main, commands) if phi_field.layout == "labels" else None
+    if labels is not None:
+        material.labels = label_planes(labels, phi_field)
     if images is not None:
-        labels = find_labels(main, commands) if phi_field.layout == "labels" else None
-        material.residual = _residual(images, phi_field, good, main, labels, removed)
+        material.residual = _residual(images, phi_field, good, steps, labels, removed)
     facts["residual"] = _residual_facts(material.residual)
     facts["series"] = _table(gathered.series)
     facts["study"] = _table(gathered.study)
-    steps = [main, *steps_before(main, commands)]
     if gathered.strain is not None:
         steps.insert(0, gathered.strain)
     facts["steps"] = [_step(step) for step in reversed(steps)]
@@ -150,11 +156,14 @@ def _result(step: Step, phi_field: PhiField) -> dict[str, Any]:
 
 def _statuses(phi_field: PhiField, command: str, good: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Number of the points by their return status, and of those that were compared and are good."""
-    n = len(phi_field)
+    # the background, row 0, is no label
+    rest = slice(1, None) if phi_field.layout == "labels" else slice(None)
+    good = good[rest]
+    n = len(good)
     if "returnStatus" not in phi_field:
         count = int(good.sum())
-        return [], {"compared": n, "good": count, "share": count / n}
-    status = np.asarray(phi_field["returnStatus"], np.float64)
+        return [], {"points": n, "compared": n, "good": count, "share": count / n if n else None}
+    status = np.asarray(phi_field["returnStatus"], np.float64)[rest]
     known = statuses_of(phi_field, command)
     rows = []
     for value, count in sorted(zip(*np.unique(np.nan_to_num(status), return_counts=True), strict=True), reverse=True):
@@ -169,11 +178,9 @@ def _statuses(phi_field: PhiField, command: str, good: Any) -> tuple[list[dict[s
             }
         )
     compared = ~np.isin(status, NOT_COMPARED)
-    if phi_field.layout == "labels":
-        compared[0] = False
     number = int(compared.sum())
     count = int((good & compared).sum())
-    return rows, {"compared": number, "good": count, "share": count / number if number else None}
+    return rows, {"points": n, "compared": number, "good": count, "share": count / number if number else None}
 
 
 def _measure(material: Material, gathered: Gathered, phi_field: PhiField) -> None:
@@ -362,13 +369,14 @@ def _residual(
     images: tuple[Image, Image],
     phi_field: PhiField,
     good: Any,
-    main: Step,
+    steps: Sequence[Step],
     labels: Image | None,
     removed: Sequence[Mapping[str, Any]],
 ) -> Compared | None:
     if images[0].two_d != images[1].two_d:
         return None
-    order = 3 if main.settings.get("-o") == 3 else 1
+    # that of the correlation, which a filter does not tell
+    order = 3 if next((one.settings["-o"] for one in steps if "-o" in one.settings), 1) == 3 else 1
     return compare(images, phi_field, good, order, labels, removed)
 
 

@@ -85,9 +85,15 @@ def _slices(material: Material, given: Quantities, strains: Quantities | None) -
     points = np.concatenate([plane.points.ravel() for plane in planes])
     statuses = statuses_of(given.field, given.command)
 
+    def row(name: str) -> Row:
+        if not material.labels:
+            return row_of(given.about(name), planes, values[name][points], statuses)
+        # of each voxel the number of its label
+        parts = [part._replace(values=_of_labels(values[name], part.values)) for part in material.labels]
+        return slices_row(given.about(name), parts, None, statuses)
+
     def rows(names: Sequence[str]) -> list[Row]:
-        present = [name for name in names if name in values]
-        return [row_of(given.about(name), planes, values[name][points], statuses) for name in present]
+        return [row(name) for name in names if name in values]
 
     axes = "YX" if given.flat else "ZYX"
     sigmas = [name for name in values if name.startswith("sigma")]
@@ -112,6 +118,12 @@ def _slices(material: Material, given: Quantities, strains: Quantities | None) -
         found.append(_png("strain", "slices of the volumetric and of the deviatoric strain", first))
         found.append(_png("strain", "slices of the Green–Lagrange strain", list(drawn.values())))
     return found
+
+
+def _of_labels(values: Array, labels: Array) -> Array:
+    """Values of labels at the voxels that have them; nan elsewhere."""
+    known = (labels > 0) & (labels < len(values))
+    return np.where(known, values[np.where(known, labels, 0).astype(np.int64)], np.nan)
 
 
 def _curve(section: str, text: str, plot: Any, xlabel: str, ylabel: str, legend: bool = False) -> Picture:

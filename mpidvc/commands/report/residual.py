@@ -15,7 +15,7 @@ from mpidvc.images.image import Image
 from mpidvc.tasks.deform import sample_places
 from mpidvc.workflow.plot import Slice, planes_of
 
-__all__ = ["Compared", "compare"]
+__all__ = ["Compared", "compare", "label_planes"]
 
 #: Pixels of a plane along its longer edge: in between, voxels are left out. Voxels of an image from which on only the
 #: plane across z is read, as others are scattered over the whole file.
@@ -76,9 +76,7 @@ def compare(
     found: list[list[Array]] = []
     extents = []
     for axis, place in _planes(image1, field):
-        low, high = [0, 0, 0], list(image1.shape)
-        low[axis], high[axis] = place, place + 1
-        step = 1 + (max(high[k] for k in range(3) if k != axis) - 1) // PIXELS
+        low, high, step = _box(image1, axis, place)
         lines = [np.arange(a, b, step) for a, b in zip(low, high, strict=True)]
         voxels = np.stack(np.meshgrid(*lines, indexing="ij")).astype(np.float64)
         f = image1.read_box(low, high)[0][tuple(slice(None, None, step) for _ in range(3))].astype(np.float64)
@@ -91,8 +89,7 @@ def compare(
             there = np.moveaxis(moved, 0, -1)
             moved = moved + np.moveaxis(deformation.apply(motion["phi"], motion["centre"], there), -1, 0)
         found.append([np.take(values, 0, axis) for values in (f, g, _at(image2, moved, order))])
-        down, right = (k for k in range(3) if k != axis)
-        extents.append((axis, place, (-0.5, image1.shape[right] - 0.5, image1.shape[down] - 0.5, -0.5)))
+        extents.append((axis, place, _extent(image1, axis)))
     f, g, pulled = (np.concatenate([part[k].ravel() for part in found]) for k in range(3))
     known = np.isfinite(f) & np.isfinite(g) & np.isfinite(pulled)
     gain, bias = _map(f[known], pulled[known])
@@ -109,6 +106,28 @@ def compare(
     }
     ones, twos, before, after = slices
     return Compared(ones, twos, before, after, gain, bias, int(known.sum()), numbers)
+
+
+def label_planes(labels: Image, field: PhiField) -> list[Slice]:
+    """The labels themselves in the planes of `compare`."""
+    found = []
+    for axis, place in _planes(labels, field):
+        low, high, step = _box(labels, axis, place)
+        values = np.take(labels.read_box(low, high)[0], 0, axis)[::step, ::step].astype(np.float64)
+        found.append(Slice(axis, float(place), values, _extent(labels, axis)))
+    return found
+
+
+def _box(image: Image, axis: int, place: int) -> tuple[list[int], list[int], int]:
+    """Corners of a plane, and every how many voxels of it are taken."""
+    low, high = [0, 0, 0], list(image.shape)
+    low[axis], high[axis] = place, place + 1
+    return low, high, 1 + (max(high[k] for k in range(3) if k != axis) - 1) // PIXELS
+
+
+def _extent(image: Image, axis: int) -> tuple[float, float, float, float]:
+    down, right = (k for k in range(3) if k != axis)
+    return -0.5, image.shape[right] - 0.5, image.shape[down] - 0.5, -0.5
 
 
 def _planes(image: Image, field: PhiField) -> list[tuple[int, int]]:

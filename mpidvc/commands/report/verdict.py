@@ -110,7 +110,7 @@ def _sentences(facts: Mapping[str, Any], trusted: bool | None, sigmas: Sequence[
     points = "labels" if result["layout"] == "labels" else "points"
     command = result["command"] or "the file"
     zncc: Text = [", with a median ZNCC of ", Number("quantities/zncc/median", ".3f")] if _has(facts, "zncc") else []
-    of_all: Text = [" (of ", Number("result/points", "d"), " in all)"] if _skipped(facts) else []
+    of_all: Text = [" (of ", Number("convergence/points", "d"), " in all)"] if _skipped(facts) else []
     found: list[Text] = [["The result is one to trust: " if trusted else "The result is not one to trust: "]]
     if result["points"] == 1:
         end = "converged" if facts["convergence"]["good"] else "did not converge"
@@ -208,4 +208,4 @@ def _has(facts: Mapping[str, Any], name: str) -> bool:
 
 
 def _skipped(facts: Mapping[str, Any]) -> bool:
-    return bool(facts["convergence"]["compared"] < facts["result"]["points"])
+    return bool(facts["convergence"]["compared"] < facts["convergence"]["points"])
