@@ -164,7 +164,8 @@ class PhiField:
         status = self.columns["returnStatus"]
         found = self._searched & (status == 1)
         if "correction" in self.columns:
-            found = found & ((self.columns["correction"] > 0) | (self.columns["pixelSearchCC"] > 0))
+            corrected, cc = (np.asarray(self.columns[name], np.float64) for name in ("correction", "pixelSearchCC"))
+            found = found & ((corrected > 0) | (cc > 0))
         return np.asarray(self.finite & ((status == 2) | found))
 
     @property

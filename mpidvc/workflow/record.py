@@ -158,7 +158,7 @@ class Record:
 
     def begin(self, step: str, key: str, line: str) -> None:
         """Note that a step begins."""
-        told = {"line": line, "key": key, "status": None, "files": {}, "value": None, "said": []}
+        told: dict[str, Any] = {"line": line, "key": key, "status": None, "files": {}, "value": None, "said": []}
         self._told["steps"][step] = told
         self._told["run"]["steps"].append(step)
         self._write()

@@ -18,7 +18,7 @@ from mpidvc.core import deformation
 from mpidvc.core.deformation import compute_phi
 from mpidvc.fields.phifield import PhiField
 from mpidvc.fields.read import read_field
-from mpidvc.fields.tsv import COLUMNS
+from mpidvc.fields.tsv import COLUMNS, write_tsv
 from mpidvc.main import main
 from tests.commands.test_pixel_search import DISPLACEMENTS, POSITIONS, F, columns, read
 from tests.reference.make_pass_reference import CASES, FOLDER
@@ -181,6 +181,21 @@ def test_bin_ratio_moves_the_middle_of_voxels(affine: PhiField) -> None:
                  registration_subtract_F="no")  # fmt: skip
     np.testing.assert_allclose(got.positions, [[39.5] * 3, [8.5] * 3])
     np.testing.assert_allclose(got.displacements, [[2 - 1, 4 - 2, 6 + 1], [-1, -2, 1]])
+
+
+@pytest.mark.parametrize("spacing", ["-ns 10", "-ns3 1 10 10"])
+def test_the_default_radius_in_two_dimensions(spacing: str, tmp_path: Path) -> None:
+    """Two spacings, as in 3D; spam 0.9.1 takes 20 for -ns 10, and 14 for -ns3, where the 1 of z is in its mean."""
+    places = np.stack(np.meshgrid([0.0], np.arange(10.0, 60, 10), np.arange(10.0, 60, 10), indexing="ij"), axis=-1)
+    positions = places.reshape(-1, 3)
+    phi = np.tile(np.eye(4), (25, 1, 1))
+    phi[12, 2, 3] = 1
+    write_tsv(tmp_path / "f.tsv", PhiField.from_positions(positions, phi, {"returnStatus": np.full(25, 2.0)}), "SEARCH")
+    run(tmp_path, f"-pf {tmp_path}/f.tsv -im1shape 1 60 60 {spacing}")
+    (path,) = tmp_path.glob("*.h5")
+    found = read_field(path)
+    apart = np.linalg.norm(found.positions - positions[12], axis=1)
+    assert np.array_equal(found["Xdisp"] > 0, apart <= 20)
 
 
 def test_two_dimensions(tmp_path: Path) -> None:

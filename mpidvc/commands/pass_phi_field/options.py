@@ -85,7 +85,7 @@ def add_options(parser: Parser) -> None:
     near = parser.add_argument_group("neighbours in the field")
     options.add_neighbours(
         near,
-        "mean of the points within this distance, weighted by 1 / distance (default: twice the mean node spacing; for "
+        "mean of the points within this distance, weighted by 1 / distance (default: twice the mean of -ns; for "
         "labels 5 times their mean radius)",
         "mean of the nearest points, as many as this; if -nr is given, too, -nr counts",
     )

@@ -71,7 +71,8 @@ def targets_of(args: argparse.Namespace, console: Console, team: Team) -> Target
         nodes=grid_nodes(shape, spacing),
         suffix=suffix,
         two_d=two_d,
-        radius=2.0 * int(np.mean(spacing)),
+        # z is no direction of a photograph
+        radius=2.0 * int(np.mean(spacing[1:] if two_d else spacing)),
         missing=np.zeros(0, np.int64),
         determines={"size of the image (-im1, -im1shape)": shape, "-ns": spacing},
     )
