@@ -550,6 +550,27 @@ def test_a_series(tmp_path: Path) -> None:
     assert single["series"] == table
 
 
+def test_a_series_that_was_measured_again(tmp_path: Path) -> None:
+    """As of mpidvc run: the table of the first measurement, of which a state had points in a wrong place."""
+    for name in ("ldic", "ldicAgain"):
+        (tmp_path / name).mkdir()
+    wrong, right, other = field(), field(), field()
+    wrong.phi[:100, 1, 3] += 30
+    right.columns["returnStatus"][:10] = -3
+    write_hdf5(tmp_path / "ldic" / "a-b-ldic.h5", wrong, attributes=LDIC)
+    write_hdf5(tmp_path / "ldicAgain" / "a-b-ldic.h5", right, attributes=LDIC)
+    write_hdf5(tmp_path / "ldic" / "a-c-ldic.h5", other, attributes=LDIC)
+    table = "state\timage\treference\tconverged\tYdisp\n1\tb\ta\t1.0\t9.5\n2\tc\ta\t1.0\t0.4\n"
+    (tmp_path / "ldic" / "a-ldic-series.tsv").write_text(table)
+    assert report(tmp_path) == 0
+    facts, page = check(tmp_path / "report.html")
+    first, second = facts["series"]["rows"]
+    good = right["returnStatus"] == 2
+    assert first == [1, "b", "a", pytest.approx(326 / 336), pytest.approx(right["Ydisp"][good].mean())]
+    assert second == [2, "c", "a", 1, 0.4]
+    assert "a-ldic-series.tsv, with what was measured again" in page.text
+
+
 def test_a_study(tmp_path: Path) -> None:
     write_hdf5(tmp_path / "im-ldic.h5", field(), attributes=LDIC)
     (tmp_path / "study.csv").write_text("hws,nodes,sigmaZ\n3,200,0.1\n6,200,0.03\n")

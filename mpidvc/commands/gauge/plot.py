@@ -56,6 +56,7 @@ def draw(path: str, readings: Sequence[Reading]) -> None:
         axes.set_xlabel("state")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.axhline(0, color="0.8", lw=0.8, zorder=0)
-        axes.legend(fontsize=7)
+        # long enough to tell dashes
+        axes.legend(fontsize=7, handlelength=3.5)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")

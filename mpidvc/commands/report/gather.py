@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
+from mpidvc.core.series import quality_of
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import is_hdf5
+from mpidvc.fields.phifield import PHI, PhiField
 from mpidvc.workflow.history import Step, open_step
 from mpidvc.workflow.record import Record
 
@@ -129,6 +133,8 @@ def _folder(folder: Path) -> Gathered:
     series, study = _tables(folder, None)
     if series is not None and Record(folder).exists and not _has_states(series, found):
         series = None
+    if series is not None:
+        series = _with_last(series, [step for step in found if _rank(step) == best])
     return Gathered(name, main, strain, found, refused, series, study)
 
 
@@ -183,6 +189,37 @@ def _has_states(table: Table, found: Sequence[Step]) -> bool:
         return False
     at = table.columns.index("image")
     return all(any(f"-{row[at]}-" in f"{step.path.stem}-" for step in found) for row in table.rows)
+
+
+def _with_last(table: Table, found: Sequence[Step]) -> Table:
+    """The table of a series with the numbers of the last result of each state, where there are several.
+
+    A run measures points again after a filter, and may have found others in a wrong place before.
+    """
+    rows, name = [], table.name
+    for row in table.rows:
+        told = dict(zip(table.columns, row, strict=True))
+        stem = f"{told.get('reference')}-{told.get('image')}-"
+        results = [step for step in found if step.path.stem.startswith(stem)]
+        if len(results) > 1:
+            told |= {key: value for key, value in _numbers_of(results[-1].read()).items() if key in told}
+            name = f"{table.name}, with what was measured again"
+        rows.append(list(told.values()))
+    return replace(table, name=name, rows=rows)
+
+
+def _numbers_of(field: PhiField) -> dict[str, float]:
+    """The numbers of a state in the table of a series."""
+    # row 0 of labels is the background
+    rows = slice(1, None) if field.layout == "labels" else slice(None)
+    if not {"returnStatus", "zncc"} <= {*field.columns}:
+        return {}
+    status = np.asarray(field["returnStatus"], np.float64)[rows]
+    compared, converged, zncc = quality_of(status, np.asarray(field["zncc"], np.float64)[rows])
+    found = {"compared": float(compared), "converged": converged, "medianZNCC": zncc}
+    good = status == 2
+    means = field.phi[rows][good, :3].mean(axis=0) if good.any() else np.full((3, 4), np.nan)
+    return {**found, **dict(zip(PHI, means.ravel().tolist(), strict=True))}
 
 
 def _read(path: Path, separator: str = "\t") -> Table | None:
