@@ -206,7 +206,7 @@ def test_sources_of_the_noise(
         ("a.tif b.tif --sigma", "from the residual", "a-b-ldic"),
         ("a.tif c.tif --sigma -pre own", "from the residual", "own-ldic"),
         (f"a.tif c.tif --sigma -pre again --noise-from {repeat}", "from a-b-ldic.h5", "again-ldic"),
-        ("a.tif c.tif --sigma -pre air --noise-mask air.tif", "of the region air.tif", "air-ldic"),
+        ("a.tif c.tif --sigma -pre air --noise-mask air.tif", "of the region air", "air-ldic"),
     ):
         assert ldic(images, monkeypatch, line, "-od", str(tmp_path)) == 0
         shown = capsys.readouterr().out

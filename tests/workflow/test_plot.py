@@ -35,12 +35,15 @@ def grid() -> PhiField:
     return PhiField.from_positions(positions, phi, columns | {"deltaPhiNorm": np.zeros(120)})
 
 
+CORRECTION = "correction (1: mean or linear fit, 2: quadratic fit)"
+
+
 @pytest.mark.parametrize(
     ("line", "titles"),
     [
         ("passPhiField -ns 10 -im1shape 40 50 60 -nn 1", ["length of the displacement", "return status"]),
-        ("filterPhiField -srs -cint", ["length of the displacement", "correction"]),
-        ("filterPhiField -srs -cint --outliers", ["length of the displacement", "outlier", "correction"]),
+        ("filterPhiField -srs -cint", ["length of the displacement", CORRECTION]),
+        ("filterPhiField -srs -cint --outliers", ["length of the displacement", "outlier (1: yes)", CORRECTION]),
     ],
 )
 def test_a_row_for_each_quantity(
@@ -123,6 +126,18 @@ def test_grey_levels_of_a_large_plane_are_thinned() -> None:
     values, edges = plot.image_plane(image, 0, 0)
     np.testing.assert_array_equal(values, image.array[0, ::3, ::3])
     assert edges == (-0.5, 2999.5, 19.5, -0.5)
+
+
+@pytest.mark.parametrize(("values", "whole"), [([0.0, 1, 2], True), ([0.0, 0.5, 2], False)])
+def test_whole_numbers_have_whole_ticks(values: list[float], whole: bool) -> None:
+    """As those of iterations and of what a filter did."""
+    given = grid()
+    planes = plot.planes_of(given)
+    n = sum(plane.points.size for plane in planes)
+    figure = plot.draw([plot.row_of(Quantity("c", "c", "", "amount"), planes, np.resize(values, n))])
+    ticks = figure.axes[-1].get_yticks()
+    assert len(ticks) >= 2
+    assert bool((np.mod(ticks, 1) == 0).all()) is whole
 
 
 @pytest.mark.parametrize("factor", [0.013, 1.0, 700.0])
