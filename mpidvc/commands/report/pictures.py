@@ -135,7 +135,7 @@ def _curve(section: str, text: str, plot: Any, xlabel: str, ylabel: str, legend:
     panel.set_xlabel(xlabel, fontsize=7.5, labelpad=2)
     panel.set_ylabel(ylabel, fontsize=7.5, labelpad=2)
     panel.tick_params(labelsize=6.5, length=2)
-    panel.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=True)
+    panel.ticklabel_format(scilimits=(-3, 4), useMathText=True)
     panel.yaxis.get_offset_text().set_fontsize(6.5)
     panel.xaxis.get_offset_text().set_fontsize(6.5)
     for side in ("top", "right"):
@@ -207,6 +207,8 @@ def _series(table: Mapping[str, Any] | None) -> list[Picture]:
             continue
 
         def plot(panel: Any, lines: Mapping[str, Array] = lines) -> None:
+            # there is no state 1.5
+            panel.locator_params(axis="x", integer=True)
             for colour, (label, values) in zip(COLOURS, lines.items(), strict=False):
                 panel.plot(states, values, "o-", ms=2.5, lw=1, color=colour, label=label)
 
