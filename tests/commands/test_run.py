@@ -353,6 +353,14 @@ def slid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+def test_the_name_of_the_folder_changes_no_byte(tmp_path: Path, slid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all steps: the second ldic takes its noise from a file of the first one."""
+    monkeypatch.chdir(tmp_path)
+    slide(tmp_path)
+    assert run("a.tif", "b.tif", "--recipe", "small.toml", out="elsewhere") == 0
+    assert results(tmp_path / "elsewhere") == results(slid)
+
+
 @pytest.mark.parametrize("first", [1, 2] if LONG else [1])
 def test_killed_in_each_step(
     tmp_path: Path,
