@@ -88,16 +88,20 @@ class Quantities:
         The texts of its results file.
     all_points : bool
         Whether points that are not good have displacements, and all that follows from them, too.
+
+    Attributes
+    ----------
+    points : (n,) bool
+        All points: row 0 of labels is the background, and none.
     """
 
     def __init__(self, field: PhiField, attributes: Mapping[str, str] | None = None, all_points: bool = False) -> None:
         self.field = field
         self.command = (attributes or {}).get("command", "")
         self._shown: NDArray[np.bool_] = np.array(field.finite if all_points else field.good)
-        #: All points: row 0 of labels is the background, and none.
-        self._points: NDArray[np.bool_] = np.ones(len(field), bool)
+        self.points: NDArray[np.bool_] = np.ones(len(field), bool)
         if field.layout == "labels":
-            self._points[0] = self._shown[0] = False
+            self.points[0] = self._shown[0] = False
 
     @cached_property
     def flat(self) -> bool:
@@ -223,7 +227,7 @@ class Quantities:
                 if name == "iterations" and "returnStatus" in field:
                     values = np.where(np.isin(field["returnStatus"][points], NOT_COMPARED), np.nan, values)
                 if not (name in STRAINS or name.startswith("sigma")):
-                    found[name] = np.where(self._points[points], values, np.nan)
+                    found[name] = np.where(self.points[points], values, np.nan)
                     continue
             found[name] = np.where(shown, values, np.nan)
         return found

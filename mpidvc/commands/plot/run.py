@@ -123,9 +123,9 @@ class _Picture:
         texts = [name] if name else []
         if self.args.compare is not None:
             texts = [f"A: {name or 'the field'}, B: {Path(self.args.compare).name}"]
-        if not self.args.all_points and not self.given.shown.all():
-            n = int(self.given.shown.sum())
-            texts.append(f"displacements and strains of the {n} of {len(self.given.field)} points that are good")
+        good, all_points = int(self.given.shown.sum()), int(self.given.points.sum())
+        if not self.args.all_points and good < all_points:
+            texts.append(f"displacements and strains of the {good} of {all_points} points that are good")
         return "; ".join(texts)
 
     def _all_rows(self) -> list[Row]:
