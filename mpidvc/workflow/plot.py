@@ -83,7 +83,7 @@ COLOURS = (
     "beyond. Grey: no value."
 )
 #: Arrows along a slice's longer edge, and the width of their shafts, inches.
-ARROWS, SHAFT = 24, 0.02
+ARROWS, SHAFT = 16, 0.02
 
 
 def need_matplotlib(option: str) -> None:
