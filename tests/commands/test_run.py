@@ -701,6 +701,21 @@ def test_the_instruction_set_is_kept(scans: Path, monkeypatch: pytest.MonkeyPatc
     assert results(scans / "old") == results(scans / "whole")
 
 
+def test_points_that_fail_again_do_not_count(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Part of image 2 is noise: all that is measured again fails again, but that is a part of the specimen."""
+    second = PAIR.image2()
+    second[:, :, 42:] = np.random.default_rng(1).integers(0, 60000, second[:, :, 42:].shape)
+    save(scans / "b.tif", second)
+    assert run("a.tif", "b.tif", "--recipe", "small.toml") == 0
+    said = capsys.readouterr()
+    assert "compared windows converged: the result is not one to trust" in said.err
+    assert "note: these are points that had failed before" in said.out
+    assert main(["status", "out"]) == 0
+    assert "not to be trusted" not in capsys.readouterr().out
+    assert run("a.tif", "b.tif", "--recipe", "small.toml") == 0
+    assert "not one to trust" not in capsys.readouterr().out.replace("The result is one", "")
+
+
 @pytest.mark.parametrize("going", [False, True])
 def test_a_bad_step_in_the_middle(scans: Path, going: bool, capsys: pytest.CaptureFixture[str]) -> None:
     """No node has a neighbour that is near enough for a strain."""

@@ -325,29 +325,37 @@ class _Road:
         _DistrustError
             If the result is not one to trust, and this ends the run.
         """
-        files, status = self._try(step, options, state)
+        files, status = self._try(step, options, state, judged)
         self._made += files
-        if status != 0 and judged:
+        if status != 0:
             self.distrusted = True
             if not self._plan.keep_going:
                 raise _DistrustError(step)
         return files
 
-    def _try(self, step: str, options: dict[str, Any], state: str = "") -> tuple[tuple[Path, ...], int]:
-        """Do a step, unless it is done; return its files and exit status."""
+    def _try(
+        self, step: str, options: dict[str, Any], state: str = "", judged: bool = True
+    ) -> tuple[tuple[Path, ...], int]:
+        """Do a step, unless it is done; return its files and exit status, which is 0 of one that is not judged."""
         name = STEPS[step]
         determining = {**options, **self._recipe.options(step)}
         line = [name, *words(COMMANDS[name].parser(), determining)]
         given = {**determining, "out_dir": self._plan.folder / step}
-        done = self._call(f"{step} {state}".strip(), name, given, line)
+        done = self._call(f"{step} {state}".strip(), name, given, line, judged=judged)
         return done.files, done.status
 
     def _call(
-        self, title: str, name: str, given: dict[str, Any], determining: list[str], pages: tuple[Path, ...] = ()
+        self,
+        title: str,
+        name: str,
+        given: dict[str, Any],
+        determining: list[str],
+        pages: tuple[Path, ...] = (),
+        judged: bool = True,
     ) -> Done:
         """Call a command, unless it has been called with the same words and files that determine its result.
 
-        `pages` are the files of a command without ``-od``.
+        `pages` are the files of a command without ``-od``. A result that is not `judged` counts as one to trust.
         """
         plan, console, executor = self._plan, self._console, self._executor
         parser = COMMANDS[name].parser()
@@ -378,7 +386,10 @@ class _Road:
             *(f"warning: {text}" for text in console.warnings[warned:]),
             *(f"note: {text}" for text in console.notes[noted:]),
         ]
-        done = Done(found.status, found.files or pages, value, tuple(said) if found.status else ())
+        if found.status and not judged:
+            console.note("these are points that had failed before: the others stay as they are, and the run goes on")
+        status = found.status if judged else 0
+        done = Done(status, found.files or pages, value, tuple(said) if status else ())
         if executor.rank == 0:
             self._record.end(title, done)
         return done
