@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,9 @@ from mpidvc.workflow.text import create_text, text_path
 from mpidvc.workflow.work import ComputedPoints, Work
 
 __all__ = ["begin"]
+
+#: Seconds after which every host sees a new file: what an NFS client knows of a folder is up to a minute old.
+LATE = 65.0
 
 
 def begin(
@@ -127,7 +131,7 @@ def _hold(executor: Executor, files: RunFiles) -> None:
     try:
         for file in (journal, files.finished, files.text):
             if file is not None:
-                file.hold()
+                _hold_soon(file, 0.0 if files.coherent else LATE)
         # on local disks each host has files of its own; a file served to all may have other numbers and times on each
         strange = files.coherent and not any(one == other for one, other in zip(stamp(), known, strict=True))
     except FileNotFoundError:
@@ -138,6 +142,21 @@ def _hold(executor: Executor, files: RunFiles) -> None:
             f"{files.path}: {without} of {executor.size} processes do not see what the first one has put there; choose "
             "a folder that all hosts share (-od)"
         )
+
+
+def _hold_soon(file: RowFile, patience: float) -> None:
+    """Open a file that another process has just made, as soon as this host sees it."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return file.hold()
+        except FileNotFoundError:
+            if time.monotonic() >= deadline:
+                raise
+        with contextlib.suppress(OSError):
+            # lets the client ask its server
+            list(file.path.parent.iterdir())
+        time.sleep(0.1)
 
 
 def _write_guesses(executor: Executor, files: RunFiles) -> None:

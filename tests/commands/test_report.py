@@ -664,7 +664,7 @@ def test_half_of_the_points_is_enough(command: str, good: int, trusted: bool, tm
     write_hdf5(tmp_path / "r.h5", given, attributes={**LDIC, "command": command})
     facts = collect(gather(str(tmp_path / "r.h5")), COMMANDS, None).facts
     verdict = facts["verdict"]
-    assert facts["convergence"] == {"compared": 336, "good": good, "share": good / 336}
+    assert facts["convergence"] == {"points": 336, "compared": 336, "good": good, "share": good / 336}
     assert verdict["trusted"] is trusted
     assert verdict["text"].startswith(f"The result is {'' if trusted else 'not '}one to trust: ")
     assert f"compared {'converged' if command == 'ldic' else 'are good'}" in verdict["text"]

@@ -234,3 +234,27 @@ def test_folders_that_hosts_do_not_share(old: bool, make: Make, oracle: Oracle, 
     assert outputs(own.out) == before
     assert list(job.out.iterdir()) == []
     job.resume(oracle(line), n=2)
+
+
+#: Lets rank 1 see new files late, as a host does whose NFS client keeps what it knows of a folder.
+LATE = """
+import os
+from mpidvc.rowfile import RowFile
+if os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK")) == "1":
+    tries = {}
+    def late(self, hold=RowFile.hold):
+        tries[self.path] = tries.get(self.path, 0) + 1
+        if tries[self.path] < 4:
+            raise FileNotFoundError(str(self.path))
+        hold(self)
+    RowFile.hold = late
+"""
+
+
+@pytest.mark.usefixtures("launcher")
+def test_a_host_that_sees_new_files_late(make: Make, oracle: Oracle) -> None:
+    line = LINES["ldic"]
+    job = make(line)
+    ended = job.run(2, code=ELSEWHERE + LATE)
+    assert ended.process.returncode == 0, ended.err
+    same(job.out, oracle(line))
