@@ -477,11 +477,12 @@ bool make_work(const mpidvc_search &s, bool sums, Work &w) {
     const Int size1 = e.n1[0] * e.plane1, size2 = e.n2[0] * e.plane2;
     const Int blocks1 = c.n1[0] * c.plane1, blocks2 = c.n2[0] * c.plane2;
     const bool masks = s.box1.usable || s.box2.usable, screens = sums && s.screen;
+    char *begin = 0;
     // twice: sizes first, then addresses
     for (int pass = 0; pass < 2; pass++) {
         size_t used = 0;
         auto take = [&](size_t bytes) {
-            char *p = w.memory ? w.memory + used : (char *)0;
+            char *p = begin ? begin + used : (char *)0;
             used += (bytes + 63) / 64 * 64;
             return p;
         };
@@ -503,9 +504,11 @@ bool make_work(const mpidvc_search &s, bool sums, Work &w) {
         w.left = (Int *)take(screens ? sizeof(Int) * (size_t)(4 * e.d[0]) : 0);
         w.block = floats(e.d[1] * e.d[2] * FULL, true);
         if (!pass) {
-            // a row that begins within a cache line has twice the lines to load: 15 % of a search
-            w.memory = (char *)aligned_alloc(64, used);
+            w.memory = (char *)malloc(used + 64);
             if (!w.memory) return false;
+            // a row that begins within a cache line has twice the lines to load: 15 % of a search. (What aligned_alloc
+            // gives leaves a hole that the next one does not fit into.)
+            begin = (char *)(((uintptr_t)w.memory + 63) / 64 * 64);
         }
     }
     if (screens) {

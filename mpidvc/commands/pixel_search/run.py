@@ -23,10 +23,13 @@ from mpidvc.workflow.measurement import Measurement
 from mpidvc.workflow.output import Output, check_results, pair_stem
 from mpidvc.workflow.pointwise import Part, PointwisePlan
 from mpidvc.workflow.search import FILES, LESS, search_options, search_settings, seconds_of_point, show_search
-from mpidvc.workflow.summary import pieces
+from mpidvc.workflow.summary import MOST_JUDGED, pieces
 from mpidvc.workflow.work import Work, in_bricks
 
 __all__ = ["Plan"]
+
+#: Bytes of a point while rank 0 counts what was found.
+SHOWN = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,9 @@ class Plan(PointwisePlan[Part]):
             image_mode=image_mode(args),
             memory=args.memory,
         )
+
+    def judging_bytes(self) -> int:
+        return SHOWN * min(len(self.nodes), MOST_JUDGED)
 
     def chunk_bytes(self, part: Part) -> int:
         return search_bytes(part.images, self.nodes.point_set(self.guess), self.settings)
