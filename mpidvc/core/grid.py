@@ -12,7 +12,17 @@ import numpy.typing as npt
 
 from mpidvc.arrays import Array, Ints, Triple, is_two_d
 
-__all__ = ["Chunks", "GridOrder", "GridPieces", "brick_edge", "chunk_points", "grid_dims", "grid_order", "make_grid"]
+__all__ = [
+    "Chunks",
+    "GridOrder",
+    "GridPieces",
+    "brick_edge",
+    "chunk_points",
+    "grid_dims",
+    "grid_order",
+    "lines_of",
+    "make_grid",
+]
 
 #: Most points of a chunk.
 MOST_POINTS = 512
@@ -128,6 +138,26 @@ def chunk_points(positions: Array, edge: npt.ArrayLike) -> Chunks:
     return Chunks(order.astype(np.int64), np.concatenate([*parts, [len(order)]]).astype(np.int64))
 
 
+def lines_of(start: int, stop: int, nx: int) -> tuple[Ints, slice, slice]:
+    """The lines along x, of nx nodes each, that have the rows [start, stop) of a grid.
+
+    Next to nothing is computed for each row by whole lines, and little for a few rows by a part of a single one.
+
+    Returns
+    -------
+    lines : (n, 1) int64
+        Numbers of the lines.
+    part : slice
+        The nodes of each line: all, or those of the rows where these are in a single line.
+    rows : slice
+        Place of the rows among these nodes.
+    """
+    first, last = start // nx, -(-stop // nx)
+    part = slice(start - first * nx, stop - first * nx) if last - first == 1 else slice(0, nx)
+    before = first * nx + part.start
+    return np.arange(first, last, dtype=np.int64)[:, None], part, slice(start - before, stop - before)
+
+
 @dataclass(frozen=True)
 class GridOrder:
     """The nodes of a grid in the order of their bricks, as `chunk_points` would sort them, but computed where wanted.
@@ -191,17 +221,14 @@ class GridOrder:
         """The inverse: places in the order of the rows [start, stop) of the grid."""
         nz, ny, nx = self.dims
         pz, py, px = self.per
-        # of whole lines along x, so that next to nothing is computed for each row, or of a part of a single line
-        first, last = start // nx, -(-stop // nx)
-        begin, end = (start - first * nx, stop - first * nx) if last - first == 1 else (0, nx)
-        z, y = np.divmod(np.arange(first, last, dtype=np.int64)[:, None], ny)
-        x = np.arange(begin, end, dtype=np.int64)
+        lines, part, rows = lines_of(start, stop, nx)
+        z, y = np.divmod(lines, ny)
+        x = np.arange(part.start, part.stop, dtype=np.int64)
         deep, across, along = z % pz, y % py, x % px
         z, y, x = z - deep, y - across, x - along
         dz, dy, dx = np.minimum(pz, nz - z), np.minimum(py, ny - y), np.minimum(px, nx - x)
         places: Ints = (z * ny + dz * y) * nx + along + dz * dy * x + (deep * dy + across) * dx
-        before = first * nx + begin
-        return places.reshape(-1)[start - before : stop - before]
+        return places.reshape(-1)[rows]
 
     def pieces(self, most: int) -> GridPieces:
         """The grid in pieces of whole bricks that have at most `most` nodes, or are single bricks."""

@@ -12,7 +12,7 @@ from mpidvc.arrays import Array, Ints
 from mpidvc.core import deformation
 from mpidvc.kernels import neighbours
 
-__all__ = ["Errors", "Quality", "compose_along", "fill", "left_of", "quality_of"]
+__all__ = ["Errors", "Quality", "compose_along", "fill", "left_of", "mean_phi", "quality_of"]
 
 #: Statuses of points that were not compared.
 NOT_COMPARED = (0, -5, -7)
@@ -191,3 +191,8 @@ def quality_of(status: Array, zncc: Array) -> Quality:
     known = zncc[good & np.isfinite(zncc)]
     converged = float(good.sum()) / compared if compared else 0.0
     return Quality(compared, converged, float(np.median(known)) if len(known) else np.nan)
+
+
+def mean_phi(phi: Array, good: NDArray[np.bool_]) -> Array:
+    """Mean (3, 4) of F and displacements of the good ones of n points; nan where there is none."""
+    return phi[good, :3].mean(axis=0) if good.any() else np.full((3, 4), np.nan)

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mpidvc.arrays import Array, Ints, Triple
 from mpidvc.atomic import beside, keep_mode, replacing
+from mpidvc.core.grid import lines_of
 from mpidvc.errors import UserError
 from mpidvc.fields.phifield import PHI, POSITIONS, Layout, PhiField, hidden
 from mpidvc.fields.vtk import HIDDEN_CELL, HIDDEN_POINT
@@ -218,16 +219,12 @@ class FieldLayout:
     def nodes_between(self, start: int, stop: int) -> Array:
         """Positions (stop - start, 3) of the rows [start, stop) of a regular grid, voxels."""
         z, y, x = self.axes
-        nx = len(x)
-        # of whole lines along x, so that nothing is computed for each row, or of a part of a single line
-        first, last = start // nx, -(-stop // nx)
-        begin, end = (start - first * nx, stop - first * nx) if last - first == 1 else (0, nx)
-        plane, line = np.divmod(np.arange(first, last)[:, None], len(y))
-        found = np.empty((last - first, end - begin, 3))
-        for axis, positions in enumerate((z[plane], y[line], x[begin:end])):
+        lines, part, rows = lines_of(start, stop, len(x))
+        plane, line = np.divmod(lines, len(y))
+        found = np.empty((len(lines), part.stop - part.start, 3))
+        for axis, positions in enumerate((z[plane], y[line], x[part])):
             found[..., axis] = positions
-        before = first * nx + begin
-        return found.reshape(-1, 3)[start - before : stop - before]
+        return found.reshape(-1, 3)[rows]
 
     @property
     def is_image(self) -> bool:

@@ -323,7 +323,7 @@ def row_of(
         part = values[start : start + plane.points.size].reshape(plane.points.shape)
         start += plane.points.size
         slices.append(Slice(plane.axis, plane.place, part, _extent(plane), _places(plane)))
-    return slices_row(quantity, slices, limits, FLAGS.get(quantity.name, statuses))
+    return slices_row(quantity, slices, limits, statuses)
 
 
 def slices_row(
@@ -340,7 +340,7 @@ def slices_row(
         beyond = bool((finite < limits[0]).any()), bool((finite > limits[1]).any())
         signed = quantity.kind in ("signed", "difference") and limits[0] == -limits[1]
         colours = SIGNED if signed else AMOUNT
-    return Row(quantity.title, quantity.unit, slices, found, colours, beyond, statuses or {})
+    return Row(quantity.title, quantity.unit, slices, found, colours, beyond, FLAGS.get(quantity.name, statuses or {}))
 
 
 def _places(plane: Plane) -> Array | None:

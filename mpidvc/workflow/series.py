@@ -17,7 +17,7 @@ import numpy as np
 from mpidvc.arrays import Array, Ints
 from mpidvc.atomic import replacing
 from mpidvc.cli.command import Outcome
-from mpidvc.core.series import NOT_COMPARED, Errors, Quality, compose_along, fill, left_of, quality_of
+from mpidvc.core.series import NOT_COMPARED, Errors, Quality, compose_along, fill, left_of, mean_phi, quality_of
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import FieldLayout, ResultsFile, write_hdf5
 from mpidvc.fields.phifield import PHI, PhiField
@@ -368,8 +368,8 @@ class _Follower:
                 )
         # every pair of an incremental series has a reference of its own
         of_part = base_name(plan.parts[state - 1].images.image1)
-        means = total.phi[good, :3].mean(axis=0) if good.any() else np.full((3, 4), np.nan)
-        self.row = _Row(state, names[state], names[self.reference] if self.reference else of_part, quality, means)
+        reference = names[self.reference] if self.reference else of_part
+        self.row = _Row(state, names[state], reference, quality, mean_phi(total.phi, good))
         return True
 
     def _guess_from(self, positions: Array, phi: Array) -> None:

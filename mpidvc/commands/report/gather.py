@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpidvc.core.series import quality_of
+from mpidvc.core.series import mean_phi, quality_of
 from mpidvc.errors import UserError
 from mpidvc.fields.hdf5 import is_hdf5
 from mpidvc.fields.phifield import PHI, PhiField
@@ -217,8 +217,7 @@ def _numbers_of(field: PhiField) -> dict[str, float]:
     status = np.asarray(field["returnStatus"], np.float64)[rows]
     compared, converged, zncc = quality_of(status, np.asarray(field["zncc"], np.float64)[rows])
     found = {"compared": float(compared), "converged": converged, "medianZNCC": zncc}
-    good = status == 2
-    means = field.phi[rows][good, :3].mean(axis=0) if good.any() else np.full((3, 4), np.nan)
+    means = mean_phi(field.phi[rows], status == 2)
     return {**found, **dict(zip(PHI, means.ravel().tolist(), strict=True))}
 
 
